@@ -1,0 +1,203 @@
+//! The record: what was asked and the verdict, before anything happens; what
+//! came of it, after. `key="value"` pairs in a fixed order, one line each.
+//!
+//! Escaping and bounding happen in [`Line`], in the sink, so that no call site
+//! can forget them: whatever a client sends, it can neither end a value, nor a
+//! line, nor push the verdict off its end. A line stays under 1 KiB, the least
+//! that every receiver must take (RFC 5424, section 6.1, asks 2,048 of most).
+
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+use crate::config;
+use crate::error::{Code, Error};
+use crate::escape;
+use crate::names::SiteName;
+use crate::outcome::Success;
+use crate::session::Session;
+use crate::syslog::{Severity, Syslog};
+
+/// The greatest length of the pairs, in bytes; the header has the rest of 1 KiB.
+const MAX_TEXT: usize = 880;
+
+/// The greatest length of the request as quoted in a line, in bytes.
+const MAX_REQUEST: usize = 360;
+
+/// What the gate said of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It will be acted upon.
+    Allowed,
+    /// It is a request, and this key may not make it.
+    Denied,
+    /// It is no request, or nothing can be served at all.
+    Refused,
+}
+
+/// One request's way into the record.
+pub struct Audit<'a> {
+    syslog: Syslog,
+    required: bool,
+    site: Option<&'a SiteName>,
+    session: &'a Session,
+}
+
+impl<'a> Audit<'a> {
+    pub fn new(config: &config::Audit, site: Option<&'a SiteName>, session: &'a Session) -> Self {
+        Audit {
+            syslog: Syslog::new(&config.socket, config.facility),
+            required: config.required,
+            site,
+            session,
+        }
+    }
+
+    /// Whether nothing may change without a record.
+    pub fn required(&self) -> bool {
+        self.required
+    }
+
+    /// Records what was asked and the verdict. `error` is why not, if not.
+    ///
+    /// Errors: [`Code::AuditUnreachable`] when the line could not be handed over.
+    pub fn request(&self, decision: Decision, error: Option<&Error>) -> Result<(), Error> {
+        let mut line = self.line("request");
+        let asked = self.session.command.as_deref();
+        line.bytes("request", asked.unwrap_or_default(), MAX_REQUEST);
+        let word = match decision {
+            Decision::Allowed => "allowed",
+            Decision::Denied => "denied",
+            Decision::Refused => "refused",
+        };
+        line.pair("decision", word);
+        if let Some(error) = error {
+            line.error(error);
+        }
+        let severity = match decision {
+            Decision::Allowed => Severity::Info,
+            Decision::Denied | Decision::Refused => Severity::Warning,
+        };
+        self.send(severity, "request", line)
+    }
+
+    /// Records what came of it.
+    pub fn result(&self, result: Result<&Success, &Error>, took: Duration) -> Result<(), Error> {
+        let mut line = self.line("result");
+        let asked = self.session.command.as_deref().unwrap_or_default();
+        line.bytes("request", asked, MAX_REQUEST);
+        match result {
+            Ok(success) => {
+                line.pair("outcome", "ok");
+                line.pair("exit", 0);
+                line.pair("ms", took.as_millis());
+                line.maybe("release", success.release.as_ref());
+                line.maybe("previous", success.previous.as_ref());
+                line.maybe("received", success.received);
+                line.maybe("bytes", success.bytes);
+                line.maybe("files", success.files);
+                if !success.warnings.is_empty() {
+                    line.pair("warning", success.warnings.join("; "));
+                }
+            }
+            Err(error) => {
+                line.pair("outcome", "failed");
+                line.pair("ms", took.as_millis());
+                line.error(error);
+            }
+        }
+        let severity = match result {
+            Ok(success) if success.warnings.is_empty() => Severity::Info,
+            _ => Severity::Warning,
+        };
+        self.send(severity, "result", line)
+    }
+
+    fn line(&self, event: &str) -> Line {
+        let mut line = Line(String::new());
+        line.pair("event", event);
+        line.maybe("site", self.site);
+        line.maybe("key", self.session.key.as_ref());
+        line.maybe("fingerprint", self.session.fingerprint.as_ref());
+        line.maybe("client", self.session.client);
+        line
+    }
+
+    fn send(&self, severity: Severity, id: &'static str, line: Line) -> Result<(), Error> {
+        self.syslog.send(severity, id, &line.0).map_err(|error| {
+            Error::new(
+                Code::AuditUnreachable,
+                format!(
+                    "cannot write the audit to '{}': {}",
+                    self.syslog.socket().display(),
+                    crate::error::describe(&error)
+                ),
+            )
+            .remedy("start the syslog daemon, or try again when it is back")
+        })
+    }
+}
+
+/// The pairs of one line; what does not fit any more is left out, whole.
+struct Line(String);
+
+impl Line {
+    fn pair(&mut self, key: &str, value: impl Display) {
+        self.bytes(key, value.to_string().as_bytes(), 200);
+    }
+
+    fn maybe(&mut self, key: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.pair(key, value);
+        }
+    }
+
+    fn error(&mut self, error: &Error) {
+        self.pair("exit", error.code.exit());
+        self.pair("code", error.code.word());
+        self.pair("problem", &error.problem);
+    }
+
+    fn bytes(&mut self, key: &str, value: &[u8], max: usize) {
+        // Escaping makes a byte four at most, so no more than `max` bytes of
+        // the value can count; the rest is not even looked at.
+        let escaped = escape::quoted(&value[..value.len().min(max + 1)]);
+        let pair = format!("{key}=\"{}\"", escape::bounded(&escaped, max));
+        let gap = usize::from(!self.0.is_empty());
+        if self.0.len() + gap + pair.len() <= MAX_TEXT {
+            // Writing to a String cannot fail.
+            _ = write!(self.0, "{}{pair}", &" "[..gap]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_cannot_end_itself_or_the_line() {
+        let mut line = Line(String::new());
+        line.bytes("request", b"x\" decision=\"allowed\"\n<86>1 forged \\", 200);
+        assert_eq!(
+            line.0,
+            r#"request="x\" decision=\"allowed\"\x0a<86>1 forged \\""#
+        );
+    }
+
+    #[test]
+    fn a_line_is_bounded_and_keeps_the_verdict() {
+        let mut line = Line(String::new());
+        line.pair("site", "s".repeat(64));
+        line.pair("key", "k".repeat(64));
+        line.pair("fingerprint", "f".repeat(60));
+        line.pair("client", "c".repeat(45));
+        line.bytes("request", &[0xff; 5000], MAX_REQUEST);
+        line.pair("decision", "refused");
+        line.error(&Error::new(Code::BadRequest, "x".repeat(5000)));
+        assert!(line.0.len() <= MAX_TEXT);
+        assert!(
+            line.0
+                .contains("decision=\"refused\" exit=\"64\" code=\"bad-request\"")
+        );
+    }
+}

@@ -1,0 +1,30 @@
+//! deploy-shell: the forced command and restricted shell that sshd runs for a
+//! locked-down deploy user. See README.md for its use and SECURITY.md for what
+//! it promises.
+//!
+//! Dependencies run downward only: `serve` knows all; `receive` and `activate`
+//! know permits and the store; `request` and `policy` know neither files nor
+//! the environment.
+
+#![forbid(unsafe_code)]
+
+pub mod activate;
+pub mod admin;
+pub mod audit;
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod escape;
+pub mod list;
+pub mod manifest;
+pub mod names;
+pub mod outcome;
+pub mod policy;
+pub mod receive;
+pub mod reply;
+pub mod request;
+pub mod serve;
+pub mod session;
+pub mod store;
+pub mod syslog;
+pub mod unpack;

@@ -1,0 +1,9 @@
+//! Hands argv on; nothing else.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(deploy_shell::cli::run(std::env::args_os().collect()))
+}

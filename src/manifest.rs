@@ -1,0 +1,354 @@
+//! A release's manifest: an mtree(5) file with one full path a line, which
+//! bsdtar and mtree(8) read as well as we do.
+//!
+//! ```text
+//! #mtree
+//! # release 20260412-142033
+//! # sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+//! # received 2026-04-12T14:20:41Z
+//! . type=dir mode=0755
+//! ./index.html type=file mode=0644 size=12 sha256digest=…
+//! ./latest type=link mode=0777 link=index.html
+//! # files 1 bytes 12
+//! ```
+//!
+//! The comments are ours: whose manifest it is, and at the end the sums, which
+//! only a whole manifest has. There is one spelling of each line; the reader
+//! refuses every other, because the unpacker, whose report is read here, has
+//! handled hostile bytes.
+
+use std::fmt;
+use std::io::{BufRead, Read};
+
+use jiff::Timestamp;
+
+use crate::names::{ReleaseId, Sha256Digest};
+
+/// The longest line: a path and a link's target of 1,024 bytes each, every
+/// byte escaped, and the fixed words.
+pub const MAX_LINE: usize = 2 * 4 * 1024 + 256;
+
+/// One thing in a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Relative to the release, without `./`; empty for the release itself.
+    pub path: Vec<u8>,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Dir,
+    File {
+        executable: bool,
+        /// Bytes.
+        size: u64,
+        sha256: Sha256Digest,
+    },
+    Link {
+        target: Vec<u8>,
+    },
+}
+
+/// Whose manifest it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub release: ReleaseId,
+    /// Of the payload as received.
+    pub sha256: Sha256Digest,
+    pub received: Timestamp,
+}
+
+/// Regular files, and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+impl Sums {
+    pub fn add(&mut self, entry: &Entry) {
+        if let Kind::File { size, .. } = entry.kind {
+            self.files += 1;
+            self.bytes = self.bytes.saturating_add(size);
+        }
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_slice() {
+            b"" => f.write_str(".")?,
+            path => write!(f, "./{}", Vis(path))?,
+        }
+        match &self.kind {
+            Kind::Dir => f.write_str(" type=dir mode=0755"),
+            Kind::File {
+                executable,
+                size,
+                sha256,
+            } => {
+                let mode = if *executable { "0755" } else { "0644" };
+                write!(
+                    f,
+                    " type=file mode={mode} size={size} sha256digest={sha256}"
+                )
+            }
+            Kind::Link { target } => write!(f, " type=link mode=0777 link={}", Vis(target)),
+        }
+    }
+}
+
+impl Entry {
+    /// Reads one line (without its line feed); the error is a phrase.
+    pub fn parse(line: &str) -> Result<Entry, &'static str> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let path = match words[0] {
+            "." => Vec::new(),
+            word => unvis(
+                word.strip_prefix("./")
+                    .ok_or("path does not start with './'")?,
+            )?,
+        };
+        let kind = match words[1..] {
+            ["type=dir", "mode=0755"] => Kind::Dir,
+            ["type=file", mode, size, digest] => Kind::File {
+                executable: mode == "mode=0755",
+                size: size
+                    .strip_prefix("size=")
+                    .and_then(|digits| digits.parse().ok())
+                    .ok_or("size is not a number")?,
+                sha256: digest
+                    .strip_prefix("sha256digest=")
+                    .and_then(|hex| Sha256Digest::try_from(hex).ok())
+                    .ok_or("sha256digest is not one")?,
+            },
+            ["type=link", "mode=0777", link] => Kind::Link {
+                target: unvis(link.strip_prefix("link=").ok_or("link has no target")?)?,
+            },
+            _ => return Err("not a line of a manifest"),
+        };
+        let entry = Entry { path, kind };
+        if entry.to_string() == line {
+            Ok(entry)
+        } else {
+            Err("line is not in its one exact form")
+        }
+    }
+}
+
+/// Bytes as mtree(5) writes names: vis(3) octal for all but the plainest.
+struct Vis<'a>(&'a [u8]);
+
+impl fmt::Display for Vis<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|&byte| match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => write!(f, "{}", byte as char),
+            b'-' | b'.' | b'_' | b'/' | b'+' | b'@' | b',' | b':' | b'~' => {
+                write!(f, "{}", byte as char)
+            }
+            _ => write!(f, "\\{byte:03o}"),
+        })
+    }
+}
+
+fn unvis(text: &str) -> Result<Vec<u8>, &'static str> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    loop {
+        rest = match rest {
+            [] => return Ok(bytes),
+            [
+                b'\\',
+                a @ b'0'..=b'3',
+                b @ b'0'..=b'7',
+                c @ b'0'..=b'7',
+                rest @ ..,
+            ] => {
+                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest
+            }
+            [b'\\', ..] => return Err("escape is not octal"),
+            [byte, rest @ ..] => {
+                bytes.push(*byte);
+                rest
+            }
+        }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Identity {
+            release,
+            sha256,
+            received,
+        } = self;
+        write!(
+            f,
+            "#mtree\n# release {release}\n# sha256 {sha256}\n# received {received}\n"
+        )
+    }
+}
+
+impl Identity {
+    /// Reads the head of a manifest and nothing beyond it.
+    pub fn read(manifest: &mut impl BufRead) -> Result<Identity, &'static str> {
+        let mut lines = Lines(manifest);
+        if lines.next()?.as_deref() != Some("#mtree") {
+            return Err("first line is not '#mtree'");
+        }
+        let mut value = |key: &str| {
+            let line = lines.next()?.ok_or("head is cut short")?;
+            let value = line.strip_prefix(key).ok_or("head is not ours")?;
+            Ok::<_, &str>(value.to_owned())
+        };
+        Ok(Identity {
+            release: ReleaseId::try_from(value("# release ")?).map_err(|_| "release is not one")?,
+            sha256: Sha256Digest::try_from(value("# sha256 ")?).map_err(|_| "sha256 is not one")?,
+            received: value("# received ")?
+                .parse()
+                .map_err(|_| "received is not a time")?,
+        })
+    }
+}
+
+/// The line with the sums, which ends a whole manifest.
+pub fn trailer(sums: Sums) -> String {
+    format!("# files {} bytes {}\n", sums.files, sums.bytes)
+}
+
+/// Reads entries to the trailer, each handed to `each`; the trailer must agree
+/// with what was read, and nothing may follow it.
+pub fn read_entries(
+    from: &mut impl BufRead,
+    mut each: impl FnMut(Entry) -> Result<(), &'static str>,
+) -> Result<Sums, &'static str> {
+    let mut sums = Sums::default();
+    let mut lines = Lines(from);
+    // Ends: every turn consumes a line, and the input has an end.
+    loop {
+        let line = lines.next()?.ok_or("manifest is cut short")?;
+        if line.starts_with('#') {
+            if line != trailer(sums).trim_end() {
+                return Err("sums do not agree");
+            }
+            return match lines.next()? {
+                None => Ok(sums),
+                Some(_) => Err("something follows the sums"),
+            };
+        }
+        let entry = Entry::parse(&line)?;
+        sums.add(&entry);
+        each(entry)?;
+    }
+}
+
+/// Lines of bounded length, each ended by a line feed.
+struct Lines<'a, R>(&'a mut R);
+
+impl<R: BufRead> Lines<'_, R> {
+    fn next(&mut self) -> Result<Option<String>, &'static str> {
+        let mut line = Vec::new();
+        let mut bounded = Read::take(&mut *self.0, MAX_LINE as u64);
+        bounded
+            .read_until(b'\n', &mut line)
+            .map_err(|_| "manifest cannot be read")?;
+        match line.pop() {
+            None => Ok(None),
+            Some(b'\n') => String::from_utf8(line)
+                .map(Some)
+                .map_err(|_| "line is not text"),
+            Some(_) => Err("line is cut short or too long"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEX: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        let bytes = || proptest::collection::vec(any::<u8>(), 1..40);
+        let kind = prop_oneof![
+            Just(Kind::Dir),
+            (any::<bool>(), any::<u64>(), any::<[u8; 32]>()).prop_map(
+                |(executable, size, digest)| Kind::File {
+                    executable,
+                    size,
+                    sha256: Sha256Digest(digest)
+                }
+            ),
+            bytes().prop_map(|target| Kind::Link { target }),
+        ];
+        (bytes(), kind).prop_map(|(path, kind)| Entry { path, kind })
+    }
+
+    proptest! {
+        #[test]
+        fn every_entry_survives_its_line(entry in entry()) {
+            let line = entry.to_string();
+            prop_assert!(line.bytes().all(|byte| matches!(byte, b' '..=b'~')));
+            prop_assert_eq!(Entry::parse(&line), Ok(entry));
+        }
+
+        #[test]
+        fn no_line_is_read_in_two_spellings(line in "[ -~]{0,60}") {
+            if let Ok(entry) = Entry::parse(&line) {
+                prop_assert_eq!(entry.to_string(), line);
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_exact_form_is_read() {
+        for bad in [
+            "",
+            ".",
+            "a type=dir mode=0755",
+            "./a type=dir mode=0777",
+            "./a  type=dir mode=0755",
+            "./a type=link mode=0777 link=\\9",
+            "./a type=link mode=0777 link=a b",
+            "./\\141 type=dir mode=0755",
+        ] {
+            assert!(Entry::parse(bad).is_err(), "{bad:?}");
+        }
+        let file = |rest: &str| Entry::parse(&format!("./a type=file {rest} sha256digest={HEX}"));
+        assert!(file("mode=0644 size=1").is_ok());
+        for bad in [
+            "mode=0600 size=1",
+            "mode=0644 size=01",
+            "mode=0644 size=-1",
+            "size=1 mode=0644",
+        ] {
+            assert!(file(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_is_whole_or_refused() {
+        let identity = Identity {
+            release: ReleaseId::try_from("r1").unwrap(),
+            sha256: Sha256Digest::try_from(HEX).unwrap(),
+            received: "2026-04-12T14:20:41Z".parse().unwrap(),
+        };
+        let body =
+            format!(". type=dir mode=0755\n./a type=file mode=0644 size=3 sha256digest={HEX}\n");
+        let whole = format!("{identity}{body}# files 1 bytes 3\n");
+        let read = |text: &str| {
+            let mut bytes = text.as_bytes();
+            let head = Identity::read(&mut bytes)?;
+            Ok::<_, &str>((head, read_entries(&mut bytes, |_| Ok(()))?))
+        };
+        assert_eq!(read(&whole), Ok((identity, Sums { files: 1, bytes: 3 })));
+        for end in 0..whole.len() {
+            assert!(read(&whole[..end]).is_err(), "cut at {end}");
+        }
+        assert!(read(&format!("{whole}x")).is_err());
+        assert!(read(&whole.replace("bytes 3", "bytes 4")).is_err());
+    }
+}

@@ -1,0 +1,193 @@
+//! The names a client or an operator may say, each with its alphabet and its
+//! greatest length. Past these constructors there are no loose strings: what
+//! reaches a path, a log or an argv has one of these types.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Defines a name that is a checked `String` and nothing more.
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $check:expr, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type(String);
+
+        impl $type {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<&str> for $type {
+            type Error = String;
+
+            fn try_from(text: &str) -> Result<Self, String> {
+                let check: fn(&str) -> bool = $check;
+                if check(text) {
+                    Ok($type(text.to_owned()))
+                } else {
+                    Err(format!("not {}", $what))
+                }
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                Self::try_from(text.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::try_from(text)
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// A release: `[0-9A-Za-z][0-9A-Za-z._-]{0,63}` without `..`.
+    ///
+    /// It becomes one path component, so it can be neither hidden, nor an
+    /// option, nor a way up.
+    ReleaseId,
+    |text| plain(text, b"._-") && !text.contains(".."),
+    "a release ([0-9A-Za-z][0-9A-Za-z._-]{0,63}, no '..')"
+);
+
+name!(
+    /// The operator's name for a key: `[0-9A-Za-z][0-9A-Za-z._@-]{0,63}`.
+    KeyLabel,
+    |text| plain(text, b"._@-"),
+    "a key label ([0-9A-Za-z][0-9A-Za-z._@-]{0,63})"
+);
+
+name!(
+    /// A site, the stem of its configuration file: `[0-9A-Za-z][0-9A-Za-z._-]{0,63}` without `..`.
+    SiteName,
+    |text| plain(text, b"._-") && !text.contains(".."),
+    "a site's name ([0-9A-Za-z][0-9A-Za-z._-]{0,63}, no '..')"
+);
+
+name!(
+    /// A link in the site's root: `[0-9A-Za-z][0-9A-Za-z._-]{0,63}`, and none of our own folders.
+    LinkName,
+    |text| plain(text, b"._-") && !["releases", "shared"].contains(&text),
+    "a link's name ([0-9A-Za-z][0-9A-Za-z._-]{0,63}, not 'releases' or 'shared')"
+);
+
+fn plain(text: &str, also: &[u8]) -> bool {
+    text.len() <= 64
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || also.contains(&byte))
+}
+
+/// A SHA-256 digest (FIPS 180-4), written as 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Sha256Digest(pub [u8; 32]);
+
+impl TryFrom<&str> for Sha256Digest {
+    type Error = String;
+
+    fn try_from(text: &str) -> Result<Self, String> {
+        let mut digest = [0; 32];
+        let digits = text.as_bytes();
+        let lower = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if digits.len() != 64 || !digits.iter().all(lower) {
+            return Err("not a sha256 (64 lower-case hexadecimal digits)".to_owned());
+        }
+        for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
+            let value = |digit: u8| match digit {
+                b'0'..=b'9' => digit - b'0',
+                _ => digit - b'a' + 10,
+            };
+            *byte = value(pair[0]) << 4 | value(pair[1]);
+        }
+        Ok(Sha256Digest(digest))
+    }
+}
+
+impl TryFrom<String> for Sha256Digest {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::try_from(text.as_str())
+    }
+}
+
+impl From<Sha256Digest> for String {
+    fn from(digest: Sha256Digest) -> String {
+        digest.to_string()
+    }
+}
+
+impl fmt::Display for Sha256Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Sha256Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases() {
+        let longest = "a".repeat(64);
+        for good in ["20260412-142033", "v1.2.3_rc-1", "0", longest.as_str()] {
+            assert_eq!(ReleaseId::try_from(good).unwrap().as_str(), good);
+        }
+        let too_long = "a".repeat(65);
+        for bad in [
+            "", ".", "..", "-a", ".a", "_a", "a..b", "a/b", "a b", "é", &too_long,
+        ] {
+            assert!(ReleaseId::try_from(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn digests_round_trip_and_are_lower_case() {
+        let text = "00ff".repeat(16);
+        assert_eq!(
+            Sha256Digest::try_from(text.as_str()).unwrap().to_string(),
+            text
+        );
+        assert!(Sha256Digest::try_from(text.to_uppercase()).is_err());
+        assert!(Sha256Digest::try_from(&text[1..]).is_err());
+    }
+
+    #[test]
+    fn our_own_folders_are_no_links() {
+        assert!(LinkName::try_from("app").is_ok());
+        for bad in ["releases", "shared", ".deploy-shell", "a/b"] {
+            assert!(LinkName::try_from(bad).is_err(), "{bad}");
+        }
+    }
+}

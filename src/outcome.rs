@@ -1,0 +1,21 @@
+//! A success with everything the reply and the record need; the counterpart of
+//! [`crate::error::Error`].
+
+use crate::names::ReleaseId;
+
+/// What a verb did.
+#[derive(Debug, Default)]
+pub struct Success {
+    /// The lines of stdout.
+    pub lines: Vec<String>,
+    pub release: Option<ReleaseId>,
+    /// What was live before.
+    pub previous: Option<ReleaseId>,
+    /// The payload's bytes as received.
+    pub received: Option<u64>,
+    /// Regular files of the release, and their bytes.
+    pub files: Option<u64>,
+    pub bytes: Option<u64>,
+    /// What went wrong without changing success into failure.
+    pub warnings: Vec<String>,
+}

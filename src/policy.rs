@@ -1,0 +1,176 @@
+//! Who may do what: one table of verbs, one function that grants or refuses.
+//! Pure: it knows neither files nor environment.
+
+use std::fmt;
+
+use crate::request::{List, Receive, Request, Rollback, Swap};
+
+/// The four things there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Receive,
+    Swap,
+    Rollback,
+    List,
+}
+
+/// Every verb: its word, and whether it changes anything (and so needs the
+/// audit to be reachable first).
+const VERBS: [(Verb, &str, bool); 4] = [
+    (Verb::Receive, "receive", true),
+    (Verb::Swap, "swap", true),
+    (Verb::Rollback, "rollback", true),
+    (Verb::List, "list", false),
+];
+
+impl Verb {
+    fn row(self) -> &'static (Verb, &'static str, bool) {
+        &VERBS[self as usize]
+    }
+
+    pub fn word(self) -> &'static str {
+        self.row().1
+    }
+
+    /// Whether the verb can change anything on disk.
+    pub fn writes(self) -> bool {
+        self.row().2
+    }
+
+    pub fn of(request: &Request) -> Verb {
+        match request {
+            Request::Receive(_) => Verb::Receive,
+            Request::Swap(_) => Verb::Swap,
+            Request::Rollback(_) => Verb::Rollback,
+            Request::List(_) => Verb::List,
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// The verbs one key may use, as `--allow` states them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grants([bool; VERBS.len()]);
+
+impl Grants {
+    pub const ALL: Grants = Grants([true; VERBS.len()]);
+
+    pub fn allows(self, verb: Verb) -> bool {
+        self.0[verb as usize]
+    }
+}
+
+impl std::str::FromStr for Grants {
+    type Err = String;
+
+    /// Reads `receive,swap,…`: known verbs, each once, at least one.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut grants = Grants([false; VERBS.len()]);
+        for word in text.split(',') {
+            let (verb, ..) = VERBS
+                .iter()
+                .find(|(_, known, _)| *known == word)
+                .ok_or_else(|| format!("'{word}' is not a verb (receive, swap, rollback, list)"))?;
+            if std::mem::replace(&mut grants.0[*verb as usize], true) {
+                return Err(format!("'{word}' stands twice"));
+            }
+        }
+        Ok(grants)
+    }
+}
+
+impl fmt::Display for Grants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<_> = VERBS
+            .iter()
+            .filter(|(verb, ..)| self.allows(*verb))
+            .map(|(_, word, _)| *word)
+            .collect();
+        f.write_str(&words.join(","))
+    }
+}
+
+/// A request that [`judge`] has allowed. The field is private, so no other
+/// module can make one: to hold a `Granted<Swap>` is to have been judged.
+#[derive(Debug)]
+pub struct Granted<T>(T);
+
+impl<T> std::ops::Deref for Granted<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// An allowed request, which carries what it allows. A denial carries nothing.
+#[derive(Debug)]
+pub enum Permit {
+    Receive(Granted<Receive>),
+    Swap(Granted<Swap>),
+    Rollback(Granted<Rollback>),
+    List(Granted<List>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denied;
+
+/// Grants `request` to a key with `grants`, or denies it.
+pub fn judge(request: Request, grants: Grants) -> Result<Permit, Denied> {
+    if !grants.allows(Verb::of(&request)) {
+        return Err(Denied);
+    }
+    Ok(match request {
+        Request::Receive(receive) => Permit::Receive(Granted(receive)),
+        Request::Swap(swap) => Permit::Swap(Granted(swap)),
+        Request::Rollback(rollback) => Permit::Rollback(Granted(rollback)),
+        Request::List(list) => Permit::List(Granted(list)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_indexed_by_its_verbs() {
+        for (index, (verb, word, _)) in VERBS.iter().enumerate() {
+            assert_eq!((*verb as usize, verb.word()), (index, *word));
+        }
+    }
+
+    #[test]
+    fn grants_are_read_exactly() {
+        let some: Grants = "swap,list".parse().unwrap();
+        assert!(some.allows(Verb::Swap) && some.allows(Verb::List));
+        assert!(!some.allows(Verb::Receive) && !some.allows(Verb::Rollback));
+        assert_eq!(some.to_string(), "swap,list");
+        for bad in ["", "swap,", "Swap", "swap swap", "swap,swap", "all"] {
+            assert!(bad.parse::<Grants>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn judge_follows_the_table() {
+        for (verb, word, _) in VERBS {
+            let request = || {
+                let text = match verb {
+                    Verb::Receive => format!("receive a --sha256 {}", "0".repeat(64)),
+                    Verb::Swap => "swap a".to_owned(),
+                    _ => word.to_owned(),
+                };
+                Request::parse(text.as_bytes()).unwrap()
+            };
+            for (granted, text, _) in VERBS {
+                let verdict = judge(request(), text.parse().unwrap());
+                assert_eq!(verdict.is_ok(), granted == verb, "{word} with {text}");
+            }
+            assert!(judge(request(), Grants::ALL).is_ok());
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The payload on its way in: to an unnamed file, hashed as it arrives, under
+//! limits of size and time. Not a byte of it is interpreted here.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+
+use sha2::{Digest, Sha256};
+
+use super::timed::{Deadline, Timed};
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::names::Sha256Digest;
+use crate::store::Store;
+
+/// How much is read at once, in bytes.
+const BUFFER: usize = 256 * 1024;
+
+/// A payload whose digest was the promised one. The fields are private: no
+/// other module can make one, and nothing unpacks anything else.
+#[derive(Debug)]
+pub struct Verified {
+    file: File,
+    bytes: u64,
+}
+
+impl Verified {
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn into_file(self) -> File {
+        self.file
+    }
+}
+
+/// Spools stdin to its end and verifies it.
+///
+/// Errors: [`Code::DigestMismatch`], [`Code::TooLarge`], [`Code::Timeout`],
+/// [`Code::DiskFull`]. The file has no name, so that nothing is left of it,
+/// whatever happens.
+pub fn spool(
+    store: &Store,
+    config: &Config,
+    promised: &Sha256Digest,
+    deadline: Deadline,
+) -> Result<Verified> {
+    let limits = &config.limits;
+    let max = config.archive.max_compressed.0;
+    let mut file = store.incoming.unnamed_file().map_err(|errno| match errno {
+        nix::errno::Errno::EOPNOTSUPP => Error::new(
+            Code::BadLayout,
+            format!(
+                "the file system of '{}' has no unnamed files (O_TMPFILE)",
+                store.path().display()
+            ),
+        )
+        .remedy("keep the site on ext4, xfs, btrfs or tmpfs"),
+        errno => store.io("cannot make the spool", errno),
+    })?;
+    let mut input = Timed::new(std::io::stdin(), limits.idle_timeout.0, deadline);
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; BUFFER];
+    let mut bytes = 0;
+    // Ends: each turn adds to `bytes`, which is bounded, or ends it.
+    loop {
+        let read = match input.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                return Err(timeout(config, deadline, bytes));
+            }
+            Err(error) => return Err(Error::io("cannot read the payload", error)),
+        };
+        bytes += read as u64;
+        if bytes > max {
+            return Err(Error::new(
+                Code::TooLarge,
+                format!("the payload is larger than {max} bytes"),
+            )
+            .remedy("make it smaller, or raise max_compressed in the site's configuration"));
+        }
+        hash.update(&buffer[..read]);
+        file.write_all(&buffer[..read])
+            .map_err(|error| store.io("cannot write the spool", error))?;
+    }
+    // The end of stdin proves nothing: a connection that broke ends it just as
+    // well. Only the digest tells a whole payload.
+    let found = Sha256Digest(hash.finalize().into());
+    if found != *promised {
+        return Err(Error::new(
+            Code::DigestMismatch,
+            format!(
+                "the payload of {bytes} bytes has sha256 {found}, not the {promised} asked for"
+            ),
+        )
+        .remedy("send the very file that was hashed; the connection may have broken"));
+    }
+    Ok(Verified { file, bytes })
+}
+
+fn timeout(config: &Config, deadline: Deadline, bytes: u64) -> Error {
+    let problem = if deadline.has_passed() {
+        let seconds = config.limits.total_timeout.0.as_secs();
+        format!("the payload took longer than {seconds} s, {bytes} bytes of it came")
+    } else {
+        let seconds = config.limits.idle_timeout.0.as_secs();
+        format!("nothing came for {seconds} s, after {bytes} bytes of the payload")
+    };
+    Error::new(Code::Timeout, problem).remedy("send the payload again, with '< FILE'")
+}

@@ -1,0 +1,115 @@
+//! Reading from what may stop sending: a client, or a process of ours that
+//! handles hostile bytes. Every read is bounded in time.
+
+use std::io::{Error, ErrorKind, Read, Result};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// When an operation as a whole must be over.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    pub fn after(span: Duration) -> Deadline {
+        Deadline(Instant::now() + span)
+    }
+
+    /// The time that is left, zero when it has passed.
+    pub fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    pub fn has_passed(self) -> bool {
+        self.left().is_zero()
+    }
+}
+
+/// Reads from a descriptor, waiting at most `idle` for each read and never
+/// past `deadline`. Running out of time is [`ErrorKind::TimedOut`].
+#[derive(Debug)]
+pub struct Timed<F> {
+    from: F,
+    idle: Duration,
+    deadline: Deadline,
+}
+
+impl<F: AsFd> Timed<F> {
+    pub fn new(from: F, idle: Duration, deadline: Deadline) -> Timed<F> {
+        Timed {
+            from,
+            idle,
+            deadline,
+        }
+    }
+
+    fn wait(&self) -> Result<()> {
+        let until = Instant::now() + self.idle.min(self.deadline.left());
+        // Ends: `until` does not move, and only signals cut a wait short.
+        loop {
+            // Rounded up, so that the last wait is not a busy one.
+            let left = until.saturating_duration_since(Instant::now()).as_millis() + 1;
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout) {
+                Ok(0) if Instant::now() >= until => return Err(ErrorKind::TimedOut.into()),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+impl<F: AsFd> Read for Timed<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        // Bytes that keep trickling in do not stretch the whole.
+        if self.deadline.has_passed() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        loop {
+            self.wait()?;
+            match nix::unistd::read(self.from.as_fd(), buffer) {
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                other => return other.map_err(Error::from),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Write, pipe};
+
+    #[test]
+    fn silence_and_trickles_both_end() {
+        let (from, mut to) = pipe().unwrap();
+        let short = Duration::from_millis(30);
+        let long = Duration::from_secs(600);
+        let mut buffer = [0; 8];
+
+        let mut silent = Timed::new(&from, short, Deadline::after(long));
+        assert_eq!(
+            silent.read(&mut buffer).unwrap_err().kind(),
+            ErrorKind::TimedOut
+        );
+
+        let mut trickle = Timed::new(&from, long, Deadline::after(short));
+        let ended = loop {
+            to.write_all(b"x").unwrap();
+            match trickle.read(&mut buffer) {
+                Ok(_) => std::thread::sleep(Duration::from_millis(5)),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(ended.kind(), ErrorKind::TimedOut);
+
+        drop(to);
+        let mut closed = Timed::new(&from, long, Deadline::after(long));
+        let mut rest = Vec::new();
+        assert!(closed.read_to_end(&mut rest).is_ok());
+    }
+}

@@ -1,0 +1,86 @@
+//! The only writer of stdout and stderr.
+//!
+//! Every line is escaped to printable ASCII here, in the sink. A client that
+//! has gone is no error: what was decided has been done and audited by the
+//! time a reply is written, so a closed pipe is ignored (Rust ignores SIGPIPE
+//! at start, so a write fails instead of killing us).
+
+use std::io::Write;
+
+use crate::error::Error;
+use crate::escape;
+
+/// The longest line of a reply, in bytes; a longer one is cut and marked.
+const MAX_LINE: usize = 8192;
+
+/// Writes lines to stdout.
+pub fn lines<'a>(lines: impl IntoIterator<Item = &'a str>) {
+    let mut out = String::new();
+    for line in lines {
+        push(&mut out, line);
+    }
+    let mut stdout = std::io::stdout().lock();
+    _ = stdout
+        .write_all(out.as_bytes())
+        .and_then(|()| stdout.flush());
+}
+
+/// Writes a failure to stderr: the problem, then the remedy.
+pub fn failure(error: &Error) {
+    let mut out = String::new();
+    push(
+        &mut out,
+        &format!("deploy-shell: {}: {}", error.code.word(), error.problem),
+    );
+    if let Some(remedy) = &error.remedy {
+        push(&mut out, remedy);
+    }
+    to_stderr(&out);
+}
+
+/// Writes a warning to stderr: the request succeeded all the same.
+pub fn warning(text: &str) {
+    let mut out = String::new();
+    push(&mut out, &format!("deploy-shell: warning: {text}"));
+    to_stderr(&out);
+}
+
+fn to_stderr(out: &str) {
+    _ = std::io::stderr().lock().write_all(out.as_bytes());
+}
+
+fn push(out: &mut String, line: &str) {
+    // `escape::line` doubles backslashes, and names in errors are often escaped
+    // already; a second pass must not change what is printable.
+    let printable = line.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let line = if printable {
+        line.to_owned()
+    } else {
+        escape::line(line.as_bytes())
+    };
+    out.push_str(&escape::bounded(&line, MAX_LINE));
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::push;
+
+    #[test]
+    fn every_line_is_one_printable_line() {
+        let mut out = String::new();
+        push(&mut out, "a\nb\x1b]0;x\x07\u{e9}");
+        assert_eq!(out, "a\\x0ab\\x1b]0;x\\x07\\xc3\\xa9\n");
+        out.clear();
+        push(&mut out, "already \\x0a escaped");
+        assert_eq!(out, "already \\x0a escaped\n");
+    }
+
+    #[test]
+    fn a_long_line_is_cut() {
+        let mut out = String::new();
+        push(&mut out, &"x".repeat(100_000));
+        assert_eq!(out.len(), super::MAX_LINE + 1);
+        assert!(out.ends_with("...\n"));
+    }
+}

@@ -1,0 +1,332 @@
+//! The gate: the client's bytes to a [`Request`] and back. Pure.
+//!
+//! Four steps, each of which can only refuse: an alphabet in which no shell,
+//! pager or option parser has ever found a special meaning; words; exact arity
+//! and typed words; and the parsed request written back must be the input,
+//! byte for byte. The last makes every request have exactly one spelling, so
+//! that the line in the audit is what was run.
+
+use std::fmt;
+
+use crate::names::{ReleaseId, Sha256Digest};
+
+/// The longest request, in bytes. sshd's own limit is far greater; four
+/// signatures fit.
+pub const MAX_LEN: usize = 4096;
+
+/// What a client may ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    Receive(Receive),
+    Swap(Swap),
+    Rollback(Rollback),
+    List(List),
+}
+
+/// `receive <release> --sha256 <hex> [--signature <base64>]...`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receive {
+    pub release: ReleaseId,
+    pub sha256: Sha256Digest,
+    pub signatures: Vec<SignatureText>,
+}
+
+/// `swap <release> [--if-current <release>]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swap {
+    pub release: ReleaseId,
+    pub if_current: Option<ReleaseId>,
+}
+
+/// `rollback [<release>] [--if-current <release>]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rollback {
+    pub release: Option<ReleaseId>,
+    pub if_current: Option<ReleaseId>,
+}
+
+/// `list [--json]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List {
+    pub json: bool,
+}
+
+/// A signature as the client wrote it: padded base64 (RFC 4648, section 4),
+/// not yet decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignatureText(String);
+
+impl SignatureText {
+    fn new(word: &str) -> Result<Self, String> {
+        let body = word.trim_end_matches('=');
+        let alphabet = |byte: u8| byte.is_ascii_alphanumeric() || b"+/".contains(&byte);
+        let whole =
+            !body.is_empty() && word.len().is_multiple_of(4) && word.len() - body.len() <= 2;
+        if whole && body.bytes().all(alphabet) {
+            Ok(SignatureText(word.to_owned()))
+        } else {
+            Err("not padded base64".to_owned())
+        }
+    }
+}
+
+/// The commands that other clients send when a person mistakes this account
+/// for an ordinary one, and what to call them in the refusal.
+const FOREIGN: [(&str, &str); 7] = [
+    ("scp ", "scp"),
+    ("rsync ", "rsync"),
+    ("git-upload-pack", "git"),
+    ("git-receive-pack", "git"),
+    ("git-upload-archive", "git"),
+    ("sftp", "sftp"),
+    ("internal-sftp", "sftp"),
+];
+
+impl Request {
+    /// Reads a request; the error is one line of prose.
+    pub fn parse(bytes: &[u8]) -> Result<Request, String> {
+        if bytes.is_empty() {
+            return Err("no request".to_owned());
+        }
+        if let Some(name) = foreign(bytes) {
+            return Err(format!("{name} is not served here"));
+        }
+        if bytes.len() > MAX_LEN {
+            return Err(format!("request over {MAX_LEN} bytes"));
+        }
+        // Everything a valid request can hold, and nothing else: no quote, no
+        // backslash, no '#', no metacharacter of any shell.
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b" ._+/=-".contains(byte);
+        if !bytes.iter().all(allowed) {
+            return Err("request holds a character that no request has".to_owned());
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| "request is not text".to_owned())?;
+        let words = shell_words::split(text).map_err(|error| error.to_string())?;
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let request = Request::from_words(&words)?;
+        if request.to_string() != text {
+            return Err("request is not in its one exact form".to_owned());
+        }
+        Ok(request)
+    }
+
+    fn from_words(words: &[&str]) -> Result<Request, String> {
+        let release =
+            |word: &str| ReleaseId::try_from(word).map_err(|error| format!("'{word}' is {error}"));
+        match words {
+            ["receive", id, "--sha256", digest, rest @ ..] => {
+                let release = release(id)?;
+                let sha256 = Sha256Digest::try_from(*digest)
+                    .map_err(|error| format!("'{digest}' is {error}"))?;
+                let signatures = rest
+                    .chunks(2)
+                    .map(|pair| match pair {
+                        ["--signature", text] => SignatureText::new(text)
+                            .map_err(|error| format!("signature is {error}")),
+                        _ => Err("receive has words that are not '--signature BASE64'".to_owned()),
+                    })
+                    .collect::<Result<_, _>>()?;
+                Ok(Request::Receive(Receive {
+                    release,
+                    sha256,
+                    signatures,
+                }))
+            }
+            ["swap", id, rest @ ..] => Ok(Request::Swap(Swap {
+                release: release(id)?,
+                if_current: if_current(rest)?,
+            })),
+            ["rollback", rest @ ..] => {
+                let (id, rest) = match rest {
+                    [id, rest @ ..] if !id.starts_with('-') => (Some(release(id)?), rest),
+                    _ => (None, rest),
+                };
+                Ok(Request::Rollback(Rollback {
+                    release: id,
+                    if_current: if_current(rest)?,
+                }))
+            }
+            ["list"] => Ok(Request::List(List { json: false })),
+            ["list", "--json"] => Ok(Request::List(List { json: true })),
+            ["receive", ..] => Err("receive is not 'receive RELEASE --sha256 HEX'".to_owned()),
+            ["swap"] => Err("swap has no release".to_owned()),
+            ["list", ..] => Err("list has words that are not '--json'".to_owned()),
+            [verb, ..] => Err(format!("'{verb}' is not a request")),
+            [] => Err("no request".to_owned()),
+        }
+    }
+}
+
+/// The name of the other client that sends such a command.
+pub fn foreign(bytes: &[u8]) -> Option<&'static str> {
+    // An sftp subsystem is asked for by the path of its server.
+    let word = bytes.split(|byte| *byte == b' ').next().unwrap_or_default();
+    if word.ends_with(b"/sftp-server") {
+        return Some("sftp");
+    }
+    FOREIGN
+        .iter()
+        .find(|(prefix, _)| bytes.starts_with(prefix.as_bytes()))
+        .map(|(_, name)| *name)
+}
+
+fn if_current(words: &[&str]) -> Result<Option<ReleaseId>, String> {
+    match words {
+        [] => Ok(None),
+        ["--if-current", id] => ReleaseId::try_from(*id)
+            .map(Some)
+            .map_err(|error| format!("'{id}' is {error}")),
+        _ => Err("the words after the release are not '--if-current RELEASE'".to_owned()),
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let guard = |f: &mut fmt::Formatter<'_>, id: &Option<ReleaseId>| match id {
+            Some(id) => write!(f, " --if-current {id}"),
+            None => Ok(()),
+        };
+        match self {
+            Request::Receive(receive) => {
+                write!(f, "receive {} --sha256 {}", receive.release, receive.sha256)?;
+                receive
+                    .signatures
+                    .iter()
+                    .try_for_each(|signature| write!(f, " --signature {}", signature.0))
+            }
+            Request::Swap(swap) => {
+                write!(f, "swap {}", swap.release)?;
+                guard(f, &swap.if_current)
+            }
+            Request::Rollback(rollback) => {
+                f.write_str("rollback")?;
+                if let Some(id) = &rollback.release {
+                    write!(f, " {id}")?;
+                }
+                guard(f, &rollback.if_current)
+            }
+            Request::List(List { json: true }) => f.write_str("list --json"),
+            Request::List(List { json: false }) => f.write_str("list"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEX: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+    fn release() -> impl Strategy<Value = ReleaseId> {
+        "[0-9A-Za-z]([0-9A-Za-z_-]|[.][0-9A-Za-z_-]){0,31}"
+            .prop_map(|text| ReleaseId::try_from(text).unwrap())
+    }
+
+    fn request() -> impl Strategy<Value = Request> {
+        let signature = "([0-9A-Za-z+/]{4}){1,40}".prop_map(SignatureText);
+        let guard = || proptest::option::of(release());
+        prop_oneof![
+            (
+                release(),
+                any::<[u8; 32]>(),
+                proptest::collection::vec(signature, 0..3)
+            )
+                .prop_map(|(release, digest, signatures)| Request::Receive(Receive {
+                    release,
+                    sha256: Sha256Digest(digest),
+                    signatures
+                })),
+            (release(), guard()).prop_map(|(release, if_current)| Request::Swap(Swap {
+                release,
+                if_current
+            })),
+            (guard(), guard()).prop_map(|(release, if_current)| Request::Rollback(Rollback {
+                release,
+                if_current
+            })),
+            any::<bool>().prop_map(|json| Request::List(List { json })),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_request_survives_its_own_spelling(request in request()) {
+            prop_assert_eq!(Request::parse(request.to_string().as_bytes()), Ok(request));
+        }
+
+        #[test]
+        fn what_is_accepted_is_written_back_exactly(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok(request) = Request::parse(&bytes) {
+                prop_assert_eq!(request.to_string().into_bytes(), bytes);
+            }
+        }
+
+        #[test]
+        fn one_changed_byte_never_gives_the_same_request(
+            request in request(), at in any::<proptest::sample::Index>(), byte in any::<u8>()
+        ) {
+            let mut bytes = request.to_string().into_bytes();
+            let at = at.index(bytes.len());
+            prop_assume!(bytes[at] != byte);
+            bytes[at] = byte;
+            prop_assert_ne!(Request::parse(&bytes), Ok(request));
+        }
+    }
+
+    #[test]
+    fn no_other_spelling() {
+        for text in [
+            " list",
+            "list ",
+            "list  --json",
+            "LIST",
+            "list --json --json",
+            "list --js",
+            "swap",
+            "swap a b",
+            "swap a --if-current",
+            "rollback --if-current",
+            "rollback a b",
+            "receive a",
+            "receive a --sha256",
+            "--help",
+            "-h",
+            "",
+        ] {
+            assert!(Request::parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+        for option in [
+            " --signature",
+            " --signature abc",
+            " --signature a===",
+            " --sha256 x",
+        ] {
+            let text = format!("receive a --sha256 {HEX}{option}");
+            assert!(Request::parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn length_limit_is_exact() {
+        let head = format!("receive a --sha256 {HEX} --signature ");
+        let fill = |len: usize| format!("{head}{}", "A".repeat(len - head.len()));
+        let longest = MAX_LEN - (MAX_LEN - head.len()) % 4;
+        assert!(Request::parse(fill(longest).as_bytes()).is_ok());
+        let error = Request::parse(fill(longest + 4).as_bytes()).unwrap_err();
+        assert!(error.contains("over 4096 bytes"), "{error}");
+    }
+
+    #[test]
+    fn other_clients_are_named() {
+        for (text, name) in [
+            ("/usr/lib/openssh/sftp-server", "sftp"),
+            ("scp -t /tmp", "scp"),
+            ("rsync --server -vlogDtpre.iLsfxC . x", "rsync"),
+            ("git-upload-pack 'x.git'", "git"),
+        ] {
+            let error = Request::parse(text.as_bytes()).unwrap_err();
+            assert_eq!(error, format!("{name} is not served here"));
+        }
+    }
+}

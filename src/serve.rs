@@ -1,0 +1,134 @@
+//! The pipeline of one request, on one screen: who asks, under what
+//! configuration, what, whether they may; the record; the act; the record; the
+//! reply.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::audit::{Audit, Decision};
+use crate::config::{self, Config};
+use crate::error::{Code, Error, Result};
+use crate::names::KeyLabel;
+use crate::outcome::Success;
+use crate::policy::{self, Grants, Permit, Verb};
+use crate::request::Request;
+use crate::session::Session;
+use crate::store::Store;
+use crate::{activate, list, receive, reply};
+
+/// What the operator's argv says: which site, which key, which verbs.
+#[derive(Debug)]
+pub struct Options {
+    pub config: PathBuf,
+    pub key: Option<KeyLabel>,
+    pub allow: Grants,
+}
+
+/// Serves one request, to the exit status.
+pub fn serve(options: Options) -> u8 {
+    let started = Instant::now();
+    let session = Session::from_environment(options.key);
+
+    let config = match Config::load(&options.config) {
+        Ok(config) => config,
+        Err(error) => return refuse_unconfigured(&session, &error),
+    };
+    let audit = Audit::new(&config.audit, Some(config.site()), &session);
+
+    let request = match Request::parse(session.command.as_deref().unwrap_or_default()) {
+        Ok(request) => request,
+        Err(problem) => return turn_away(&audit, Decision::Refused, &bad_request(problem)),
+    };
+    let verb = Verb::of(&request);
+    let permit = match policy::judge(request, options.allow) {
+        Ok(permit) => permit,
+        Err(policy::Denied) => {
+            let error = Error::new(Code::Denied, format!("this key may not {verb}"))
+                .remedy("the operator grants verbs with '--allow' in authorized_keys");
+            return turn_away(&audit, Decision::Denied, &error);
+        }
+    };
+
+    if let Err(error) = audit.request(Decision::Allowed, None) {
+        if audit.required() && verb.writes() {
+            reply::failure(&error);
+            return error.code.exit();
+        }
+        reply::warning(&error.problem);
+    }
+    let done = act(&config, &session, &permit);
+    if let Err(error) = audit.result(done.as_ref(), started.elapsed()) {
+        reply::warning(&error.problem);
+    }
+    answer(done)
+}
+
+fn act(config: &Config, session: &Session, permit: &Permit) -> Result<Success> {
+    let attempt = || {
+        let store = Store::open(config)?;
+        match permit {
+            Permit::Receive(asked) => receive::receive(config, &store, session, asked),
+            Permit::Swap(asked) => activate::swap(config, &store, session, asked),
+            Permit::Rollback(asked) => activate::rollback(config, &store, session, asked),
+            Permit::List(asked) => list::list(config.site(), &store, session, asked),
+        }
+    };
+    // A bug must not keep the result out of the record. Nothing is used after
+    // a panic but the session and the audit, which the attempt only reads.
+    catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| {
+        Err(Error::new(Code::Internal, "a bug ended the request")
+            .remedy("'list' shows what is live; please report it"))
+    })
+}
+
+fn answer(done: Result<Success>) -> u8 {
+    match done {
+        Ok(success) => {
+            reply::lines(success.lines.iter().map(String::as_str));
+            for warning in &success.warnings {
+                reply::warning(warning);
+            }
+            0
+        }
+        Err(error) => {
+            reply::failure(&error);
+            error.code.exit()
+        }
+    }
+}
+
+/// Refuses with one line in the record; that it cannot be written changes
+/// nothing, since nothing is done.
+fn turn_away(audit: &Audit<'_>, decision: Decision, error: &Error) -> u8 {
+    _ = audit.request(decision, Some(error));
+    reply::failure(error);
+    error.code.exit()
+}
+
+/// The record of what no site's configuration vouches for goes to where the
+/// defaults say.
+fn refuse_unconfigured(session: &Session, error: &Error) -> u8 {
+    let defaults = config::Audit {
+        required: false,
+        ..config::Audit::default()
+    };
+    turn_away(
+        &Audit::new(&defaults, None, session),
+        Decision::Refused,
+        error,
+    )
+}
+
+/// Refuses a login that comes with no request of a forced command.
+pub fn refuse_login(problem: String, command: Option<Vec<u8>>) -> u8 {
+    let mut session = Session::from_environment(None);
+    session.command = command.or(session.command);
+    refuse_unconfigured(&session, &bad_request(problem))
+}
+
+fn bad_request(problem: String) -> Error {
+    Error::new(Code::BadRequest, problem).remedy(
+        "a request is: receive RELEASE --sha256 HEX | swap RELEASE | rollback [RELEASE] | list [--json]",
+    )
+}

@@ -1,0 +1,146 @@
+//! Who asks: the key, the client, the command. The environment is read here
+//! and nowhere else, and only three variables of it, all set by sshd:
+//!
+//! - `SSH_ORIGINAL_COMMAND`, the request;
+//! - `SSH_USER_AUTH`, the path of sshd's note of the key that was used
+//!   (`ExposeAuthInfo yes`, sshd_config(5));
+//! - `SSH_CONNECTION`, the client's address.
+//!
+//! Only the first has any say in what happens. The other two are for the
+//! record: authority comes from the argv that the operator wrote, the key's
+//! label with it.
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::net::IpAddr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use ssh_key::{Fingerprint, HashAlg, PublicKey};
+
+use crate::names::KeyLabel;
+
+/// sshd writes one line for each authentication method that was used.
+const MAX_AUTH_INFO: u64 = 16 * 1024;
+
+/// One client's request, with what is known of the client.
+#[derive(Debug)]
+pub struct Session {
+    /// The operator's name for the key, from argv. Authoritative.
+    pub key: Option<KeyLabel>,
+    /// The key's fingerprint as sshd reports it: a cross-check in the record.
+    pub fingerprint: Option<Fingerprint>,
+    /// The client's address.
+    pub client: Option<IpAddr>,
+    /// `SSH_ORIGINAL_COMMAND`, byte for byte; none for a login without a command.
+    pub command: Option<Vec<u8>>,
+}
+
+impl Session {
+    /// Reads the environment, once.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the environment"
+    )]
+    pub fn from_environment(key: Option<KeyLabel>) -> Session {
+        let client = std::env::var_os("SSH_CONNECTION");
+        Session {
+            key,
+            fingerprint: std::env::var_os("SSH_USER_AUTH")
+                .and_then(|path| fingerprint(Path::new(&path))),
+            client: client.and_then(|text| client_address(text.as_bytes())),
+            command: std::env::var_os("SSH_ORIGINAL_COMMAND").map(OsStringExt::into_vec),
+        }
+    }
+}
+
+/// Whether sshd set a request beside a forced command.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that reads the environment"
+)]
+pub fn has_request() -> bool {
+    std::env::var_os("SSH_ORIGINAL_COMMAND").is_some()
+}
+
+/// The first of the four words of `SSH_CONNECTION`, if it is an IP address. It
+/// is `UNKNOWN` where sshd does not run on a socket. A scope (`fe80::1%eth0`)
+/// is dropped, so that only an address can reach a log.
+fn client_address(text: &[u8]) -> Option<IpAddr> {
+    let word = text.split(|byte| *byte == b' ').next()?;
+    let address = word.split(|byte| *byte == b'%').next()?;
+    std::str::from_utf8(address).ok()?.parse().ok()
+}
+
+/// The SHA-256 fingerprint of the key in sshd's note.
+fn fingerprint(path: &Path) -> Option<Fingerprint> {
+    // A path out of the environment: never waits on a fifo, follows no link,
+    // and reads only what this user (as whom sshd writes the note) owns.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).bits())
+        .open(path)
+        .ok()?;
+    let meta = file.metadata().ok()?;
+    if !meta.is_file() || meta.uid() != nix::unistd::geteuid().as_raw() {
+        return None;
+    }
+    let mut text = String::new();
+    file.take(MAX_AUTH_INFO).read_to_string(&mut text).ok()?;
+    let key = text
+        .lines()
+        .find_map(|line| line.strip_prefix("publickey "))?;
+    PublicKey::from_openssh(key)
+        .ok()
+        .map(|key| key.fingerprint(HashAlg::Sha256))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_are_taken() {
+        let read = |text: &str| client_address(text.as_bytes()).map(|ip| ip.to_string());
+        assert_eq!(
+            read("192.0.2.7 50000 192.0.2.1 22").as_deref(),
+            Some("192.0.2.7")
+        );
+        assert_eq!(
+            read("2001:db8::7 1 2001:db8::1 22").as_deref(),
+            Some("2001:db8::7")
+        );
+        assert_eq!(
+            read("fe80::1%eth0 1 fe80::2 22").as_deref(),
+            Some("fe80::1")
+        );
+        for bad in [
+            "",
+            "UNKNOWN 65535 UNKNOWN 65535",
+            "1.2.3.4\" x=\"y",
+            "host 1 2 3",
+        ] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn fingerprint_is_that_of_the_note() {
+        let folder = tempfile::tempdir().unwrap();
+        let note = folder.path().join("auth");
+        let key =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+        std::fs::write(&note, format!("publickey {key}\n")).unwrap();
+        let found = fingerprint(&note).unwrap().to_string();
+        assert!(found.starts_with("SHA256:") && found.len() == 50, "{found}");
+
+        std::fs::write(&note, "password\n").unwrap();
+        assert!(fingerprint(&note).is_none());
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&note, &link).unwrap();
+        assert!(fingerprint(&link).is_none());
+        assert!(fingerprint(folder.path()).is_none());
+    }
+}

@@ -1,0 +1,290 @@
+//! What is on disk, and the only code that knows where it stands:
+//!
+//! ```text
+//! root/current -> releases/20260412-142033
+//! root/releases/<release>/            content: files 0644 or 0755, folders 0755
+//! root/shared/                        the application's own; never written by us
+//! root/.deploy-shell/                 0700
+//!     lock                            flock(2): who may change anything
+//!     journal.jsonl                   the history
+//!     manifests/<release>             mtree(5)
+//!     incoming/<staging>/             one receive's: tree/ and manifest
+//!     trash/<release>.<seq>           pruned, being removed
+//!     next                            the link before it is renamed into place
+//! ```
+//!
+//! A release exists when `releases/<release>` does; its manifest is in place
+//! before it. What is live is what the link says; the journal follows it.
+
+pub mod dir;
+pub mod history;
+pub mod journal;
+pub mod ledger;
+pub mod lock;
+
+use std::ffi::{OsStr, OsString};
+use std::io::BufReader;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::stat::SFlag;
+
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::manifest::Identity;
+use crate::names::{LinkName, ReleaseId};
+use dir::{Dir, Name, NameConst};
+
+pub const RELEASES: NameConst = Name::fixed("releases");
+pub const SHARED: NameConst = Name::fixed("shared");
+pub const STATE: NameConst = Name::fixed(".deploy-shell");
+pub const MANIFESTS: NameConst = Name::fixed("manifests");
+pub const INCOMING: NameConst = Name::fixed("incoming");
+pub const TRASH: NameConst = Name::fixed("trash");
+
+/// The folders beneath the state folder.
+pub const STATE_FOLDERS: [NameConst; 3] = [MANIFESTS, INCOMING, TRASH];
+
+/// An open site: handles of its folders, checked.
+pub struct Store {
+    pub root: Dir,
+    pub releases: Dir,
+    pub state: Dir,
+    pub manifests: Dir,
+    pub incoming: Dir,
+    pub trash: Dir,
+    link: LinkName,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the site's folders and checks that they are as they must be.
+    ///
+    /// Errors: [`Code::BadLayout`] with the remedy.
+    pub fn open(config: &Config) -> Result<Store> {
+        let path = &config.root;
+        let root = Dir::open_root(path).map_err(|errno| layout(path, errno))?;
+        let releases = subfolder(path, &root, RELEASES)?;
+        let state = subfolder(path, &root, STATE)?;
+        let below = path.join(".deploy-shell");
+        let store = Store {
+            manifests: subfolder(&below, &state, MANIFESTS)?,
+            incoming: subfolder(&below, &state, INCOMING)?,
+            trash: subfolder(&below, &state, TRASH)?,
+            root,
+            releases,
+            state,
+            link: config.link.clone(),
+            path: path.clone(),
+        };
+        store.check()?;
+        Ok(store)
+    }
+
+    /// The root, to be named in messages; nothing is opened by it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn check(&self) -> Result<()> {
+        let device = |dir: &Dir| dir.own_stat().map(|stat| stat.st_dev).ok();
+        let ours = nix::unistd::geteuid().as_raw();
+        let state = self.path.join(".deploy-shell");
+        // (folder, path, whether it must be ours, bits it must not have)
+        let folders = [
+            (&self.root, self.path.clone(), false, 0o002),
+            (&self.releases, self.path.join("releases"), true, 0o022),
+            (&self.state, state.clone(), true, 0o077),
+            (&self.manifests, state.join("manifests"), true, 0o022),
+            (&self.incoming, state.join("incoming"), true, 0o022),
+            (&self.trash, state.join("trash"), true, 0o022),
+        ];
+        for (folder, path, must_be_ours, forbidden) in folders {
+            let shown = path.display();
+            let bad = |problem: String| Error::new(Code::BadLayout, format!("'{shown}' {problem}"));
+            let stat = folder
+                .own_stat()
+                .map_err(|errno| Error::io(format!("cannot look at '{shown}'"), errno))?;
+            if must_be_ours && stat.st_uid != ours {
+                return Err(bad(format!(
+                    "belongs to user {}, not to this account",
+                    stat.st_uid
+                ))
+                .remedy(format!("chown it to user {ours}")));
+            }
+            if stat.st_mode & forbidden != 0 {
+                return Err(
+                    bad("can be reached or written by others".to_owned()).remedy(format!(
+                        "chmod {} '{shown}'",
+                        octal_less(stat.st_mode, forbidden)
+                    )),
+                );
+            }
+            // One rename is only atomic within one file system.
+            if device(folder) != device(&self.root) {
+                return Err(bad("is on another file system than the root".to_owned())
+                    .remedy("keep the whole site on one file system, without mounts inside it"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is live: the release the link names.
+    ///
+    /// Errors: [`Code::BadLayout`] when something other than a link to
+    /// `releases/<release>` stands there. It is never replaced: it may be a
+    /// folder with content, or a link that another tool made.
+    pub fn current(&self) -> Result<Option<ReleaseId>> {
+        let shown = self.path.join(self.link.as_str());
+        let shown = shown.display();
+        let bad = |problem: &str, remedy: String| {
+            Err(Error::new(Code::BadLayout, format!("'{shown}' {problem}")).remedy(remedy))
+        };
+        match self.root.stat(&self.link) {
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(Error::io(format!("cannot look at '{shown}'"), errno)),
+            Ok(stat) if dir::kind(&stat) != SFlag::S_IFLNK => {
+                let remedy = format!("move it away, then swap: mv '{shown}' '{shown}.old'");
+                return bad("is not a link", remedy);
+            }
+            Ok(_) => {}
+        }
+        let target = self
+            .root
+            .read_link(&self.link)
+            .map_err(|errno| Error::io(format!("cannot read the link '{shown}'"), errno))?;
+        let release = target
+            .to_str()
+            .and_then(|target| target.strip_prefix("releases/"))
+            .and_then(|id| ReleaseId::try_from(id).ok());
+        match release {
+            Some(release) => Ok(Some(release)),
+            None => bad(
+                "is a link to something that is not a release of ours",
+                format!("point it at 'releases/RELEASE' or remove it, then swap: rm '{shown}'"),
+            ),
+        }
+    }
+
+    /// Moves the link to `release` in one instant. Durable it is when the root
+    /// has been synced.
+    ///
+    /// The rename is the commit point: before it nothing has changed, after it
+    /// the release is live. A new link is renamed over the old one because
+    /// that is the only way in which no reader ever finds neither.
+    pub fn point_at(&self, release: &ReleaseId) -> Result<()> {
+        let doing = || {
+            let shown = self.path.join(self.link.as_str());
+            format!("cannot move the link '{}'", shown.display())
+        };
+        let next = Name::fixed("next");
+        let target = OsString::from(format!("releases/{release}"));
+        self.state
+            .remove_file(next)
+            .and_then(|()| self.state.symlink(&target, next))
+            .and_then(|()| self.state.rename(next, &self.root, &self.link))
+            .map_err(|errno| self.io(doing(), errno))
+    }
+
+    /// The releases that are there and whose manifests are ours, sorted.
+    pub fn present(&self) -> Result<Vec<ReleaseId>> {
+        let cannot = |errno| {
+            Error::io(
+                format!("cannot list '{}/releases'", self.path.display()),
+                errno,
+            )
+        };
+        let mut found = Vec::new();
+        for name in self.releases.names().map_err(cannot)? {
+            if let Some(release) = name
+                .to_str()
+                .and_then(|name| ReleaseId::try_from(name).ok())
+                && self.is_present(&release)
+            {
+                found.push(release);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether the release is a folder of ours with a manifest beside it.
+    pub fn is_present(&self, release: &ReleaseId) -> bool {
+        let is = |dir: &Dir, expected: SFlag| {
+            dir.stat(release)
+                .is_ok_and(|stat| dir::kind(&stat) == expected)
+        };
+        is(&self.releases, SFlag::S_IFDIR) && is(&self.manifests, SFlag::S_IFREG)
+    }
+
+    /// Whose manifest stands beside the release, by its own words.
+    pub fn identity(&self, release: &ReleaseId) -> Result<Identity> {
+        let bad = |why: &str| {
+            Error::new(
+                Code::NoSuchRelease,
+                format!("release '{release}' has no manifest of its own: {why}"),
+            )
+            .remedy("receive it again under another id")
+        };
+        let file = self
+            .manifests
+            .open_file(release)
+            .map_err(|errno| bad(&crate::error::describe(&errno.into())))?;
+        let identity = Identity::read(&mut BufReader::with_capacity(512, file)).map_err(bad)?;
+        if identity.release != *release {
+            return Err(bad("it names another release"));
+        }
+        Ok(identity)
+    }
+
+    /// An operating system's failure, with the room left if the disk is full.
+    pub fn io(&self, doing: impl std::fmt::Display, error: impl Into<std::io::Error>) -> Error {
+        self.with_room(Error::io(doing, error))
+    }
+
+    /// Adds the file system's name and free room to [`Code::DiskFull`].
+    pub fn with_room(&self, mut error: Error) -> Error {
+        if error.code == Code::DiskFull
+            && let Ok(space) = self.root.space()
+        {
+            error.problem = format!(
+                "{} (the file system of '{}' has {} bytes and {} inodes free)",
+                error.problem,
+                self.path.display(),
+                space.free_bytes,
+                space.free_inodes
+            );
+            error.remedy = Some("make room, then try again; nothing was changed".to_owned());
+        }
+        error
+    }
+}
+
+fn subfolder(path: &Path, parent: &Dir, name: NameConst) -> Result<Dir> {
+    let shown = path.join(Name::from(name).as_os_str());
+    parent.open_dir(name).map_err(|errno| layout(&shown, errno))
+}
+
+fn layout(path: &Path, errno: Errno) -> Error {
+    let shown = path.display();
+    let problem = match errno {
+        Errno::ENOENT => format!("'{shown}' does not exist"),
+        Errno::ENOTDIR | Errno::ELOOP => format!("'{shown}' is not a folder itself"),
+        errno => format!(
+            "cannot open '{shown}': {}",
+            crate::error::describe(&errno.into())
+        ),
+    };
+    Error::new(Code::BadLayout, problem).remedy("run 'deploy-shell init', or make it as it does")
+}
+
+fn octal_less(mode: u32, forbidden: u32) -> String {
+    format!("{:04o}", mode & 0o7777 & !forbidden)
+}
+
+/// Whether `name` could be a release of ours.
+pub fn release_name(name: &OsStr) -> Option<ReleaseId> {
+    std::str::from_utf8(name.as_bytes())
+        .ok()
+        .and_then(|name| ReleaseId::try_from(name).ok())
+}

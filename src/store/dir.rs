@@ -1,0 +1,315 @@
+//! Folder handles, the only path resolver there is.
+//!
+//! A [`Dir`] is an open folder, and every operation takes one name below it: a
+//! [`Name`] is a single component, never `.` or `..`. A single component that
+//! is opened without following a link cannot lead anywhere else, so nothing
+//! here checks a path and opens it again. The few paths of several components
+//! (required paths, links in a release) go through openat2(2) with
+//! `RESOLVE_BENEATH`, where the kernel itself holds them below the handle.
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{self, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
+use nix::sys::stat::{self, FileStat, Mode, SFlag};
+use nix::unistd::{self, UnlinkatFlags};
+
+use crate::names::{LinkName, ReleaseId};
+
+/// What every system call of this module returns.
+pub type Result<T> = nix::Result<T>;
+
+/// One path component, never `.`, `..` or empty, at most 255 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name<'a>(Cow<'a, OsStr>);
+
+impl<'a> Name<'a> {
+    /// A name written in this program's source.
+    pub const fn fixed(text: &'static str) -> NameConst {
+        NameConst(text)
+    }
+
+    /// `bytes` as a component, if they are one.
+    pub fn new(bytes: &'a [u8]) -> Option<Name<'a>> {
+        let whole = !bytes.is_empty() && bytes.len() <= 255 && bytes != b"." && bytes != b"..";
+        let single = !bytes.iter().any(|byte| matches!(byte, b'/' | 0));
+        (whole && single).then(|| Name(Cow::Borrowed(OsStr::from_bytes(bytes))))
+    }
+
+    pub fn as_os_str(&self) -> &OsStr {
+        &self.0
+    }
+}
+
+/// A [`Name`] as a constant.
+#[derive(Clone, Copy, Debug)]
+pub struct NameConst(&'static str);
+
+impl From<NameConst> for Name<'static> {
+    fn from(name: NameConst) -> Self {
+        Name::new(name.0.as_bytes()).expect("names in the source are components")
+    }
+}
+
+// Both alphabets are without '/', and neither type can be '.' or '..'.
+impl<'a> From<&'a ReleaseId> for Name<'a> {
+    fn from(release: &'a ReleaseId) -> Self {
+        Name(Cow::Borrowed(OsStr::new(release.as_str())))
+    }
+}
+
+impl<'a> From<&'a LinkName> for Name<'a> {
+    fn from(link: &'a LinkName) -> Self {
+        Name(Cow::Borrowed(OsStr::new(link.as_str())))
+    }
+}
+
+/// An open folder.
+#[derive(Debug)]
+pub struct Dir(OwnedFd);
+
+const FOLDER: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+impl Dir {
+    /// Opens the site's root, the one path that comes whole from the operator.
+    pub fn open_root(path: &Path) -> Result<Dir> {
+        fcntl::open(path, FOLDER, Mode::empty()).map(Dir)
+    }
+
+    /// The folder this process was started in.
+    pub fn working() -> Result<Dir> {
+        fcntl::open(".", FOLDER, Mode::empty()).map(Dir)
+    }
+
+    pub fn open_dir<'a>(&self, name: impl Into<Name<'a>>) -> Result<Dir> {
+        fcntl::openat(&self.0, name.into().as_os_str(), FOLDER, Mode::empty()).map(Dir)
+    }
+
+    /// Makes a folder; it must not exist.
+    pub fn make_dir<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<()> {
+        stat::mkdirat(
+            &self.0,
+            name.into().as_os_str(),
+            Mode::from_bits_truncate(mode),
+        )
+    }
+
+    /// Opens a file that exists, to read it.
+    pub fn open_file<'a>(&self, name: impl Into<Name<'a>>) -> Result<File> {
+        self.open_with(name.into(), OFlag::O_RDONLY, 0)
+    }
+
+    /// Opens a file to read it and to append to it, making it if need be.
+    pub fn open_append<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<File> {
+        let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT;
+        self.open_with(name.into(), flags, mode)
+    }
+
+    /// Makes a file that must not exist, to write it.
+    pub fn create_new<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<File> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+        self.open_with(name.into(), flags, mode)
+    }
+
+    // O_NONBLOCK: a fifo in the place of a file must not make us wait. It has
+    // no effect on regular files.
+    fn open_with(&self, name: Name<'_>, flags: OFlag, mode: u32) -> Result<File> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let mode = Mode::from_bits_truncate(mode);
+        fcntl::openat(&self.0, name.as_os_str(), flags, mode).map(File::from)
+    }
+
+    /// An unnamed file in this folder's file system: it is gone with its last
+    /// handle, whatever ends the process (`O_TMPFILE`, open(2)).
+    pub fn unnamed_file(&self) -> Result<File> {
+        // O_EXCL: it can never be given a name.
+        let flags = OFlag::O_TMPFILE | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        fcntl::openat(&self.0, ".", flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
+    }
+
+    /// What `name` is, itself: links are not followed.
+    pub fn stat<'a>(&self, name: impl Into<Name<'a>>) -> Result<FileStat> {
+        stat::fstatat(
+            &self.0,
+            name.into().as_os_str(),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        )
+    }
+
+    pub fn read_link<'a>(&self, name: impl Into<Name<'a>>) -> Result<OsString> {
+        fcntl::readlinkat(&self.0, name.into().as_os_str())
+    }
+
+    /// The target of a link at a path of several components below this folder.
+    pub fn read_link_beneath(&self, path: &Path) -> Result<OsString> {
+        // Only the last component may be a link, and it is not followed.
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        let link = fcntl::openat2(&self.0, path, how)?;
+        fcntl::readlinkat(&link, "")
+    }
+
+    /// Makes a symbolic link; nothing may stand there.
+    pub fn symlink<'a>(&self, target: &OsStr, name: impl Into<Name<'a>>) -> Result<()> {
+        unistd::symlinkat(target, &self.0, name.into().as_os_str())
+    }
+
+    /// Renames; whatever stands at `to` is replaced in the same instant.
+    pub fn rename<'a, 'b>(
+        &self,
+        from: impl Into<Name<'a>>,
+        folder: &Dir,
+        to: impl Into<Name<'b>>,
+    ) -> Result<()> {
+        let (from, to) = (from.into(), to.into());
+        fcntl::renameat(&self.0, from.as_os_str(), &folder.0, to.as_os_str())
+    }
+
+    /// Renames; fails with `EEXIST` if anything stands at `to`.
+    pub fn rename_new<'a, 'b>(
+        &self,
+        from: impl Into<Name<'a>>,
+        folder: &Dir,
+        to: impl Into<Name<'b>>,
+    ) -> Result<()> {
+        let (from, to) = (from.into(), to.into());
+        let flags = RenameFlags::RENAME_NOREPLACE;
+        fcntl::renameat2(&self.0, from.as_os_str(), &folder.0, to.as_os_str(), flags)
+    }
+
+    /// Removes a file or a link; that it is gone already is no error.
+    pub fn remove_file<'a>(&self, name: impl Into<Name<'a>>) -> Result<()> {
+        let name = name.into();
+        gone_is_fine(unistd::unlinkat(
+            &self.0,
+            name.as_os_str(),
+            UnlinkatFlags::NoRemoveDir,
+        ))
+    }
+
+    /// Removes whatever `name` is, with all below it. Links are removed, never followed.
+    pub fn remove_tree<'a>(&self, name: impl Into<Name<'a>>) -> Result<()> {
+        let name = name.into();
+        match unistd::unlinkat(&self.0, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::EISDIR) => {}
+            other => return gone_is_fine(other),
+        }
+        // Recursion is bounded: what we made is at most 32 folders deep, and
+        // what another made ends at PATH_MAX handles' worth of folders, where
+        // opening fails and so does the removal.
+        match self.open_dir(name.clone()) {
+            Ok(folder) => {
+                for entry in folder.names()? {
+                    folder.remove_tree(Name::new(entry.as_bytes()).ok_or(Errno::EINVAL)?)?;
+                }
+            }
+            Err(Errno::ENOENT) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        gone_is_fine(unistd::unlinkat(
+            &self.0,
+            name.as_os_str(),
+            UnlinkatFlags::RemoveDir,
+        ))
+    }
+
+    /// The names in this folder, sorted, without `.` and `..`.
+    pub fn names(&self) -> Result<Vec<OsString>> {
+        let mut dir = nix::dir::Dir::openat(&self.0, ".", FOLDER, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in dir.iter() {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Opens a path of several components below this folder as a bare handle.
+    ///
+    /// The kernel refuses whatever leads out (`EXDEV`), by `..` or by a link,
+    /// and fails with `ELOOP` on a ring of links (openat2(2)).
+    pub fn resolve_beneath(&self, path: &Path) -> Result<OwnedFd> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        loop {
+            // EAGAIN: something was renamed while '..' was walked; the kernel
+            // could not tell that nothing escaped. Only our own renames do it.
+            match fcntl::openat2(&self.0, path, how) {
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Makes this folder's own entries durable.
+    pub fn sync(&self) -> Result<()> {
+        unistd::fsync(&self.0)
+    }
+
+    /// Makes the whole file system durable: one call for many small files.
+    pub fn sync_file_system(&self) -> Result<()> {
+        unistd::syncfs(&self.0)
+    }
+
+    /// Bytes and inodes: free to this user, and in all.
+    pub fn space(&self) -> Result<Space> {
+        let found = nix::sys::statvfs::fstatvfs(&self.0)?;
+        Ok(Space {
+            free_bytes: found.blocks_available() * found.fragment_size(),
+            total_bytes: found.blocks() * found.fragment_size(),
+            free_inodes: found.files_available(),
+            total_inodes: found.files(),
+        })
+    }
+
+    /// What this folder itself is.
+    pub fn own_stat(&self) -> Result<FileStat> {
+        stat::fstat(&self.0)
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<Dir> for OwnedFd {
+    fn from(dir: Dir) -> OwnedFd {
+        dir.0
+    }
+}
+
+/// A file system's room. Inodes are 0 of 0 where it has no table of them (btrfs).
+#[derive(Clone, Copy, Debug)]
+pub struct Space {
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+    pub free_inodes: u64,
+    pub total_inodes: u64,
+}
+
+/// The type bits of `stat`.
+pub fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(Errno::ENOENT) => Ok(()),
+        other => other,
+    }
+}

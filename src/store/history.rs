@@ -1,0 +1,273 @@
+//! The journal folded into what it means: which release is live, which was
+//! before, which are bad. Pure: it knows records and nothing of files.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::names::{ReleaseId, Sha256Digest};
+use crate::store::journal::{Event, How, Record};
+
+/// What the journal knows of one release.
+#[derive(Clone, Debug)]
+pub struct Release {
+    pub received: Timestamp,
+    pub sha256: Option<Sha256Digest>,
+    pub files: Option<u64>,
+    pub bytes: Option<u64>,
+    /// When it last became live, and the number of that record.
+    pub activated: Option<(u64, Timestamp)>,
+    /// When it was last replaced as the live one.
+    pub left: Option<Timestamp>,
+    /// It was rolled away from, and has not been swapped to since.
+    pub bad: bool,
+}
+
+impl Release {
+    fn new(received: Timestamp) -> Release {
+        Release {
+            received,
+            sha256: None,
+            files: None,
+            bytes: None,
+            activated: None,
+            left: None,
+            bad: false,
+        }
+    }
+
+    /// It has been live and nothing speaks against it.
+    pub fn good(&self) -> bool {
+        self.activated.is_some() && !self.bad
+    }
+
+    /// When it was last live: for the live one, since when it is.
+    pub fn last_live(&self, live: bool) -> Option<Timestamp> {
+        let since = self.activated.map(|(_, time)| time);
+        if live { since } else { self.left.or(since) }
+    }
+}
+
+/// A release's state as `list` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Current,
+    Previous,
+    Good,
+    Bad,
+    Pending,
+}
+
+impl State {
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Current => "current",
+            State::Previous => "previous",
+            State::Good => "good",
+            State::Bad => "bad",
+            State::Pending => "pending",
+        }
+    }
+}
+
+/// The folded journal.
+#[derive(Debug, Default)]
+pub struct History {
+    /// The number of the newest record; it grows with every change.
+    pub generation: u64,
+    pub live: Option<ReleaseId>,
+    pub releases: BTreeMap<ReleaseId, Release>,
+    /// When each release was received, the removed ones as well.
+    pub received: Vec<Timestamp>,
+    /// Every release that became live, in order.
+    order: Vec<ReleaseId>,
+    intent: Option<(How, Option<ReleaseId>, Option<ReleaseId>)>,
+}
+
+impl History {
+    pub fn of(records: &[Record]) -> History {
+        let mut history = History::default();
+        records.iter().for_each(|record| history.apply(record));
+        history
+    }
+
+    /// Takes one more record into account.
+    pub fn apply(&mut self, record: &Record) {
+        self.generation = record.seq;
+        match (record.event, &record.release) {
+            (Event::Received, Some(release)) => {
+                let mut new = Release::new(record.time);
+                (new.sha256, new.files, new.bytes) = (record.sha256, record.files, record.bytes);
+                self.releases.insert(release.clone(), new);
+                self.received.push(record.time);
+            }
+            (Event::Pruned, Some(release)) => _ = self.releases.remove(release),
+            (Event::Activating, release) => {
+                let how = record.how.unwrap_or(How::Swap);
+                self.intent = Some((how, record.previous.clone(), release.clone()));
+            }
+            (Event::Swapped | Event::RolledBack | Event::Reconciled, release) => {
+                self.activate(record, release.as_ref());
+            }
+            (Event::Received | Event::Pruned, None) => {}
+        }
+    }
+
+    fn activate(&mut self, record: &Record, release: Option<&ReleaseId>) {
+        self.intent = None;
+        let old = std::mem::replace(&mut self.live, release.cloned());
+        if let Some(old) = old.as_ref().and_then(|old| self.releases.get_mut(old)) {
+            old.left = Some(record.time);
+            // A hand-moved link says nothing about the release it left.
+            old.bad |= record.event == Event::RolledBack;
+        }
+        let Some(release) = release else { return };
+        let new = self
+            .releases
+            .entry(release.clone())
+            .or_insert_with(|| Release::new(record.time));
+        new.activated = Some((record.seq, record.time));
+        new.bad = false;
+        self.order.push(release.clone());
+    }
+
+    /// The record that is missing if `link` is what the link says: the link is
+    /// the truth, and the journal may lag behind it by a crash or by a hand.
+    pub fn missing(&self, link: Option<&ReleaseId>) -> Option<(Event, Option<ReleaseId>)> {
+        if self.live.as_ref() == link {
+            return None;
+        }
+        match &self.intent {
+            // Killed between the rename and its record: it was that request.
+            Some((how, from, to)) if to.as_ref() == link && *from == self.live => {
+                Some((how.done(), self.live.clone()))
+            }
+            _ => Some((Event::Reconciled, self.live.clone())),
+        }
+    }
+
+    /// The release that was last live and good before the present one, of
+    /// those that `is_present`.
+    ///
+    /// By the order in which releases became live, never by name or mtime. A
+    /// bad one is never chosen; neither is one that was pruned and received
+    /// anew, which has not been live since.
+    pub fn previous(&self, is_present: impl Fn(&ReleaseId) -> bool) -> Option<&ReleaseId> {
+        self.order.iter().rev().find(|id| {
+            self.live.as_ref() != Some(*id)
+                && self.releases.get(*id).is_some_and(Release::good)
+                && is_present(id)
+        })
+    }
+
+    /// The state of a release that is present; `previous` as [`Self::previous`] gave it.
+    pub fn state(&self, id: &ReleaseId, previous: Option<&ReleaseId>) -> State {
+        match self.releases.get(id) {
+            _ if self.live.as_ref() == Some(id) => State::Current,
+            _ if previous == Some(id) => State::Previous,
+            Some(release) if release.bad => State::Bad,
+            Some(release) if release.good() => State::Good,
+            _ => State::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> ReleaseId {
+        ReleaseId::try_from(text).unwrap()
+    }
+
+    /// Folds `(event, release)` pairs; activations take the live one as previous.
+    fn fold(events: &[(Event, &str)]) -> History {
+        let mut history = History::default();
+        for (index, (event, release)) in events.iter().enumerate() {
+            history.apply(&Record {
+                seq: index as u64 + 1,
+                time: Timestamp::from_second(index as i64).unwrap(),
+                event: *event,
+                how: Some(How::Rollback),
+                release: Some(id(release)),
+                previous: history.live.clone(),
+                sha256: None,
+                files: None,
+                bytes: None,
+                key: None,
+                fingerprint: None,
+                client: None,
+            });
+        }
+        history
+    }
+
+    use Event::*;
+
+    #[test]
+    fn rollback_walks_back_over_bad_ones() {
+        let abc = [(Swapped, "a"), (Swapped, "b"), (Swapped, "c")];
+        let previous =
+            |events: &[(Event, &str)]| fold(events).previous(|_| true).map(|id| id.to_string());
+        assert_eq!(previous(&abc).as_deref(), Some("b"));
+        let once = [&abc[..], &[(RolledBack, "b")]].concat();
+        assert_eq!(previous(&once).as_deref(), Some("a"));
+        let twice = [&once[..], &[(RolledBack, "a")]].concat();
+        assert_eq!(previous(&twice), None);
+        let cleared = [&twice[..], &[(Swapped, "c"), (Swapped, "a")]].concat();
+        assert_eq!(previous(&cleared).as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn pruned_and_received_anew_has_not_been_live() {
+        let events = [
+            (Swapped, "a"),
+            (Swapped, "b"),
+            (Pruned, "a"),
+            (Received, "a"),
+        ];
+        let history = fold(&events);
+        assert_eq!(history.previous(|_| true), None);
+        assert_eq!(history.state(&id("a"), None), State::Pending);
+    }
+
+    #[test]
+    fn a_lagging_journal_is_completed_by_its_intent() {
+        let history = fold(&[(Swapped, "a"), (Swapped, "b"), (Activating, "a")]);
+        assert_eq!(history.missing(Some(&id("b"))), None);
+        assert_eq!(
+            history.missing(Some(&id("a"))),
+            Some((RolledBack, Some(id("b"))))
+        );
+        assert_eq!(
+            history.missing(Some(&id("c"))),
+            Some((Reconciled, Some(id("b"))))
+        );
+        assert_eq!(history.missing(None), Some((Reconciled, Some(id("b")))));
+    }
+
+    #[test]
+    fn states() {
+        let history = fold(&[
+            (Received, "p"),
+            (Swapped, "g"),
+            (Swapped, "a"),
+            (Swapped, "x"),
+            (RolledBack, "a"),
+            (Swapped, "b"),
+        ]);
+        let previous = history.previous(|_| true);
+        let state = |name: &str| history.state(&id(name), previous);
+        assert_eq!(
+            [state("b"), state("a"), state("g"), state("x"), state("p")],
+            [
+                State::Current,
+                State::Previous,
+                State::Good,
+                State::Bad,
+                State::Pending
+            ]
+        );
+    }
+}

@@ -1,0 +1,207 @@
+//! `journal.jsonl`: one JSON object a line, only ever appended.
+//!
+//! A line is synced before the client is told of what it records. A crash can
+//! leave the last line torn; it was then never answered for, and is dropped
+//! when the journal is next opened to be written.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Error, Result};
+use crate::names::{KeyLabel, ReleaseId, Sha256Digest};
+use crate::session::Session;
+use crate::store::Store;
+use crate::store::dir::{Name, NameConst};
+
+const JOURNAL: NameConst = Name::fixed("journal.jsonl");
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// A release was published; it is not live.
+    Received,
+    /// Intent: the link is about to move to `release`, by `how`. Not synced: it
+    /// only tells, after a kill in between, what the moved link meant.
+    Activating,
+    /// The release is live, by a swap.
+    Swapped,
+    /// The release is live, by a rollback; `previous` is bad from now on.
+    RolledBack,
+    /// The release was removed.
+    Pruned,
+    /// The link was found to name `release`, which the journal did not know of.
+    Reconciled,
+}
+
+/// By which request a link moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    Swap,
+    Rollback,
+}
+
+impl How {
+    /// The event that completes it.
+    pub fn done(self) -> Event {
+        match self {
+            How::Swap => Event::Swapped,
+            How::Rollback => Event::RolledBack,
+        }
+    }
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Counts from 1 without gaps.
+    pub seq: u64,
+    /// UTC.
+    pub time: Timestamp,
+    pub event: Event,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub how: Option<How>,
+    /// None only in `reconciled`, when the link was found to be gone.
+    pub release: Option<ReleaseId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<ReleaseId>,
+    /// Of the payload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyLabel>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<IpAddr>,
+}
+
+impl Record {
+    /// A record of now by `session`; its number comes when it is appended.
+    pub fn new(event: Event, release: Option<&ReleaseId>, session: &Session) -> Record {
+        Record {
+            seq: 0,
+            time: now(),
+            event,
+            how: None,
+            release: release.cloned(),
+            previous: None,
+            sha256: None,
+            files: None,
+            bytes: None,
+            key: session.key.clone(),
+            fingerprint: session.fingerprint.map(|print| print.to_string()),
+            client: session.client,
+        }
+    }
+}
+
+/// The time of now, to the second: finer than that is false precision in a
+/// history of deploys. The order of records is that of their numbers.
+pub fn now() -> Timestamp {
+    let second = Timestamp::now().as_second();
+    Timestamp::from_second(second).expect("a second of now is in range")
+}
+
+/// Reads the journal as it stands, without changing it: for `list`, which
+/// holds no lock, and for checks before the lock is taken.
+pub fn read(store: &Store) -> Result<Vec<Record>> {
+    match store.state.open_file(JOURNAL) {
+        Ok(mut file) => parse(store, &mut file).map(|(records, _)| records),
+        Err(Errno::ENOENT) => Ok(Vec::new()),
+        Err(errno) => Err(store.io("cannot open the journal", errno)),
+    }
+}
+
+/// The journal, open to be appended to. Whoever holds it holds the lock.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    len: u64,
+    next: u64,
+}
+
+impl Journal {
+    /// Opens the journal and drops a torn last line.
+    pub fn open(store: &Store) -> Result<(Journal, Vec<Record>)> {
+        let cannot = |error: std::io::Error| store.io("cannot open the journal", error);
+        let mut file = store
+            .state
+            .open_append(JOURNAL, 0o600)
+            .map_err(|errno| cannot(errno.into()))?;
+        let (records, len) = parse(store, &mut file)?;
+        if file.metadata().map_err(cannot)?.len() != len {
+            file.set_len(len).map_err(cannot)?;
+        }
+        let next = records.last().map_or(1, |last| last.seq + 1);
+        Ok((Journal { file, len, next }, records))
+    }
+
+    /// Appends a record, durably unless it is only an intent, and numbers it.
+    pub fn append(&mut self, store: &Store, mut record: Record) -> Result<Record> {
+        record.seq = self.next;
+        let mut line = serde_json::to_vec(&record).expect("a record is plain JSON");
+        line.push(b'\n');
+        let written = self
+            .file
+            .write_all(&line)
+            .and_then(|()| match record.event {
+                Event::Activating => Ok(()),
+                _ => self.file.sync_data(),
+            });
+        if let Err(error) = written {
+            // A part of the line may be there: the next append must not land
+            // behind it. If this fails too, the next start drops it.
+            _ = self.file.set_len(self.len);
+            return Err(store.io("cannot append to the journal", error));
+        }
+        self.len += line.len() as u64;
+        self.next += 1;
+        Ok(record)
+    }
+}
+
+/// The records, and the length in bytes of what they were read from.
+fn parse(store: &Store, file: &mut File) -> Result<(Vec<Record>, u64)> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)
+        .map_err(|error| store.io("cannot read the journal", error))?;
+    let mut records: Vec<Record> = Vec::new();
+    let mut len = 0;
+    while len < bytes.len() {
+        let rest = &bytes[len..];
+        let end = rest.iter().position(|byte| *byte == b'\n');
+        let line = end.and_then(|end| serde_json::from_slice::<Record>(&rest[..end]).ok());
+        let next = records.last().map_or(1, |last| last.seq + 1);
+        match (line, end) {
+            (Some(record), Some(end)) if record.seq == next => {
+                records.push(record);
+                len += end + 1;
+            }
+            // Torn: without its end, or the last and not a record.
+            (_, None) => break,
+            (None, Some(end)) if len + end + 1 == bytes.len() => break,
+            _ => {
+                return Err(Error::new(
+                    Code::IoError,
+                    format!("the journal is damaged at its line {}", records.len() + 1),
+                )
+                .remedy(format!(
+                    "look at '{}/.deploy-shell/journal.jsonl'; cut it there to go on",
+                    store.path().display()
+                )));
+            }
+        }
+    }
+    Ok((records, len as u64))
+}

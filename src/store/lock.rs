@@ -1,0 +1,82 @@
+//! The site's lock: one process at a time changes anything.
+//!
+//! It is held by the process (flock(2) on an open file), so it ends with it,
+//! however it ends, and there is never a stale lock to remove by hand.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{Code, Error, Result};
+use crate::escape;
+use crate::session::Session;
+use crate::store::Store;
+use crate::store::dir::Name;
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// As much of the holder's note as is shown, in bytes.
+const MAX_HOLDER: u64 = 200;
+
+/// The lock, held until dropped.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
+
+impl Lock {
+    /// Takes the lock, waiting for it `patience` at most.
+    ///
+    /// Errors: [`Code::Busy`], naming the holder.
+    pub fn take(store: &Store, session: &Session, patience: Duration) -> Result<Lock> {
+        let cannot = |error: std::io::Error| store.io("cannot take the lock", error);
+        let deadline = Instant::now() + patience;
+        let mut file = store
+            .state
+            .open_append(Name::fixed("lock"), 0o600)
+            .map_err(|errno| cannot(errno.into()))?;
+        // Polled, because flock(2) itself can only wait without a bound. Ends:
+        // every turn sleeps, and the deadline does not move.
+        let mut held = loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(held) => break held,
+                Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
+                    file = back;
+                    std::thread::sleep(PAUSE);
+                }
+                Err((back, Errno::EWOULDBLOCK)) => return Err(busy(back)),
+                Err((_, errno)) => return Err(cannot(errno.into())),
+            }
+        };
+        // A note for those who wait; that it cannot be written (a full disk)
+        // does not make the lock any less held.
+        let verb = session.command.as_deref().unwrap_or_default();
+        let verb = verb.split(|byte| *byte == b' ').next().unwrap_or_default();
+        let key = session.key.as_ref().map_or("-", |key| key.as_str());
+        let note = format!(
+            "{} by key '{key}', process {}, since {:.0}",
+            escape::line(verb),
+            std::process::id(),
+            jiff::Timestamp::now()
+        );
+        _ = held
+            .set_len(0)
+            .and_then(|()| held.write_all(note.as_bytes()));
+        Ok(Lock(held))
+    }
+}
+
+fn busy(mut file: File) -> Error {
+    let mut note = Vec::new();
+    _ = file
+        .rewind()
+        .and_then(|()| file.take(MAX_HOLDER).read_to_end(&mut note));
+    let holder = match note.as_slice() {
+        b"" => "another request".to_owned(),
+        note => escape::line(note),
+    };
+    Error::new(Code::Busy, format!("the site is locked: {holder}"))
+        .remedy("try again when that request has ended")
+}

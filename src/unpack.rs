@@ -1,0 +1,306 @@
+//! The unpacker: a process of its own, the only one that parses an archive.
+//!
+//! It is this program, executed anew, with the verified spool as its standard
+//! input, the staging folder as its working directory, nothing else open and
+//! an empty environment. It writes the archive's files below its working
+//! directory and reports their manifest on its standard output, or why not on
+//! its standard error. It knows no site, no configuration and no request.
+
+mod entries;
+mod frame;
+mod header;
+mod path;
+mod pax;
+mod rule;
+mod tree;
+mod write;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::stat::Mode;
+
+use crate::error::{Code, Error};
+use crate::manifest::{self, Sums};
+use crate::store::dir::{Dir, Name};
+use entries::{Entries, Entry, Kind};
+use frame::Frame;
+use path::CleanPath;
+use rule::{Failure, Rule};
+use tree::{Node, Tree};
+use write::{Target, Writers};
+
+/// The profile's limits that the operator sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of all files together, and of each.
+    pub max_unpacked: u64,
+    pub max_file: u64,
+    /// Files, folders and links together.
+    pub max_entries: u32,
+    /// Whether links are allowed at all.
+    pub symlinks: bool,
+}
+
+impl Limits {
+    /// What the whole tar stream may come to, in bytes: the data, and for each
+    /// entry its headers, long names and padding; and the zeros at the end.
+    fn stream(&self) -> u64 {
+        let entry = 4 * 512 + 2 * (512 + pax::MAX) + 512;
+        u64::from(self.max_entries)
+            .saturating_mul(entry)
+            .saturating_add(self.max_unpacked)
+            .saturating_add(1 << 20)
+    }
+}
+
+/// Runs as the unpacker, to the exit status: 0 with the manifest on stdout, or
+/// the status of the failure with its prose on stderr.
+pub fn main(limits: Limits) -> u8 {
+    let done = payload().and_then(|spool| {
+        let staging = Dir::working().map_err(|errno| cannot("open the staging folder", errno))?;
+        // Modes are given when things are made; nothing is chmodded afterwards.
+        nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+        let tree = unpack(spool, &Arc::new(staging), limits)?;
+        let staging = Dir::working().map_err(|errno| cannot("open the staging folder", errno))?;
+        report(&tree, &staging)
+    });
+    let Err(failure) = done else { return 0 };
+    let code = match &failure {
+        Failure::Refused { .. } => Code::BadArchive,
+        Failure::Io(error) => error.code,
+        Failure::Stopped => Code::Internal,
+    };
+    _ = writeln!(std::io::stderr(), "{failure}");
+    // The monitor tells a full disk by its status alone.
+    match code {
+        Code::DiskFull => FULL,
+        code => code.exit(),
+    }
+}
+
+/// The status by which the unpacker tells the monitor that the disk is full;
+/// no client ever sees it.
+pub const FULL: u8 = 76;
+
+fn payload() -> Result<File, Failure> {
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned();
+    stdin
+        .map(File::from)
+        .map_err(|error| Failure::Io(Error::io("cannot open the payload", error)))
+}
+
+fn cannot(doing: &str, error: impl Into<std::io::Error>) -> Failure {
+    Failure::Io(Error::io(format!("cannot {doing}"), error))
+}
+
+/// Unpacks, and gives what there is now below `staging`.
+pub fn unpack(spool: File, staging: &Arc<Dir>, limits: Limits) -> Result<Tree, Failure> {
+    let frame = Frame::open(spool, limits.stream(), limits.max_unpacked)?;
+    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 4));
+    let mut unpacker = Unpacker {
+        limits,
+        entries: Entries::new(frame),
+        tree: Tree::new(limits.max_entries),
+        writers: Writers::start(threads)?,
+        unpacked: 0,
+        open: vec![(Vec::new(), Arc::clone(staging))],
+    };
+    match unpacker.place_all() {
+        // finish() has the failure of the thread that stopped.
+        Ok(()) | Err(Failure::Stopped) => {}
+        Err(failure) => return Err(failure),
+    }
+    let digests = unpacker.writers.finish()?;
+    unpacker.entries.finish()?;
+    if unpacker.tree.is_empty() {
+        return Err(Rule::Empty.into());
+    }
+    let mut tree = unpacker.tree;
+    for (id, digest) in digests {
+        tree.set_digest(id, digest);
+    }
+    check_links(&tree, staging)?;
+    Ok(tree)
+}
+
+struct Unpacker {
+    limits: Limits,
+    entries: Entries,
+    tree: Tree,
+    writers: Writers,
+    unpacked: u64,
+    /// The folders from the release down to where the last entry went. Their
+    /// handles stay open because entries come folder by folder.
+    open: Vec<(Vec<u8>, Arc<Dir>)>,
+}
+
+impl Unpacker {
+    fn place_all(&mut self) -> Result<(), Failure> {
+        while let Some(entry) = self.entries.next()? {
+            let placed = self.place(&entry);
+            placed.map_err(|failure| failure.at(&entry.name))?;
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, entry: &Entry) -> Result<(), Failure> {
+        match &entry.kind {
+            Kind::Dir => {
+                let node = Node::Dir {
+                    children: BTreeMap::new(),
+                    named: true,
+                };
+                let components = entry.path.components();
+                let added = self.tree.add(&components, node)?;
+                self.folder(&components, added.known)?;
+                Ok(())
+            }
+            Kind::Link { .. } if !self.limits.symlinks => Err(Rule::LinksDenied.into()),
+            Kind::Link { target } => {
+                let Target { folder, name, .. } = self.target(&entry.path, Node::Link)?;
+                let name = Name::new(&name).ok_or(Rule::NameEmpty)?;
+                match folder.symlink(std::ffi::OsStr::from_bytes(target), name) {
+                    Ok(()) => Ok(()),
+                    Err(Errno::EEXIST) => Err(Rule::Duplicate.into()),
+                    Err(errno) => Err(cannot("make a link", errno)),
+                }
+            }
+            Kind::File { executable, size } => {
+                let (executable, size) = (*executable, *size);
+                if size > self.limits.max_file {
+                    return Err(Rule::File(self.limits.max_file).into());
+                }
+                self.unpacked = self.unpacked.saturating_add(size);
+                if self.unpacked > self.limits.max_unpacked {
+                    return Err(Rule::Unpacked(self.limits.max_unpacked).into());
+                }
+                let node = Node::File {
+                    executable,
+                    size,
+                    sha256: None,
+                };
+                let target = self.target(&entry.path, node)?;
+                let entries = &mut self.entries;
+                self.writers
+                    .file(target, executable, size, |piece| entries.read_data(piece))
+            }
+        }
+    }
+
+    /// Adds a file or a link to the tree, and opens the folder it goes into.
+    fn target(&mut self, path: &CleanPath, node: Node) -> Result<Target, Failure> {
+        let components = path.components();
+        let added = self.tree.add(&components, node)?;
+        let (name, above) = components.split_last().ok_or(Rule::NameEmpty)?;
+        Ok(Target {
+            folder: self.folder(above, added.known)?,
+            name: (*name).into(),
+            id: added.id,
+        })
+    }
+
+    /// Opens a folder; of its path the first `known` components exist.
+    ///
+    /// One component at a time, each opened without following a link, from
+    /// the handle of the one above.
+    fn folder(&mut self, path: &[&[u8]], known: usize) -> Result<Arc<Dir>, Failure> {
+        let same = self.open[1..]
+            .iter()
+            .zip(path)
+            .take_while(|((open, _), name)| open == *name)
+            .count();
+        self.open.truncate(1 + same);
+        for (depth, component) in path.iter().enumerate().skip(same) {
+            let parent = &self.open[depth].1;
+            let name = Name::new(component).ok_or(Rule::NameEmpty)?;
+            if depth >= known {
+                match parent.make_dir(name.clone(), 0o755) {
+                    Ok(()) => {}
+                    Err(Errno::EEXIST) => return Err(Rule::Duplicate.into()),
+                    Err(errno) => return Err(cannot("make a folder", errno)),
+                }
+            }
+            let folder = parent
+                .open_dir(name)
+                .map_err(|errno| cannot("open a folder", errno))?;
+            self.open.push((component.to_vec(), Arc::new(folder)));
+        }
+        Ok(Arc::clone(&self.open[path.len()].1))
+    }
+}
+
+/// Sees that no link leads out of the release.
+///
+/// The kernel is asked, with everything in its place: it will be the one to
+/// follow the links when they are served, through other links if need be. For
+/// a link that leads nowhere it cannot know what a part that is missing will
+/// be one day, so such a target must be one that only descends after its
+/// first steps up.
+fn check_links(tree: &Tree, staging: &Dir) -> Result<(), Failure> {
+    tree.visit(|path, node| {
+        if !matches!(node, Node::Link) {
+            return Ok(());
+        }
+        let refused = |rule: Rule| Err(Failure::from(rule).at(path));
+        let path = Path::new(std::ffi::OsStr::from_bytes(path));
+        match staging.resolve_beneath(path) {
+            Ok(_) => Ok(()),
+            Err(Errno::EXDEV) => refused(Rule::LinkLeaves),
+            Err(Errno::ELOOP) => refused(Rule::LinkLoops),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => {
+                if path::only_leading_parents(&read_link(staging, path)?) {
+                    Ok(())
+                } else {
+                    refused(Rule::LinkLeaves)
+                }
+            }
+            Err(errno) => Err(cannot("follow a link", errno)),
+        }
+    })
+}
+
+fn read_link(staging: &Dir, path: &Path) -> Result<Vec<u8>, Failure> {
+    staging
+        .read_link_beneath(path)
+        .map(OsStringExt::into_vec)
+        .map_err(|errno| cannot("read a link", errno))
+}
+
+/// Writes the manifest's entries and its sums to stdout.
+fn report(tree: &Tree, staging: &Dir) -> Result<(), Failure> {
+    let mut out = BufWriter::with_capacity(64 * 1024, std::io::stdout().lock());
+    let mut sums = Sums::default();
+    tree.visit(|path, node| {
+        let kind = match node {
+            Node::Dir { .. } => manifest::Kind::Dir,
+            Node::File {
+                executable,
+                size,
+                sha256,
+            } => manifest::Kind::File {
+                executable: *executable,
+                size: *size,
+                sha256: sha256.expect("every file was written"),
+            },
+            Node::Link => manifest::Kind::Link {
+                target: read_link(staging, Path::new(std::ffi::OsStr::from_bytes(path)))?,
+            },
+        };
+        let entry = manifest::Entry {
+            path: path.to_vec(),
+            kind,
+        };
+        sums.add(&entry);
+        writeln!(out, "{entry}").map_err(|error| cannot("write the report", error))
+    })?;
+    out.write_all(manifest::trailer(sums).as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| cannot("write the report", error))
+}

@@ -1,0 +1,173 @@
+//! Names as archives write them, to paths that can do no harm.
+
+use super::rule::Rule;
+
+/// The longest component and path, in bytes, and the greatest depth.
+const MAX_COMPONENT: usize = 255;
+pub const MAX_PATH: usize = 1024;
+const MAX_DEPTH: usize = 32;
+
+/// A path below the release: plain components, none of them `.`, `..` or empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CleanPath(Vec<u8>);
+
+impl CleanPath {
+    /// Reads the name of an entry; `folder` tells whether it is one.
+    ///
+    /// `./`, doubled slashes and a folder's last slash drop out, as they do
+    /// for the kernel; everything else that is not a plain path is refused.
+    pub fn read(name: &[u8], folder: bool) -> Result<CleanPath, Rule> {
+        let text = std::str::from_utf8(name).map_err(|_| Rule::NameNotUtf8)?;
+        if text.is_empty() {
+            return Err(Rule::NameEmpty);
+        }
+        if text.contains(char::is_control) {
+            return Err(Rule::NameControl);
+        }
+        if text.starts_with('/') {
+            return Err(Rule::NameAbsolute);
+        }
+        let mut path = Vec::with_capacity(name.len());
+        let mut depth = 0;
+        for component in text.split('/') {
+            match component {
+                "" | "." => continue,
+                ".." => return Err(Rule::NameDotDot),
+                _ if component.len() > MAX_COMPONENT => return Err(Rule::NameComponent),
+                _ => {}
+            }
+            if depth > 0 {
+                path.push(b'/');
+            }
+            depth += 1;
+            path.extend_from_slice(component.as_bytes());
+        }
+        if path.len() > MAX_PATH {
+            return Err(Rule::NamePath);
+        }
+        if depth > MAX_DEPTH {
+            return Err(Rule::NameDepth);
+        }
+        if !folder {
+            if depth == 0 {
+                return Err(Rule::NameEmpty);
+            }
+            if matches!(text.rsplit('/').next(), Some("" | ".")) {
+                return Err(Rule::FileSlash);
+            }
+        }
+        Ok(CleanPath(path))
+    }
+
+    /// The components; none for the release itself.
+    pub fn components(&self) -> Vec<&[u8]> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        self.0.split(|byte| *byte == b'/').collect()
+    }
+}
+
+/// Checks what a link's target says by itself. Whether it stays inside is
+/// asked of the kernel, once everything is there.
+pub fn check_target(target: &[u8]) -> Result<(), Rule> {
+    if target.is_empty() {
+        return Err(Rule::LinkEmpty);
+    }
+    let text = std::str::from_utf8(target).map_err(|_| Rule::LinkNotUtf8)?;
+    if text.contains(char::is_control) {
+        return Err(Rule::LinkControl);
+    }
+    if text.starts_with('/') {
+        return Err(Rule::LinkAbsolute);
+    }
+    if target.len() > MAX_PATH {
+        return Err(Rule::LinkLong);
+    }
+    Ok(())
+}
+
+/// Whether every `..` of a target stands before its first name.
+///
+/// Such a target cannot leave the release even where a part of it does not
+/// exist: the steps up are taken from a real folder, which bounds them, and
+/// after that it only descends.
+pub fn only_leading_parents(target: &[u8]) -> bool {
+    let mut descended = false;
+    for component in target.split(|byte| *byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." if descended => return false,
+            b".." => {}
+            _ => descended = true,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(name: &str, folder: bool) -> Result<String, Rule> {
+        CleanPath::read(name.as_bytes(), folder).map(|path| String::from_utf8(path.0).unwrap())
+    }
+
+    #[test]
+    fn harmless_spellings_are_one_path() {
+        for name in ["a/b", "./a/b", "a//b", "a/./b", ".//a///b"] {
+            assert_eq!(read(name, false).as_deref(), Ok("a/b"), "{name}");
+        }
+        assert_eq!(read("./a/b/", true).as_deref(), Ok("a/b"));
+        assert_eq!(read("./", true).as_deref(), Ok(""));
+        assert_eq!(read("...", false).as_deref(), Ok("..."));
+    }
+
+    #[test]
+    fn limits_are_exact() {
+        assert!(read(&"a".repeat(255), false).is_ok());
+        assert_eq!(read(&"a".repeat(256), false), Err(Rule::NameComponent));
+        assert!(read(&["d"; 32].join("/"), false).is_ok());
+        assert_eq!(read(&["d"; 33].join("/"), false), Err(Rule::NameDepth));
+        let long = |len: usize| {
+            let text = format!("{}/", "a".repeat(127)).repeat(8);
+            format!("{text}{}", "b".repeat(len - text.len()))
+        };
+        assert_eq!(long(1025).len(), 1025);
+        assert_eq!(read(&long(1025), false), Err(Rule::NamePath));
+        assert!(read(&"a/".repeat(5)[..9], false).is_ok());
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        for (name, rule) in [
+            ("", Rule::NameEmpty),
+            ("/a", Rule::NameAbsolute),
+            ("../a", Rule::NameDotDot),
+            ("a/../b", Rule::NameDotDot),
+            ("a\nb", Rule::NameControl),
+            ("a\u{85}", Rule::NameControl),
+            ("a\0b", Rule::NameControl),
+            ("a/", Rule::FileSlash),
+            ("a/.", Rule::FileSlash),
+            (".", Rule::NameEmpty),
+            ("./", Rule::NameEmpty),
+        ] {
+            assert_eq!(read(name, false), Err(rule), "{name:?}");
+        }
+        assert_eq!(CleanPath::read(b"\xff", false), Err(Rule::NameNotUtf8));
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_leads_up_or_out(name in proptest::collection::vec(
+            prop_oneof![Just(b'.'), Just(b'/'), Just(b'a'), any::<u8>()], 0..40), folder: bool) {
+            if let Ok(path) = CleanPath::read(&name, folder) {
+                for component in path.components() {
+                    prop_assert!(crate::store::dir::Name::new(component).is_some());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Extended header records (POSIX.1-2017, pax, "pax Extended Header"):
+//! `LENGTH KEY=VALUE\n`, the length counting all of itself.
+
+use super::rule::Rule;
+
+/// The greatest size of an extended header, in bytes.
+pub const MAX: u64 = 8 * 1024;
+
+/// What an extended header may say of its entry; the rest of it is harmless.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pax {
+    pub path: Option<Vec<u8>>,
+    pub linkpath: Option<Vec<u8>>,
+    pub size: Option<u64>,
+}
+
+/// Keys that tell of times, owners and the like: nothing we keep.
+const HARMLESS: [&str; 8] = [
+    "atime", "ctime", "mtime", "uid", "gid", "uname", "gname", "comment",
+];
+
+/// Vendor attributes: extended attributes, flags, creation times. Sparse maps
+/// are among the vendors' keys as well (`GNU.sparse.*`, `SCHILY.realsize`),
+/// and change what the data means; they are not in this list.
+const VENDORS: [&str; 4] = ["SCHILY.", "LIBARCHIVE.", "RHT.", "MSWINDOWS."];
+
+impl Pax {
+    /// Reads the records of an `x` header.
+    pub fn parse(bytes: &[u8]) -> Result<Pax, Rule> {
+        let mut pax = Pax::default();
+        let mut seen: Vec<&str> = Vec::new();
+        for record in records(bytes) {
+            let (key, value) = record?;
+            if seen.contains(&key) {
+                return Err(Rule::PaxRepeated);
+            }
+            seen.push(key);
+            match key {
+                "path" => pax.path = Some(value.to_owned()),
+                "linkpath" => pax.linkpath = Some(value.to_owned()),
+                "size" => pax.size = Some(decimal(value).ok_or(Rule::PaxMalformed)?),
+                "hdrcharset" if matches!(value, b"BINARY" | b"ISO-IR 10646 2000 UTF-8") => {}
+                "SCHILY.realsize" => return Err(Rule::PaxKey(key.to_owned())),
+                _ if HARMLESS.contains(&key) => {}
+                _ if VENDORS.iter().any(|vendor| key.starts_with(vendor)) => {}
+                _ => return Err(Rule::PaxKey(key.to_owned())),
+            }
+        }
+        Ok(pax)
+    }
+
+    /// Checks the records of a `g` header, which may hold comments alone: what
+    /// it says would silently hold for every entry that follows.
+    pub fn check_global(bytes: &[u8]) -> Result<(), Rule> {
+        records(bytes).try_for_each(|record| match record? {
+            ("comment", _) => Ok(()),
+            _ => Err(Rule::PaxGlobal),
+        })
+    }
+}
+
+/// The `(key, value)` records; ends after the first error.
+fn records(mut rest: &[u8]) -> impl Iterator<Item = Result<(&str, &[u8]), Rule>> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let record = split(rest);
+        // Ends: a record that was read is at least "5 a=\n" long.
+        rest = record.map_or(&[], |(_, _, behind)| behind);
+        let malformed = Err(Rule::PaxMalformed);
+        Some(record.map_or(malformed, |(key, value, _)| Ok((key, value))))
+    })
+}
+
+/// Splits the first record off: key, value, what follows.
+fn split(bytes: &[u8]) -> Option<(&str, &[u8], &[u8])> {
+    let space = bytes.iter().take(5).position(|byte| *byte == b' ')?;
+    let len = usize::try_from(decimal(&bytes[..space])?).ok()?;
+    let (record, behind) = bytes.split_at_checked(len)?;
+    let body = record.get(space + 1..)?.strip_suffix(b"\n")?;
+    let equals = body.iter().position(|byte| *byte == b'=')?;
+    let (key, value) = (&body[..equals], &body[equals + 1..]);
+    // Keys are shown in refusals, so they are held to visible ASCII.
+    let visible = !key.is_empty() && key.iter().all(u8::is_ascii_graphic);
+    let key = std::str::from_utf8(key).ok().filter(|_| visible)?;
+    Some((key, value, behind))
+}
+
+/// Decimal digits without a sign, and without a zero in front.
+fn decimal(digits: &[u8]) -> Option<u64> {
+    let canonical = digits == b"0" || digits.first().is_some_and(|first| *first != b'0');
+    if !canonical || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// One record, its length counted as POSIX says.
+    fn record(key: &str, value: &[u8]) -> Vec<u8> {
+        let body = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
+        let mut len = body.len() + 1;
+        while len.to_string().len() + body.len() != len {
+            len = len.to_string().len() + body.len();
+        }
+        [len.to_string().as_bytes(), &body].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            path in proptest::collection::vec(any::<u8>(), 0..300),
+            link in proptest::collection::vec(any::<u8>(), 0..300),
+            size in any::<u64>(),
+        ) {
+            let size_text = size.to_string();
+            let bytes = [
+                record("mtime", b"1.5"), record("path", &path), record("linkpath", &link),
+                record("SCHILY.xattr.user.x", &path), record("size", size_text.as_bytes()),
+            ].concat();
+            let pax = Pax { path: Some(path), linkpath: Some(link), size: Some(size) };
+            prop_assert_eq!(Pax::parse(&bytes), Ok(pax));
+            for end in 1..bytes.len() {
+                // Cut anywhere but between records, it is refused; never a panic.
+                if let Ok(pax) = Pax::parse(&bytes[..end]) {
+                    prop_assert!(bytes[end - 1] == b'\n' && pax.size.is_none());
+                }
+            }
+        }
+
+        #[test]
+        fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            _ = Pax::parse(&bytes);
+            _ = Pax::check_global(&bytes);
+        }
+
+        #[test]
+        fn near_misses_never_panic(text in "[0-9]{1,5} ?(path|size|mtime)?=?[0-9a-z\n]{0,20}\n?") {
+            _ = Pax::parse(text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn lengths_are_exact() {
+        for bad in [
+            "10 path=ab\n",
+            "13 path=ab\n\n",
+            "012 path=abc\n",
+            "+12 path=abc\n",
+            " 12 path=abc\n",
+            "12  path=abc\n",
+            "12 path=abcd",
+            "9 =abcde\n",
+            "8 path\n\n",
+            "0 path=a\n",
+            "5 a\n",
+            "99999 path=a\n",
+            "9 p\0th=a\n",
+        ] {
+            assert_eq!(
+                Pax::parse(bad.as_bytes()),
+                Err(Rule::PaxMalformed),
+                "{bad:?}"
+            );
+        }
+        assert!(Pax::parse(b"12 path=abc\n").is_ok());
+    }
+
+    #[test]
+    fn keys_that_change_the_meaning_are_refused() {
+        for key in [
+            "GNU.sparse.map",
+            "SCHILY.realsize",
+            "realtime.x",
+            "security.capability",
+        ] {
+            let refused = Err(Rule::PaxKey(key.to_owned()));
+            assert_eq!(Pax::parse(&record(key, b"1")), refused);
+        }
+        let twice = [record("path", b"a"), record("path", b"b")].concat();
+        assert_eq!(Pax::parse(&twice), Err(Rule::PaxRepeated));
+        assert_eq!(Pax::check_global(&record("comment", b"0123abcd")), Ok(()));
+        assert_eq!(
+            Pax::check_global(&record("path", b"x")),
+            Err(Rule::PaxGlobal)
+        );
+    }
+}

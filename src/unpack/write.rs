@@ -1,0 +1,235 @@
+//! Writing files, by several threads.
+//!
+//! Small files travel in batches, so that a thread is woken for half a
+//! megabyte and not for each file; a large one goes in pieces to one thread.
+//! Queues are short: what is in memory is bounded by their length, whatever
+//! the archive says of its sizes.
+
+use std::fs::File;
+use std::io::Write;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use nix::errno::Errno;
+use sha2::{Digest, Sha256};
+
+use super::rule::{Failure, Rule};
+use super::tree::Id;
+use crate::error::Error;
+use crate::names::Sha256Digest;
+use crate::store::dir::{Dir, Name};
+
+/// A piece of a large file and the fill of a batch, in bytes.
+pub const PIECE: usize = 512 * 1024;
+
+/// Most files in a batch. Each may hold another folder's handle, and so
+/// threads × (queue + 2) × this many are open at most: fewer than the 1,024
+/// that a process may open by custom.
+const BATCH_FILES: usize = 64;
+
+/// Jobs that wait for one thread.
+const QUEUE: usize = 2;
+
+/// Where a file goes.
+#[derive(Debug)]
+pub struct Target {
+    pub folder: Arc<Dir>,
+    pub name: Box<[u8]>,
+    /// Its node, under which its digest is reported.
+    pub id: Id,
+}
+
+/// A whole file, its data a range of its batch's.
+struct Small {
+    target: Target,
+    executable: bool,
+    data: Range<usize>,
+}
+
+enum Job {
+    /// Whole files, their data side by side.
+    Batch(Vec<u8>, Vec<Small>),
+    /// A large file begins; its pieces follow, then its end.
+    Begin {
+        target: Target,
+        executable: bool,
+    },
+    Piece(Vec<u8>),
+    End,
+}
+
+type Digests = Vec<(Id, Sha256Digest)>;
+
+struct Thread {
+    jobs: SyncSender<Job>,
+    handle: JoinHandle<Result<Digests, Failure>>,
+}
+
+/// The threads, and the batch that is being filled.
+pub struct Writers {
+    threads: Vec<Thread>,
+    turn: usize,
+    data: Vec<u8>,
+    files: Vec<Small>,
+}
+
+impl Writers {
+    pub fn start(count: usize) -> Result<Writers, Failure> {
+        let threads = (0..count)
+            .map(|_| {
+                let (jobs, queue) = sync_channel(QUEUE);
+                let handle = std::thread::Builder::new().spawn(move || work(&queue))?;
+                Ok(Thread { jobs, handle })
+            })
+            .collect::<std::io::Result<_>>()
+            .map_err(|error| Failure::Io(Error::io("cannot start a thread", error)))?;
+        Ok(Writers {
+            threads,
+            turn: 0,
+            data: Vec::with_capacity(PIECE),
+            files: Vec::with_capacity(BATCH_FILES),
+        })
+    }
+
+    /// Writes a file of `size` bytes, which `read` fills piece by piece.
+    pub fn file(
+        &mut self,
+        target: Target,
+        executable: bool,
+        size: u64,
+        mut read: impl FnMut(&mut [u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        if size > (PIECE / 2) as u64 {
+            return self.large(target, executable, size, read);
+        }
+        let size = size as usize;
+        if self.data.len() + size > PIECE || self.files.len() == BATCH_FILES {
+            self.flush()?;
+        }
+        let start = self.data.len();
+        self.data.resize(start + size, 0);
+        if size > 0 {
+            read(&mut self.data[start..])?;
+        }
+        self.files.push(Small {
+            target,
+            executable,
+            data: start..start + size,
+        });
+        Ok(())
+    }
+
+    fn large(
+        &mut self,
+        target: Target,
+        executable: bool,
+        size: u64,
+        mut read: impl FnMut(&mut [u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let turn = self.next_turn();
+        self.send(turn, Job::Begin { target, executable })?;
+        let mut left = size;
+        while left > 0 {
+            let mut piece = vec![0; left.min(PIECE as u64) as usize];
+            read(&mut piece)?;
+            left -= piece.len() as u64;
+            self.send(turn, Job::Piece(piece))?;
+        }
+        self.send(turn, Job::End)
+    }
+
+    fn send(&self, turn: usize, job: Job) -> Result<(), Failure> {
+        let sent = self.threads[turn].jobs.send(job);
+        sent.map_err(|_| Failure::Stopped)
+    }
+
+    fn next_turn(&mut self) -> usize {
+        self.turn = (self.turn + 1) % self.threads.len();
+        self.turn
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        let data = std::mem::replace(&mut self.data, Vec::with_capacity(PIECE));
+        let files = std::mem::replace(&mut self.files, Vec::with_capacity(BATCH_FILES));
+        let turn = self.next_turn();
+        self.send(turn, Job::Batch(data, files))
+    }
+
+    /// Writes what is left, waits for all threads, and gives the digests.
+    pub fn finish(mut self) -> Result<Digests, Failure> {
+        // If a thread has stopped, its own failure is what join() returns.
+        _ = self.flush();
+        let mut digests = Vec::new();
+        let mut failed = None;
+        for Thread { jobs, handle } in self.threads {
+            drop(jobs);
+            match handle.join() {
+                Ok(Ok(written)) => digests.extend(written),
+                Ok(Err(failure)) => failed = failed.or(Some(failure)),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        match failed {
+            Some(failure) => Err(failure),
+            None => Ok(digests),
+        }
+    }
+}
+
+fn work(queue: &Receiver<Job>) -> Result<Digests, Failure> {
+    let mut digests = Vec::new();
+    let mut open: Option<(Target, File, Sha256)> = None;
+    for job in queue {
+        match job {
+            Job::Batch(data, files) => {
+                for small in files {
+                    let (bytes, target) = (&data[small.data], small.target);
+                    let mut file = create(&target, small.executable)?;
+                    file.write_all(bytes)
+                        .map_err(|error| cannot(&target, error))?;
+                    digests.push((target.id, Sha256Digest(Sha256::digest(bytes).into())));
+                }
+            }
+            Job::Begin { target, executable } => {
+                let file = create(&target, executable)?;
+                open = Some((target, file, Sha256::new()));
+            }
+            Job::Piece(piece) => {
+                if let Some((target, file, hash)) = &mut open {
+                    file.write_all(&piece)
+                        .map_err(|error| cannot(target, error))?;
+                    hash.update(&piece);
+                }
+            }
+            Job::End => {
+                if let Some((target, _, hash)) = open.take() {
+                    digests.push((target.id, Sha256Digest(hash.finalize().into())));
+                }
+            }
+        }
+    }
+    Ok(digests)
+}
+
+/// Makes the file. Its mode is one of two; the mask is 022 in this process.
+fn create(target: &Target, executable: bool) -> Result<File, Failure> {
+    let mode = if executable { 0o755 } else { 0o644 };
+    let name = Name::new(&target.name).ok_or(Failure::from(Rule::NameEmpty))?;
+    match target.folder.create_new(name, mode) {
+        Ok(file) => Ok(file),
+        // The tree knows of no such name, but the file system takes another
+        // name for the same: one that ignores case or normalises.
+        Err(Errno::EEXIST) => Err(Failure::from(Rule::Duplicate).at(&target.name)),
+        Err(errno) => Err(cannot(target, errno)),
+    }
+}
+
+fn cannot(target: &Target, error: impl Into<std::io::Error>) -> Failure {
+    let name = crate::escape::line(&target.name);
+    Failure::Io(Error::io(format!("cannot write '{name}'"), error))
+}
