@@ -10,6 +10,7 @@ use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use crate::config;
+use crate::confine::Confinement;
 use crate::error::{Code, Error};
 use crate::escape;
 use crate::names::SiteName;
@@ -22,6 +23,10 @@ const MAX_TEXT: usize = 880;
 
 /// The greatest length of the request as quoted in a line, in bytes.
 const MAX_REQUEST: usize = 360;
+
+/// How long one line may take to hand over, all tries together, where the
+/// record is required. A daemon that is being restarted is back within that.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the gate said of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +86,14 @@ impl<'a> Audit<'a> {
     }
 
     /// Records what came of it.
-    pub fn result(&self, result: Result<&Success, &Error>, took: Duration) -> Result<(), Error> {
+    ///
+    /// `sandbox` is what confined this process, as far as it came to that.
+    pub fn result(
+        &self,
+        result: Result<&Success, &Error>,
+        sandbox: Option<&Confinement>,
+        took: Duration,
+    ) -> Result<(), Error> {
         let mut line = self.line("result");
         let asked = self.session.command.as_deref().unwrap_or_default();
         line.bytes("request", asked, MAX_REQUEST);
@@ -90,6 +102,8 @@ impl<'a> Audit<'a> {
                 line.pair("outcome", "ok");
                 line.pair("exit", 0);
                 line.pair("ms", took.as_millis());
+                line.maybe("sandbox", sandbox);
+                line.maybe("unpacker", success.unpacker.as_ref());
                 line.maybe("release", success.release.as_ref());
                 line.maybe("previous", success.previous.as_ref());
                 line.maybe("received", success.received);
@@ -102,6 +116,7 @@ impl<'a> Audit<'a> {
             Err(error) => {
                 line.pair("outcome", "failed");
                 line.pair("ms", took.as_millis());
+                line.maybe("sandbox", sandbox);
                 line.error(error);
             }
         }
@@ -123,7 +138,12 @@ impl<'a> Audit<'a> {
     }
 
     fn send(&self, severity: Severity, id: &'static str, line: Line) -> Result<(), Error> {
-        self.syslog.send(severity, id, &line.0).map_err(|error| {
+        let patience = match self.required {
+            true => PATIENCE,
+            false => Duration::ZERO,
+        };
+        let sent = self.syslog.send(severity, id, &line.0, patience);
+        sent.map_err(|error| {
             Error::new(
                 Code::AuditUnreachable,
                 format!(

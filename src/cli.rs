@@ -106,6 +106,8 @@ struct Unpack {
     max_entries: u32,
     #[arg(long)]
     deny_symlinks: bool,
+    #[arg(long)]
+    sandbox_optional: bool,
 }
 
 /// Runs the program, to its exit status.
@@ -138,12 +140,13 @@ fn command(command: Command) -> u8 {
     let done = match command {
         Command::Serve(serve) => return serve::serve(options(serve)),
         Command::Unpack(unpack) => {
-            return unpack::main(Limits {
+            let limits = Limits {
                 max_unpacked: unpack.max_unpacked,
                 max_file: unpack.max_file,
                 max_entries: unpack.max_entries,
                 symlinks: !unpack.deny_symlinks,
-            });
+            };
+            return unpack::main(limits, !unpack.sandbox_optional);
         }
         Command::Init(init) => admin::init::init(&init.site.path(), &init.root),
         Command::Authorize(authorize) => admin::authorize::authorize(

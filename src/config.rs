@@ -46,6 +46,8 @@ pub struct Config {
     pub limits: Limits,
     #[serde(default)]
     pub audit: Audit,
+    #[serde(default)]
+    pub sandbox: Sandbox,
 }
 
 /// `[archive]`: what a payload may be.
@@ -94,6 +96,14 @@ pub struct Limits {
 pub struct Audit {
     pub socket: PathBuf,
     pub facility: Facility,
+    pub required: bool,
+}
+
+/// `[sandbox]`: what becomes of a kernel that cannot confine us.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sandbox {
+    /// Whether a request is refused unless every piece is on.
     pub required: bool,
 }
 
@@ -200,6 +210,12 @@ impl Default for Audit {
             facility: Facility::Authpriv,
             required: true,
         }
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Sandbox { required: true }
     }
 }
 

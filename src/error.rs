@@ -30,6 +30,7 @@ pub enum Code {
     Denied,
     BadConfig,
     BadLayout,
+    NoSandbox,
 }
 
 impl Code {
@@ -65,6 +66,7 @@ impl Code {
             Code::Denied => ("denied", 77),
             Code::BadConfig => ("bad-config", 78),
             Code::BadLayout => ("bad-layout", 78),
+            Code::NoSandbox => ("no-sandbox", 78),
         }
     }
 }

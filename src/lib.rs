@@ -13,6 +13,7 @@ pub mod admin;
 pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod confine;
 pub mod error;
 pub mod escape;
 pub mod list;

@@ -244,6 +244,11 @@ pub fn read_entries(
     }
 }
 
+/// One line of bounded length; none at the end.
+pub fn read_line(from: &mut impl BufRead) -> Result<Option<String>, &'static str> {
+    Lines(from).next()
+}
+
 /// Lines of bounded length, each ended by a line feed.
 struct Lines<'a, R>(&'a mut R);
 

@@ -1,6 +1,7 @@
 //! A success with everything the reply and the record need; the counterpart of
 //! [`crate::error::Error`].
 
+use crate::confine::Confinement;
 use crate::names::ReleaseId;
 
 /// What a verb did.
@@ -16,6 +17,8 @@ pub struct Success {
     /// Regular files of the release, and their bytes.
     pub files: Option<u64>,
     pub bytes: Option<u64>,
+    /// What confined the unpacker, if it was needed.
+    pub unpacker: Option<Confinement>,
     /// What went wrong without changing success into failure.
     pub warnings: Vec<String>,
 }

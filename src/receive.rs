@@ -26,6 +26,7 @@ use crate::store::ledger::{self, Ledger};
 use crate::store::{Store, dir::Dir};
 use staging::{MANIFEST, Staging, TREE};
 use timed::Deadline;
+use unpacker::Unpacked;
 
 /// Receives a release.
 ///
@@ -64,7 +65,8 @@ pub fn receive(
     let cannot = |error| store.io("cannot write the manifest", error);
     write!(manifest, "{identity}").map_err(cannot)?;
     let tree = &staging.tree;
-    let sums = unpacker::run(store, spool, tree, &config.archive, deadline, &mut manifest)?;
+    let Unpacked { sums, confinement } =
+        unpacker::run(store, config, spool, tree, deadline, &mut manifest)?;
     manifest
         .write_all(manifest::trailer(sums).as_bytes())
         .and_then(|()| manifest.flush())
@@ -75,7 +77,10 @@ pub fn receive(
     tree.sync_file_system()
         .map_err(|errno| store.io("cannot sync the release", errno))?;
     match publish(store, session, asked, &staging, sums, deadline)? {
-        Published::New => Ok(success(asked, sums, Some(received))),
+        Published::New => Ok(Success {
+            unpacker: Some(confinement),
+            ..success(asked, sums, Some(received))
+        }),
         Published::AlreadyThere(sums) => Ok(success(asked, sums, None)),
     }
 }

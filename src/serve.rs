@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::audit::{Audit, Decision};
 use crate::config::{self, Config};
+use crate::confine::{self, Confinement};
 use crate::error::{Code, Error, Result};
 use crate::names::KeyLabel;
 use crate::outcome::Success;
@@ -28,6 +29,7 @@ pub struct Options {
 /// Serves one request, to the exit status.
 pub fn serve(options: Options) -> u8 {
     let started = Instant::now();
+    confine::close_inherited();
     let session = Session::from_environment(options.key);
 
     let config = match Config::load(&options.config) {
@@ -57,16 +59,28 @@ pub fn serve(options: Options) -> u8 {
         }
         reply::warning(&error.problem);
     }
-    let done = act(&config, &session, &permit);
-    if let Err(error) = audit.result(done.as_ref(), started.elapsed()) {
+    let (confinement, done) = act(&config, &session, verb, &permit);
+    let took = started.elapsed();
+    if let Err(error) = audit.result(done.as_ref(), confinement.as_ref(), took) {
         reply::warning(&error.problem);
     }
     answer(done)
 }
 
-fn act(config: &Config, session: &Session, permit: &Permit) -> Result<Success> {
+fn act(
+    config: &Config,
+    session: &Session,
+    verb: Verb,
+    permit: &Permit,
+) -> (Option<Confinement>, Result<Success>) {
+    let mut confinement = None;
     let attempt = || {
         let store = Store::open(config)?;
+        let on = confine::monitor(verb, &store);
+        confinement
+            .insert(on)
+            .clone()
+            .enforce(config.sandbox.required)?;
         match permit {
             Permit::Receive(asked) => receive::receive(config, &store, session, asked),
             Permit::Swap(asked) => activate::swap(config, &store, session, asked),
@@ -76,10 +90,11 @@ fn act(config: &Config, session: &Session, permit: &Permit) -> Result<Success> {
     };
     // A bug must not keep the result out of the record. Nothing is used after
     // a panic but the session and the audit, which the attempt only reads.
-    catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| {
+    let done = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| {
         Err(Error::new(Code::Internal, "a bug ended the request")
             .remedy("'list' shows what is live; please report it"))
-    })
+    });
+    (confinement, done)
 }
 
 fn answer(done: Result<Success>) -> u8 {

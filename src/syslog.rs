@@ -18,9 +18,6 @@ use jiff::Timestamp;
 
 use crate::config::Facility;
 
-/// How long one line may take to hand over, all tries together.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// Between tries, while the daemon is away.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -55,11 +52,11 @@ impl Syslog {
 
     /// Sends one line of printable ASCII; `id` is the RFC 5424 MSGID.
     ///
-    /// Errors: that of the last try, when two seconds of tries did not hand it over.
-    pub fn send(&self, severity: Severity, id: &str, text: &str) -> Result<()> {
+    /// Errors: that of the last try, when `patience` did not suffice to hand it over.
+    pub fn send(&self, severity: Severity, id: &str, text: &str, patience: Duration) -> Result<()> {
         debug_assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')));
         let line = self.format(severity, id, text);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             match self.hand_over(line.as_bytes(), deadline) {
                 Ok(()) => return Ok(()),
@@ -174,7 +171,12 @@ mod tests {
         let path = folder.path().join("log");
         let listener = UnixListener::bind(&path).unwrap();
         Syslog::new(&path, Facility::User)
-            .send(Severity::Info, "result", "x=\"1\"")
+            .send(
+                Severity::Info,
+                "result",
+                "x=\"1\"",
+                Duration::from_millis(200),
+            )
             .unwrap();
         let mut line = String::new();
         BufReader::new(listener.accept().unwrap().0)
@@ -191,7 +193,12 @@ mod tests {
         let filler = UnixDatagram::unbound().unwrap();
         filler.set_nonblocking(true).unwrap();
         while filler.send_to(b"x", &path).is_ok() {}
-        let sent = Syslog::new(&path, Facility::User).send(Severity::Info, "result", "x=\"1\"");
+        let sent = Syslog::new(&path, Facility::User).send(
+            Severity::Info,
+            "result",
+            "x=\"1\"",
+            Duration::from_millis(200),
+        );
         assert_eq!(sent.unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 }

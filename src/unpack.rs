@@ -24,8 +24,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::stat::Mode;
 
+use crate::confine;
 use crate::error::{Code, Error};
 use crate::manifest::{self, Sums};
 use crate::store::dir::{Dir, Name};
@@ -58,20 +58,24 @@ impl Limits {
             .saturating_add(self.max_unpacked)
             .saturating_add(1 << 20)
     }
+
+    /// Address space for all of it, in bytes: the window of 128 MiB, the
+    /// allocator's reservations for each thread, the tree of names.
+    fn memory(&self) -> u64 {
+        (1 << 30) + u64::from(self.max_entries) * 512
+    }
 }
 
 /// Runs as the unpacker, to the exit status: 0 with the manifest on stdout, or
 /// the status of the failure with its prose on stderr.
-pub fn main(limits: Limits) -> u8 {
-    let done = payload().and_then(|spool| {
-        let staging = Dir::working().map_err(|errno| cannot("open the staging folder", errno))?;
-        // Modes are given when things are made; nothing is chmodded afterwards.
-        nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-        let tree = unpack(spool, &Arc::new(staging), limits)?;
-        let staging = Dir::working().map_err(|errno| cannot("open the staging folder", errno))?;
-        report(&tree, &staging)
-    });
-    let Err(failure) = done else { return 0 };
+///
+/// The first line on stdout tells what confinement is on, before a byte of
+/// the payload is read.
+pub fn main(limits: Limits, sandbox_required: bool) -> u8 {
+    confine::close_inherited();
+    let Err(failure) = run(limits, sandbox_required) else {
+        return 0;
+    };
     let code = match &failure {
         Failure::Refused { .. } => Code::BadArchive,
         Failure::Io(error) => error.code,
@@ -84,6 +88,28 @@ pub fn main(limits: Limits) -> u8 {
         code => code.exit(),
     }
 }
+
+fn run(limits: Limits, sandbox_required: bool) -> Result<(), Failure> {
+    let opened = |errno| cannot("open the staging folder", errno);
+    let staging = Dir::working().map_err(opened)?;
+    let spool = payload()?;
+    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 4));
+    let on = confine::unpacker(&staging, limits.max_file, limits.memory());
+    // Threads are started between the two halves: they inherit the first, and
+    // the second leaves nobody the calls to start more.
+    let writers = Writers::start(threads)?;
+    let on = confine::unpacker_calls(on)
+        .enforce(sandbox_required)
+        .map_err(Failure::Io)?;
+    writeln!(std::io::stdout(), "{SANDBOX}{on}")
+        .map_err(|error| cannot("write the report", error))?;
+    let staging = Arc::new(staging);
+    let tree = unpack(spool, &staging, limits, writers)?;
+    report(&tree, &staging)
+}
+
+/// What the first line of the report begins with.
+pub const SANDBOX: &str = "# sandbox ";
 
 /// The status by which the unpacker tells the monitor that the disk is full;
 /// no client ever sees it.
@@ -101,14 +127,18 @@ fn cannot(doing: &str, error: impl Into<std::io::Error>) -> Failure {
 }
 
 /// Unpacks, and gives what there is now below `staging`.
-pub fn unpack(spool: File, staging: &Arc<Dir>, limits: Limits) -> Result<Tree, Failure> {
+fn unpack(
+    spool: File,
+    staging: &Arc<Dir>,
+    limits: Limits,
+    writers: Writers,
+) -> Result<Tree, Failure> {
     let frame = Frame::open(spool, limits.stream(), limits.max_unpacked)?;
-    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 4));
     let mut unpacker = Unpacker {
         limits,
         entries: Entries::new(frame),
         tree: Tree::new(limits.max_entries),
-        writers: Writers::start(threads)?,
+        writers,
         unpacked: 0,
         open: vec![(Vec::new(), Arc::clone(staging))],
     };

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::spool::Verified;
 use super::timed::{Deadline, Timed};
-use crate::config::{Archive, Symlinks};
+use crate::config::{Config, Symlinks};
+use crate::confine::Confinement;
 use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest::{self, Sums};
@@ -20,25 +21,39 @@ use crate::unpack;
 /// As much of the unpacker's prose as is read, in bytes.
 const MAX_PROSE: u64 = 1024;
 
+/// What the unpacker made, as far as it was checked.
+pub struct Unpacked {
+    pub sums: Sums,
+    /// What confined it.
+    pub confinement: Confinement,
+}
+
 /// Unpacks a verified spool into `tree`, writing the manifest's entries to
 /// `manifest` as they are reported and checked.
 ///
 /// Errors: [`Code::BadArchive`], [`Code::DiskFull`], [`Code::Timeout`],
-/// [`Code::UnpackerDied`].
+/// [`Code::NoSandbox`], [`Code::UnpackerDied`].
 pub fn run(
     store: &Store,
+    config: &Config,
     spool: Verified,
     tree: &Dir,
-    archive: &Archive,
     deadline: Deadline,
     manifest: &mut impl Write,
-) -> Result<Sums> {
-    let mut child = Guard(start(spool, tree, archive)?);
+) -> Result<Unpacked> {
+    let mut child = Guard(start(config, spool, tree)?);
     let (Some(stdout), Some(stderr)) = (child.0.stdout.take(), child.0.stderr.take()) else {
         return Err(Error::new(Code::Internal, "the unpacker has no pipes"));
     };
-    let mut report =
-        BufReader::with_capacity(64 * 1024, Timed::new(stdout, deadline.left(), deadline));
+    let timed = Timed::new(stdout, deadline.left(), deadline);
+    let mut report = BufReader::with_capacity(64 * 1024, timed);
+    let confinement = manifest::read_line(&mut report).and_then(|line| {
+        let line = line.unwrap_or_default();
+        let on = line
+            .strip_prefix(unpack::SANDBOX)
+            .and_then(|on| on.parse().ok());
+        on.ok_or("it does not tell its confinement")
+    });
     let mut unwritten = None;
     let sums = manifest::read_entries(&mut report, |entry| {
         writeln!(manifest, "{entry}").map_err(|error| {
@@ -60,19 +75,24 @@ pub fn run(
             .unwrap_or_default(),
     );
     let status = child.wait(deadline)?;
-    match (status.code(), sums) {
-        (Some(0), Ok(sums)) => Ok(sums),
-        (Some(0), Err(why)) => Err(died(&format!("its report is not acceptable: {why}"))),
-        (Some(code), _) if code == i32::from(unpack::FULL) => {
-            Err(store.with_room(Error::new(Code::DiskFull, prose)))
-        }
-        (Some(65), _) => Err(Error::new(Code::BadArchive, prose)),
-        (Some(74), _) => Err(Error::new(Code::IoError, prose)),
+    let failed = |code| Err(Error::new(code, prose.clone()));
+    match status.code().map(u8::try_from) {
+        Some(Ok(0)) => match (confinement, sums) {
+            (Ok(confinement), Ok(sums)) => Ok(Unpacked { sums, confinement }),
+            (Err(why), _) | (_, Err(why)) => {
+                Err(died(&format!("its report is not acceptable: {why}")))
+            }
+        },
+        Some(Ok(unpack::FULL)) => failed(Code::DiskFull).map_err(|error| store.with_room(error)),
+        Some(Ok(65)) => failed(Code::BadArchive),
+        Some(Ok(74)) => failed(Code::IoError),
+        Some(Ok(78)) => failed(Code::NoSandbox),
         _ => Err(died(&how(status))),
     }
 }
 
-fn start(spool: Verified, tree: &Dir, archive: &Archive) -> Result<Child> {
+fn start(config: &Config, spool: Verified, tree: &Dir) -> Result<Child> {
+    let archive = &config.archive;
     // This very program, even if the file under its name was just exchanged
     // by an upgrade: both halves must agree about the report.
     let mut command = Command::new("/proc/self/exe");
@@ -83,6 +103,9 @@ fn start(spool: Verified, tree: &Dir, archive: &Archive) -> Result<Child> {
         .args(["--max-entries", &archive.max_entries.to_string()]);
     if archive.symlinks == Symlinks::Deny {
         command.arg("--deny-symlinks");
+    }
+    if !config.sandbox.required {
+        command.arg("--sandbox-optional");
     }
     command
         .env_clear()

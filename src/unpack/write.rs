@@ -77,14 +77,25 @@ pub struct Writers {
 
 impl Writers {
     pub fn start(count: usize) -> Result<Writers, Failure> {
+        let cannot = |error| Failure::Io(Error::io("cannot start a thread", error));
+        let (ready, stands) = sync_channel(count);
         let threads = (0..count)
             .map(|_| {
                 let (jobs, queue) = sync_channel(QUEUE);
-                let handle = std::thread::Builder::new().spawn(move || work(&queue))?;
+                let ready = ready.clone();
+                let handle = std::thread::Builder::new().spawn(move || {
+                    _ = ready.send(());
+                    work(&queue)
+                })?;
                 Ok(Thread { jobs, handle })
             })
             .collect::<std::io::Result<_>>()
-            .map_err(|error| Failure::Io(Error::io("cannot start a thread", error)))?;
+            .map_err(cannot)?;
+        // All of them run our code by now, and none is still in the calls by
+        // which a thread sets itself up.
+        for _ in 0..count {
+            _ = stands.recv();
+        }
         Ok(Writers {
             threads,
             turn: 0,

@@ -1,0 +1,237 @@
+//! seccomp (seccomp(2)): which system calls may be made at all.
+//!
+//! The unpacker has a list of what it may call; anything else kills it. The
+//! monitor has a list of what it may not: it runs a verb's worth of library
+//! code, and a list of all that could call would be a promise that breaks with
+//! the next libc.
+
+use std::collections::BTreeMap;
+
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+use super::{Powers, process};
+
+/// What the unpacker may call once its threads stand. No exec, no socket, no
+/// new thread or process, no chown, chmod or xattr, no ptrace, no link.
+///
+/// A test holds the length of this list, so that it cannot grow unseen.
+pub const UNPACKER: &[libc::c_long] = &[
+    // The payload in, the report out.
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_lseek,
+    libc::SYS_close,
+    libc::SYS_fcntl,
+    // The files. Where they may be is Landlock's to say.
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_mkdirat,
+    libc::SYS_symlinkat,
+    libc::SYS_readlinkat,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    // Memory; none of it executable, see below.
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    // Threads: to wait for each other, and to end.
+    libc::SYS_futex,
+    libc::SYS_sched_yield,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    // Time, where there is no vDSO, and what a hash table wants to start.
+    libc::SYS_clock_gettime,
+    libc::SYS_getrandom,
+];
+
+/// What no verb of the monitor may call.
+const NEVER: &[libc::c_long] = &[
+    // Other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    // Another identity, other owners, other modes and attributes.
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setgroups,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_capset,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_mknodat,
+    libc::SYS_linkat,
+    // Other namespaces and file systems.
+    libc::SYS_chroot,
+    libc::SYS_pivot_root,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_open_by_handle_at,
+    // The kernel itself.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_memfd_create,
+    // Being reached from outside.
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+];
+
+/// What a verb that does not execute may not call either.
+const NO_EXEC: &[libc::c_long] = &[
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_clone,
+    libc::SYS_clone3,
+];
+
+/// The same calls as older programs make them; other machines never had them.
+#[cfg(target_arch = "x86_64")]
+const NEVER_OLD: &[libc::c_long] = &[
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_chmod,
+    libc::SYS_mknod,
+    libc::SYS_link,
+];
+#[cfg(target_arch = "x86_64")]
+const NO_EXEC_OLD: &[libc::c_long] = &[libc::SYS_fork, libc::SYS_vfork];
+#[cfg(not(target_arch = "x86_64"))]
+const NEVER_OLD: &[libc::c_long] = &[];
+#[cfg(not(target_arch = "x86_64"))]
+const NO_EXEC_OLD: &[libc::c_long] = &[];
+
+type Rules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
+
+/// Leaves every thread of this process what is in [`UNPACKER`].
+pub fn unpacker() -> bool {
+    let build = || {
+        let mut rules: Rules = UNPACKER.iter().map(|call| (*call, Vec::new())).collect();
+        for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+            rules.insert(call, vec![protection(0)?]);
+        }
+        let kill = SeccompAction::KillProcess;
+        program(SeccompFilter::new(
+            rules,
+            kill,
+            SeccompAction::Allow,
+            arch()?,
+        )?)
+    };
+    process::no_more_processes()
+        && build().is_ok_and(|program| seccompiler::apply_filter_all_threads(&program).is_ok())
+}
+
+/// Takes from the monitor what its verb has no use for.
+pub fn monitor(powers: &Powers) -> bool {
+    let build = || {
+        let mut rules: Rules = [NEVER, NEVER_OLD]
+            .concat()
+            .iter()
+            .map(|call| (*call, Vec::new()))
+            .collect();
+        // The record goes over a local socket; there is no other.
+        let other = condition(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?;
+        rules.insert(libc::SYS_socket, vec![SeccompRule::new(vec![other])?]);
+        if !powers.executes {
+            let no_exec = [NO_EXEC, NO_EXEC_OLD].concat();
+            rules.extend(no_exec.iter().map(|call| (*call, Vec::new())));
+            for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+                rules.insert(call, vec![protection(libc::PROT_EXEC as u64)?]);
+            }
+        }
+        let kill = SeccompAction::KillProcess;
+        program(SeccompFilter::new(
+            rules,
+            SeccompAction::Allow,
+            kill,
+            arch()?,
+        )?)
+    };
+    build().is_ok_and(|program| seccompiler::apply_filter(&program).is_ok())
+}
+
+/// Memory whose executable bit is `bit`, for mmap and mprotect alike.
+fn protection(bit: u64) -> Result<SeccompRule, seccompiler::BackendError> {
+    let exec = SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64);
+    SeccompRule::new(vec![condition(2, exec, bit)?])
+}
+
+fn condition(
+    argument: u8,
+    operator: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
+}
+
+fn program(filter: SeccompFilter) -> Result<BpfProgram, seccompiler::BackendError> {
+    filter.try_into()
+}
+
+fn arch() -> Result<TargetArch, seccompiler::BackendError> {
+    std::env::consts::ARCH.try_into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_short_and_stays_so() {
+        assert_eq!(
+            UNPACKER.len(),
+            30,
+            "a call was added: say why in its commit, and here"
+        );
+        let mut sorted = UNPACKER.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(sorted.len(), UNPACKER.len(), "a call stands twice");
+        let forbidden = [NEVER, NO_EXEC, NEVER_OLD, NO_EXEC_OLD].concat();
+        assert!(UNPACKER.iter().all(|call| !forbidden.contains(call)));
+    }
+}

@@ -1,0 +1,119 @@
+//! Landlock (landlock(7)): which files may be reached, whatever path or handle
+//! leads to them; and neither TCP nor signals nor abstract sockets outward.
+//!
+//! Landlock adds up what the rules of a folder and of those above it allow, so
+//! a right that the root has cannot be taken from a folder below.
+
+use std::os::fd::AsFd;
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
+};
+
+use super::{Access, Powers};
+use crate::store::Store;
+use crate::store::dir::Dir;
+
+/// Without this nothing is claimed: moving a release between folders is only
+/// possible under a Landlock that knows of it (Linux 5.19).
+const LEAST: ABI = ABI::V2;
+
+/// Everything is handled, and so denied, up to this version; a kernel that
+/// knows less handles what it knows.
+const NEWEST: ABI = ABI::V7;
+
+/// Where the dynamic loader looks libraries up (ld.so(8)).
+const LOADER_CACHE: &str = "/etc/ld.so.cache";
+
+/// Confines the monitor to what its verb needs of the site.
+pub fn monitor(powers: &Powers, store: &Store) -> bool {
+    let build = || {
+        let mut rules = ruleset()?;
+        for (folder, access) in [
+            (&store.root, powers.root),
+            (&store.releases, powers.releases),
+            (&store.state, powers.state),
+        ] {
+            rules = rules.add_rule(PathBeneath::new(folder, rights(access)))?;
+        }
+        if powers.executes {
+            for path in own_images() {
+                // The unpacker is this program: it may execute and map the
+                // very files that we were made of, and no other.
+                if let Ok(file) = PathFd::new(&path) {
+                    let image = AccessFs::Execute | AccessFs::ReadFile;
+                    rules = rules.add_rule(PathBeneath::new(file, image))?;
+                }
+            }
+        }
+        enforce(rules)
+    };
+    build().unwrap_or(false)
+}
+
+/// Confines the unpacker to making things below the staging folder.
+pub fn unpacker(staging: &Dir) -> bool {
+    let make = AccessFs::ReadDir
+        | AccessFs::WriteFile
+        | AccessFs::MakeReg
+        | AccessFs::MakeDir
+        | AccessFs::MakeSym;
+    let build = || enforce(ruleset()?.add_rule(PathBeneath::new(staging.as_fd(), make))?);
+    build().unwrap_or(false)
+}
+
+fn rights(access: Access) -> BitFlags<AccessFs> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    match access {
+        Access::Read => read,
+        Access::Add => read | AccessFs::MakeDir | AccessFs::Refer,
+        Access::Replace => {
+            read | AccessFs::MakeSym | AccessFs::RemoveFile | AccessFs::RemoveDir | AccessFs::Refer
+        }
+        Access::Write => {
+            AccessFs::from_all(NEWEST)
+                & !(AccessFs::Execute
+                    | AccessFs::MakeChar
+                    | AccessFs::MakeBlock
+                    | AccessFs::MakeSock
+                    | AccessFs::MakeFifo
+                    | AccessFs::IoctlDev)
+        }
+    }
+}
+
+fn ruleset() -> Result<RulesetCreated, RulesetError> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(LEAST))?
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()
+        .map(|rules| rules.set_compatibility(CompatLevel::BestEffort))
+}
+
+/// Whether the kernel took it. What of it a kernel does not know (ports,
+/// signals) is denied by the seccomp filter where it matters.
+fn enforce(rules: RulesetCreated) -> Result<bool, RulesetError> {
+    let status = rules.restrict_self()?;
+    Ok(status.ruleset != landlock::RulesetStatus::NotEnforced && status.no_new_privs)
+}
+
+/// The files this program is mapped from: its own image, the loader and the
+/// libraries, read off before they are needed again.
+fn own_images() -> Vec<std::path::PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let mut images: Vec<_> = maps
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().nth(5))
+        .filter(|path| path.starts_with('/'))
+        .chain([LOADER_CACHE])
+        .map(Into::into)
+        .collect();
+    images.sort();
+    images.dedup();
+    images
+}
