@@ -20,7 +20,7 @@ use crate::policy::Verb;
 use crate::store::Store;
 use crate::store::dir::Dir;
 
-pub use process::close_inherited;
+pub use process::settle;
 
 /// A part of the confinement, by the kernel's name for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,15 @@ pub fn line(bytes: &[u8]) -> String {
     escaped(bytes, b"\\")
 }
 
+/// `text` as it is if it is printable ASCII, and escaped if not: for text that
+/// may have been escaped already, where a second time would not be the same.
+pub fn printable(text: &[u8]) -> String {
+    match std::str::from_utf8(text) {
+        Ok(text) if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) => text.to_owned(),
+        _ => line(text),
+    }
+}
+
 /// Like [`line`], and safe between double quotes as well (`"` becomes `\"`).
 pub fn quoted(bytes: &[u8]) -> String {
     escaped(bytes, b"\\\"")

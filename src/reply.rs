@@ -50,14 +50,8 @@ fn to_stderr(out: &str) {
 }
 
 fn push(out: &mut String, line: &str) {
-    // `escape::line` doubles backslashes, and names in errors are often escaped
-    // already; a second pass must not change what is printable.
-    let printable = line.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-    let line = if printable {
-        line.to_owned()
-    } else {
-        escape::line(line.as_bytes())
-    };
+    // Names in errors are often escaped already.
+    let line = escape::printable(line.as_bytes());
     out.push_str(&escape::bounded(&line, MAX_LINE));
     out.push('\n');
 }

@@ -29,7 +29,7 @@ pub struct Options {
 /// Serves one request, to the exit status.
 pub fn serve(options: Options) -> u8 {
     let started = Instant::now();
-    confine::close_inherited();
+    confine::settle();
     let session = Session::from_environment(options.key);
 
     let config = match Config::load(&options.config) {

@@ -72,7 +72,7 @@ impl Limits {
 /// The first line on stdout tells what confinement is on, before a byte of
 /// the payload is read.
 pub fn main(limits: Limits, sandbox_required: bool) -> u8 {
-    confine::close_inherited();
+    confine::settle();
     let Err(failure) = run(limits, sandbox_required) else {
         return 0;
     };

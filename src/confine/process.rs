@@ -2,7 +2,7 @@
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 
 /// As many descriptors as the unpacker may have, its in-flight folders among them.
@@ -11,12 +11,25 @@ const MAX_FILES: u64 = 1024;
 /// Seconds of processor time; a payload of 2 GiB takes about ten.
 const MAX_CPU: u64 = 1800;
 
+/// Puts right what a process inherits. Called first thing, while nothing of
+/// ours is open and there is one thread.
+pub fn settle() {
+    close_inherited();
+    // What is made has the modes we give it, whatever mask sshd was started with.
+    umask(Mode::from_bits_truncate(0o022));
+    // A file size limit is then an error of write(2), EFBIG, and not a death
+    // without a reply. SIGPIPE is ignored by Rust's own start.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    _ = signals.thread_block();
+}
+
 /// Closes every descriptor that came along with 0, 1 and 2.
 ///
-/// Called first thing, while nothing of ours is open. Whether all was closed
-/// is not asked: what we open ourselves is close-on-exec, and sshd leaves
-/// nothing open; this is for a caller that is not sshd.
-pub fn close_inherited() {
+/// Whether all was closed is not asked: what we open ourselves is
+/// close-on-exec, and sshd leaves nothing open; this is for a caller that is
+/// not sshd.
+fn close_inherited() {
     let open: Vec<i32> = match std::fs::read_dir("/proc/self/fd") {
         // The folder's own descriptor is among them, and closed by then.
         Ok(folder) => folder
@@ -41,7 +54,6 @@ pub fn no_new_privileges() -> bool {
 
 /// The unpacker's share of the machine, and its end with its parent.
 pub fn limit(max_file: u64, memory: u64) -> bool {
-    umask(Mode::from_bits_truncate(0o022));
     let limits = [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, max_file),

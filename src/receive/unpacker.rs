@@ -68,7 +68,7 @@ pub fn run(
     let timed = Timed::new(stderr, deadline.left(), deadline);
     // What it cannot be read for is told by the exit status as well.
     _ = timed.take(MAX_PROSE).read_to_end(&mut prose);
-    let prose = escape::line(
+    let prose = escape::printable(
         prose
             .split(|byte| *byte == b'\n')
             .next()

@@ -245,8 +245,9 @@ impl Dir {
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         loop {
-            // EAGAIN: something was renamed while '..' was walked; the kernel
-            // could not tell that nothing escaped. Only our own renames do it.
+            // EAGAIN: something, somewhere, was renamed while '..' was walked,
+            // and the kernel could not tell that nothing escaped. Ends, because
+            // renames do not fall into this short a walk again and again.
             match fcntl::openat2(&self.0, path, how) {
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 other => return other,

@@ -15,8 +15,8 @@ pub struct Pax {
 }
 
 /// Keys that tell of times, owners and the like: nothing we keep.
-const HARMLESS: [&str; 8] = [
-    "atime", "ctime", "mtime", "uid", "gid", "uname", "gname", "comment",
+const HARMLESS: [&str; 9] = [
+    "atime", "ctime", "mtime", "uid", "gid", "uname", "gname", "comment", "charset",
 ];
 
 /// Vendor attributes: extended attributes, flags, creation times. Sparse maps

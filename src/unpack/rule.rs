@@ -95,7 +95,10 @@ impl fmt::Display for Rule {
             Rule::TwoPaxHeaders => "two pax headers for one entry",
             Rule::PaxMalformed => "pax record is malformed",
             Rule::PaxRepeated => "pax key is repeated",
-            Rule::PaxKey(key) => return write!(f, "pax key '{key}' is not allowed"),
+            Rule::PaxKey(key) => {
+                let key = escape::bounded(key, 100);
+                return write!(f, "pax key '{key}' is not allowed");
+            }
             Rule::PaxSize => "pax size differs from the header",
             Rule::PaxGlobal => "global pax header with more than a comment",
             Rule::ExtendedAlone => "extended header without an entry",

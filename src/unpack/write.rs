@@ -25,9 +25,9 @@ use crate::store::dir::{Dir, Name};
 pub const PIECE: usize = 512 * 1024;
 
 /// Most files in a batch. Each may hold another folder's handle, and so
-/// threads × (queue + 2) × this many are open at most: fewer than the 1,024
-/// that a process may open by custom.
-const BATCH_FILES: usize = 64;
+/// threads × (queue + 2) × this many are open at most: 768, of the 1,024 that
+/// the unpacker may have.
+const BATCH_FILES: usize = 48;
 
 /// Jobs that wait for one thread.
 const QUEUE: usize = 2;
