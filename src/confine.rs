@@ -120,8 +120,8 @@ pub enum Access {
     /// Read; new folders may be moved in, and nothing that is there altered,
     /// removed or moved out.
     Add,
-    /// Read; links made, links and files removed, folders moved out; no file
-    /// written.
+    /// Read; links made, files removed, folders made, moved and removed; no
+    /// file made or written.
     Replace,
     /// Anything but devices, sockets and fifos.
     Write,
@@ -137,6 +137,8 @@ pub struct Powers {
     pub releases: Access,
     /// `.deploy-shell/`, beyond what holds for the root.
     pub state: Access,
+    /// Whether it may write the journal and the lock, the files themselves.
+    pub records: bool,
     /// Whether it may execute: this program itself, to unpack.
     pub executes: bool,
 }
@@ -149,20 +151,23 @@ pub const POWERS: [Powers; 4] = [
         root: Access::Read,
         releases: Access::Add,
         state: Access::Write,
+        records: true,
         executes: true,
     },
     Powers {
         verb: Verb::Swap,
         root: Access::Replace,
         releases: Access::Replace,
-        state: Access::Write,
+        state: Access::Replace,
+        records: true,
         executes: false,
     },
     Powers {
         verb: Verb::Rollback,
         root: Access::Replace,
         releases: Access::Replace,
-        state: Access::Write,
+        state: Access::Replace,
+        records: true,
         executes: false,
     },
     Powers {
@@ -170,6 +175,7 @@ pub const POWERS: [Powers; 4] = [
         root: Access::Read,
         releases: Access::Read,
         state: Access::Read,
+        records: false,
         executes: false,
     },
 ];

@@ -55,7 +55,7 @@ pub fn list(
     present.sort_by_cached_key(|id| {
         let known = history.releases.get(id);
         let activated = known.and_then(|known| known.activated);
-        std::cmp::Reverse((activated, known.map(|known| known.received), id.clone()))
+        std::cmp::Reverse((activated, known.map(|known| known.seq), id.clone()))
     });
     let rows: Vec<Row> = present
         .into_iter()

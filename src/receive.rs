@@ -76,7 +76,7 @@ pub fn receive(
     // whole before any of it has its name.
     tree.sync_file_system()
         .map_err(|errno| store.io("cannot sync the release", errno))?;
-    match publish(store, session, asked, &staging, sums, deadline)? {
+    match publish(config, store, session, asked, &staging, sums, deadline)? {
         Published::New => Ok(Success {
             unpacker: Some(confinement),
             ..success(asked, sums, Some(received))
@@ -90,13 +90,19 @@ pub fn receive(
 /// Errors: [`Code::ReleaseExists`] for other content.
 fn already_there(store: &Store, history: &History, asked: &Receive) -> Result<Option<Sums>> {
     let release = &asked.release;
-    if store.releases.stat(release).is_err() {
-        return Ok(None);
-    }
     let exists = |problem: String| {
         Error::new(Code::ReleaseExists, problem)
             .remedy("choose another id; a release never changes")
     };
+    if store.releases.stat(release).is_err() {
+        // Gone by somebody's hand while it is live: whatever came under this
+        // id would be live at once, without a swap.
+        if history.live.as_ref() == Some(release) {
+            let problem = format!("the link names '{release}', which is gone");
+            return Err(exists(problem));
+        }
+        return Ok(None);
+    }
     if !store.is_present(release) {
         let problem = format!("'{release}' stands in releases/ and was not received");
         return Err(exists(problem));
@@ -189,6 +195,7 @@ enum Published {
 
 /// Makes the release exist.
 fn publish(
+    config: &Config,
     store: &Store,
     session: &Session,
     asked: &Receive,
@@ -203,6 +210,9 @@ fn publish(
     if let Some(sums) = already_there(store, &ledger.history, asked)? {
         return Ok(Published::AlreadyThere(sums));
     }
+    // Again, now that nobody else can come in between: uploads that run side by
+    // side must not pass a limit together.
+    admit(config, store, &ledger.history)?;
     let cannot = |errno: nix::Error| store.io(format!("cannot publish '{release}'"), errno);
     // The manifest first: a release that exists has one. If we are killed in
     // between, the next request removes a manifest without its release.

@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod lock;
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::BufReader;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -128,6 +129,17 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// The journal and the lock, made if need be; neither for who only reads.
+    pub fn records(&self, write: bool) -> dir::Result<Vec<File>> {
+        let names = if write {
+            &[journal::JOURNAL, lock::LOCK][..]
+        } else {
+            &[]
+        };
+        let open = |name: &NameConst| self.state.open_append(*name, 0o600);
+        names.iter().map(open).collect()
     }
 
     /// What is live: the release the link names.

@@ -120,8 +120,12 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_accept4,
 ];
 
-/// What a verb that does not execute may not call either.
+/// What a verb that does not execute may not call either: it has no child, and
+/// so nobody to signal. (`receive` has; there Landlock keeps signals inward,
+/// from Linux 6.12 on.)
 const NO_EXEC: &[libc::c_long] = &[
+    libc::SYS_kill,
+    libc::SYS_pidfd_send_signal,
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_clone,

@@ -28,6 +28,9 @@ const LOADER_CACHE: &str = "/etc/ld.so.cache";
 
 /// Confines the monitor to what its verb needs of the site.
 pub fn monitor(powers: &Powers, store: &Store) -> bool {
+    let Ok(records) = store.records(powers.records) else {
+        return false;
+    };
     let build = || {
         let mut rules = ruleset()?;
         for (folder, access) in [
@@ -36,6 +39,13 @@ pub fn monitor(powers: &Powers, store: &Store) -> bool {
             (&store.state, powers.state),
         ] {
             rules = rules.add_rule(PathBeneath::new(folder, rights(access)))?;
+        }
+        // Files and not their folder: a folder in which files may be written
+        // could not take in a release that has had its time, since a move must
+        // not add to what may be done with it.
+        let write = AccessFs::WriteFile | AccessFs::Truncate;
+        for file in records {
+            rules = rules.add_rule(PathBeneath::new(file, write))?;
         }
         if powers.executes {
             for path in own_images() {
@@ -69,7 +79,11 @@ fn rights(access: Access) -> BitFlags<AccessFs> {
         Access::Read => read,
         Access::Add => read | AccessFs::MakeDir | AccessFs::Refer,
         Access::Replace => {
-            read | AccessFs::MakeSym | AccessFs::RemoveFile | AccessFs::RemoveDir | AccessFs::Refer
+            read | AccessFs::MakeSym
+                | AccessFs::MakeDir
+                | AccessFs::RemoveFile
+                | AccessFs::RemoveDir
+                | AccessFs::Refer
         }
         Access::Write => {
             AccessFs::from_all(NEWEST)

@@ -101,7 +101,10 @@ mod tests {
         let ended = loop {
             to.write_all(b"x").unwrap();
             match trickle.read(&mut buffer) {
-                Ok(_) => std::thread::sleep(Duration::from_millis(5)),
+                Ok(read) => {
+                    assert_eq!(read, 1);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 Err(error) => break error,
             }
         };

@@ -11,6 +11,8 @@ use crate::store::journal::{Event, How, Record};
 /// What the journal knows of one release.
 #[derive(Clone, Debug)]
 pub struct Release {
+    /// The number of the record by which it is known.
+    pub seq: u64,
     pub received: Timestamp,
     pub sha256: Option<Sha256Digest>,
     pub files: Option<u64>,
@@ -24,9 +26,10 @@ pub struct Release {
 }
 
 impl Release {
-    fn new(received: Timestamp) -> Release {
+    fn new(record: &Record) -> Release {
         Release {
-            received,
+            seq: record.seq,
+            received: record.time,
             sha256: None,
             files: None,
             bytes: None,
@@ -97,7 +100,7 @@ impl History {
         self.generation = record.seq;
         match (record.event, &record.release) {
             (Event::Received, Some(release)) => {
-                let mut new = Release::new(record.time);
+                let mut new = Release::new(record);
                 (new.sha256, new.files, new.bytes) = (record.sha256, record.files, record.bytes);
                 self.releases.insert(release.clone(), new);
                 self.received.push(record.time);
@@ -126,7 +129,7 @@ impl History {
         let new = self
             .releases
             .entry(release.clone())
-            .or_insert_with(|| Release::new(record.time));
+            .or_insert_with(|| Release::new(record));
         new.activated = Some((record.seq, record.time));
         new.bad = false;
         self.order.push(release.clone());

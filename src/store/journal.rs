@@ -18,7 +18,7 @@ use crate::session::Session;
 use crate::store::Store;
 use crate::store::dir::{Name, NameConst};
 
-const JOURNAL: NameConst = Name::fixed("journal.jsonl");
+pub const JOURNAL: NameConst = Name::fixed("journal.jsonl");
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,9 @@ use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::session::Session;
 use crate::store::Store;
-use crate::store::dir::Name;
+use crate::store::dir::{Name, NameConst};
+
+pub const LOCK: NameConst = Name::fixed("lock");
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -35,7 +37,7 @@ impl Lock {
         let deadline = Instant::now() + patience;
         let mut file = store
             .state
-            .open_append(Name::fixed("lock"), 0o600)
+            .open_append(LOCK, 0o600)
             .map_err(|errno| cannot(errno.into()))?;
         // Polled, because flock(2) itself can only wait without a bound. Ends:
         // every turn sleeps, and the deadline does not move.

@@ -1,0 +1,241 @@
+//! Where the record goes: a socket that is absent, full, a stream or replaced.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::archive::tarball;
+use crate::fields::Fields;
+use crate::process::{Upload, eventually};
+use crate::receive::noise;
+use crate::site::Site;
+
+/// A site whose record goes to `{dir}/other`, where nothing is yet.
+pub fn site(required: bool) -> Site {
+    Site::with_config(&format!(
+        "[audit]\nsocket = \"{{dir}}/other\"\nrequired = {required}\n"
+    ))
+}
+
+/// A collector at `{dir}/other` that never waits long.
+pub fn bind(site: &Site) -> UnixDatagram {
+    let socket = UnixDatagram::bind(site.dir().join("other")).expect("a socket");
+    let patience = Some(Duration::from_secs(60));
+    socket.set_read_timeout(patience).expect("a time limit");
+    socket
+}
+
+#[track_caller]
+fn next(socket: &UnixDatagram) -> Fields {
+    let mut buffer = [0; 65536];
+    let length = socket.recv(&mut buffer).expect("a line");
+    Fields::read(&String::from_utf8_lossy(&buffer[..length]))
+}
+
+/// Everything that changes the site, and the one request that does not.
+#[track_caller]
+fn only_list_works(site: &Site) {
+    let before = site.snapshot();
+    let payload = tarball(&[("a", b"2")]);
+    site.receive("r3", &payload)
+        .refused(75, "audit-unreachable");
+    for request in ["swap r2", "rollback", "rollback r1"] {
+        site.ssh("ci", request).refused(75, "audit-unreachable");
+    }
+    assert_eq!(site.snapshot(), before);
+    let list = site.ssh("ci", "list").ok();
+    assert!(list.contains("r1") && list.contains("r2"), "{list}");
+}
+
+/// Two releases, the first of them live, received while the record works.
+fn with_releases(site: &Site) {
+    let socket = bind(site);
+    let reader = thread::spawn(move || {
+        let mut lines = 0;
+        while lines < 6 {
+            next(&socket);
+            lines += 1;
+        }
+    });
+    for release in ["r1", "r2"] {
+        site.receive(release, &tarball(&[("id", release.as_bytes())]))
+            .ok();
+    }
+    site.ssh("ci", "swap r1").ok();
+    reader.join().expect("six lines");
+    fs::remove_file(site.dir().join("other")).expect("the socket");
+}
+
+#[test]
+fn without_a_required_record_nothing_changes() {
+    let site = site(true);
+    with_releases(&site);
+    only_list_works(&site);
+}
+
+#[test]
+fn a_socket_nobody_reads_from_any_more_is_no_record() {
+    let site = site(true);
+    with_releases(&site);
+    // As a syslogd leaves it that was killed: the name is there, nobody behind it.
+    drop(bind(&site));
+    assert!(site.dir().join("other").exists());
+    only_list_works(&site);
+}
+
+#[test]
+fn where_it_is_not_required_everything_works_without() {
+    let site = site(false);
+    for release in ["r1", "r2"] {
+        site.receive(release, &tarball(&[("id", release.as_bytes())]))
+            .ok();
+        site.ssh("ci", &format!("swap {release}")).ok();
+    }
+    site.ssh("ci", "rollback").ok();
+    site.ssh("ci", "list").ok();
+    assert_eq!(site.current().as_deref(), Some("r1"));
+    site.ssh("ci", "swap nothing")
+        .refused(66, "no-such-release");
+    site.ssh("ci", "nonsense").refused(64, "bad-request");
+}
+
+/// Sends until the socket takes no more.
+fn fill(site: &Site) {
+    let sender = UnixDatagram::unbound().expect("a socket");
+    sender.set_nonblocking(true).expect("a flag");
+    let path = site.dir().join("other");
+    while sender.send_to(b"filler", &path).is_ok() {}
+}
+
+#[test]
+fn a_full_socket_is_no_record_and_hangs_nobody() {
+    let site = site(true);
+    with_releases(&site);
+    let socket = bind(&site);
+    fill(&site);
+    // The harness kills what takes a minute, which is no exit status of ours.
+    only_list_works(&site);
+    site.ssh("ci", "nonsense").refused(64, "bad-request");
+    drop(socket);
+}
+
+#[test]
+fn a_full_socket_that_is_not_required_hangs_nobody() {
+    let site = site(false);
+    let socket = bind(&site);
+    fill(&site);
+    site.receive("r1", &tarball(&[("a", b"1")])).ok();
+    site.ssh("ci", "swap r1").ok();
+    drop(socket);
+}
+
+/// What has been done has been done, whether or not its second line arrives.
+#[test]
+fn a_socket_that_fills_up_in_between_turns_no_success_into_failure() {
+    let site = site(true);
+    with_releases(&site);
+    let socket = bind(&site);
+    fill(&site);
+    // Room for the first line only.
+    let mut buffer = [0; 64];
+    assert_eq!(socket.recv(&mut buffer).expect("a filler"), 6);
+    let reply = site.ssh("ci", "swap r2").ok();
+    assert_eq!(reply, "ok swap r2 previous=r1\n");
+    assert_eq!(site.current().as_deref(), Some("r2"));
+}
+
+#[test]
+fn a_stream_socket_is_taken_too() {
+    let site = site(true);
+    let listener = UnixListener::bind(site.dir().join("other")).expect("a socket");
+    // Whether the lines share a connection is the sender's choice.
+    let reader = thread::spawn(move || {
+        let mut lines = Vec::new();
+        while lines.len() < 2 {
+            let (stream, _) = listener.accept().expect("a connection");
+            let timeout = Some(Duration::from_secs(60));
+            stream.set_read_timeout(timeout).expect("a time limit");
+            lines.extend(
+                BufReader::new(stream)
+                    .lines()
+                    .map(|line| line.expect("text")),
+            );
+        }
+        lines
+    });
+    site.receive("r1", &tarball(&[("a", b"1")])).ok();
+    let lines = reader.join().expect("the lines");
+    let lines: Vec<Fields> = lines.iter().map(|text| Fields::read(text)).collect();
+    let events: Vec<_> = lines.iter().map(|line| line.get("event")).collect();
+    assert_eq!(events, [Some("request"), Some("result")]);
+}
+
+/// Its queue of connections is full, and connecting waits by default.
+#[test]
+fn a_stream_socket_that_nobody_accepts_from_hangs_nobody() {
+    let site = site(true);
+    let path = site.dir().join("other");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let connected = Arc::new(AtomicUsize::new(0));
+    let filler = thread::spawn({
+        let connected = Arc::clone(&connected);
+        move || {
+            let mut held = Vec::new();
+            // Ends when the listener is gone.
+            while let Ok(stream) = UnixStream::connect(&path) {
+                held.push(stream);
+                connected.store(held.len(), Ordering::Relaxed);
+            }
+        }
+    });
+    let mut before = 0;
+    eventually("the queue is full", || {
+        thread::sleep(Duration::from_millis(300));
+        let now = connected.load(Ordering::Relaxed);
+        now > 0 && std::mem::replace(&mut before, now) == now
+    });
+    let reply = site.receive("r1", &tarball(&[("a", b"1")]));
+    drop(listener);
+    filler.join().expect("it ends");
+    reply.refused(75, "audit-unreachable");
+}
+
+#[test]
+fn a_syslogd_restarted_while_a_client_sends_is_found_again() {
+    let site = site(true);
+    let payload = tarball(&[("noise", &noise(200_000))]);
+    let (head, tail) = payload.split_at(payload.len() / 2);
+    let old = bind(&site);
+    let mut upload = Upload::start(&site, &Site::receive_command("r1", &payload));
+    upload.send(head);
+    next(&old).has(&[("event", "request")]);
+
+    fs::remove_file(site.dir().join("other")).expect("the socket");
+    let new = bind(&site);
+    drop(old);
+    upload.send(tail);
+    upload.finish().ok();
+    next(&new).has(&[("event", "result"), ("outcome", "ok")]);
+}
+
+/// The same, but the old daemon lives on without its name: what it is sent
+/// would be lost.
+#[test]
+fn a_result_goes_to_who_has_the_name_now() {
+    let site = site(true);
+    let payload = tarball(&[("noise", &noise(200_000))]);
+    let (head, tail) = payload.split_at(payload.len() / 2);
+    let old = bind(&site);
+    let mut upload = Upload::start(&site, &Site::receive_command("r1", &payload));
+    upload.send(head);
+    next(&old).has(&[("event", "request")]);
+    fs::remove_file(site.dir().join("other")).expect("the socket");
+    let new = bind(&site);
+    upload.send(tail);
+    upload.finish().ok();
+    next(&new).has(&[("event", "result")]);
+}

@@ -1,0 +1,163 @@
+//! What a mistake in the configuration looks like from a client's side: exit
+//! 78, the file named and, where it is the contents, the line.
+
+use std::fs;
+
+use crate::direct::ask;
+use crate::site::{Site, set_mode, write_file};
+
+#[test]
+fn wrong_contents_name_the_file_and_the_line() {
+    let site = Site::new();
+    let good = fs::read_to_string(site.config_path()).expect("the configuration");
+    let root = good.lines().next().expect("the root");
+    let path = site.config_path().display();
+    for (line, bad) in [
+        (2, "colour = \"red\""),
+        (2, "Keep = 5"),
+        (2, "keep = \"five\""),
+        (2, "keep = -1"),
+        (2, "keep = 1.5"),
+        (3, "keep = 5\nkeep = 6"),
+        (2, "link = \"a/b\""),
+        (2, "link = \"\""),
+        (2, "link = \"..\""),
+        (2, "min_age = 10"),
+        (2, "min_age = \"10\""),
+        (2, "min_age = \"ten minutes\""),
+        (2, "min_age = \"-1m\""),
+        (2, "[colours]"),
+        (3, "[archive]\nmax_size = \"1GiB\""),
+        (3, "[archive]\nmax_file = 1000"),
+        (3, "[archive]\nmax_file = \"1XiB\""),
+        (3, "[archive]\nmax_file = \"99999999999999999999GiB\""),
+        (3, "[archive]\nmax_entries = \"many\""),
+        (3, "[archive]\nrequired_paths = \"index.html\""),
+        (3, "[archive]\nrequired_paths = [\"../index.html\"]"),
+        (3, "[archive]\nrequired_paths = [\"/index.html\"]"),
+        (3, "[archive]\nsymlinks = \"follow\""),
+        (4, "[pending]\nmax = 1\nmax_age = \"7 days\""),
+        (3, "[limits]\nreserve = \"101%\""),
+        (3, "[limits]\nreserve = \"3\""),
+        (3, "[limits]\nidle_timeout = \"\""),
+        (3, "[audit]\nsocket = 1"),
+        (3, "[audit]\nfacility = \"kern\""),
+        (3, "[audit]\nrequired = \"yes\""),
+        (3, "[sandbox]\nrequired = 1"),
+        (3, "[sandbox]\nstrict = true"),
+        (2, "this is not TOML"),
+        (2, "keep = "),
+        (2, "link = \"\u{1}\""),
+    ] {
+        write_file(
+            site.config_path(),
+            0o644,
+            format!("{root}\n{bad}\n").as_bytes(),
+        );
+        let reply = ask(&site, "list");
+        reply.refused(78, "bad-config");
+        let start = format!("deploy-shell: bad-config: '{path}' line {line}: ");
+        assert!(reply.stderr.starts_with(&start), "{bad}: {reply:?}");
+    }
+    write_file(site.config_path(), 0o644, good.as_bytes());
+    ask(&site, "list").ok();
+}
+
+#[test]
+fn a_root_is_needed_and_absolute() {
+    let site = Site::new();
+    let good = fs::read_to_string(site.config_path()).expect("the configuration");
+    let rest: Vec<&str> = good.lines().skip(1).collect();
+    let rest = rest.join("\n");
+    for root in [
+        "",
+        "root = \"www\"\n",
+        "root = \"\"\n",
+        "root = \"/\"\n",
+        "root = \"/srv/../etc\"\n",
+    ] {
+        write_file(
+            site.config_path(),
+            0o644,
+            format!("{root}{rest}\n").as_bytes(),
+        );
+        let reply = ask(&site, "list");
+        reply.refused(78, "bad-config");
+        assert!(reply.stderr.contains(&shown(&site)), "{root}: {reply:?}");
+        assert!(reply.stderr.contains("root"), "{root}: {reply:?}");
+    }
+}
+
+#[test]
+fn a_file_that_others_can_write_is_refused() {
+    let site = Site::new();
+    for bad in [0o664, 0o646, 0o666, 0o620, 0o777] {
+        set_mode(site.config_path(), bad);
+        let reply = ask(&site, "list");
+        reply.refused(78, "bad-config");
+        assert!(reply.stderr.contains(&shown(&site)), "{bad:o}: {reply:?}");
+        assert_eq!(reply.stderr.lines().count(), 2, "a remedy: {reply:?}");
+    }
+    for good in [0o644, 0o640, 0o600, 0o444] {
+        set_mode(site.config_path(), good);
+        ask(&site, "list").ok();
+    }
+    // Nor does the file's own mode help where its folder is open to others.
+    set_mode(site.dir(), 0o777);
+    ask(&site, "list").refused(78, "bad-config");
+    set_mode(site.dir(), 0o755);
+    ask(&site, "list").ok();
+}
+
+#[test]
+fn a_file_that_is_none_is_refused() {
+    let site = Site::new();
+    let path = site.config_path();
+    let check = |what: &str| {
+        let reply = ask(&site, "list");
+        reply.refused(78, "bad-config");
+        assert!(reply.stderr.contains(&shown(&site)), "{what}: {reply:?}");
+    };
+    write_file(path, 0o644, b"\xff\xfe\0");
+    check("not text");
+    write_file(path, 0o644, &vec![b'#'; 1 << 20]);
+    check("far too long");
+    fs::remove_file(path).expect("it was there");
+    check("missing");
+    fs::create_dir(path).expect("a folder");
+    check("a folder");
+    fs::remove_dir(path).expect("it was there");
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o644)).expect("a fifo");
+    check("a fifo, which must not be waited for");
+}
+
+#[test]
+fn a_client_is_told_so_through_ssh() {
+    let site = Site::new();
+    let path = site.config_path();
+    let good = fs::read_to_string(path).expect("the configuration");
+    let check = |what: &str| {
+        let reply = site.ssh("ci", "list");
+        reply.refused(78, "bad-config");
+        assert!(reply.stderr.contains(&shown(&site)), "{what}: {reply:?}");
+        assert!(reply.stderr.contains(what), "{what}: {reply:?}");
+    };
+    for (what, bad) in [
+        ("line 2: ", "colour = 1"),
+        ("line 2: ", "keep = true"),
+        ("line 3: ", "[archive]\nmax_file = \"big\""),
+        ("line 3: ", "[limits]\nidle_timeout = \"soon\""),
+    ] {
+        let root = good.lines().next().expect("the root");
+        write_file(path, 0o644, format!("{root}\n{bad}\n").as_bytes());
+        check(what);
+    }
+    write_file(path, 0o664, good.as_bytes());
+    check("chmod go-w");
+    fs::remove_file(path).expect("it was there");
+    check("");
+}
+
+fn shown(site: &Site) -> String {
+    format!("'{}'", site.config_path().display())
+}

@@ -1,0 +1,133 @@
+//! The confinement is reported as it is: on a kernel that lacks a piece a
+//! request is refused and the piece named, or, if the operator said so, served
+//! and the piece missing from the record.
+//!
+//! Pieces are taken away by a seccomp filter on the thread that starts the
+//! program: to the program that is the picture of a kernel without them.
+
+use std::collections::BTreeMap;
+use std::thread;
+
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+
+use crate::direct::{ask, payload, put, serve};
+use crate::fields::Fields;
+use crate::site::{Reply, Site};
+
+/// prctl(2)'s PR_SET_SECCOMP and PR_SET_NO_NEW_PRIVS.
+const SET_SECCOMP: u64 = 22;
+const SET_NO_NEW_PRIVS: u64 = 38;
+
+/// A system call, and the value of its first argument if only that is meant.
+type Call = (libc::c_long, Option<u64>);
+
+/// Runs a request with these calls answered as a kernel that lacks them does.
+fn without(calls: &[Call], site: &Site, request: &str, input: &[u8]) -> Reply {
+    let filter = filter(calls);
+    thread::scope(|scope| {
+        let run = || {
+            seccompiler::apply_filter(&filter).expect("a filter");
+            site.run(serve(site, "ci", request), input)
+        };
+        scope.spawn(run).join().expect("the request")
+    })
+}
+
+fn filter(calls: &[Call]) -> BpfProgram {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for (call, argument) in calls {
+        let rules = rules.entry(*call).or_default();
+        if let Some(value) = argument {
+            let same = (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value);
+            let same = SeccompCondition::new(0, same.0, same.1, same.2).unwrap();
+            rules.push(SeccompRule::new(vec![same]).unwrap());
+        }
+    }
+    let answer = SeccompAction::Errno(libc::ENOSYS as u32);
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    SeccompFilter::new(rules, SeccompAction::Allow, answer, arch)
+        .unwrap()
+        .try_into()
+        .unwrap()
+}
+
+const LANDLOCK: &[Call] = &[(libc::SYS_landlock_create_ruleset, None)];
+const SECCOMP: &[Call] = &[
+    (libc::SYS_seccomp, None),
+    (libc::SYS_prctl, Some(SET_SECCOMP)),
+];
+const NO_NEW_PRIVS: &[Call] = &[(libc::SYS_prctl, Some(SET_NO_NEW_PRIVS))];
+
+#[track_caller]
+fn result_line(site: &Site) -> Fields {
+    let lines = site.audit_lines();
+    let line = lines.iter().rfind(|line| line.contains("event=\"result\""));
+    Fields::read(line.expect("a result in the record"))
+}
+
+#[test]
+fn a_full_confinement_is_in_the_record() {
+    let site = Site::new();
+    put(&site, "a");
+    result_line(&site).has(&[("sandbox", "full"), ("unpacker", "full")]);
+    for request in ["swap a", "list"] {
+        ask(&site, request).ok();
+        result_line(&site).has(&[("sandbox", "full"), ("outcome", "ok")]);
+    }
+}
+
+#[test]
+fn a_missing_piece_is_named_and_refused() {
+    let site = Site::new();
+    put(&site, "a");
+    let before = site.snapshot();
+    for (calls, piece) in [
+        (LANDLOCK, "landlock"),
+        (SECCOMP, "seccomp"),
+        (NO_NEW_PRIVS, "no_new_privs"),
+    ] {
+        let payload = payload("b");
+        let receive = Site::receive_command("b", &payload);
+        for request in ["list", "swap a", "rollback", &receive] {
+            let reply = without(calls, &site, request, &payload);
+            reply.refused(78, "no-sandbox");
+            assert!(reply.stderr.contains(piece), "{piece}: {}", reply.stderr);
+            let said = result_line(&site);
+            let sandbox = said.get("sandbox").unwrap_or_default();
+            assert!(
+                sandbox.starts_with("without ") && sandbox.contains(piece),
+                "{sandbox}"
+            );
+            said.has(&[("outcome", "failed"), ("code", "no-sandbox")]);
+        }
+        assert_eq!(site.snapshot(), before, "without {piece}");
+        assert!(site.leftovers().is_empty(), "without {piece}");
+    }
+}
+
+#[test]
+fn where_it_is_not_required_the_record_says_what_is_missing() {
+    let site = Site::with_config("[sandbox]\nrequired = false\n");
+    for (index, (calls, piece)) in [(LANDLOCK, "landlock"), (SECCOMP, "seccomp")]
+        .into_iter()
+        .enumerate()
+    {
+        let release = format!("r{index}");
+        let payload = payload(&release);
+        let receive = Site::receive_command(&release, &payload);
+        without(calls, &site, &receive, &payload).ok();
+        let said = result_line(&site);
+        let without_piece = format!("without {piece}");
+        said.has(&[("sandbox", &without_piece), ("unpacker", &without_piece)]);
+        without(calls, &site, &format!("swap {release}"), b"").ok();
+        result_line(&site).has(&[("sandbox", &without_piece)]);
+        assert_eq!(site.current(), Some(release));
+    }
+    // And on the whole kernel nothing is missing, required or not.
+    ask(&site, "list").ok();
+    result_line(&site).has(&[("sandbox", "full")]);
+}

@@ -1,0 +1,230 @@
+//! Requests that meet: one at a time gets the lock, the others wait a little,
+//! and a comparison never lets two of them through.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Barrier;
+use std::thread;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::direct::{ask, everything, live, payload, put, record, serve, states};
+use crate::process::{Running, Upload, eventually};
+use crate::site::{Reply, Site};
+
+fn lock_file(site: &Site) -> File {
+    let path = site.root().join(".deploy-shell/lock");
+    let options = File::options().read(true).write(true).open(path);
+    options.expect("the lock is a file")
+}
+
+/// The lock, as another process would hold it.
+fn hold(site: &Site) -> Flock<File> {
+    Flock::lock(lock_file(site), FlockArg::LockExclusiveNonblock).expect("nobody holds it")
+}
+
+#[test]
+fn a_held_lock_is_waited_for_in_vain() {
+    let site = Site::new();
+    live(&site, &["a", "b"]);
+    let before = everything(&site);
+    let held = hold(&site);
+    thread::scope(|scope| {
+        for request in ["swap a", "rollback", "rollback a"] {
+            let site = &site;
+            scope.spawn(move || site.ssh("ci", request).refused(75, "busy"));
+        }
+        // Reading needs no lock.
+        site.ssh("ci", "list").ok();
+        site.ssh("ci", "list --json").ok();
+    });
+    assert!(everything(&site) == before);
+    drop(held);
+    ask(&site, "rollback").ok();
+}
+
+#[test]
+fn a_receive_behind_a_held_lock_leaves_nothing() {
+    // An upload that is done waits as long as a receive may last.
+    let site = Site::with_config("[limits]\ntotal_timeout = \"4s\"\n");
+    live(&site, &["a"]);
+    let before = everything(&site);
+    let held = hold(&site);
+    site.receive("b", &payload("b")).refused(75, "busy");
+    drop(held);
+    assert!(everything(&site) == before);
+    site.receive("b", &payload("b")).ok();
+}
+
+#[test]
+fn a_lock_that_is_let_go_lets_the_next_one_in() {
+    let site = Site::new();
+    live(&site, &["a", "b"]);
+    let held = hold(&site);
+    let heard = record(&site).len();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| ask(&site, "swap a"));
+        eventually("the request is on record", || {
+            site.audit_lines().len() > heard
+        });
+        assert_eq!(site.current().as_deref(), Some("b"));
+        drop(held);
+        let reply = waiting.join().expect("it ends");
+        assert_eq!(reply.ok(), "ok swap a previous=b\n");
+    });
+}
+
+/// A swap that stands still while it holds the lock: it has so much debris to
+/// clear away first that it can be caught at it.
+fn stopped_holder(site: &Site) -> Running {
+    for attempt in 0..8 {
+        let debris = site.root().join(".deploy-shell/trash").join("debris");
+        fs::create_dir(&debris).expect("a folder");
+        for file in 0..10_000 {
+            File::create(debris.join(file.to_string())).expect("a file");
+        }
+        let release = ["a", "b"][attempt % 2];
+        let child = serve(site, "ci", format!("swap {release}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut holder = Running(child.expect("it starts"));
+        let pid = Pid::from_raw(i32::try_from(holder.0.id()).expect("a process id"));
+        let remaining = || fs::read_dir(&debris).map_or(0, Iterator::count);
+        eventually("it clears away, or has done so", || {
+            remaining() < 10_000 || holder.is_over()
+        });
+        if !holder.is_over() {
+            kill(pid, Signal::SIGSTOP).expect("it is there");
+            if remaining() > 0 {
+                return holder;
+            }
+            kill(pid, Signal::SIGCONT).expect("it is there");
+        }
+        holder.reply().ok();
+    }
+    panic!("no holder was ever caught");
+}
+
+#[test]
+fn the_holder_of_the_lock_is_named() {
+    let site = Site::new();
+    live(&site, &["a", "b"]);
+    let holder = stopped_holder(&site);
+    let pid = holder.0.id();
+    let reply = ask(&site, "swap b");
+    reply.refused(75, "busy");
+    assert!(reply.stderr.contains(&pid.to_string()), "{pid}: {reply:?}");
+    assert!(reply.stderr.contains("ci"), "{reply:?}");
+    ask(&site, "list").ok();
+    let id = Pid::from_raw(i32::try_from(pid).expect("a process id"));
+    kill(id, Signal::SIGCONT).expect("it is there");
+    let line = holder.reply().ok();
+    assert!(line.starts_with("ok swap "), "{line}");
+    ask(&site, "rollback").ok();
+}
+
+/// Sends all requests at the same moment, each through its own sshd.
+fn at_once<const N: usize>(site: &Site, requests: [&str; N]) -> [Reply; N] {
+    let start = Barrier::new(N);
+    thread::scope(|scope| {
+        let threads = requests.map(|request| {
+            let start = &start;
+            scope.spawn(move || {
+                start.wait();
+                site.ssh("ci", request)
+            })
+        });
+        threads.map(|thread| thread.join().expect("it ends"))
+    })
+}
+
+#[test]
+fn two_swaps_at_once_follow_one_another() {
+    let site = Site::new();
+    live(&site, &["a"]);
+    put(&site, "b");
+    put(&site, "c");
+    for _ in 0..5 {
+        ask(&site, "swap a").ok();
+        let replies = at_once(&site, ["swap b", "swap c"]).map(Reply::ok);
+        let last = site.current().expect("a link");
+        let expected = match last.as_str() {
+            "b" => ["ok swap b previous=c\n", "ok swap c previous=a\n"],
+            _ => ["ok swap b previous=a\n", "ok swap c previous=b\n"],
+        };
+        assert_eq!(replies, expected);
+        let first = if last == "b" { "c" } else { "b" };
+        let state = [format!("{last} current"), format!("{first} previous")];
+        assert_eq!(states(&site)[..2], state);
+    }
+}
+
+#[test]
+fn of_two_with_the_same_condition_exactly_one_wins() {
+    let site = Site::new();
+    live(&site, &["a"]);
+    put(&site, "b");
+    put(&site, "c");
+    for requests in [
+        ["swap b --if-current a", "swap c --if-current a"],
+        ["swap b --if-current a", "swap b --if-current a"],
+        ["swap b --if-current a", "rollback --if-current a"],
+        ["swap c --if-current a", "swap b --if-current a"],
+    ] {
+        // So that a rollback has somewhere to go: c was live before a.
+        ask(&site, "swap c").ok();
+        ask(&site, "swap a").ok();
+        let replies = at_once(&site, requests);
+        let won = replies.iter().filter(|reply| reply.code == 0).count();
+        assert_eq!(won, 1, "{requests:?}: {replies:?}");
+        let loser = replies.iter().find(|reply| reply.code != 0);
+        loser.expect("the other").refused(75, "not-current");
+        let winner = replies.iter().find(|reply| reply.code == 0);
+        let line = &winner.expect("the one").stdout;
+        let live = line.split(' ').nth(2).map(str::to_owned);
+        assert_eq!(site.current(), live, "{requests:?}: {replies:?}");
+    }
+}
+
+#[test]
+fn of_two_rollbacks_at_once_each_takes_its_own_step() {
+    let site = Site::new();
+    live(&site, &["a", "b", "c"]);
+    let mut replies = at_once(&site, ["rollback", "rollback"]).map(Reply::ok);
+    replies.sort();
+    let expected = ["ok rollback a previous=b\n", "ok rollback b previous=c\n"];
+    assert_eq!(replies, expected);
+    assert_eq!(states(&site), ["a current", "b bad", "c bad"]);
+}
+
+/// Each is let in while the other is still on its way: the limits must hold
+/// when a release is published, not only when its upload starts.
+#[test]
+fn limits_hold_for_receives_at_once() {
+    for (config, word) in [
+        ("[pending]\nmax = 1\n", "busy"),
+        ("[limits]\nreceives_per_hour = 1\n", "rate-limited"),
+    ] {
+        let site = Site::with_config(config);
+        let uploads = ["a", "b", "c"].map(|release| {
+            let archive = payload(release);
+            let request = Site::receive_command(release, &archive);
+            let mut upload = Upload::taken_up(&site, &request);
+            upload.send(&archive);
+            upload
+        });
+        let replies = uploads.map(Upload::finish);
+        let (done, refused): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.code == 0);
+        assert_eq!(done.len(), 1, "{config}: {replies:?}");
+        for reply in refused {
+            reply.refused(75, word);
+        }
+        assert_eq!(site.releases().len(), 1, "{config}");
+        assert_eq!(site.leftovers(), [] as [PathBuf; 0], "{config}");
+    }
+}

@@ -1,0 +1,311 @@
+//! Archives with one defect each. Every case goes through real ssh and must be
+//! refused with exit 65, the rule it breaks and the entry that breaks it, and
+//! must leave nothing behind, inside the site or beside it.
+
+mod borderline;
+mod extensions;
+mod frames;
+mod headers;
+mod kinds;
+mod limits;
+mod links;
+mod lookalikes;
+mod memory;
+mod names;
+mod order;
+mod surroundings;
+
+use std::collections::BTreeSet;
+
+use crate::archive::{self, Tar, zstd};
+use crate::site::{Reply, Site};
+use surroundings::Surroundings;
+
+/// One hostile payload and the verdict it must get.
+pub struct Case {
+    name: &'static str,
+    /// The entry as the refusal must show it; none where the archive as a whole
+    /// is at fault.
+    entry: Option<String>,
+    rule: &'static str,
+    build: Build,
+}
+
+enum Build {
+    /// Entries put between a sound first file and the end blocks, compressed.
+    Entries(fn(Tar) -> Tar),
+    /// A whole tar stream, compressed.
+    Stream(fn() -> Vec<u8>),
+    /// What the client sends, as it is.
+    Payload(fn() -> Vec<u8>),
+}
+
+/// The usual case. A sound file comes first, so that there is something in the
+/// staging folder to clean away when the defect is met.
+fn case(
+    name: &'static str,
+    entry: impl Into<String>,
+    rule: &'static str,
+    entries: fn(Tar) -> Tar,
+) -> Case {
+    let build = Build::Entries(entries);
+    Case {
+        name,
+        entry: Some(entry.into()),
+        rule,
+        build,
+    }
+}
+
+/// A tar stream of its own, end included or not; no entry is at fault unless
+/// [`Case::at`] says so.
+fn stream(name: &'static str, rule: &'static str, tar: fn() -> Vec<u8>) -> Case {
+    let build = Build::Stream(tar);
+    Case {
+        name,
+        entry: None,
+        rule,
+        build,
+    }
+}
+
+/// Any bytes.
+fn payload(name: &'static str, rule: &'static str, bytes: fn() -> Vec<u8>) -> Case {
+    let build = Build::Payload(bytes);
+    Case {
+        name,
+        entry: None,
+        rule,
+        build,
+    }
+}
+
+/// The sound file every case begins with.
+fn sound() -> Tar {
+    Tar::new().file("index.html", "<h1>sound</h1>\n")
+}
+
+impl Case {
+    fn payload(&self) -> Vec<u8> {
+        match self.build {
+            Build::Entries(entries) => zstd(&entries(sound()).end()),
+            Build::Stream(tar) => zstd(&tar()),
+            Build::Payload(bytes) => bytes(),
+        }
+    }
+
+    /// The entry at fault.
+    fn at(mut self, entry: &str) -> Case {
+        self.entry = Some(entry.to_owned());
+        self
+    }
+
+    fn verdict(&self) -> String {
+        let rule = self.rule;
+        match &self.entry {
+            None => format!("deploy-shell: bad-archive: {rule}"),
+            // A very long name is cut, and marked as cut.
+            Some(entry) if entry.len() > 300 => {
+                let start = &entry[..297];
+                format!("deploy-shell: bad-archive: '{start}...': {rule}")
+            }
+            Some(entry) => format!("deploy-shell: bad-archive: '{entry}': {rule}"),
+        }
+    }
+
+    /// Everything wrong with the answer, in one text, so that one run of a
+    /// table tells about all its cases.
+    fn judge(&self, reply: &Reply) -> Result<(), String> {
+        let first = reply.stderr.lines().next().unwrap_or_default();
+        if reply.code == 65 && first == self.verdict() && reply.stdout.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "{}: wanted exit 65 and\n    {}\n  got exit {} and\n    {first}\n  stdout {:?}",
+            self.name,
+            self.verdict(),
+            reply.code,
+            reply.stdout
+        ))
+    }
+}
+
+/// Cases that share a site's configuration.
+struct Table {
+    config: &'static str,
+    cases: Vec<Case>,
+}
+
+/// Room for a whole table in one site; everything else as by default.
+const DEFAULTS: &str = "[limits]\nreceives_per_hour = 100000\n";
+
+impl Table {
+    fn of(cases: Vec<Case>) -> Table {
+        Table {
+            config: DEFAULTS,
+            cases,
+        }
+    }
+
+    fn replay(&self) {
+        let site = Site::with_config(self.config);
+        let live = archive::tarball(&[("index.html", b"live")]);
+        site.receive("live", &live).ok();
+        site.ssh("ci", "swap live").ok();
+        let before = Surroundings::of(&site);
+
+        let mut wrong = Vec::new();
+        for (number, case) in self.cases.iter().enumerate() {
+            let reply = site.receive(&format!("hostile-{number}"), &case.payload());
+            match case.judge(&reply) {
+                Ok(()) => reply.refused(65, "bad-archive"),
+                Err(text) => wrong.push(text),
+            }
+            if reply.code != 0 {
+                before.assert_untouched(&site, case.name);
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}
+
+fn all() -> Vec<Table> {
+    let mut tables = vec![
+        Table::of(frames::cases()),
+        Table::of(headers::cases()),
+        Table::of(kinds::cases()),
+        Table::of(extensions::pax()),
+        Table::of(extensions::gnu()),
+        Table::of(names::cases()),
+        Table::of(order::cases()),
+        Table::of(links::cases()),
+    ];
+    tables.extend(limits::tables());
+    tables
+}
+
+#[test]
+fn frames_that_are_not_one_sound_zstd_frame() {
+    Table::of(frames::cases()).replay();
+}
+
+#[test]
+fn headers_and_streams_with_a_defect() {
+    Table::of(headers::cases()).replay();
+}
+
+#[test]
+fn entries_of_a_kind_a_release_has_not() {
+    Table::of(kinds::cases()).replay();
+}
+
+#[test]
+fn pax_headers_with_a_defect() {
+    Table::of(extensions::pax()).replay();
+}
+
+#[test]
+fn gnu_long_names_with_a_defect() {
+    Table::of(extensions::gnu()).replay();
+}
+
+#[test]
+fn names_a_release_may_not_have() {
+    Table::of(names::cases()).replay();
+}
+
+#[test]
+fn entries_that_meet_an_earlier_one() {
+    Table::of(order::cases()).replay();
+}
+
+#[test]
+fn links_that_leave_the_release() {
+    Table::of(links::cases()).replay();
+}
+
+#[test]
+fn archives_over_a_limit() {
+    for table in limits::tables() {
+        table.replay();
+    }
+}
+
+#[test]
+fn the_tables_hold_at_least_ninety_cases_under_unique_names() {
+    let tables = all();
+    let names: Vec<_> = tables
+        .iter()
+        .flat_map(|table| table.cases.iter().map(|case| case.name))
+        .collect();
+    let unique: BTreeSet<_> = names.iter().collect();
+    assert!(names.len() >= 90, "only {} cases", names.len());
+    assert_eq!(unique.len(), names.len(), "a name stands twice");
+}
+
+/// The archive profile, rule by rule, without what varies in a rule's words.
+const RULES: &str = "\
+not a zstd frame
+zstd window over 128 MiB
+zstd data is damaged or cut short
+data after the zstd frame
+header checksum does not match
+header is neither ustar nor gnu
+number is not strict octal
+tar data is cut short
+no two zero blocks at the end
+data after the end of the archive
+archive is empty
+hard link
+character device
+block device
+fifo
+sparse file
+unknown entry type
+size on an entry without data
+extended header over 8 KiB
+two long names for one entry
+two pax headers for one entry
+pax record is malformed
+pax key is repeated
+is not allowed
+pax size differs from the header
+global pax header with more than a comment
+extended header without an entry
+name is empty
+name is absolute
+name has '..'
+name is not utf-8
+name has a control character
+name component over 255 bytes
+path over 1024 bytes
+path deeper than 32
+name has bytes after its end
+file name ends in '/'
+duplicate name
+beneath something that is not a folder
+link target is empty
+link target is absolute
+link target over 1024 bytes
+link target is not utf-8
+link target has a control character
+link leaves the release
+link loops
+links are denied
+more than
+unpacked size over
+file over";
+
+#[test]
+fn every_rule_of_the_profile_has_a_case() {
+    let tables = all();
+    let cases = || tables.iter().flat_map(|table| &table.cases);
+    for rule in RULES.lines() {
+        let covered = cases().any(|case| case.rule.contains(rule));
+        assert!(covered, "no case breaks the rule '{rule}'");
+    }
+    for case in cases() {
+        let known = RULES.lines().any(|rule| case.rule.contains(rule));
+        assert!(known, "{}: no such rule: {}", case.name, case.rule);
+    }
+}

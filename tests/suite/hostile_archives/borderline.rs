@@ -1,0 +1,184 @@
+//! The other side of every limit: what stands exactly at it is received, and is
+//! on disk byte for byte.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::DEFAULTS;
+use super::limits::SMALL;
+use crate::archive::{Frame, Header, Tar, pax_record, zstd};
+use crate::site::{Site, sha256};
+
+/// What must stand in the release: path and [`Site::snapshot`]'s words for it.
+type Tree = BTreeMap<PathBuf, String>;
+
+pub struct Sound {
+    name: &'static str,
+    payload: Vec<u8>,
+    tree: Tree,
+}
+
+/// `tar` is complete but for its end.
+pub fn sound(name: &'static str, tar: Tar, tree: &[(&str, String)]) -> Sound {
+    sent_as(name, zstd(&tar.end()), tree)
+}
+
+pub fn sent_as(name: &'static str, payload: Vec<u8>, tree: &[(&str, String)]) -> Sound {
+    let mut whole = Tree::new();
+    for (path, what) in tree {
+        let path = PathBuf::from(path);
+        let parents = path.ancestors().skip(1);
+        for parent in parents.filter(|parent| !parent.as_os_str().is_empty()) {
+            whole.entry(parent.into()).or_insert_with(folder);
+        }
+        whole.insert(path, what.clone());
+    }
+    Sound {
+        name,
+        payload,
+        tree: whole,
+    }
+}
+
+pub fn file(content: impl AsRef<[u8]>) -> String {
+    format!("file 0644 {}", sha256(content.as_ref()))
+}
+
+pub fn program(content: impl AsRef<[u8]>) -> String {
+    format!("file 0755 {}", sha256(content.as_ref()))
+}
+
+pub fn folder() -> String {
+    "folder 0755".to_owned()
+}
+
+pub fn link(target: &str) -> String {
+    format!("link -> {target}")
+}
+
+#[track_caller]
+pub fn receive_all(config: &str, archives: Vec<Sound>) {
+    let site = Site::with_config(config);
+    let mut wrong = Vec::new();
+    for (number, archive) in archives.into_iter().enumerate() {
+        let release = format!("sound-{number}");
+        let reply = site.receive(&release, &archive.payload);
+        if reply.code != 0 {
+            wrong.push(format!("{}: {reply:?}", archive.name));
+            continue;
+        }
+        let below = PathBuf::from("releases").join(&release);
+        let on_disk: Tree = site
+            .snapshot()
+            .into_iter()
+            .filter_map(|(path, what)| Some((path.strip_prefix(&below).ok()?.into(), what)))
+            .filter(|(path, _): &(PathBuf, _)| !path.as_os_str().is_empty())
+            .collect();
+        assert_eq!(on_disk, archive.tree, "{}", archive.name);
+        assert!(site.leftovers().is_empty(), "{}", archive.name);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Every default limit but the number of pending releases.
+pub fn roomy(config: &str) -> String {
+    format!("{config}\n[pending]\nmax = 1000\n")
+}
+
+#[test]
+fn archives_exactly_at_a_limit_are_received() {
+    let component = "c".repeat(255);
+    let path = vec!["p".repeat(204); 5].join("/");
+    let deep = vec!["d"; 32].join("/");
+    assert_eq!(path.len(), 1024);
+    let named = |name: &str| {
+        let tar = Tar::new().pax(&[("path", name.as_bytes())]);
+        tar.file("a", "x")
+    };
+    let header = [
+        pax_record("path", b"named"),
+        pax_record("comment", &[b'c'; 8178 - 14]),
+    ];
+    let header = header.concat();
+    assert_eq!(header.len(), 8 << 10);
+    receive_all(
+        &roomy(DEFAULTS),
+        vec![
+            sound(
+                "a component of 255 bytes",
+                named(&component),
+                &[(&component, file("x"))],
+            ),
+            sound("a path of 1,024 bytes", named(&path), &[(&path, file("x"))]),
+            sound("32 deep", named(&deep), &[(&deep, file("x"))]),
+            sound(
+                "a PAX header of 8 KiB",
+                Tar::new().extended(b'x', &header).file("a", "x"),
+                &[("named", file("x"))],
+            ),
+            sound(
+                "a link target of 1,024 bytes",
+                Tar::new()
+                    .pax(&[("linkpath", path.as_bytes())])
+                    .link("l", "x"),
+                &[("l", link(&path))],
+            ),
+            sent_as(
+                "a window of 128 MiB",
+                Frame::window(27, 0)
+                    .raw(&Tar::new().file("a", "x").end())
+                    .end(),
+                &[("a", file("x"))],
+            ),
+            sent_as(
+                "a file larger than the window",
+                Frame::window(17, 0)
+                    .raw(&Tar::new().header(Header::file("a", 16 << 20)).cut())
+                    .zeros((16 << 20) + 1024)
+                    .end(),
+                &[("a", file(vec![0; 16 << 20]))],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn archives_exactly_at_the_sites_own_limits_are_received() {
+    let longest = vec![7; 64 << 10];
+    let names: Vec<_> = (0..20).map(|number| format!("f{number}")).collect();
+    let files = |count: usize, data: &[u8]| {
+        let tar = names[..count]
+            .iter()
+            .fold(Tar::new(), |tar, name| tar.file(name, data));
+        let tree: Vec<_> = names[..count]
+            .iter()
+            .map(|name| (name.as_str(), file(data)))
+            .collect();
+        (tar, tree)
+    };
+    let (twenty, twenty_on_disk) = files(20, b"");
+    let (full, full_on_disk) = files(16, &longest);
+    receive_all(
+        &roomy(SMALL),
+        vec![
+            sound("exactly as many entries", twenty, &twenty_on_disk),
+            sound("exactly as many bytes", full, &full_on_disk),
+        ],
+    );
+}
+
+/// Every file holds another folder's handle while it waits to be written.
+#[test]
+fn a_file_in_each_of_many_folders_is_received() {
+    let paths: Vec<_> = (0..3000)
+        .map(|number| format!("{}/{number}/{}/file", number % 7, number % 3))
+        .collect();
+    let tar = paths
+        .iter()
+        .fold(Tar::new(), |tar, path| tar.file(path, path));
+    let tree: Vec<_> = paths
+        .iter()
+        .map(|path| (path.as_str(), file(path)))
+        .collect();
+    receive_all(DEFAULTS, vec![sound("many folders", tar, &tree)]);
+}

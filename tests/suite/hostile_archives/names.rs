@@ -1,0 +1,214 @@
+//! What an entry may be called: relative, without `..`, UTF-8 without control
+//! characters, and short enough.
+
+use super::{Case, case};
+use crate::archive::{Header, NAME, PREFIX, Tar};
+
+const EMPTY: &str = "name is empty";
+const ABSOLUTE: &str = "name is absolute";
+const DOTS: &str = "name has '..'";
+const UTF8: &str = "name is not utf-8";
+const CONTROL: &str = "name has a control character";
+const COMPONENT: &str = "name component over 255 bytes";
+const PATH: &str = "path over 1024 bytes";
+const DEEP: &str = "path deeper than 32";
+const BEHIND: &str = "name has bytes after its end";
+const SLASH: &str = "file name ends in '/'";
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = places();
+    cases.extend(bytes());
+    cases.extend(lengths());
+    cases.extend(fields());
+    cases
+}
+
+fn pax_file(tar: Tar, name: &str) -> Tar {
+    tar.pax(&[("path", name.as_bytes())]).file("a", "")
+}
+
+fn places() -> Vec<Case> {
+    vec![
+        case("a file above the release", "../x", DOTS, |tar| {
+            tar.file("../x", "")
+        }),
+        case(
+            "a file beside the site",
+            "../../../../../beside/file",
+            DOTS,
+            |tar| tar.file("../../../../../beside/file", "taken"),
+        ),
+        case("a way down and up again", "a/../../x", DOTS, |tar| {
+            tar.file("a/../../x", "")
+        }),
+        case("a way up that stays inside", "a/../x", DOTS, |tar| {
+            tar.file("a/../x", "")
+        }),
+        case("a name that ends above", "a/..", DOTS, |tar| {
+            tar.folder("a/..")
+        }),
+        case("the folder above", "../", DOTS, |tar| tar.folder("../")),
+        case("a way up behind a dot", "./../x", DOTS, |tar| {
+            tar.file("./../x", "")
+        }),
+        case("an absolute name", "/etc/cron.d/x", ABSOLUTE, |tar| {
+            tar.file("/etc/cron.d/x", "")
+        }),
+        case("the root of the system", "/", ABSOLUTE, |tar| {
+            tar.folder("/")
+        }),
+        case("two slashes in front", "//x", ABSOLUTE, |tar| {
+            tar.file("//x", "")
+        }),
+        case("a PAX name that climbs", "b/../../x", DOTS, |tar| {
+            pax_file(tar, "b/../../x")
+        }),
+        case("a PAX name from the root", "/x", ABSOLUTE, |tar| {
+            pax_file(tar, "/x")
+        }),
+        case(
+            "a PAX name that climbs, for a folder",
+            "../x/",
+            DOTS,
+            |tar| tar.pax(&[("path", b"../x/")]).folder("a/"),
+        ),
+        case("a link above the release", "../x", DOTS, |tar| {
+            tar.link("../x", "index.html")
+        }),
+    ]
+}
+
+fn bytes() -> Vec<Case> {
+    vec![
+        case("Latin-1", "caf\\xe9", UTF8, |tar| tar.file(b"caf\xe9", "")),
+        // Decoders of old took these for '..' after the check was done.
+        case(
+            "an overlong dot-dot",
+            "\\xc0\\xae\\xc0\\xae/x",
+            UTF8,
+            |tar| tar.file(b"\xc0\xae\xc0\xae/x", ""),
+        ),
+        case("an overlong slash", "..\\xc0\\xafx", UTF8, |tar| {
+            tar.file(b"..\xc0\xafx", "")
+        }),
+        case("half a surrogate pair", "\\xed\\xa0\\x80", UTF8, |tar| {
+            tar.file(b"\xed\xa0\x80", "")
+        }),
+        case("a character cut short", "a\\xe2\\x82", UTF8, |tar| {
+            tar.file(b"a\xe2\x82", "")
+        }),
+        case("a PAX name that is not UTF-8", "\\xff", UTF8, |tar| {
+            tar.pax(&[("path", b"\xff")]).file("a", "")
+        }),
+        case("a newline", "a\\x0ab", CONTROL, |tar| tar.file("a\nb", "")),
+        case(
+            "a newline in a PAX name",
+            "a\\x0a12 path=x",
+            CONTROL,
+            |tar| pax_file(tar, "a\n12 path=x"),
+        ),
+        case("a terminal's escape", "\\x1b[2Ja", CONTROL, |tar| {
+            tar.file("\x1b[2Ja", "")
+        }),
+        case("a tab", "a\\x09b", CONTROL, |tar| tar.file("a\tb", "")),
+        case("delete", "a\\x7f", CONTROL, |tar| tar.file("a\x7f", "")),
+        case("a C1 next line", "a\\xc2\\x85b", CONTROL, |tar| {
+            tar.file("a\u{85}b", "")
+        }),
+        case("a C1 sequence introducer", "\\xc2\\x9b2J", CONTROL, |tar| {
+            tar.file("\u{9b}2J", "")
+        }),
+        case(
+            "a folder with a control character",
+            "a\\x01/",
+            CONTROL,
+            |tar| tar.folder("a\x01/"),
+        ),
+    ]
+}
+
+/// A path of `depth` components of one letter.
+fn deep(depth: usize) -> String {
+    vec!["d"; depth].join("/")
+}
+
+/// A path of `depth` components of `length` bytes each.
+fn wide(depth: usize, length: usize) -> String {
+    vec!["p".repeat(length); depth].join("/")
+}
+
+fn lengths() -> Vec<Case> {
+    vec![
+        case("a component of 256 bytes", wide(1, 256), COMPONENT, |tar| {
+            pax_file(tar, &wide(1, 256))
+        }),
+        case("a folder of 256 bytes", wide(2, 256), COMPONENT, |tar| {
+            pax_file(tar, &wide(2, 256))
+        }),
+        case("a path of 1,025 bytes", wide(5, 204) + "p", PATH, |tar| {
+            let name = wide(5, 204) + "p";
+            assert_eq!(name.len(), 1025);
+            pax_file(tar, &name)
+        }),
+        case("a path of 8,000 bytes", wide(32, 249), PATH, |tar| {
+            pax_file(tar, &wide(32, 249))
+        }),
+        case("a file 33 deep", deep(33), DEEP, |tar| {
+            pax_file(tar, &deep(33))
+        }),
+        case("a folder 33 deep", deep(33) + "/", DEEP, |tar| {
+            tar.folder(deep(33) + "/")
+        }),
+        case("a file 500 deep", deep(500), DEEP, |tar| {
+            pax_file(tar, &deep(500))
+        }),
+    ]
+}
+
+fn fields() -> Vec<Case> {
+    vec![
+        case("no name at all", "", EMPTY, |tar| tar.file("", "")),
+        case("an empty PAX name", "", EMPTY, |tar| pax_file(tar, "")),
+        case("a prefix and no name", "a/", SLASH, |tar| {
+            tar.header(Header::file("", 0).put(PREFIX, "a"))
+        }),
+        case("a file called dot", ".", EMPTY, |tar| tar.file(".", "")),
+        case("a link called dot", "./", EMPTY, |tar| {
+            tar.link("./", "index.html")
+        }),
+        case("a name with two ends", "a", BEHIND, |tar| {
+            tar.header(Header::file("a", 0).put(NAME, "a\0../x"))
+        }),
+        case("a prefix with two ends", "b/a", BEHIND, |tar| {
+            tar.header(Header::file("a", 0).put(PREFIX, "b\0.."))
+        }),
+        case("a prefix that climbs", "../a", DOTS, |tar| {
+            tar.header(Header::file("a", 0).put(PREFIX, ".."))
+        }),
+        case("a prefix from the root", "/etc/a", ABSOLUTE, |tar| {
+            tar.header(Header::file("a", 0).put(PREFIX, "/etc"))
+        }),
+        // Python, CVE-2025-13462: a slash made a folder of a file for some.
+        case("a file that ends in a slash", "a/", SLASH, |tar| {
+            tar.file("a/", "")
+        }),
+        case(
+            "a file with data that ends in a slash",
+            "a/",
+            SLASH,
+            |tar| tar.file("a/", "data"),
+        ),
+        case(
+            "an old-style file that ends in a slash",
+            "a/",
+            SLASH,
+            |tar| tar.header(Header::new(0, "a/", 0)),
+        ),
+        case("a PAX file that ends in a slash", "a/", SLASH, |tar| {
+            pax_file(tar, "a/")
+        }),
+        case("a link that ends in a slash", "a/", SLASH, |tar| {
+            tar.link("a/", "index.html")
+        }),
+    ]
+}

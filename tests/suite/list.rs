@@ -1,0 +1,251 @@
+//! `list`: the table a person reads and the object a program reads, and that
+//! both say the same.
+
+use std::fs;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::direct::{ask, everything, listing, live, payload, put, states};
+use crate::site::{Site, sha256};
+
+const COLUMNS: [&str; 7] = [
+    "RELEASE",
+    "STATE",
+    "RECEIVED",
+    "LAST-LIVE",
+    "FILES",
+    "BYTES",
+    "SHA256",
+];
+
+/// The first four were live; c was rolled away from; d, e and f wait.
+fn varied() -> Site {
+    let site = Site::new();
+    live(&site, &["a", "b", "a-name-of-some-length", "c"]);
+    // Not in the order of their names.
+    put(&site, "e");
+    put(&site, "f");
+    put(&site, "d");
+    ask(&site, "rollback").ok();
+    site
+}
+
+const VARIED: [&str; 7] = [
+    "a-name-of-some-length current",
+    "c bad",
+    "b previous",
+    "a good",
+    "d pending",
+    "f pending",
+    "e pending",
+];
+
+#[test]
+fn newest_activation_first_then_what_waits() {
+    let site = varied();
+    assert_eq!(states(&site), VARIED);
+    let table = site.ssh("ci", "list").ok();
+    let rows: Vec<String> = table
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().take(2).collect();
+            words.join(" ")
+        })
+        .collect();
+    assert_eq!(rows, VARIED);
+}
+
+#[test]
+fn the_object_has_its_documented_shape() {
+    let site = varied();
+    let text = site.ssh("ci", "list --json").ok();
+    assert_eq!(text.find('\n'), Some(text.len() - 1), "one line: {text}");
+    let object: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(
+        keys(&object),
+        ["current", "generation", "previous", "releases", "site"]
+    );
+    assert_eq!(object["site"], "blog");
+    assert!(object["generation"].is_u64(), "{object}");
+    assert_eq!(object["current"], "a-name-of-some-length");
+    assert_eq!(object["previous"], "b");
+    let rows = object["releases"].as_array().expect("an array");
+    assert_eq!(rows.len(), VARIED.len());
+    for row in rows {
+        assert_eq!(
+            keys(row),
+            [
+                "bytes",
+                "files",
+                "last_live",
+                "received",
+                "release",
+                "sha256",
+                "state"
+            ]
+        );
+        let release = row["release"].as_str().expect("a release");
+        assert_eq!(row["sha256"], sha256(&payload(release)).as_str());
+        assert_eq!(row["files"], 2);
+        assert_eq!(row["bytes"], release.len() + "let one = 1;\n".len());
+        time(&row["received"]);
+        if row["state"] == "pending" {
+            assert!(row["last_live"].is_null(), "{row}");
+        } else {
+            assert!(time(&row["last_live"]) >= time(&row["received"]), "{row}");
+        }
+    }
+}
+
+fn keys(object: &Value) -> Vec<&str> {
+    let object = object.as_object().expect("an object");
+    let mut keys: Vec<&str> = object.keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[track_caller]
+fn time(value: &Value) -> Timestamp {
+    let text = value.as_str().expect("a time");
+    assert!(text.ends_with('Z'), "not UTC: {text}");
+    text.parse()
+        .unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+#[test]
+fn the_table_has_a_header_and_aligned_columns() {
+    let site = varied();
+    let table = site.ssh("ci", "list").ok();
+    assert!(table.ends_with('\n') && !table.contains('\t'), "{table}");
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 1 + VARIED.len(), "{table}");
+    let mut places: Vec<Vec<(usize, usize)>> = Vec::new();
+    for line in &lines {
+        let words = words(line);
+        assert_eq!(words.len(), COLUMNS.len(), "{line}");
+        places.push(words);
+    }
+    let header: Vec<&str> = lines[0].split_whitespace().collect();
+    assert_eq!(header, COLUMNS);
+    for (column, name) in COLUMNS.iter().enumerate() {
+        // Words align at the left, numbers may at the right.
+        let all_at = |edge: fn(&(usize, usize)) -> usize| {
+            let first = edge(&places[0][column]);
+            places.iter().all(|words| edge(&words[column]) == first)
+        };
+        let aligned = all_at(|word| word.0) || all_at(|word| word.1);
+        assert!(aligned, "{name}:\n{table}");
+    }
+}
+
+/// Where each word starts and ends.
+fn words(line: &str) -> Vec<(usize, usize)> {
+    let base = line.as_ptr() as usize;
+    line.split_whitespace()
+        .map(|word| {
+            let start = word.as_ptr() as usize - base;
+            (start, start + word.len())
+        })
+        .collect()
+}
+
+#[test]
+fn table_and_object_agree() {
+    let site = varied();
+    let object = listing(&site);
+    let table = ask(&site, "list").ok();
+    let rows = object["releases"].as_array().expect("an array");
+    assert_eq!(table.lines().count(), 1 + rows.len());
+    for (line, row) in table.lines().skip(1).zip(rows) {
+        let cells: Vec<&str> = line.split_whitespace().collect();
+        let [release, state, received, last_live, files, bytes, digest] = cells[..] else {
+            panic!("{line}");
+        };
+        assert_eq!(row["release"], release);
+        assert_eq!(row["state"], state);
+        assert_eq!(row["files"].to_string(), files);
+        assert_eq!(row["bytes"].to_string(), bytes);
+        let whole = row["sha256"].as_str().expect("a digest");
+        assert!(whole.starts_with(digest), "{line}");
+        assert!((8..64).contains(&digest.len()), "{line}");
+        same_second(received, &row["received"]);
+        if row["last_live"].is_null() {
+            assert_eq!(last_live, "-");
+        } else {
+            same_second(last_live, &row["last_live"]);
+        }
+    }
+}
+
+#[track_caller]
+fn same_second(cell: &str, value: &Value) {
+    let shown: Timestamp = cell.parse().expect("RFC 3339");
+    assert_eq!(shown.as_second(), time(value).as_second());
+}
+
+#[test]
+fn a_new_site_has_an_empty_list() {
+    let site = Site::new();
+    let table = site.ssh("ci", "list").ok();
+    let header: Vec<&str> = table.split_whitespace().collect();
+    assert_eq!(header, COLUMNS);
+    assert_eq!(table.lines().count(), 1);
+    let object = listing(&site);
+    assert!(object["current"].is_null() && object["previous"].is_null());
+    assert_eq!(object["releases"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn it_shows_what_is_there_and_ours() {
+    let site = varied();
+    let releases = site.root().join("releases");
+    fs::create_dir(releases.join("foreign")).expect("a folder");
+    fs::create_dir(releases.join("not ours\u{1b}[2J")).expect("a folder");
+    fs::write(releases.join("notes"), "notes").expect("a file");
+    fs::remove_dir_all(releases.join("a")).expect("removed by hand");
+    fs::remove_dir_all(releases.join("d")).expect("removed by hand");
+    assert_eq!(
+        states(&site),
+        [
+            "a-name-of-some-length current",
+            "c bad",
+            "b previous",
+            "f pending",
+            "e pending"
+        ]
+    );
+    let table = ask(&site, "list").ok();
+    assert_eq!(table.lines().count(), 6, "{table}");
+    let plain = |byte: u8| byte == b'\n' || (b' '..=b'~').contains(&byte);
+    assert!(table.bytes().all(plain), "{table:?}");
+}
+
+#[test]
+fn it_changes_nothing() {
+    let site = varied();
+    let before = everything(&site);
+    for request in ["list", "list --json"] {
+        let first = ask(&site, request).ok();
+        assert_eq!(ask(&site, request).ok(), first);
+    }
+    assert!(everything(&site) == before);
+}
+
+/// A reader that goes away early, as `| head -1` does, is no failure of ours.
+#[test]
+fn a_reader_that_leaves_is_no_harm() {
+    let site = varied();
+    let before = everything(&site);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = crate::direct::serve(&site, "ci", "list")
+        .stdin(std::process::Stdio::null())
+        .stdout(writer)
+        .output()
+        .expect("it starts");
+    // Neither a signal nor a panic.
+    assert!(matches!(output.status.code(), Some(0 | 74)), "{output:?}");
+    assert!(everything(&site) == before);
+}

@@ -1,0 +1,271 @@
+//! `deploy-shell` as the login shell, and what people get who come with other
+//! clients than `ssh`, or with no request at all.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::site::{BIN, Reply, Site, write_file};
+
+/// The login shell as sshd starts it for a forced command.
+fn login_shell(site: &Site, args: &[&str], request: Option<&str>) -> Reply {
+    let mut command = Command::new(BIN);
+    command.env_clear().arg0("deploy-shell").args(args);
+    if let Some(request) = request {
+        command.env("SSH_ORIGINAL_COMMAND", request);
+    }
+    site.run(command, b"")
+}
+
+fn serve(site: &Site) -> String {
+    format!(
+        "{BIN} serve --config {} --key ci",
+        site.config_path().display()
+    )
+}
+
+#[test]
+fn the_forced_command_is_served() {
+    let site = Site::new();
+    let line = serve(&site);
+    let listed = login_shell(&site, &["-c", &line], Some("list")).ok();
+    assert!(listed.starts_with("RELEASE"), "{listed}");
+    // Its grants and its label hold as they do without a login shell.
+    let line = format!("{line} --allow list");
+    let reply = login_shell(&site, &["-c", &line], Some("rollback"));
+    reply.refused(77, "denied");
+    let audited = site.audit_lines();
+    assert!(
+        audited.iter().all(|line| line.contains("key=\"ci\"")),
+        "{audited:?}"
+    );
+}
+
+#[test]
+fn anything_but_a_serve_command_line_is_refused() {
+    let site = Site::new();
+    let before = site.snapshot();
+    let good = serve(&site);
+    let config = site.config_path().display();
+    for line in [
+        String::new(),
+        " ".into(),
+        "ls".into(),
+        "/bin/sh".into(),
+        "list".into(),
+        BIN.into(),
+        format!("{BIN} --help"),
+        format!("{BIN} --version"),
+        format!("{BIN} -c '{good}'"),
+        format!("{BIN} init --config /tmp/never.toml --root /tmp/never"),
+        format!("{BIN} authorize --config {config} --key x"),
+        format!("/bin/sh serve --config {config} --key ci"),
+        format!("env {good}"),
+        format!("exec {good}"),
+        format!("X=1 {good}"),
+        format!("{good} '"),
+        "scp -t /tmp".into(),
+        "rsync --server . /".into(),
+        "git-upload-pack '/srv/x'".into(),
+        "internal-sftp".into(),
+        "x".repeat(100_000),
+    ] {
+        let reply = login_shell(&site, &["-c", &line], Some("list"));
+        let shown: String = line.chars().take(200).collect();
+        assert_eq!(reply.code, 64, "{shown:?}: {reply:?}");
+        reply.refused(64, "bad-request");
+    }
+    assert_eq!(site.snapshot(), before);
+}
+
+/// The forced command itself is wrong: that may also be called the operator's
+/// mistake (78), but nothing is served, printed or executed.
+#[test]
+fn a_serve_command_line_that_is_none_is_refused() {
+    let site = Site::new();
+    let before = site.snapshot();
+    let good = serve(&site);
+    let config = site.config_path().display();
+    for line in [
+        format!("{BIN} serve"),
+        format!("{good}; id"),
+        format!("{good} list"),
+        format!("{good} --key boss"),
+        format!("{good} --allow"),
+        format!("{good} --allow everything"),
+        format!("{good} --site other"),
+        format!("{good} --unknown"),
+        format!("{BIN} serve --conf {config} --key ci"),
+        format!("{BIN} serve --config {config} --key 'a b'"),
+        format!("{good} && id"),
+        format!("{good} | id"),
+        format!("{good} > /tmp/never"),
+        format!("{good}\nid"),
+        format!("{good} $(id)"),
+        format!("{good} `id`"),
+        format!("{BIN} serve --help"),
+    ] {
+        let reply = login_shell(&site, &["-c", &line], Some("list"));
+        assert!(matches!(reply.code, 64 | 78), "{line:?}: {reply:?}");
+        let word = if reply.code == 64 {
+            "bad-request"
+        } else {
+            "bad-config"
+        };
+        reply.refused(reply.code, word);
+    }
+    assert_eq!(site.snapshot(), before);
+}
+
+/// A key without `command=` lets the client write the line itself: sshd then
+/// sets no `SSH_ORIGINAL_COMMAND`, and nothing is possible.
+#[test]
+fn without_a_forced_command_nothing_is_possible() {
+    let site = Site::new();
+    let line = serve(&site);
+    login_shell(&site, &["-c", &line], None).refused(64, "bad-request");
+    for args in [
+        &["-c"][..],
+        &["-c", &line, "more"],
+        &["-lc", &line],
+        &["-i"],
+        &["-"],
+        &["-s"],
+    ] {
+        let reply = login_shell(&site, args, Some("list"));
+        assert_eq!(
+            (reply.code, &*reply.stdout),
+            (64, ""),
+            "{args:?}: {reply:?}"
+        );
+    }
+    // An interactive login: the shell's name with a dash, and no arguments.
+    let mut command = Command::new(BIN);
+    command.env_clear().arg0("-deploy-shell");
+    site.run(command, b"list\nid\n").refused(64, "bad-request");
+}
+
+/// `ssh` with the options of the harness, as a program that other clients run.
+fn wrapper(site: &Site) -> (PathBuf, String) {
+    let command = site.ssh_command("ci");
+    let mut words: Vec<String> = command
+        .get_args()
+        .map(|word| format!("'{}'", word.to_str().expect("UTF-8")))
+        .collect();
+    let destination = words.pop().expect("the destination");
+    let text = format!(
+        "#!/bin/sh\nunset SSH_AUTH_SOCK\nSHELL=/bin/sh exec ssh {} \"$@\"\n",
+        words.join(" ")
+    );
+    let path = site.dir().join("ssh");
+    write_file(&path, 0o755, text.as_bytes());
+    (path, destination.trim_matches('\'').to_owned())
+}
+
+/// The client fails and prints `said`, and the record has one line of it.
+#[track_caller]
+fn turned_away(site: &Site, command: Command, said: &[&str]) {
+    let shown = format!("{command:?}");
+    let heard = site.audit_lines().len();
+    let reply = site.run(command, b"");
+    assert_ne!(reply.code, 0, "{shown}: {reply:?}");
+    let times = |text: &&str| reply.stderr.matches(*text).count();
+    assert_eq!(
+        said.iter().map(times).sum::<usize>(),
+        1,
+        "{shown}: {reply:?}"
+    );
+    let audited = site.audit_lines().split_off(heard);
+    assert_eq!(audited.len(), 1, "{shown}: {audited:?}");
+    assert!(audited[0].contains("exit=\"64\""), "{shown}: {audited:?}");
+}
+
+/// What clients show of a refusal. sshd drops what a subsystem prints on
+/// standard error, so sftp, and scp since it is sftp underneath, only see
+/// that it is over.
+const REFUSED: &[&str] = &["deploy-shell: bad-request: "];
+const DROPPED: &[&str] = &["deploy-shell: bad-request: ", "Connection closed"];
+
+#[test]
+fn other_clients_are_turned_away() {
+    let site = Site::new();
+    site.receive(
+        "20260412-142033",
+        &crate::archive::tarball(&[("index.html", b"one")]),
+    )
+    .ok();
+    let before = site.snapshot();
+    let (ssh, host) = wrapper(&site);
+    let client = |name: &str| Command::new(name);
+    let stolen = site.dir().join("stolen");
+    let from = format!("{host}:/etc/passwd");
+    let to = format!("{host}:{}/planted", site.dir().display());
+
+    let mut sftp = client("sftp");
+    sftp.arg("-S").arg(&ssh).args(["-b", "/dev/null", &host]);
+    turned_away(&site, sftp, DROPPED);
+    let mut scp = client("scp");
+    scp.arg("-S").arg(&ssh).arg(&from).arg(&stolen);
+    turned_away(&site, scp, DROPPED);
+    let mut scp = client("scp");
+    scp.arg("-S").arg(&ssh).arg(site.config_path()).arg(&to);
+    turned_away(&site, scp, DROPPED);
+    let mut rsync = client("rsync");
+    rsync.arg("-e").arg(&ssh).args(["-a", &from]).arg(&stolen);
+    turned_away(&site, rsync, REFUSED);
+    let mut rsync = client("rsync");
+    rsync
+        .arg("-e")
+        .arg(&ssh)
+        .arg("-a")
+        .arg(site.config_path())
+        .arg(&to);
+    turned_away(&site, rsync, REFUSED);
+    let mut git = client("git");
+    git.args(["clone", "-q", &format!("ssh://{host}/srv/repository")]);
+    git.arg(&stolen)
+        .env("GIT_SSH", &ssh)
+        .env("GIT_SSH_VARIANT", "ssh");
+    turned_away(&site, git, REFUSED);
+
+    assert!(!stolen.exists());
+    assert!(!site.dir().join("planted").exists());
+    assert_eq!(site.snapshot(), before);
+}
+
+#[test]
+fn what_those_clients_ask_for_is_a_bad_request() {
+    let site = Site::new();
+    for request in [
+        "internal-sftp",
+        "/usr/lib/openssh/sftp-server",
+        "scp -t /tmp",
+        "scp -f /etc/passwd",
+        "rsync --server --sender -logDtpre.iLsfxC . /etc",
+        "git-upload-pack '/srv/repository'",
+        "git-receive-pack '/srv/repository'",
+        "git-shell",
+        "bash",
+        "true",
+    ] {
+        site.ssh("ci", request).refused(64, "bad-request");
+    }
+}
+
+#[test]
+fn a_login_without_a_command_is_a_bad_request() {
+    let site = Site::new();
+    let reply = site.run(site.ssh_command("ci"), b"");
+    reply.refused(64, "bad-request");
+    assert_eq!(site.audit_lines().len(), 1);
+    // What is typed is not read as requests either.
+    let reply = site.run(site.ssh_command("ci"), b"list\nexit\n");
+    reply.refused(64, "bad-request");
+    assert!(
+        fs::read_dir(site.root().join("releases"))
+            .expect("a folder")
+            .next()
+            .is_none()
+    );
+}

@@ -1,0 +1,43 @@
+//! The whole suite, one binary: every test here drives the real program, most
+//! of them through a real `sshd`.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    reason = "the bans are for the program: a test prints, and reads PATH"
+)]
+
+mod activation;
+mod archive;
+mod audit;
+mod audit_socket;
+mod authorize;
+mod bad_config;
+mod confinement;
+mod contention;
+mod direct;
+mod fields;
+mod grants;
+mod hostile_archives;
+mod hostile_requests;
+mod identity;
+mod journal;
+mod layout;
+mod list;
+mod live_traffic;
+mod login_shell;
+mod malformed_requests;
+mod operator;
+mod ordinary_archives;
+mod process;
+mod prune;
+mod readme;
+mod receive;
+mod receive_limits;
+mod receive_races;
+mod recovery;
+mod rollback;
+mod site;
+mod sshd_config;
+mod syslog_daemon;

@@ -1,0 +1,334 @@
+//! What the tools people have write is received, and what is then on disk is
+//! what was archived: names, bytes, link targets, and modes made plain.
+
+mod manifest;
+mod tree;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::site::Site;
+use tree::Carries;
+
+/// A program that is part of the test, and the Debian package that has it.
+fn tool(program: &str, package: &str) -> Command {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    assert!(there, "'{program}' is missing: install '{package}'");
+    let mut command = Command::new(program);
+    command.env("LC_ALL", "C.UTF-8");
+    // These would change what the tools write.
+    for name in ["TAR_OPTIONS", "ZSTD_CLEVEL", "ZSTD_NBTHREADS", "GIT_DIR"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs a command to its end and returns its standard output.
+#[track_caller]
+fn run(mut command: Command) -> Vec<u8> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {stderr}");
+    output.stdout
+}
+
+/// What `first` writes, through `second`, as in a shell's pipeline.
+#[track_caller]
+fn piped(mut first: Command, mut second: Command) -> Vec<u8> {
+    let mut writer = first
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{first:?}: {error}"));
+    let pipe = writer.stdout.take().expect("a pipe");
+    let output = second.stdin(pipe).stderr(Stdio::inherit()).output();
+    let status = writer.wait().expect("it can be waited for");
+    assert!(status.success(), "{first:?}: {status}");
+    let output = output.unwrap_or_else(|error| panic!("{second:?}: {error}"));
+    assert!(output.status.success(), "{second:?}: {}", output.status);
+    output.stdout
+}
+
+/// `zstd` from standard input to standard output: it cannot know the size.
+fn zstd(arguments: &[&str]) -> Command {
+    let mut zstd = tool("zstd", "zstd");
+    zstd.args(["-q", "-c"]).args(arguments);
+    zstd
+}
+
+/// A site and a source tree to send to it.
+struct Bench {
+    site: Site,
+    source: PathBuf,
+    sent: u32,
+}
+
+impl Bench {
+    fn new(carries: Carries) -> Bench {
+        let site = Site::with_config("[pending]\nmax = 100\n");
+        let source = site.dir().join("source");
+        tree::make(&source, carries);
+        Bench {
+            site,
+            source,
+            sent: 0,
+        }
+    }
+
+    /// Receives the payload and compares the release and its manifest with the
+    /// source.
+    #[track_caller]
+    fn receive(&mut self, payload: &[u8]) {
+        self.sent += 1;
+        let release = format!("release-{}", self.sent);
+        let line = self.site.receive(&release, payload).ok();
+        let source = tree::expected(&self.source);
+        assert_eq!(tree::released(&self.site, &release), source);
+        manifest::assert_lists(&self.site, &release, &source);
+        assert!(self.site.leftovers().is_empty());
+
+        let files = source.values().filter(|text| text.starts_with("file"));
+        let files = format!(" files={} ", files.count());
+        assert!(line.contains(&files), "{line} has not{files}");
+    }
+
+    /// The archiver's output, streamed through `zstd -T0`.
+    #[track_caller]
+    fn receive_from(&mut self, archiver: Command) {
+        self.receive(&piped(archiver, zstd(&["-T0"])));
+    }
+
+    fn gnu_tar(&self, arguments: &[&str]) -> Command {
+        let mut tar = tool("tar", "tar");
+        tar.args(arguments).arg("-C").arg(&self.source);
+        tar.args(["-c", "."]);
+        tar
+    }
+
+    fn bsdtar(&self, arguments: &[&str]) -> Command {
+        let mut bsdtar = tool("bsdtar", "libarchive-tools");
+        bsdtar.args(arguments).arg("-C").arg(&self.source);
+        bsdtar.args(["-cf", "-", "."]);
+        bsdtar
+    }
+
+    fn python(&self, format: &str) -> Command {
+        let script = format!(
+            "import sys, tarfile\n\
+             out = tarfile.open(fileobj=sys.stdout.buffer, mode='w|', {format})\n\
+             out.add('.')\n\
+             out.close()\n"
+        );
+        let mut python = tool("python3", "python3");
+        python.args(["-c", &script]).current_dir(&self.source);
+        python
+    }
+}
+
+#[test]
+fn gnu_tar_in_its_own_and_the_pax_format() {
+    let mut bench = Bench::new(Carries::Everything);
+    for arguments in [
+        &["--format=gnu"][..],
+        &["--format=oldgnu"],
+        &["--format=pax"],
+        &["--format=gnu", "--blocking-factor=1"],
+        &["--format=gnu", "--blocking-factor=2048"],
+        // What makes an archive reproducible.
+        &[
+            "--format=posix",
+            "--sort=name",
+            "--owner=0",
+            "--group=0",
+            "--numeric-owner",
+            "--mtime=@0",
+            "--pax-option=delete=atime,delete=ctime",
+        ],
+        // As with --xattrs on a file system that has them.
+        &[
+            "--format=posix",
+            "--pax-option=SCHILY.xattr.user.note:=text",
+        ],
+    ] {
+        bench.receive_from(bench.gnu_tar(arguments));
+    }
+}
+
+#[test]
+fn gnu_tar_with_names_on_its_command_line() {
+    let mut bench = Bench::new(Carries::Everything);
+    let mut tar = tool("tar", "tar");
+    tar.arg("-C").arg(&bench.source).arg("-c").arg("--");
+    for entry in fs::read_dir(&bench.source).expect("a folder") {
+        tar.arg(entry.expect("an entry").file_name());
+    }
+    bench.receive_from(tar);
+}
+
+#[test]
+fn gnu_tar_without_its_folders() {
+    let mut bench = Bench::new(Carries::Git);
+    let mut find = tool("find", "findutils");
+    find.current_dir(&bench.source);
+    find.args([".", "!", "-type", "d", "-print0"]);
+    let list = bench.site.dir().join("list");
+    fs::write(&list, run(find)).expect("the list");
+    let mut tar = tool("tar", "tar");
+    tar.arg("-C")
+        .arg(&bench.source)
+        .args(["-c", "--null", "-T"]);
+    tar.arg(&list);
+    bench.receive_from(tar);
+}
+
+#[test]
+fn bsdtar_in_its_formats() {
+    let mut bench = Bench::new(Carries::Everything);
+    bench.receive_from(bench.bsdtar(&[]));
+    bench.receive_from(bench.bsdtar(&["--format", "pax"]));
+    bench.receive_from(bench.bsdtar(&["--format", "gnutar"]));
+}
+
+#[test]
+fn bsdtar_where_the_locale_has_no_character_set() {
+    let mut bench = Bench::new(Carries::Everything);
+    let mut bsdtar = bench.bsdtar(&[]);
+    // It warns of each name it cannot translate, and writes it all the same.
+    bsdtar.env("LC_ALL", "C").stderr(Stdio::null());
+    bench.receive_from(bsdtar);
+}
+
+#[test]
+fn ustar_by_every_tool_that_writes_it() {
+    let mut bench = Bench::new(Carries::Ustar);
+    bench.receive_from(bench.gnu_tar(&["--format=ustar"]));
+    bench.receive_from(bench.bsdtar(&["--format", "ustar"]));
+    bench.receive_from(bench.python("format=tarfile.USTAR_FORMAT"));
+}
+
+#[test]
+fn busybox_tar() {
+    let mut bench = Bench::new(Carries::Everything);
+    let mut busybox = tool("busybox", "busybox");
+    busybox.args(["tar", "-cf", "-", "-C"]);
+    busybox.arg(&bench.source).arg(".");
+    bench.receive_from(busybox);
+}
+
+#[test]
+fn python_tarfile() {
+    let mut bench = Bench::new(Carries::Everything);
+    bench.receive_from(bench.python("format=tarfile.DEFAULT_FORMAT"));
+    bench.receive_from(bench.python("format=tarfile.PAX_FORMAT"));
+    bench.receive_from(bench.python("format=tarfile.GNU_FORMAT"));
+}
+
+/// A repository beside the source, so that the source stays as it is.
+fn git(bench: &Bench, arguments: &[&str]) -> Command {
+    let mut git = tool("git", "git");
+    git.env("GIT_CONFIG_GLOBAL", "/dev/null");
+    git.env("GIT_CONFIG_NOSYSTEM", "1");
+    git.args(["-c", "user.name=test", "-c", "user.email=test@localhost"]);
+    git.arg("--git-dir")
+        .arg(bench.site.dir().join("repository"));
+    git.arg("--work-tree").arg(&bench.source);
+    git.args(arguments).current_dir(&bench.source);
+    git
+}
+
+#[test]
+fn git_archive_of_a_commit_and_of_a_tree() {
+    let mut bench = Bench::new(Carries::Git);
+    run(git(&bench, &["init", "-q"]));
+    run(git(&bench, &["add", "--all", "--force"]));
+    run(git(&bench, &["commit", "-q", "-m", "site"]));
+    // A commit's id goes into a global header, as a comment.
+    bench.receive_from(git(&bench, &["archive", "--format=tar", "HEAD"]));
+    bench.receive_from(git(&bench, &["archive", "--format=tar", "HEAD^{tree}"]));
+}
+
+/// Ids and times that do not fit an octal field stand in it in base 256, which
+/// only a size may not be.
+#[test]
+fn large_ids_and_old_times() {
+    let mut bench = Bench::new(Carries::Ustar);
+    for arguments in [
+        &["--format=gnu", "--owner=ci:1000000000"][..],
+        &["--format=gnu", "--mtime=@-86400"],
+        &["--format=posix", "--owner=ci:1000000000"],
+        &["--format=posix", "--mtime=@-86400"],
+    ] {
+        bench.receive_from(bench.gnu_tar(arguments));
+    }
+    for arguments in [
+        &["--uid", "1000000000"][..],
+        &["--format", "gnutar", "--uid", "1000000000"],
+    ] {
+        bench.receive_from(bench.bsdtar(arguments));
+    }
+}
+
+#[test]
+fn every_way_to_call_zstd() {
+    let mut bench = Bench::new(Carries::Everything);
+    let plain = bench.site.dir().join("site.tar");
+    fs::write(&plain, run(bench.gnu_tar(&[]))).expect("the archive");
+    let path = plain.to_str().expect("a UTF-8 path");
+    // From a file, so the frame states its size.
+    for arguments in [
+        &["-T0", path][..],
+        &["-1", "--single-thread", path],
+        &["-19", "--long=27", path],
+        &["--fast=5", path],
+        &["--rsyncable", "-T0", path],
+    ] {
+        bench.receive(&run(zstd(arguments)));
+    }
+    // From a pipe, so it does not.
+    for arguments in [&["-19", "--long=27"][..], &["--no-check"], &["-3"]] {
+        bench.receive(&piped(bench.gnu_tar(&[]), zstd(arguments)));
+    }
+}
+
+#[test]
+fn archivers_that_compress_by_themselves() {
+    let mut bench = Bench::new(Carries::Everything);
+    let target = bench.site.dir().join("site.tar.zst");
+    let source = bench.source.clone();
+    let create = |program: &str, package: &str, arguments: &[&str]| {
+        let mut tar = tool(program, package);
+        tar.args(arguments).arg("-cf").arg(&target);
+        tar.arg("-C").arg(&source).arg(".");
+        run(tar);
+        fs::read(&target).expect("the archive")
+    };
+    bench.receive(&create("tar", "tar", &["--zstd"]));
+    bench.receive(&create("tar", "tar", &["-I", "zstd -T0 -19"]));
+    bench.receive(&create("bsdtar", "libarchive-tools", &["--zstd"]));
+}
+
+/// A second name for a file is refused, the remedy names the option, and with
+/// the option the archive is received.
+#[test]
+fn hard_links_in_the_source() {
+    let mut bench = Bench::new(Carries::Everything);
+    hard_link(&bench.source);
+    let payload = piped(bench.gnu_tar(&["--sort=name"]), zstd(&["-T0"]));
+    let reply = bench.site.receive("refused", &payload);
+    reply.refused(65, "bad-archive");
+    let start = "deploy-shell: bad-archive: './linked.js': hard link";
+    assert!(reply.stderr.starts_with(start), "{reply:?}");
+    assert!(reply.stderr.contains("--hard-dereference"), "{reply:?}");
+    assert!(bench.site.releases().is_empty());
+
+    bench.receive_from(bench.gnu_tar(&["--hard-dereference"]));
+}
+
+fn hard_link(source: &Path) {
+    fs::hard_link(source.join("assets/app.js"), source.join("linked.js")).expect("a hard link");
+}

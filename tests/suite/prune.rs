@@ -1,0 +1,269 @@
+//! What is removed after a swap, and what never is.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::Uid;
+use serde_json::json;
+
+use crate::direct::{ask, listing, live, put, record, states};
+use crate::site::{Site, set_mode};
+
+fn manifests(site: &Site) -> Vec<String> {
+    let folder = site.root().join(".deploy-shell/manifests");
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("an entry").file_name())
+        .map(|name| name.into_string().expect("a UTF-8 name"))
+        .collect();
+    names.sort();
+    names
+}
+
+/// These stand in `releases/`, each with its manifest, and nothing else.
+#[track_caller]
+fn stand(site: &Site, releases: &[&str]) {
+    assert_eq!(site.releases(), releases);
+    assert_eq!(manifests(site), releases);
+    assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
+}
+
+/// Makes everything in the journal that much older.
+fn age(site: &Site, by: jiff::SignedDuration) {
+    let mut text = String::new();
+    for mut event in site.journal() {
+        let time: jiff::Timestamp = event["time"]
+            .as_str()
+            .and_then(|time| time.parse().ok())
+            .expect("RFC 3339");
+        event["time"] = json!((time - by).to_string());
+        text += &format!("{event}\n");
+    }
+    let path = site.root().join(".deploy-shell/journal.jsonl");
+    fs::write(path, text).expect("the journal");
+}
+
+#[test]
+fn so_many_are_kept_besides_current_and_previous() {
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    for keep in [1, 2, 3] {
+        let site = Site::with_config(&format!("keep = {keep}\nmin_age = \"0s\"\n"));
+        for count in 1..=names.len() {
+            live(&site, &names[count - 1..count]);
+            let first = count.saturating_sub(keep + 2);
+            stand(&site, &names[first..count]);
+        }
+    }
+}
+
+#[test]
+fn five_are_kept_by_default() {
+    let site = Site::with_config("min_age = \"0s\"\n");
+    live(&site, &["a", "b", "c", "d", "e", "f", "g"]);
+    stand(&site, &["a", "b", "c", "d", "e", "f", "g"]);
+    live(&site, &["h", "i"]);
+    stand(&site, &["c", "d", "e", "f", "g", "h", "i"]);
+}
+
+#[test]
+fn nothing_is_pruned_before_its_time() {
+    let site = Site::with_config("keep = 1\nmin_age = \"10m\"\n");
+    live(&site, &["a", "b", "c", "d", "e"]);
+    stand(&site, &["a", "b", "c", "d", "e"]);
+    age(&site, jiff::SignedDuration::from_mins(9));
+    ask(&site, "swap d").ok();
+    stand(&site, &["a", "b", "c", "d", "e"]);
+    age(&site, jiff::SignedDuration::from_mins(2));
+    ask(&site, "swap e").ok();
+    // Current e, previous d, and the newest good one.
+    stand(&site, &["c", "d", "e"]);
+}
+
+/// What counts is when a release was last live, not when it came.
+#[test]
+fn the_last_time_live_decides() {
+    let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
+    for release in ["a", "b", "c", "d"] {
+        put(&site, release);
+    }
+    for release in ["d", "c", "b"] {
+        ask(&site, &format!("swap {release}")).ok();
+    }
+    stand(&site, &["a", "b", "c", "d"]);
+    ask(&site, "swap a").ok();
+    // Last live before a: b, c, and long ago d, the last to be received.
+    stand(&site, &["a", "b", "c"]);
+}
+
+#[test]
+fn a_release_that_is_live_again_is_young_again() {
+    let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
+    live(&site, &["a", "b", "c"]);
+    ask(&site, "swap a").ok();
+    live(&site, &["d"]);
+    stand(&site, &["a", "c", "d"]);
+    assert_eq!(states(&site), ["d current", "a previous", "c good"]);
+}
+
+#[test]
+fn bad_ones_are_counted_by_themselves() {
+    let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
+    live(&site, &["a", "b"]);
+    for release in ["x", "y", "z"] {
+        live(&site, &[release]);
+        ask(&site, "rollback").ok();
+        assert_eq!(site.current().as_deref(), Some("b"));
+    }
+    // One bad one stays, and pushes out no good one.
+    assert_eq!(states(&site), ["b current", "z bad", "a previous"]);
+    stand(&site, &["a", "b", "z"]);
+}
+
+#[test]
+fn what_waits_is_not_pruned_by_a_swap() {
+    let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
+    put(&site, "p");
+    put(&site, "q");
+    live(&site, &["a", "b", "c", "d", "e"]);
+    stand(&site, &["c", "d", "e", "p", "q"]);
+}
+
+#[test]
+fn what_has_waited_too_long_is() {
+    let site = Site::with_config("[pending]\nmax_age = \"7d\"\n");
+    live(&site, &["a", "b"]);
+    put(&site, "p");
+    age(&site, jiff::SignedDuration::from_hours(7 * 24 - 1));
+    put(&site, "q");
+    ask(&site, "swap a").ok();
+    stand(&site, &["a", "b", "p", "q"]);
+    age(&site, jiff::SignedDuration::from_hours(2));
+    ask(&site, "swap b").ok();
+    stand(&site, &["a", "b", "q"]);
+}
+
+/// A release may be swapped to as long as it is there, and is then no longer
+/// one that waits.
+#[test]
+fn an_overdue_release_can_still_go_live() {
+    let site = Site::with_config("[pending]\nmax_age = \"7d\"\n");
+    live(&site, &["a"]);
+    put(&site, "p");
+    age(&site, jiff::SignedDuration::from_hours(8 * 24));
+    ask(&site, "swap p").ok();
+    stand(&site, &["a", "p"]);
+}
+
+#[test]
+fn what_is_not_ours_is_never_removed() {
+    let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
+    let releases = site.root().join("releases");
+    let old = std::time::UNIX_EPOCH;
+    for name in ["20190101", "not ours!", ".hidden", "-x", "café", "a..b"] {
+        let folder = releases.join(name);
+        fs::create_dir(&folder).expect("a folder");
+        fs::write(folder.join("index.html"), name).expect("a file");
+        let handle = fs::File::open(&folder).expect("a folder");
+        handle.set_modified(old).expect("a new time");
+    }
+    fs::write(releases.join("notes.txt"), "notes").expect("a file");
+    symlink("20190101", releases.join("latest")).expect("a link");
+    fs::write(site.root().join("shared/.env"), "secret").expect("a file");
+    fs::create_dir(site.root().join("own")).expect("a folder");
+    fs::write(site.root().join("own/file"), "own").expect("a file");
+    let foreign = || {
+        let mut tree = site.snapshot();
+        tree.retain(|path, _| !path.starts_with(".deploy-shell") && path != Path::new("current"));
+        for release in ["a", "b", "c", "d", "e"] {
+            tree.retain(|path, _| !path.starts_with(Path::new("releases").join(release)));
+        }
+        tree
+    };
+    let before = foreign();
+    live(&site, &["a", "b", "c", "d", "e"]);
+    ask(&site, "rollback").ok();
+    assert_eq!(foreign(), before);
+    assert_eq!(states(&site), ["d current", "e bad", "c previous"]);
+}
+
+#[test]
+fn the_listing_forgets_what_was_pruned() {
+    let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
+    live(&site, &["a", "b", "c", "d"]);
+    assert_eq!(states(&site), ["d current", "c previous", "b good"]);
+    // The id is free again.
+    put(&site, "a");
+    assert_eq!(states(&site).last().map(String::as_str), Some("a pending"));
+    ask(&site, "swap a").ok();
+    assert_eq!(listing(&site)["current"], "a");
+}
+
+/// Holds a release that cannot be removed, until this is dropped.
+struct Stubborn<'a> {
+    site: &'a Site,
+    release: PathBuf,
+}
+
+impl Stubborn<'_> {
+    /// None where this user or this file system has no way to do that.
+    fn make<'a>(site: &'a Site, release: &str) -> Option<Stubborn<'a>> {
+        let release = site.root().join("releases").join(release);
+        if Uid::effective().is_root() {
+            // Root ignores modes.
+            let done = run(&["chattr", "+i"], &release);
+            return done.then_some(Stubborn { site, release });
+        }
+        // Nothing can be removed from a folder one may not write to.
+        set_mode(&release.join("assets"), 0o555);
+        set_mode(&release, 0o555);
+        Some(Stubborn { site, release })
+    }
+}
+
+impl Drop for Stubborn<'_> {
+    fn drop(&mut self) {
+        if Uid::effective().is_root() {
+            run(&["chattr", "-i"], &self.release);
+        } else {
+            // It may be in the trash by now.
+            run(&["chmod", "-R", "u+w"], self.site.root());
+        }
+    }
+}
+
+fn run(command: &[&str], path: &Path) -> bool {
+    let mut child = Command::new(command[0]);
+    let output = child.args(&command[1..]).arg(path).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn a_release_that_cannot_be_removed_is_a_warning() {
+    let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
+    live(&site, &["a", "b", "c"]);
+    let Some(stubborn) = Stubborn::make(&site, "a") else {
+        eprintln!("skipped: root, and chattr +i is not to be had here");
+        return;
+    };
+    put(&site, "d");
+    let heard = record(&site).len();
+    let reply = ask(&site, "swap d");
+    assert_eq!(reply.code, 0, "{reply:?}");
+    assert_eq!(reply.stdout, "ok swap d previous=c\n");
+    assert_eq!(site.current().as_deref(), Some("d"));
+    let lines = &record(&site)[heard..];
+    let warned = lines.iter().any(|line| line.contains("warning"));
+    assert!(
+        warned || !site.releases().contains(&"a".to_owned()),
+        "{lines:?}"
+    );
+    ask(&site, "rollback").ok();
+
+    // Once it can be removed, it is.
+    drop(stubborn);
+    live(&site, &["e"]);
+    assert!(!site.releases().contains(&"a".to_owned()));
+    assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
+}
