@@ -3,8 +3,6 @@
 
 mod prune;
 
-use std::time::Duration;
-
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::names::ReleaseId;
@@ -14,10 +12,7 @@ use crate::request::{Rollback, Swap};
 use crate::session::Session;
 use crate::store::Store;
 use crate::store::journal::{Event, How};
-use crate::store::ledger::Ledger;
-
-/// How long to wait for another request to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::store::ledger::{Ledger, PATIENCE};
 
 /// From what is live to what shall be.
 struct Activation {
@@ -28,8 +23,9 @@ struct Activation {
 
 /// Makes a received release live.
 ///
-/// Errors: [`Code::NoSuchRelease`], [`Code::NotCurrent`], [`Code::Busy`]; before
-/// the link moves, all of them.
+/// Errors: [`Code::NoSuchRelease`], [`Code::NotCurrent`], [`Code::Busy`],
+/// [`Code::DigestMismatch`], [`Code::BadLayout`], [`Code::IoError`],
+/// [`Code::DiskFull`]; all of them before the link moves.
 pub fn swap(
     config: &Config,
     store: &Store,
@@ -148,7 +144,7 @@ fn activate(config: &Config, mut ledger: Ledger<'_>, activation: Activation) -> 
         Err(error) => warnings.push(error.to_string()),
     }
 
-    let previous = from.as_ref().map_or("none", ReleaseId::as_str);
+    let previous = from.as_ref().map_or("-", ReleaseId::as_str);
     Ok(Success {
         lines: vec![format!("ok {} {to} previous={previous}", verb(how))],
         release: Some(to),
@@ -160,7 +156,7 @@ fn activate(config: &Config, mut ledger: Ledger<'_>, activation: Activation) -> 
 
 /// The manifest beside the release must be that of what was received.
 fn check_identity(ledger: &Ledger<'_>, release: &ReleaseId) -> Result<()> {
-    let identity = ledger.store.identity(release)?;
+    let (identity, _) = ledger.store.manifest(release)?;
     let known = ledger.history.releases.get(release);
     let recorded = known.and_then(|known| known.sha256);
     if recorded.is_some_and(|recorded| recorded != identity.sha256) {

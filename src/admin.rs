@@ -2,4 +2,5 @@
 //! trusted argv, and give the lines to print.
 
 pub mod authorize;
+pub mod check;
 pub mod init;

@@ -28,17 +28,6 @@ const MAX_REQUEST: usize = 360;
 /// record is required. A daemon that is being restarted is back within that.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the gate said of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// It will be acted upon.
-    Allowed,
-    /// It is a request, and this key may not make it.
-    Denied,
-    /// It is no request, or nothing can be served at all.
-    Refused,
-}
-
 /// One request's way into the record.
 pub struct Audit<'a> {
     syslog: Syslog,
@@ -62,26 +51,22 @@ impl<'a> Audit<'a> {
         self.required
     }
 
-    /// Records what was asked and the verdict. `error` is why not, if not.
+    /// Records what was asked and the verdict: allowed, or why not.
     ///
     /// Errors: [`Code::AuditUnreachable`] when the line could not be handed over.
-    pub fn request(&self, decision: Decision, error: Option<&Error>) -> Result<(), Error> {
+    pub fn request(&self, refused: Option<&Error>) -> Result<(), Error> {
         let mut line = self.line("request");
         let asked = self.session.command.as_deref();
         line.bytes("request", asked.unwrap_or_default(), MAX_REQUEST);
-        let word = match decision {
-            Decision::Allowed => "allowed",
-            Decision::Denied => "denied",
-            Decision::Refused => "refused",
+        let (decision, severity) = match refused.map(|error| error.code) {
+            None => ("allowed", Severity::Info),
+            Some(Code::Denied) => ("denied", Severity::Warning),
+            Some(_) => ("refused", Severity::Warning),
         };
-        line.pair("decision", word);
-        if let Some(error) = error {
+        line.pair("decision", decision);
+        if let Some(error) = refused {
             line.error(error);
         }
-        let severity = match decision {
-            Decision::Allowed => Severity::Info,
-            Decision::Denied | Decision::Refused => Severity::Warning,
-        };
         self.send(severity, "request", line)
     }
 
@@ -106,7 +91,7 @@ impl<'a> Audit<'a> {
                 line.maybe("unpacker", success.unpacker.as_ref());
                 line.maybe("release", success.release.as_ref());
                 line.maybe("previous", success.previous.as_ref());
-                line.maybe("received", success.received);
+                line.maybe("payload", success.payload_bytes);
                 line.maybe("bytes", success.bytes);
                 line.maybe("files", success.files);
                 if !success.warnings.is_empty() {
@@ -178,7 +163,7 @@ impl Line {
     }
 
     fn bytes(&mut self, key: &str, value: &[u8], max: usize) {
-        // Escaping makes a byte four at most, so no more than `max` bytes of
+        // Escaping makes no byte less than one, so no more than `max` bytes of
         // the value can count; the rest is not even looked at.
         let escaped = escape::quoted(&value[..value.len().min(max + 1)]);
         let pair = format!("{key}=\"{}\"", escape::bounded(&escaped, max));

@@ -8,13 +8,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::error::{Code, Error};
+use crate::error::{self, Code, Error};
 use crate::names::{KeyLabel, SiteName};
 use crate::policy::Grants;
 use crate::request;
 use crate::serve::{self, Options};
+use crate::session::Session;
 use crate::unpack::{self, Limits};
 use crate::{admin, config, reply};
 
@@ -34,6 +36,8 @@ enum Command {
     Init(Init),
     /// Print the authorized_keys line of a public key
     Authorize(Authorize),
+    /// State, key by key, exactly what a thief of it could do
+    Check(Check),
     /// What `receive` executes to unpack; of no use by hand
     #[command(hide = true)]
     Unpack(Unpack),
@@ -97,6 +101,15 @@ struct Authorize {
 }
 
 #[derive(Args, Debug)]
+struct Check {
+    #[command(flatten)]
+    site: Site,
+    /// The file sshd reads [default: sshd's own]
+    #[arg(long, value_name = "FILE")]
+    sshd_config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 struct Unpack {
     #[arg(long)]
     max_unpacked: u64,
@@ -105,6 +118,10 @@ struct Unpack {
     #[arg(long)]
     max_entries: u32,
     #[arg(long)]
+    room_bytes: u64,
+    #[arg(long)]
+    room_inodes: u64,
+    #[arg(long)]
     deny_symlinks: bool,
     #[arg(long)]
     sandbox_optional: bool,
@@ -112,13 +129,13 @@ struct Unpack {
 
 /// Runs the program, to its exit status.
 pub fn run(argv: Vec<OsString>) -> u8 {
-    // The place of a bug is for the operator, on one line, escaped like all others.
-    panic::set_hook(Box::new(|info| {
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
-        reply::failure(&Error::new(Code::Internal, format!("panic at {place}")));
-    }));
+    error::catch_bugs();
     // 101 is never an answer of ours.
-    panic::catch_unwind(|| dispatch(&argv)).unwrap_or(Code::Internal.exit())
+    panic::catch_unwind(|| dispatch(&argv)).unwrap_or_else(|_| {
+        let error = error::bug();
+        reply::failure(&error);
+        error.code.exit()
+    })
 }
 
 fn dispatch(argv: &[OsString]) -> u8 {
@@ -144,10 +161,13 @@ fn command(command: Command) -> u8 {
                 max_unpacked: unpack.max_unpacked,
                 max_file: unpack.max_file,
                 max_entries: unpack.max_entries,
+                room_bytes: unpack.room_bytes,
+                room_inodes: unpack.room_inodes,
                 symlinks: !unpack.deny_symlinks,
             };
             return unpack::main(limits, !unpack.sandbox_optional);
         }
+        Command::Check(check) => return checked(check),
         Command::Init(init) => admin::init::init(&init.site.path(), &init.root),
         Command::Authorize(authorize) => admin::authorize::authorize(
             &authorize.site.path(),
@@ -166,6 +186,36 @@ fn command(command: Command) -> u8 {
             error.code.exit()
         }
     }
+}
+
+/// Prints the report; 1 says that something was found.
+fn checked(check: Check) -> u8 {
+    match admin::check::check(&check.site.path(), check.sshd_config.as_deref(), forced) {
+        Ok(report) => {
+            reply::lines(report.lines.iter().map(String::as_str));
+            u8::from(!report.sound)
+        }
+        Err(error) => {
+            reply::failure(&error);
+            error.code.exit()
+        }
+    }
+}
+
+/// Reads a forced command as this program does when sshd runs it.
+fn forced(words: &[String]) -> Option<admin::check::Forced> {
+    let Ok(Cli {
+        command: Command::Serve(serve),
+    }) = Cli::try_parse_from(words)
+    else {
+        return None;
+    };
+    let options = options(serve);
+    Some(admin::check::Forced {
+        config: options.config,
+        key: options.key,
+        allow: options.allow,
+    })
 }
 
 fn options(serve: Serve) -> Options {
@@ -204,7 +254,7 @@ fn login_shell(string: &OsString) -> u8 {
         );
         return refuse(problem);
     }
-    if !crate::session::has_request() {
+    if Session::from_environment(None).command.is_none() {
         return refuse("no request came with a forced command".to_owned());
     }
     match Cli::try_parse_from(&words) {
@@ -212,27 +262,39 @@ fn login_shell(string: &OsString) -> u8 {
             command: Command::Serve(serve),
         }) => serve::serve(options(serve)),
         Ok(_) => refuse("this account serves forced commands only".to_owned()),
-        Err(error) => usage(&words, &error),
+        // Also for '--help': nobody reads it here who wrote the command.
+        Err(error) => serve::refuse_forced_command(said(&error)),
     }
 }
 
 /// A command line that clap does not take, or that asks for help.
-fn usage<T: AsRef<std::ffi::OsStr>>(argv: &[T], error: &clap::Error) -> u8 {
-    let text = error.render().to_string();
+fn usage(argv: &[OsString], error: &clap::Error) -> u8 {
     if !error.use_stderr() {
-        reply::lines(text.lines());
+        reply::lines(error.render().to_string().lines());
         return 0;
     }
-    // The forced command itself is wrong: the client can do nothing about it,
-    // and learns which configuration is not acceptable.
-    let serve = argv.get(1).is_some_and(|word| word.as_ref() == "serve");
-    let code = if serve {
-        Code::BadConfig
-    } else {
-        Code::BadRequest
+    let problem = said(error);
+    // The forced command itself is wrong: the client can do nothing about it.
+    if argv.get(1).is_some_and(|word| word == "serve") {
+        return serve::refuse_forced_command(problem);
+    }
+    reply::failure(&Error::new(Code::BadRequest, problem).remedy("see 'deploy-shell --help'"));
+    Code::BadRequest.exit()
+}
+
+/// What clap says before it comes to the usage, on one line; the subject may
+/// stand on a line of its own.
+fn said(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let said: Vec<&str> = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => vec!["no command is given"],
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => vec!["help is not served here"],
+        _ => text
+            .lines()
+            .map(str::trim)
+            .take_while(|line| !line.is_empty())
+            .collect(),
     };
-    let first = text.lines().next().unwrap_or_default();
-    let problem = first.trim_start_matches("error: ").replace('`', "'");
-    reply::failure(&Error::new(code, problem).remedy("see 'deploy-shell --help'"));
-    code.exit()
+    let said = said.join(" ");
+    said.trim_start_matches("error: ").replace('`', "'")
 }

@@ -2,27 +2,20 @@
 //! file itself unacceptable. Whoever can write it decides what a client may do,
 //! so one that others can write is refused, not read with a warning.
 
+mod file;
 mod units;
 
-use std::collections::BTreeSet;
-use std::fs::OpenOptions;
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use nix::fcntl::OFlag;
 use serde::Deserialize;
 
 pub use units::{ByteSize, Percent, Span};
 
-use crate::error::{Code, Error, Result, describe};
+use crate::error::{Code, Error, Result};
 use crate::names::{LinkName, SiteName};
 
 /// Where `--site NAME` is looked up.
 pub const FOLDER: &str = "/etc/deploy-shell";
-
-/// The largest configuration file, in bytes.
-const MAX_FILE: u64 = 256 * 1024;
 
 /// A site's file, checked.
 #[derive(Debug, Deserialize)]
@@ -126,7 +119,7 @@ pub enum Facility {
 }
 
 /// A path below a release: relative, of plain components, at most 1,024 bytes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub struct RelativePath(PathBuf);
 
@@ -224,8 +217,15 @@ impl Config {
     ///
     /// Errors: [`Code::BadConfig`], naming the file and, for its contents, the line.
     pub fn load(path: &Path) -> Result<Config> {
+        Config::parse(path, &file::read(path)?)
+    }
+
+    /// Checks `text` as the contents of the file at `path`.
+    ///
+    /// Errors: as [`Config::load`].
+    pub fn parse(path: &Path, text: &str) -> Result<Config> {
         let shown = path.display();
-        let bad = |problem: String| Error::new(Code::BadConfig, format!("'{shown}' {problem}"));
+        let bad = |problem: String| Error::new(Code::BadConfig, format!("'{shown}'{problem}"));
         let site = path
             .file_stem()
             .and_then(|stem| stem.to_str())
@@ -235,16 +235,15 @@ impl Config {
             })
             .and_then(|stem| SiteName::try_from(stem).ok())
             .ok_or_else(|| {
-                bad("is not named after a site".to_owned())
+                bad(" is not named after a site".to_owned())
                     .remedy("name it SITE.toml, SITE of letters, digits, '.', '_' and '-'")
             })?;
-        let text = read(path)?;
-        let mut config: Config = toml::from_str(&text).map_err(|error| {
+        let mut config: Config = toml::from_str(text).map_err(|error| {
             let line = error
                 .span()
                 .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
             let problem = error.message().lines().next().unwrap_or("is not TOML");
-            bad(format!("line {line}: {}", problem.replace('`', "'")))
+            bad(format!(" line {line}: {}", problem.replace('`', "'")))
                 .remedy("see the README for the keys and what they take")
         })?;
         config.site = Some(site);
@@ -254,7 +253,7 @@ impl Config {
 
     /// The site's name.
     pub fn site(&self) -> &SiteName {
-        self.site.as_ref().expect("load() sets the site")
+        self.site.as_ref().expect("parse() sets the site")
     }
 
     /// What no type of a single key can say.
@@ -264,88 +263,18 @@ impl Config {
         };
         if !absolute(&self.root) || self.root.parent().is_none() {
             return Err(format!(
-                "root '{}' is not an absolute path below '/'",
+                ": root '{}' is not an absolute path below '/'",
                 self.root.display()
             ));
         }
         if !absolute(&self.audit.socket) {
             return Err(format!(
-                "socket '{}' is not an absolute path",
+                ": socket '{}' in [audit] is not an absolute path",
                 self.audit.socket.display()
             ));
         }
-        let mut seen = BTreeSet::new();
-        match self
-            .archive
-            .required_paths
-            .iter()
-            .find(|path| !seen.insert(*path))
-        {
-            Some(twice) => Err(format!(
-                "required_paths names '{}' twice",
-                twice.as_path().display()
-            )),
-            None => Ok(()),
-        }
+        Ok(())
     }
-}
-
-/// The file's text, if nobody but root and ourselves could have written it.
-///
-/// What is checked is the open file, not its name, so it cannot be exchanged
-/// in between. Its folder counts as well: who can write there can put another
-/// file in its place (a sticky folder such as /tmp protects what is not theirs).
-fn read(path: &Path) -> Result<String> {
-    let shown = path.display();
-    let bad = |problem: String| Error::new(Code::BadConfig, format!("'{shown}' {problem}"));
-    let cannot = |error: std::io::Error| bad(format!("cannot be read: {}", describe(&error)));
-    if !path.is_absolute() {
-        return Err(bad("is not an absolute path".to_owned()));
-    }
-    // O_NONBLOCK: a fifo in its place must not make us wait.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).bits())
-        .open(path)
-        .map_err(cannot)?;
-    let meta = file.metadata().map_err(cannot)?;
-    if !meta.is_file() {
-        return Err(bad("is not a regular file".to_owned()));
-    }
-    if meta.mode() & 0o022 != 0 {
-        return Err(bad("can be written by its group or by others".to_owned())
-            .remedy(format!("chmod go-w '{shown}'")));
-    }
-    if !trusted(meta.uid()) {
-        return Err(bad(format!(
-            "belongs to user {}, neither root nor this account",
-            meta.uid()
-        ))
-        .remedy(format!("chown root '{shown}'")));
-    }
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let meta = folder.metadata().map_err(cannot)?;
-    if !trusted(meta.uid()) || meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
-        return Err(
-            bad("stands in a folder that others can write".to_owned()).remedy(format!(
-                "chown root '{0}' && chmod go-w '{0}'",
-                folder.display()
-            )),
-        );
-    }
-    let mut text = String::new();
-    let read = file
-        .take(MAX_FILE + 1)
-        .read_to_string(&mut text)
-        .map_err(cannot)?;
-    if read as u64 > MAX_FILE {
-        return Err(bad(format!("is larger than {MAX_FILE} bytes")));
-    }
-    Ok(text)
-}
-
-fn trusted(uid: u32) -> bool {
-    uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
 #[cfg(test)]
@@ -403,26 +332,5 @@ mod tests {
         for text in ["root = \"srv/x\"", "root = \"/\"", "root = \"/srv/../etc\""] {
             assert!(load(text).unwrap_err().problem.contains("root"), "{text}");
         }
-    }
-
-    #[test]
-    fn a_file_that_others_can_write_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("blog.toml");
-        std::fs::write(&path, "root = \"/srv/x\"").unwrap();
-        for mode in [0o664, 0o646] {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let error = Config::load(&path).unwrap_err();
-            assert!(
-                error.problem.contains("can be written"),
-                "{}",
-                error.problem
-            );
-        }
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        Config::load(&path).unwrap();
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        let error = Config::load(&path).unwrap_err();
-        assert!(error.problem.contains("folder"), "{}", error.problem);
     }
 }

@@ -1,7 +1,7 @@
 //! Confinement: what the kernel holds us to, whatever our code does.
 //!
 //! Two processes confine themselves. The unpacker, which parses hostile bytes,
-//! keeps next to nothing: the staging folder, its pipes, thirty-odd system
+//! keeps next to nothing: the staging folder, its pipes, thirty system
 //! calls. The monitor, which is everything else, keeps what its verb needs,
 //! after its folders are open and before it works on them; [`POWERS`] is the
 //! whole of that, and SECURITY.md prints the same table.
@@ -14,6 +14,7 @@ mod files;
 mod process;
 
 use std::fmt;
+use std::fs::File;
 
 use crate::error::{Code, Error, Result};
 use crate::policy::Verb;
@@ -28,6 +29,8 @@ pub enum Piece {
     NoNewPrivileges,
     ResourceLimits,
     Landlock,
+    /// Landlock's knowledge of truncate(2), which older kernels lack.
+    Truncation,
     Seccomp,
 }
 
@@ -37,6 +40,7 @@ impl fmt::Display for Piece {
             Piece::NoNewPrivileges => "no_new_privs",
             Piece::ResourceLimits => "rlimits",
             Piece::Landlock => "landlock",
+            Piece::Truncation => "landlock-truncation",
             Piece::Seccomp => "seccomp",
         })
     }
@@ -50,7 +54,7 @@ pub struct Confinement {
 
 impl Confinement {
     fn note(&mut self, piece: Piece, on: bool) {
-        if !on {
+        if !on && !self.missing.contains(&piece) {
             self.missing.push(piece);
         }
     }
@@ -62,15 +66,15 @@ impl Confinement {
     /// Accepts what is on, or refuses if all of it is required.
     ///
     /// Errors: [`Code::NoSandbox`], naming the pieces.
-    pub fn enforce(self, required: bool) -> Result<Confinement> {
+    pub fn enforce(&self, required: bool) -> Result<()> {
         if required && !self.is_full() {
             return Err(Error::new(
                 Code::NoSandbox,
                 format!("the kernel does not confine us: {self}"),
             )
-            .remedy("run Linux 5.19 or later with Landlock and seccomp, or set required = false in [sandbox]"));
+            .remedy("run Linux 6.2 or later with Landlock and seccomp, or set required = false in [sandbox]"));
         }
-        Ok(self)
+        Ok(())
     }
 }
 
@@ -83,6 +87,7 @@ impl std::str::FromStr for Confinement {
             Piece::NoNewPrivileges,
             Piece::ResourceLimits,
             Piece::Landlock,
+            Piece::Truncation,
             Piece::Seccomp,
         ];
         let names = text.strip_prefix("without ").map(|names| names.split(", "));
@@ -189,12 +194,15 @@ impl Powers {
     }
 }
 
-/// Confines the monitor to its verb, for good.
-pub fn monitor(verb: Verb, store: &Store) -> Confinement {
+/// Confines the monitor to its verb, for good. `records` are the files of
+/// [`Store::records`].
+pub fn monitor(verb: Verb, store: &Store, records: &[File]) -> Confinement {
     let powers = Powers::of(verb);
     let mut on = Confinement::default();
-    on.note(Piece::NoNewPrivileges, process::no_new_privileges());
-    on.note(Piece::Landlock, files::monitor(powers, store));
+    on.note(Piece::NoNewPrivileges, process::give_up_privileges());
+    on.note(Piece::ResourceLimits, process::limit_monitor());
+    on.note(Piece::Truncation, files::truncation());
+    on.note(Piece::Landlock, files::monitor(powers, store, records));
     on.note(Piece::Seccomp, calls::monitor(powers));
     on
 }
@@ -205,14 +213,19 @@ pub fn monitor(verb: Verb, store: &Store) -> Confinement {
 /// `max_file` bounds a file's size, in bytes; `memory` the address space.
 pub fn unpacker(staging: &Dir, max_file: u64, memory: u64) -> Confinement {
     let mut on = Confinement::default();
-    on.note(Piece::NoNewPrivileges, process::no_new_privileges());
-    on.note(Piece::ResourceLimits, process::limit(max_file, memory));
+    on.note(Piece::NoNewPrivileges, process::give_up_privileges());
+    on.note(
+        Piece::ResourceLimits,
+        process::limit_unpacker(max_file, memory),
+    );
+    on.note(Piece::Truncation, files::truncation());
     on.note(Piece::Landlock, files::unpacker(staging));
     on
 }
 
 /// Leaves all threads of the unpacker the calls that unpacking needs.
 pub fn unpacker_calls(mut on: Confinement) -> Confinement {
+    on.note(Piece::ResourceLimits, process::no_more_processes());
     on.note(Piece::Seccomp, calls::unpacker());
     on
 }
@@ -244,7 +257,7 @@ mod tests {
         for bad in ["", "without ", "without luck", "Full", "without seccomp,"] {
             assert!(bad.parse::<Confinement>().is_err(), "{bad}");
         }
-        assert!(on.clone().enforce(false).is_ok());
+        assert!(on.enforce(false).is_ok());
         let error = on.enforce(true).unwrap_err();
         assert_eq!((error.code, error.code.exit()), (Code::NoSandbox, 78));
         assert!(

@@ -2,6 +2,7 @@
 //! line of prose and, where there is one, the remedy.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 /// A code word and its exit status.
 ///
@@ -106,13 +107,33 @@ impl Error {
     pub fn io(doing: impl fmt::Display, error: impl Into<std::io::Error>) -> Self {
         let error = error.into();
         let full = [nix::libc::ENOSPC, nix::libc::EDQUOT];
-        match error.raw_os_error() {
-            Some(number) if full.contains(&number) => {
-                Error::new(Code::DiskFull, format!("{doing}: {}", describe(&error)))
-            }
-            _ => Error::new(Code::IoError, format!("{doing}: {}", describe(&error))),
-        }
+        let code = match error.raw_os_error() {
+            Some(number) if full.contains(&number) => Code::DiskFull,
+            _ => Code::IoError,
+        };
+        Error::new(code, format!("{doing}: {}", describe(&error)))
     }
+}
+
+/// Where the first bug showed itself.
+static BUG: OnceLock<String> = OnceLock::new();
+
+/// Keeps panics from writing to stderr themselves; [`bug`] tells of them.
+pub fn catch_bugs() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string);
+        _ = BUG.set(place.unwrap_or_default());
+    }));
+}
+
+/// The failure that a caught panic is.
+pub fn bug() -> Error {
+    let place = BUG.get().map_or("", String::as_str);
+    Error::new(
+        Code::Internal,
+        format!("a bug ended the request, at {place}"),
+    )
+    .remedy("'list' shows what is live; please report it")
 }
 
 /// The system's words for `error`, without Rust's `(os error N)`.

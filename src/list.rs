@@ -7,7 +7,6 @@ use crate::names::{ReleaseId, Sha256Digest, SiteName};
 use crate::outcome::Success;
 use crate::policy::Granted;
 use crate::request::List;
-use crate::session::Session;
 use crate::store::history::State;
 use crate::store::{Store, ledger};
 
@@ -38,13 +37,8 @@ struct Row {
 
 /// Reads, and changes nothing; takes no lock either, so that it answers while
 /// a swap runs.
-pub fn list(
-    site: &SiteName,
-    store: &Store,
-    session: &Session,
-    asked: &Granted<List>,
-) -> Result<Success> {
-    let history = ledger::peek(store, session)?;
+pub fn list(site: &SiteName, store: &Store, asked: &Granted<List>) -> Result<Success> {
+    let history = ledger::peek(store)?;
     let mut present = store.present()?;
     let previous = history.previous(|id| present.contains(id)).cloned();
     // A link that leads nowhere is shown all the same.
@@ -65,7 +59,7 @@ pub fn list(
             Row {
                 state,
                 received: known.map(|known| known.received),
-                last_live: known.and_then(|known| known.last_live(state == State::Current)),
+                last_live: known.and_then(|known| known.last_live()),
                 files: known.and_then(|known| known.files),
                 bytes: known.and_then(|known| known.bytes),
                 sha256: known.and_then(|known| known.sha256),

@@ -194,12 +194,11 @@ impl fmt::Display for Identity {
 impl Identity {
     /// Reads the head of a manifest and nothing beyond it.
     pub fn read(manifest: &mut impl BufRead) -> Result<Identity, &'static str> {
-        let mut lines = Lines(manifest);
-        if lines.next()?.as_deref() != Some("#mtree") {
+        if read_line(manifest)?.as_deref() != Some("#mtree") {
             return Err("first line is not '#mtree'");
         }
         let mut value = |key: &str| {
-            let line = lines.next()?.ok_or("head is cut short")?;
+            let line = read_line(manifest)?.ok_or("head is cut short")?;
             let value = line.strip_prefix(key).ok_or("head is not ours")?;
             Ok::<_, &str>(value.to_owned())
         };
@@ -218,54 +217,71 @@ pub fn trailer(sums: Sums) -> String {
     format!("# files {} bytes {}\n", sums.files, sums.bytes)
 }
 
-/// Reads entries to the trailer, each handed to `each`; the trailer must agree
-/// with what was read, and nothing may follow it.
-pub fn read_entries(
-    from: &mut impl BufRead,
-    mut each: impl FnMut(Entry) -> Result<(), &'static str>,
-) -> Result<Sums, &'static str> {
-    let mut sums = Sums::default();
-    let mut lines = Lines(from);
-    // Ends: every turn consumes a line, and the input has an end.
-    loop {
-        let line = lines.next()?.ok_or("manifest is cut short")?;
-        if line.starts_with('#') {
-            if line != trailer(sums).trim_end() {
-                return Err("sums do not agree");
-            }
-            return match lines.next()? {
-                None => Ok(sums),
-                Some(_) => Err("something follows the sums"),
-            };
+/// Reads entries one by one to the trailer, which must agree with what was
+/// read, and which nothing may follow.
+#[derive(Debug)]
+pub struct Entries<'a, R> {
+    from: &'a mut R,
+    sums: Sums,
+    whole: bool,
+}
+
+impl<'a, R: BufRead> Entries<'a, R> {
+    pub fn new(from: &'a mut R) -> Self {
+        Entries {
+            from,
+            sums: Sums::default(),
+            whole: false,
         }
-        let entry = Entry::parse(&line)?;
-        sums.add(&entry);
-        each(entry)?;
+    }
+
+    /// What the entries read so far come to.
+    pub fn sums(&self) -> Sums {
+        self.sums
+    }
+
+    /// The next entry; none when the manifest has ended as it must.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, &'static str> {
+        if self.whole {
+            return Ok(None);
+        }
+        let line = read_line(self.from)?.ok_or("manifest is cut short")?;
+        if !line.starts_with('#') {
+            let entry = Entry::parse(&line)?;
+            self.sums.add(&entry);
+            return Ok(Some(entry));
+        }
+        if line != trailer(self.sums).trim_end() {
+            return Err("sums do not agree");
+        }
+        if read_line(self.from)?.is_some() {
+            return Err("something follows the sums");
+        }
+        self.whole = true;
+        Ok(None)
     }
 }
 
-/// One line of bounded length; none at the end.
-pub fn read_line(from: &mut impl BufRead) -> Result<Option<String>, &'static str> {
-    Lines(from).next()
+/// Reads all entries, for their sums.
+pub fn read_sums(from: &mut impl BufRead) -> Result<Sums, &'static str> {
+    let mut entries = Entries::new(from);
+    // Ends: every turn consumes a line, and the input has an end.
+    while entries.next_entry()?.is_some() {}
+    Ok(entries.sums)
 }
 
-/// Lines of bounded length, each ended by a line feed.
-struct Lines<'a, R>(&'a mut R);
-
-impl<R: BufRead> Lines<'_, R> {
-    fn next(&mut self) -> Result<Option<String>, &'static str> {
-        let mut line = Vec::new();
-        let mut bounded = Read::take(&mut *self.0, MAX_LINE as u64);
-        bounded
-            .read_until(b'\n', &mut line)
-            .map_err(|_| "manifest cannot be read")?;
-        match line.pop() {
-            None => Ok(None),
-            Some(b'\n') => String::from_utf8(line)
-                .map(Some)
-                .map_err(|_| "line is not text"),
-            Some(_) => Err("line is cut short or too long"),
-        }
+/// One line of bounded length, ended by a line feed; none at the end.
+pub fn read_line(from: &mut impl BufRead) -> Result<Option<String>, &'static str> {
+    let mut line = Vec::new();
+    Read::take(from, MAX_LINE as u64)
+        .read_until(b'\n', &mut line)
+        .map_err(|_| "manifest cannot be read")?;
+    match line.pop() {
+        None => Ok(None),
+        Some(b'\n') => String::from_utf8(line)
+            .map(Some)
+            .map_err(|_| "line is not text"),
+        Some(_) => Err("line is cut short or too long"),
     }
 }
 
@@ -347,7 +363,7 @@ mod tests {
         let read = |text: &str| {
             let mut bytes = text.as_bytes();
             let head = Identity::read(&mut bytes)?;
-            Ok::<_, &str>((head, read_entries(&mut bytes, |_| Ok(()))?))
+            Ok::<_, &str>((head, read_sums(&mut bytes)?))
         };
         assert_eq!(read(&whole), Ok((identity, Sums { files: 1, bytes: 3 })));
         for end in 0..whole.len() {

@@ -13,7 +13,7 @@ pub struct Success {
     /// What was live before.
     pub previous: Option<ReleaseId>,
     /// The payload's bytes as received.
-    pub received: Option<u64>,
+    pub payload_bytes: Option<u64>,
     /// Regular files of the release, and their bytes.
     pub files: Option<u64>,
     pub bytes: Option<u64>,

@@ -5,12 +5,14 @@
 //! that process made is in quarantine until all of it is checked and durable;
 //! and one rename, which cannot replace anything, publishes it.
 
+mod inspect;
 mod spool;
 mod staging;
 mod timed;
 mod unpacker;
 
 use std::io::{BufWriter, Write};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
@@ -22,7 +24,7 @@ use crate::request::Receive;
 use crate::session::Session;
 use crate::store::history::History;
 use crate::store::journal::{self, Event};
-use crate::store::ledger::{self, Ledger};
+use crate::store::ledger::{self, Ledger, PATIENCE};
 use crate::store::{Store, dir::Dir};
 use staging::{MANIFEST, Staging, TREE};
 use timed::Deadline;
@@ -30,7 +32,8 @@ use unpacker::Unpacked;
 
 /// Receives a release.
 ///
-/// Errors: whatever the steps refuse; none of them leaves anything behind.
+/// Errors: whatever the steps refuse. None of them leaves anything behind: the
+/// last of them is the rename that publishes.
 pub fn receive(
     config: &Config,
     store: &Store,
@@ -47,16 +50,16 @@ pub fn receive(
     }
     // Before a byte is read: a retry of what is there already costs nothing,
     // and what would be refused in the end is refused at once.
-    let history = ledger::peek(store, session)?;
+    let history = ledger::peek(store)?;
     if let Some(sums) = already_there(store, &history, asked)? {
-        return Ok(success(asked, sums, None));
+        return Ok(success(asked, sums, ALREADY));
     }
     admit(config, store, &history)?;
 
     let spool = spool::spool(store, config, &asked.sha256, deadline)?;
-    let received = spool.bytes();
+    let payload_bytes = spool.bytes();
     let staging = Staging::make(store, &asked.release)?;
-    let mut manifest = BufWriter::with_capacity(64 * 1024, staging.manifest()?);
+    let mut manifest = BufWriter::with_capacity(64 * 1024, staging.make_manifest()?);
     let identity = Identity {
         release: asked.release.clone(),
         sha256: asked.sha256,
@@ -71,17 +74,23 @@ pub fn receive(
         .write_all(manifest::trailer(sums).as_bytes())
         .and_then(|()| manifest.flush())
         .map_err(cannot)?;
+    drop(manifest);
+    let mut written = staging.manifest()?;
+    let mut entries = manifest::Entries::new(&mut written);
+    inspect::inspect(tree, || entries.next_entry())?;
     require_paths(config, tree)?;
     // One call for all the files and the manifest: a release is durable as a
     // whole before any of it has its name.
     tree.sync_file_system()
         .map_err(|errno| store.io("cannot sync the release", errno))?;
     match publish(config, store, session, asked, &staging, sums, deadline)? {
-        Published::New => Ok(Success {
+        Published::New { warnings } => Ok(Success {
+            payload_bytes: Some(payload_bytes),
             unpacker: Some(confinement),
-            ..success(asked, sums, Some(received))
+            warnings,
+            ..success(asked, sums, "")
         }),
-        Published::AlreadyThere(sums) => Ok(success(asked, sums, None)),
+        Published::AlreadyThere(sums) => Ok(success(asked, sums, ALREADY)),
     }
 }
 
@@ -94,7 +103,8 @@ fn already_there(store: &Store, history: &History, asked: &Receive) -> Result<Op
         Error::new(Code::ReleaseExists, problem)
             .remedy("choose another id; a release never changes")
     };
-    if store.releases.stat(release).is_err() {
+    let cannot = |errno: nix::Error| store.io(format!("cannot look for '{release}'"), errno);
+    if !store.releases.exists(release).map_err(cannot)? {
         // Gone by somebody's hand while it is live: whatever came under this
         // id would be live at once, without a swap.
         if history.live.as_ref() == Some(release) {
@@ -107,25 +117,25 @@ fn already_there(store: &Store, history: &History, asked: &Receive) -> Result<Op
         let problem = format!("'{release}' stands in releases/ and was not received");
         return Err(exists(problem));
     }
-    let identity = store.identity(release)?;
+    let (identity, mut entries) = store.manifest(release)?;
     if identity.sha256 != asked.sha256 {
         let problem = format!("release '{release}' exists with sha256 {}", identity.sha256);
         return Err(exists(problem));
     }
     let known = history.releases.get(release);
-    Ok(Some(Sums {
-        files: known.and_then(|known| known.files).unwrap_or_default(),
-        bytes: known.and_then(|known| known.bytes).unwrap_or_default(),
-    }))
+    let known = known.and_then(|known| Some((known.files?, known.bytes?)));
+    let sums = match known {
+        Some((files, bytes)) => Some(Sums { files, bytes }),
+        None => manifest::read_sums(&mut entries).ok(),
+    };
+    Ok(Some(sums.unwrap_or_default()))
 }
 
 /// Whether another release may come in now.
 fn admit(config: &Config, store: &Store, history: &History) -> Result<()> {
     let now = journal::now();
-    let within = |time: jiff::Timestamp, span: std::time::Duration| {
-        now.as_second() - time.as_second() < span.as_secs() as i64
-    };
-    let hour = std::time::Duration::from_secs(3600);
+    let within = |time, span| journal::age(time, now) < span;
+    let hour = Duration::from_secs(3600);
     let lately = history
         .received
         .iter()
@@ -135,7 +145,7 @@ fn admit(config: &Config, store: &Store, history: &History) -> Result<()> {
     if lately >= max {
         return Err(Error::new(
             Code::RateLimited,
-            format!("{lately} releases were received within the hour, {max} may be"),
+            format!("too many releases within the hour: {lately} of {max}"),
         )
         .remedy("wait, or raise receives_per_hour in the site's configuration"));
     }
@@ -151,20 +161,9 @@ fn admit(config: &Config, store: &Store, history: &History) -> Result<()> {
     if pending >= max {
         return Err(Error::new(
             Code::Busy,
-            format!("{pending} releases are pending that were never live, {max} may be"),
+            format!("too many releases are pending that were never live: {pending} of {max}"),
         )
         .remedy("swap to one, wait until they are too old, or raise 'max' in [pending]"));
-    }
-    let space = store
-        .root
-        .space()
-        .map_err(|errno| store.io("cannot look at the file system", errno))?;
-    let reserve = config.limits.reserve;
-    if space.free_bytes <= reserve.of(space.total_bytes)
-        || space.total_inodes > 0 && space.free_inodes <= reserve.of(space.total_inodes)
-    {
-        let error = Error::new(Code::DiskFull, "only the reserve is left of the disk");
-        return Err(store.with_room(error));
     }
     Ok(())
 }
@@ -188,7 +187,8 @@ fn require_paths(config: &Config, tree: &Dir) -> Result<()> {
 }
 
 enum Published {
-    New,
+    /// With what went wrong after the release had its name.
+    New { warnings: Vec<String> },
     /// Another receive of the same content was faster.
     AlreadyThere(Sums),
 }
@@ -204,9 +204,9 @@ fn publish(
     deadline: Deadline,
 ) -> Result<Published> {
     let release: &ReleaseId = &asked.release;
-    // A swap with slow hooks may hold the lock for minutes; the upload is done
-    // and would be lost, so this waits as long as a receive may last.
-    let mut ledger = Ledger::open(store, session, deadline.left())?;
+    // The upload is done and would be lost, so this waits as long as a receive
+    // may last, and no less than any other request.
+    let mut ledger = Ledger::open(store, session, deadline.left().max(PATIENCE))?;
     if let Some(sums) = already_there(store, &ledger.history, asked)? {
         return Ok(Published::AlreadyThere(sums));
     }
@@ -218,32 +218,41 @@ fn publish(
     // between, the next request removes a manifest without its release.
     staging
         .folder
-        .rename(MANIFEST, &store.manifests, release)
+        .rename_new(MANIFEST, &store.manifests, release)
         .and_then(|()| store.manifests.sync())
         .and_then(|()| staging.folder.rename_new(TREE, &store.releases, release))
-        .and_then(|()| store.releases.sync())
         .map_err(cannot)?;
+    // The release exists, and this process is confined to adding: it could not
+    // take it back. What cannot be synced or written down now is a warning; the
+    // next request finds the release and writes it down.
+    let mut warnings = Vec::new();
+    if let Err(errno) = store.releases.sync() {
+        warnings.push(store.io("cannot sync 'releases'", errno).to_string());
+    }
     let mut record = ledger.draft(Event::Received, Some(release));
     record.sha256 = Some(asked.sha256);
     (record.files, record.bytes) = (Some(sums.files), Some(sums.bytes));
-    ledger.append(record)?;
-    Ok(Published::New)
+    if let Err(error) = ledger.append(record) {
+        warnings.push(error.to_string());
+    }
+    Ok(Published::New { warnings })
 }
 
-fn success(asked: &Receive, sums: Sums, received: Option<u64>) -> Success {
-    let mut line = format!(
-        "ok receive {} sha256={} files={} bytes={}",
-        asked.release, asked.sha256, sums.files, sums.bytes
-    );
-    if received.is_none() {
-        line.push_str(" result=\"already received\"");
-    }
+/// How the line ends for a release that was there already.
+const ALREADY: &str = " result=\"already received\"";
+
+fn success(asked: &Receive, sums: Sums, result: &str) -> Success {
+    let Receive {
+        release, sha256, ..
+    } = asked;
+    let Sums { files, bytes } = sums;
     Success {
-        lines: vec![line],
-        release: Some(asked.release.clone()),
-        received,
-        files: Some(sums.files),
-        bytes: Some(sums.bytes),
+        lines: vec![format!(
+            "ok receive {release} sha256={sha256} files={files} bytes={bytes}{result}"
+        )],
+        release: Some(release.clone()),
+        files: Some(files),
+        bytes: Some(bytes),
         ..Success::default()
     }
 }

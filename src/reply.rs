@@ -10,14 +10,16 @@ use std::io::Write;
 use crate::error::Error;
 use crate::escape;
 
-/// The longest line of a reply, in bytes; a longer one is cut and marked.
+/// The longest line of stderr, in bytes; a longer one is cut and marked. Lines
+/// of stdout are not: they are made of bounded parts, and half of a JSON
+/// document is none.
 const MAX_LINE: usize = 8192;
 
 /// Writes lines to stdout.
 pub fn lines<'a>(lines: impl IntoIterator<Item = &'a str>) {
     let mut out = String::new();
     for line in lines {
-        push(&mut out, line);
+        push(&mut out, line, usize::MAX);
     }
     let mut stdout = std::io::stdout().lock();
     _ = stdout
@@ -31,9 +33,10 @@ pub fn failure(error: &Error) {
     push(
         &mut out,
         &format!("deploy-shell: {}: {}", error.code.word(), error.problem),
+        MAX_LINE,
     );
     if let Some(remedy) = &error.remedy {
-        push(&mut out, remedy);
+        push(&mut out, remedy, MAX_LINE);
     }
     to_stderr(&out);
 }
@@ -41,7 +44,11 @@ pub fn failure(error: &Error) {
 /// Writes a warning to stderr: the request succeeded all the same.
 pub fn warning(text: &str) {
     let mut out = String::new();
-    push(&mut out, &format!("deploy-shell: warning: {text}"));
+    push(
+        &mut out,
+        &format!("deploy-shell: warning: {text}"),
+        MAX_LINE,
+    );
     to_stderr(&out);
 }
 
@@ -49,10 +56,10 @@ fn to_stderr(out: &str) {
     _ = std::io::stderr().lock().write_all(out.as_bytes());
 }
 
-fn push(out: &mut String, line: &str) {
+fn push(out: &mut String, line: &str, max: usize) {
     // Names in errors are often escaped already.
     let line = escape::printable(line.as_bytes());
-    out.push_str(&escape::bounded(&line, MAX_LINE));
+    out.push_str(&escape::bounded(&line, max));
     out.push('\n');
 }
 
@@ -63,17 +70,17 @@ mod tests {
     #[test]
     fn every_line_is_one_printable_line() {
         let mut out = String::new();
-        push(&mut out, "a\nb\x1b]0;x\x07\u{e9}");
+        push(&mut out, "a\nb\x1b]0;x\x07\u{e9}", 100);
         assert_eq!(out, "a\\x0ab\\x1b]0;x\\x07\\xc3\\xa9\n");
         out.clear();
-        push(&mut out, "already \\x0a escaped");
+        push(&mut out, "already \\x0a escaped", 100);
         assert_eq!(out, "already \\x0a escaped\n");
     }
 
     #[test]
     fn a_long_line_is_cut() {
         let mut out = String::new();
-        push(&mut out, &"x".repeat(100_000));
+        push(&mut out, &"x".repeat(100_000), super::MAX_LINE);
         assert_eq!(out.len(), super::MAX_LINE + 1);
         assert!(out.ends_with("...\n"));
     }

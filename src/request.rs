@@ -70,18 +70,6 @@ impl SignatureText {
     }
 }
 
-/// The commands that other clients send when a person mistakes this account
-/// for an ordinary one, and what to call them in the refusal.
-const FOREIGN: [(&str, &str); 7] = [
-    ("scp ", "scp"),
-    ("rsync ", "rsync"),
-    ("git-upload-pack", "git"),
-    ("git-receive-pack", "git"),
-    ("git-upload-archive", "git"),
-    ("sftp", "sftp"),
-    ("internal-sftp", "sftp"),
-];
-
 impl Request {
     /// Reads a request; the error is one line of prose.
     pub fn parse(bytes: &[u8]) -> Result<Request, String> {
@@ -100,7 +88,8 @@ impl Request {
         if !bytes.iter().all(allowed) {
             return Err("request holds a character that no request has".to_owned());
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| "request is not text".to_owned())?;
+        // Neither of these two can fail in that alphabet.
+        let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
         let words = shell_words::split(text).map_err(|error| error.to_string())?;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let request = Request::from_words(&words)?;
@@ -157,17 +146,18 @@ impl Request {
     }
 }
 
-/// The name of the other client that sends such a command.
+/// The name of the other client that sends such a command, when a person
+/// mistakes this account for an ordinary one.
 pub fn foreign(bytes: &[u8]) -> Option<&'static str> {
+    let program = bytes.split(|byte| *byte == b' ').next()?;
     // An sftp subsystem is asked for by the path of its server.
-    let word = bytes.split(|byte| *byte == b' ').next().unwrap_or_default();
-    if word.ends_with(b"/sftp-server") {
-        return Some("sftp");
+    match program.rsplit(|byte| *byte == b'/').next()? {
+        b"sftp-server" | b"internal-sftp" | b"sftp" => Some("sftp"),
+        b"scp" => Some("scp"),
+        b"rsync" => Some("rsync"),
+        b"git-upload-pack" | b"git-receive-pack" | b"git-upload-archive" => Some("git"),
+        _ => None,
     }
-    FOREIGN
-        .iter()
-        .find(|(prefix, _)| bytes.starts_with(prefix.as_bytes()))
-        .map(|(_, name)| *name)
 }
 
 fn if_current(words: &[&str]) -> Result<Option<ReleaseId>, String> {

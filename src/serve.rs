@@ -6,10 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::audit::{Audit, Decision};
+use crate::audit::Audit;
 use crate::config::{self, Config};
 use crate::confine::{self, Confinement};
-use crate::error::{Code, Error, Result};
+use crate::error::{self, Code, Error, Result};
 use crate::names::KeyLabel;
 use crate::outcome::Success;
 use crate::policy::{self, Grants, Permit, Verb};
@@ -34,13 +34,13 @@ pub fn serve(options: Options) -> u8 {
 
     let config = match Config::load(&options.config) {
         Ok(config) => config,
-        Err(error) => return refuse_unconfigured(&session, &error),
+        Err(error) => return refuse_without_site(&session, &error),
     };
     let audit = Audit::new(&config.audit, Some(config.site()), &session);
 
     let request = match Request::parse(session.command.as_deref().unwrap_or_default()) {
         Ok(request) => request,
-        Err(problem) => return turn_away(&audit, Decision::Refused, &bad_request(problem)),
+        Err(problem) => return turn_away(&audit, &bad_request(problem)),
     };
     let verb = Verb::of(&request);
     let permit = match policy::judge(request, options.allow) {
@@ -48,23 +48,24 @@ pub fn serve(options: Options) -> u8 {
         Err(policy::Denied) => {
             let error = Error::new(Code::Denied, format!("this key may not {verb}"))
                 .remedy("the operator grants verbs with '--allow' in authorized_keys");
-            return turn_away(&audit, Decision::Denied, &error);
+            return turn_away(&audit, &error);
         }
     };
 
-    if let Err(error) = audit.request(Decision::Allowed, None) {
+    let mut unrecorded = Vec::new();
+    if let Err(error) = audit.request(None) {
         if audit.required() && verb.writes() {
             reply::failure(&error);
             return error.code.exit();
         }
-        reply::warning(&error.problem);
+        unrecorded.push(error.problem);
     }
     let (confinement, done) = act(&config, &session, verb, &permit);
     let took = started.elapsed();
     if let Err(error) = audit.result(done.as_ref(), confinement.as_ref(), took) {
-        reply::warning(&error.problem);
+        unrecorded.push(error.problem);
     }
-    answer(done)
+    answer(done, unrecorded)
 }
 
 fn act(
@@ -76,32 +77,32 @@ fn act(
     let mut confinement = None;
     let attempt = || {
         let store = Store::open(config)?;
-        let on = confine::monitor(verb, &store);
+        let records = store
+            .records(verb.writes())
+            .map_err(|errno| store.io("cannot open the journal and the lock", errno))?;
         confinement
-            .insert(on)
-            .clone()
+            .insert(confine::monitor(verb, &store, &records))
             .enforce(config.sandbox.required)?;
         match permit {
             Permit::Receive(asked) => receive::receive(config, &store, session, asked),
             Permit::Swap(asked) => activate::swap(config, &store, session, asked),
             Permit::Rollback(asked) => activate::rollback(config, &store, session, asked),
-            Permit::List(asked) => list::list(config.site(), &store, session, asked),
+            Permit::List(asked) => list::list(config.site(), &store, asked),
         }
     };
-    // A bug must not keep the result out of the record. Nothing is used after
-    // a panic but the session and the audit, which the attempt only reads.
-    let done = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| {
-        Err(Error::new(Code::Internal, "a bug ended the request")
-            .remedy("'list' shows what is live; please report it"))
-    });
+    // A bug must not keep the result out of the record. What is used after a
+    // panic the attempt has only read, or set as a whole.
+    let done = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| Err(error::bug()));
     (confinement, done)
 }
 
-fn answer(done: Result<Success>) -> u8 {
+/// Replies. What could not be recorded is told beside a success alone: a
+/// failure is one problem and its remedy.
+fn answer(done: Result<Success>, unrecorded: Vec<String>) -> u8 {
     match done {
         Ok(success) => {
             reply::lines(success.lines.iter().map(String::as_str));
-            for warning in &success.warnings {
+            for warning in unrecorded.iter().chain(&success.warnings) {
                 reply::warning(warning);
             }
             0
@@ -115,31 +116,34 @@ fn answer(done: Result<Success>) -> u8 {
 
 /// Refuses with one line in the record; that it cannot be written changes
 /// nothing, since nothing is done.
-fn turn_away(audit: &Audit<'_>, decision: Decision, error: &Error) -> u8 {
-    _ = audit.request(decision, Some(error));
+fn turn_away(audit: &Audit<'_>, error: &Error) -> u8 {
+    _ = audit.request(Some(error));
     reply::failure(error);
     error.code.exit()
 }
 
 /// The record of what no site's configuration vouches for goes to where the
 /// defaults say.
-fn refuse_unconfigured(session: &Session, error: &Error) -> u8 {
+fn refuse_without_site(session: &Session, error: &Error) -> u8 {
     let defaults = config::Audit {
         required: false,
         ..config::Audit::default()
     };
-    turn_away(
-        &Audit::new(&defaults, None, session),
-        Decision::Refused,
-        error,
-    )
+    turn_away(&Audit::new(&defaults, None, session), error)
+}
+
+/// Refuses a forced command that is not one of ours to serve.
+pub fn refuse_forced_command(problem: String) -> u8 {
+    let error = Error::new(Code::BadConfig, problem)
+        .remedy("the operator's forced command is wrong; 'deploy-shell authorize' prints one");
+    refuse_without_site(&Session::from_environment(None), &error)
 }
 
 /// Refuses a login that comes with no request of a forced command.
 pub fn refuse_login(problem: String, command: Option<Vec<u8>>) -> u8 {
     let mut session = Session::from_environment(None);
     session.command = command.or(session.command);
-    refuse_unconfigured(&session, &bad_request(problem))
+    refuse_without_site(&session, &bad_request(problem))
 }
 
 fn bad_request(problem: String) -> Error {

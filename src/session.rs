@@ -22,7 +22,8 @@ use ssh_key::{Fingerprint, HashAlg, PublicKey};
 
 use crate::names::KeyLabel;
 
-/// sshd writes one line for each authentication method that was used.
+/// The longest note that is read, in bytes: sshd writes one line for each
+/// authentication method that was used.
 const MAX_AUTH_INFO: u64 = 16 * 1024;
 
 /// One client's request, with what is known of the client.
@@ -39,7 +40,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Reads the environment, once.
+    /// Reads the environment.
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the one place that reads the environment"
@@ -54,15 +55,6 @@ impl Session {
             command: std::env::var_os("SSH_ORIGINAL_COMMAND").map(OsStringExt::into_vec),
         }
     }
-}
-
-/// Whether sshd set a request beside a forced command.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that reads the environment"
-)]
-pub fn has_request() -> bool {
-    std::env::var_os("SSH_ORIGINAL_COMMAND").is_some()
 }
 
 /// The first of the four words of `SSH_CONNECTION`, if it is an IP address. It
@@ -88,7 +80,13 @@ fn fingerprint(path: &Path) -> Option<Fingerprint> {
         return None;
     }
     let mut text = String::new();
-    file.take(MAX_AUTH_INFO).read_to_string(&mut text).ok()?;
+    let read = file
+        .take(MAX_AUTH_INFO + 1)
+        .read_to_string(&mut text)
+        .ok()?;
+    if read as u64 > MAX_AUTH_INFO {
+        return None;
+    }
     let key = text
         .lines()
         .find_map(|line| line.strip_prefix("publickey "))?;

@@ -25,13 +25,12 @@ pub mod lock;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::BufReader;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
-use crate::config::Config;
+use crate::config::{Config, Percent};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Identity;
 use crate::names::{LinkName, ReleaseId};
@@ -229,8 +228,10 @@ impl Store {
         is(&self.releases, SFlag::S_IFDIR) && is(&self.manifests, SFlag::S_IFREG)
     }
 
-    /// Whose manifest stands beside the release, by its own words.
-    pub fn identity(&self, release: &ReleaseId) -> Result<Identity> {
+    /// The manifest beside a release: whose it is, and its entries to be read.
+    ///
+    /// Errors: [`Code::NoSuchRelease`] when there is none or it is another's.
+    pub fn manifest(&self, release: &ReleaseId) -> Result<(Identity, BufReader<File>)> {
         let bad = |why: &str| {
             Error::new(
                 Code::NoSuchRelease,
@@ -242,11 +243,41 @@ impl Store {
             .manifests
             .open_file(release)
             .map_err(|errno| bad(&crate::error::describe(&errno.into())))?;
-        let identity = Identity::read(&mut BufReader::with_capacity(512, file)).map_err(bad)?;
+        let mut manifest = BufReader::with_capacity(4096, file);
+        let identity = Identity::read(&mut manifest).map_err(bad)?;
         if identity.release != *release {
             return Err(bad("it names another release"));
         }
-        Ok(identity)
+        Ok((identity, manifest))
+    }
+
+    /// What may still be written before only the reserve is left: bytes, and
+    /// inodes (no limit where the file system has no table of them).
+    ///
+    /// Errors: [`Code::DiskFull`] when nothing may.
+    pub fn room(&self, reserve: Percent) -> Result<(u64, u64)> {
+        let space = self
+            .root
+            .space()
+            .map_err(|errno| self.io("cannot look at the file system", errno))?;
+        let left = |free: u64, total: u64| free.saturating_sub(reserve.of(total));
+        let bytes = left(space.free_bytes, space.total_bytes);
+        let inodes = match space.total_inodes {
+            0 => u64::MAX,
+            total => left(space.free_inodes, total),
+        };
+        if bytes == 0 || inodes == 0 {
+            return Err(self.only_reserve());
+        }
+        Ok((bytes, inodes))
+    }
+
+    /// The failure of a receive that would use up the reserve.
+    pub fn only_reserve(&self) -> Error {
+        self.with_room(Error::new(
+            Code::DiskFull,
+            "only the reserve would be left of the disk",
+        ))
     }
 
     /// An operating system's failure, with the room left if the disk is full.
@@ -294,9 +325,7 @@ fn octal_less(mode: u32, forbidden: u32) -> String {
     format!("{:04o}", mode & 0o7777 & !forbidden)
 }
 
-/// Whether `name` could be a release of ours.
+/// The release that a folder of this name would be.
 pub fn release_name(name: &OsStr) -> Option<ReleaseId> {
-    std::str::from_utf8(name.as_bytes())
-        .ok()
-        .and_then(|name| ReleaseId::try_from(name).ok())
+    ReleaseId::try_from(name.to_str()?).ok()
 }

@@ -10,11 +10,15 @@
 //! same name, and the next line finds it.
 
 use std::io::{Error, ErrorKind, Result, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use nix::sys::socket::sockopt::SendTimeout;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::config::Facility;
 
@@ -85,13 +89,28 @@ impl Syslog {
             }
             // EPROTOTYPE: somebody listens there, with a stream socket.
             Err(error) if error.raw_os_error() == Some(nix::libc::EPROTOTYPE) => {
-                let mut stream = UnixStream::connect(&self.socket)?;
+                let mut stream = self.connect_stream(deadline)?;
                 stream.set_write_timeout(left())?;
                 // Framed by a line feed, which the text cannot hold (RFC 6587, 3.4.2).
                 stream.write_all(&[line, b"\n"].concat())
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A stream's connect waits as well, while the daemon accepts nobody. Only a
+    /// time limit that is set before it bounds it (unix(7), SO_SNDTIMEO), which
+    /// is why the standard library's own will not do.
+    fn connect_stream(&self, deadline: Instant) -> Result<UnixStream> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(PAUSE);
+        let limit = TimeVal::milliseconds(left.as_millis() as i64);
+        socket::setsockopt(&socket, SendTimeout, &limit)?;
+        socket::connect(socket.as_raw_fd(), &UnixAddr::new(&self.socket)?)?;
+        Ok(UnixStream::from(socket))
     }
 
     fn format(&self, severity: Severity, id: &str, text: &str) -> String {

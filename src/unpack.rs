@@ -9,7 +9,7 @@
 mod entries;
 mod frame;
 mod header;
-mod path;
+pub mod path;
 mod pax;
 mod rule;
 mod tree;
@@ -44,15 +44,19 @@ pub struct Limits {
     pub max_file: u64,
     /// Files, folders and links together.
     pub max_entries: u32,
+    /// Bytes and inodes that may be used before only the reserve is left.
+    pub room_bytes: u64,
+    pub room_inodes: u64,
     /// Whether links are allowed at all.
     pub symlinks: bool,
 }
 
 impl Limits {
     /// What the whole tar stream may come to, in bytes: the data, and for each
-    /// entry its headers, long names and padding; and the zeros at the end.
+    /// entry its header, padding, and three long headers (`x`, `L`, `K`) with
+    /// theirs; and the zeros at the end.
     fn stream(&self) -> u64 {
-        let entry = 4 * 512 + 2 * (512 + pax::MAX) + 512;
+        let entry = 2 * 512 + 3 * (512 + pax::MAX);
         u64::from(self.max_entries)
             .saturating_mul(entry)
             .saturating_add(self.max_unpacked)
@@ -98,9 +102,8 @@ fn run(limits: Limits, sandbox_required: bool) -> Result<(), Failure> {
     // Threads are started between the two halves: they inherit the first, and
     // the second leaves nobody the calls to start more.
     let writers = Writers::start(threads)?;
-    let on = confine::unpacker_calls(on)
-        .enforce(sandbox_required)
-        .map_err(Failure::Io)?;
+    let on = confine::unpacker_calls(on);
+    on.enforce(sandbox_required).map_err(Failure::Io)?;
     writeln!(std::io::stdout(), "{SANDBOX}{on}")
         .map_err(|error| cannot("write the report", error))?;
     let staging = Arc::new(staging);
@@ -149,7 +152,7 @@ fn unpack(
     }
     let digests = unpacker.writers.finish()?;
     unpacker.entries.finish()?;
-    if unpacker.tree.is_empty() {
+    if unpacker.tree.len() == 0 {
         return Err(Rule::Empty.into());
     }
     let mut tree = unpacker.tree;
@@ -176,6 +179,10 @@ impl Unpacker {
         while let Some(entry) = self.entries.next()? {
             let placed = self.place(&entry);
             placed.map_err(|failure| failure.at(&entry.name))?;
+            if self.unpacked > self.limits.room_bytes || self.tree.len() > self.limits.room_inodes {
+                let full = "only the reserve would be left of the disk";
+                return Err(Failure::Io(Error::new(Code::DiskFull, full)));
+            }
         }
         Ok(())
     }

@@ -345,7 +345,8 @@ fn attempt(who: &str, name: &str, ground: &Path) -> u8 {
         (_, Some(verb)) => {
             let config = Config::load(&ground.join("site.toml")).expect("the configuration");
             let store = Store::open(&config).expect("the site");
-            Some(confine::monitor(verb, &store))
+            let records = store.records(verb.writes()).expect("the records");
+            Some(confine::monitor(verb, &store, &records))
         }
         _ => {
             let staging = Dir::working().expect("the staging folder");

@@ -3,8 +3,6 @@
 //! Never the live one, never the one a rollback would choose, never anything
 //! that is not ours: only releases that the journal knows are looked at.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use crate::config::Config;
@@ -29,9 +27,6 @@ fn choose(
 ) -> Vec<ReleaseId> {
     let is_present = |id: &ReleaseId| present.contains(id);
     let previous = history.previous(is_present);
-    let older = |time: Timestamp, than: Duration| {
-        now.as_second() - time.as_second() >= than.as_secs() as i64
-    };
     let in_state = |state: State| {
         let mut found: Vec<_> = present
             .iter()
@@ -47,15 +42,15 @@ fn choose(
         .flat_map(|state| in_state(state).into_iter().skip(config.keep))
         .filter(|(_, release)| {
             // Workers may still run in one that has just been replaced.
-            let last = release.last_live(false).unwrap_or(release.received);
-            older(last, config.min_age.0)
+            let last = release.last_live().unwrap_or(release.received);
+            journal::age(last, now) >= config.min_age.0
         })
         .map(|(id, _)| id.clone())
         .collect();
     chosen.extend(
         in_state(State::Pending)
             .into_iter()
-            .filter(|(_, release)| older(release.received, config.pending.max_age.0))
+            .filter(|(_, release)| journal::age(release.received, now) >= config.pending.max_age.0)
             .map(|(id, _)| id.clone()),
     );
     chosen

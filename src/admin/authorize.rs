@@ -7,7 +7,7 @@ use std::path::Path;
 use ssh_key::{Algorithm, PublicKey};
 
 use crate::config::Config;
-use crate::error::{Code, Error, Result, describe};
+use crate::error::{Code, Error, Result};
 use crate::names::KeyLabel;
 use crate::policy::Grants;
 
@@ -17,7 +17,7 @@ const MAX_KEY: u64 = 16 * 1024;
 /// Gives the line for the key in `public`, or on stdin.
 ///
 /// Errors: [`Code::BadConfig`] when the site's configuration does not load,
-/// [`Code::BadSignature`] when there is not exactly one plain public key.
+/// [`Code::BadRequest`] when there is not exactly one plain public key.
 pub fn authorize(
     config: &Path,
     label: &KeyLabel,
@@ -59,24 +59,21 @@ fn read(public: Option<&Path>) -> Result<String> {
     let shown = public.map_or("standard input".into(), Path::to_string_lossy);
     let mut bytes = Vec::new();
     let read = match public {
-        Some(path) => {
-            std::fs::File::open(path).and_then(|file| file.take(MAX_KEY).read_to_end(&mut bytes))
-        }
+        Some(path) => std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_KEY + 1).read_to_end(&mut bytes)),
         None => std::io::stdin()
             .lock()
-            .take(MAX_KEY)
+            .take(MAX_KEY + 1)
             .read_to_end(&mut bytes),
     };
-    read.map_err(|error| {
-        Error::new(
-            Code::IoError,
-            format!("'{shown}' cannot be read: {}", describe(&error)),
-        )
-    })?;
+    read.map_err(|error| Error::io(format!("cannot read '{shown}'"), error))?;
     let bad = |problem: &str| {
-        Error::new(Code::BadSignature, format!("'{shown}' {problem}"))
+        Error::new(Code::BadRequest, format!("'{shown}' {problem}"))
             .remedy("give the one line of a .pub file: TYPE BASE64 COMMENT")
     };
+    if bytes.len() as u64 > MAX_KEY {
+        return Err(bad("is larger than a public key"));
+    }
     let text = String::from_utf8(bytes).map_err(|_| bad("is not text"))?;
     if text.contains("PRIVATE KEY") {
         return Err(bad("is a private key"));

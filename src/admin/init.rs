@@ -2,12 +2,15 @@
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use nix::sys::stat::{FileStat, Mode};
+use nix::unistd::{Gid, Uid};
+
 use crate::config::Config;
-use crate::error::{Code, Error, Result, describe};
-use crate::store::dir::Name;
+use crate::error::{Code, Error, Result};
+use crate::store::dir::{Dir, NameConst};
 use crate::store::{RELEASES, SHARED, STATE, STATE_FOLDERS};
 
 /// What a new site's configuration says: every key, with its default.
@@ -23,36 +26,40 @@ const TEMPLATE: &str = include_str!("template.toml");
 /// Errors: [`Code::BadConfig`] when one exists or the paths are not acceptable.
 pub fn init(config: &Path, root: &Path) -> Result<Vec<String>> {
     let shown = config.display();
+    let bad = |problem: String| Error::new(Code::BadConfig, problem);
+    // The site is for others to read, and its configuration for the account,
+    // whatever mask the operator's shell has.
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    if config.symlink_metadata().is_ok() {
+        return Err(bad(format!("'{shown}' exists")).remedy("edit it, or move it away first"));
+    }
+    // Judged whole before anything is made: the text that will be written must
+    // be one that will be read.
+    let not_plain = || {
+        bad(format!(
+            "root '{}' is not a plain absolute path",
+            root.display()
+        ))
+    };
     let root_text = root
         .to_str()
-        .filter(|text| {
-            text.starts_with('/') && !text.contains(['"', '\\']) && !text.contains(char::is_control)
-        })
-        .ok_or_else(|| {
-            Error::new(
-                Code::BadConfig,
-                format!("root '{}' is not a plain absolute path", root.display()),
-            )
-        })?;
+        .filter(|text| !text.contains(['"', '\\']) && !text.contains(char::is_control))
+        .ok_or_else(not_plain)?;
     let text = TEMPLATE.replace("@ROOT@", root_text);
-    if config.symlink_metadata().is_ok() {
-        return Err(Error::new(Code::BadConfig, format!("'{shown}' exists"))
-            .remedy("edit it, or move it away first"));
-    }
-    let lines = vec![
-        format!("wrote {shown}"),
-        format!("made  {}/{{releases,shared,.deploy-shell}}", root.display()),
-        format!("next: deploy-shell authorize --config {shown} --key ci FILE.pub"),
-    ];
+    Config::parse(config, &text)?;
     make_folders(root)?;
     write_new(config, &text)?;
-    // What was written must be what is read; if it is not (a name that is no
-    // site's, a folder that others can write), it does not stay.
+    // If it cannot be read after all (a folder that others can write), it does
+    // not stay.
     if let Err(error) = Config::load(config) {
         _ = std::fs::remove_file(config);
         return Err(error);
     }
-    Ok(lines)
+    Ok(vec![
+        format!("wrote {shown}"),
+        format!("made  {}/{{releases,shared,.deploy-shell}}", root.display()),
+        format!("next: deploy-shell authorize --config {shown} --key ci FILE.pub"),
+    ])
 }
 
 fn write_new(path: &Path, text: &str) -> Result<()> {
@@ -79,42 +86,45 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
         .map_err(cannot)
 }
 
+/// Only the root is made by its path. What is below it belongs to the deploy
+/// account, who may have put links there for root to stumble over, and so is
+/// made and given away by handle.
 fn make_folders(root: &Path) -> Result<()> {
-    let make = |path: &Path, mode: u32| match DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(cannot(path, error)),
-        Ok(()) => Ok(true),
-    };
-    if !root.exists() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(root)
-            .map_err(|error| cannot(root, error))?;
-    }
-    let owner = root.metadata().map_err(|error| cannot(root, error))?;
-    let path = |parent: &Path, name: Name<'_>| parent.join(name.as_os_str());
-    let state = path(root, STATE.into());
-    let mut folders = vec![
-        (path(root, RELEASES.into()), 0o755),
-        (path(root, SHARED.into()), 0o755),
-        (state.clone(), 0o700),
-    ];
-    folders.extend(STATE_FOLDERS.map(|name| (path(&state, name.into()), 0o700)));
-    for (folder, mode) in folders {
-        if make(&folder, mode)? && owner.uid() != nix::unistd::geteuid().as_raw() {
-            std::os::unix::fs::lchown(&folder, Some(owner.uid()), Some(owner.gid()))
-                .map_err(|error| cannot(&folder, error))?;
+    let cannot = |error| Error::io(format!("cannot make '{}'", root.display()), error);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(root)
+        .map_err(cannot)?;
+    let make = || {
+        let root = Dir::open_root(root)?;
+        let owner = root.own_stat()?;
+        make_folder(&root, RELEASES, 0o755, &owner)?;
+        make_folder(&root, SHARED, 0o755, &owner)?;
+        let state = make_folder(&root, STATE, 0o700, &owner)?;
+        for name in STATE_FOLDERS {
+            make_folder(&state, name, 0o700, &owner)?;
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    make().map_err(|errno: nix::Error| {
+        let shown = root.display();
+        Error::io(format!("cannot make the folders below '{shown}'"), errno)
+    })
 }
 
-fn cannot(path: &Path, error: std::io::Error) -> Error {
-    Error::new(
-        Code::IoError,
-        format!("'{}' cannot be made: {}", path.display(), describe(&error)),
-    )
+/// Makes a folder that is not there yet, and gives it to `owner`.
+fn make_folder(parent: &Dir, name: NameConst, mode: u32, owner: &FileStat) -> nix::Result<Dir> {
+    let made = parent.make_dir(name, mode);
+    let folder = match made {
+        Ok(()) | Err(nix::Error::EEXIST) => parent.open_dir(name)?,
+        Err(errno) => return Err(errno),
+    };
+    if made.is_ok() && folder.own_stat()?.st_uid != owner.st_uid {
+        let (user, group) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
+        nix::unistd::fchown(&folder, Some(user), Some(group))?;
+    }
+    Ok(folder)
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 
 use nix::libc;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::{Powers, process};
+use super::Powers;
 
 /// What the unpacker may call once its threads stand. No exec, no socket, no
 /// new thread or process, no chown, chmod or xattr, no ptrace, no link.
@@ -80,6 +80,12 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_fchownat,
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
+    libc::SYS_fchmodat2,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    libc::SYS_truncate,
+    libc::SYS_utimensat,
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
     libc::SYS_fsetxattr,
@@ -91,6 +97,9 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_fsmount,
+    libc::SYS_fsconfig,
     libc::SYS_open_tree,
     libc::SYS_fsopen,
     libc::SYS_setns,
@@ -120,6 +129,17 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_accept4,
 ];
 
+/// The flags of clone(2) that make a namespace.
+const NAMESPACES: &[libc::c_int] = &[
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWCGROUP,
+];
+
 /// What a verb that does not execute may not call either: it has no child, and
 /// so nobody to signal. (`receive` has; there Landlock keeps signals inward,
 /// from Linux 6.12 on.)
@@ -129,7 +149,6 @@ const NO_EXEC: &[libc::c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_clone,
-    libc::SYS_clone3,
 ];
 
 /// The same calls as older programs make them; other machines never had them.
@@ -157,19 +176,42 @@ pub fn unpacker() -> bool {
         for call in [libc::SYS_mmap, libc::SYS_mprotect] {
             rules.insert(call, vec![protection(0)?]);
         }
-        let kill = SeccompAction::KillProcess;
-        program(SeccompFilter::new(
-            rules,
-            kill,
-            SeccompAction::Allow,
-            arch()?,
-        )?)
+        rules.extend(arguments()?);
+        program(rules, SeccompAction::Allow, SeccompAction::KillProcess)
     };
-    process::no_more_processes()
-        && build().is_ok_and(|program| seccompiler::apply_filter_all_threads(&program).is_ok())
+    [foreign_numbers(), build()]
+        .into_iter()
+        .all(|program| program.is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok()))
+}
+
+/// The calls that are allowed with some arguments only.
+fn arguments() -> Result<Rules, BackendError> {
+    let equal = |argument, value: libc::c_int| {
+        SeccompRule::new(vec![condition(argument, SeccompCmpOp::Eq, value as u64)?])
+    };
+    let creates = SeccompCmpOp::MaskedEq(libc::O_CREAT as u64);
+    let opens = SeccompRule::new(vec![condition(2, creates, 0)?])?;
+    // What is made has one of two modes: nothing set-user-id, nothing that its
+    // owner could not clear away again.
+    let open = vec![opens, equal(3, 0o644)?, equal(3, 0o755)?];
+    // Not F_SETOWN and F_SETSIG, which send signals where kill(2) may not.
+    let control = vec![
+        equal(1, libc::F_GETFD)?,
+        equal(1, libc::F_SETFD)?,
+        equal(1, libc::F_GETFL)?,
+    ];
+    Ok([
+        (libc::SYS_mkdirat, vec![equal(2, 0o755)?]),
+        (libc::SYS_openat, open),
+        (libc::SYS_fcntl, control),
+    ]
+    .into())
 }
 
 /// Takes from the monitor what its verb has no use for.
+///
+/// It is told EPERM and not killed: a call that a new libc makes in passing
+/// must not turn an answer into a signal.
 pub fn monitor(powers: &Powers) -> bool {
     let build = || {
         let mut rules: Rules = [NEVER, NEVER_OLD]
@@ -180,26 +222,66 @@ pub fn monitor(powers: &Powers) -> bool {
         // The record goes over a local socket; there is no other.
         let other = condition(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?;
         rules.insert(libc::SYS_socket, vec![SeccompRule::new(vec![other])?]);
-        if !powers.executes {
+        if powers.executes {
+            // A child, but in no namespace of its own, where it would be root.
+            let fresh = NAMESPACES.iter().map(|flag| {
+                let flag = *flag as u64;
+                SeccompRule::new(vec![condition(0, SeccompCmpOp::MaskedEq(flag), flag)?])
+            });
+            rules.insert(libc::SYS_clone, fresh.collect::<Result<_, _>>()?);
+        } else {
             let no_exec = [NO_EXEC, NO_EXEC_OLD].concat();
             rules.extend(no_exec.iter().map(|call| (*call, Vec::new())));
             for call in [libc::SYS_mmap, libc::SYS_mprotect] {
                 rules.insert(call, vec![protection(libc::PROT_EXEC as u64)?]);
             }
         }
-        let kill = SeccompAction::KillProcess;
-        program(SeccompFilter::new(
+        program(
             rules,
+            SeccompAction::Errno(libc::EPERM as u32),
             SeccompAction::Allow,
-            kill,
-            arch()?,
-        )?)
+        )
     };
-    build().is_ok_and(|program| seccompiler::apply_filter(&program).is_ok())
+    // The flags of clone3(2) stand in memory, where no filter can look at them.
+    // To be told that there is no such call, libc makes do with clone(2).
+    let absent = || {
+        let rules = [(libc::SYS_clone3, Vec::new())].into();
+        program(
+            rules,
+            SeccompAction::Errno(libc::ENOSYS as u32),
+            SeccompAction::Allow,
+        )
+    };
+    [foreign_numbers(), absent(), build()]
+        .into_iter()
+        .all(|program| program.is_ok_and(|it| seccompiler::apply_filter(&it).is_ok()))
+}
+
+/// Kills whoever makes a call by the x32 numbers, which some kernels for x86-64
+/// take beside their own: they would pass by a list of what is denied.
+fn foreign_numbers() -> Result<BpfProgram, BackendError> {
+    // seccomp(2): the number is the first word of what a filter sees.
+    const X32: u32 = 0x4000_0000;
+    let step = |code: u32, jump_if: u8, k: u32| seccompiler::sock_filter {
+        code: code as u16,
+        jt: jump_if,
+        jf: 0,
+        k,
+    };
+    Ok(vec![
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, X32),
+        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+        step(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            libc::SECCOMP_RET_KILL_PROCESS,
+        ),
+    ])
 }
 
 /// Memory whose executable bit is `bit`, for mmap and mprotect alike.
-fn protection(bit: u64) -> Result<SeccompRule, seccompiler::BackendError> {
+fn protection(bit: u64) -> Result<SeccompRule, BackendError> {
     let exec = SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64);
     SeccompRule::new(vec![condition(2, exec, bit)?])
 }
@@ -208,16 +290,18 @@ fn condition(
     argument: u8,
     operator: SeccompCmpOp,
     value: u64,
-) -> Result<SeccompCondition, seccompiler::BackendError> {
+) -> Result<SeccompCondition, BackendError> {
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
 }
 
-fn program(filter: SeccompFilter) -> Result<BpfProgram, seccompiler::BackendError> {
-    filter.try_into()
-}
-
-fn arch() -> Result<TargetArch, seccompiler::BackendError> {
-    std::env::consts::ARCH.try_into()
+/// A filter with one answer for the calls in `rules` and one for all others.
+fn program(
+    rules: Rules,
+    listed: SeccompAction,
+    others: SeccompAction,
+) -> Result<BpfProgram, BackendError> {
+    let arch: TargetArch = std::env::consts::ARCH.try_into()?;
+    SeccompFilter::new(rules, others, listed, arch)?.try_into()
 }
 
 #[cfg(test)]

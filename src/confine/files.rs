@@ -4,6 +4,7 @@
 //! Landlock adds up what the rules of a folder and of those above it allow, so
 //! a right that the root has cannot be taken from a folder below.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 
 use landlock::{
@@ -19,6 +20,9 @@ use crate::store::dir::Dir;
 /// possible under a Landlock that knows of it (Linux 5.19).
 const LEAST: ABI = ABI::V2;
 
+/// From this one on (Linux 6.2), a file that may only be read cannot be cut.
+const TRUNCATION: ABI = ABI::V3;
+
 /// Everything is handled, and so denied, up to this version; a kernel that
 /// knows less handles what it knows.
 const NEWEST: ABI = ABI::V7;
@@ -27,10 +31,7 @@ const NEWEST: ABI = ABI::V7;
 const LOADER_CACHE: &str = "/etc/ld.so.cache";
 
 /// Confines the monitor to what its verb needs of the site.
-pub fn monitor(powers: &Powers, store: &Store) -> bool {
-    let Ok(records) = store.records(powers.records) else {
-        return false;
-    };
+pub fn monitor(powers: &Powers, store: &Store, records: &[File]) -> bool {
     let build = || {
         let mut rules = ruleset()?;
         for (folder, access) in [
@@ -97,6 +98,15 @@ fn rights(access: Access) -> BitFlags<AccessFs> {
     }
 }
 
+/// Whether this kernel's Landlock knows of truncation.
+pub fn truncation() -> bool {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(TRUNCATION))
+        .and_then(Ruleset::create)
+        .is_ok()
+}
+
 fn ruleset() -> Result<RulesetCreated, RulesetError> {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -109,8 +119,8 @@ fn ruleset() -> Result<RulesetCreated, RulesetError> {
         .map(|rules| rules.set_compatibility(CompatLevel::BestEffort))
 }
 
-/// Whether the kernel took it. What of it a kernel does not know (ports,
-/// signals) is denied by the seccomp filter where it matters.
+/// Whether the kernel took it. What an older kernel does not know of (ports,
+/// signals) the seccomp filter denies, but for signals by `receive`.
 fn enforce(rules: RulesetCreated) -> Result<bool, RulesetError> {
     let status = rules.restrict_self()?;
     Ok(status.ruleset != landlock::RulesetStatus::NotEnforced && status.no_new_privs)
@@ -122,9 +132,11 @@ fn own_images() -> Vec<std::path::PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let mut images: Vec<_> = maps
         .lines()
-        .filter_map(|line| line.split_ascii_whitespace().nth(5))
-        .filter(|path| path.starts_with('/'))
-        .chain([LOADER_CACHE])
+        // The path is the sixth column, and may have blanks in it.
+        .filter_map(|line| line.find('/').map(|at| &line[at..]))
+        // Our own image also by handle: an upgrade may have put another file
+        // under its name.
+        .chain(["/proc/self/exe", LOADER_CACHE])
         .map(Into::into)
         .collect();
     images.sort();

@@ -46,14 +46,14 @@ fn close_inherited() {
 
 /// No program executed from here on gains a privilege, and no other process of
 /// this user may look into this one (prctl(2)).
-pub fn no_new_privileges() -> bool {
+pub fn give_up_privileges() -> bool {
     prctl::set_no_new_privs().is_ok()
         && prctl::set_dumpable(false).is_ok()
         && prctl::get_no_new_privs() == Ok(true)
 }
 
 /// The unpacker's share of the machine, and its end with its parent.
-pub fn limit(max_file: u64, memory: u64) -> bool {
+pub fn limit_unpacker(max_file: u64, memory: u64) -> bool {
     let limits = [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, max_file),
@@ -63,15 +63,26 @@ pub fn limit(max_file: u64, memory: u64) -> bool {
         (Resource::RLIMIT_MEMLOCK, 0),
         (Resource::RLIMIT_MSGQUEUE, 0),
     ];
-    let lowered = limits.into_iter().all(|(resource, wanted)| {
-        // Never above what it was: an operator's own limit holds.
-        getrlimit(resource)
-            .map(|(soft, hard)| wanted.min(soft).min(hard))
-            .and_then(|limit| setrlimit(resource, limit, limit))
-            .is_ok()
-    });
     // A monitor that was killed leaves nobody to read the report.
-    lowered && prctl::set_pdeathsig(Signal::SIGKILL).is_ok()
+    lower(&limits) && prctl::set_pdeathsig(Signal::SIGKILL).is_ok()
+}
+
+/// No core file of a process that holds a site's handles, and few of those.
+pub fn limit_monitor() -> bool {
+    lower(&[
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_NOFILE, MAX_FILES),
+    ])
+}
+
+fn lower(limits: &[(Resource, u64)]) -> bool {
+    limits.iter().all(|(resource, wanted)| {
+        // Never above what it was: an operator's own limit holds.
+        getrlimit(*resource)
+            .map(|(soft, hard)| soft.min(hard).min(*wanted))
+            .and_then(|limit| setrlimit(*resource, limit, limit))
+            .is_ok()
+    })
 }
 
 /// No more threads or processes: those that are needed have been started.

@@ -36,7 +36,7 @@ impl Verified {
 /// Spools stdin to its end and verifies it.
 ///
 /// Errors: [`Code::DigestMismatch`], [`Code::TooLarge`], [`Code::Timeout`],
-/// [`Code::DiskFull`]. The file has no name, so that nothing is left of it,
+/// [`Code::DiskFull`], [`Code::BadLayout`], [`Code::IoError`]. The file has no name, so that nothing is left of it,
 /// whatever happens.
 pub fn spool(
     store: &Store,
@@ -46,6 +46,7 @@ pub fn spool(
 ) -> Result<Verified> {
     let limits = &config.limits;
     let max = config.archive.max_compressed.0;
+    let (room, _) = store.room(limits.reserve)?;
     let mut file = store.incoming.unnamed_file().map_err(|errno| match errno {
         nix::errno::Errno::EOPNOTSUPP => Error::new(
             Code::BadLayout,
@@ -78,6 +79,9 @@ pub fn spool(
                 format!("the payload is larger than {max} bytes"),
             )
             .remedy("make it smaller, or raise max_compressed in the site's configuration"));
+        }
+        if bytes > room {
+            return Err(store.only_reserve());
         }
         hash.update(&buffer[..read]);
         file.write_all(&buffer[..read])

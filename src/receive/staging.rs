@@ -1,11 +1,13 @@
 //! Quarantine: a folder of its own for each receive, gone unless published.
 
 use std::fs::File;
+use std::io::BufReader;
 use std::os::fd::OwnedFd;
 
 use nix::fcntl::Flock;
 
 use crate::error::{Code, Error, Result};
+use crate::manifest::Identity;
 use crate::names::ReleaseId;
 use crate::store::Store;
 use crate::store::dir::{Dir, Name, NameConst};
@@ -43,7 +45,7 @@ impl<'a> Staging<'a> {
             }
             let held = || {
                 let folder = store.incoming.open_dir(as_name()?)?;
-                let hold = ledger::hold(store.incoming.open_dir(as_name()?)?);
+                let hold = ledger::hold(&folder);
                 let there = store.incoming.stat(as_name()?)?;
                 let same = folder.own_stat()?.st_ino == there.st_ino;
                 Ok::<_, nix::Error>(hold.filter(|_| same).map(|hold| (folder, hold)))
@@ -69,10 +71,19 @@ impl<'a> Staging<'a> {
     }
 
     /// The manifest's file, empty, to be written.
-    pub fn manifest(&self) -> Result<File> {
+    pub fn make_manifest(&self) -> Result<File> {
         self.folder
             .create_new(MANIFEST, 0o600)
             .map_err(|errno| self.store.io("cannot make the manifest", errno))
+    }
+
+    /// The manifest as written, to be read from its first entry on.
+    pub fn manifest(&self) -> Result<BufReader<File>> {
+        let cannot = |error: std::io::Error| self.store.io("cannot read the manifest", error);
+        let file = self.folder.open_file(MANIFEST);
+        let mut manifest = BufReader::new(file.map_err(|errno| cannot(errno.into()))?);
+        Identity::read(&mut manifest).map_err(|why| cannot(std::io::Error::other(why)))?;
+        Ok(manifest)
     }
 }
 

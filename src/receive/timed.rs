@@ -45,6 +45,12 @@ impl<F: AsFd> Timed<F> {
         }
     }
 
+    /// Whether the other end is closed and nothing is left to read.
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].revents() == Some(PollFlags::POLLHUP)
+    }
+
     fn wait(&self) -> Result<()> {
         let until = Instant::now() + self.idle.min(self.deadline.left());
         // Ends: `until` does not move, and only signals cut a wait short.

@@ -1,5 +1,7 @@
-//! The monitor's side of the unpacker: starts it, reads its report, believes
-//! nothing of it that it has not checked, and ends it.
+//! The monitor's side of the unpacker: starts it, reads its report, and ends it.
+//!
+//! The report is held to its exact form and its own sums. What it says of the
+//! files is the unpacker's word: nothing is read back from the staging folder.
 
 use std::io::{BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -32,7 +34,7 @@ pub struct Unpacked {
 /// `manifest` as they are reported and checked.
 ///
 /// Errors: [`Code::BadArchive`], [`Code::DiskFull`], [`Code::Timeout`],
-/// [`Code::NoSandbox`], [`Code::UnpackerDied`].
+/// [`Code::NoSandbox`], [`Code::IoError`], [`Code::UnpackerDied`].
 pub fn run(
     store: &Store,
     config: &Config,
@@ -41,7 +43,8 @@ pub fn run(
     deadline: Deadline,
     manifest: &mut impl Write,
 ) -> Result<Unpacked> {
-    let mut child = Guard(start(config, spool, tree)?);
+    let room = store.room(config.limits.reserve)?;
+    let mut child = Guard(start(config, spool, tree, room)?);
     let (Some(stdout), Some(stderr)) = (child.0.stdout.take(), child.0.stderr.take()) else {
         return Err(Error::new(Code::Internal, "the unpacker has no pipes"));
     };
@@ -54,16 +57,13 @@ pub fn run(
             .and_then(|on| on.parse().ok());
         on.ok_or("it does not tell its confinement")
     });
-    let mut unwritten = None;
-    let sums = manifest::read_entries(&mut report, |entry| {
-        writeln!(manifest, "{entry}").map_err(|error| {
-            unwritten = Some(error);
-            "manifest cannot be written"
-        })
-    });
-    if let Some(error) = unwritten {
-        return Err(store.io("cannot write the manifest", error));
+    let sums = copy(&mut report, manifest, config.archive.max_entries)
+        .map_err(|error| store.io("cannot write the manifest", error))?;
+    if sums.is_err() && !report.get_mut().has_ended() {
+        // It writes what is no report, and may never end by itself.
+        child.kill();
     }
+    drop(report);
     let mut prose = Vec::new();
     let timed = Timed::new(stderr, deadline.left(), deadline);
     // What it cannot be read for is told by the exit status as well.
@@ -75,23 +75,53 @@ pub fn run(
             .unwrap_or_default(),
     );
     let status = child.wait(deadline)?;
-    let failed = |code| Err(Error::new(code, prose.clone()));
-    match status.code().map(u8::try_from) {
-        Some(Ok(0)) => match (confinement, sums) {
+    let code = status.code();
+    if code == Some(0) {
+        return match (confinement, sums) {
             (Ok(confinement), Ok(sums)) => Ok(Unpacked { sums, confinement }),
             (Err(why), _) | (_, Err(why)) => {
                 Err(died(&format!("its report is not acceptable: {why}")))
             }
-        },
-        Some(Ok(unpack::FULL)) => failed(Code::DiskFull).map_err(|error| store.with_room(error)),
-        Some(Ok(65)) => failed(Code::BadArchive),
-        Some(Ok(74)) => failed(Code::IoError),
-        Some(Ok(78)) => failed(Code::NoSandbox),
-        _ => Err(died(&how(status))),
+        };
     }
+    if code == Some(i32::from(unpack::FULL)) {
+        return Err(store.with_room(Error::new(Code::DiskFull, prose)));
+    }
+    // The statuses by which the unpacker may refuse; all others are its death.
+    let said = [Code::BadArchive, Code::IoError, Code::NoSandbox]
+        .into_iter()
+        .find(|said| code == Some(i32::from(said.exit())));
+    Err(match said {
+        Some(said) => Error::new(said, prose),
+        None => died(&format!("{} ({prose})", how(status))),
+    })
 }
 
-fn start(config: &Config, spool: Verified, tree: &Dir) -> Result<Child> {
+/// Copies the report's entries to the manifest, no more of them than there may
+/// be. The inner error is the report's.
+fn copy<F: AsFd>(
+    report: &mut BufReader<Timed<F>>,
+    manifest: &mut impl Write,
+    max_entries: u32,
+) -> std::io::Result<std::result::Result<Sums, &'static str>> {
+    let mut entries = manifest::Entries::new(report);
+    // The release itself is one more.
+    for _ in 0..=u64::from(max_entries) + 1 {
+        match entries.next_entry() {
+            Ok(Some(entry)) => writeln!(manifest, "{entry}")?,
+            Ok(None) => return Ok(Ok(entries.sums())),
+            Err(why) => return Ok(Err(why)),
+        }
+    }
+    Ok(Err("it has more entries than there may be"))
+}
+
+fn start(
+    config: &Config,
+    spool: Verified,
+    tree: &Dir,
+    (room_bytes, room_inodes): (u64, u64),
+) -> Result<Child> {
     let archive = &config.archive;
     // This very program, even if the file under its name was just exchanged
     // by an upgrade: both halves must agree about the report.
@@ -100,7 +130,9 @@ fn start(config: &Config, spool: Verified, tree: &Dir) -> Result<Child> {
         .arg("unpack")
         .args(["--max-unpacked", &archive.max_unpacked.0.to_string()])
         .args(["--max-file", &archive.max_file.0.to_string()])
-        .args(["--max-entries", &archive.max_entries.to_string()]);
+        .args(["--max-entries", &archive.max_entries.to_string()])
+        .args(["--room-bytes", &room_bytes.to_string()])
+        .args(["--room-inodes", &room_inodes.to_string()]);
     if archive.symlinks == Symlinks::Deny {
         command.arg("--deny-symlinks");
     }
@@ -123,6 +155,10 @@ fn start(config: &Config, spool: Verified, tree: &Dir) -> Result<Child> {
 struct Guard(Child);
 
 impl Guard {
+    fn kill(&mut self) {
+        _ = self.0.kill();
+    }
+
     /// Waits for the end, which is at hand: both pipes are closed.
     fn wait(&mut self, deadline: Deadline) -> Result<ExitStatus> {
         let cannot = |error| Error::io("cannot wait for the unpacker", error);
@@ -145,7 +181,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         // Both fail when it has ended already.
-        _ = self.0.kill();
+        self.kill();
         _ = self.0.wait();
     }
 }

@@ -144,6 +144,16 @@ impl Dir {
         )
     }
 
+    /// Whether anything stands at `name`. That it cannot be told is an error: it
+    /// must not be taken for "no".
+    pub fn exists<'a>(&self, name: impl Into<Name<'a>>) -> Result<bool> {
+        match self.stat(name) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
     pub fn read_link<'a>(&self, name: impl Into<Name<'a>>) -> Result<OsString> {
         fcntl::readlinkat(&self.0, name.into().as_os_str())
     }
@@ -203,9 +213,8 @@ impl Dir {
             Err(Errno::EISDIR) => {}
             other => return gone_is_fine(other),
         }
-        // Recursion is bounded: what we made is at most 32 folders deep, and
-        // what another made ends at PATH_MAX handles' worth of folders, where
-        // opening fails and so does the removal.
+        // Recursion is bounded: what we made is at most 32 folders deep, and in
+        // what another made it ends where no more descriptors are to be had.
         match self.open_dir(name.clone()) {
             Ok(folder) => {
                 for entry in folder.names()? {

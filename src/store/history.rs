@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::names::{ReleaseId, Sha256Digest};
-use crate::store::journal::{Event, How, Record};
+use crate::store::journal::{self, Event, How, Record};
 
 /// What the journal knows of one release.
 #[derive(Clone, Debug)]
@@ -44,10 +44,9 @@ impl Release {
         self.activated.is_some() && !self.bad
     }
 
-    /// When it was last live: for the live one, since when it is.
-    pub fn last_live(&self, live: bool) -> Option<Timestamp> {
-        let since = self.activated.map(|(_, time)| time);
-        if live { since } else { self.left.or(since) }
+    /// When it was last live; for the live one, since when it is.
+    pub fn last_live(&self) -> Option<Timestamp> {
+        self.left.or(self.activated.map(|(_, time)| time))
     }
 }
 
@@ -83,9 +82,8 @@ pub struct History {
     pub releases: BTreeMap<ReleaseId, Release>,
     /// When each release was received, the removed ones as well.
     pub received: Vec<Timestamp>,
-    /// Every release that became live, in order.
-    order: Vec<ReleaseId>,
-    intent: Option<(How, Option<ReleaseId>, Option<ReleaseId>)>,
+    /// How the link was about to move, when last heard of.
+    intent: Option<Record>,
 }
 
 impl History {
@@ -106,10 +104,8 @@ impl History {
                 self.received.push(record.time);
             }
             (Event::Pruned, Some(release)) => _ = self.releases.remove(release),
-            (Event::Activating, release) => {
-                let how = record.how.unwrap_or(How::Swap);
-                self.intent = Some((how, record.previous.clone(), release.clone()));
-            }
+            (Event::Activating, _) => self.intent = Some(record.clone()),
+            (Event::Abandoned, _) => self.intent = None,
             (Event::Swapped | Event::RolledBack | Event::Reconciled, release) => {
                 self.activate(record, release.as_ref());
             }
@@ -131,23 +127,37 @@ impl History {
             .entry(release.clone())
             .or_insert_with(|| Release::new(record));
         new.activated = Some((record.seq, record.time));
+        new.left = None;
         new.bad = false;
-        self.order.push(release.clone());
     }
 
     /// The record that is missing if `link` is what the link says: the link is
     /// the truth, and the journal may lag behind it by a crash or by a hand.
-    pub fn missing(&self, link: Option<&ReleaseId>) -> Option<(Event, Option<ReleaseId>)> {
-        if self.live.as_ref() == link {
-            return None;
+    pub fn missing(&self, link: Option<&ReleaseId>) -> Option<Record> {
+        let moved = self.live.as_ref() != link;
+        let mut record = match &self.intent {
+            // Killed between the rename and its record: it was that request,
+            // by whoever made it.
+            Some(intent) if moved && intent.release.as_ref() == link => Record {
+                event: intent.how.unwrap_or(How::Swap).done(),
+                how: None,
+                ..intent.clone()
+            },
+            // It failed, or was killed, before the rename. Left standing, it
+            // would explain a link that is moved by hand one day.
+            Some(intent) => Record {
+                event: Event::Abandoned,
+                ..intent.clone()
+            },
+            None if moved => Record::unattended(Event::Reconciled, link),
+            None => return None,
+        };
+        record.seq = self.generation;
+        record.time = journal::now();
+        if record.event != Event::Abandoned {
+            record.previous.clone_from(&self.live);
         }
-        match &self.intent {
-            // Killed between the rename and its record: it was that request.
-            Some((how, from, to)) if to.as_ref() == link && *from == self.live => {
-                Some((how.done(), self.live.clone()))
-            }
-            _ => Some((Event::Reconciled, self.live.clone())),
-        }
+        Some(record)
     }
 
     /// The release that was last live and good before the present one, of
@@ -157,11 +167,12 @@ impl History {
     /// bad one is never chosen; neither is one that was pruned and received
     /// anew, which has not been live since.
     pub fn previous(&self, is_present: impl Fn(&ReleaseId) -> bool) -> Option<&ReleaseId> {
-        self.order.iter().rev().find(|id| {
-            self.live.as_ref() != Some(*id)
-                && self.releases.get(*id).is_some_and(Release::good)
-                && is_present(id)
-        })
+        self.releases
+            .iter()
+            .filter(|(id, release)| release.good() && self.live.as_ref() != Some(id))
+            .filter(|(id, _)| is_present(id))
+            .max_by_key(|(_, release)| release.activated)
+            .map(|(id, _)| id)
     }
 
     /// The state of a release that is present; `previous` as [`Self::previous`] gave it.
@@ -238,16 +249,21 @@ mod tests {
     #[test]
     fn a_lagging_journal_is_completed_by_its_intent() {
         let history = fold(&[(Swapped, "a"), (Swapped, "b"), (Activating, "a")]);
-        assert_eq!(history.missing(Some(&id("b"))), None);
+        let missing = |link: Option<&str>| {
+            let link = link.map(id);
+            history.missing(link.as_ref()).map(|record| record.event)
+        };
+        assert_eq!(missing(Some("a")), Some(RolledBack));
+        // Anything else, and the intent came to nothing.
         assert_eq!(
-            history.missing(Some(&id("a"))),
-            Some((RolledBack, Some(id("b"))))
+            [missing(Some("b")), missing(Some("c")), missing(None)],
+            [Some(Abandoned); 3]
         );
-        assert_eq!(
-            history.missing(Some(&id("c"))),
-            Some((Reconciled, Some(id("b"))))
-        );
-        assert_eq!(history.missing(None), Some((Reconciled, Some(id("b")))));
+
+        let settled = fold(&[(Swapped, "a"), (Activating, "b"), (Abandoned, "b")]);
+        assert!(settled.missing(Some(&id("a"))).is_none());
+        let moved = settled.missing(Some(&id("b"))).unwrap();
+        assert_eq!((moved.event, moved.previous), (Reconciled, Some(id("a"))));
     }
 
     #[test]

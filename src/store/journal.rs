@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use nix::errno::Errno;
@@ -26,9 +27,11 @@ pub const JOURNAL: NameConst = Name::fixed("journal.jsonl");
 pub enum Event {
     /// A release was published; it is not live.
     Received,
-    /// Intent: the link is about to move to `release`, by `how`. Not synced: it
-    /// only tells, after a kill in between, what the moved link meant.
+    /// Intent: the link is about to move to `release`, by `how`. It tells, after
+    /// a kill in between, what the moved link meant, and whose doing it was.
     Activating,
+    /// The link was found not to have moved as intended.
+    Abandoned,
     /// The release is live, by a swap.
     Swapped,
     /// The release is live, by a rollback; `previous` is bad from now on.
@@ -90,6 +93,16 @@ impl Record {
     /// A record of now by `session`; its number comes when it is appended.
     pub fn new(event: Event, release: Option<&ReleaseId>, session: &Session) -> Record {
         Record {
+            key: session.key.clone(),
+            fingerprint: session.fingerprint.map(|print| print.to_string()),
+            client: session.client,
+            ..Record::unattended(event, release)
+        }
+    }
+
+    /// A record of what was found to have happened, by nobody that is known.
+    pub fn unattended(event: Event, release: Option<&ReleaseId>) -> Record {
+        Record {
             seq: 0,
             time: now(),
             event,
@@ -99,9 +112,9 @@ impl Record {
             sha256: None,
             files: None,
             bytes: None,
-            key: session.key.clone(),
-            fingerprint: session.fingerprint.map(|print| print.to_string()),
-            client: session.client,
+            key: None,
+            fingerprint: None,
+            client: None,
         }
     }
 }
@@ -111,6 +124,12 @@ impl Record {
 pub fn now() -> Timestamp {
     let second = Timestamp::now().as_second();
     Timestamp::from_second(second).expect("a second of now is in range")
+}
+
+/// How long ago `time` was; nothing for one that lies ahead (a clock set back).
+pub fn age(time: Timestamp, now: Timestamp) -> Duration {
+    let seconds = now.as_second() - time.as_second();
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 /// Reads the journal as it stands, without changing it: for `list`, which
@@ -152,13 +171,15 @@ impl Journal {
         record.seq = self.next;
         let mut line = serde_json::to_vec(&record).expect("a record is plain JSON");
         line.push(b'\n');
-        let written = self
-            .file
-            .write_all(&line)
-            .and_then(|()| match record.event {
-                Event::Activating => Ok(()),
-                _ => self.file.sync_data(),
-            });
+        // A swap's intent is not synced: if power fails and it is lost, a link
+        // that moved is reconciled to the same effect. Not so a rollback's,
+        // whose bad mark would be lost with it, and the next rollback would
+        // return to the very release that was left.
+        let may_be_lost = (record.event, record.how) == (Event::Activating, Some(How::Swap));
+        let mut written = self.file.write_all(&line);
+        if !may_be_lost {
+            written = written.and_then(|()| self.file.sync_data());
+        }
         if let Err(error) = written {
             // A part of the line may be there: the next append must not land
             // behind it. If this fails too, the next start drops it.

@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::manifest;
 use crate::names::ReleaseId;
 use crate::session::Session;
@@ -19,6 +20,9 @@ use crate::store::history::History;
 use crate::store::journal::{self, Event, Journal, Record};
 use crate::store::lock::Lock;
 use crate::store::{Store, release_name};
+
+/// How long to wait for another request to end, at least.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The locked site: its history, and the right to change it.
 pub struct Ledger<'a> {
@@ -35,7 +39,7 @@ impl<'a> Ledger<'a> {
         let lock = Lock::take(store, session, patience)?;
         // Before anything is removed or written: the site must be one of ours.
         let link = store.current()?;
-        sweep(store).map_err(|errno| store.io("cannot clear away what a crash left", errno))?;
+        sweep(store);
         let (journal, records) = Journal::open(store)?;
         let mut ledger = Ledger {
             store,
@@ -61,16 +65,7 @@ impl<'a> Ledger<'a> {
     }
 
     fn reconcile(&mut self, link: Option<&ReleaseId>) -> Result<()> {
-        // Killed between the rename into releases/ and its record.
-        for release in self.store.present()? {
-            if !self.history.releases.contains_key(&release) {
-                let record = recovered(self.store, &release)?;
-                self.append(record)?;
-            }
-        }
-        if let Some((event, previous)) = self.history.missing(link) {
-            let mut record = self.draft(event, link);
-            record.previous = previous;
+        while let Some(record) = missing(self.store, &self.history, link)? {
             self.append(record)?;
         }
         Ok(())
@@ -79,94 +74,94 @@ impl<'a> Ledger<'a> {
 
 /// The history as `list` and checks before the lock see it: nothing is
 /// written, and what [`Ledger::open`] would mend is mended in memory alone.
-pub fn peek(store: &Store, session: &Session) -> Result<History> {
+pub fn peek(store: &Store) -> Result<History> {
     let mut history = History::of(&journal::read(store)?);
     let generation = history.generation;
-    for release in store.present()? {
-        if !history.releases.contains_key(&release) {
-            // Just being published, perhaps: what is not yet readable is left out.
-            if let Ok(record) = recovered(store, &release) {
-                history.apply(&record);
-            }
-        }
-    }
     let link = store.current()?;
-    if let Some((event, previous)) = history.missing(link.as_ref()) {
-        let mut record = Record::new(event, link.as_ref(), session);
-        (record.seq, record.previous) = (generation, previous);
+    while let Some(record) = missing(store, &history, link.as_ref())? {
         history.apply(&record);
     }
     history.generation = generation;
     Ok(history)
 }
 
+/// The first record that the journal lacks, by what is on disk. Each record
+/// that is returned settles its own cause, so asking until there is none ends.
+fn missing(store: &Store, history: &History, link: Option<&ReleaseId>) -> Result<Option<Record>> {
+    let cannot = |errno| store.io("cannot look at 'releases'", errno);
+    // Killed between the rename into releases/ and its record. One that has a
+    // manifest that does not read is left out: it must not stand in the way.
+    for release in store.present()? {
+        if !history.releases.contains_key(&release)
+            && let Some(record) = recovered(store, history, &release)
+        {
+            return Ok(Some(record));
+        }
+    }
+    // Killed between the rename into the trash and its record, or removed by
+    // hand. What is live is another matter: the link still says so.
+    for release in history.releases.keys() {
+        if link != Some(release) && !store.releases.exists(release).map_err(cannot)? {
+            return Ok(Some(Record::unattended(Event::Pruned, Some(release))));
+        }
+    }
+    Ok(history.missing(link))
+}
+
 /// The `received` record of a release that stands there without one.
-fn recovered(store: &Store, release: &ReleaseId) -> Result<Record> {
-    let identity = store.identity(release)?;
-    let damaged = |why: &str| {
-        Error::new(
-            crate::error::Code::IoError,
-            format!("the manifest of '{release}' is damaged: {why}"),
-        )
-        .remedy("remove it and its release, then receive it again")
-    };
-    let file = store
-        .manifests
-        .open_file(release)
-        .map_err(|errno| store.io(format!("cannot open the manifest of '{release}'"), errno))?;
-    let mut reader = std::io::BufReader::new(file);
-    manifest::Identity::read(&mut reader).map_err(damaged)?;
-    let sums = manifest::read_entries(&mut reader, |_| Ok(())).map_err(damaged)?;
-    Ok(Record {
-        seq: 0,
+fn recovered(store: &Store, history: &History, release: &ReleaseId) -> Option<Record> {
+    let (identity, mut entries) = store.manifest(release).ok()?;
+    let sums = manifest::read_sums(&mut entries).ok()?;
+    Some(Record {
+        seq: history.generation,
         time: identity.received,
-        event: Event::Received,
-        how: None,
-        release: Some(release.clone()),
-        previous: None,
         sha256: Some(identity.sha256),
         files: Some(sums.files),
         bytes: Some(sums.bytes),
-        key: None,
-        fingerprint: None,
-        client: None,
+        ..Record::unattended(Event::Received, Some(release))
     })
 }
 
 /// Clears away what a crash left. Under the lock, so none of it is in use,
 /// but for the stagings of receives that are still running: each of those is
 /// held by a lock of its own.
-fn sweep(store: &Store) -> nix::Result<()> {
-    store.state.remove_file(Name::fixed("next"))?;
-    for entry in store.incoming.names()? {
-        let name = Name::new(entry.as_bytes()).ok_or(nix::Error::EINVAL)?;
+///
+/// What cannot be removed now stays and is tried again the next time. It must
+/// not stand in the way of a deploy, and least of all of a rollback.
+fn sweep(store: &Store) {
+    _ = store.state.remove_file(Name::fixed("next"));
+    each(&store.incoming, |name| {
         match store.incoming.open_dir(name.clone()) {
-            Ok(staging) => match hold(staging) {
-                Some(_held) => store.incoming.remove_tree(name)?,
-                None => continue,
+            Ok(staging) => match hold(&staging) {
+                Some(_held) => store.incoming.remove_tree(name),
+                None => Ok(()),
             },
-            Err(_) => store.incoming.remove_tree(name)?,
+            // No folder. Any other error may be of one that is in use.
+            Err(Errno::ENOTDIR | Errno::ELOOP) => store.incoming.remove_file(name),
+            Err(errno) => Err(errno),
         }
-    }
-    for entry in store.trash.names()? {
-        // What cannot be removed now (an immutable file, say) stays in the
-        // trash; it must not stand in the way of a deploy.
-        _ = store
-            .trash
-            .remove_tree(Name::new(entry.as_bytes()).ok_or(nix::Error::EINVAL)?);
-    }
+    });
+    each(&store.trash, |name| store.trash.remove_tree(name));
     // A manifest is put in place before its release: without one, it is of a
     // receive that was killed in between, or of a release that was pruned.
-    for entry in store.manifests.names()? {
-        let name = Name::new(entry.as_bytes()).ok_or(nix::Error::EINVAL)?;
-        if release_name(&entry).is_none() || store.releases.stat(name.clone()).is_err() {
-            store.manifests.remove_tree(name)?;
+    each(&store.manifests, |name| {
+        if store.releases.exists(name.clone())? && release_name(name.as_os_str()).is_some() {
+            return Ok(());
+        }
+        store.manifests.remove_tree(name)
+    });
+}
+
+fn each(folder: &Dir, mut remove: impl FnMut(Name<'_>) -> nix::Result<()>) {
+    for entry in folder.names().unwrap_or_default() {
+        if let Some(name) = Name::new(entry.as_bytes()) {
+            _ = remove(name);
         }
     }
-    Ok(())
 }
 
 /// Holds a staging folder, if nobody else does.
-pub fn hold(staging: Dir) -> Option<Flock<OwnedFd>> {
-    Flock::lock(OwnedFd::from(staging), FlockArg::LockExclusiveNonblock).ok()
+pub fn hold(staging: &Dir) -> Option<Flock<OwnedFd>> {
+    let handle = staging.as_fd().try_clone_to_owned().ok()?;
+    Flock::lock(handle, FlockArg::LockExclusiveNonblock).ok()
 }

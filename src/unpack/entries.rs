@@ -173,7 +173,7 @@ impl Entries {
         let name = extended.name.unwrap_or(header.name);
         let path = CleanPath::read(&name, header.kind == Type::Dir)?;
         if extended.link.is_some() && header.kind != Type::Link {
-            return Err(Rule::ExtendedAlone.into());
+            return Err(Rule::LinkNameAlone.into());
         }
         let kind = match header.kind {
             Type::File => Kind::File {
@@ -207,9 +207,8 @@ impl Extended {
 
 /// Sets a long name; there may be one for each entry.
 fn give(slot: &mut Option<Vec<u8>>, value: Option<Vec<u8>>) -> Result<(), Rule> {
-    if value.is_some() && slot.is_some() {
-        return Err(Rule::TwoLongNames);
+    match value.and_then(|value| slot.replace(value)) {
+        Some(_) => Err(Rule::TwoLongNames),
+        None => Ok(()),
     }
-    *slot = value.or(slot.take());
-    Ok(())
 }

@@ -2,9 +2,9 @@
 //! "ustar Interchange Format"; GNU tar manual, "Basic Tar Format").
 //!
 //! Headers are read here and not by the `tar` crate because a library means
-//! well: it takes numbers in base 256, a name cut at its NUL, a checksum of
-//! signed bytes. Each of those is a place where two readers may see two
-//! different archives, so each is refused.
+//! well: it takes numbers in base 256 and a name cut at its NUL. Each of those
+//! is a place where two readers may see two different archives, so each is
+//! refused.
 
 use super::rule::Rule;
 

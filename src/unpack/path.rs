@@ -4,7 +4,7 @@ use super::rule::Rule;
 
 /// The longest component and path, in bytes, and the greatest depth.
 const MAX_COMPONENT: usize = 255;
-pub const MAX_PATH: usize = 1024;
+const MAX_PATH: usize = 1024;
 const MAX_DEPTH: usize = 32;
 
 /// A path below the release: plain components, none of them `.`, `..` or empty.
@@ -57,6 +57,10 @@ impl CleanPath {
             }
         }
         Ok(CleanPath(path))
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// The components; none for the release itself.

@@ -20,8 +20,8 @@ const HARMLESS: [&str; 9] = [
 ];
 
 /// Vendor attributes: extended attributes, flags, creation times. Sparse maps
-/// are among the vendors' keys as well (`GNU.sparse.*`, `SCHILY.realsize`),
-/// and change what the data means; they are not in this list.
+/// are among the vendors' keys as well and change what the data means:
+/// `GNU.sparse.*` is not in this list, `SCHILY.realsize` is taken out by name.
 const VENDORS: [&str; 4] = ["SCHILY.", "LIBARCHIVE.", "RHT.", "MSWINDOWS."];
 
 impl Pax {

@@ -38,6 +38,7 @@ pub enum Rule {
     PaxSize,
     PaxGlobal,
     ExtendedAlone,
+    LinkNameAlone,
     // Names.
     NameEmpty,
     NameAbsolute,
@@ -102,6 +103,7 @@ impl fmt::Display for Rule {
             Rule::PaxSize => "pax size differs from the header",
             Rule::PaxGlobal => "global pax header with more than a comment",
             Rule::ExtendedAlone => "extended header without an entry",
+            Rule::LinkNameAlone => "long link target on something that is not a link",
             Rule::NameEmpty => "name is empty",
             Rule::NameAbsolute => "name is absolute",
             Rule::NameDotDot => "name has '..'",

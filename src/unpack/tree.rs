@@ -13,7 +13,7 @@ use crate::names::Sha256Digest;
 pub type Id = u32;
 
 /// The release itself.
-pub const ROOT: Id = 0;
+const ROOT: Id = 0;
 
 #[derive(Debug)]
 pub enum Node {
@@ -60,12 +60,9 @@ impl Tree {
         }
     }
 
-    pub fn node(&self, id: Id) -> &Node {
-        &self.nodes[id as usize]
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.nodes.len() == 1
+    /// How many things there are, the release itself not counted.
+    pub fn len(&self) -> u64 {
+        self.nodes.len() as u64 - 1
     }
 
     /// Adds `node` at `path`, with the folders above it that are missing.
@@ -151,7 +148,7 @@ impl Tree {
         path: &mut Vec<u8>,
         each: &mut impl FnMut(&[u8], &Node) -> Result<(), E>,
     ) -> Result<(), E> {
-        let node = self.node(id);
+        let node = &self.nodes[id as usize];
         each(path, node)?;
         if let Node::Dir { children, .. } = node {
             for (name, id) in children {

@@ -22,7 +22,7 @@ use crate::names::Sha256Digest;
 use crate::store::dir::{Dir, Name};
 
 /// A piece of a large file and the fill of a batch, in bytes.
-pub const PIECE: usize = 512 * 1024;
+const PIECE: usize = 512 * 1024;
 
 /// Most files in a batch. Each may hold another folder's handle, and so
 /// threads × (queue + 2) × this many are open at most: 768, of the 1,024 that

@@ -35,7 +35,7 @@ fn a_swap_says_what_was_live_and_leaves_one_relative_link() {
     put(&site, "a");
     put(&site, "b");
     assert_eq!(site.current(), None, "receive makes nothing live");
-    went_live(&site, site.ssh("ci", "swap a"), "ok swap a previous=none");
+    went_live(&site, site.ssh("ci", "swap a"), "ok swap a previous=-");
     went_live(&site, site.ssh("ci", "swap b"), "ok swap b previous=a");
     went_live(&site, site.ssh("ci", "swap a"), "ok swap a previous=b");
     // The link's other name, under which it was made, is gone.

@@ -90,7 +90,7 @@ fn an_allowed_request_has_two_lines() {
         second.has(&ok);
         second.has(&[("release", release), ("files", "2"), ("bytes", "8")]);
         let sent = u64::try_from(payload.len()).expect("small");
-        assert_eq!(number(&second, "received"), sent);
+        assert_eq!(number(&second, "payload"), sent);
         number(&second, "ms");
     }
     for request in [

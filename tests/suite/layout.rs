@@ -207,7 +207,7 @@ fn a_missing_link_is_made_anew() {
             .any(|state| state.ends_with(" current"))
     );
     ask(&site, "swap a --if-current b").refused(75, "not-current");
-    assert_eq!(ask(&site, "swap a").ok(), "ok swap a previous=none\n");
+    assert_eq!(ask(&site, "swap a").ok(), "ok swap a previous=-\n");
     assert_eq!(site.current().as_deref(), Some("a"));
 }
 

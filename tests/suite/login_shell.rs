@@ -149,18 +149,19 @@ fn without_a_forced_command_nothing_is_possible() {
 /// `ssh` with the options of the harness, as a program that other clients run.
 fn wrapper(site: &Site) -> (PathBuf, String) {
     let command = site.ssh_command("ci");
-    let mut words: Vec<String> = command
+    let mut words: Vec<&str> = command
         .get_args()
-        .map(|word| format!("'{}'", word.to_str().expect("UTF-8")))
+        .map(|word| word.to_str().expect("UTF-8"))
         .collect();
-    let destination = words.pop().expect("the destination");
+    let destination = words.pop().expect("the destination").to_owned();
+    let words = shell_words::join(words);
     let text = format!(
         "#!/bin/sh\nunset SSH_AUTH_SOCK\nSHELL=/bin/sh exec ssh {} \"$@\"\n",
-        words.join(" ")
+        words
     );
     let path = site.dir().join("ssh");
     write_file(&path, 0o755, text.as_bytes());
-    (path, destination.trim_matches('\'').to_owned())
+    (path, destination)
 }
 
 /// The client fails and prints `said`, and the record has one line of it.

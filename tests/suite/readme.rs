@@ -46,13 +46,14 @@ fn run(site: &Site, script: &str, variables: &[(&str, &str)]) -> Reply {
     let words: Vec<String> = [ssh.get_program()]
         .into_iter()
         .chain(ssh.get_args())
-        .map(|word| format!("'{}'", word.to_str().expect("a plain word")))
+        .map(|word| word.to_str().expect("text").replace('\'', r"'\''"))
+        .map(|word| format!("'{word}'"))
         .collect();
     let real = find("ssh");
     let wrapper = format!(
         "#!/bin/sh\n\
          while [ $# -gt 0 ]; do\n\
-         case $1 in deploy@*) shift; exec strace -f -o /tmp/st4 {} {} -vv -- \"$@\" ;; esac\n\
+         case $1 in deploy@*) shift; exec {} {} -- \"$@\" ;; esac\n\
          shift\n\
          done\n\
          exit 250\n",

@@ -118,7 +118,7 @@ fn a_received_release_can_go_live_and_be_read_through_the_link() {
     site.receive("r1", &tarball(&[("index.html", b"live")]))
         .ok();
     let reply = site.ssh("ci", "swap r1").ok();
-    assert_eq!(reply, "ok swap r1 previous=none\n");
+    assert_eq!(reply, "ok swap r1 previous=-\n");
     let page = fs::read(site.root().join("current/index.html")).expect("the page");
     assert_eq!(page, b"live");
 }

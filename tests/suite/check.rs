@@ -1,0 +1,297 @@
+//! `check`, the doctor: what it reports of a site, and what sshd's settings
+//! make it find. The findings that need no real sshd are provoked one by one
+//! beside the code; here the facts are real.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use nix::unistd::{Uid, User};
+
+use crate::operator::{operator, text};
+use crate::site::{BIN, Reply, Site, set_mode, write_file};
+
+const DROP_IN: &str = include_str!("../../sshd/50-deploy-shell.conf");
+
+/// The arguments that check a site with its own sshd configuration.
+pub fn arguments(site: &Site) -> Vec<String> {
+    let sshd_config = site.dir().join("sshd_config");
+    ["check", "--config", text(site.config_path())]
+        .into_iter()
+        .chain(["--sshd-config", text(&sshd_config)])
+        .map(str::to_owned)
+        .collect()
+}
+
+pub fn check(site: &Site) -> Reply {
+    let arguments = arguments(site);
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    operator(site, &words, b"")
+}
+
+/// The words of all findings; each has its problem and its remedy.
+#[track_caller]
+pub fn words(reply: &Reply) -> BTreeSet<String> {
+    assert_eq!(reply.stderr, "", "{reply:?}");
+    let lines: Vec<&str> = reply.stdout.lines().collect();
+    let mut found = BTreeSet::new();
+    let mut count = 0;
+    for (at, line) in lines.iter().enumerate() {
+        let printable = line.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        assert!(printable, "{line:?}");
+        if let Some(finding) = line.strip_prefix("finding: ") {
+            let (word, problem) = finding.split_once(": ").expect("a word and a problem");
+            let remedy = lines
+                .get(at + 1)
+                .and_then(|line| line.strip_prefix("  remedy: "));
+            assert!(!problem.is_empty() && !remedy.expect("a remedy").is_empty());
+            found.insert(word.to_owned());
+            count += 1;
+        }
+    }
+    let last = match count {
+        0 => "no findings".to_owned(),
+        1 => "1 finding".to_owned(),
+        many => format!("{many} findings"),
+    };
+    assert_eq!(lines.last(), Some(&last.as_str()), "{reply:?}");
+    assert_eq!(reply.code, i32::from(count > 0), "{reply:?}");
+    found
+}
+
+/// What is found now and was not found `before`; and nothing has gone.
+#[track_caller]
+pub fn added(before: &BTreeSet<String>, reply: &Reply) -> Vec<String> {
+    let now = words(reply);
+    assert!(before.is_subset(&now), "{before:?} {reply:?}");
+    now.difference(before).cloned().collect()
+}
+
+/// Puts lines before the site's sshd configuration, where they win.
+pub fn prefix_sshd(site: &Site, lines: &str) {
+    let path = site.dir().join("sshd_config");
+    let rest = fs::read_to_string(&path).expect("the configuration");
+    write_file(&path, 0o644, format!("{lines}\n{rest}").as_bytes());
+}
+
+/// Gives the site's sshd the drop-in, for `user`, so that no setting of it is
+/// found.
+pub fn quiet_sshd(site: &Site, user: &str) {
+    let drop_in = DROP_IN
+        .replace("Match User deploy", &format!("Match User {user}"))
+        .replace(
+            "/etc/deploy-shell/authorized_keys/%u",
+            text(&site.dir().join("authorized_keys")),
+        );
+    let path = site.dir().join("sshd_config");
+    let rest = fs::read_to_string(&path).expect("the configuration");
+    let rest = rest.replace("StrictModes no", "StrictModes yes");
+    write_file(&path, 0o644, format!("{drop_in}\n{rest}").as_bytes());
+}
+
+pub fn me() -> String {
+    let user = User::from_uid(Uid::effective()).expect("the user database");
+    user.expect("an account").name
+}
+
+/// A site whose sshd is set as it should be.
+pub fn quiet_site() -> Site {
+    let site = Site::new();
+    quiet_sshd(&site, &me());
+    site
+}
+
+#[test]
+fn what_a_thief_could_do_is_told_key_by_key() {
+    let site = quiet_site();
+    site.add_key("builder", Some("receive"));
+    site.add_key("anna", Some("swap,rollback,list"));
+    let before = site.snapshot();
+    let reply = check(&site);
+    words(&reply);
+    let file = site.dir().join("authorized_keys");
+    let print = crate::receive::fingerprint(&site, "ci");
+    let start = format!("key ci ({print}, {} line 1): ", file.display());
+    let told = |start: &str| {
+        let line = reply.stdout.lines().find(|line| line.starts_with(start));
+        line.unwrap_or_else(|| panic!("{start}: {reply:?}"))
+            .to_owned()
+    };
+    let ci = told(&start);
+    for words in [
+        "may receive, swap, rollback and list on site blog; a thief could publish any content \
+         (no signatures are required), ",
+        "make any received release live, ",
+        "go back to any release that was live and good",
+    ] {
+        assert!(ci.contains(words), "{ci}");
+    }
+    assert!(ci.ends_with("; nothing else"), "{ci}");
+    let builder = told("key builder (");
+    assert!(
+        builder.contains("line 2): may receive on site blog; "),
+        "{builder}"
+    );
+    assert!(
+        builder.contains("not live before another key swaps to it"),
+        "{builder}"
+    );
+    let anna = told("key anna (");
+    assert!(
+        !anna.contains("content") && anna.ends_with("; nothing else"),
+        "{anna}"
+    );
+    // It looks, and touches nothing.
+    assert_eq!(site.snapshot(), before);
+    assert!(site.audit_lines().is_empty());
+    assert!(site.journal().is_empty());
+}
+
+#[test]
+fn every_lax_setting_of_sshd_is_found() {
+    // Those a Match block may set, and with what.
+    let set = [
+        ("AllowAgentForwarding yes", "agent-forwarding"),
+        ("X11Forwarding yes", "x11-forwarding"),
+        ("PermitTunnel yes", "tunnel"),
+        ("GatewayPorts yes", "gateway-ports"),
+        ("PermitUserRC yes", "user-rc"),
+        ("PermitTTY yes", "terminal"),
+        ("TrustedUserCAKeys /etc/ssh/ca.pub", "user-ca"),
+        (
+            "AuthorizedPrincipalsFile /etc/ssh/principals",
+            "principals-file",
+        ),
+        ("ForceCommand /usr/bin/true", "force-command"),
+        ("ExposeAuthInfo no", "auth-info"),
+        ("AcceptEnv LC_*", "accept-env"),
+        ("AcceptEnv SSH_ORIGINAL_COMMAND", "accept-env"),
+        (
+            "DisableForwarding no\nAllowTcpForwarding yes",
+            "tcp-forwarding",
+        ),
+        (
+            "DisableForwarding no\nAllowStreamLocalForwarding yes",
+            "socket-forwarding",
+        ),
+        (
+            "AuthenticationMethods any\nPasswordAuthentication yes",
+            "password-login",
+        ),
+        (
+            "AuthenticationMethods any\nPermitEmptyPasswords yes",
+            "empty-passwords",
+        ),
+        (
+            "AuthenticationMethods any\nKbdInteractiveAuthentication yes",
+            "keyboard-interactive",
+        ),
+        (
+            "AuthenticationMethods any\nHostbasedAuthentication yes",
+            "host-based",
+        ),
+        (
+            "AuthorizedKeysCommand /usr/bin/true\nAuthorizedKeysCommandUser nobody",
+            "keys-command",
+        ),
+        (
+            "AuthorizedPrincipalsCommand /usr/bin/true\nAuthorizedPrincipalsCommandUser nobody",
+            "principals-command",
+        ),
+    ];
+    let blocks =
+        set.map(|(lines, word)| (format!("Match User {}\n{lines}\nMatch all", me()), word));
+    // And those that hold for all users.
+    let global = [
+        ("PermitUserEnvironment yes".to_owned(), "user-environment"),
+        ("StrictModes no".to_owned(), "strict-modes"),
+    ];
+    let before = words(&check(&quiet_site()));
+    for (lines, word) in blocks.into_iter().chain(global) {
+        let site = quiet_site();
+        prefix_sshd(&site, &lines);
+        assert_eq!(added(&before, &check(&site)), [word], "{lines}");
+    }
+}
+
+#[test]
+fn another_way_in_beside_a_key_is_none() {
+    let before = words(&check(&quiet_site()));
+    let site = quiet_site();
+    // Both are asked for: the password is no way around the key.
+    let lines = "AuthenticationMethods publickey,password\nPasswordAuthentication yes";
+    prefix_sshd(&site, &format!("Match User {}\n{lines}\nMatch all", me()));
+    assert_eq!(added(&before, &check(&site)), [""; 0]);
+}
+
+#[test]
+fn sshd_as_it_comes_is_found_lax() {
+    let site = Site::new();
+    let found = words(&check(&site));
+    for word in [
+        "tcp-forwarding",
+        "socket-forwarding",
+        "agent-forwarding",
+        "terminal",
+        "user-rc",
+        "strict-modes",
+    ] {
+        assert!(found.contains(word), "{word}: {found:?}");
+    }
+    // The record has the fingerprint, and the sftp server meets the command.
+    assert!(
+        !found.contains("auth-info") && !found.contains("sftp-reachable"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_sshd_that_does_not_answer_is_unseen_and_no_finding() {
+    let site = Site::new();
+    assert!(words(&check(&site)).contains("tcp-forwarding"));
+    prefix_sshd(&site, "NoSuchKeyword yes");
+    let reply = check(&site);
+    assert!(!words(&reply).contains("tcp-forwarding"), "{reply:?}");
+    let unseen = format!("unseen: what sshd allows '{}': 'sshd -T' fails: ", me());
+    assert!(reply.stdout.contains(&unseen), "{reply:?}");
+    assert!(!reply.stdout.contains("; nothing else\n"), "{reply:?}");
+}
+
+#[test]
+fn a_configuration_that_does_not_load_is_told_as_everywhere() {
+    let site = Site::with_config("colour = 1\n");
+    check(&site).refused(78, "bad-config");
+    let none = site.dir().join("none.toml");
+    operator(&site, &["check", "--config", text(&none)], b"").refused(78, "bad-config");
+    let reply = operator(&site, &["check"], b"");
+    assert_eq!((reply.code, reply.stdout.as_str()), (64, ""), "{reply:?}");
+}
+
+/// Without rights of its own it says what it could not see.
+#[test]
+fn a_stranger_sees_what_strangers_can() {
+    if !Uid::effective().is_root() {
+        return; // Only root can be someone else.
+    }
+    let site = quiet_site();
+    let program = site.dir().join("deploy-shell");
+    fs::copy(BIN, &program).expect("a copy that anyone can reach");
+    set_mode(&program, 0o755);
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&program)
+        .args(arguments(&site))
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin");
+    let reply = site.run(command, b"");
+    words(&reply);
+    for unseen in [
+        "unseen: whether 'root' has a password: '/etc/shadow' cannot be read: permission denied",
+        "unseen: what sshd allows 'root': 'sshd -T' fails: ",
+        "unseen: what the account meets, and what confines it: run check as root or as 'root'",
+    ] {
+        assert!(reply.stdout.contains(unseen), "{reply:?}");
+    }
+    assert!(!reply.stdout.contains("confinement: "), "{reply:?}");
+}

@@ -1,0 +1,293 @@
+//! What `check` finds in the lines of authorized_keys, read as sshd reads
+//! them: some of the verdicts are held against sshd itself.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::check::{added, check, me, prefix_sshd, quiet_site, words};
+use crate::operator::text;
+use crate::process::Running;
+use crate::site::{BIN, Site, write_file};
+
+fn keys(site: &Site) -> PathBuf {
+    site.dir().join("authorized_keys")
+}
+
+/// The key of `label`, without its options.
+fn public(site: &Site, label: &str) -> String {
+    let path = site.dir().join(format!("key-{label}.pub"));
+    fs::read_to_string(path).expect("a public key")
+}
+
+/// Writes the keys file of one line: `options`, in which `SERVE` stands for the
+/// forced command, before the key.
+fn only_key(site: &Site, options: &str) {
+    let serve = format!(
+        "command=\"{BIN} serve --config {} --key ci\"",
+        text(site.config_path())
+    );
+    let line = format!(
+        "{} {}",
+        options.replace("SERVE", &serve),
+        public(site, "ci")
+    );
+    write_file(&keys(site), 0o644, line.as_bytes());
+}
+
+#[test]
+fn every_option_that_widens_a_key_is_found() {
+    let site = quiet_site();
+    only_key(&site, "restrict,SERVE");
+    let before = words(&check(&site));
+    for (options, expected) in [
+        ("restrict,pty,SERVE", &["key-terminal"][..]),
+        ("SERVE,restrict,PORT-forwarding", &["key-port-forwarding"]),
+        ("restrict,agent-forwarding,SERVE", &["key-agent-forwarding"]),
+        ("restrict,x11-forwarding,SERVE", &["key-x11-forwarding"]),
+        ("restrict,user-rc,SERVE", &["key-user-rc"]),
+        (
+            "restrict,permitopen=\"127.0.0.1:80\",SERVE",
+            &["key-permitopen"],
+        ),
+        (
+            "restrict,permitlisten=\"8080\",SERVE",
+            &["key-permitlisten"],
+        ),
+        ("restrict,tunnel=\"0\",SERVE", &["key-tunnel"]),
+        ("restrict,environment=\"A=1\",SERVE", &["key-environment"]),
+        ("restrict,cert-authority,SERVE", &["key-cert-authority"]),
+        ("restrict,no-touch-required,SERVE", &["key-no-touch"]),
+        ("pty,restrict,SERVE", &[]),
+        ("restrict,from=\"192.0.2.0/24\",SERVE", &[]),
+        ("restrict", &["key-without-command", "sftp-reachable"]),
+        (
+            "restrict,command=\"/bin/sh\"",
+            &["command-is-another-program"],
+        ),
+        (
+            "restrict,command=\"deploy-shell init\"",
+            &["command-is-not-serve"],
+        ),
+        ("restrict,unheard-of,SERVE", &["key-line-unread"]),
+        ("restrict,SERVE,SERVE", &["key-line-unread"]),
+        (
+            "no-port-forwarding,no-agent-forwarding,no-X11-forwarding,no-pty,no-user-rc,SERVE",
+            &["key-without-restrict"],
+        ),
+        (
+            "SERVE",
+            &[
+                "key-agent-forwarding",
+                "key-port-forwarding",
+                "key-terminal",
+                "key-user-rc",
+                "key-without-restrict",
+                "key-x11-forwarding",
+            ],
+        ),
+    ] {
+        only_key(&site, options);
+        let reply = check(&site);
+        assert_eq!(added(&before, &reply), expected, "{options}: {reply:?}");
+    }
+}
+
+#[test]
+fn a_command_that_a_shell_would_read_otherwise_is_found() {
+    let site = quiet_site();
+    only_key(&site, "restrict,SERVE");
+    let before = words(&check(&site));
+    let config = text(site.config_path());
+    for (command, word) in [
+        (
+            format!("{BIN} serve --config {config} --key ci; id"),
+            "command-is-not-plain",
+        ),
+        (
+            format!("{BIN} serve --config {config} --key $USER"),
+            "command-is-not-plain",
+        ),
+        (
+            format!("env {BIN} serve --config {config} --key ci"),
+            "command-is-another-program",
+        ),
+        (
+            format!("{BIN} serve --config {config} --key ci --allow all"),
+            "command-is-not-serve",
+        ),
+        (
+            format!("{BIN} serve --config {config}"),
+            "key-without-label",
+        ),
+        (
+            format!("deploy-shell serve --config {config} --key ci"),
+            "command-without-path",
+        ),
+    ] {
+        only_key(&site, &format!("restrict,command=\"{command}\""));
+        let reply = check(&site);
+        assert_eq!(added(&before, &reply), [word], "{command}: {reply:?}");
+    }
+}
+
+#[test]
+fn a_key_of_another_site_is_told_and_no_finding() {
+    let site = quiet_site();
+    only_key(&site, "restrict,SERVE");
+    let before = words(&check(&site));
+    let shop = site.dir().join("shop.toml");
+    write_file(&shop, 0o644, b"root = \"/srv/shop\"\n");
+    for (config, told) in [
+        (
+            "shop.toml",
+            "may swap on another site, 'shop', and nothing on this one; ",
+        ),
+        (
+            "none.toml",
+            "which does not exist; a thief could do nothing; nothing else",
+        ),
+    ] {
+        let config = site.dir().join(config);
+        let command = format!(
+            "{BIN} serve --config {} --key ci --allow swap",
+            text(&config)
+        );
+        only_key(&site, &format!("restrict,command=\"{command}\""));
+        let reply = check(&site);
+        assert_eq!(added(&before, &reply), [""; 0], "{reply:?}");
+        assert!(reply.stdout.contains(told), "{reply:?}");
+    }
+}
+
+#[test]
+fn keys_and_labels_that_stand_twice_are_found() {
+    let site = quiet_site();
+    only_key(&site, "restrict,SERVE");
+    let before = words(&check(&site));
+    let line = fs::read_to_string(keys(&site)).expect("the keys");
+    let fewer = line.replace("--key ci", "--key ci --allow list");
+    site.add_key("other", None);
+    let other = line.replace(&public(&site, "ci"), &public(&site, "other"));
+    for (second, word) in [
+        (&line, "key-twice"),
+        (&fewer, "key-twice-differing"),
+        (&other, "label-shared"),
+    ] {
+        write_file(
+            &keys(&site),
+            0o644,
+            format!("{line}\n# and\n{second}").as_bytes(),
+        );
+        let reply = check(&site);
+        assert_eq!(added(&before, &reply), [word], "{reply:?}");
+    }
+}
+
+#[test]
+fn weak_keys_are_found() {
+    let site = quiet_site();
+    only_key(&site, "restrict,SERVE");
+    let before = words(&check(&site));
+    for (kind, bits, expected) in [
+        ("rsa", "2048", &["weak-rsa-key"][..]),
+        ("rsa", "3072", &[]),
+        ("ecdsa", "256", &[]),
+    ] {
+        let path = site.dir().join(format!("key-{kind}{bits}"));
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-N", "", "-t", kind, "-b", bits, "-f", text(&path)])
+            .status();
+        assert!(made.expect("ssh-keygen starts").success());
+        let key = public(&site, &format!("{kind}{bits}"));
+        only_key(&site, "restrict,SERVE");
+        let line = fs::read_to_string(keys(&site)).expect("the keys");
+        let line = line.replace(&public(&site, "ci"), &key);
+        write_file(&keys(&site), 0o644, line.as_bytes());
+        let reply = check(&site);
+        assert_eq!(added(&before, &reply), expected, "{kind} {bits}: {reply:?}");
+        let print = crate::receive::fingerprint(&site, &format!("{kind}{bits}"));
+        assert!(
+            reply.stdout.contains(&format!("key ci ({print}, ")),
+            "{reply:?}"
+        );
+    }
+}
+
+/// `internal-sftp` serves a key that has no `command=`, whatever the login
+/// shell is; `check` says so, and sftp shows it.
+#[test]
+fn sftp_without_a_command_is_found_and_is_real() {
+    let site = quiet_site();
+    only_key(&site, "restrict");
+    let without = words(&check(&site));
+    // The harness's sshd has the subsystem; the drop-in does not take it away.
+    assert!(without.contains("sftp-reachable"), "{without:?}");
+    only_key(&site, "restrict,SERVE");
+    assert!(!words(&check(&site)).contains("sftp-reachable"));
+
+    prefix_sshd(
+        &site,
+        &format!("Match User {}\nForceCommand /usr/bin/true\nMatch all", me()),
+    );
+    only_key(&site, "restrict");
+    let forced = words(&check(&site));
+    assert!(
+        !forced.contains("sftp-reachable") && forced.contains("force-command"),
+        "{forced:?}"
+    );
+
+    // Under a temporary folder StrictModes would refuse the keys.
+    let site = Site::new();
+    only_key(&site, "restrict");
+    assert!(words(&check(&site)).contains("sftp-reachable"));
+    let mut command = site.ssh_command("ci");
+    command.args(["-s", "sftp"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut client = Running(command.spawn().expect("ssh starts"));
+    // SSH_FXP_INIT, version 3 (draft-ietf-secsh-filexfer-02), and a version back.
+    let mut stdin = client.0.stdin.take().expect("a pipe");
+    stdin.write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3]).expect("sent");
+    let mut answer = [0; 5];
+    let mut stdout = client.0.stdout.take().expect("a pipe");
+    stdout.read_exact(&mut answer).expect("an answer");
+    assert_eq!(answer[4], 2, "{answer:?}");
+}
+
+/// Where our reading of a line and sshd's part, a thief would get something
+/// else than we say.
+#[test]
+fn sshd_takes_the_lines_that_we_read_and_skips_the_others() {
+    let site = Site::new();
+    for options in [
+        "restrict,SERVE",
+        "SERVE,restrict",
+        "RESTRICT,Pty,SERVE",
+        "restrict,from=\"127.0.0.1,!192.0.2.1,*\",SERVE",
+        "restrict,environment=\"A=\\\"1 2\\\"\",SERVE",
+        "restrict,no-pty,no-x11-forwarding,SERVE",
+        "restrict,permitopen=\"h:1\",permitopen=\"h:2\",permitlisten=\"3\",tunnel=\"0\",SERVE",
+        "restrict,no-touch-required,verify-required,no-user-rc,SERVE",
+        "restrict,,SERVE",
+        "restrict,SERVE,",
+        ",restrict,SERVE",
+        "restrict,SERVE,SERVE",
+        "restrict;SERVE",
+        "restricted,SERVE",
+        "no-restrict,SERVE",
+        "restrict,unheard-of,SERVE",
+        "restrict,from=127.0.0.1,SERVE",
+        "restrict,SERVE\"",
+        "restrict, SERVE",
+    ] {
+        only_key(&site, options);
+        let ours = !words(&check(&site)).contains("key-line-unread");
+        let reply = site.ssh("ci", "list");
+        assert_eq!(reply.code == 0, ours, "{options}: {reply:?}");
+        assert!(
+            reply.code == 0 || reply.stderr.contains("Permission denied"),
+            "{options}: {reply:?}"
+        );
+    }
+}

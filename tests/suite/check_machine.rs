@@ -1,0 +1,269 @@
+//! What `check` finds in the configuration, the files and the kernel.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::lchown;
+use std::path::Path;
+use std::process::Command;
+
+use nix::libc;
+use nix::unistd::{Uid, User};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+
+use crate::check::{added, arguments, check, me, quiet_site, quiet_sshd, words};
+use crate::operator::text;
+use crate::site::{BIN, Reply, Site, set_mode, write_file};
+
+#[test]
+fn what_the_configuration_leaves_open_is_found() {
+    let before = words(&check(&quiet_site()));
+    for (extra, word) in [
+        (
+            "[audit]\nsocket = \"{dir}/audit.socket\"\nrequired = false\n",
+            "audit-not-required",
+        ),
+        ("[audit]\nsocket = \"{dir}/none\"\n", "audit-unreachable"),
+        ("[sandbox]\nrequired = false\n", "sandbox-not-required"),
+        ("[limits]\nreserve = \"0%\"\n", "no-reserve"),
+    ] {
+        let site = Site::with_config(extra);
+        quiet_sshd(&site, &me());
+        let reply = check(&site);
+        assert_eq!(added(&before, &reply), [word], "{reply:?}");
+    }
+}
+
+type Change<'a> = &'a dyn Fn(&Site);
+
+/// What is added, but for an ordinary user's own copy of the program being its
+/// own.
+#[track_caller]
+fn added_by_others(before: &BTreeSet<String>, reply: &Reply) -> Vec<String> {
+    let mut found = added(before, reply);
+    found.retain(|word| word != "program-owned-by-account" || Uid::effective().is_root());
+    found
+}
+
+#[test]
+fn files_that_others_can_write_are_found() {
+    let before = words(&check(&quiet_site()));
+    let open: [(&str, Change, &str); 5] = [
+        (
+            "the keys",
+            &|site| set_mode(&site.dir().join("authorized_keys"), 0o646),
+            "keys-file-writable",
+        ),
+        (
+            "sshd_config",
+            &|site| set_mode(&site.dir().join("sshd_config"), 0o664),
+            "sshd-config-writable",
+        ),
+        (
+            "the root",
+            &|site| set_mode(site.root(), 0o775),
+            "root-writable",
+        ),
+        (
+            "the socket's folder",
+            &|site| {
+                let folder = site.dir().join("open");
+                fs::create_dir(&folder).expect("a folder");
+                set_mode(&folder, 0o777);
+                let moved = folder.join("audit.socket");
+                fs::rename(site.dir().join("audit.socket"), &moved).expect("moved");
+                let config = fs::read_to_string(site.config_path()).expect("the configuration");
+                let config = config.replace("/audit.socket", "/open/audit.socket");
+                write_file(site.config_path(), 0o644, config.as_bytes());
+            },
+            "audit-socket-replaceable",
+        ),
+        (
+            "the program",
+            &|site| {
+                let program = site.dir().join("deploy-shell");
+                fs::copy(BIN, &program).expect("a copy");
+                set_mode(&program, 0o757);
+                let keys = site.dir().join("authorized_keys");
+                let lines = fs::read_to_string(&keys).expect("the keys");
+                write_file(&keys, 0o644, lines.replace(BIN, text(&program)).as_bytes());
+            },
+            "program-writable",
+        ),
+    ];
+    for (what, change, word) in open {
+        let site = quiet_site();
+        change(&site);
+        let reply = check(&site);
+        let mut expected: Vec<&str> = vec![word];
+        // An ordinary user's own files are found for their owner already.
+        expected.retain(|word| !before.contains(*word));
+        assert_eq!(
+            added_by_others(&before, &reply),
+            expected,
+            "{what}: {reply:?}"
+        );
+        assert!(words(&reply).contains(word), "{what}: {reply:?}");
+    }
+}
+
+#[test]
+fn another_program_of_the_same_name_is_found() {
+    let site = quiet_site();
+    let before = words(&check(&site));
+    let program = site.dir().join("deploy-shell");
+    write_file(&program, 0o755, b"#!/bin/sh\n");
+    let keys = site.dir().join("authorized_keys");
+    let lines = fs::read_to_string(&keys).expect("the keys");
+    write_file(&keys, 0o644, lines.replace(BIN, text(&program)).as_bytes());
+    let reply = check(&site);
+    assert_eq!(
+        added_by_others(&before, &reply),
+        ["program-differs"],
+        "{reply:?}"
+    );
+}
+
+#[test]
+fn a_site_that_cannot_be_opened_is_found() {
+    let before = words(&check(&quiet_site()));
+    for folder in ["releases", ".deploy-shell/trash"] {
+        let site = quiet_site();
+        fs::remove_dir(site.root().join(folder)).expect("removed");
+        let reply = check(&site);
+        assert_eq!(added(&before, &reply), ["layout"], "{reply:?}");
+        assert!(reply.stdout.contains("does not exist"), "{reply:?}");
+    }
+    let site = quiet_site();
+    fs::remove_dir_all(site.root()).expect("removed");
+    let reply = check(&site);
+    assert!(words(&reply).contains("layout"), "{reply:?}");
+    assert!(
+        reply.stdout.contains("unseen: whose the site is: "),
+        "{reply:?}"
+    );
+}
+
+/// A kernel without Landlock, as a process sees it.
+#[test]
+fn a_confinement_that_is_not_on_is_found() {
+    let site = quiet_site();
+    let before = check(&site);
+    assert!(
+        before
+            .stdout
+            .contains("\nconfinement: requests full, the unpacker full\n"),
+        "these tests need Landlock: {before:?}"
+    );
+    let before = words(&before);
+    // A thread's filter is inherited by what it starts, and goes with it.
+    let reply = std::thread::scope(|scope| {
+        let without = scope.spawn(|| {
+            let call = libc::SYS_landlock_create_ruleset;
+            let arch = std::env::consts::ARCH.try_into().expect("an architecture");
+            let missing = SeccompAction::Errno(libc::ENOSYS as u32);
+            let filter = SeccompFilter::new(
+                [(call, Vec::new())].into(),
+                SeccompAction::Allow,
+                missing,
+                arch,
+            );
+            let program: BpfProgram = filter.and_then(TryInto::try_into).expect("a filter");
+            apply_filter(&program).expect("the filter is on");
+            check(&site)
+        });
+        without.join().expect("the thread ends")
+    });
+    assert_eq!(
+        added(&before, &reply),
+        ["monitor-not-confined", "unpacker-not-confined"],
+        "{reply:?}"
+    );
+    assert!(
+        reply
+            .stdout
+            .contains("\nconfinement: requests without landlock, the unpacker without landlock\n"),
+        "{reply:?}"
+    );
+}
+
+/// A site installed for an account of its own, as the README says, but in a
+/// temporary folder.
+fn installed(account: &User) -> (Site, std::path::PathBuf) {
+    let site = Site::new();
+    quiet_sshd(&site, &account.name);
+    let program = site.dir().join("deploy-shell");
+    fs::copy(BIN, &program).expect("a copy that the account can reach");
+    set_mode(&program, 0o755);
+    let keys = site.dir().join("authorized_keys");
+    let lines = fs::read_to_string(&keys).expect("the keys");
+    write_file(&keys, 0o644, lines.replace(BIN, text(&program)).as_bytes());
+    give(site.root(), account);
+    (site, program)
+}
+
+fn give(path: &Path, account: &User) {
+    let (uid, gid) = (account.uid.as_raw(), account.gid.as_raw());
+    lchown(path, Some(uid), Some(gid)).expect("root may give files away");
+    if path.is_dir() {
+        for entry in fs::read_dir(path).expect("a folder") {
+            give(&entry.expect("an entry").path(), account);
+        }
+    }
+}
+
+/// As root, for an account of its own: the only thing to find is its shell,
+/// and with that set right, nothing.
+#[test]
+fn a_site_installed_as_the_readme_says_is_sound() {
+    if !Uid::effective().is_root() {
+        return; // Only root can give a site to another account.
+    }
+    // Every Debian has it: locked, without a shell, its home root's.
+    let account = User::from_name("daemon").expect("the user database");
+    let (site, program) = installed(&account.expect("an account named daemon"));
+    let mut command = Command::new(&program);
+    command.env_clear().args(arguments(&site));
+    let reply = site.run(command, b"");
+    assert_eq!(
+        words(&reply).into_iter().collect::<Vec<_>>(),
+        ["login-shell"],
+        "{reply:?}"
+    );
+    assert!(
+        reply
+            .stdout
+            .contains("\nconfinement: requests full, the unpacker full\n"),
+        "{reply:?}"
+    );
+    assert!(!reply.stdout.contains("unseen: "), "{reply:?}");
+
+    // The account's entry is changed for this process alone.
+    let passwd = fs::read_to_string("/etc/passwd").expect("readable");
+    let changed: Vec<String> = passwd
+        .lines()
+        .map(|line| match line.strip_prefix("daemon:") {
+            Some(_) => {
+                let (rest, _) = line.rsplit_once(':').expect("a shell");
+                format!("{rest}:{}", program.display())
+            }
+            None => line.to_owned(),
+        })
+        .collect();
+    let ours = site.dir().join("passwd");
+    write_file(&ours, 0o644, format!("{}\n", changed.join("\n")).as_bytes());
+    let script = "mount --bind \"$0\" /etc/passwd && exec \"$@\"";
+    let inside = |arguments: &[String]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(&ours);
+        command.args(arguments);
+        site.run(command, b"")
+    };
+    if inside(&["true".to_owned()]).code != 0 {
+        return; // A container may keep even root from mounting.
+    }
+    let mut line = vec![text(&program).to_owned()];
+    line.extend(arguments(&site));
+    let reply = inside(&line);
+    assert!(words(&reply).is_empty(), "{reply:?}");
+    assert_eq!(reply.code, 0, "{reply:?}");
+}
