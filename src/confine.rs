@@ -59,6 +59,12 @@ impl Confinement {
         }
     }
 
+    /// Landlock, and whether the one that is on knows of truncation.
+    fn note_landlock(&mut self, on: bool) {
+        self.note(Piece::Landlock, on);
+        self.note(Piece::Truncation, !on || files::truncation());
+    }
+
     pub fn is_full(&self) -> bool {
         self.missing.is_empty()
     }
@@ -201,8 +207,7 @@ pub fn monitor(verb: Verb, store: &Store, records: &[File]) -> Confinement {
     let mut on = Confinement::default();
     on.note(Piece::NoNewPrivileges, process::give_up_privileges());
     on.note(Piece::ResourceLimits, process::limit_monitor());
-    on.note(Piece::Truncation, files::truncation());
-    on.note(Piece::Landlock, files::monitor(powers, store, records));
+    on.note_landlock(files::monitor(powers, store, records));
     on.note(Piece::Seccomp, calls::monitor(powers));
     on
 }
@@ -218,8 +223,7 @@ pub fn unpacker(staging: &Dir, max_file: u64, memory: u64) -> Confinement {
         Piece::ResourceLimits,
         process::limit_unpacker(max_file, memory),
     );
-    on.note(Piece::Truncation, files::truncation());
-    on.note(Piece::Landlock, files::unpacker(staging));
+    on.note_landlock(files::unpacker(staging));
     on
 }
 

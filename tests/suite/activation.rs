@@ -140,6 +140,13 @@ fn only_what_was_received_can_go_live() {
     fs::write(releases.join("file"), "no folder").expect("a file");
     symlink("a", releases.join("alias")).expect("a link");
     symlink("/etc", releases.join("outside")).expect("a link");
+    // The first request finds out what is gone, and writes that down once.
+    ask(&site, "swap gone").refused(66, "no-such-release");
+    let last = site.journal().pop().expect("a record");
+    assert_eq!(
+        (&last["event"], &last["release"]),
+        (&"pruned".into(), &"gone".into())
+    );
     let journal = fs::read(site.root().join(".deploy-shell/journal.jsonl")).expect("a journal");
     let before = tree_of(&site);
     for release in [

@@ -272,6 +272,7 @@ is not allowed
 pax size differs from the header
 global pax header with more than a comment
 extended header without an entry
+long link target on something that is not a link
 name is empty
 name is absolute
 name has '..'

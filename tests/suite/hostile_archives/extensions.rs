@@ -12,6 +12,7 @@ const SIZES: &str = "pax size differs from the header";
 const TWICE: &str = "two pax headers for one entry";
 const NAMES: &str = "two long names for one entry";
 const ALONE: &str = "extended header without an entry";
+const NOT_A_LINK: &str = "long link target on something that is not a link";
 const CONTROL: &str = "name has a control character";
 const GLOBAL: &str = "global pax header with more than a comment";
 
@@ -267,7 +268,7 @@ pub fn gnu() -> Vec<Case> {
             super::sound().long_link("b").end()
         }),
         // The target would be for the next link, or for none: readers disagree.
-        case("a long target before a file", "a", ALONE, |tar| {
+        case("a long target before a file", "a", NOT_A_LINK, |tar| {
             tar.long_link("index.html").file("a", "")
         }),
         case("a long name with two ends", "b\\x00../x", CONTROL, |tar| {
