@@ -8,6 +8,7 @@
     reason = "the bans are for the program: a test prints, and reads PATH"
 )]
 
+mod account;
 mod activation;
 mod archive;
 mod audit;
@@ -41,6 +42,7 @@ mod receive_limits;
 mod receive_races;
 mod recovery;
 mod rollback;
+mod security_doc;
 mod site;
 mod sshd_config;
 mod syslog_daemon;
