@@ -1,6 +1,7 @@
 //! `swap` and `rollback`: one function that moves the link, two ways to say
 //! where to.
 
+mod candidate;
 mod prune;
 
 use crate::config::Config;
@@ -10,6 +11,7 @@ use crate::outcome::Success;
 use crate::policy::{Granted, Verb};
 use crate::request::{Rollback, Swap};
 use crate::session::Session;
+use crate::signature::Requirement;
 use crate::store::Store;
 use crate::store::journal::{Event, How};
 use crate::store::ledger::{Ledger, PATIENCE};
@@ -24,10 +26,12 @@ struct Activation {
 /// Makes a received release live.
 ///
 /// Errors: [`Code::NoSuchRelease`], [`Code::NotCurrent`], [`Code::Busy`],
-/// [`Code::DigestMismatch`], [`Code::BadLayout`], [`Code::IoError`],
+/// [`Code::DigestMismatch`], [`Code::BadSignature`], [`Code::Denied`],
+/// [`Code::BadConfig`], [`Code::BadLayout`], [`Code::IoError`],
 /// [`Code::DiskFull`]; all of them before the link moves.
 pub fn swap(
     config: &Config,
+    required: Option<&Requirement>,
     store: &Store,
     session: &Session,
     asked: &Granted<Swap>,
@@ -38,7 +42,7 @@ pub fn swap(
     if !store.is_present(&to) {
         return Err(no_such(format!("there is no release '{to}'")));
     }
-    move_link(config, ledger, How::Swap, to)
+    move_link(config, required, ledger, How::Swap, to)
 }
 
 /// Goes back to a release that was live and good.
@@ -47,6 +51,7 @@ pub fn swap(
 /// never live or is bad.
 pub fn rollback(
     config: &Config,
+    required: Option<&Requirement>,
     store: &Store,
     session: &Session,
     asked: &Granted<Rollback>,
@@ -55,12 +60,18 @@ pub fn rollback(
     expect_live(&ledger, asked.if_current.as_ref())?;
     let history = &ledger.history;
     let to = match &asked.release {
-        None => history
-            .previous(|id| store.is_present(id))
-            .ok_or_else(|| {
-                no_such("no release before the present one was live and good".to_owned())
-            })?
-            .clone(),
+        None => {
+            // A release below the floor is passed over: it can never be meant.
+            // One whose signatures hold no more is not: what is live after it
+            // would be older than anybody asked for, and why is to be seen.
+            let floor = candidate::floor(config, history)?;
+            history
+                .previous(|id| store.is_present(id) && history.reaches(id, floor))
+                .ok_or_else(|| {
+                    no_such("no release before the present one was live and good".to_owned())
+                })?
+                .clone()
+        }
         Some(id) => {
             let problem = match history.releases.get(id) {
                 _ if !store.is_present(id) => Some("does not exist"),
@@ -74,7 +85,7 @@ pub fn rollback(
             id.clone()
         }
     };
-    move_link(config, ledger, How::Rollback, to)
+    move_link(config, required, ledger, How::Rollback, to)
 }
 
 fn no_such(problem: String) -> Error {
@@ -97,7 +108,13 @@ fn expect_live(ledger: &Ledger<'_>, expected: Option<&ReleaseId>) -> Result<()> 
     }
 }
 
-fn move_link(config: &Config, ledger: Ledger<'_>, how: How, to: ReleaseId) -> Result<Success> {
+fn move_link(
+    config: &Config,
+    required: Option<&Requirement>,
+    ledger: Ledger<'_>,
+    how: How,
+    to: ReleaseId,
+) -> Result<Success> {
     let activation = Activation {
         from: ledger.history.live.clone(),
         to,
@@ -112,14 +129,19 @@ fn move_link(config: &Config, ledger: Ledger<'_>, how: How, to: ReleaseId) -> Re
             ..Success::default()
         });
     }
-    activate(config, ledger, activation)
+    activate(config, required, ledger, activation)
 }
 
 /// Makes `activation.to` live.
-fn activate(config: &Config, mut ledger: Ledger<'_>, activation: Activation) -> Result<Success> {
+fn activate(
+    config: &Config,
+    required: Option<&Requirement>,
+    mut ledger: Ledger<'_>,
+    activation: Activation,
+) -> Result<Success> {
     let Activation { from, to, how } = activation;
     let store = ledger.store;
-    check_identity(&ledger, &to)?;
+    let signed = candidate::check(config, required, &ledger, &to)?;
     let mut warnings = Vec::new();
 
     let mut intent = ledger.draft(Event::Activating, Some(&to));
@@ -149,24 +171,10 @@ fn activate(config: &Config, mut ledger: Ledger<'_>, activation: Activation) -> 
         lines: vec![format!("ok {} {to} previous={previous}", verb(how))],
         release: Some(to),
         previous: from,
+        signed,
         warnings,
         ..Success::default()
     })
-}
-
-/// The manifest beside the release must be that of what was received.
-fn check_identity(ledger: &Ledger<'_>, release: &ReleaseId) -> Result<()> {
-    let (identity, _) = ledger.store.manifest(release)?;
-    let known = ledger.history.releases.get(release);
-    let recorded = known.and_then(|known| known.sha256);
-    if recorded.is_some_and(|recorded| recorded != identity.sha256) {
-        return Err(Error::new(
-            Code::DigestMismatch,
-            format!("the manifest of '{release}' is not of what was received under that id"),
-        )
-        .remedy("receive the release again under another id"));
-    }
-    Ok(())
 }
 
 fn verb(how: How) -> Verb {

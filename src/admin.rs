@@ -4,3 +4,4 @@
 pub mod authorize;
 pub mod check;
 pub mod init;
+pub mod verify;

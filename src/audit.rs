@@ -24,6 +24,9 @@ const MAX_TEXT: usize = 880;
 /// The greatest length of the request as quoted in a line, in bytes.
 const MAX_REQUEST: usize = 360;
 
+/// The greatest length of the signers' fingerprints in a line, in bytes: four.
+const MAX_SIGNED_BY: usize = 210;
+
 /// How long one line may take to hand over, all tries together, where the
 /// record is required. A daemon that is being restarted is back within that.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -87,6 +90,10 @@ impl<'a> Audit<'a> {
                 line.pair("outcome", "ok");
                 line.pair("exit", 0);
                 line.pair("ms", took.as_millis());
+                if let Some(signed) = &success.signed {
+                    let by = signed.to_string();
+                    line.bytes("signed_by", by.as_bytes(), MAX_SIGNED_BY);
+                }
                 line.maybe("sandbox", sandbox);
                 line.maybe("unpacker", success.unpacker.as_ref());
                 line.maybe("release", success.release.as_ref());

@@ -12,7 +12,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::{self, Code, Error};
-use crate::names::{KeyLabel, SiteName};
+use crate::names::{KeyLabel, ReleaseId, SiteName};
 use crate::policy::Grants;
 use crate::request;
 use crate::serve::{self, Options};
@@ -38,6 +38,8 @@ enum Command {
     Authorize(Authorize),
     /// State, key by key, exactly what a thief of it could do
     Check(Check),
+    /// Hash releases again and compare them with their manifests
+    Verify(Verify),
     /// What `receive` executes to unpack; of no use by hand
     #[command(hide = true)]
     Unpack(Unpack),
@@ -110,6 +112,15 @@ struct Check {
 }
 
 #[derive(Args, Debug)]
+struct Verify {
+    #[command(flatten)]
+    site: Site,
+    /// The releases [default: all]
+    #[arg(value_name = "RELEASE")]
+    releases: Vec<ReleaseId>,
+}
+
+#[derive(Args, Debug)]
 struct Unpack {
     #[arg(long)]
     max_unpacked: u64,
@@ -167,7 +178,15 @@ fn command(command: Command) -> u8 {
             };
             return unpack::main(limits, !unpack.sandbox_optional);
         }
-        Command::Check(check) => return checked(check),
+        Command::Check(check) => {
+            let path = check.site.path();
+            let report = admin::check::check(&path, check.sshd_config.as_deref(), forced);
+            return found(report.map(|report| (report.lines, report.sound)));
+        }
+        Command::Verify(verify) => {
+            let report = admin::verify::verify(&verify.site.path(), &verify.releases);
+            return found(report.map(|report| (report.lines, report.sound)));
+        }
         Command::Init(init) => admin::init::init(&init.site.path(), &init.root),
         Command::Authorize(authorize) => admin::authorize::authorize(
             &authorize.site.path(),
@@ -188,12 +207,12 @@ fn command(command: Command) -> u8 {
     }
 }
 
-/// Prints the report; 1 says that something was found.
-fn checked(check: Check) -> u8 {
-    match admin::check::check(&check.site.path(), check.sshd_config.as_deref(), forced) {
-        Ok(report) => {
-            reply::lines(report.lines.iter().map(String::as_str));
-            u8::from(!report.sound)
+/// Prints a report; 1 says that something was found.
+fn found(report: Result<(Vec<String>, bool), Error>) -> u8 {
+    match report {
+        Ok((lines, sound)) => {
+            reply::lines(lines.iter().map(String::as_str));
+            u8::from(!sound)
         }
         Err(error) => {
             reply::failure(&error);

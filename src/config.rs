@@ -5,14 +5,17 @@
 mod file;
 mod units;
 
+use std::num::NonZeroU8;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use file::read as read_trusted;
 pub use units::{ByteSize, Percent, Span};
 
 use crate::error::{Code, Error, Result};
-use crate::names::{LinkName, SiteName};
+use crate::manifest::MAX_SIGNATURES;
+use crate::names::{LinkName, ReleaseId, SiteName};
 
 /// Where `--site NAME` is looked up.
 pub const FOLDER: &str = "/etc/deploy-shell";
@@ -32,11 +35,17 @@ pub struct Config {
     #[serde(default = "ten_minutes")]
     pub min_age: Span,
     #[serde(default)]
+    pub floor: Floor,
+    #[serde(default)]
+    pub verify_on_swap: bool,
+    #[serde(default)]
     pub archive: Archive,
     #[serde(default)]
     pub pending: Pending,
     #[serde(default)]
     pub limits: Limits,
+    /// None: releases need no signatures.
+    pub signatures: Option<Signatures>,
     #[serde(default)]
     pub audit: Audit,
     #[serde(default)]
@@ -81,6 +90,35 @@ pub struct Limits {
     pub idle_timeout: Span,
     pub total_timeout: Span,
     pub reserve: Percent,
+}
+
+/// `[signatures]`: who must have signed a release.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signatures {
+    /// As of ssh-keygen(1), ALLOWED SIGNERS.
+    pub allowed_signers: PathBuf,
+    /// How many of them, each with a key of its own.
+    #[serde(default = "one")]
+    pub threshold: NonZeroU8,
+}
+
+/// The release before which none may become live, if there is one.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Floor(pub Option<ReleaseId>);
+
+impl TryFrom<String> for Floor {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "" => Ok(Floor(None)),
+            id => ReleaseId::try_from(id)
+                .map(|id| Floor(Some(id)))
+                .map_err(|error| format!("'{id}' is {error}")),
+        }
+    }
 }
 
 /// `[audit]`: where the record goes.
@@ -157,6 +195,10 @@ fn current() -> LinkName {
 
 fn five() -> usize {
     5
+}
+
+fn one() -> NonZeroU8 {
+    NonZeroU8::MIN
 }
 
 fn ten_minutes() -> Span {
@@ -267,6 +309,21 @@ impl Config {
                 self.root.display()
             ));
         }
+        if let Some(signatures) = &self.signatures {
+            let path = &signatures.allowed_signers;
+            if !absolute(path) {
+                return Err(format!(
+                    ": allowed_signers '{}' in [signatures] is not an absolute path",
+                    path.display()
+                ));
+            }
+            // More than a request can hold would refuse every release.
+            if usize::from(signatures.threshold.get()) > MAX_SIGNATURES {
+                return Err(format!(
+                    ": threshold in [signatures] is over {MAX_SIGNATURES}"
+                ));
+            }
+        }
         if !absolute(&self.audit.socket) {
             return Err(format!(
                 ": socket '{}' in [audit] is not an absolute path",
@@ -300,6 +357,22 @@ mod tests {
         assert_eq!(config.audit.facility as u8, 10);
         assert!(config.audit.required);
         assert_eq!(config.site().as_str(), "blog");
+    }
+
+    #[test]
+    fn signatures_and_a_floor_are_optional() {
+        let bare = load("root = \"/srv/x\"").unwrap();
+        assert!(bare.signatures.is_none() && bare.floor.0.is_none() && !bare.verify_on_swap);
+        let text = "root = \"/srv/x\"\nfloor = \"r1\"\n[signatures]\nallowed_signers = \"/etc/s\"";
+        let config = load(text).unwrap();
+        assert_eq!(config.floor.0.unwrap().as_str(), "r1");
+        assert_eq!(config.signatures.unwrap().threshold.get(), 1);
+        for bad in ["\nthreshold = 0", "\nthreshold = 17", "\nsigners = 1"] {
+            assert!(load(&format!("{text}{bad}")).is_err(), "{bad}");
+        }
+        for bad in [text.replace("/etc/s", "etc/s"), text.replace("r1", "../r1")] {
+            assert!(load(&bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

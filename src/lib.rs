@@ -26,6 +26,8 @@ pub mod reply;
 pub mod request;
 pub mod serve;
 pub mod session;
+pub mod signature;
 pub mod store;
 pub mod syslog;
 pub mod unpack;
+pub mod verify;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::config::Config;
 use crate::error::Result;
 use crate::names::{ReleaseId, Sha256Digest, SiteName};
 use crate::outcome::Success;
@@ -37,10 +38,12 @@ struct Row {
 
 /// Reads, and changes nothing; takes no lock either, so that it answers while
 /// a swap runs.
-pub fn list(site: &SiteName, store: &Store, asked: &Granted<List>) -> Result<Success> {
+pub fn list(config: &Config, store: &Store, asked: &Granted<List>) -> Result<Success> {
     let history = ledger::peek(store)?;
     let mut present = store.present()?;
-    let previous = history.previous(|id| present.contains(id)).cloned();
+    let floor = config.floor.0.as_ref();
+    let eligible = |id: &ReleaseId| present.contains(id) && history.reaches(id, floor);
+    let previous = history.previous(eligible).cloned();
     // A link that leads nowhere is shown all the same.
     if let Some(live) = history.live.as_ref().filter(|live| !present.contains(live)) {
         present.push(live.clone());
@@ -69,7 +72,7 @@ pub fn list(site: &SiteName, store: &Store, asked: &Granted<List>) -> Result<Suc
         .collect();
     let lines = if asked.json {
         let document = Document {
-            site,
+            site: config.site(),
             generation: history.generation,
             current: history.live.as_ref(),
             previous: previous.as_ref(),

@@ -5,6 +5,7 @@
 //! #mtree
 //! # release 20260412-142033
 //! # sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+//! # signature U1NIU0lHAAAA…
 //! # received 2026-04-12T14:20:41Z
 //! . type=dir mode=0755
 //! ./index.html type=file mode=0644 size=12 sha256digest=…
@@ -12,8 +13,9 @@
 //! # files 1 bytes 12
 //! ```
 //!
-//! The comments are ours: whose manifest it is, and at the end the sums, which
-//! only a whole manifest has. There is one spelling of each line; the reader
+//! The comments are ours: whose manifest it is, by what signatures it came in (a
+//! line for each, if the site asks for any), and at the end the sums, which only
+//! a whole manifest has. There is one spelling of each line; the reader
 //! refuses every other, because the unpacker, whose report is read here, has
 //! handled hostile bytes.
 
@@ -22,11 +24,14 @@ use std::io::{BufRead, Read};
 
 use jiff::Timestamp;
 
-use crate::names::{ReleaseId, Sha256Digest};
+use crate::names::{ReleaseId, Sha256Digest, SignatureText};
 
 /// The longest line: a path and a link's target of 1,024 bytes each, every
 /// byte escaped, and the fixed words.
 pub const MAX_LINE: usize = 2 * 4 * 1024 + 256;
+
+/// The most signatures a manifest keeps; a request has no room for more.
+pub const MAX_SIGNATURES: usize = 16;
 
 /// One thing in a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +61,9 @@ pub struct Identity {
     pub release: ReleaseId,
     /// Of the payload as received.
     pub sha256: Sha256Digest,
+    /// Those that held when it was received, to be verified again before it
+    /// becomes live.
+    pub signatures: Vec<SignatureText>,
     pub received: Timestamp,
 }
 
@@ -182,12 +190,14 @@ impl fmt::Display for Identity {
         let Identity {
             release,
             sha256,
+            signatures,
             received,
         } = self;
-        write!(
-            f,
-            "#mtree\n# release {release}\n# sha256 {sha256}\n# received {received}\n"
-        )
+        write!(f, "#mtree\n# release {release}\n# sha256 {sha256}\n")?;
+        for signature in signatures {
+            writeln!(f, "# signature {signature}")?;
+        }
+        writeln!(f, "# received {received}")
     }
 }
 
@@ -197,17 +207,38 @@ impl Identity {
         if read_line(manifest)?.as_deref() != Some("#mtree") {
             return Err("first line is not '#mtree'");
         }
-        let mut value = |key: &str| {
-            let line = read_line(manifest)?.ok_or("head is cut short")?;
+        let value = |line: &str, key: &str| {
             let value = line.strip_prefix(key).ok_or("head is not ours")?;
             Ok::<_, &str>(value.to_owned())
         };
+        let mut line = || read_line(manifest)?.ok_or("head is cut short");
+        let release = ReleaseId::try_from(value(&line()?, "# release ")?)
+            .map_err(|_| "release is not one")?;
+        let sha256 = Sha256Digest::try_from(value(&line()?, "# sha256 ")?)
+            .map_err(|_| "sha256 is not one")?;
+        // The signatures stand before the last line of the head and not after
+        // it, so that its end is known without looking at what follows.
+        let mut signatures = Vec::new();
+        let mut last = line()?;
+        while let Some(text) = last.strip_prefix("# signature ") {
+            let signature = SignatureText::try_from(text).map_err(|_| "signature is not one")?;
+            signatures.push(signature);
+            if signatures.len() > MAX_SIGNATURES {
+                return Err("head has too many signatures");
+            }
+            last = line()?;
+        }
+        let received = value(&last, "# received ")?;
+        let time: Timestamp = received.parse().map_err(|_| "received is not a time")?;
+        // A time has many spellings; one of them is ours.
+        if time.to_string() != received {
+            return Err("received is not in its one exact form");
+        }
         Ok(Identity {
-            release: ReleaseId::try_from(value("# release ")?).map_err(|_| "release is not one")?,
-            sha256: Sha256Digest::try_from(value("# sha256 ")?).map_err(|_| "sha256 is not one")?,
-            received: value("# received ")?
-                .parse()
-                .map_err(|_| "received is not a time")?,
+            release,
+            sha256,
+            signatures,
+            received: time,
         })
     }
 }
@@ -355,6 +386,7 @@ mod tests {
         let identity = Identity {
             release: ReleaseId::try_from("r1").unwrap(),
             sha256: Sha256Digest::try_from(HEX).unwrap(),
+            signatures: ["AAAA", "BBB="].map(|text| text.try_into().unwrap()).into(),
             received: "2026-04-12T14:20:41Z".parse().unwrap(),
         };
         let body =
@@ -370,6 +402,10 @@ mod tests {
             assert!(read(&whole[..end]).is_err(), "cut at {end}");
         }
         assert!(read(&format!("{whole}x")).is_err());
+        assert!(read(&whole.replace("BBB=", "B=BB")).is_err());
+        assert!(read(&whole.replace(":41Z", ":41+00:00")).is_err());
+        let many = "# signature AAAA\n".repeat(MAX_SIGNATURES + 1);
+        assert!(read(&whole.replace("# signature AAAA\n", &many)).is_err());
         assert!(read(&whole.replace("bytes 3", "bytes 4")).is_err());
     }
 }

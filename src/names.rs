@@ -94,6 +94,21 @@ name!(
     "a link's name ([0-9A-Za-z][0-9A-Za-z._-]{0,63}, not 'releases' or 'shared')"
 );
 
+name!(
+    /// A signature as the client wrote it: padded base64 (RFC 4648, section 4)
+    /// on one line, not yet decoded. The request's own limit bounds it.
+    SignatureText,
+    base64,
+    "padded base64"
+);
+
+fn base64(text: &str) -> bool {
+    let body = text.trim_end_matches('=');
+    let alphabet = |byte: u8| byte.is_ascii_alphanumeric() || b"+/".contains(&byte);
+    let padded = text.len().is_multiple_of(4) && text.len() - body.len() <= 2;
+    !body.is_empty() && padded && body.bytes().all(alphabet)
+}
+
 fn plain(text: &str, also: &[u8]) -> bool {
     text.len() <= 64
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())

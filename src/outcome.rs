@@ -3,6 +3,7 @@
 
 use crate::confine::Confinement;
 use crate::names::ReleaseId;
+use crate::signature::Signed;
 
 /// What a verb did.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub struct Success {
     /// Regular files of the release, and their bytes.
     pub files: Option<u64>,
     pub bytes: Option<u64>,
+    /// Whose signatures counted, where the site asks for any.
+    pub signed: Option<Signed>,
     /// What confined the unpacker, if it was needed.
     pub unpacker: Option<Confinement>,
     /// What went wrong without changing success into failure.

@@ -17,11 +17,12 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{self, Identity, Sums};
-use crate::names::ReleaseId;
+use crate::names::{ReleaseId, SignatureText};
 use crate::outcome::Success;
 use crate::policy::Granted;
 use crate::request::Receive;
 use crate::session::Session;
+use crate::signature::{NAMESPACE, Requirement, Signed, Statement};
 use crate::store::history::History;
 use crate::store::journal::{self, Event};
 use crate::store::ledger::{self, Ledger, PATIENCE};
@@ -36,23 +37,20 @@ use unpacker::Unpacked;
 /// last of them is the rename that publishes.
 pub fn receive(
     config: &Config,
+    required: Option<&Requirement>,
     store: &Store,
     session: &Session,
     asked: &Granted<Receive>,
 ) -> Result<Success> {
     let deadline = Deadline::after(config.limits.total_timeout.0);
-    if !asked.signatures.is_empty() {
-        return Err(Error::new(
-            Code::BadSignature,
-            "signatures are not configured for this site",
-        )
-        .remedy("send the release without --signature"));
-    }
-    // Before a byte is read: a retry of what is there already costs nothing,
+    // Before a byte is read, as all of what follows here.
+    let signed = signed(config, required, asked)?;
+    // A retry of what is there already costs nothing,
     // and what would be refused in the end is refused at once.
     let history = ledger::peek(store)?;
-    if let Some(sums) = already_there(store, &history, asked)? {
-        return Ok(success(asked, sums, ALREADY));
+    let there = already_there(config, required, store, &history, asked)?;
+    if let Some((sums, signed)) = there {
+        return Ok(success(asked, sums, signed, ALREADY));
     }
     admit(config, store, &history)?;
 
@@ -63,6 +61,7 @@ pub fn receive(
     let identity = Identity {
         release: asked.release.clone(),
         sha256: asked.sha256,
+        signatures: kept(signed.as_ref()),
         received: journal::now(),
     };
     let cannot = |error| store.io("cannot write the manifest", error);
@@ -83,21 +82,75 @@ pub fn receive(
     // whole before any of it has its name.
     tree.sync_file_system()
         .map_err(|errno| store.io("cannot sync the release", errno))?;
-    match publish(config, store, session, asked, &staging, sums, deadline)? {
-        Published::New { warnings } => Ok(Success {
-            payload_bytes: Some(payload_bytes),
-            unpacker: Some(confinement),
-            warnings,
-            ..success(asked, sums, "")
-        }),
-        Published::AlreadyThere(sums) => Ok(success(asked, sums, ALREADY)),
+    // The upload is done and would be lost, so this waits as long as a receive
+    // may last, and no less than any other request.
+    let ledger = Ledger::open(store, session, deadline.left().max(PATIENCE))?;
+    // Another receive of the same content may have been faster.
+    let there = already_there(config, required, store, &ledger.history, asked)?;
+    if let Some((sums, signed)) = there {
+        return Ok(success(asked, sums, signed, ALREADY));
     }
+    let warnings = publish(config, ledger, asked, &staging, sums)?;
+    Ok(Success {
+        payload_bytes: Some(payload_bytes),
+        unpacker: Some(confinement),
+        warnings,
+        ..success(asked, sums, signed, "")
+    })
+}
+
+/// Holds the declared signatures against what the site asks for.
+///
+/// Errors: [`Code::BadSignature`].
+fn signed(
+    config: &Config,
+    required: Option<&Requirement>,
+    asked: &Receive,
+) -> Result<Option<Signed>> {
+    let bad = |problem: String| Error::new(Code::BadSignature, problem);
+    let Some(required) = required else {
+        if asked.signatures.is_empty() {
+            return Ok(None);
+        }
+        return Err(
+            bad("signatures are not configured for this site".to_owned())
+                .remedy("send the release without --signature"),
+        );
+    };
+    let statement = Statement {
+        site: config.site(),
+        release: &asked.release,
+        sha256: asked.sha256,
+    };
+    let now = jiff::Timestamp::now();
+    match required.judge(&statement, &asked.signatures, now) {
+        Ok(signed) => Ok(Some(signed)),
+        Err(why) => Err(bad(format!(
+            "'{}' is not signed as it must be: {why}",
+            asked.release
+        ))
+        .remedy(format!(
+            "sign the statement with ssh-keygen -Y sign -n {NAMESPACE}, and send it as --signature"
+        ))),
+    }
+}
+
+fn kept(signed: Option<&Signed>) -> Vec<SignatureText> {
+    signed.map_or(Vec::new(), |signed| signed.signatures().to_vec())
 }
 
 /// What one exact content under this id came to, if it is there already.
 ///
-/// Errors: [`Code::ReleaseExists`] for other content.
-fn already_there(store: &Store, history: &History, asked: &Receive) -> Result<Option<Sums>> {
+/// Errors: [`Code::ReleaseExists`] for other content, and for the same content
+/// whose own signatures hold no more: a success would promise a swap that will
+/// be refused, and what stands beside a release never changes either.
+fn already_there(
+    config: &Config,
+    required: Option<&Requirement>,
+    store: &Store,
+    history: &History,
+    asked: &Receive,
+) -> Result<Option<(Sums, Option<Signed>)>> {
     let release = &asked.release;
     let exists = |problem: String| {
         Error::new(Code::ReleaseExists, problem)
@@ -122,13 +175,26 @@ fn already_there(store: &Store, history: &History, asked: &Receive) -> Result<Op
         let problem = format!("release '{release}' exists with sha256 {}", identity.sha256);
         return Err(exists(problem));
     }
+    let judged = required.map(|required| {
+        let statement = Statement {
+            site: config.site(),
+            release,
+            sha256: identity.sha256,
+        };
+        required.judge(&statement, &identity.signatures, jiff::Timestamp::now())
+    });
+    let signed = judged.transpose().map_err(|why| {
+        let problem =
+            format!("release '{release}' exists, and came without these signatures: {why}");
+        exists(problem)
+    })?;
     let known = history.releases.get(release);
     let known = known.and_then(|known| Some((known.files?, known.bytes?)));
     let sums = match known {
         Some((files, bytes)) => Some(Sums { files, bytes }),
         None => manifest::read_sums(&mut entries).ok(),
     };
-    Ok(Some(sums.unwrap_or_default()))
+    Ok(Some((sums.unwrap_or_default(), signed)))
 }
 
 /// Whether another release may come in now.
@@ -186,30 +252,16 @@ fn require_paths(config: &Config, tree: &Dir) -> Result<()> {
     Ok(())
 }
 
-enum Published {
-    /// With what went wrong after the release had its name.
-    New { warnings: Vec<String> },
-    /// Another receive of the same content was faster.
-    AlreadyThere(Sums),
-}
-
-/// Makes the release exist.
+/// Makes the release exist; returns what went wrong after it had its name.
 fn publish(
     config: &Config,
-    store: &Store,
-    session: &Session,
+    mut ledger: Ledger<'_>,
     asked: &Receive,
     staging: &Staging<'_>,
     sums: Sums,
-    deadline: Deadline,
-) -> Result<Published> {
+) -> Result<Vec<String>> {
     let release: &ReleaseId = &asked.release;
-    // The upload is done and would be lost, so this waits as long as a receive
-    // may last, and no less than any other request.
-    let mut ledger = Ledger::open(store, session, deadline.left().max(PATIENCE))?;
-    if let Some(sums) = already_there(store, &ledger.history, asked)? {
-        return Ok(Published::AlreadyThere(sums));
-    }
+    let store = ledger.store;
     // Again, now that nobody else can come in between: uploads that run side by
     // side must not pass a limit together.
     admit(config, store, &ledger.history)?;
@@ -235,13 +287,13 @@ fn publish(
     if let Err(error) = ledger.append(record) {
         warnings.push(error.to_string());
     }
-    Ok(Published::New { warnings })
+    Ok(warnings)
 }
 
 /// How the line ends for a release that was there already.
 const ALREADY: &str = " result=\"already received\"";
 
-fn success(asked: &Receive, sums: Sums, result: &str) -> Success {
+fn success(asked: &Receive, sums: Sums, signed: Option<Signed>, result: &str) -> Success {
     let Receive {
         release, sha256, ..
     } = asked;
@@ -253,6 +305,7 @@ fn success(asked: &Receive, sums: Sums, result: &str) -> Success {
         release: Some(release.clone()),
         files: Some(files),
         bytes: Some(bytes),
+        signed,
         ..Success::default()
     }
 }

@@ -5,7 +5,7 @@
 //! time a reply is written, so a closed pipe is ignored (Rust ignores SIGPIPE
 //! at start, so a write fails instead of killing us).
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use crate::error::Error;
 use crate::escape;
@@ -50,6 +50,18 @@ pub fn warning(text: &str) {
         MAX_LINE,
     );
     to_stderr(&out);
+}
+
+/// Whether somebody looks at stderr.
+pub fn stderr_is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Draws `text` over what was last drawn so, on a terminal's stderr.
+pub fn progress(text: &str) {
+    let text = escape::printable(text.as_bytes());
+    // To the start of the line, and clear to its end (ECMA-48, EL).
+    to_stderr(&format!("\r\x1b[K{text}"));
 }
 
 fn to_stderr(out: &str) {

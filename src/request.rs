@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use crate::names::{ReleaseId, Sha256Digest};
+use crate::names::{ReleaseId, Sha256Digest, SignatureText};
 
 /// The longest request, in bytes. sshd's own limit is far greater; four
 /// signatures fit.
@@ -51,25 +51,6 @@ pub struct List {
     pub json: bool,
 }
 
-/// A signature as the client wrote it: padded base64 (RFC 4648, section 4),
-/// not yet decoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignatureText(String);
-
-impl SignatureText {
-    fn new(word: &str) -> Result<Self, String> {
-        let body = word.trim_end_matches('=');
-        let alphabet = |byte: u8| byte.is_ascii_alphanumeric() || b"+/".contains(&byte);
-        let whole =
-            !body.is_empty() && word.len().is_multiple_of(4) && word.len() - body.len() <= 2;
-        if whole && body.bytes().all(alphabet) {
-            Ok(SignatureText(word.to_owned()))
-        } else {
-            Err("not padded base64".to_owned())
-        }
-    }
-}
-
 impl Request {
     /// Reads a request; the error is one line of prose.
     pub fn parse(bytes: &[u8]) -> Result<Request, String> {
@@ -110,7 +91,7 @@ impl Request {
                 let signatures = rest
                     .chunks(2)
                     .map(|pair| match pair {
-                        ["--signature", text] => SignatureText::new(text)
+                        ["--signature", text] => SignatureText::try_from(*text)
                             .map_err(|error| format!("signature is {error}")),
                         _ => Err("receive has words that are not '--signature BASE64'".to_owned()),
                     })
@@ -182,7 +163,7 @@ impl fmt::Display for Request {
                 receive
                     .signatures
                     .iter()
-                    .try_for_each(|signature| write!(f, " --signature {}", signature.0))
+                    .try_for_each(|signature| write!(f, " --signature {signature}"))
             }
             Request::Swap(swap) => {
                 write!(f, "swap {}", swap.release)?;
@@ -214,7 +195,8 @@ mod tests {
     }
 
     fn request() -> impl Strategy<Value = Request> {
-        let signature = "([0-9A-Za-z+/]{4}){1,40}".prop_map(SignatureText);
+        let signature =
+            "([0-9A-Za-z+/]{4}){1,40}".prop_map(|text| SignatureText::try_from(text).unwrap());
         let guard = || proptest::option::of(release());
         prop_oneof![
             (

@@ -15,6 +15,7 @@ use crate::outcome::Success;
 use crate::policy::{self, Grants, Permit, Verb};
 use crate::request::Request;
 use crate::session::Session;
+use crate::signature::Requirement;
 use crate::store::Store;
 use crate::{activate, list, receive, reply};
 
@@ -77,6 +78,12 @@ fn act(
     let mut confinement = None;
     let attempt = || {
         let store = Store::open(config)?;
+        // Outside the site, and so out of reach once we are confined.
+        let required = match verb {
+            Verb::List => None,
+            _ => Requirement::load(config)?,
+        };
+        let required = required.as_ref();
         let records = store
             .records(verb.writes())
             .map_err(|errno| store.io("cannot open the journal and the lock", errno))?;
@@ -84,10 +91,10 @@ fn act(
             .insert(confine::monitor(verb, &store, &records))
             .enforce(config.sandbox.required)?;
         match permit {
-            Permit::Receive(asked) => receive::receive(config, &store, session, asked),
-            Permit::Swap(asked) => activate::swap(config, &store, session, asked),
-            Permit::Rollback(asked) => activate::rollback(config, &store, session, asked),
-            Permit::List(asked) => list::list(config.site(), &store, asked),
+            Permit::Receive(asked) => receive::receive(config, required, &store, session, asked),
+            Permit::Swap(asked) => activate::swap(config, required, &store, session, asked),
+            Permit::Rollback(asked) => activate::rollback(config, required, &store, session, asked),
+            Permit::List(asked) => list::list(config, &store, asked),
         }
     };
     // A bug must not keep the result out of the record. What is used after a

@@ -63,12 +63,34 @@ impl Store {
     ///
     /// Errors: [`Code::BadLayout`] with the remedy.
     pub fn open(config: &Config) -> Result<Store> {
+        let store = Store::open_folders(config)?;
+        store.check(nix::unistd::geteuid().as_raw())?;
+        Ok(store)
+    }
+
+    /// Opens the folders for an operator who only looks: root may, whosever
+    /// site it is. What it holds must be of one account all the same.
+    ///
+    /// Errors: as [`Store::open`].
+    pub fn examine(config: &Config) -> Result<Store> {
+        let store = Store::open_folders(config)?;
+        let mut owner = nix::unistd::geteuid().as_raw();
+        if owner == 0
+            && let Ok(stat) = store.state.own_stat()
+        {
+            owner = stat.st_uid;
+        }
+        store.check(owner)?;
+        Ok(store)
+    }
+
+    fn open_folders(config: &Config) -> Result<Store> {
         let path = &config.root;
         let root = Dir::open_root(path).map_err(|errno| layout(path, errno))?;
         let releases = subfolder(path, &root, RELEASES)?;
         let state = subfolder(path, &root, STATE)?;
         let below = path.join(".deploy-shell");
-        let store = Store {
+        Ok(Store {
             manifests: subfolder(&below, &state, MANIFESTS)?,
             incoming: subfolder(&below, &state, INCOMING)?,
             trash: subfolder(&below, &state, TRASH)?,
@@ -77,9 +99,7 @@ impl Store {
             state,
             link: config.link.clone(),
             path: path.clone(),
-        };
-        store.check()?;
-        Ok(store)
+        })
     }
 
     /// The root, to be named in messages; nothing is opened by it.
@@ -87,9 +107,8 @@ impl Store {
         &self.path
     }
 
-    fn check(&self) -> Result<()> {
+    fn check(&self, owner: u32) -> Result<()> {
         let device = |dir: &Dir| dir.own_stat().map(|stat| stat.st_dev).ok();
-        let ours = nix::unistd::geteuid().as_raw();
         let state = self.path.join(".deploy-shell");
         // (folder, path, whether it must be ours, bits it must not have)
         let folders = [
@@ -106,12 +125,12 @@ impl Store {
             let stat = folder
                 .own_stat()
                 .map_err(|errno| Error::io(format!("cannot look at '{shown}'"), errno))?;
-            if must_be_ours && stat.st_uid != ours {
+            if must_be_ours && stat.st_uid != owner {
                 return Err(bad(format!(
                     "belongs to user {}, not to this account",
                     stat.st_uid
                 ))
-                .remedy(format!("chown it to user {ours}")));
+                .remedy(format!("chown it to user {owner}")));
             }
             if stat.st_mode & forbidden != 0 {
                 return Err(

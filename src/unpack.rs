@@ -10,7 +10,7 @@ mod entries;
 mod frame;
 mod header;
 pub mod path;
-mod pax;
+pub mod pax;
 mod rule;
 mod tree;
 mod write;
@@ -32,9 +32,12 @@ use crate::store::dir::{Dir, Name};
 use entries::{Entries, Entry, Kind};
 use frame::Frame;
 use path::CleanPath;
-use rule::{Failure, Rule};
+use rule::Rule;
 use tree::{Node, Tree};
-use write::{Target, Writers};
+use write::Target;
+
+pub use rule::Failure;
+pub use write::Writers;
 
 /// The profile's limits that the operator sets.
 #[derive(Clone, Copy, Debug)]
@@ -106,9 +109,22 @@ fn run(limits: Limits, sandbox_required: bool) -> Result<(), Failure> {
     on.enforce(sandbox_required).map_err(Failure::Io)?;
     writeln!(std::io::stdout(), "{SANDBOX}{on}")
         .map_err(|error| cannot("write the report", error))?;
+    unpack_into(spool, staging, limits, writers, &mut std::io::stdout())
+}
+
+/// Unpacks `spool` below `staging` and writes the entries of the manifest with
+/// their sums to `out`. To be confined by now is the caller's part, and so is
+/// the mask of 022.
+pub fn unpack_into(
+    spool: File,
+    staging: Dir,
+    limits: Limits,
+    writers: Writers,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
     let staging = Arc::new(staging);
     let tree = unpack(spool, &staging, limits, writers)?;
-    report(&tree, &staging)
+    report(&tree, &staging, out)
 }
 
 /// What the first line of the report begins with.
@@ -310,9 +326,9 @@ fn read_link(staging: &Dir, path: &Path) -> Result<Vec<u8>, Failure> {
         .map_err(|errno| cannot("read a link", errno))
 }
 
-/// Writes the manifest's entries and its sums to stdout.
-fn report(tree: &Tree, staging: &Dir) -> Result<(), Failure> {
-    let mut out = BufWriter::with_capacity(64 * 1024, std::io::stdout().lock());
+/// Writes the manifest's entries and its sums.
+fn report(tree: &Tree, staging: &Dir, out: &mut impl Write) -> Result<(), Failure> {
+    let mut out = BufWriter::with_capacity(64 * 1024, out);
     let mut sums = Sums::default();
     tree.visit(|path, node| {
         let kind = match node {

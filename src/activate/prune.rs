@@ -25,8 +25,9 @@ fn choose(
     config: &Config,
     now: Timestamp,
 ) -> Vec<ReleaseId> {
-    let is_present = |id: &ReleaseId| present.contains(id);
-    let previous = history.previous(is_present);
+    let floor = config.floor.0.as_ref();
+    let eligible = |id: &ReleaseId| present.contains(id) && history.reaches(id, floor);
+    let previous = history.previous(eligible);
     let in_state = |state: State| {
         let mut found: Vec<_> = present
             .iter()

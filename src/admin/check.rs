@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::error::{Error, Result, describe};
+use crate::signature::Requirement;
 use facts::{Account, End, Facts, Places, Program, Runs, Source, named_ours};
 
 pub use forced::{Forced, Read};
@@ -48,9 +49,11 @@ pub struct Report {
 /// to do is to print.
 ///
 /// Errors: [`Code::BadConfig`](crate::error::Code::BadConfig) when the
-/// configuration does not load.
+/// configuration or its list of signers does not load.
 pub fn check(path: &Path, sshd_config: Option<&Path>, read: Read) -> Result<Report> {
     let config = Config::load(path)?;
+    // Every request but `list` fails on a list of signers that does not read.
+    Requirement::load(&config)?;
     let ours = std::env::current_exe()
         .map_err(|error| Error::io("cannot tell this program's own path", error))?;
     let facts = gather(path, config, sshd_config, &ours, read);
@@ -72,13 +75,16 @@ fn gather(
     let below = folders(&config);
     let places = Places {
         config: paths::walk(path),
+        signers: (config.signatures.as_ref())
+            .map(|signatures| paths::walk(&signatures.allowed_signers)),
         root: paths::walk(&config.root),
         below: below.iter().map(|path| paths::walk(path)).collect(),
         socket: paths::walk(&config.audit.socket),
         sshd_config: server::files(sshd_config.unwrap_or(Path::new(server::CONFIG))),
     };
     let looked = [&places.config, &places.root, &places.socket];
-    for way in looked.into_iter().chain(&places.sshd_config) {
+    let looked = looked.into_iter().chain(&places.signers);
+    for way in looked.chain(&places.sshd_config) {
         if let End::Unseen(why) = &way.end {
             unseen.push(format!("who can write '{}': {why}", way.path.display()));
         }

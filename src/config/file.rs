@@ -1,4 +1,5 @@
-//! Reading the configuration's file, and whom it is believed.
+//! Reading the files that decide what a client may do (the configuration, the
+//! allowed signers), and whom they are believed.
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -9,7 +10,7 @@ use nix::fcntl::OFlag;
 
 use crate::error::{Code, Error, Result, describe};
 
-/// The largest configuration file, in bytes.
+/// The largest such file, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
 
 /// The file's text, if by its own mode and owner nobody but root and ourselves

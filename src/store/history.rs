@@ -82,6 +82,9 @@ pub struct History {
     pub releases: BTreeMap<ReleaseId, Release>,
     /// When each release was received, the removed ones as well.
     pub received: Vec<Timestamp>,
+    /// The number of the first record of each release, the removed ones as
+    /// well: one that comes back is no younger than it was.
+    first: BTreeMap<ReleaseId, u64>,
     /// How the link was about to move, when last heard of.
     intent: Option<Record>,
 }
@@ -101,6 +104,7 @@ impl History {
                 let mut new = Release::new(record);
                 (new.sha256, new.files, new.bytes) = (record.sha256, record.files, record.bytes);
                 self.releases.insert(release.clone(), new);
+                self.first.entry(release.clone()).or_insert(record.seq);
                 self.received.push(record.time);
             }
             (Event::Pruned, Some(release)) => _ = self.releases.remove(release),
@@ -122,6 +126,7 @@ impl History {
             old.bad |= record.event == Event::RolledBack;
         }
         let Some(release) = release else { return };
+        self.first.entry(release.clone()).or_insert(record.seq);
         let new = self
             .releases
             .entry(release.clone())
@@ -173,6 +178,23 @@ impl History {
             .filter(|(id, _)| is_present(id))
             .max_by_key(|(_, release)| release.activated)
             .map(|(id, _)| id)
+    }
+
+    /// Whether the journal has ever known `id`.
+    pub fn knows(&self, id: &ReleaseId) -> bool {
+        self.first.contains_key(id)
+    }
+
+    /// Whether `id` first came no earlier than `floor` did. Nothing reaches a
+    /// floor that never came: it must not be lost by a slip in its name.
+    pub fn reaches(&self, id: &ReleaseId, floor: Option<&ReleaseId>) -> bool {
+        match floor {
+            None => true,
+            Some(floor) => {
+                let floor = self.first.get(floor);
+                floor.is_some_and(|floor| self.first.get(id).is_some_and(|id| id >= floor))
+            }
+        }
     }
 
     /// The state of a release that is present; `previous` as [`Self::previous`] gave it.
@@ -244,6 +266,26 @@ mod tests {
         let history = fold(&events);
         assert_eq!(history.previous(|_| true), None);
         assert_eq!(history.state(&id("a"), None), State::Pending);
+    }
+
+    #[test]
+    fn nothing_reaches_a_floor_by_coming_back() {
+        let events = [
+            (Received, "a"),
+            (Received, "b"),
+            (Received, "c"),
+            (Pruned, "a"),
+            (Pruned, "b"),
+            (Received, "a"),
+        ];
+        let history = fold(&events);
+        let reaches =
+            |floor: &str| ["a", "b", "c"].map(|id_| history.reaches(&id(id_), Some(&id(floor))));
+        assert_eq!(reaches("a"), [true, true, true]);
+        assert_eq!(reaches("b"), [false, true, true]);
+        assert_eq!(reaches("c"), [false, false, true]);
+        assert_eq!(reaches("x"), [false; 3]);
+        assert!(history.reaches(&id("x"), None));
     }
 
     #[test]

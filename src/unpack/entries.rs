@@ -113,10 +113,12 @@ impl Entries {
         Ok(block.iter().any(|byte| *byte != 0).then_some(block))
     }
 
-    fn skip_padding(&mut self) -> Result<(), Failure> {
+    /// Reads past the padding, and tells whether it is all zeros.
+    fn skip_padding(&mut self) -> Result<bool, Failure> {
         let mut scrap = [0; BLOCK];
         let padding = std::mem::take(&mut self.padding);
-        self.frame.fill(&mut scrap[..padding])
+        self.frame.fill(&mut scrap[..padding])?;
+        Ok(scrap.iter().all(|byte| *byte == 0))
     }
 
     fn begin_data(&mut self, size: u64) {
@@ -131,7 +133,12 @@ impl Entries {
         let mut data = vec![0; header.size as usize];
         if !data.is_empty() {
             self.begin_data(header.size);
-            self.read_data(&mut data)?;
+            self.frame.fill(&mut data)?;
+            self.left = 0;
+            // Some readers read a name or a record on to the next NUL.
+            if !self.skip_padding()? {
+                return Err(Rule::ExtendedAfterEnd.into());
+            }
         }
         match header.kind {
             Type::Pax => {
@@ -183,6 +190,11 @@ impl Entries {
             _ if header.size != 0 => return Err(Rule::DataWhereNone.into()),
             Type::Dir => Kind::Dir,
             _ => {
+                // A long target stands in for one that is cut short in the
+                // header. Where there is none, some readers see a file.
+                if header.link.is_empty() {
+                    return Err(Rule::LinkEmpty.into());
+                }
                 let target = extended.link.unwrap_or(header.link);
                 check_target(&target)?;
                 Kind::Link { target }

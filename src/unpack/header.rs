@@ -68,6 +68,11 @@ impl Header {
             b'S' => return Err(Rule::Sparse),
             other => return Err(Rule::UnknownType(other)),
         };
+        // What we do not keep is read all the same: a reader that stumbles
+        // over an owner or a time ends there, and sees less than we do.
+        for ignored in [108..116, 116..124, 136..148, 329..337, 337..345] {
+            ignorable(&block[ignored])?;
+        }
         let (mut name, mut ragged) = text(&block[..100]);
         let (link, ragged_link) = text(&block[157..257]);
         ragged |= ragged_link;
@@ -77,6 +82,14 @@ impl Header {
             if !prefix.is_empty() {
                 name = [&prefix, b"/".as_slice(), &name].concat();
             }
+        } else {
+            // Some readers take it for a prefix here as well.
+            ragged |= block[345..500].iter().any(|byte| *byte != 0);
+        }
+        // Without a type, a slash makes it a folder to some readers, whatever
+        // long name it has.
+        if block[156] == 0 && name.ends_with(b"/") {
+            return Err(Rule::FileSlash);
         }
         Ok(Header {
             kind,
@@ -114,6 +127,16 @@ fn octal(field: &[u8]) -> Result<u64, Rule> {
     Ok(field[..digits]
         .iter()
         .fold(0, |value, digit| value << 3 | u64::from(digit - b'0')))
+}
+
+/// A number that is not kept: octal, blank, or in base 256, in which GNU tar
+/// writes what is too large or negative.
+fn ignorable(field: &[u8]) -> Result<(), Rule> {
+    let blank = field.iter().all(|byte| matches!(byte, 0 | b' '));
+    if blank || matches!(field[0], 0x80 | 0xff) {
+        return Ok(());
+    }
+    octal(field).map(|_| ())
 }
 
 /// A field up to its first NUL, and whether anything but NULs follows.

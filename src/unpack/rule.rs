@@ -30,6 +30,7 @@ pub enum Rule {
     DataWhereNone,
     // Extended headers.
     ExtendedTooLong,
+    ExtendedAfterEnd,
     TwoLongNames,
     TwoPaxHeaders,
     PaxMalformed,
@@ -92,6 +93,7 @@ impl fmt::Display for Rule {
             }
             Rule::DataWhereNone => "size on an entry without data",
             Rule::ExtendedTooLong => "extended header over 8 KiB",
+            Rule::ExtendedAfterEnd => "extended header has bytes after its end",
             Rule::TwoLongNames => "two long names for one entry",
             Rule::TwoPaxHeaders => "two pax headers for one entry",
             Rule::PaxMalformed => "pax record is malformed",

@@ -264,6 +264,7 @@ sparse file
 unknown entry type
 size on an entry without data
 extended header over 8 KiB
+extended header has bytes after its end
 two long names for one entry
 two pax headers for one entry
 pax record is malformed

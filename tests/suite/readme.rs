@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::signing::key;
 use crate::site::{Reply, Site, write_file};
 
 const README: &str = include_str!("../../README.md");
@@ -136,6 +137,31 @@ fn the_gitlab_job_deploys() {
     ];
     let reply = run(&site, &script, &variables);
     has_deployed(&site, reply);
+}
+
+#[test]
+fn the_signing_lines_sign() {
+    let site = Site::with_config("[signatures]\nallowed_signers = \"{dir}/signers\"\n");
+    let list = block("echo \"blog namespaces=");
+    let (list, _) = list.split_once(" >> ").expect("it goes into the list");
+    let sign = block("printf 'deploy-shell release v1");
+    assert_eq!(sign.trim_end().lines().count(), 2, "{sign}");
+    let send = block("ssh deploy@node receive \"$release\" --sha256 \"$sum\" --signature");
+    let send = send.lines().next().expect("a line");
+    let key = key("ed25519/alice").path;
+    let (key, public) = (key.display(), key.with_extension("pub"));
+    let script = format!(
+        "umask 022; cp '{}' alice.pub; {list} >> ../signers\n\
+         umask 077; cp '{key}' key\n\
+         tar -C dist -c . | zstd -q > site.tar.zst\n\
+         release=20260412-142033; sum=$(sha256sum < site.tar.zst | cut -c1-64)\n\
+         {sign}{send}\nssh deploy@node swap $release\n",
+        public.display()
+    );
+    has_deployed(&site, run(&site, &script, &[]));
+    let manifest = site.root().join(".deploy-shell/manifests/20260412-142033");
+    let manifest = fs::read_to_string(manifest).expect("a manifest");
+    assert!(manifest.contains("\n# signature "), "{manifest}");
 }
 
 #[test]

@@ -70,6 +70,8 @@ pub enum StepKind {
 #[derive(Debug)]
 pub struct Places {
     pub config: Way,
+    /// The list of signers, if the site asks for signatures.
+    pub signers: Option<Way>,
     pub root: Way,
     /// The folders below the root that we rely on.
     pub below: Vec<Way>,

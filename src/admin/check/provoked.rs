@@ -257,6 +257,23 @@ fn each_finding_is_provoked_by_what_it_is_about() {
 }
 
 #[test]
+fn the_list_of_signers_counts_as_configuration() {
+    let found = |change: fn(&mut Way)| {
+        let mut facts = sound();
+        change(facts.places.signers.as_mut().unwrap());
+        let found = judge(&facts);
+        assert!(
+            found
+                .iter()
+                .all(|finding| finding.subject.ends_with("allowed_signers"))
+        );
+        found.iter().map(|finding| finding.word).collect::<Vec<_>>()
+    };
+    assert_eq!(found(open), [Word::ConfigWritable]);
+    assert_eq!(found(give), [Word::ConfigOfAccount]);
+}
+
+#[test]
 fn a_finding_is_one_line_and_names_no_placeholder() {
     for word in Word::ALL {
         let mut facts = sound();

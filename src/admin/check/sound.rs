@@ -107,6 +107,7 @@ pub fn sound() -> Facts {
         config,
         places: Places {
             config: way("/etc/deploy-shell/blog.toml", None),
+            signers: Some(way("/etc/deploy-shell/blog.allowed_signers", None)),
             root: own("/srv/blog"),
             below: vec![own("/srv/blog/releases"), own("/srv/blog/.deploy-shell")],
             socket: way("/dev/log", None),

@@ -5,7 +5,7 @@ use super::judge;
 use super::options::Options;
 use crate::policy::{Grants, Verb};
 
-/// What holds for every release until signatures can be required.
+/// What holds for every release where the site asks for no signatures.
 const UNSIGNED: &str = "no signatures are required";
 
 /// What a thief of one key could do.
@@ -151,24 +151,43 @@ fn verbs(allow: Grants) -> String {
 
 fn could(facts: &Facts, allow: Grants) -> Vec<String> {
     let mut found = Vec::new();
-    let max = facts.config.pending.max;
+    let config = &facts.config;
+    let max = config.pending.max;
+    let (content, such, which) = match &config.signatures {
+        None => (format!("any content ({UNSIGNED})"), "", ""),
+        Some(wanted) => {
+            let signers = match wanted.threshold.get() {
+                1 => "a signer has".to_owned(),
+                more => format!("{more} signers have"),
+            };
+            let path = wanted.allowed_signers.display();
+            let content = format!("only what {signers} signed for this site ('{path}')");
+            (content, "such ", " whose signatures hold")
+        }
+    };
     match (allow.allows(Verb::Receive), allow.allows(Verb::Swap)) {
-        (true, true) => found.push(format!("publish any content ({UNSIGNED})")),
+        (true, true) => found.push(format!("publish {content}")),
         (true, false) => found.push(format!(
-            "upload any content ({UNSIGNED}), which is not live before another key swaps to it"
+            "upload {content}, which is not live before another key swaps to it"
         )),
         _ => {}
     }
     if allow.allows(Verb::Receive) {
         found.push(format!(
-            "fill the disk with up to {max} releases that were never live, down to the reserve"
+            "fill the disk with up to {max} {such}releases that were never live, down to the reserve"
         ));
     }
+    let floor = match &config.floor.0 {
+        None => String::new(),
+        Some(floor) => format!(" from '{floor}' on"),
+    };
     if allow.allows(Verb::Swap) {
-        found.push("make any received release live".to_owned());
+        found.push(format!("make any received release{floor} live{which}"));
     }
     if allow.allows(Verb::Rollback) {
-        found.push("go back to any release that was live and good".to_owned());
+        found.push(format!(
+            "go back to any release{floor} that was live and good{which}"
+        ));
     }
     if allow.allows(Verb::List) {
         found.push("see which releases there are".to_owned());
@@ -296,6 +315,25 @@ mod tests {
             let line = told(|facts| options(facts, &command));
             assert!(line.contains(words), "{line}");
             assert!(!line.contains("publish"), "{line}");
+        }
+    }
+
+    #[test]
+    fn signatures_and_a_floor_are_told() {
+        let line = told(|facts| {
+            let text = "root = \"/srv/blog\"\nfloor = \"r1\"\n[signatures]\nthreshold = 2\n\
+                        allowed_signers = \"/etc/s\"";
+            let site = facts.config.site.take();
+            facts.config = toml::from_str(text).unwrap();
+            facts.config.site = site;
+        });
+        assert!(!line.contains(UNSIGNED), "{line}");
+        for words in [
+            "could publish only what 2 signers have signed for this site ('/etc/s'), ",
+            "make any received release from 'r1' on live whose signatures hold, ",
+            "go back to any release from 'r1' on that was live and good whose signatures hold",
+        ] {
+            assert!(line.contains(words), "{line}");
         }
     }
 

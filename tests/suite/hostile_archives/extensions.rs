@@ -13,6 +13,7 @@ const TWICE: &str = "two pax headers for one entry";
 const NAMES: &str = "two long names for one entry";
 const ALONE: &str = "extended header without an entry";
 const NOT_A_LINK: &str = "long link target on something that is not a link";
+const BEHIND: &str = "extended header has bytes after its end";
 const CONTROL: &str = "name has a control character";
 const GLOBAL: &str = "global pax header with more than a comment";
 
@@ -241,6 +242,13 @@ fn global() -> Vec<Case> {
     ]
 }
 
+/// A block that begins with these bytes.
+fn padded(bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut block = bytes.as_ref().to_vec();
+    block.resize(512, 0);
+    block
+}
+
 pub fn gnu() -> Vec<Case> {
     vec![
         case("two long names", L, NAMES, |tar| {
@@ -271,6 +279,37 @@ pub fn gnu() -> Vec<Case> {
         case("a long target before a file", "a", NOT_A_LINK, |tar| {
             tar.long_link("index.html").file("a", "")
         }),
+        // GNU tar and Python read a name on to the next NUL.
+        case(
+            "a long name that goes on in the padding",
+            L,
+            BEHIND,
+            |tar| {
+                let header = Header::new(b'L', "././@LongLink", 1).gnu();
+                tar.header(header).raw(padded("bc")).file("a", "")
+            },
+        ),
+        // Python reads records on to the next NUL.
+        case("a record that goes on in the padding", X, BEHIND, |tar| {
+            let record = pax_record("path", b"b");
+            let header = Header::new(b'x', X, record.len() as u64);
+            let more = [record, pax_record("size", b"512")].concat();
+            tar.header(header).raw(padded(more)).file("a", "")
+        }),
+        // bsdtar sees an empty file.
+        case(
+            "a long target over no target",
+            "a",
+            "link target is empty",
+            |tar| tar.long_link("index.html").link("a", ""),
+        ),
+        // Python sees a folder.
+        case(
+            "a long name over a folder's of no kind",
+            "b",
+            "file name ends in '/'",
+            |tar| tar.long_name("b").header(Header::new(0, "a/", 0)),
+        ),
         case("a long name with two ends", "b\\x00../x", CONTROL, |tar| {
             tar.extended(b'L', "b\0../x\0").file("a", "")
         }),

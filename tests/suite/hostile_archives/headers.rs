@@ -2,7 +2,7 @@
 //! and the end.
 
 use super::{Case, case, sound, stream};
-use crate::archive::{BLOCK, CHECKSUM, Field, Header, MAGIC, MODE, SIZE, Tar};
+use crate::archive::{BLOCK, CHECKSUM, Field, Header, MAGIC, MODE, MTIME, PREFIX, SIZE, Tar, UID};
 
 const SUM: &str = "header checksum does not match";
 const MAGICS: &str = "header is neither ustar nor gnu";
@@ -11,6 +11,7 @@ const CUT: &str = "tar data is cut short";
 const ENDLESS: &str = "no two zero blocks at the end";
 const AFTER: &str = "data after the end of the archive";
 const EMPTY: &str = "archive is empty";
+const RAGGED: &str = "name has bytes after its end";
 const SIZED: &str = "size on an entry without data";
 
 pub fn cases() -> Vec<Case> {
@@ -82,6 +83,22 @@ fn magic() -> Vec<Case> {
 
 fn numbers() -> Vec<Case> {
     vec![
+        // Neither is kept, but Python ends where it cannot read one, without a
+        // word: what follows is there for us and not for it.
+        case("an owner that is no number", "a", OCTAL, |tar| {
+            with(tar, UID, "nobody\0\0")
+        }),
+        case("a time that is no number", "a", OCTAL, |tar| {
+            with(tar, MTIME, "yesterday\0\0\0")
+        }),
+        // GNU tar keeps times where ustar keeps the prefix; Python takes them
+        // for a prefix all the same.
+        case(
+            "a GNU header with something in its prefix",
+            "a",
+            RAGGED,
+            |tar| tar.header(Header::file("a", 0).gnu().put(PREFIX, "14664000000")),
+        ),
         case("a size with the digit 8", "a", OCTAL, |tar| {
             with(tar, SIZE, "00000000008")
         }),

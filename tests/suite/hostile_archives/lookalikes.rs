@@ -130,14 +130,6 @@ fn streams_that_only_look_wrong_are_received() {
                 Tar::new().header(Header::new(0, "a", 1)).data("x"),
                 &tree,
             ),
-            // GNU tar keeps times where ustar keeps the prefix.
-            sound(
-                "a GNU header with times in it",
-                Tar::new()
-                    .header(Header::file("a", 1).gnu().put(PREFIX, "14664000000"))
-                    .data("x"),
-                &tree,
-            ),
             sound(
                 "a name shared out over prefix and name",
                 Tar::new()

@@ -63,6 +63,12 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     ));
     let why = "any program that runs as it could rewrite the configuration";
     findings.extend(owned(&places.config, account, Word::ConfigOfAccount, why));
+    if let Some(signers) = &places.signers {
+        let why = "who can write there decides whose signatures count";
+        findings.extend(writable(signers, &trusted, Word::ConfigWritable, why));
+        let why = "any program that runs as it could add a signer";
+        findings.extend(owned(signers, account, Word::ConfigOfAccount, why));
+    }
 
     for program in &facts.programs {
         let why = "who can write there decides what every key runs";

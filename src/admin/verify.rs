@@ -1,0 +1,170 @@
+//! `verify`: releases re-hashed against their manifests, for the operator.
+//!
+//! Nothing is locked and nothing is written: a deploy goes on meanwhile, and
+//! root, who may run this, leaves no file behind that the account could not
+//! open.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::manifest;
+use crate::names::ReleaseId;
+use crate::store::{Store, ledger};
+use crate::{reply, verify};
+
+/// What was found.
+#[derive(Debug)]
+pub struct Report {
+    /// One for each difference, and one for each release that has none.
+    pub lines: Vec<String>,
+    pub sound: bool,
+}
+
+/// Verifies the releases named, or all that are there.
+///
+/// Errors: [`Code::NoSuchRelease`] for one named that is not there, the
+/// configuration's and the layout's own.
+pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Report> {
+    let config = Config::load(config)?;
+    let store = Store::examine(&config)?;
+    let history = ledger::peek(&store)?;
+    let releases = match named {
+        [] => store.present()?,
+        named => named.to_vec(),
+    };
+    for release in &releases {
+        if !store.is_present(release) {
+            let problem = format!("there is no release '{release}'");
+            return Err(
+                Error::new(Code::NoSuchRelease, problem).remedy("'list' shows what there is")
+            );
+        }
+    }
+    let progress = Progress::new(&store, &releases);
+    let mut report = Report {
+        lines: Vec::new(),
+        sound: true,
+    };
+    for release in &releases {
+        let recorded = history.releases.get(release).and_then(|known| known.sha256);
+        let outcome = one(&store, release, recorded, &progress);
+        // Pruned while it was read: what was seen of that says nothing.
+        if !store.is_present(release) {
+            report.lines.push(format!("{release} gone"));
+            continue;
+        }
+        let found = outcome.unwrap_or_else(|error| vec![format!("unreadable .: {error}")]);
+        if found.is_empty() {
+            report.lines.push(format!("{release} ok"));
+        }
+        report.sound &= found.is_empty();
+        let lines = found.into_iter().map(|line| format!("{release} {line}"));
+        report.lines.extend(lines);
+    }
+    progress.end();
+    Ok(report)
+}
+
+fn one(
+    store: &Store,
+    release: &ReleaseId,
+    recorded: Option<crate::names::Sha256Digest>,
+    progress: &Progress,
+) -> Result<Vec<String>> {
+    let (identity, _) = store.manifest(release)?;
+    let mut lines = Vec::new();
+    if recorded.is_some_and(|recorded| recorded != identity.sha256) {
+        lines.push("manifest .: it is not of what was received under this id".to_owned());
+    }
+    let found = verify::release(store, release, verify::threads(), &|bytes| {
+        progress.read(bytes);
+    })?;
+    lines.extend(found.iter().map(ToString::to_string));
+    Ok(lines)
+}
+
+/// How far it has come, on a terminal.
+struct Progress {
+    total: u64,
+    done: AtomicU64,
+    /// When it was last drawn; none where nobody looks.
+    shown: Option<Mutex<Option<Instant>>>,
+}
+
+/// Between two pictures of the bar.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Characters of the bar.
+const WIDTH: u64 = 40;
+
+impl Progress {
+    fn new(store: &Store, releases: &[ReleaseId]) -> Progress {
+        let shown = reply::stderr_is_terminal().then(|| Mutex::new(None));
+        let bytes = |release: &ReleaseId| {
+            let (_, mut entries) = store.manifest(release).ok()?;
+            manifest::read_sums(&mut entries).ok()
+        };
+        // Manifests are read twice for it, so only where somebody looks.
+        let total = match shown {
+            Some(_) => releases
+                .iter()
+                .filter_map(bytes)
+                .map(|sums| sums.bytes)
+                .sum(),
+            None => 0,
+        };
+        Progress {
+            total,
+            done: AtomicU64::new(0),
+            shown,
+        }
+    }
+
+    fn read(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        // Whoever comes while another draws has nothing newer to show.
+        if let Some(shown) = &self.shown
+            && let Ok(mut last) = shown.try_lock()
+            && last.is_none_or(|last| last.elapsed() >= PAUSE)
+        {
+            *last = Some(Instant::now());
+            reply::progress(&bar(done, self.total));
+        }
+    }
+
+    fn end(&self) {
+        if self.shown.is_some() {
+            reply::progress("");
+        }
+    }
+}
+
+fn bar(done: u64, total: u64) -> String {
+    let done = done.min(total);
+    let part = |of: u64| (u128::from(done) * u128::from(of) / u128::from(total.max(1))) as usize;
+    let filled = part(WIDTH);
+    format!(
+        "[{}{}] {:3} % of {} MiB",
+        "#".repeat(filled),
+        " ".repeat(WIDTH as usize - filled),
+        part(100),
+        total >> 20
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bar;
+
+    #[test]
+    fn the_bar_ends_where_it_should() {
+        assert!(bar(0, 0).starts_with("[    "));
+        assert!(bar(5 << 20, 10 << 20).contains("]  50 % of 10 MiB"));
+        assert!(bar(u64::MAX, 10).contains("####] 100 %"));
+        assert_eq!(bar(3, 10).len(), bar(10, 10).len());
+    }
+}

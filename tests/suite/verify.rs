@@ -1,0 +1,263 @@
+//! `verify`: each kind of difference, and the verdict of mtree(8) on the same
+//! manifest.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sys::stat::Mode;
+use nix::unistd::{Uid, mkfifo};
+
+use crate::archive::tarball;
+use crate::direct::{ask, everything, live, put};
+use crate::site::{BIN, Reply, Site, set_mode};
+
+fn verify(site: &Site, releases: &[&str]) -> Reply {
+    let mut command = Command::new(BIN);
+    command.env_clear().arg("verify").arg("--config");
+    command.arg(site.config_path()).args(releases);
+    site.run(command, b"")
+}
+
+/// What `mtree` says of a release, by the same manifest.
+fn mtree(site: &Site, release: &str) -> bool {
+    let manifest = site.root().join(".deploy-shell/manifests").join(release);
+    let output = Command::new("mtree")
+        .arg("-f")
+        .arg(manifest)
+        .arg("-p")
+        .arg(site.root().join("releases").join(release))
+        .stdin(Stdio::null())
+        .output()
+        .expect("mtree starts");
+    // It tells of what is missing without counting it.
+    output.status.success() && output.stdout.is_empty()
+}
+
+/// A release `r` of several kinds of things, and all it may be asked for.
+fn site(extra: &str) -> Site {
+    let site = Site::with_config(extra);
+    let build = tempfile::tempdir().expect("a temporary folder");
+    let path = build.path();
+    fs::create_dir_all(path.join("d/empty")).expect("a folder");
+    fs::write(path.join("index.html"), "hello").expect("a file");
+    fs::write(path.join("run"), "#!/bin/sh\n").expect("a file");
+    set_mode(&path.join("run"), 0o755);
+    fs::write(path.join("d/a b"), vec![7; 700_000]).expect("a file");
+    symlink("d/a b", path.join("link")).expect("a link");
+    let tar = Command::new("tar")
+        .args(["--zstd", "-c", "-C"])
+        .arg(path)
+        .arg(".")
+        .output()
+        .expect("tar starts");
+    assert!(tar.status.success());
+    site.receive("r", &tar.stdout).ok();
+    site
+}
+
+type Change = fn(&Path);
+
+const CHANGES: [(&str, Change); 15] = [
+    ("missing ./index.html", |tree| {
+        fs::remove_file(tree.join("index.html")).unwrap()
+    }),
+    ("missing ./d/empty", |tree| {
+        fs::remove_dir(tree.join("d/empty")).unwrap()
+    }),
+    ("missing ./link", |tree| {
+        fs::remove_file(tree.join("link")).unwrap()
+    }),
+    ("extra ./new", |tree| {
+        fs::write(tree.join("new"), "x").unwrap()
+    }),
+    ("extra ./d/empty/new", |tree| {
+        fs::create_dir(tree.join("d/empty/new")).unwrap();
+        fs::write(tree.join("d/empty/new/below"), "x").unwrap();
+    }),
+    ("extra ./a\\x0ab", |tree| {
+        fs::write(tree.join("a\nb"), "x").unwrap()
+    }),
+    ("changed ./index.html: 3 bytes, not 5", |tree| {
+        fs::write(tree.join("index.html"), "hel").unwrap();
+    }),
+    ("changed ./index.html: other content", |tree| {
+        fs::write(tree.join("index.html"), "hullo").unwrap();
+    }),
+    ("changed ./d/a b: other content", |tree| {
+        let mut bytes = vec![7; 700_000];
+        bytes[699_999] = 8;
+        fs::write(tree.join("d/a b"), bytes).unwrap();
+    }),
+    ("mode ./run: 0644, not 0755", |tree| {
+        set_mode(&tree.join("run"), 0o644)
+    }),
+    ("mode ./run: 4755, not 0755", |tree| {
+        set_mode(&tree.join("run"), 0o4755)
+    }),
+    ("mode ./d: 0777, not 0755", |tree| {
+        set_mode(&tree.join("d"), 0o777)
+    }),
+    ("link ./link: to '/etc/passwd'", |tree| {
+        fs::remove_file(tree.join("link")).unwrap();
+        symlink("/etc/passwd", tree.join("link")).unwrap();
+    }),
+    ("type ./index.html: it is a link", |tree| {
+        fs::rename(tree.join("index.html"), tree.join("d/empty/i")).unwrap();
+        symlink("d/empty/i", tree.join("index.html")).unwrap();
+    }),
+    // Whoever opened it would hang.
+    ("type ./index.html: it is a fifo", |tree| {
+        fs::remove_file(tree.join("index.html")).unwrap();
+        mkfifo(&tree.join("index.html"), Mode::from_bits_truncate(0o644)).unwrap();
+    }),
+];
+
+#[test]
+fn every_difference_is_told_and_mtree_says_the_same() {
+    for (expected, change) in CHANGES {
+        let site = site("");
+        assert_eq!(verify(&site, &[]).ok(), "r ok\n");
+        assert!(mtree(&site, "r"), "mtree before '{expected}'");
+        change(&site.root().join("releases/r"));
+        let before = everything(&site);
+        let reply = verify(&site, &["r"]);
+        assert_eq!((reply.code, reply.stderr.as_str()), (1, ""), "{reply:?}");
+        let told = reply
+            .stdout
+            .lines()
+            .any(|line| line.starts_with(&format!("r {expected}")));
+        assert!(told, "{expected}: {reply:?}");
+        assert!(!mtree(&site, "r"), "mtree after '{expected}'");
+        assert!(everything(&site) == before);
+    }
+}
+
+#[test]
+fn all_releases_or_those_named() {
+    let site = Site::new();
+    for release in ["a", "b", "c"] {
+        put(&site, release);
+    }
+    fs::write(site.root().join("releases/b/index.html"), "x").unwrap();
+    let reply = verify(&site, &[]);
+    assert_eq!(reply.code, 1);
+    let lines: Vec<&str> = reply.stdout.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "a ok",
+            "b changed ./index.html: other content of the same size",
+            "c ok"
+        ],
+        "{reply:?}"
+    );
+    verify(&site, &["a", "c"]).ok();
+    assert_eq!(verify(&site, &["b"]).code, 1);
+    verify(&site, &["a", "x"]).refused(66, "no-such-release");
+    verify(&site, &["../a"]).refused(64, "bad-request");
+    let manifest = site.root().join(".deploy-shell/manifests/a");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, &text[..text.len() - 5]).unwrap();
+    let reply = verify(&site, &["a"]);
+    assert_eq!(reply.code, 1, "{reply:?}");
+    assert!(
+        reply
+            .stdout
+            .starts_with("a unreadable .: the manifest of 'a'"),
+        "{reply:?}"
+    );
+}
+
+#[test]
+fn many_files_by_many_threads() {
+    let site = Site::new();
+    let names: Vec<String> = (0..2000)
+        .map(|number| format!("d{}/f{number}", number % 37))
+        .collect();
+    let files: Vec<(&str, &[u8])> = names
+        .iter()
+        .map(|name| (name.as_str(), name.as_bytes()))
+        .collect();
+    site.receive("r", &tarball(&files)).ok();
+    verify(&site, &["r"]).ok();
+    let tree = site.root().join("releases/r");
+    for name in names.iter().step_by(100) {
+        fs::write(tree.join(name), name.to_uppercase()).unwrap();
+    }
+    let reply = verify(&site, &["r"]);
+    let told: Vec<&str> = reply.stdout.lines().collect();
+    assert_eq!(told.len(), 20, "{told:?}");
+    assert!(
+        told.is_sorted()
+            && told
+                .iter()
+                .all(|line| line.ends_with("other content of the same size"))
+    );
+}
+
+#[test]
+fn a_changed_release_does_not_go_live_where_it_is_verified() {
+    for (expected, change) in CHANGES {
+        let site = site("verify_on_swap = true\n");
+        live(&site, &["a"]);
+        change(&site.root().join("releases/r"));
+        let before = everything(&site);
+        let reply = ask(&site, "swap r");
+        reply.refused(65, "digest-mismatch");
+        assert!(
+            reply.stderr.contains(expected.split(' ').next().unwrap()),
+            "{expected}: {reply:?}"
+        );
+        assert!(everything(&site) == before, "{expected}");
+        ask(&site, "swap a").ok();
+    }
+    let site = site("verify_on_swap = true\n");
+    live(&site, &["a"]);
+    ask(&site, "swap r").ok();
+    // A rollback asks as well.
+    fs::write(site.root().join("releases/a/index.html"), "x").unwrap();
+    ask(&site, "rollback").refused(65, "digest-mismatch");
+    assert_eq!(site.current().as_deref(), Some("r"));
+}
+
+#[test]
+fn a_terminal_shows_how_far_it_is() {
+    let site = Site::new();
+    put(&site, "a");
+    let (config, work) = (site.config_path().display(), site.dir());
+    // script(1) gives it a terminal.
+    let mut command = Command::new("script");
+    command
+        .args(["--quiet", "--return", "--command"])
+        .arg(format!("'{BIN}' verify --config '{config}'"))
+        .arg(work.join("typescript"))
+        .env("SHELL", "/bin/sh");
+    let shown = site.run(command, b"").ok();
+    assert!(shown.contains("\r\u{1b}[K[##"), "{shown:?}");
+    assert!(shown.ends_with("\r\u{1b}[Ka ok\r\n"), "{shown:?}");
+}
+
+#[test]
+fn root_may_look_at_the_site_of_another() {
+    if !Uid::effective().is_root() {
+        return;
+    }
+    let site = Site::new();
+    put(&site, "a");
+    let chown = |who: &str| {
+        let mut command = Command::new("chown");
+        let status = command.args(["-R", who]).arg(site.root()).status();
+        assert!(status.expect("chown starts").success());
+    };
+    chown("65534");
+    let before = everything(&site);
+    verify(&site, &[]).ok();
+    assert!(everything(&site) == before);
+    // But one that is of several hands is none of ours.
+    let own = site.root().join(".deploy-shell/manifests");
+    std::os::unix::fs::chown(own, Some(65533), None).unwrap();
+    verify(&site, &[]).refused(78, "bad-layout");
+    chown("0");
+}
