@@ -39,7 +39,7 @@ pub fn swap(
     let ledger = Ledger::open(store, session, PATIENCE)?;
     expect_live(&ledger, asked.if_current.as_ref())?;
     let to = asked.release.clone();
-    if !store.is_present(&to) {
+    if !store.is_present(&to)? {
         return Err(no_such(format!("there is no release '{to}'")));
     }
     move_link(config, required, ledger, How::Swap, to)
@@ -59,6 +59,7 @@ pub fn rollback(
     let ledger = Ledger::open(store, session, PATIENCE)?;
     expect_live(&ledger, asked.if_current.as_ref())?;
     let history = &ledger.history;
+    let present = store.present()?;
     let to = match &asked.release {
         None => {
             // A release below the floor is passed over: it can never be meant.
@@ -66,7 +67,7 @@ pub fn rollback(
             // would be older than anybody asked for, and why is to be seen.
             let floor = candidate::floor(config, history)?;
             history
-                .previous(|id| store.is_present(id) && history.reaches(id, floor))
+                .previous(|id| present.contains(id) && history.reaches(id, floor))
                 .ok_or_else(|| {
                     no_such("no release before the present one was live and good".to_owned())
                 })?
@@ -74,7 +75,7 @@ pub fn rollback(
         }
         Some(id) => {
             let problem = match history.releases.get(id) {
-                _ if !store.is_present(id) => Some("does not exist"),
+                _ if !present.contains(id) => Some("does not exist"),
                 Some(release) if release.bad => Some("was rolled away from and is bad"),
                 Some(release) if release.good() => None,
                 _ => Some("has never been live"),

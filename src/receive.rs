@@ -166,7 +166,7 @@ fn already_there(
         }
         return Ok(None);
     }
-    if !store.is_present(release) {
+    if !store.is_present(release)? {
         let problem = format!("'{release}' stands in releases/ and was not received");
         return Err(exists(problem));
     }
@@ -216,12 +216,13 @@ fn admit(config: &Config, store: &Store, history: &History) -> Result<()> {
         .remedy("wait, or raise receives_per_hour in the site's configuration"));
     }
     // One that is too old counts no more: the next swap removes it.
+    let present = store.present()?;
     let pending = history
         .releases
         .iter()
         .filter(|(_, release)| release.activated.is_none())
         .filter(|(_, release)| within(release.received, config.pending.max_age.0))
-        .filter(|(id, _)| store.is_present(id))
+        .filter(|(id, _)| present.contains(id))
         .count();
     let max = config.pending.max;
     if pending >= max {

@@ -24,7 +24,7 @@ pub mod lock;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -230,7 +230,7 @@ impl Store {
             if let Some(release) = name
                 .to_str()
                 .and_then(|name| ReleaseId::try_from(name).ok())
-                && self.is_present(&release)
+                && self.is_present(&release)?
             {
                 found.push(release);
             }
@@ -239,12 +239,16 @@ impl Store {
     }
 
     /// Whether the release is a folder of ours with a manifest beside it.
-    pub fn is_present(&self, release: &ReleaseId) -> bool {
-        let is = |dir: &Dir, expected: SFlag| {
-            dir.stat(release)
-                .is_ok_and(|stat| dir::kind(&stat) == expected)
+    ///
+    /// Errors: it cannot be told. Taken for "no", a rollback would go back to
+    /// the wrong release.
+    pub fn is_present(&self, release: &ReleaseId) -> Result<bool> {
+        let is = |dir: &Dir, expected: SFlag| match dir.stat(release) {
+            Ok(stat) => Ok(dir::kind(&stat) == expected),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(self.io(format!("cannot look for '{release}'"), errno)),
         };
-        is(&self.releases, SFlag::S_IFDIR) && is(&self.manifests, SFlag::S_IFREG)
+        Ok(is(&self.releases, SFlag::S_IFDIR)? && is(&self.manifests, SFlag::S_IFREG)?)
     }
 
     /// The manifest beside a release: whose it is, and its entries to be read.
@@ -261,8 +265,18 @@ impl Store {
         let file = self
             .manifests
             .open_file(release)
-            .map_err(|errno| bad(&crate::error::describe(&errno.into())))?;
+            .map_err(|errno| match errno {
+                Errno::ENOENT | Errno::ELOOP | Errno::EISDIR => {
+                    bad(&crate::error::describe(&errno.into()))
+                }
+                errno => self.io(format!("cannot open the manifest of '{release}'"), errno),
+            })?;
         let mut manifest = BufReader::with_capacity(4096, file);
+        // The head is in the first buffer. That it cannot be read does not say
+        // that it is not ours.
+        manifest
+            .fill_buf()
+            .map_err(|error| self.io(format!("cannot read the manifest of '{release}'"), error))?;
         let identity = Identity::read(&mut manifest).map_err(bad)?;
         if identity.release != *release {
             return Err(bad("it names another release"));

@@ -37,7 +37,7 @@ pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Report> {
         named => named.to_vec(),
     };
     for release in &releases {
-        if !store.is_present(release) {
+        if !store.is_present(release)? {
             let problem = format!("there is no release '{release}'");
             return Err(
                 Error::new(Code::NoSuchRelease, problem).remedy("'list' shows what there is")
@@ -53,7 +53,7 @@ pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Report> {
         let recorded = history.releases.get(release).and_then(|known| known.sha256);
         let outcome = one(&store, release, recorded, &progress);
         // Pruned while it was read: what was seen of that says nothing.
-        if !store.is_present(release) {
+        if !store.is_present(release)? {
             report.lines.push(format!("{release} gone"));
             continue;
         }

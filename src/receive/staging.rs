@@ -4,14 +4,13 @@ use std::fs::File;
 use std::io::BufReader;
 use std::os::fd::OwnedFd;
 
-use nix::fcntl::Flock;
-
 use crate::error::{Code, Error, Result};
 use crate::manifest::Identity;
 use crate::names::ReleaseId;
 use crate::store::Store;
 use crate::store::dir::{Dir, Name, NameConst};
 use crate::store::ledger;
+use crate::store::lock::Held;
 
 pub const TREE: NameConst = Name::fixed("tree");
 pub const MANIFEST: NameConst = Name::fixed("manifest");
@@ -24,7 +23,7 @@ pub struct Staging<'a> {
     pub tree: Dir,
     /// Tells other requests, which clear away what crashes left, that this
     /// folder is in use. It ends with the process.
-    _hold: Flock<OwnedFd>,
+    _hold: Held<OwnedFd>,
 }
 
 impl<'a> Staging<'a> {

@@ -18,7 +18,7 @@ use crate::session::Session;
 use crate::store::dir::{Dir, Name};
 use crate::store::history::History;
 use crate::store::journal::{self, Event, Journal, Record};
-use crate::store::lock::Lock;
+use crate::store::lock::{Held, Lock};
 use crate::store::{Store, release_name};
 
 /// How long to wait for another request to end, at least.
@@ -161,7 +161,9 @@ fn each(folder: &Dir, mut remove: impl FnMut(Name<'_>) -> nix::Result<()>) {
 }
 
 /// Holds a staging folder, if nobody else does.
-pub fn hold(staging: &Dir) -> Option<Flock<OwnedFd>> {
+pub fn hold(staging: &Dir) -> Option<Held<OwnedFd>> {
     let handle = staging.as_fd().try_clone_to_owned().ok()?;
-    Flock::lock(handle, FlockArg::LockExclusiveNonblock).ok()
+    Flock::lock(handle, FlockArg::LockExclusiveNonblock)
+        .ok()
+        .map(Held::new)
 }

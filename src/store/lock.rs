@@ -8,7 +8,7 @@ use std::io::{Read, Seek, Write};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, Flockable};
 
 use crate::error::{Code, Error, Result};
 use crate::escape;
@@ -26,7 +26,28 @@ const MAX_HOLDER: u64 = 200;
 
 /// The lock, held until dropped.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
+pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Held<File>);
+
+/// What flock(2) holds, until dropped.
+#[derive(Debug)]
+pub struct Held<T: Flockable>(Option<Flock<T>>);
+
+impl<T: Flockable> Held<T> {
+    pub fn new(held: Flock<T>) -> Self {
+        Held(Some(held))
+    }
+}
+
+impl<T: Flockable> Drop for Held<T> {
+    fn drop(&mut self) {
+        // nix's own drop panics where the lock cannot be given back, and the
+        // work is done by then: a success would be reported as a bug. Kept
+        // instead, it ends with the process.
+        if let Some(Err((held, _))) = self.0.take().map(Flock::unlock) {
+            std::mem::forget(held);
+        }
+    }
+}
 
 impl Lock {
     /// Takes the lock, waiting for it `patience` at most.
@@ -66,7 +87,7 @@ impl Lock {
         _ = held
             .set_len(0)
             .and_then(|()| held.write_all(note.as_bytes()));
-        Ok(Lock(held))
+        Ok(Lock(Held::new(held)))
     }
 }
 

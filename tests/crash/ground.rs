@@ -1,0 +1,357 @@
+//! A small site in a state that is made once and copied for every run, and
+//! what must hold of it afterwards, read from the disk without the program.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::archive::{Tar, zstd};
+use crate::site::{BIN, sha256, write_file};
+
+/// What is wrong with a site, in words.
+pub type Verdict = Result<(), String>;
+
+/// A folder for all sites of a test, and a listener for their records.
+pub struct Ground {
+    dir: TempDir,
+}
+
+impl Ground {
+    pub fn new() -> Ground {
+        crate::in_memory();
+        let dir = tempfile::Builder::new()
+            .prefix("deploy-shell-crash-")
+            .tempdir()
+            .expect("a temporary folder");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
+        let socket = UnixDatagram::bind(dir.path().join("audit")).expect("a socket");
+        // It ends with the process; nobody asks what it heard.
+        thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while socket.recv(&mut buffer).is_ok() {}
+        });
+        Ground { dir }
+    }
+
+    /// The folder `name`, with a site in it and nothing on the site.
+    pub fn make(&self, name: &str, keep: usize) -> Site {
+        let site = self.site(name, keep);
+        for (folder, mode) in [
+            ("", 0o755),
+            ("releases", 0o755),
+            ("shared", 0o755),
+            (".deploy-shell", 0o700),
+            (".deploy-shell/manifests", 0o700),
+            (".deploy-shell/incoming", 0o700),
+            (".deploy-shell/trash", 0o700),
+        ] {
+            let folder = site.root().join(folder);
+            fs::create_dir(&folder).expect("a folder");
+            fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).expect("its mode");
+        }
+        site
+    }
+
+    /// A copy of `template` as the folder `name`.
+    pub fn copy(&self, template: &Site, name: &str, keep: usize) -> Site {
+        let site = self.site(name, keep);
+        copy_tree(&template.root(), &site.root()).expect("a copy");
+        site
+    }
+
+    fn site(&self, name: &str, keep: usize) -> Site {
+        let dir = self.dir.path().join(name);
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir(&dir).expect("a folder");
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("its mode");
+        let config = format!(
+            "root = \"{}/root\"\nkeep = {keep}\nmin_age = \"0s\"\n\
+             [pending]\nmax = 1000\n[limits]\nreceives_per_hour = 1000000\nreserve = \"0%\"\n\
+             [audit]\nsocket = \"{}/audit\"\n",
+            dir.display(),
+            self.dir.path().display()
+        );
+        write_file(&dir.join("blog.toml"), 0o644, config.as_bytes());
+        Site { dir }
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, to) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_tree(&entry.path(), &to)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(entry.path())?, to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    fs::set_permissions(to, fs::metadata(from)?.permissions())
+}
+
+/// What `release` is sent as: no two are the same, and each has folders, a
+/// link and an empty file. The one that is received under faults has a file in
+/// several pieces as well.
+pub fn payload(release: &str) -> Vec<u8> {
+    let mut tar = Tar::new().file("index.html", release);
+    for number in 0..6 {
+        tar = tar.file(format!("part {}/{number}", number % 2), release);
+    }
+    tar = tar.file("empty", "").link("latest", "index.html");
+    if release == NEW {
+        tar = tar.file("large", vec![b'n'; 700_000]);
+    }
+    zstd(&tar.end())
+}
+
+/// The release that is received under faults.
+pub const NEW: &str = "new";
+
+pub fn receive_command(release: &str) -> String {
+    format!("receive {release} --sha256 {}", sha256(&payload(release)))
+}
+
+/// What a request without any fault came to.
+pub struct Answer {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+pub struct Site {
+    dir: PathBuf,
+}
+
+impl Site {
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
+    fn own(&self, name: &str) -> PathBuf {
+        self.root().join(".deploy-shell").join(name)
+    }
+
+    /// The program as sshd starts it for this request.
+    pub fn command(&self, request: &str) -> Command {
+        let mut command = Command::new(BIN);
+        command
+            .env_clear()
+            .arg("serve")
+            .arg("--config")
+            .arg(self.dir.join("blog.toml"))
+            .args(["--key", "ci"])
+            .env("SSH_ORIGINAL_COMMAND", request);
+        command
+    }
+
+    /// The payload of a request as its stdin.
+    pub fn stdin(&self, request: &str) -> Stdio {
+        let Some(rest) = request.strip_prefix("receive ") else {
+            return Stdio::null();
+        };
+        let release = rest.split(' ').next().expect("a release");
+        let path = self.dir.join(format!("{release}.tar.zst"));
+        fs::write(&path, payload(release)).expect("the payload");
+        Stdio::from(File::open(path).expect("the payload"))
+    }
+
+    pub fn ask(&self, request: &str) -> Answer {
+        let stdin = self.stdin(request);
+        let output = self.command(request).stdin(stdin).output();
+        let output = output.expect("the program starts");
+        Answer {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// A request that has no reason to fail.
+    pub fn ok(&self, request: &str) -> Result<String, String> {
+        let answer = self.ask(request);
+        match answer.code {
+            Some(0) => Ok(answer.stdout),
+            code => Err(format!(
+                "'{request}' does not work any more: exit {code:?}, {}",
+                answer.stderr
+            )),
+        }
+    }
+
+    /// What the link says is live.
+    pub fn current(&self) -> Result<Option<String>, String> {
+        match fs::read_link(self.root().join("current")) {
+            Ok(target) => match target.to_str().and_then(|it| it.strip_prefix("releases/")) {
+                Some(release) => Ok(Some(release.to_owned())),
+                None => Err(format!("current points to '{}'", target.display())),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("current: {error}")),
+        }
+    }
+
+    pub fn releases(&self) -> BTreeSet<String> {
+        names(&self.root().join("releases"))
+    }
+
+    /// The journal's records. A last line may be torn, no other; numbers have
+    /// no gap.
+    pub fn journal(&self) -> Result<Vec<Value>, String> {
+        let text = fs::read_to_string(self.own("journal.jsonl")).unwrap_or_default();
+        let mut records: Vec<Value> = Vec::new();
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        for (index, line) in lines.iter().enumerate() {
+            match serde_json::from_str::<Value>(line) {
+                Ok(record) if line.ends_with('\n') => {
+                    if record["seq"] != index as u64 + 1 {
+                        return Err(format!("journal: line {} is {record}", index + 1));
+                    }
+                    records.push(record);
+                }
+                _ if index + 1 == lines.len() => {}
+                _ => return Err(format!("journal: line {} is '{line}'", index + 1)),
+            }
+        }
+        Ok(records)
+    }
+
+    /// A release is exactly what its manifest says.
+    pub fn whole(&self, release: &str) -> Verdict {
+        let manifest = fs::read_to_string(self.own("manifests").join(release))
+            .map_err(|error| format!("manifest of '{release}': {error}"))?;
+        let mut expected = BTreeMap::new();
+        let mut ended = false;
+        for line in manifest.lines() {
+            ended = line.starts_with("# files ");
+            if !line.starts_with('#') {
+                let (path, rest) = line.split_once(' ').unwrap_or((line, ""));
+                expected.insert(path.replace("\\040", " "), rest.to_owned());
+            }
+        }
+        if !ended || !manifest.contains(&format!("\n# release {release}\n")) {
+            return Err(format!("manifest of '{release}' is not whole:\n{manifest}"));
+        }
+        let mut found = BTreeMap::new();
+        describe(&self.root().join("releases").join(release), ".", &mut found)
+            .map_err(|error| format!("release '{release}': {error}"))?;
+        match found == expected {
+            true => Ok(()),
+            false => Err(format!(
+                "release '{release}' is {found:?}, its manifest says {expected:?}"
+            )),
+        }
+    }
+
+    /// What holds at any time, also of a site in which a process has just died.
+    pub fn sound(&self) -> Verdict {
+        self.journal()?;
+        if let Some(live) = self.current()? {
+            self.whole(&live)?;
+        }
+        for release in self.releases() {
+            self.whole(&release)?;
+        }
+        self.agrees()
+    }
+
+    /// What holds between requests: [`Self::sound`], and nothing is left over.
+    pub fn tidy(&self) -> Verdict {
+        self.sound()?;
+        let left: Vec<String> = ["incoming", "trash"]
+            .into_iter()
+            .flat_map(|folder| names(&self.own(folder)))
+            .collect();
+        if !left.is_empty() {
+            return Err(format!("left over: {left:?}"));
+        }
+        if fs::symlink_metadata(self.own("next")).is_ok() {
+            return Err("left over: next".to_owned());
+        }
+        let manifests = names(&self.own("manifests"));
+        if manifests != self.releases() {
+            let releases = self.releases();
+            return Err(format!("manifests {manifests:?} for releases {releases:?}"));
+        }
+        let text = fs::read_to_string(self.own("journal.jsonl")).unwrap_or_default();
+        if !text.ends_with('\n') {
+            return Err("the journal's last line is still torn".to_owned());
+        }
+        let journal = self.journal()?;
+        let moves = ["swapped", "rolled-back", "reconciled"];
+        let last = journal
+            .iter()
+            .rev()
+            .find(|record| moves.iter().any(|event| record["event"] == *event));
+        let recorded = last.and_then(|record| record["release"].as_str());
+        match self.current()?.as_deref() == recorded {
+            true => Ok(()),
+            false => Err(format!("the journal has {recorded:?} as live")),
+        }
+    }
+
+    /// `list --json` says what is on disk.
+    fn agrees(&self) -> Verdict {
+        let text = self.ok("list --json")?;
+        let listing: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let rows = listing["releases"].as_array().cloned().unwrap_or_default();
+        let listed: BTreeSet<String> = rows
+            .iter()
+            .filter_map(|row| Some(row["release"].as_str()?.to_owned()))
+            .collect();
+        if listing["current"].as_str().map(str::to_owned) != self.current()? {
+            return Err(format!("list disagrees with the link: {listing}"));
+        }
+        match listed == self.releases() {
+            true => Ok(()),
+            false => Err(format!("list disagrees with releases/: {listing}")),
+        }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    fs::read_dir(folder)
+        .expect("a folder of the site")
+        .map(|entry| entry.expect("an entry").file_name())
+        .map(|name| name.into_string().expect("a UTF-8 name"))
+        .collect()
+}
+
+/// A tree in the words of mtree(5), by path.
+fn describe(path: &Path, shown: &str, found: &mut BTreeMap<String, String>) -> io::Result<()> {
+    let meta = fs::symlink_metadata(path)?;
+    let mode = meta.permissions().mode() & 0o7777;
+    let text = if meta.is_dir() {
+        for entry in fs::read_dir(path)? {
+            let name = entry?.file_name();
+            let below = format!("{shown}/{}", name.to_string_lossy());
+            describe(&path.join(name), &below, found)?;
+        }
+        format!("type=dir mode={mode:04o}")
+    } else if meta.is_symlink() {
+        let target = fs::read_link(path)?;
+        format!("type=link mode=0777 link={}", target.display())
+    } else {
+        let content = fs::read(path)?;
+        let (size, digest) = (content.len(), sha256(&content));
+        format!("type=file mode={mode:04o} size={size} sha256digest={digest}")
+    };
+    found.insert(shown.to_owned(), text);
+    Ok(())
+}

@@ -1,0 +1,383 @@
+//! A fault at every system call of every thread: killed there, or refused by
+//! the kernel. After each the site is whole, and the next request works.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::ground::{Ground, NEW, Site, Verdict, receive_command};
+use crate::tracer::{self, CALLS, Fault, Point, Run};
+
+/// The exit statuses of the contract.
+const EXITS: [i32; 11] = [0, 64, 65, 66, 69, 70, 73, 74, 75, 77, 78];
+
+const ERRORS: [Errno; 5] = [
+    Errno::EIO,
+    Errno::ENOSPC,
+    Errno::EDQUOT,
+    Errno::EINTR,
+    Errno::EMFILE,
+];
+
+/// Calls that change what is on disk, or say that it is there.
+const CHANGES: [i64; 12] = [
+    libc::SYS_write,
+    libc::SYS_ftruncate,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_syncfs,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_unlinkat,
+    libc::SYS_mkdirat,
+    libc::SYS_symlinkat,
+    libc::SYS_flock,
+    libc::SYS_execve,
+];
+
+struct Scenario {
+    name: &'static str,
+    request: String,
+    /// Whether a process has died in the site before.
+    strewn: bool,
+    /// What the link says once the request has done its work.
+    live: &'static str,
+    /// Every so-manyth of the calls that change nothing is one to die at, or
+    /// to fail, in the short form.
+    kill_step: usize,
+    error_step: usize,
+}
+
+fn scenarios() -> [Scenario; 4] {
+    let of = |name, request: &str, live, (kill_step, error_step)| Scenario {
+        name,
+        request: request.to_owned(),
+        strewn: false,
+        live,
+        kill_step,
+        error_step,
+    };
+    [
+        of("swap", "swap d", "d", (4, 4)),
+        // Of what a rollback reads, it chooses where to go.
+        of("rollback", "rollback", "b", (8, 1)),
+        of("receive", &receive_command(NEW), "c", (12, 12)),
+        Scenario {
+            strewn: true,
+            ..of("swap after a crash", "swap d", "d", (16, 16))
+        },
+    ]
+}
+
+/// A site where a, b and c have been live one after the other, and d and z are
+/// pending.
+fn template(ground: &Ground) -> Site {
+    let site = ground.make("template", 100);
+    for release in ["a", "b", "c", "d", "z"] {
+        site.ok(&receive_command(release)).expect("received");
+        if release < "d" {
+            site.ok(&format!("swap {release}")).expect("swapped");
+        }
+    }
+    site.tidy().expect("a site that nothing happened to");
+    site
+}
+
+/// As processes leave it that died receiving, pruning and swapping.
+fn strew(site: &Site) {
+    let own = site.root().join(".deploy-shell");
+    for folder in ["incoming/x.1.0/tree/deep", "trash/x.1/deep"] {
+        fs::create_dir_all(own.join(folder)).expect("a folder");
+        fs::write(own.join(folder).join("file"), "half").expect("a file");
+    }
+    fs::write(own.join("incoming/x.1.0/manifest"), "#mtr").expect("a file");
+    fs::write(own.join("manifests/x"), "#mtree\n").expect("a file");
+    symlink("releases/a", own.join("next")).expect("a link");
+    let journal = own.join("journal.jsonl");
+    let text = fs::read_to_string(&journal).expect("a journal");
+    fs::write(&journal, text + "{\"seq\":").expect("the journal");
+}
+
+impl Scenario {
+    fn prepare(&self, ground: &Ground, template: &Site, name: &str) -> Site {
+        // Nothing is kept, so that an activation prunes.
+        let site = ground.copy(template, name, 0);
+        if self.strewn {
+            strew(&site);
+        }
+        site
+    }
+
+    fn run(&self, site: &Site, fault: Option<(Point, Fault)>) -> Result<Run, String> {
+        tracer::run(
+            site.command(&self.request),
+            site.stdin(&self.request),
+            fault,
+        )
+    }
+
+    fn receives(&self) -> bool {
+        self.request.starts_with("receive")
+    }
+
+    /// Whether what was asked for has come about.
+    fn done(&self, site: &Site) -> Result<bool, String> {
+        Ok(match self.receives() {
+            true => site.releases().contains(NEW),
+            false => site.current()?.as_deref() == Some(self.live),
+        })
+    }
+
+    /// What must hold after a run, with whatever fault.
+    fn judge(&self, site: &Site, run: &Run, fault: Option<(Point, Fault)>, next: &str) -> Verdict {
+        // A process's end kills it: that of the unpacker leaves the monitor.
+        let killed =
+            matches!(fault, Some((point, Fault::Kill)) if point.thread == 0) && run.reached;
+        let failed = matches!(fault, Some((_, Fault::Fail(_))));
+        if run.hung {
+            return Err("it hung".to_owned());
+        }
+        match run.code {
+            Some(0) | None => {}
+            Some(code) if !EXITS.contains(&code) => return Err(format!("exit {code}")),
+            Some(_) if !run.stdout.is_empty() => return Err("a failure with stdout".to_owned()),
+            Some(_) if !run.stderr.starts_with("deploy-shell: ") => {
+                return Err("a failure that does not say why".to_owned());
+            }
+            Some(_) => {}
+        }
+        // The request was right and the release is there: neither is to blame.
+        // An unpacker of which nothing can be read is ended, and called dead.
+        let died = run.stderr.starts_with("deploy-shell: unpacker-died: ");
+        let honest = |code: i32| [0, 74, 75, 78].contains(&code) || (code == 70 && died);
+        if let Some(code) = run.code.filter(|code| failed && !honest(*code)) {
+            return Err(format!("exit {code} for a machine that failed"));
+        }
+        if run.code.is_none() != killed {
+            return Err("it died, or did not".to_owned());
+        }
+        let live = site.current()?;
+        if live.as_deref() != Some("c") && live.as_deref() != Some(self.live) {
+            return Err(format!("{live:?} is live"));
+        }
+        let done = self.done(site)?;
+        let promised = run.code == Some(0) || run.stdout.starts_with("ok ");
+        if promised && !done {
+            return Err("it said ok and has not done it".to_owned());
+        }
+        if !promised && !killed && done {
+            return Err("it failed and has done it".to_owned());
+        }
+        site.sound()?;
+
+        site.ok(next)?;
+        site.tidy()?;
+        let journal = site.journal()?;
+        let recorded = |event: &str, release: &str| {
+            journal
+                .iter()
+                .any(|record| record["event"] == event && record["release"] == release)
+        };
+        let event = match self.name {
+            "receive" => "received",
+            "rollback" => "rolled-back",
+            _ => "swapped",
+        };
+        let release = if self.receives() { NEW } else { self.live };
+        if done && !recorded(event, release) {
+            return Err(format!("the journal never heard of it: {journal:?}"));
+        }
+        let live = site.current()?;
+        match next.strip_prefix("swap ") {
+            Some(next) if live.as_deref() != Some(next) => Err(format!("{live:?} is live")),
+            None if done && live.as_deref() != Some(self.live) => {
+                Err(format!("what was live is not any more: {live:?}"))
+            }
+            _ if self.receives() && done => match site.releases().contains(NEW) {
+                true => Ok(()),
+                false => Err("what was received is gone".to_owned()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// The faults to try, of the calls that a run without any made.
+    fn faults(&self, calls: &[Point], all: bool) -> Vec<(Point, Fault)> {
+        let mut chosen = Vec::new();
+        let (mut kills, mut errors) = (0, 0);
+        // A process is being loaded from its execve to our first call, umask;
+        // before that a failure is the loader's and not ours to report.
+        let mut loading = HashMap::from([(0, true)]);
+        for point in calls {
+            if point.call == libc::SYS_umask {
+                loading.insert(point.thread, false);
+            }
+            let loads = loading.get(&point.thread) == Some(&true);
+            let changes = CHANGES.contains(&point.call);
+            // The unpacker closes a thousand descriptors that are not open.
+            let dull = loads && point.call == libc::SYS_close && point.nth > 8;
+            kills += usize::from(!dull);
+            if all || changes || (!dull && kills % self.kill_step == 0) {
+                chosen.push((*point, Fault::Kill));
+            }
+            if !loads && CALLS.iter().any(|(call, _)| *call == point.call) {
+                errors += 1;
+                if all {
+                    chosen.extend(ERRORS.map(|errno| (*point, Fault::Fail(errno))));
+                } else if changes || errors % self.error_step == 0 {
+                    let errno = ERRORS[chosen.len() % ERRORS.len()];
+                    chosen.push((*point, Fault::Fail(errno)));
+                }
+            }
+            if point.call == libc::SYS_execve {
+                loading.insert(point.thread, true);
+            }
+        }
+        chosen
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    kills: usize,
+    errors: usize,
+    /// Of both: behind the commit of an activation.
+    pruning: usize,
+    missed: usize,
+    exits: BTreeMap<String, usize>,
+    violations: Vec<String>,
+}
+
+/// Tries `faults` by as many threads as there are processors.
+fn try_all(
+    scenario: &Scenario,
+    ground: &Ground,
+    template: &Site,
+    faults: &[(Point, Fault)],
+    pruning: &[Point],
+) -> Tally {
+    let tally = Mutex::new(Tally::default());
+    let turn = AtomicUsize::new(0);
+    let workers = thread::available_parallelism().map_or(2, usize::from);
+    thread::scope(|scope| {
+        for worker in 0..workers {
+            let (tally, turn) = (&tally, &turn);
+            scope.spawn(move || {
+                let name = format!("{}-{worker}", scenario.name);
+                loop {
+                    let index = turn.fetch_add(1, Ordering::Relaxed);
+                    let Some((point, fault)) = faults.get(index) else {
+                        return;
+                    };
+                    let site = scenario.prepare(ground, template, &name);
+                    let run = scenario
+                        .run(&site, Some((*point, *fault)))
+                        .expect("it could be traced before");
+                    let next = match index % 2 {
+                        0 => "swap z".to_owned(),
+                        _ => receive_command("y"),
+                    };
+                    let verdict = scenario.judge(&site, &run, Some((*point, *fault)), &next);
+                    let mut tally = tally.lock().expect("nobody panics with it");
+                    match fault {
+                        Fault::Kill => tally.kills += 1,
+                        Fault::Fail(_) => tally.errors += 1,
+                    }
+                    tally.pruning += usize::from(pruning.contains(point));
+                    tally.missed += usize::from(!run.reached);
+                    let end = run
+                        .code
+                        .map_or("killed".to_owned(), |code| code.to_string());
+                    *tally.exits.entry(end).or_default() += 1;
+                    if let Err(why) = verdict {
+                        tally.violations.push(format!(
+                            "{}: {fault:?} at {} number {} of thread {}, then '{next}': {why}\n    \
+                             exit {:?}, stdout {:?}, stderr {:?}",
+                            scenario.name,
+                            tracer::name(point.call),
+                            point.nth,
+                            point.thread,
+                            run.code,
+                            run.stdout,
+                            run.stderr
+                        ));
+                    }
+                }
+            });
+        }
+    });
+    tally.into_inner().expect("nobody panics with it")
+}
+
+/// The calls behind the commit of an activation and its record.
+fn pruning(calls: &[Point]) -> &[Point] {
+    let link = calls
+        .iter()
+        .position(|point| point.call == libc::SYS_renameat);
+    let after = |start: usize| {
+        let synced = |point: &Point| point.call == libc::SYS_fdatasync;
+        calls[start..].iter().position(synced).map(|at| start + at)
+    };
+    match link.and_then(after) {
+        Some(at) => &calls[at + 1..],
+        None => &[],
+    }
+}
+
+#[test]
+fn no_fault_at_any_call_tears_a_site() {
+    if let Err(why) = tracer::possible() {
+        println!("skipped: {why}");
+        return;
+    }
+    let ground = Ground::new();
+    let template = template(&ground);
+    let mut violations = Vec::new();
+    for scenario in scenarios() {
+        let only = std::env::var("DEPLOY_SHELL_CRASH_ONLY").ok();
+        if only.is_some_and(|only| only != scenario.name) {
+            continue;
+        }
+        let site = scenario.prepare(&ground, &template, "clean");
+        let clean = scenario
+            .run(&site, None)
+            .expect("it could be traced before");
+        let whole = scenario.judge(&site, &clean, None, "swap z");
+        assert_eq!((clean.code, whole), (Some(0), Ok(())), "{clean:?}");
+
+        let faults = scenario.faults(&clean.calls, crate::long());
+        let behind = match scenario.receives() {
+            true => &[],
+            false => pruning(&clean.calls),
+        };
+        let tally = try_all(&scenario, &ground, &template, &faults, behind);
+        println!(
+            "{}: {} calls in {} threads; {} points: {} killed there, {} made to fail; {} of \
+             them in the prune; {} not reached; ends {:?}; {} violations",
+            scenario.name,
+            clean.calls.len(),
+            clean
+                .calls
+                .iter()
+                .map(|point| point.thread)
+                .max()
+                .unwrap_or(0)
+                + 1,
+            faults.len(),
+            tally.kills,
+            tally.errors,
+            tally.pruning,
+            tally.missed,
+            tally.exits,
+            tally.violations.len()
+        );
+        violations.extend(tally.violations);
+    }
+    assert!(violations.is_empty(), "\n{}", violations.join("\n"));
+}
