@@ -1,0 +1,72 @@
+//! A manifest: its head, its entries line by line, and all of it. Every line
+//! has one spelling, so whatever is accepted is written back as it was.
+
+#![no_main]
+
+use deploy_shell::manifest::{Entries, Entry, Identity, Kind, MAX_LINE, trailer};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    for line in bytes.split(|byte| *byte == b'\n') {
+        if let Ok(line) = std::str::from_utf8(line)
+            && let Ok(entry) = Entry::parse(line)
+        {
+            sound(&entry, line);
+        }
+    }
+    let mut rest = bytes;
+    if let Ok(identity) = Identity::read(&mut rest) {
+        let head = &bytes[..bytes.len() - rest.len()];
+        assert_eq!(
+            identity.to_string().as_bytes(),
+            head,
+            "the head, written back"
+        );
+    } else {
+        rest = bytes;
+    }
+    body(rest);
+});
+
+fn body(bytes: &[u8]) {
+    let mut rest = bytes;
+    let mut entries = Entries::new(&mut rest);
+    let mut written = String::new();
+    // Ends: every turn takes a line.
+    let whole = loop {
+        match entries.next_entry() {
+            Ok(Some(entry)) => written += &format!("{entry}\n"),
+            Ok(None) => break true,
+            Err(why) => {
+                assert!(!why.is_empty());
+                break false;
+            }
+        }
+    };
+    if whole {
+        assert_eq!(entries.next_entry(), Ok(None), "its end is its end");
+        written += &trailer(entries.sums());
+        assert_eq!(written.as_bytes(), bytes, "the body, written back");
+        assert!(written.lines().all(|line| line.len() < MAX_LINE));
+    } else {
+        // As far as it was accepted, it is a beginning of what was read.
+        assert!(
+            bytes.starts_with(written.as_bytes()),
+            "the entries, written back"
+        );
+    }
+}
+
+fn sound(entry: &Entry, line: &str) {
+    assert_eq!(entry.to_string(), line, "an entry, written back");
+    assert!(
+        line.bytes().all(|byte| matches!(byte, b' '..=b'~')),
+        "{line}"
+    );
+    let words = line.split(' ').count();
+    match &entry.kind {
+        Kind::Dir => assert_eq!(words, 3),
+        Kind::File { .. } => assert_eq!(words, 5),
+        Kind::Link { .. } => assert_eq!(words, 4),
+    }
+}

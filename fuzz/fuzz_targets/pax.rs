@@ -1,0 +1,74 @@
+//! Extended header records, by the program's reader and by a naive one.
+
+#![no_main]
+
+use deploy_shell::unpack::pax::Pax;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let records = records(bytes);
+    let ours = Pax::parse(bytes);
+    let naive = records.as_ref().and_then(|records| judged(records));
+    assert_eq!(ours.as_ref().ok(), naive.as_ref(), "{ours:?}");
+
+    let comments =
+        |records: &Vec<(String, Vec<u8>)>| records.iter().all(|(key, _)| key == "comment");
+    let global = Pax::check_global(bytes);
+    assert_eq!(
+        global.is_ok(),
+        records.as_ref().is_some_and(comments),
+        "{global:?}"
+    );
+});
+
+/// All records, or none if one of them is malformed.
+fn records(bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+    let mut records = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let space = at + bytes[at..].iter().position(|byte| *byte == b' ')?;
+        let end = at + number(&bytes[at..space], 9999)? as usize;
+        if space + 1 >= end || end > bytes.len() || bytes[end - 1] != b'\n' {
+            return None;
+        }
+        let body = &bytes[space + 1..end - 1];
+        let equals = body.iter().position(|byte| *byte == b'=')?;
+        let key = String::from_utf8(body[..equals].to_vec()).ok()?;
+        if key.is_empty() || !key.chars().all(|letter| matches!(letter, '!'..='~')) {
+            return None;
+        }
+        records.push((key, body[equals + 1..].to_vec()));
+        at = end;
+    }
+    Some(records)
+}
+
+/// Canonical decimal digits: as the number writes itself.
+fn number(digits: &[u8], max: u64) -> Option<u64> {
+    let value: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (value <= max && value.to_string().as_bytes() == digits).then_some(value)
+}
+
+/// What the records say, or none if one of them is not allowed.
+fn judged(records: &[(String, Vec<u8>)]) -> Option<Pax> {
+    let mut pax = Pax::default();
+    for (index, (key, value)) in records.iter().enumerate() {
+        if records[..index].iter().any(|(before, _)| before == key) {
+            return None;
+        }
+        match key.as_str() {
+            "path" => pax.path = Some(value.clone()),
+            "linkpath" => pax.linkpath = Some(value.clone()),
+            "size" => pax.size = Some(number(value, u64::MAX)?),
+            "atime" | "ctime" | "mtime" | "uid" | "gid" | "uname" | "gname" => {}
+            "comment" | "charset" => {}
+            "hdrcharset" if value == b"BINARY" || value == b"ISO-IR 10646 2000 UTF-8" => {}
+            "SCHILY.realsize" => return None,
+            _ if key.split_once('.').is_some_and(|(vendor, _)| {
+                ["SCHILY", "LIBARCHIVE", "RHT", "MSWINDOWS"].contains(&vendor)
+            }) => {}
+            _ => return None,
+        }
+    }
+    Some(pax)
+}

@@ -1,0 +1,73 @@
+//! Any bytes as SSH_ORIGINAL_COMMAND. A request is accepted exactly if the
+//! contract's grammar, written here a second time, takes it; and then it is
+//! written back byte for byte.
+
+#![no_main]
+
+use deploy_shell::request::{MAX_LEN, Request};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    match Request::parse(bytes) {
+        Ok(request) => {
+            assert_eq!(request.to_string().as_bytes(), bytes, "written back");
+            assert!(grammar(bytes), "accepted: {}", bytes.escape_ascii());
+        }
+        Err(why) => {
+            assert!(!why.is_empty() && !why.contains('\n'));
+            assert!(!grammar(bytes), "refused, {why}: {}", bytes.escape_ascii());
+        }
+    }
+});
+
+fn grammar(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return false;
+    };
+    if text.len() > MAX_LEN {
+        return false;
+    }
+    let words: Vec<&str> = text.split(' ').collect();
+    match words[..] {
+        ["list"] | ["list", "--json"] | ["rollback"] => true,
+        ["swap" | "rollback", id] => release(id),
+        ["rollback", "--if-current", live] => release(live),
+        ["swap" | "rollback", id, "--if-current", live] => release(id) && release(live),
+        ["receive", id, "--sha256", digest, ref more @ ..] => {
+            release(id)
+                && digest.len() == 64
+                && digest
+                    .chars()
+                    .all(|digit| "0123456789abcdef".contains(digit))
+                && more.len().is_multiple_of(2)
+                && more
+                    .chunks(2)
+                    .all(|pair| pair[0] == "--signature" && base64(pair[1]))
+        }
+        _ => false,
+    }
+}
+
+fn release(word: &str) -> bool {
+    (1..=64).contains(&word.len())
+        && !word.contains("..")
+        && !word.starts_with(['.', '_', '-'])
+        && word
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter))
+}
+
+/// Groups of four; only the last may have one or two `=` at its end.
+fn base64(word: &str) -> bool {
+    let padding = if word.ends_with("==") {
+        2
+    } else {
+        usize::from(word.ends_with('='))
+    };
+    let body = &word[..word.len() - padding];
+    word.len() >= 4
+        && word.len().is_multiple_of(4)
+        && body
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || "+/".contains(letter))
+}

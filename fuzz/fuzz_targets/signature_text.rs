@@ -1,0 +1,72 @@
+//! The words of `--signature`: each line of the input is one. A request with
+//! them is accepted exactly if every one is padded base64 and all fit; and none
+//! that a fuzzer could make is a signature. The same input is read as a list of
+//! allowed signers, too.
+
+#![no_main]
+
+use deploy_shell::names::SiteName;
+use deploy_shell::request::{MAX_LEN, Request};
+use deploy_shell::signature::{AllowedSigners, Requirement, Statement, TimeZone};
+use libfuzzer_sys::fuzz_target;
+
+const HEAD: &str =
+    "receive r --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+/// The one signer; nobody here has its private key.
+const SIGNERS: &str =
+    "* ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti\n";
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        _ = AllowedSigners::parse(text, &TimeZone::UTC);
+    }
+    let mut line = HEAD.as_bytes().to_vec();
+    let words: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    for word in &words {
+        line.extend_from_slice(b" --signature ");
+        line.extend_from_slice(word);
+    }
+    let read = Request::parse(&line);
+    if words.iter().any(|word| word.contains(&b' ')) {
+        // It may be the beginning of another option.
+        if let Ok(request) = read {
+            assert_eq!(request.to_string().as_bytes(), line, "written back");
+        }
+        return;
+    }
+    let expected = line.len() <= MAX_LEN && words.iter().all(|word| base64(word));
+    assert_eq!(read.is_ok(), expected, "{read:?}: {}", line.escape_ascii());
+    if let Ok(Request::Receive(receive)) = read {
+        assert_eq!(receive.signatures.len(), words.len());
+        let signers = AllowedSigners::parse(SIGNERS, &TimeZone::UTC).expect("a list");
+        let statement = Statement {
+            site: &SiteName::try_from("blog").expect("a site"),
+            release: &receive.release,
+            sha256: receive.sha256,
+        };
+        let now = std::time::SystemTime::UNIX_EPOCH
+            .try_into()
+            .expect("a time");
+        let judged = Requirement::new(signers, 1).judge(&statement, &receive.signatures, now);
+        assert!(judged.is_err(), "forged: {}", line.escape_ascii());
+        let written = Request::Receive(receive).to_string();
+        assert_eq!(written.as_bytes(), line, "written back");
+    }
+});
+
+fn base64(word: &[u8]) -> bool {
+    let letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
+    let (groups, rest) = word.as_chunks::<4>();
+    let Some((last, groups)) = groups.split_last() else {
+        return false;
+    };
+    rest.is_empty()
+        && groups.iter().flatten().all(letter)
+        && last[..2].iter().all(letter)
+        && match (last[2], last[3]) {
+            (b'=', b'=') => true,
+            (third, b'=') => letter(&third),
+            (third, fourth) => letter(&third) && letter(&fourth),
+        }
+}
