@@ -4,6 +4,7 @@
 //! root, who may run this, leaves no file behind that the account could not
 //! open.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::manifest;
 use crate::names::ReleaseId;
+use crate::store::history::History;
 use crate::store::{Store, ledger};
 use crate::{reply, verify};
 
@@ -44,16 +46,22 @@ pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Report> {
             );
         }
     }
-    let progress = Progress::new(&store, &releases);
-    let mut report = Report {
-        lines: Vec::new(),
-        sound: true,
+    let lost = match named {
+        [] => unaccounted(&store, &history)?,
+        _ => Vec::new(),
     };
+    let mut report = Report {
+        sound: lost.is_empty(),
+        lines: lost,
+    };
+    let progress = Progress::new(&store, &releases);
     for release in &releases {
         let recorded = history.releases.get(release).and_then(|known| known.sha256);
         let outcome = one(&store, release, recorded, &progress);
-        // Pruned while it was read: what was seen of that says nothing.
-        if !store.is_present(release)? {
+        // Pruned while it was read: what was seen of that says nothing. Its
+        // folder goes first, so a manifest that is gone alone is a difference.
+        let cannot = |errno| store.io("cannot look at 'releases'", errno);
+        if !store.releases.exists(release).map_err(cannot)? {
             report.lines.push(format!("{release} gone"));
             continue;
         }
@@ -67,6 +75,22 @@ pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Report> {
     }
     progress.end();
     Ok(report)
+}
+
+/// The releases that the journal knows, or that are live, and that cannot be
+/// held against anything: without these lines, to remove a manifest would be
+/// the way to hide what was done to its release.
+fn unaccounted(store: &Store, history: &History) -> Result<Vec<String>> {
+    let mut known: BTreeSet<&ReleaseId> = history.releases.keys().collect();
+    known.extend(&history.live);
+    let mut lines = Vec::new();
+    for release in known {
+        if !store.is_present(release)? {
+            let what = "unreadable .: no folder with a manifest beside it";
+            lines.push(format!("{release} {what}"));
+        }
+    }
+    Ok(lines)
 }
 
 fn one(
@@ -113,8 +137,7 @@ impl Progress {
             Some(_) => releases
                 .iter()
                 .filter_map(bytes)
-                .map(|sums| sums.bytes)
-                .sum(),
+                .fold(0, |total: u64, sums| total.saturating_add(sums.bytes)),
             None => 0,
         };
         Progress {

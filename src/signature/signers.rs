@@ -4,6 +4,7 @@
 //! Where ssh-keygen passes over a line that it cannot read, the whole file is
 //! refused here, with the line's number.
 
+use base64ct::{Base64, Encoding};
 use jiff::tz::TimeZone;
 use ssh_key::PublicKey;
 use ssh_key::public::KeyData;
@@ -138,11 +139,23 @@ fn public_key(text: &str) -> Option<KeyData> {
     let mut words = text.split(BLANK).filter(|word| !word.is_empty());
     let (kind, body) = (words.next()?, words.next()?);
     let key = PublicKey::from_openssh(&format!("{kind} {body}")).ok()?;
+    // The library passes over some lengths, and takes compressed points, which
+    // OpenSSH does not: one key would count as two.
+    if Base64::encode_string(&key.to_bytes().ok()?) != body {
+        return None;
+    }
     match key.key_data() {
         // Certificates among them: they are of no use without an authority.
         KeyData::Other(_) => None,
+        KeyData::Ecdsa(point) if !uncompressed(point.as_sec1_bytes()) => None,
+        KeyData::SkEcdsaSha2NistP256(key) if !uncompressed(key.ec_point().as_bytes()) => None,
         key => Some(key.clone()),
     }
+}
+
+/// Whether a point is in the one form that OpenSSH has (SEC 1, section 2.3.3).
+fn uncompressed(point: &[u8]) -> bool {
+    point.first() == Some(&4)
 }
 
 impl Options {
@@ -250,6 +263,28 @@ mod tests {
         ] {
             assert_eq!(verdict(&line, 1_800_000_000), Ok(()), "{line}");
         }
+    }
+
+    /// ssh-keygen takes a point in full only; here it would be a second signer.
+    #[test]
+    fn a_key_has_one_spelling() {
+        let kind = "ecdsa-sha2-nistp256";
+        let line = |tag: u8, coordinates: usize| {
+            // The generator of P-256 (SEC 2, section 2.4.2).
+            let x = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296";
+            let y = "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
+            let bytes = |hex: &str| crate::names::Sha256Digest::try_from(hex).unwrap().0;
+            let point = [&[tag][..], &bytes(x), &bytes(y)].concat();
+            let point = &point[..1 + 32 * coordinates];
+            let parts = [kind.as_bytes(), b"nistp256", point];
+            let blob: Vec<u8> = parts
+                .iter()
+                .flat_map(|part| [&(part.len() as u32).to_be_bytes()[..], part].concat())
+                .collect();
+            format!("blog {kind} {}", Base64::encode_string(&blob))
+        };
+        assert!(parse(&line(4, 2)).is_ok());
+        assert!(parse(&line(3, 1)).is_err());
     }
 
     #[test]

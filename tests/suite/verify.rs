@@ -261,3 +261,32 @@ fn root_may_look_at_the_site_of_another() {
     verify(&site, &[]).refused(78, "bad-layout");
     chown("0");
 }
+
+/// Whoever tampers with a release could else hide it by one more removal.
+#[test]
+fn a_release_without_its_manifest_is_not_sound() {
+    let changes: [(&str, Change); 3] = [
+        ("no manifest", |root| {
+            fs::remove_file(root.join(".deploy-shell/manifests/a")).unwrap();
+        }),
+        ("a link for a folder", |root| {
+            fs::rename(root.join("releases/a"), root.join("releases/moved")).unwrap();
+            symlink("moved", root.join("releases/a")).unwrap();
+        }),
+        ("a live link that leads nowhere", |root| {
+            fs::remove_dir_all(root.join("releases/a")).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        let site = Site::new();
+        live(&site, &["a"]);
+        assert_eq!(verify(&site, &[]).code, 0, "{what}");
+        change(site.root());
+        let reply = verify(&site, &[]);
+        assert_eq!(reply.code, 1, "{what}: {reply:?}");
+        assert!(
+            reply.stdout.contains("a unreadable .: "),
+            "{what}: {reply:?}"
+        );
+    }
+}
