@@ -31,7 +31,7 @@ use crate::manifest::{self, Sums};
 use crate::store::dir::{Dir, Name};
 use entries::{Entries, Entry, Kind};
 use frame::Frame;
-use path::CleanPath;
+use path::{CleanPath, Lead};
 use rule::Rule;
 use tree::{Node, Tree};
 use write::Target;
@@ -289,13 +289,7 @@ impl Unpacker {
     }
 }
 
-/// Sees that no link leads out of the release.
-///
-/// The kernel is asked, with everything in its place: it will be the one to
-/// follow the links when they are served, through other links if need be. For
-/// a link that leads nowhere it cannot know what a part that is missing will
-/// be one day, so such a target must be one that only descends after its
-/// first steps up.
+/// Sees that no link leads out of the release, with everything in its place.
 fn check_links(tree: &Tree, staging: &Dir) -> Result<(), Failure> {
     tree.visit(|path, node| {
         if !matches!(node, Node::Link) {
@@ -303,17 +297,11 @@ fn check_links(tree: &Tree, staging: &Dir) -> Result<(), Failure> {
         }
         let refused = |rule: Rule| Err(Failure::from(rule).at(path));
         let path = Path::new(std::ffi::OsStr::from_bytes(path));
-        match staging.resolve_beneath(path) {
-            Ok(_) => Ok(()),
-            Err(Errno::EXDEV) => refused(Rule::LinkLeaves),
-            Err(Errno::ELOOP) => refused(Rule::LinkLoops),
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => {
-                if path::only_leading_parents(&read_link(staging, path)?) {
-                    Ok(())
-                } else {
-                    refused(Rule::LinkLeaves)
-                }
-            }
+        let target = || staging.read_link_beneath(path);
+        match path::lead(staging, path, target) {
+            Ok(Lead::Inside) => Ok(()),
+            Ok(Lead::Out) => refused(Rule::LinkLeaves),
+            Ok(Lead::Ring) => refused(Rule::LinkLoops),
             Err(errno) => Err(cannot("follow a link", errno)),
         }
     })

@@ -18,7 +18,7 @@ use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest::{Entry, Kind};
 use crate::store::dir::{self, Dir, Name};
-use crate::unpack::path::{self, CleanPath};
+use crate::unpack::path::{self, CleanPath, Lead};
 
 /// Walks `tree`, taking an entry from `next` for each thing in it.
 ///
@@ -112,21 +112,11 @@ impl<F: FnMut() -> Result<Option<Entry>, &'static str>> Walk<'_, F> {
     }
 
     fn link(&self, path: &[u8], target: &[u8]) -> Result<()> {
-        let inside = match self
-            .tree
-            .resolve_beneath(Path::new(OsStr::from_bytes(path)))
-        {
-            Ok(_) => true,
-            Err(Errno::EXDEV | Errno::ELOOP) => false,
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => {
-                path::only_leading_parents(target)
-            }
-            Err(errno) => return Err(io(path, errno)),
-        };
-        if inside {
-            Ok(())
-        } else {
-            Err(lie(path, "is a link out of the release"))
+        let at = Path::new(OsStr::from_bytes(path));
+        let target = || Ok(OsStr::from_bytes(target).to_owned());
+        match path::lead(self.tree, at, target).map_err(|errno| io(path, errno))? {
+            Lead::Inside => Ok(()),
+            Lead::Out | Lead::Ring => Err(lie(path, "is a link out of the release")),
         }
     }
 }

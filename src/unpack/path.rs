@@ -1,6 +1,13 @@
 //! Names as archives write them, to paths that can do no harm.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+
 use super::rule::Rule;
+use crate::store::dir::Dir;
 
 /// The longest component and path, in bytes, and the greatest depth.
 const MAX_COMPONENT: usize = 255;
@@ -91,12 +98,46 @@ pub fn check_target(target: &[u8]) -> Result<(), Rule> {
     Ok(())
 }
 
+/// Where a link leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lead {
+    Inside,
+    Out,
+    Ring,
+}
+
+/// Where the link at `path` below `release` leads; `target` reads it.
+///
+/// The kernel is asked, with everything in its place: it will be the one to
+/// follow the links when they are served, through other links if need be. For
+/// a link that leads nowhere it cannot know what a part that is missing will
+/// be one day, so such a target must be one that only descends after its
+/// first steps up.
+pub fn lead(
+    release: &Dir,
+    path: &Path,
+    target: impl FnOnce() -> nix::Result<OsString>,
+) -> nix::Result<Lead> {
+    match release.resolve_beneath(path) {
+        Ok(_) => Ok(Lead::Inside),
+        Err(Errno::EXDEV) => Ok(Lead::Out),
+        Err(Errno::ELOOP) => Ok(Lead::Ring),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => {
+            match only_leading_parents(target()?.as_bytes()) {
+                true => Ok(Lead::Inside),
+                false => Ok(Lead::Out),
+            }
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Whether every `..` of a target stands before its first name.
 ///
 /// Such a target cannot leave the release even where a part of it does not
 /// exist: the steps up are taken from a real folder, which bounds them, and
 /// after that it only descends.
-pub fn only_leading_parents(target: &[u8]) -> bool {
+fn only_leading_parents(target: &[u8]) -> bool {
     let mut descended = false;
     for component in target.split(|byte| *byte == b'/') {
         match component {
