@@ -16,10 +16,10 @@ mod process;
 use std::fmt;
 use std::fs::File;
 
+use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
 use crate::policy::Verb;
 use crate::store::Store;
-use crate::store::dir::Dir;
 
 pub use process::settle;
 

@@ -8,13 +8,13 @@
 mod inspect;
 mod spool;
 mod staging;
-mod timed;
 mod unpacker;
 
 use std::io::{BufWriter, Write};
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{self, Identity, Sums};
 use crate::names::{ReleaseId, SignatureText};
@@ -23,12 +23,12 @@ use crate::policy::Granted;
 use crate::request::Receive;
 use crate::session::Session;
 use crate::signature::{NAMESPACE, Requirement, Signed, Statement};
+use crate::store::Store;
 use crate::store::history::History;
 use crate::store::journal::{self, Event};
 use crate::store::ledger::{self, Ledger, PATIENCE};
-use crate::store::{Store, dir::Dir};
+use crate::timed::Deadline;
 use staging::{MANIFEST, Staging, TREE};
-use timed::Deadline;
 use unpacker::Unpacked;
 
 /// Receives a release.

@@ -16,7 +16,6 @@
 //! A release exists when `releases/<release>` does; its manifest is in place
 //! before it. What is live is what the link says; the journal follows it.
 
-pub mod dir;
 pub mod history;
 pub mod journal;
 pub mod ledger;
@@ -31,10 +30,10 @@ use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
 use crate::config::{Config, Percent};
+use crate::dir::{self, Dir, Name, NameConst};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Identity;
 use crate::names::{LinkName, ReleaseId};
-use dir::{Dir, Name, NameConst};
 
 pub const RELEASES: NameConst = Name::fixed("releases");
 pub const SHARED: NameConst = Name::fixed("shared");

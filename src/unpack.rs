@@ -26,9 +26,9 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use crate::confine;
+use crate::dir::{Dir, Name};
 use crate::error::{Code, Error};
 use crate::manifest::{self, Sums};
-use crate::store::dir::{Dir, Name};
 use entries::{Entries, Entry, Kind};
 use frame::Frame;
 use path::{CleanPath, Lead};

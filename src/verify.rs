@@ -20,12 +20,12 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
 use sha2::{Digest, Sha256};
 
+use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result, describe};
 use crate::escape;
 use crate::manifest::{Entries, Kind};
 use crate::names::{ReleaseId, Sha256Digest};
 use crate::store::Store;
-use crate::store::dir::{self, Dir, Name};
 
 /// Files that wait, open, for a thread to read them.
 const WAITING: usize = 32;

@@ -23,6 +23,9 @@ const MODULES: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("escape", &[]),
     ("names", &[]),
+    ("timed", &[]),
+    // Folder handles know the names they are asked for and nothing else.
+    ("dir", &["names"]),
     // Pure: what is asked, and whether it may be.
     ("request", &["names"]),
     ("policy", &["request"]),
@@ -38,11 +41,16 @@ const MODULES: &[(&str, &[&str])] = &[
     ("syslog", &["config"]),
     (
         "store",
-        &["config", "error", "escape", "manifest", "names", "session"],
+        &[
+            "config", "dir", "error", "escape", "manifest", "names", "session",
+        ],
     ),
-    ("confine", &["error", "policy", "store"]),
+    ("confine", &["dir", "error", "policy", "store"]),
     ("outcome", &["confine", "names", "signature"]),
-    ("verify", &["error", "escape", "manifest", "names", "store"]),
+    (
+        "verify",
+        &["dir", "error", "escape", "manifest", "names", "store"],
+    ),
     (
         "audit",
         &[
@@ -52,13 +60,14 @@ const MODULES: &[(&str, &[&str])] = &[
     // The verbs, and what unpacks.
     (
         "unpack",
-        &["confine", "error", "escape", "manifest", "names", "store"],
+        &["confine", "dir", "error", "escape", "manifest", "names"],
     ),
     (
         "receive",
         &[
             "config",
             "confine",
+            "dir",
             "error",
             "escape",
             "manifest",
@@ -69,6 +78,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "session",
             "signature",
             "store",
+            "timed",
             "unpack",
         ],
     ),
@@ -76,6 +86,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "activate",
         &[
             "config",
+            "dir",
             "error",
             "escape",
             "manifest",
@@ -121,6 +132,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "config",
             "confine",
+            "dir",
             "error",
             "manifest",
             "names",
@@ -139,14 +151,6 @@ const MODULES: &[(&str, &[&str])] = &[
             "unpack",
         ],
     ),
-];
-
-/// Where only a part of a module may be used: (who, whose, which parts).
-const PARTS: &[(&str, &str, &[&str])] = &[
-    // What parses hostile bytes knows folders and no site.
-    ("unpack", "store", &["store::dir"]),
-    // Folder handles know the names they are asked for and nothing else.
-    ("store/dir", "", &["names"]),
 ];
 
 /// Words that may stand in some files only: (word, files or folders, reason).
@@ -414,38 +418,6 @@ fn every_module_uses_what_its_row_says_and_no_more() {
                 problems.push(format!(
                     "'{name}' must stand above '{module}', which uses it"
                 ));
-            }
-        }
-    }
-    fail_if(&problems);
-}
-
-#[test]
-fn only_a_part_of_some_modules_is_used() {
-    if !readable() {
-        return;
-    }
-    let mut problems = Vec::new();
-    for source in modules() {
-        for (who, whose, allowed) in PARTS {
-            if !source.is_in(&[who]) {
-                continue;
-            }
-            for path in source.uses() {
-                let concerned = path == *whose || path.starts_with(&format!("{whose}::"));
-                if !whose.is_empty() && !concerned {
-                    continue;
-                }
-                let within = allowed.iter().any(|part| {
-                    path == *part
-                        || path.starts_with(&format!("{part}::"))
-                        // On the way there: `store`, for `store::dir`.
-                        || part.starts_with(&format!("{path}::"))
-                            && source.uses().iter().any(|other| other.starts_with(part))
-                });
-                if !within {
-                    problems.push(format!("{}.rs uses crate::{path}", source.name));
-                }
             }
         }
     }

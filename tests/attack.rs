@@ -22,9 +22,9 @@ use std::process::{Command, ExitCode, Stdio};
 
 use deploy_shell::config::Config;
 use deploy_shell::confine;
+use deploy_shell::dir::Dir;
 use deploy_shell::policy::Verb;
 use deploy_shell::store::Store;
-use deploy_shell::store::dir::Dir;
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;

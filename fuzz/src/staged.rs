@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use deploy_shell::manifest::{Entries, Entry, Kind};
-use deploy_shell::store::dir::Dir;
+use deploy_shell::dir::Dir;
 use deploy_shell::unpack::{self, Limits, Writers};
 use nix::sys::stat::{Mode, umask};
 use sha2::{Digest, Sha256};

@@ -6,10 +6,10 @@
 use jiff::Timestamp;
 
 use crate::config::Config;
+use crate::dir::Name;
 use crate::error::Result;
 use crate::names::ReleaseId;
 use crate::store::Store;
-use crate::store::dir::Name;
 use crate::store::history::{History, State};
 use crate::store::journal::{self, Event};
 use crate::store::ledger::Ledger;

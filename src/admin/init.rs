@@ -9,8 +9,8 @@ use nix::sys::stat::{FileStat, Mode};
 use nix::unistd::{Gid, Uid};
 
 use crate::config::Config;
+use crate::dir::{Dir, NameConst};
 use crate::error::{Code, Error, Result};
-use crate::store::dir::{Dir, NameConst};
 use crate::store::{RELEASES, SHARED, STATE, STATE_FOLDERS};
 
 /// What a new site's configuration says: every key, with its default.

@@ -13,8 +13,8 @@ use landlock::{
 };
 
 use super::{Access, Powers};
+use crate::dir::Dir;
 use crate::store::Store;
-use crate::store::dir::Dir;
 
 /// Without this nothing is claimed: moving a release between folders is only
 /// possible under a Landlock that knows of it (Linux 5.19).

@@ -14,10 +14,10 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
 
+use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest::{Entry, Kind};
-use crate::store::dir::{self, Dir, Name};
 use crate::unpack::path::{self, CleanPath, Lead};
 
 /// Walks `tree`, taking an entry from `next` for each thing in it.

@@ -6,11 +6,11 @@ use std::io::{ErrorKind, Read, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::timed::{Deadline, Timed};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::names::Sha256Digest;
 use crate::store::Store;
+use crate::timed::{Deadline, Timed};
 
 /// How much is read at once, in bytes.
 const BUFFER: usize = 256 * 1024;

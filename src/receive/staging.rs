@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::BufReader;
 use std::os::fd::OwnedFd;
 
+use crate::dir::{Dir, Name, NameConst};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Identity;
 use crate::names::ReleaseId;
 use crate::store::Store;
-use crate::store::dir::{Dir, Name, NameConst};
 use crate::store::ledger;
 use crate::store::lock::Held;
 

@@ -10,14 +10,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::spool::Verified;
-use super::timed::{Deadline, Timed};
 use crate::config::{Config, Symlinks};
 use crate::confine::Confinement;
+use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest::{self, Sums};
 use crate::store::Store;
-use crate::store::dir::Dir;
+use crate::timed::{Deadline, Timed};
 use crate::unpack;
 
 /// As much of the unpacker's prose as is read, in bytes.

@@ -13,11 +13,11 @@ use jiff::Timestamp;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::dir::{Name, NameConst};
 use crate::error::{Code, Error, Result};
 use crate::names::{KeyLabel, ReleaseId, Sha256Digest};
 use crate::session::Session;
 use crate::store::Store;
-use crate::store::dir::{Name, NameConst};
 
 pub const JOURNAL: NameConst = Name::fixed("journal.jsonl");
 

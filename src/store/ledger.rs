@@ -11,11 +11,11 @@ use nix::fcntl::{Flock, FlockArg};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use crate::dir::{Dir, Name};
 use crate::error::Result;
 use crate::manifest;
 use crate::names::ReleaseId;
 use crate::session::Session;
-use crate::store::dir::{Dir, Name};
 use crate::store::history::History;
 use crate::store::journal::{self, Event, Journal, Record};
 use crate::store::lock::{Held, Lock};

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, Flockable};
 
+use crate::dir::{Name, NameConst};
 use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::session::Session;
 use crate::store::Store;
-use crate::store::dir::{Name, NameConst};
 
 pub const LOCK: NameConst = Name::fixed("lock");
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::errno::Errno;
 
 use super::rule::Rule;
-use crate::store::dir::Dir;
+use crate::dir::Dir;
 
 /// The longest component and path, in bytes, and the greatest depth.
 const MAX_COMPONENT: usize = 255;
@@ -210,7 +210,7 @@ mod tests {
             prop_oneof![Just(b'.'), Just(b'/'), Just(b'a'), any::<u8>()], 0..40), folder: bool) {
             if let Ok(path) = CleanPath::read(&name, folder) {
                 for component in path.components() {
-                    prop_assert!(crate::store::dir::Name::new(component).is_some());
+                    prop_assert!(crate::dir::Name::new(component).is_some());
                 }
             }
         }

@@ -17,9 +17,9 @@ use sha2::{Digest, Sha256};
 
 use super::rule::{Failure, Rule};
 use super::tree::Id;
+use crate::dir::{Dir, Name};
 use crate::error::Error;
 use crate::names::Sha256Digest;
-use crate::store::dir::{Dir, Name};
 
 /// A piece of a large file and the fill of a batch, in bytes.
 const PIECE: usize = 512 * 1024;

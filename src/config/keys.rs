@@ -1,0 +1,200 @@
+//! The tables of a site's file: their keys, and the defaults.
+
+use std::num::NonZeroU8;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::units::{ByteSize, Percent, Span};
+use crate::names::ReleaseId;
+
+/// `[archive]`: what a payload may be.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Archive {
+    pub max_compressed: ByteSize,
+    pub max_unpacked: ByteSize,
+    pub max_file: ByteSize,
+    pub max_entries: u32,
+    pub required_paths: Vec<RelativePath>,
+    pub symlinks: Symlinks,
+}
+
+/// What becomes of symbolic links in an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Symlinks {
+    /// Those that resolve inside the release are kept, others refuse the archive.
+    Inside,
+    /// Any refuses the archive.
+    Deny,
+}
+
+/// `[pending]`: releases received and never live.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pending {
+    pub max: usize,
+    pub max_age: Span,
+}
+
+/// `[limits]`: what a client may use up.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub receives_per_hour: usize,
+    pub idle_timeout: Span,
+    pub total_timeout: Span,
+    pub reserve: Percent,
+}
+
+/// `[signatures]`: who must have signed a release.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signatures {
+    /// As of ssh-keygen(1), ALLOWED SIGNERS.
+    pub allowed_signers: PathBuf,
+    /// How many of them, each with a key of its own.
+    #[serde(default = "one")]
+    pub threshold: NonZeroU8,
+}
+
+/// The release before which none may become live, if there is one.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Floor(pub Option<ReleaseId>);
+
+impl TryFrom<String> for Floor {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "" => Ok(Floor(None)),
+            id => ReleaseId::try_from(id)
+                .map(|id| Floor(Some(id)))
+                .map_err(|error| format!("'{id}' is {error}")),
+        }
+    }
+}
+
+/// `[audit]`: where the record goes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    pub socket: PathBuf,
+    pub facility: Facility,
+    pub required: bool,
+}
+
+/// `[sandbox]`: what becomes of a kernel that cannot confine us.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sandbox {
+    /// Whether a request is refused unless every piece is on.
+    pub required: bool,
+}
+
+/// A syslog facility (RFC 5424, table 1) that a deploy record may go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Facility {
+    User = 1,
+    Daemon = 3,
+    Auth = 4,
+    Authpriv = 10,
+    Local0 = 16,
+    Local1,
+    Local2,
+    Local3,
+    Local4,
+    Local5,
+    Local6,
+    Local7,
+}
+
+/// A path below a release: relative, of plain components, at most 1,024 bytes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct RelativePath(PathBuf);
+
+impl RelativePath {
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for RelativePath {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let path = PathBuf::from(&text);
+        let plain = path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        // Components are written back because `Path` reads `a//b` as `a/b`.
+        let exact = path.components().collect::<PathBuf>().as_os_str() == path.as_os_str();
+        if text.is_empty()
+            || text.len() > 1024
+            || !plain
+            || !exact
+            || text.contains(char::is_control)
+        {
+            return Err(format!("'{text}' is not a plain relative path"));
+        }
+        Ok(RelativePath(path))
+    }
+}
+
+fn one() -> NonZeroU8 {
+    NonZeroU8::MIN
+}
+
+impl Default for Archive {
+    fn default() -> Self {
+        Archive {
+            max_compressed: ByteSize(512 << 20),
+            max_unpacked: ByteSize(2 << 30),
+            max_file: ByteSize(1 << 30),
+            max_entries: 100_000,
+            required_paths: Vec::new(),
+            symlinks: Symlinks::Inside,
+        }
+    }
+}
+
+impl Default for Pending {
+    fn default() -> Self {
+        Pending {
+            max: 10,
+            max_age: Span(Duration::from_secs(7 * 86_400)),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            receives_per_hour: 60,
+            idle_timeout: Span(Duration::from_secs(30)),
+            total_timeout: Span(Duration::from_secs(30 * 60)),
+            reserve: Percent::try_from("3%".to_owned()).expect("3% is a share"),
+        }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Audit {
+            socket: PathBuf::from("/dev/log"),
+            facility: Facility::Authpriv,
+            required: true,
+        }
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Sandbox { required: true }
+    }
+}
