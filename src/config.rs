@@ -2,6 +2,7 @@
 //! file itself unacceptable. Whoever can write it decides what a client may do,
 //! so one that others can write is refused, not read with a warning.
 
+mod command;
 mod file;
 mod keys;
 mod units;
@@ -10,9 +11,11 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use command::{Argv, HttpUrl};
 pub use file::read as read_trusted;
 pub use keys::{
-    Archive, Audit, Facility, Floor, Limits, Pending, RelativePath, Sandbox, Signatures, Symlinks,
+    Archive, Audit, Facility, Floor, Health, Hook, Hooks, Limits, Pending, Preview, RelativePath,
+    Sandbox, Signatures, Symlinks,
 };
 pub use units::{ByteSize, Percent, Span};
 
@@ -49,6 +52,12 @@ pub struct Config {
     pub limits: Limits,
     /// None: releases need no signatures.
     pub signatures: Option<Signatures>,
+    #[serde(default)]
+    pub preview: Preview,
+    #[serde(default)]
+    pub hooks: Hooks,
+    #[serde(default)]
+    pub health: Health,
     #[serde(default)]
     pub audit: Audit,
     #[serde(default)]
@@ -137,11 +146,59 @@ impl Config {
                 ));
             }
         }
+        self.check_gate()?;
         if !absolute(&self.audit.socket) {
             return Err(format!(
                 ": socket '{}' in [audit] is not an absolute path",
                 self.audit.socket.display()
             ));
+        }
+        Ok(())
+    }
+
+    /// Hooks and health.
+    fn check_gate(&self) -> std::result::Result<(), String> {
+        if self.preview.link == self.link {
+            return Err(format!(
+                ": link '{}' in [preview] is the live one",
+                self.link
+            ));
+        }
+        let Hooks {
+            before_swap,
+            after_swap,
+            before_rollback,
+        } = &self.hooks;
+        let hooks = [before_swap, after_swap, before_rollback];
+        let commands = hooks.into_iter().flatten().map(|hook| &hook.command);
+        for command in commands.chain(&self.health.command) {
+            // What stands below the root, a client has sent.
+            let program = command.program();
+            if program.starts_with(&self.root) {
+                return Err(format!(
+                    ": the program '{}' stands in the site's own root",
+                    program.display()
+                ));
+            }
+        }
+        let health = &self.health;
+        if health.url.is_some() && health.command.is_some() {
+            return Err(": [health] has a url and a command, and can have one".to_owned());
+        }
+        if let Some(contains) = &health.contains {
+            if health.url.is_none() {
+                return Err(": contains in [health] has no url to look at".to_owned());
+            }
+            if contains.is_empty() || contains.len() > 256 || contains.contains(char::is_control) {
+                return Err(": contains in [health] is empty, too long or not text".to_owned());
+            }
+        }
+        let spans = hooks.into_iter().flatten().map(|hook| hook.timeout);
+        if spans
+            .chain([health.interval, health.timeout])
+            .any(|span| span.0.is_zero())
+        {
+            return Err(": a time of 0s in [hooks] or [health] leaves nothing to wait".to_owned());
         }
         Ok(())
     }
@@ -186,6 +243,52 @@ mod tests {
         for bad in [text.replace("/etc/s", "etc/s"), text.replace("r1", "../r1")] {
             assert!(load(&bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn hooks_and_health_are_checked() {
+        let bare = load("root = \"/srv/x\"").unwrap();
+        assert!(bare.hooks.after_swap.is_empty() && bare.health.url.is_none());
+        assert_eq!(bare.health.interval.0.as_secs(), 5);
+        assert_eq!(bare.preview.link.as_str(), "preview");
+        let hook = |stage: &str, rest: &str| {
+            load(&format!("root = \"/srv/x\"\n[[hooks.{stage}]]\n{rest}"))
+        };
+        let config = hook(
+            "after_swap",
+            "command = [\"/bin/true\", \"a b\"]\ntimeout = \"5m\"",
+        );
+        let config = config.unwrap();
+        assert_eq!(config.hooks.after_swap[0].timeout.0.as_secs(), 300);
+        assert_eq!(config.hooks.after_swap[0].command.arguments(), ["a b"]);
+        let no_timeout = hook("before_rollback", "command = [\"/bin/true\"]").unwrap();
+        assert_eq!(no_timeout.hooks.before_rollback[0].timeout.0.as_secs(), 60);
+        for (stage, rest) in [
+            ("after_swap", "command = []"),
+            ("after_swap", "command = [\"true\"]"),
+            ("after_swap", "command = \"/bin/true\""),
+            ("after_swap", "command = [\"/srv/x/current/run\"]"),
+            ("after_swap", "command = [\"/bin/true\"]\ntimeout = \"0s\""),
+            ("after_swap", "command = [\"/bin/true\"]\nshell = true"),
+            ("after_everything", "command = [\"/bin/true\"]"),
+        ] {
+            assert!(hook(stage, rest).is_err(), "{stage} {rest}");
+        }
+        let health = |rest: &str| load(&format!("root = \"/srv/x\"\n[health]\n{rest}"));
+        let url = "url = \"http://127.0.0.1:1/\"";
+        health(&format!("{url}\ncontains = \"{{release}}\"")).unwrap();
+        for bad in [
+            &format!("{url}\ncommand = [\"/bin/true\"]"),
+            &format!("{url}\ncontains = \"\""),
+            &format!("{url}\ninterval = \"0s\""),
+            "contains = \"x\"",
+            "command = [\"/srv/x/shared/run\"]",
+            "url = \"https://127.0.0.1/\"",
+        ] {
+            assert!(health(bad).is_err(), "{bad}");
+        }
+        let preview = "root = \"/srv/x\"\n[preview]\nlink = \"current\"";
+        assert!(load(preview).is_err());
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::command::{Argv, HttpUrl};
 use super::units::{ByteSize, Percent, Span};
-use crate::names::ReleaseId;
+use crate::names::{LinkName, ReleaseId};
 
 /// `[archive]`: what a payload may be.
 #[derive(Debug, Deserialize)]
@@ -58,6 +59,48 @@ pub struct Signatures {
     /// How many of them, each with a key of its own.
     #[serde(default = "one")]
     pub threshold: NonZeroU8,
+}
+
+/// `[preview]`: the link that leads to a candidate while its smoke test runs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Preview {
+    pub link: LinkName,
+}
+
+/// `[[hooks.…]]`: the operator's commands, each list in the order it is run.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hooks {
+    pub before_swap: Vec<Hook>,
+    /// Also after a rollback, and after the way back from a failed gate.
+    pub after_swap: Vec<Hook>,
+    pub before_rollback: Vec<Hook>,
+}
+
+/// One command, and how long it may take.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hook {
+    pub command: Argv,
+    #[serde(default = "one_minute")]
+    pub timeout: Span,
+}
+
+/// `[health]`: what a release must answer before and after it is live.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// Asked through the preview link, before the swap.
+    pub smoke_url: Option<HttpUrl>,
+    /// Asked after the swap, until it answers 200.
+    pub url: Option<HttpUrl>,
+    /// What the answer of `url` must contain; `{release}` is the release's id.
+    pub contains: Option<String>,
+    /// In the place of `url`: healthy when it exits with 0.
+    pub command: Option<Argv>,
+    pub interval: Span,
+    pub timeout: Span,
 }
 
 /// The release before which none may become live, if there is one.
@@ -148,6 +191,31 @@ impl TryFrom<String> for RelativePath {
 
 fn one() -> NonZeroU8 {
     NonZeroU8::MIN
+}
+
+fn one_minute() -> Span {
+    Span(Duration::from_secs(60))
+}
+
+impl Default for Preview {
+    fn default() -> Self {
+        Preview {
+            link: LinkName::try_from("preview").expect("'preview' is a link's name"),
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Health {
+            smoke_url: None,
+            url: None,
+            contains: None,
+            command: None,
+            interval: Span(Duration::from_secs(5)),
+            timeout: Span(Duration::from_secs(120)),
+        }
+    }
 }
 
 impl Default for Archive {
