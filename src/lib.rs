@@ -25,6 +25,7 @@ pub mod policy;
 pub mod receive;
 pub mod reply;
 pub mod request;
+pub mod runner;
 pub mod serve;
 pub mod session;
 pub mod signature;
