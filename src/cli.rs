@@ -18,7 +18,7 @@ use crate::request;
 use crate::serve::{self, Options};
 use crate::session::Session;
 use crate::unpack::{self, Limits};
-use crate::{admin, config, reply};
+use crate::{admin, config, reply, runner};
 
 /// Forced command and restricted shell for deploys over ssh.
 #[derive(Debug, Parser)]
@@ -43,6 +43,9 @@ enum Command {
     /// What `receive` executes to unpack; of no use by hand
     #[command(hide = true)]
     Unpack(Unpack),
+    /// What `serve` executes to run hooks; of no use by hand
+    #[command(hide = true)]
+    Runner(Runner),
 }
 
 #[derive(Args, Debug)]
@@ -138,6 +141,12 @@ struct Unpack {
     sandbox_optional: bool,
 }
 
+#[derive(Args, Debug)]
+struct Runner {
+    #[arg(long)]
+    config: PathBuf,
+}
+
 /// Runs the program, to its exit status.
 pub fn run(argv: Vec<OsString>) -> u8 {
     error::catch_bugs();
@@ -178,6 +187,7 @@ fn command(command: Command) -> u8 {
             };
             return unpack::main(limits, !unpack.sandbox_optional);
         }
+        Command::Runner(run) => return runner::main(&run.config),
         Command::Check(check) => {
             let path = check.site.path();
             let report = admin::check::check(&path, check.sshd_config.as_deref(), forced);

@@ -57,6 +57,13 @@ const MODULES: &[(&str, &[&str])] = &[
             "config", "confine", "error", "escape", "names", "outcome", "session", "syslog",
         ],
     ),
+    // What runs the operator's commands.
+    (
+        "runner",
+        &[
+            "config", "confine", "dir", "error", "escape", "names", "timed",
+        ],
+    ),
     // The verbs, and what unpacks.
     (
         "unpack",
@@ -147,8 +154,8 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "admin", "config", "error", "names", "policy", "reply", "request", "serve", "session",
-            "unpack",
+            "admin", "config", "error", "names", "policy", "reply", "request", "runner", "serve",
+            "session", "unpack",
         ],
     ),
 ];
@@ -159,22 +166,22 @@ const WORDS: &[(&str, &[&str], &str)] = &[
     ("env::set_var", &[], "nothing is told by the environment"),
     (
         "process::Command",
-        &["receive/unpacker", "admin/check"],
-        "one thing is executed to serve a request: this program",
+        &["receive/unpacker", "runner", "admin/check"],
+        "what a request executes is this program, and by the runner the operator's commands",
     ),
     (
         "process::{Child, Command",
-        &["receive/unpacker", "admin/check"],
-        "one thing is executed to serve a request: this program",
+        &["receive/unpacker", "runner", "admin/check"],
+        "what a request executes is this program, and by the runner the operator's commands",
     ),
     (
         "Command::new(",
-        &["receive/unpacker", "admin/check"],
-        "one thing is executed to serve a request: this program",
+        &["receive/unpacker", "runner", "admin/check"],
+        "what a request executes is this program, and by the runner the operator's commands",
     ),
     (
         "io::stdout()",
-        &["reply", "unpack"],
+        &["reply", "unpack", "runner/link"],
         "one writer for each process",
     ),
     (
@@ -184,7 +191,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "io::stdin()",
-        &["receive/spool", "unpack", "admin/authorize"],
+        &["receive/spool", "unpack", "runner/link", "admin/authorize"],
         "a payload is read by its spool",
     ),
     ("unsafe ", &[], "forbidden"),
