@@ -7,18 +7,21 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::panic;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::HttpUrl;
 use crate::error::{self, Code, Error};
 use crate::names::{KeyLabel, ReleaseId, SiteName};
 use crate::policy::Grants;
+use crate::probe::Question;
 use crate::request;
 use crate::serve::{self, Options};
 use crate::session::Session;
 use crate::unpack::{self, Limits};
-use crate::{admin, config, reply, runner};
+use crate::{admin, config, probe, reply, runner};
 
 /// Forced command and restricted shell for deploys over ssh.
 #[derive(Debug, Parser)]
@@ -46,6 +49,9 @@ enum Command {
     /// What `serve` executes to run hooks; of no use by hand
     #[command(hide = true)]
     Runner(Runner),
+    /// What the runner executes to ask for a release's health; of no use by hand
+    #[command(hide = true)]
+    Probe(Probe),
 }
 
 #[derive(Args, Debug)]
@@ -147,6 +153,19 @@ struct Runner {
     config: PathBuf,
 }
 
+#[derive(Args, Debug)]
+struct Probe {
+    #[arg(long, value_parser = |text: &str| HttpUrl::try_from(text.to_owned()))]
+    url: HttpUrl,
+    #[arg(long)]
+    contains: Option<String>,
+    /// In milliseconds
+    #[arg(long)]
+    within: u64,
+    #[arg(long)]
+    sandbox_optional: bool,
+}
+
 /// Runs the program, to its exit status.
 pub fn run(argv: Vec<OsString>) -> u8 {
     error::catch_bugs();
@@ -188,6 +207,14 @@ fn command(command: Command) -> u8 {
             return unpack::main(limits, !unpack.sandbox_optional);
         }
         Command::Runner(run) => return runner::main(&run.config),
+        Command::Probe(probe) => {
+            let question = Question {
+                url: probe.url,
+                contains: probe.contains.filter(|text| !text.is_empty()),
+                within: Duration::from_millis(probe.within),
+            };
+            return probe::main(&question, !probe.sandbox_optional);
+        }
         Command::Check(check) => {
             let path = check.site.path();
             let report = admin::check::check(&path, check.sshd_config.as_deref(), forced);

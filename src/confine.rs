@@ -1,8 +1,9 @@
 //! Confinement: what the kernel holds us to, whatever our code does.
 //!
-//! Two processes confine themselves. The unpacker, which parses hostile bytes,
+//! Three processes confine themselves. The unpacker, which parses hostile bytes,
 //! keeps next to nothing: the staging folder, its pipes, thirty system
-//! calls. The monitor, which is everything else, keeps what its verb needs,
+//! calls. The probe, which reads what a release answers, keeps less: what is
+//! open already. The monitor, which is everything else, keeps what its verb needs,
 //! after its folders are open and before it works on them; [`POWERS`] is the
 //! whole of that, and SECURITY.md prints the same table.
 //!
@@ -231,6 +232,20 @@ pub fn unpacker(staging: &Dir, max_file: u64, memory: u64) -> Confinement {
 pub fn unpacker_calls(mut on: Confinement) -> Confinement {
     on.note(Piece::ResourceLimits, process::no_more_processes());
     on.note(Piece::Seccomp, calls::unpacker());
+    on
+}
+
+/// Confines the probe to what is open: it reaches no file and no address.
+pub fn probe() -> Confinement {
+    let mut on = Confinement::default();
+    on.note(Piece::NoNewPrivileges, process::give_up_privileges());
+    on.note(
+        Piece::ResourceLimits,
+        process::limit_probe() && process::no_more_processes(),
+    );
+    // Of truncation nothing need be known: no file is ever open.
+    on.note(Piece::Landlock, files::nothing());
+    on.note(Piece::Seccomp, calls::probe());
     on
 }
 

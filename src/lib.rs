@@ -22,6 +22,7 @@ pub mod manifest;
 pub mod names;
 pub mod outcome;
 pub mod policy;
+pub mod probe;
 pub mod receive;
 pub mod reply;
 pub mod request;

@@ -3,11 +3,12 @@
 //! The monitor is confined before it touches the site, and may execute
 //! nothing; a hook is the operator's own program and needs whatever it needs
 //! (sudo, systemctl, a database). So the runner is started first, and stays
-//! outside: it is the one process of ours that nothing confines, and so it
-//! reads nothing that a client has written. Nothing of ours is open in it: not
-//! the lock, not the journal, not the client's socket. All it takes from the
-//! monitor is which of the operator's commands to run, and for which release;
-//! the commands it reads from the site's file itself.
+//! outside. It is the one process of ours that nothing confines, on purpose, and
+//! so it parses nothing that a client has written: what a hook prints it cuts
+//! and escapes, and what a service answers is read by the probe. Nothing of
+//! ours is open in it: not the lock, not the journal, not the client's socket.
+//! All it takes from the monitor is which of the operator's commands to run,
+//! and for which release; the commands it reads from the site's file itself.
 //!
 //! A command may run what a release brought (`php artisan migrate`), and so
 //! what a thief of a key has sent. What such a command starts ends with it:

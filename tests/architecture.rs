@@ -64,6 +64,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "config", "confine", "dir", "error", "escape", "names", "timed",
         ],
     ),
+    // What reads the answer of a release.
+    ("probe", &["config", "confine", "error", "escape", "timed"]),
     // The verbs, and what unpacks.
     (
         "unpack",
@@ -154,8 +156,8 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "admin", "config", "error", "names", "policy", "reply", "request", "runner", "serve",
-            "session", "unpack",
+            "admin", "config", "error", "names", "policy", "probe", "reply", "request", "runner",
+            "serve", "session", "unpack",
         ],
     ),
 ];
@@ -181,7 +183,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "io::stdout()",
-        &["reply", "unpack", "runner/link"],
+        &["reply", "unpack", "runner/link", "probe"],
         "one writer for each process",
     ),
     (
@@ -195,7 +197,11 @@ const WORDS: &[(&str, &[&str], &str)] = &[
         "a payload is read by its spool",
     ),
     ("unsafe ", &[], "forbidden"),
-    ("TcpStream", &[], "a request reaches no network"),
+    (
+        "TcpStream",
+        &["probe"],
+        "a request reaches no network; the probe asks where the operator says",
+    ),
     ("UdpSocket", &[], "a request reaches no network"),
 ];
 

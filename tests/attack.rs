@@ -15,6 +15,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Write};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::{ExitStatusExt, parent_id};
 use std::path::{Path, PathBuf};
@@ -40,12 +41,13 @@ struct Attempt {
 
 const SIGNAL: &str = "signal the parent";
 const UNPACKER: &str = "unpacker";
+const PROBE: &str = "probe";
 const RECEIVE: &str = "receive";
 const SWAP: &str = "swap";
 const ROLLBACK: &str = "rollback";
 const LIST: &str = "list";
-const EVERYONE: &[&str] = &[UNPACKER, RECEIVE, SWAP, ROLLBACK, LIST];
-const MONITORS_WITHOUT_EXEC: &[&str] = &[UNPACKER, SWAP, ROLLBACK, LIST];
+const EVERYONE: &[&str] = &[UNPACKER, PROBE, RECEIVE, SWAP, ROLLBACK, LIST];
+const MONITORS_WITHOUT_EXEC: &[&str] = &[UNPACKER, PROBE, SWAP, ROLLBACK, LIST];
 
 /// The site that is attacked: `site.toml`, `root/` with a release in it, and
 /// `beside/`, which is none of the program's business.
@@ -80,7 +82,7 @@ const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "write through the working directory's parent",
-        refused_to: &[UNPACKER],
+        refused_to: &[UNPACKER, PROBE],
         run: |_| fs::write("../escaped", "x"),
     },
     Attempt {
@@ -122,12 +124,12 @@ const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "remove a file of a release",
-        refused_to: &[UNPACKER, RECEIVE, LIST],
+        refused_to: &[UNPACKER, PROBE, RECEIVE, LIST],
         run: |ground| fs::remove_file(ground.at("root/releases/r1/index.html")),
     },
     Attempt {
         name: "move a release away",
-        refused_to: &[UNPACKER, RECEIVE, LIST],
+        refused_to: &[UNPACKER, PROBE, RECEIVE, LIST],
         run: |ground| {
             let (from, to) = ("root/releases/r1", "root/.deploy-shell/trash/r1");
             fs::rename(ground.at(from), ground.at(to))
@@ -135,7 +137,7 @@ const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "move the live link",
-        refused_to: &[UNPACKER, RECEIVE, LIST],
+        refused_to: &[UNPACKER, PROBE, RECEIVE, LIST],
         run: |ground| {
             symlink("releases/r1", ground.at("root/.deploy-shell/next"))?;
             fs::rename(
@@ -146,7 +148,7 @@ const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "write the journal",
-        refused_to: &[UNPACKER, LIST],
+        refused_to: &[UNPACKER, PROBE, LIST],
         run: |ground| append(&ground.at("root/.deploy-shell/journal.jsonl")),
     },
     Attempt {
@@ -180,13 +182,32 @@ const ATTEMPTS: &[Attempt] = &[
         run: |_| not_refused_by_peer(std::net::TcpStream::connect("127.0.0.1:9").map(drop)),
     },
     Attempt {
+        name: "connect out by an abstract socket",
+        refused_to: &[UNPACKER, PROBE],
+        run: |_| {
+            let name = std::os::unix::net::SocketAddr::from_abstract_name("deploy-shell-nobody")?;
+            let made = std::os::unix::net::UnixStream::connect_addr(&name);
+            not_refused_by_peer(made.map(drop))
+        },
+    },
+    Attempt {
+        name: "read a file of the upload",
+        refused_to: &[UNPACKER, PROBE],
+        run: |_| File::open("own").map(drop),
+    },
+    Attempt {
+        name: "make a file in the working directory",
+        refused_to: &[PROBE],
+        run: |_| fs::write("new", "x"),
+    },
+    Attempt {
         name: "send by UDP",
         refused_to: EVERYONE,
         run: |_| std::net::UdpSocket::bind("127.0.0.1:0").map(drop),
     },
     Attempt {
         name: "make a local socket",
-        refused_to: &[UNPACKER],
+        refused_to: &[UNPACKER, PROBE],
         run: |_| std::os::unix::net::UnixDatagram::unbound().map(drop),
     },
     Attempt {
@@ -257,12 +278,12 @@ const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "remove what it made",
-        refused_to: &[UNPACKER, LIST],
+        refused_to: &[UNPACKER, PROBE, LIST],
         run: |_| fs::remove_file("own"),
     },
     Attempt {
         name: "fill the memory",
-        refused_to: &[UNPACKER],
+        refused_to: &[UNPACKER, PROBE],
         run: |_| {
             let mut all: Vec<u8> = Vec::new();
             let reserved = all.try_reserve_exact(3 << 30);
@@ -271,7 +292,7 @@ const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "write a file beyond the limit",
-        refused_to: &[UNPACKER],
+        refused_to: &[UNPACKER, PROBE],
         run: |_| {
             let file = OpenOptions::new()
                 .create_new(true)
@@ -342,6 +363,7 @@ fn attempt(who: &str, name: &str, ground: &Path) -> u8 {
     };
     let on = match (who, verb) {
         ("nobody", _) => None,
+        (PROBE, _) => Some(confine::probe()),
         (_, Some(verb)) => {
             let config = Config::load(&ground.join("site.toml")).expect("the configuration");
             let store = Store::open(&config).expect("the site");

@@ -61,8 +61,8 @@ impl HttpUrl {
         &self.0
     }
 
-    /// `HOST` or `HOST:PORT`.
-    fn authority(&self) -> &str {
+    /// `HOST` or `HOST:PORT`, as it is written.
+    pub fn authority(&self) -> &str {
         let rest = &self.0["http://".len()..];
         rest.split(['/', '?']).next().unwrap_or_default()
     }
@@ -93,6 +93,16 @@ impl HttpUrl {
         sound.then_some((host, port))
     }
 
+    /// What is asked for there: path and query (RFC 9112, 3.2.1).
+    pub fn target(&self) -> String {
+        let rest = &self.0["http://".len() + self.authority().len()..];
+        match rest.starts_with('/') {
+            true => rest.to_owned(),
+            false => format!("/{rest}"),
+        }
+    }
+
+    /// Without its brackets, where it is an IPv6 address.
     pub fn host(&self) -> &str {
         self.parts().map_or("", |(host, _)| host)
     }

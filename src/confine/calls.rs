@@ -1,7 +1,7 @@
 //! seccomp (seccomp(2)): which system calls may be made at all.
 //!
-//! The unpacker has a list of what it may call; anything else kills it. The
-//! monitor has a list of what it may not: it runs a verb's worth of library
+//! The unpacker and the probe have each a list of what they may call; anything
+//! else kills them. The monitor has a list of what it may not: it runs a verb's worth of library
 //! code, and a list of all that could call would be a promise that breaks with
 //! the next libc.
 
@@ -56,6 +56,42 @@ pub const UNPACKER: &[libc::c_long] = &[
     libc::SYS_clock_gettime,
     libc::SYS_getrandom,
 ];
+
+/// What the probe may call once it is connected: no socket, no open, no fork.
+///
+/// Held by a test as well.
+pub const PROBE: &[libc::c_long] = &[
+    // The question out, the answer in, the verdict out.
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_close,
+    libc::SYS_fcntl,
+    POLL,
+    // Memory; none of it executable, see below.
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    // To end, by a panic as well.
+    libc::SYS_futex,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    // Time, where there is no vDSO.
+    libc::SYS_clock_gettime,
+];
+
+/// The call that a libc waits with.
+#[cfg(target_arch = "x86_64")]
+const POLL: libc::c_long = libc::SYS_poll;
+#[cfg(not(target_arch = "x86_64"))]
+const POLL: libc::c_long = libc::SYS_ppoll;
 
 /// Calls that are newer than our libc knows; from 424 on, a number is the same
 /// on every machine.
@@ -190,6 +226,23 @@ const NEVER_OLD: &[libc::c_long] = &[];
 const NO_EXEC_OLD: &[libc::c_long] = &[];
 
 type Rules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
+
+/// Leaves this process what is in [`PROBE`].
+pub fn probe() -> bool {
+    let build = || {
+        let mut rules: Rules = PROBE.iter().map(|call| (*call, Vec::new())).collect();
+        for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+            rules.insert(call, vec![protection(0)?]);
+        }
+        // A handle is looked at before it is closed, where assertions are on.
+        let look = condition(1, SeccompCmpOp::Eq, libc::F_GETFD as u64)?;
+        rules.insert(libc::SYS_fcntl, vec![SeccompRule::new(vec![look])?]);
+        program(rules, SeccompAction::Allow, SeccompAction::KillProcess)
+    };
+    [foreign_numbers(), build()]
+        .into_iter()
+        .all(|program| program.is_ok_and(|it| seccompiler::apply_filter(&it).is_ok()))
+}
 
 /// Leaves every thread of this process what is in [`UNPACKER`].
 pub fn unpacker() -> bool {
@@ -336,17 +389,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_is_short_and_stays_so() {
+    fn the_lists_are_short_and_stay_so() {
         assert_eq!(
             UNPACKER.len(),
             30,
             "a call was added: say why in its commit, and here"
         );
-        let mut sorted = UNPACKER.to_vec();
-        sorted.sort_unstable();
-        sorted.dedup();
-        assert_eq!(sorted.len(), UNPACKER.len(), "a call stands twice");
+        assert_eq!(PROBE.len(), 20, "as above");
         let forbidden = [NEVER, NO_EXEC, NEVER_OLD, NO_EXEC_OLD].concat();
-        assert!(UNPACKER.iter().all(|call| !forbidden.contains(call)));
+        for list in [UNPACKER, PROBE] {
+            let mut sorted = list.to_vec();
+            sorted.sort_unstable();
+            sorted.dedup();
+            assert_eq!(sorted.len(), list.len(), "a call stands twice");
+            assert!(list.iter().all(|call| !forbidden.contains(call)));
+        }
     }
 }

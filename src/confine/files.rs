@@ -74,6 +74,11 @@ pub fn unpacker(staging: &Dir) -> bool {
     build().unwrap_or(false)
 }
 
+/// Leaves no file and no folder, no port, and nobody to signal.
+pub fn nothing() -> bool {
+    ruleset().and_then(enforce).unwrap_or(false)
+}
+
 fn rights(access: Access) -> BitFlags<AccessFs> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     match access {

@@ -67,6 +67,21 @@ pub fn limit_unpacker(max_file: u64, memory: u64) -> bool {
     lower(&limits) && prctl::set_pdeathsig(Signal::SIGKILL).is_ok()
 }
 
+/// The probe's share of the machine, and its end with its parent. It reads a
+/// mebibyte at most, by one connection that is open already.
+pub fn limit_probe() -> bool {
+    let limits = [
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_AS, 512 << 20),
+        (Resource::RLIMIT_CPU, 30),
+        // Not 0: poll(2) counts by this limit too.
+        (Resource::RLIMIT_NOFILE, 8),
+        (Resource::RLIMIT_MEMLOCK, 0),
+        (Resource::RLIMIT_MSGQUEUE, 0),
+    ];
+    lower(&limits) && prctl::set_pdeathsig(Signal::SIGKILL).is_ok()
+}
+
 /// No core file of a process that holds a site's handles, and few of those.
 pub fn limit_monitor() -> bool {
     lower(&[

@@ -1,0 +1,166 @@
+//! Answers, good and hostile, as they come off the wire in pieces.
+
+use super::*;
+
+/// Gives `size` bytes at a time.
+struct Pieces<'a> {
+    bytes: &'a [u8],
+    size: usize,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let size = self.size.min(buffer.len()).min(self.bytes.len());
+        let (now, later) = self.bytes.split_at(size);
+        buffer[..size].copy_from_slice(now);
+        self.bytes = later;
+        Ok(size)
+    }
+}
+
+/// What is seen, the same however the answer is cut into pieces.
+#[track_caller]
+fn judged(bytes: &[u8], contains: Option<&str>) -> Seen {
+    let contains = contains.map(str::as_bytes);
+    let judge = |size| judge(&mut Pieces { bytes, size }, contains);
+    let whole = judge(bytes.len().max(1));
+    for size in [1, 2, 3, 7, 4096] {
+        assert_eq!(judge(size), whole, "in pieces of {size}");
+    }
+    whole
+}
+
+#[track_caller]
+fn verdict(text: &str, contains: Option<&str>) -> Verdict {
+    judged(text.as_bytes(), contains).0
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\n";
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+#[test]
+fn a_status_is_enough_where_nothing_is_looked_for() {
+    assert_eq!(judged(b"HTTP/1.1 200 OK\r\n\r\n", None).1, "answers 200");
+    assert_eq!(verdict("HTTP/1.0 200 OK\r\n\r\n", None), Verdict::Passes);
+    for status in [
+        101, 201, 204, 206, 400, 403, 404, 418, 429, 500, 502, 503, 504,
+    ] {
+        let answer = format!("HTTP/1.1 {status} X\r\n\r\nR2");
+        let (verdict, said) = judged(answer.as_bytes(), Some("R2"));
+        assert_eq!(verdict, Verdict::NotYet, "{status}");
+        assert_eq!(said, format!("answers {status}"));
+    }
+    for status in [301, 302, 304, 308, 401, 405, 407, 426, 501, 505] {
+        let answer = format!("HTTP/1.1 {status} X\r\nLocation: /\r\n\r\n");
+        assert_eq!(verdict(&answer, None), Verdict::Never, "{status}");
+    }
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+    let both = format!("{early}{OK}Content-Length: 2\r\n\r\nR2");
+    assert_eq!(verdict(&both, Some("R2")), Verdict::Passes);
+}
+
+#[test]
+fn a_text_is_found_however_the_body_is_framed() {
+    for body in [
+        "Content-Length: 9\r\n\r\nrelease:2",
+        "content-length:  9 \r\nContent-Length: 9\r\n\r\nrelease:2",
+        "\r\nrelease:2",
+        "Transfer-Encoding: chunked\r\n\r\n9\r\nrelease:2\r\n0\r\n\r\n",
+        "Transfer-Encoding: Chunked\r\n\r\n3;a=b\r\nrel\r\n1\r\ne\r\n05\r\nase:2\r\n0\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n9\r\nrelease:2\r\n0\r\n\r\n",
+        // Once it is found, the rest does not matter.
+        "Transfer-Encoding: chunked\r\n\r\n9\r\nrelease:2garbage",
+        "Content-Length: 900\r\n\r\nrelease:2",
+    ] {
+        let answer = format!("{OK}{body}");
+        assert_eq!(
+            verdict(&answer, Some("release:2")),
+            Verdict::Passes,
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn a_text_that_is_not_in_the_body_is_not_found() {
+    for body in [
+        "Content-Length: 0\r\n\r\n",
+        // In a field, behind the end, in the framing.
+        "X: R2\r\nContent-Length: 1\r\n\r\nx",
+        "Content-Length: 1\r\n\r\nxR2",
+        "Transfer-Encoding: chunked\r\n\r\n1;R2\r\nx\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n1\r\nR\r\n0\r\n\r\n2",
+        "Transfer-Encoding: chunked\r\n\r\n0\r\nR2: R2\r\n\r\n",
+        "\r\nR3",
+    ] {
+        let (verdict, said) = judged(format!("{OK}{body}").as_bytes(), Some("R2"));
+        assert_eq!(verdict, Verdict::NotYet, "{body}: {said}");
+        assert!(said.contains("does not contain 'R2'"), "{said}");
+    }
+}
+
+#[test]
+fn of_an_endless_body_only_so_much_is_looked_at() {
+    let head: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+    let filler = vec![b'.'; MAX_BODY as usize];
+    let beyond = [head, &filler, b"R2"].concat();
+    assert_eq!(judge(&mut &beyond[..], Some(b"R2")).0, Verdict::NotYet);
+    let within = [head, &filler[2..], b"R2"].concat();
+    assert_eq!(judge(&mut &within[..], Some(b"R2")).0, Verdict::Passes);
+    let endless = head.chain(std::io::repeat(b'.'));
+    assert_eq!(judge(&mut { endless }, Some(b"R2")).0, Verdict::NotYet);
+    // Chunks of next to nothing under lines that are long.
+    let chunk = format!("1;{}\r\nx\r\n", "y".repeat(1000));
+    let many = format!("{CHUNKED}{}", chunk.repeat(8192));
+    assert_eq!(judge(&mut many.as_bytes(), Some(b"R2")).0, Verdict::NotYet);
+}
+
+#[test]
+fn what_breaks_off_may_be_whole_the_next_time() {
+    for answer in [
+        "",
+        "HTTP/1.1 200 OK\r\nA",
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx",
+        &format!("{CHUNKED}9\r\nx"),
+        &format!("{CHUNKED}1\r\nx\r\n"),
+    ] {
+        assert_eq!(verdict(answer, Some("R2")), Verdict::NotYet, "{answer:?}");
+    }
+}
+
+#[test]
+fn what_is_not_http_never_will_be() {
+    let fields = "A: b\r\n".repeat(MAX_FIELDS + 1);
+    for answer in [
+        "SSH-2.0-OpenSSH_9.9\r\n",
+        "\u{15}\u{3}\u{1}\0\u{2}\u{2}\u{46}",
+        "HTTP/2 200 OK\r\n\r\n",
+        "HTTP/1.1 2x0 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nR2",
+        "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nR2",
+        "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nR2",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nR2",
+        &format!("{CHUNKED}x\r\n"),
+        &format!("{CHUNKED}\r\n"),
+        &format!("{CHUNKED};\r\n"),
+        &format!("{CHUNKED}-1\r\n"),
+        &format!("{CHUNKED}11111111111111111\r\n"),
+        &format!("{CHUNKED}1\r\nxy\r\n0\r\n\r\n"),
+        &format!("{CHUNKED}1;{}", "x".repeat(4096)),
+        &format!("{OK}{fields}\r\n"),
+        &format!("{OK}A: {}", "b".repeat(MAX_HEAD)),
+        &"HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_HEAD / 20),
+    ] {
+        let (verdict, said) = judged(answer.as_bytes(), Some("R2"));
+        assert_eq!(verdict, Verdict::Never, "{answer:?}: {said}");
+    }
+}
+
+#[test]
+fn what_is_said_cannot_drive_a_terminal() {
+    let (_, said) = judged(b"HTTP/1.1 200 OK\r\n\r\n", Some("\u{1b}[2J"));
+    assert!(said.contains("'\\x1b[2J'"), "{said}");
+}
