@@ -22,9 +22,10 @@ mod output;
 mod site;
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
@@ -134,40 +135,48 @@ impl Runner {
         })
     }
 
-    fn ask(&mut self, task: Task<'_>, line: &mut dyn FnMut(&str)) -> Result<Ended, String> {
-        let gone = || "it is gone".to_owned();
-        if !self.sound {
-            return Err(gone());
-        }
-        let to = self.child.stdin.as_mut().ok_or_else(gone)?;
-        let from = self.child.stdout.as_ref().ok_or_else(gone)?;
-        // One line is one write, and shorter than what a pipe takes at once.
-        to.write_all(format!("{task}\n").as_bytes())
-            .map_err(|_| gone())?;
-        let mut answers = BufReader::new(Answers {
-            from,
-            left: task.within.min(LONGEST) + GRACE,
-        });
-        // The lines of the output, those that are added to them, and the end.
-        for _ in 0..output::MAX_LINES + 8 {
-            let mut bytes = Vec::new();
-            (&mut answers)
-                .take(line::MAX)
-                .read_until(b'\n', &mut bytes)
-                .map_err(|_| "it does not answer".to_owned())?;
-            if bytes.is_empty() {
-                return Err(gone());
+    fn ask(&mut self, task: Task<'_>, line: &mut dyn FnMut(&str)) -> Result<Ended, &'static str> {
+        match (&mut self.child.stdin, &self.child.stdout) {
+            (Some(to), Some(from)) if self.sound => {
+                let left = task.within.min(LONGEST) + GRACE;
+                converse(to, Answers { from, left }, task, line)
             }
-            match Answer::parse(&bytes).ok_or("its answer is not acceptable")? {
-                Answer::Line(text) => line(&text),
-                Answer::End(_) if !answers.buffer().is_empty() => {
-                    return Err("it answers unasked".to_owned());
-                }
-                Answer::End(ended) => return Ok(ended),
-            }
+            _ => Err(GONE),
         }
-        Err("it answers without end".to_owned())
     }
+}
+
+const GONE: &str = "it is gone";
+
+/// Gives the runner a task and takes its answers, to the end of the task. What
+/// it says is held to its form: a hook may have become its master.
+fn converse(
+    to: &mut impl Write,
+    from: impl Read,
+    task: Task<'_>,
+    line: &mut dyn FnMut(&str),
+) -> Result<Ended, &'static str> {
+    // One line is one write, and shorter than what a pipe takes at once.
+    to.write_all(format!("{task}\n").as_bytes())
+        .map_err(|_| GONE)?;
+    let mut answers = BufReader::new(from);
+    // The lines of the output, those that are added to them, and the end.
+    for _ in 0..output::MAX_LINES + 8 {
+        let mut bytes = Vec::new();
+        (&mut answers)
+            .take(line::MAX)
+            .read_until(b'\n', &mut bytes)
+            .map_err(|_| "it does not answer")?;
+        if bytes.is_empty() {
+            return Err(GONE);
+        }
+        match Answer::parse(&bytes).ok_or("its answer is not acceptable")? {
+            Answer::Line(text) => line(&text),
+            Answer::End(_) if !answers.buffer().is_empty() => return Err("it answers unasked"),
+            Answer::End(ended) => return Ok(ended),
+        }
+    }
+    Err("it answers without end")
 }
 
 impl Drop for Runner {
@@ -190,16 +199,96 @@ impl Drop for Runner {
 
 /// Reads what the runner says, for a span of time in which only the waiting
 /// counts: a client that is slow to take the lines is no fault of the runner.
-struct Answers<'a> {
-    from: &'a ChildStdout,
+struct Answers<F> {
+    from: F,
     left: Duration,
 }
 
-impl Read for Answers<'_> {
+impl<F: AsFd> Read for Answers<F> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let begun = Instant::now();
-        let read = Timed::new(self.from, self.left, Deadline::after(self.left)).read(buffer);
+        let read =
+            Timed::new(self.from.as_fd(), self.left, Deadline::after(self.left)).read(buffer);
         self.left = self.left.saturating_sub(begun.elapsed());
         read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::pipe;
+
+    fn task(release: &ReleaseId) -> Task<'_> {
+        Task {
+            stage: Stage::AfterSwap,
+            index: 0,
+            release,
+            previous: None,
+            within: Duration::from_secs(1),
+        }
+    }
+
+    /// What the monitor makes of these answers, and which lines it takes.
+    fn told(answers: &[u8]) -> (Result<Ended, &'static str>, Vec<String>) {
+        let release = ReleaseId::try_from("r1").unwrap();
+        let (mut asked, mut lines) = (Vec::new(), Vec::new());
+        let mut line = |text: &str| lines.push(text.to_owned());
+        let done = converse(&mut asked, answers, task(&release), &mut line);
+        assert_eq!(asked, b"run after_swap 0 r1 - 1000\n");
+        (done, lines)
+    }
+
+    #[test]
+    fn answers_are_taken_by_the_rules() {
+        let (done, lines) = told(b"out a\nout \nexit 3\n");
+        assert_eq!(done, Ok(Ended::Exit(3)));
+        assert_eq!(lines, ["a", ""]);
+        assert_eq!(told(b"timeout\n").0, Ok(Ended::TimedOut));
+        assert_eq!(told(b"signal 9\n").0, Ok(Ended::Signal(9)));
+    }
+
+    #[test]
+    fn what_a_hostile_runner_says_does_no_harm() {
+        for answers in [
+            &b""[..],
+            b"out a\n",
+            b"out a",
+            b"exit 0\nexit 0\n",
+            b"exit 0\n\n",
+        ] {
+            assert!(told(answers).0.is_err(), "{answers:?}");
+        }
+        let (done, lines) = told(&b"out a\n".repeat(100_000));
+        assert_eq!(done, Err("it answers without end"));
+        assert!(lines.len() <= output::MAX_LINES + 8);
+        assert!(told(&b"x".repeat(1 << 20)).0.is_err());
+        let (_, lines) = told(b"out \x1b[2J\xff\nexit 0\n");
+        assert_eq!(lines, ["\\x1b[2J\\xff"]);
+        // More than a line may hold is no line, and nothing is made of it.
+        let long = [b"out ".as_slice(), &[b'x'; 2000], b"\nexit 0\n"].concat();
+        assert!(told(&long).0.is_err());
+    }
+
+    #[test]
+    fn silence_is_borne_for_so_long_and_slow_readers_do_not_count() {
+        let release = ReleaseId::try_from("r1").unwrap();
+        let (from, mut to) = pipe().unwrap();
+        let left = Duration::from_millis(50);
+        let answers = Answers { from: &from, left };
+        let done = converse(&mut Vec::new(), answers, task(&release), &mut |_| ());
+        assert_eq!(done, Err("it does not answer"));
+
+        // Whoever takes the lines needs longer than the runner may.
+        let left = Duration::from_secs(1);
+        let mut rest = ["out b\n", "exit 0\n"].into_iter();
+        to.write_all(b"out a\n").unwrap();
+        let mut slow = |_: &str| {
+            std::thread::sleep(left.mul_f32(1.2));
+            to.write_all(rest.next().unwrap().as_bytes()).unwrap();
+        };
+        let answers = Answers { from: &from, left };
+        let done = converse(&mut Vec::new(), answers, task(&release), &mut slow);
+        assert_eq!(done, Ok(Ended::Exit(0)));
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
@@ -32,6 +32,9 @@ const KILLED: Duration = Duration::from_secs(2);
 /// may hold the pipe for ever.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// As many processes that cannot be ended are told of.
+const MAX_LEFT: usize = 4;
+
 /// As much as is read at once, in bytes.
 const CHUNK: usize = 64 << 10;
 
@@ -40,11 +43,13 @@ const CHUNK: usize = 64 << 10;
 pub struct Alarm(SignalFd);
 
 impl Alarm {
-    /// SIGCHLD is blocked from here on and read as a file; a program that is
-    /// executed gets the mask that is usual.
+    /// SIGCHLD is blocked from here on and read as a file.
+    ///
+    /// So are the signals that ask a process to end: the runner ends with its
+    /// input and not before, so that nothing it has started is left without it.
     pub fn set() -> nix::Result<Alarm> {
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGCHLD);
+        let ending = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
+        let signals: SigSet = ending.into_iter().chain([Signal::SIGCHLD]).collect();
         signals.thread_block()?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         SignalFd::with_flags(&signals, flags).map(Alarm)
@@ -52,7 +57,7 @@ impl Alarm {
 
     /// Forgets that it rang.
     pub fn clear(&self) {
-        // Ends: signals of one kind are kept once.
+        // Ends: of each kind one signal is kept.
         while let Ok(Some(_)) = self.0.read_signal() {}
     }
 
@@ -104,6 +109,7 @@ impl Jobs {
     /// ended.
     pub fn run(&mut self, command: Command, within: Duration) -> Result<(), Abandoned> {
         let deadline = Deadline::after(within);
+        self.alarm.clear();
         let (leader, output) = match start(command) {
             Ok(started) => started,
             Err(why) => {
@@ -127,11 +133,9 @@ impl Jobs {
         job.drain(link);
         let mut show = |text| link.say(&Answer::Line(text));
         job.output.finish(&mut show);
-        if let [first, ..] = left[..] {
-            let count = left.len();
-            show(format!(
-                "... {count} processes go on that cannot be ended, process {first} among them"
-            ));
+        // There may be more than is worth a line each.
+        for pid in left.iter().take(MAX_LEFT) {
+            show(format!("... process {pid} goes on, and cannot be ended"));
         }
         if job.abandoned {
             return Err(Abandoned);
@@ -167,7 +171,15 @@ fn start(mut command: Command) -> Result<(Pid, PipeReader), String> {
         .stdout(input.try_clone().map_err(words)?)
         .stderr(input)
         .process_group(0);
-    let child = command.spawn().map_err(words)?;
+    // A program gets the mask that its parent has in this moment, and is to
+    // have the usual one. What else was blocked has just been cleared, but for
+    // a signal that comes right now, which is one that would end us anyway.
+    let mask = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let spawned = command.spawn();
+    if let Ok(mask) = mask {
+        _ = mask.thread_set_mask();
+    }
+    let child = spawned.map_err(words)?;
     // With `command` our own ends of the pipe are closed when this returns.
     Ok((Pid::from_raw(child.id() as i32), output))
 }

@@ -5,7 +5,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
 
 use super::job::{Abandoned, Alarm, Jobs};
 use super::line::Order;
@@ -52,14 +51,11 @@ pub fn main(path: &Path) -> u8 {
 }
 
 fn run(path: &Path) -> nix::Result<()> {
-    // It ends with its input and not before, so that nothing it started is
-    // left without it. A program that is executed gets the usual mask.
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
-        signals.add(signal);
-    }
-    signals.thread_block()?;
     prctl::set_child_subreaper(true)?;
+    // A command is of the same user. It is not to open our pipes through /proc
+    // and answer in our place, nor to trace us (prctl(2)). It is dumpable again
+    // itself once it is executed.
+    prctl::set_dumpable(false)?;
     let io = |error: std::io::Error| nix::Error::try_from(error).unwrap_or(nix::Error::EIO);
     let mut jobs = Jobs::new(Link::open().map_err(io)?, Alarm::set()?);
     // That the site cannot be opened is said to whoever gives us a task.

@@ -23,15 +23,21 @@ const SET_SECCOMP: u64 = 22;
 const SET_NO_NEW_PRIVS: u64 = 38;
 
 /// A system call, and the value of its first argument if only that is meant.
-type Call = (libc::c_long, Option<u64>);
+pub type Call = (libc::c_long, Option<u64>);
 
 /// Runs a request with these calls answered as a kernel that lacks them does.
 fn without(calls: &[Call], site: &Site, request: &str, input: &[u8]) -> Reply {
+    on_a_kernel_without(calls, || site.run(serve(site, "ci", request), input))
+}
+
+/// Does something on a thread for which these calls do not exist, nor for what
+/// it starts.
+pub fn on_a_kernel_without<T: Send>(calls: &[Call], run: impl FnOnce() -> T + Send) -> T {
     let filter = filter(calls);
     thread::scope(|scope| {
         let run = || {
             seccompiler::apply_filter(&filter).expect("a filter");
-            site.run(serve(site, "ci", request), input)
+            run()
         };
         scope.spawn(run).join().expect("the request")
     })
@@ -55,12 +61,12 @@ fn filter(calls: &[Call]) -> BpfProgram {
         .unwrap()
 }
 
-const LANDLOCK: &[Call] = &[(libc::SYS_landlock_create_ruleset, None)];
-const SECCOMP: &[Call] = &[
+pub const LANDLOCK: &[Call] = &[(libc::SYS_landlock_create_ruleset, None)];
+pub const SECCOMP: &[Call] = &[
     (libc::SYS_seccomp, None),
     (libc::SYS_prctl, Some(SET_SECCOMP)),
 ];
-const NO_NEW_PRIVS: &[Call] = &[(libc::SYS_prctl, Some(SET_NO_NEW_PRIVS))];
+pub const NO_NEW_PRIVS: &[Call] = &[(libc::SYS_prctl, Some(SET_NO_NEW_PRIVS))];
 
 #[track_caller]
 fn result_line(site: &Site) -> Fields {

@@ -1,0 +1,387 @@
+//! The probe against real servers that answer as they should not.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::confinement;
+use crate::runner::Ground;
+use crate::site::BIN;
+
+/// A server that treats each connection, by its number, as it is told to. It
+/// reads the head of the request first.
+struct Server {
+    port: u16,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(answer: impl Fn(usize, &str, &mut TcpStream) + Send + 'static) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Server::on(listener, answer)
+    }
+
+    fn on(
+        listener: TcpListener,
+        answer: impl Fn(usize, &str, &mut TcpStream) + Send + 'static,
+    ) -> Server {
+        let port = listener.local_addr().expect("bound").port();
+        let over = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&over);
+        let thread = thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let mut stream = stream.expect("a connection");
+                if flag.load(Ordering::Relaxed) {
+                    return;
+                }
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                    head.push(byte[0]);
+                }
+                answer(number, &String::from_utf8_lossy(&head), &mut stream);
+            }
+        });
+        Server {
+            port,
+            over,
+            thread: Some(thread),
+        }
+    }
+
+    /// Always this answer, and the connection closed behind it.
+    fn saying(answer: &[u8]) -> Server {
+        let answer = answer.to_vec();
+        Server::start(move |_, _, stream| {
+            let _ = stream.write_all(&answer);
+        })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        // Wakes it; it may listen on either of them.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = TcpStream::connect(("::1", self.port));
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the server did well");
+        }
+    }
+}
+
+/// Until the other end closes.
+fn wait_for_its_end(stream: &mut TcpStream) {
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+fn command(url: &str, contains: Option<&str>, within: Duration) -> Command {
+    let mut command = Command::new(BIN);
+    command.args(["probe", "--url", url, "--within"]);
+    command.arg(within.as_millis().to_string());
+    if let Some(text) = contains {
+        command.arg(format!("--contains={text}"));
+    }
+    // Asking for a proxy changes nothing.
+    command.env("http_proxy", "http://127.0.0.1:9/");
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Its exit status and its one line.
+#[track_caller]
+fn outcome(mut command: Command) -> (i32, String) {
+    let output = command.output().expect("the probe runs");
+    let stdout = String::from_utf8(output.stdout).expect("ASCII");
+    let line = stdout.strip_suffix('\n').expect("a line");
+    assert!(!line.contains('\n') && line.len() <= 400, "{stdout}");
+    assert!(line.bytes().all(|it| matches!(it, b' '..=b'~')), "{line:?}");
+    assert!(output.stderr.is_empty());
+    (
+        output.status.code().expect("no signal ended it"),
+        line.to_owned(),
+    )
+}
+
+#[track_caller]
+fn ask(url: &str, contains: Option<&str>) -> (i32, String) {
+    outcome(command(url, contains, Duration::from_secs(60)))
+}
+
+/// With little time, for what never ends.
+#[track_caller]
+fn ask_briefly(url: &str, contains: Option<&str>) -> (i32, String) {
+    outcome(command(url, contains, Duration::from_millis(600)))
+}
+
+#[test]
+fn a_good_answer_passes() {
+    let server = Server::start(|_, head, stream| {
+        let lines: Vec<&str> = head.split("\r\n").collect();
+        let host = format!("Host: {}", stream.local_addr().expect("bound"));
+        let sound = lines[0] == "GET /health?deep=1 HTTP/1.1" && lines.contains(&host.as_str());
+        let body = if sound { "release r2 is up" } else { "what?" };
+        let length = body.len();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+        stream.write_all(answer.as_bytes()).expect("it listens");
+        // It need not close for us to be content.
+        wait_for_its_end(stream);
+    });
+    let url = server.url("/health?deep=1");
+    assert_eq!(ask(&url, None), (0, "answers 200".to_owned()));
+    let said = "answers 200, and the body contains 'release r2'";
+    assert_eq!(ask(&url, Some("release r2")), (0, said.to_owned()));
+    let said = "answers 200, but the body does not contain 'release r3'";
+    assert_eq!(ask(&url, Some("release r3")), (75, said.to_owned()));
+    // By its name as well.
+    let url = format!("http://localhost:{}/", server.port);
+    assert_eq!(ask(&url, None), (0, "answers 200".to_owned()));
+}
+
+#[test]
+fn a_text_is_found_across_chunks() {
+    let server = Server::start(|_, _, stream| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for part in [
+            head,
+            "4\r\nrele\r\n",
+            "5;x=y\r\nase r\r\n",
+            "1\r\n2\r\n",
+            "0\r\n\r\n",
+        ] {
+            // It may have seen enough by now.
+            let _ = stream.write_all(part.as_bytes());
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    assert_eq!(ask(&server.url("/"), Some("release r2")).0, 0);
+}
+
+#[test]
+fn a_service_that_comes_up_is_waited_for() {
+    // The near end of a connection: nobody listens there, nor gets the port.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let held = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+    let port = held.local_addr().expect("bound").port();
+    let (code, said) = ask(&format!("http://127.0.0.1:{port}/"), None);
+    let refused = format!("no connection to 127.0.0.1:{port}: connection refused");
+    assert_eq!((code, said), (75, refused));
+    let server = Server::start(|number, _, stream| {
+        let answer: &[u8] = match number {
+            0 => b"",
+            1 => b"HTTP/1.1 503 Service Unavailable\r\n\r\n",
+            2 => b"HTTP/1.1 404 Not Found\r\n\r\n",
+            3 => b"HTTP/1.1 200 OK\r\nContent-Le",
+            _ => b"HTTP/1.1 200 OK\r\n\r\n",
+        };
+        let _ = stream.write_all(answer);
+    });
+    for (code, said) in [
+        (75, "closes the connection without an answer"),
+        (75, "answers 503"),
+        (75, "answers 404"),
+        (75, "the answer breaks off"),
+        (0, "answers 200"),
+    ] {
+        assert_eq!(ask(&server.url("/"), None), (code, said.to_owned()));
+    }
+}
+
+#[test]
+fn what_cannot_come_right_is_given_up_at_once() {
+    for (answer, said) in [
+        (
+            &b"HTTP/1.1 301 Moved\r\nLocation: /x\r\n\r\n"[..],
+            "answers 301",
+        ),
+        (b"HTTP/1.1 401 Unauthorized\r\n\r\n", "answers 401"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "does not answer in HTTP: "),
+        // What TLS says to those who do not speak it.
+        (b"\x15\x03\x01\x00\x02\x02\x46", "does not answer in HTTP: "),
+        (b"\x1b[2J\x00\xff\r\n\r\n", "does not answer in HTTP: "),
+    ] {
+        let server = Server::saying(answer);
+        let (code, line) = ask(&server.url("/"), Some("r2"));
+        assert_eq!(code, 69, "{line}");
+        assert!(line.starts_with(said), "{line}");
+    }
+    let (code, said) = ask("http://no-such-host.invalid/", None);
+    assert_eq!(code, 69, "{said}");
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let other = Server::start(move |_, _, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let answer = format!("HTTP/1.1 302 Found\r\nLocation: {}\r\n\r\n", other.url("/"));
+    let server = Server::saying(answer.as_bytes());
+    assert_eq!(ask(&server.url("/"), None), (69, "answers 302".to_owned()));
+    drop(other);
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn an_answer_that_never_ends_is_left_in_time() {
+    let late = "no answer, or no end of it, in time";
+    let mute = Server::start(|_, _, stream| wait_for_its_end(stream));
+    assert_eq!(ask_briefly(&mute.url("/"), None), (75, late.to_owned()));
+    // Each byte would restart a limit of silence.
+    let drip = Server::start(|_, _, stream| {
+        for byte in "HTTP/1.1 200 OK\r\nA: b\r\n".bytes().cycle() {
+            if stream.write_all(&[byte]).is_err() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    assert_eq!(ask_briefly(&drip.url("/"), None), (75, late.to_owned()));
+    let fields = Server::start(|_, _, stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
+        while stream
+            .write_all(b"A: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\r\n")
+            .is_ok()
+        {}
+    });
+    let (code, said) = ask(&fields.url("/"), None);
+    assert_eq!(
+        (code, said.as_str()),
+        (69, "does not answer in HTTP: too many fields")
+    );
+    let field = Server::start(|_, _, stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nA: ");
+        while stream.write_all(&[b'b'; 4096]).is_ok() {}
+    });
+    let (code, said) = ask(&field.url("/"), None);
+    assert_eq!(
+        (code, said.as_str()),
+        (69, "does not answer in HTTP: its head is too long")
+    );
+    for framing in ["", "Content-Length: 999999999999\r\n"] {
+        let body = Server::start(move |_, _, stream| {
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\n{framing}\r\n");
+            while stream.write_all(&[b'.'; 4096]).is_ok() {}
+        });
+        let (code, said) = ask(&body.url("/"), Some("r2"));
+        let expected = "answers 200, but the body does not contain 'r2'";
+        assert_eq!((code, said.as_str()), (75, expected));
+        // Where nothing is looked for, the head is all that counts.
+        assert_eq!(ask(&body.url("/"), None).0, 0);
+    }
+}
+
+#[test]
+fn a_service_may_listen_on_the_other_protocol() {
+    let Ok(listener) = TcpListener::bind("[::1]:0") else {
+        println!("skipped: this machine has no IPv6");
+        return;
+    };
+    let server = Server::on(listener, |_, head, stream| {
+        let body = if head.contains("\r\nHost: [::1]:") {
+            "well"
+        } else {
+            "no"
+        };
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\n\r\n{body}");
+    });
+    let url = format!("http://[::1]:{}/", server.port);
+    assert_eq!(ask(&url, Some("well")).0, 0);
+}
+
+#[test]
+fn without_its_walls_it_reads_nothing() {
+    let read = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&read);
+    let server = Server::start(move |_, head, stream| {
+        count.fetch_add(usize::from(!head.is_empty()), Ordering::Relaxed);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+    });
+    let walls = [
+        confinement::LANDLOCK,
+        confinement::SECCOMP,
+        confinement::NO_NEW_PRIVS,
+    ];
+    for (calls, piece) in walls
+        .into_iter()
+        .zip(["landlock", "seccomp", "no_new_privs"])
+    {
+        let run = |optional: bool| {
+            let mut command = command(&server.url("/"), None, Duration::from_secs(60));
+            if optional {
+                command.arg("--sandbox-optional");
+            }
+            confinement::on_a_kernel_without(calls, || outcome(command))
+        };
+        let before = read.load(Ordering::Relaxed);
+        let (code, said) = run(false);
+        assert_eq!(code, 78, "{said}");
+        assert!(said.contains(piece), "{said}");
+        let (code, said) = run(true);
+        assert_eq!(code, 0, "{said}");
+        assert!(said.starts_with("answers 200 (confined without "), "{said}");
+        assert!(said.contains(piece), "{said}");
+        // Of the two of them one has asked.
+        assert_eq!(read.load(Ordering::Relaxed), before + 1);
+    }
+}
+
+#[test]
+fn the_runner_asks_by_the_probe() {
+    let server = Server::start(|_, head, stream| {
+        let body = match head.split(' ').nth(1) {
+            Some("/live") => "this is r2.",
+            _ => "preview",
+        };
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\n\r\n{body}");
+    });
+    let ground = Ground::new();
+    let config = format!(
+        "[health]\nurl = \"{}\"\ncontains = \"is {{release}}.\"\nsmoke_url = \"{}\"\n",
+        server.url("/live"),
+        server.url("/preview"),
+    );
+    let mut talk = ground.runner(&config);
+    let said = |text: &str| vec![text.to_owned()];
+    assert_eq!(
+        talk.run("run health 0 r2 r1 60000"),
+        (
+            said("answers 200, and the body contains 'is r2.'"),
+            "exit 0".to_owned()
+        )
+    );
+    assert_eq!(
+        talk.run("run health 0 r1 - 60000"),
+        (
+            said("answers 200, but the body does not contain 'is r1.'"),
+            "exit 75".to_owned()
+        )
+    );
+    let (lines, end) = talk.run("run smoke 0 r1 - 60000");
+    assert_eq!((lines, end), (said("answers 200"), "exit 0".to_owned()));
+    drop(server);
+    let (_, end) = talk.run("run smoke 0 r1 - 60000");
+    assert_eq!(end, "exit 75");
+
+    // In the place of a url, a command.
+    let command = "[health]\ncommand = [\"/bin/sh\", \"-c\", \"echo $DEPLOY_RELEASE; exit 7\"]\n";
+    let mut talk = ground.runner(command);
+    let (lines, end) = talk.run("run health 0 r2 - 60000");
+    assert_eq!((lines, end), (said("r2"), "exit 7".to_owned()));
+    // One that hangs is out of time, and no more than that.
+    let mute = Server::start(|_, _, stream| wait_for_its_end(stream));
+    let config = format!("[health]\nurl = \"{}\"\n", mute.url("/"));
+    let (lines, end) = ground.runner(&config).run("run health 0 r2 - 300");
+    let late = said("no answer, or no end of it, in time");
+    assert_eq!((lines, end), (late, "exit 75".to_owned()));
+}
