@@ -1,48 +1,47 @@
-//! `swap` and `rollback`: one function that moves the link, two ways to say
-//! where to.
+//! `swap` and `rollback`: one function that moves the link ([`transition`]), two
+//! ways to say where to.
 
 mod candidate;
+pub mod gate;
 mod prune;
+mod transition;
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::names::ReleaseId;
 use crate::outcome::Success;
-use crate::policy::{Granted, Verb};
+use crate::policy::Granted;
 use crate::request::{Rollback, Swap};
 use crate::session::Session;
 use crate::signature::Requirement;
 use crate::store::Store;
-use crate::store::journal::{Event, How};
+use crate::store::journal::How;
 use crate::store::ledger::{Ledger, PATIENCE};
-
-/// From what is live to what shall be.
-struct Activation {
-    from: Option<ReleaseId>,
-    to: ReleaseId,
-    how: How,
-}
+use gate::Gate;
+use transition::{Activation, Transition};
 
 /// Makes a received release live.
 ///
 /// Errors: [`Code::NoSuchRelease`], [`Code::NotCurrent`], [`Code::Busy`],
 /// [`Code::DigestMismatch`], [`Code::BadSignature`], [`Code::Denied`],
 /// [`Code::BadConfig`], [`Code::BadLayout`], [`Code::IoError`],
-/// [`Code::DiskFull`]; all of them before the link moves.
+/// [`Code::DiskFull`], all of them before the link moves; and
+/// [`Code::GateFailed`], with what was live before still live, or live again.
 pub fn swap(
     config: &Config,
     required: Option<&Requirement>,
     store: &Store,
     session: &Session,
+    gate: Gate<'_>,
     asked: &Granted<Swap>,
 ) -> Result<Success> {
-    let ledger = Ledger::open(store, session, PATIENCE)?;
-    expect_live(&ledger, asked.if_current.as_ref())?;
+    let transition = open(config, required, store, session, gate)?;
+    expect_live(&transition.ledger, asked.if_current.as_ref())?;
     let to = asked.release.clone();
     if !store.is_present(&to)? {
         return Err(no_such(format!("there is no release '{to}'")));
     }
-    move_link(config, required, ledger, How::Swap, to)
+    move_link(transition, How::Swap, to)
 }
 
 /// Goes back to a release that was live and good.
@@ -54,11 +53,12 @@ pub fn rollback(
     required: Option<&Requirement>,
     store: &Store,
     session: &Session,
+    gate: Gate<'_>,
     asked: &Granted<Rollback>,
 ) -> Result<Success> {
-    let ledger = Ledger::open(store, session, PATIENCE)?;
-    expect_live(&ledger, asked.if_current.as_ref())?;
-    let history = &ledger.history;
+    let transition = open(config, required, store, session, gate)?;
+    expect_live(&transition.ledger, asked.if_current.as_ref())?;
+    let history = &transition.ledger.history;
     let present = store.present()?;
     let to = match &asked.release {
         None => {
@@ -86,7 +86,24 @@ pub fn rollback(
             id.clone()
         }
     };
-    move_link(config, required, ledger, How::Rollback, to)
+    move_link(transition, How::Rollback, to)
+}
+
+/// Takes the lock, with all that an activation needs.
+fn open<'a, 'g>(
+    config: &'a Config,
+    required: Option<&'a Requirement>,
+    store: &'a Store,
+    session: &'a Session,
+    gate: Gate<'g>,
+) -> Result<Transition<'a, 'g>> {
+    Ok(Transition {
+        config,
+        required,
+        gate,
+        ledger: Ledger::open(store, session, PATIENCE)?,
+        warnings: Vec::new(),
+    })
 }
 
 fn no_such(problem: String) -> Error {
@@ -109,78 +126,20 @@ fn expect_live(ledger: &Ledger<'_>, expected: Option<&ReleaseId>) -> Result<()> 
     }
 }
 
-fn move_link(
-    config: &Config,
-    required: Option<&Requirement>,
-    ledger: Ledger<'_>,
-    how: How,
-    to: ReleaseId,
-) -> Result<Success> {
-    let activation = Activation {
-        from: ledger.history.live.clone(),
-        to,
-        how,
-    };
-    if activation.from.as_ref() == Some(&activation.to) {
-        let verb = verb(how);
-        return Ok(Success {
-            lines: vec![format!("ok {verb} {} result=unchanged", activation.to)],
-            release: Some(activation.to),
-            previous: activation.from,
-            ..Success::default()
-        });
+fn move_link(transition: Transition<'_, '_>, how: How, to: ReleaseId) -> Result<Success> {
+    let history = &transition.ledger.history;
+    let from = history.live.clone();
+    if from.as_ref() != Some(&to) {
+        return transition.activate(Activation { from, to, how });
     }
-    activate(config, required, ledger, activation)
-}
-
-/// Makes `activation.to` live.
-fn activate(
-    config: &Config,
-    required: Option<&Requirement>,
-    mut ledger: Ledger<'_>,
-    activation: Activation,
-) -> Result<Success> {
-    let Activation { from, to, how } = activation;
-    let store = ledger.store;
-    let signed = candidate::check(config, required, &ledger, &to)?;
-    let mut warnings = Vec::new();
-
-    let mut intent = ledger.draft(Event::Activating, Some(&to));
-    (intent.how, intent.previous) = (Some(how), from.clone());
-    ledger.append(intent)?;
-    store.point_at(&to)?;
-    // The commit point is behind us: from here on nothing turns success into
-    // failure. What cannot be synced or written down now is mended by the next
-    // request, which takes the link as the truth.
-    if let Err(errno) = store.root.sync() {
-        warnings.push(store.io("cannot sync the site's root", errno).to_string());
+    if history.is_unproved() && transition.gate.asks_the_live() {
+        return transition.prove_live(to, how);
     }
-    let mut done = ledger.draft(how.done(), Some(&to));
-    done.previous.clone_from(&from);
-    match ledger.append(done) {
-        Ok(()) => {
-            let trash = prune::prune(&mut ledger, config, &mut warnings);
-            // Removing takes a while, and the lock is not needed for it.
-            drop(ledger);
-            prune::empty(store, &trash, &mut warnings);
-        }
-        Err(error) => warnings.push(error.to_string()),
-    }
-
-    let previous = from.as_ref().map_or("-", ReleaseId::as_str);
+    let verb = transition::verb(how);
     Ok(Success {
-        lines: vec![format!("ok {} {to} previous={previous}", verb(how))],
+        lines: vec![format!("ok {verb} {to} result=unchanged")],
         release: Some(to),
         previous: from,
-        signed,
-        warnings,
         ..Success::default()
     })
-}
-
-fn verb(how: How) -> Verb {
-    match how {
-        How::Swap => Verb::Swap,
-        How::Rollback => Verb::Rollback,
-    }
 }

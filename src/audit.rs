@@ -14,7 +14,7 @@ use crate::confine::Confinement;
 use crate::error::{Code, Error};
 use crate::escape;
 use crate::names::SiteName;
-use crate::outcome::Success;
+use crate::outcome::{Success, Told};
 use crate::session::Session;
 use crate::syslog::{Severity, Syslog};
 
@@ -117,6 +117,39 @@ impl<'a> Audit<'a> {
             _ => Severity::Warning,
         };
         self.send(severity, "result", line)
+    }
+
+    /// Records a hook, a smoke test or a health gate that is over, with its
+    /// exit in words where it failed and the end of its output.
+    ///
+    /// Errors: [`Code::AuditUnreachable`].
+    pub fn told(&self, told: &Told<'_>) -> Result<(), Error> {
+        let Told::Ended {
+            step,
+            release,
+            what,
+            exit,
+            failed,
+            output,
+            took,
+        } = told
+        else {
+            return Ok(());
+        };
+        let mut line = self.line(if step.is_hook() { "hook" } else { "gate" });
+        line.pair("step", step);
+        line.pair("release", release);
+        line.pair("what", what);
+        let (outcome, severity) = match failed {
+            None => ("ok", Severity::Info),
+            Some(_) => ("failed", Severity::Warning),
+        };
+        line.pair("outcome", outcome);
+        line.maybe("exit", *exit);
+        line.maybe("why", *failed);
+        line.pair("ms", took.as_millis());
+        line.bytes("output", output.as_bytes(), MAX_REQUEST);
+        self.send(severity, "step", line)
     }
 
     fn line(&self, event: &str) -> Line {

@@ -28,6 +28,8 @@ struct Document<'a> {
 struct Row {
     release: ReleaseId,
     state: State,
+    /// Whether it has passed what was asked of it when it last became live.
+    proved: Option<bool>,
     received: Option<jiff::Timestamp>,
     /// For the live one: since when it is live.
     last_live: Option<jiff::Timestamp>,
@@ -61,6 +63,9 @@ pub fn list(config: &Config, store: &Store, asked: &Granted<List>) -> Result<Suc
             let state = history.state(&id, previous.as_ref());
             Row {
                 state,
+                proved: known
+                    .filter(|known| known.activated.is_some())
+                    .map(|known| known.proved),
                 received: known.map(|known| known.received),
                 last_live: known.and_then(|known| known.last_live()),
                 files: known.and_then(|known| known.files),

@@ -1,8 +1,12 @@
-//! A success with everything the reply and the record need; the counterpart of
-//! [`crate::error::Error`].
+//! What the reply and the record need to tell: a success, the counterpart of
+//! [`crate::error::Error`], and what happens on the way to either.
+
+use std::fmt;
+use std::time::Duration;
 
 use crate::confine::Confinement;
 use crate::names::ReleaseId;
+use crate::runner::Stage;
 use crate::signature::Signed;
 
 /// What a verb did.
@@ -24,4 +28,62 @@ pub struct Success {
     pub unpacker: Option<Confinement>,
     /// What went wrong without changing success into failure.
     pub warnings: Vec<String>,
+}
+
+/// One step of the gate, as replies and the record name it.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    pub stage: Stage,
+    /// Which of the stage's hooks, from 0.
+    pub index: usize,
+}
+
+impl Step {
+    /// Whether it is one of the operator's hooks.
+    pub fn is_hook(self) -> bool {
+        !matches!(self.stage, Stage::Smoke | Stage::Health)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.index + 1;
+        match self.stage {
+            Stage::BeforeSwap => write!(f, "before_swap {number}"),
+            Stage::AfterSwap => write!(f, "after_swap {number}"),
+            Stage::BeforeRollback => write!(f, "before_rollback {number}"),
+            Stage::Smoke => f.write_str("smoke"),
+            Stage::Health => f.write_str("health"),
+        }
+    }
+}
+
+/// What is told while a request is under way, to the client and the record.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// A line that a command wrote.
+    Line { step: Step, text: &'a str },
+    /// It has not passed yet, and is asked again.
+    Waiting {
+        step: Step,
+        seen: &'a str,
+        waited: Duration,
+        within: Duration,
+    },
+    /// A step is over.
+    Ended {
+        step: Step,
+        release: &'a ReleaseId,
+        /// What was run or asked.
+        what: &'a str,
+        /// The last exit status, if that is how it ended.
+        exit: Option<i32>,
+        /// Why it failed, if it did.
+        failed: Option<&'a str>,
+        /// The end of what a command wrote, or what the last answer was.
+        output: &'a str,
+        took: Duration,
+    },
+    /// What went wrong beside a failure.
+    Warning(&'a str),
 }

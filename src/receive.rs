@@ -220,7 +220,7 @@ fn admit(config: &Config, store: &Store, history: &History) -> Result<()> {
     let pending = history
         .releases
         .iter()
-        .filter(|(_, release)| release.activated.is_none())
+        .filter(|(_, release)| release.activated.is_none() && !release.bad)
         .filter(|(_, release)| within(release.received, config.pending.max_age.0))
         .filter(|(id, _)| present.contains(id))
         .count();

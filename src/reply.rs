@@ -9,6 +9,7 @@ use std::io::{IsTerminal, Write};
 
 use crate::error::Error;
 use crate::escape;
+use crate::outcome::Told;
 
 /// The longest line of stderr, in bytes; a longer one is cut and marked. Lines
 /// of stdout are not: they are made of bounded parts, and half of a JSON
@@ -41,15 +42,38 @@ pub fn failure(error: &Error) {
     to_stderr(&out);
 }
 
-/// Writes a warning to stderr: the request succeeded all the same.
-pub fn warning(text: &str) {
+/// Writes a line to stderr that is no failure: `word` says of what, and is
+/// never a failure's code word.
+pub fn note(word: &str, text: &str) {
     let mut out = String::new();
-    push(
-        &mut out,
-        &format!("deploy-shell: warning: {text}"),
-        MAX_LINE,
-    );
+    push(&mut out, &format!("deploy-shell: {word}: {text}"), MAX_LINE);
     to_stderr(&out);
+}
+
+/// Writes a warning to stderr: what was decided holds all the same.
+pub fn warning(text: &str) {
+    note("warning", text);
+}
+
+/// Tells what happens while a request is under way.
+pub fn told(told: &Told<'_>) {
+    match told {
+        Told::Line { step, text } if step.is_hook() => note("hook", &format!("{step}: {text}")),
+        Told::Line { step, text } => note(&step.to_string(), text),
+        Told::Waiting {
+            step,
+            seen,
+            waited,
+            within,
+        } => {
+            let (waited, within) = (waited.as_secs(), within.as_secs());
+            let text = format!("not yet, after {waited} of {within} s: {seen}");
+            note(&step.to_string(), &text);
+        }
+        // The failure says it, or nothing needs to be said.
+        Told::Ended { .. } => {}
+        Told::Warning(text) => warning(text),
+    }
 }
 
 /// Whether somebody looks at stderr.

@@ -36,6 +36,9 @@ use line::Answer;
 
 pub use site::main;
 
+/// The exit status by which the probe says that asking again may help.
+pub const NOT_YET: i32 = 75;
+
 /// What a command is run for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {

@@ -3,17 +3,19 @@
 //! reply.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::activate::gate::Gate;
 use crate::audit::Audit;
 use crate::config::{self, Config};
 use crate::confine::{self, Confinement};
 use crate::error::{self, Code, Error, Result};
 use crate::names::KeyLabel;
-use crate::outcome::Success;
+use crate::outcome::{Success, Told};
 use crate::policy::{self, Grants, Permit, Verb};
 use crate::request::Request;
+use crate::runner::Runner;
 use crate::session::Session;
 use crate::signature::Requirement;
 use crate::store::Store;
@@ -61,19 +63,29 @@ pub fn serve(options: Options) -> u8 {
         }
         unrecorded.push(error.problem);
     }
-    let (confinement, done) = act(&config, &session, verb, &permit);
+    let mut tell = |told: &Told<'_>| {
+        reply::told(told);
+        if let Err(error) = audit.told(told) {
+            unrecorded.push(error.problem);
+        }
+    };
+    let path = &options.config;
+    let (confinement, done) = act(&config, path, &session, verb, &permit, &mut tell);
     let took = started.elapsed();
     if let Err(error) = audit.result(done.as_ref(), confinement.as_ref(), took) {
         unrecorded.push(error.problem);
     }
+    unrecorded.dedup();
     answer(done, unrecorded)
 }
 
 fn act(
     config: &Config,
+    path: &Path,
     session: &Session,
     verb: Verb,
     permit: &Permit,
+    tell: &mut dyn FnMut(&Told<'_>),
 ) -> (Option<Confinement>, Result<Success>) {
     let mut confinement = None;
     let attempt = || {
@@ -84,16 +96,25 @@ fn act(
             _ => Requirement::load(config)?,
         };
         let required = required.as_ref();
+        // Outside of what confines us, and with nothing of ours open: what runs
+        // the operator's commands.
+        let runner = match verb {
+            Verb::Swap | Verb::Rollback => Runner::start(config, path)?,
+            Verb::Receive | Verb::List => None,
+        };
         let records = store
             .records(verb.writes())
             .map_err(|errno| store.io("cannot open the journal and the lock", errno))?;
         confinement
             .insert(confine::monitor(verb, &store, &records))
             .enforce(config.sandbox.required)?;
+        let gate = Gate::new(config, runner, tell);
         match permit {
             Permit::Receive(asked) => receive::receive(config, required, &store, session, asked),
-            Permit::Swap(asked) => activate::swap(config, required, &store, session, asked),
-            Permit::Rollback(asked) => activate::rollback(config, required, &store, session, asked),
+            Permit::Swap(asked) => activate::swap(config, required, &store, session, gate, asked),
+            Permit::Rollback(asked) => {
+                activate::rollback(config, required, &store, session, gate, asked)
+            }
             Permit::List(asked) => list::list(config, &store, asked),
         }
     };

@@ -54,6 +54,8 @@ pub struct Store {
     pub incoming: Dir,
     pub trash: Dir,
     link: LinkName,
+    /// The link to the candidate, where the site has a smoke test.
+    preview: Option<LinkName>,
     path: PathBuf,
 }
 
@@ -97,6 +99,11 @@ impl Store {
             releases,
             state,
             link: config.link.clone(),
+            preview: config
+                .health
+                .smoke_url
+                .as_ref()
+                .map(|_| config.preview.link.clone()),
             path: path.clone(),
         })
     }
@@ -161,16 +168,23 @@ impl Store {
 
     /// What is live: the release the link names.
     ///
+    /// Errors: as [`Store::leads`].
+    pub fn current(&self) -> Result<Option<ReleaseId>> {
+        self.leads(&self.link)
+    }
+
+    /// The release that `link` names.
+    ///
     /// Errors: [`Code::BadLayout`] when something other than a link to
     /// `releases/<release>` stands there. It is never replaced: it may be a
     /// folder with content, or a link that another tool made.
-    pub fn current(&self) -> Result<Option<ReleaseId>> {
-        let shown = self.path.join(self.link.as_str());
+    fn leads(&self, link: &LinkName) -> Result<Option<ReleaseId>> {
+        let shown = self.path.join(link.as_str());
         let shown = shown.display();
         let bad = |problem: &str, remedy: String| {
             Err(Error::new(Code::BadLayout, format!("'{shown}' {problem}")).remedy(remedy))
         };
-        match self.root.stat(&self.link) {
+        match self.root.stat(link) {
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(Error::io(format!("cannot look at '{shown}'"), errno)),
             Ok(stat) if dir::kind(&stat) != SFlag::S_IFLNK => {
@@ -181,7 +195,7 @@ impl Store {
         }
         let target = self
             .root
-            .read_link(&self.link)
+            .read_link(link)
             .map_err(|errno| Error::io(format!("cannot read the link '{shown}'"), errno))?;
         let release = target
             .to_str()
@@ -196,24 +210,50 @@ impl Store {
         }
     }
 
-    /// Moves the link to `release` in one instant. Durable it is when the root
-    /// has been synced.
+    /// Moves the live link to `release` in one instant, or takes it away.
+    /// Durable it is when the root has been synced.
     ///
     /// The rename is the commit point: before it nothing has changed, after it
-    /// the release is live. A new link is renamed over the old one because
-    /// that is the only way in which no reader ever finds neither.
-    pub fn point_at(&self, release: &ReleaseId) -> Result<()> {
+    /// the release is live.
+    ///
+    /// Errors: as [`Store::io`].
+    pub fn point_at(&self, release: Option<&ReleaseId>) -> Result<()> {
+        self.point(&self.link, release)
+    }
+
+    /// Moves the preview link to a candidate, or takes it away; nothing where
+    /// the site has no smoke test.
+    ///
+    /// Errors: as [`Store::leads`], so that nothing of another's is replaced.
+    pub fn preview(&self, release: Option<&ReleaseId>) -> Result<()> {
+        let Some(link) = &self.preview else {
+            return Ok(());
+        };
+        match (self.leads(link)?, release) {
+            (None, None) => Ok(()),
+            _ => self.point(link, release),
+        }
+    }
+
+    /// A new link is renamed over the old one because that is the only way in
+    /// which no reader ever finds neither.
+    fn point(&self, link: &LinkName, release: Option<&ReleaseId>) -> Result<()> {
         let doing = || {
-            let shown = self.path.join(self.link.as_str());
+            let shown = self.path.join(link.as_str());
             format!("cannot move the link '{}'", shown.display())
         };
         let next = Name::fixed("next");
-        let target = OsString::from(format!("releases/{release}"));
-        self.state
-            .remove_file(next)
-            .and_then(|()| self.state.symlink(&target, next))
-            .and_then(|()| self.state.rename(next, &self.root, &self.link))
-            .map_err(|errno| self.io(doing(), errno))
+        let moved = match release {
+            None => self.root.remove_file(link),
+            Some(release) => {
+                let target = OsString::from(format!("releases/{release}"));
+                self.state
+                    .remove_file(next)
+                    .and_then(|()| self.state.symlink(&target, next))
+                    .and_then(|()| self.state.rename(next, &self.root, link))
+            }
+        };
+        moved.map_err(|errno| self.io(doing(), errno))
     }
 
     /// The releases that are there and whose manifests are ours, sorted.

@@ -21,8 +21,12 @@ pub struct Release {
     pub activated: Option<(u64, Timestamp)>,
     /// When it was last replaced as the live one.
     pub left: Option<Timestamp>,
-    /// It was rolled away from, and has not been swapped to since.
+    /// It was rolled away from or failed its gate, and has not been swapped to
+    /// since.
     pub bad: bool,
+    /// It has passed what was asked of it when it last became live, if anything
+    /// was; false from then until it has.
+    pub proved: bool,
 }
 
 impl Release {
@@ -36,6 +40,7 @@ impl Release {
             activated: None,
             left: None,
             bad: false,
+            proved: true,
         }
     }
 
@@ -110,10 +115,18 @@ impl History {
             (Event::Pruned, Some(release)) => _ = self.releases.remove(release),
             (Event::Activating, _) => self.intent = Some(record.clone()),
             (Event::Abandoned, _) => self.intent = None,
-            (Event::Swapped | Event::RolledBack | Event::Reconciled, release) => {
-                self.activate(record, release.as_ref());
+            (Event::Proved | Event::Failed, Some(release)) => {
+                if let Some(release) = self.releases.get_mut(release) {
+                    match record.event {
+                        Event::Proved => release.proved = true,
+                        _ => release.bad = true,
+                    }
+                }
             }
-            (Event::Received | Event::Pruned, None) => {}
+            (Event::Swapped | Event::RolledBack | Event::Returned | Event::Reconciled, release) => {
+                self.activate(record, release.as_ref())
+            }
+            (Event::Received | Event::Pruned | Event::Proved | Event::Failed, None) => {}
         }
     }
 
@@ -122,8 +135,10 @@ impl History {
         let old = std::mem::replace(&mut self.live, release.cloned());
         if let Some(old) = old.as_ref().and_then(|old| self.releases.get_mut(old)) {
             old.left = Some(record.time);
-            // A hand-moved link says nothing about the release it left.
-            old.bad |= record.event == Event::RolledBack;
+            // A hand-moved link says nothing about the release it left, but
+            // that it has not proved itself by then.
+            old.bad |= matches!(record.event, Event::RolledBack | Event::Returned);
+            old.bad |= !old.proved;
         }
         let Some(release) = release else { return };
         self.first.entry(release.clone()).or_insert(record.seq);
@@ -134,6 +149,17 @@ impl History {
         new.activated = Some((record.seq, record.time));
         new.left = None;
         new.bad = false;
+        // What a release is returned to it was before: nothing new is asked.
+        if record.event != Event::Returned {
+            new.proved = !record.unproved;
+        }
+    }
+
+    /// Whether the live release has yet to prove itself: the request that would
+    /// have seen to it was killed.
+    pub fn is_unproved(&self) -> bool {
+        let live = self.live.as_ref().and_then(|live| self.releases.get(live));
+        live.is_some_and(|live| !live.proved)
     }
 
     /// The record that is missing if `link` is what the link says: the link is
@@ -226,6 +252,7 @@ mod tests {
                 time: Timestamp::from_second(index as i64).unwrap(),
                 event: *event,
                 how: Some(How::Rollback),
+                unproved: false,
                 release: Some(id(release)),
                 previous: history.live.clone(),
                 sha256: None,
@@ -306,6 +333,61 @@ mod tests {
         assert!(settled.missing(Some(&id("a"))).is_none());
         let moved = settled.missing(Some(&id("b"))).unwrap();
         assert_eq!((moved.event, moved.previous), (Reconciled, Some(id("a"))));
+    }
+
+    #[test]
+    fn what_has_not_proved_itself_is_never_gone_back_to() {
+        let unproved = |release: &str| Record {
+            unproved: true,
+            ..Record::unattended(Swapped, Some(&id(release)))
+        };
+        let proved = |release: &str| Record::unattended(Proved, Some(&id(release)));
+        let after = |records: &[Record]| {
+            let mut history = fold(&[(Swapped, "a"), (Received, "b"), (Received, "c")]);
+            for record in records {
+                let seq = history.generation + 1;
+                history.apply(&Record {
+                    seq,
+                    ..record.clone()
+                });
+            }
+            history
+        };
+        let passed = after(&[unproved("b"), proved("b"), unproved("c")]);
+        assert!(passed.is_unproved());
+        assert_eq!(passed.previous(|_| true), Some(&id("b")));
+        let left = after(&[unproved("b"), unproved("c"), proved("c")]);
+        assert!(!left.is_unproved());
+        assert_eq!(left.previous(|_| true), Some(&id("a")));
+        assert_eq!(left.state(&id("b"), None), State::Bad);
+
+        let returned = Record::unattended(Returned, Some(&id("a")));
+        let back = after(&[unproved("b"), returned]);
+        assert_eq!(back.live, Some(id("a")));
+        assert!(!back.is_unproved());
+        assert_eq!(back.state(&id("b"), None), State::Bad);
+        assert_eq!(back.previous(|_| true), None);
+
+        let failed = after(&[Record::unattended(Failed, Some(&id("c")))]);
+        assert_eq!(failed.state(&id("c"), None), State::Bad);
+        let again = after(&[Record::unattended(Failed, Some(&id("c"))), unproved("c")]);
+        assert!(!again.releases[&id("c")].bad);
+    }
+
+    #[test]
+    fn a_return_to_nothing_is_completed_by_its_intent() {
+        let mut history = fold(&[(Swapped, "a")]);
+        history.apply(&Record {
+            how: Some(How::Return),
+            ..Record::unattended(Activating, None)
+        });
+        let missing = history.missing(None).unwrap();
+        assert_eq!(
+            (missing.event, &missing.previous),
+            (Returned, &Some(id("a")))
+        );
+        history.apply(&missing);
+        assert_eq!(history.state(&id("a"), None), State::Bad);
     }
 
     #[test]

@@ -36,18 +36,27 @@ pub enum Event {
     Swapped,
     /// The release is live, by a rollback; `previous` is bad from now on.
     RolledBack,
+    /// The release has passed what is asked of one that is live.
+    Proved,
+    /// The release failed what is asked before the link moves; it is bad.
+    Failed,
+    /// The link is back at `release`, because `previous` failed what is asked
+    /// of one that is live, and is bad from now on. Without a release: nothing
+    /// was live before, and so the link is gone.
+    Returned,
     /// The release was removed.
     Pruned,
     /// The link was found to name `release`, which the journal did not know of.
     Reconciled,
 }
 
-/// By which request a link moves.
+/// By what a link moves: a request, or the way back from a failed gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
     Swap,
     Rollback,
+    Return,
 }
 
 impl How {
@@ -56,6 +65,7 @@ impl How {
         match self {
             How::Swap => Event::Swapped,
             How::Rollback => Event::RolledBack,
+            How::Return => Event::Returned,
         }
     }
 }
@@ -70,7 +80,11 @@ pub struct Record {
     pub event: Event,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub how: Option<How>,
-    /// None only in `reconciled`, when the link was found to be gone.
+    /// The release has yet to prove itself: `proved` or `returned` will follow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unproved: bool,
+    /// None where the link is gone: in `returned`, the intent to it, and
+    /// `reconciled`.
     pub release: Option<ReleaseId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous: Option<ReleaseId>,
@@ -107,6 +121,7 @@ impl Record {
             time: now(),
             event,
             how: None,
+            unproved: false,
             release: release.cloned(),
             previous: None,
             sha256: None,
@@ -172,10 +187,12 @@ impl Journal {
         let mut line = serde_json::to_vec(&record).expect("a record is plain JSON");
         line.push(b'\n');
         // A swap's intent is not synced: if power fails and it is lost, a link
-        // that moved is reconciled to the same effect. Not so a rollback's,
-        // whose bad mark would be lost with it, and the next rollback would
-        // return to the very release that was left.
-        let may_be_lost = (record.event, record.how) == (Event::Activating, Some(How::Swap));
+        // that moved is reconciled to the same effect. Not so of a release that
+        // has yet to prove itself, which would pass for one that has; nor a
+        // rollback's or a return's, whose bad mark would be lost with it, and
+        // the next rollback would go back to the very release that was left.
+        let swap = (record.event, record.how) == (Event::Activating, Some(How::Swap));
+        let may_be_lost = swap && !record.unproved;
         let mut written = self.file.write_all(&line);
         if !may_be_lost {
             written = written.and_then(|()| self.file.sync_data());

@@ -130,6 +130,7 @@ fn recovered(store: &Store, history: &History, release: &ReleaseId) -> Option<Re
 /// not stand in the way of a deploy, and least of all of a rollback.
 fn sweep(store: &Store) {
     _ = store.state.remove_file(Name::fixed("next"));
+    _ = store.preview(None);
     each(&store.incoming, |name| {
         match store.incoming.open_dir(name.clone()) {
             Ok(staging) => match hold(&staging) {
