@@ -120,6 +120,12 @@ impl Config {
         self.site.as_ref().expect("parse() sets the site")
     }
 
+    /// Everything of the operator's that is run around a swap.
+    pub fn commands(&self) -> impl Iterator<Item = &Argv> {
+        let hooks = self.hooks.all().map(|hook| &hook.command);
+        hooks.chain(&self.health.command)
+    }
+
     /// What no type of a single key can say.
     fn check(&self) -> std::result::Result<(), String> {
         let absolute = |path: &Path| {
@@ -164,14 +170,7 @@ impl Config {
                 self.link
             ));
         }
-        let Hooks {
-            before_swap,
-            after_swap,
-            before_rollback,
-        } = &self.hooks;
-        let hooks = [before_swap, after_swap, before_rollback];
-        let commands = hooks.into_iter().flatten().map(|hook| &hook.command);
-        for command in commands.chain(&self.health.command) {
+        for command in self.commands() {
             // What stands below the root, a client has sent.
             let program = command.program();
             if program.starts_with(&self.root) {
@@ -193,7 +192,7 @@ impl Config {
                 return Err(": contains in [health] is empty, too long or not text".to_owned());
             }
         }
-        let spans = hooks.into_iter().flatten().map(|hook| hook.timeout);
+        let spans = self.hooks.all().map(|hook| hook.timeout);
         if spans
             .chain([health.interval, health.timeout])
             .any(|span| span.0.is_zero())

@@ -77,6 +77,9 @@ fn gather(
         config: paths::walk(path),
         signers: (config.signatures.as_ref())
             .map(|signatures| paths::walk(&signatures.allowed_signers)),
+        hooks: (config.commands())
+            .map(|command| paths::walk(command.program()))
+            .collect(),
         root: paths::walk(&config.root),
         below: below.iter().map(|path| paths::walk(path)).collect(),
         socket: paths::walk(&config.audit.socket),
@@ -84,6 +87,7 @@ fn gather(
     };
     let looked = [&places.config, &places.root, &places.socket];
     let looked = looked.into_iter().chain(&places.signers);
+    let looked = looked.chain(&places.hooks);
     for way in looked.chain(&places.sshd_config) {
         if let End::Unseen(why) = &way.end {
             unseen.push(format!("who can write '{}': {why}", way.path.display()));

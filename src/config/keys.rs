@@ -78,6 +78,13 @@ pub struct Hooks {
     pub before_rollback: Vec<Hook>,
 }
 
+impl Hooks {
+    pub fn all(&self) -> impl Iterator<Item = &Hook> {
+        let hooks = [&self.before_swap, &self.after_swap, &self.before_rollback];
+        hooks.into_iter().flatten()
+    }
+}
+
 /// One command, and how long it may take.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -72,6 +72,8 @@ pub struct Places {
     pub config: Way,
     /// The list of signers, if the site asks for signatures.
     pub signers: Option<Way>,
+    /// The programs of hooks and of the health check.
+    pub hooks: Vec<Way>,
     pub root: Way,
     /// The folders below the root that we rely on.
     pub below: Vec<Way>,

@@ -108,6 +108,7 @@ pub fn sound() -> Facts {
         places: Places {
             config: way("/etc/deploy-shell/blog.toml", None),
             signers: Some(way("/etc/deploy-shell/blog.allowed_signers", None)),
+            hooks: vec![way("/usr/bin/systemctl", None)],
             root: own("/srv/blog"),
             below: vec![own("/srv/blog/releases"), own("/srv/blog/.deploy-shell")],
             socket: way("/dev/log", None),

@@ -8,6 +8,11 @@ use crate::policy::{Grants, Verb};
 /// What holds for every release where the site asks for no signatures.
 const UNSIGNED: &str = "no signatures are required";
 
+/// What holds where the site has hooks: which of a release's files they
+/// execute, cannot be told from here.
+const RUNS: &str = "have {} of its hooks and health check run, as the account and in the \
+                    release's folder, with whatever of the release they execute";
+
 /// What a thief of one key could do.
 pub fn tell(facts: &Facts, place: Place<'_>, key: &Key) -> String {
     let name = match &key.runs {
@@ -189,6 +194,13 @@ fn could(facts: &Facts, allow: Grants) -> Vec<String> {
             "go back to any release{floor} that was live and good{which}"
         ));
     }
+    let moves = allow.allows(Verb::Swap) || allow.allows(Verb::Rollback);
+    match config.commands().count() {
+        0 => {}
+        _ if !moves => {}
+        1 => found.push(RUNS.replace("{}", "the command")),
+        many => found.push(RUNS.replace("{}", &format!("the {many} commands"))),
+    }
     if allow.allows(Verb::List) {
         found.push("see which releases there are".to_owned());
     }
@@ -335,6 +347,26 @@ mod tests {
         ] {
             assert!(line.contains(words), "{line}");
         }
+    }
+
+    #[test]
+    fn hooks_are_told_of_keys_that_run_them() {
+        let hooked = |facts: &mut Facts| {
+            let text = "root = \"/srv/blog\"\n[[hooks.before_swap]]\n\
+                        command = [\"/usr/bin/php\", \"artisan\"]\n\
+                        [health]\ncommand = [\"/usr/local/bin/healthy\"]";
+            let site = facts.config.site.take();
+            facts.config = toml::from_str(text).unwrap();
+            facts.config.site = site;
+        };
+        let words = "have the 2 commands of its hooks and health check run, as the account";
+        assert!(told(hooked).contains(words), "{}", told(hooked));
+        let lists = told(|facts| {
+            hooked(facts);
+            let command = "restrict,command=\"/usr/local/bin/deploy-shell serve blog ci list\"";
+            options(facts, command);
+        });
+        assert!(!lists.contains("hooks"), "{lists}");
     }
 
     #[test]

@@ -82,6 +82,18 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         }
     }
 
+    for hook in &places.hooks {
+        let why = "who can write there decides what every swap runs";
+        findings.extend(writable(hook, &trusted, Word::HookWritable, why));
+        let why = "any program that runs as it could exchange what every swap runs";
+        findings.extend(owned(hook, account, Word::HookOfAccount, why));
+        if hook.end == End::Missing {
+            let shown = hook.path.display();
+            let problem = format!("'{shown}', which a swap has to run, is not there");
+            findings.push(Finding::new(Word::HookMissing, shown, problem));
+        }
+    }
+
     let why = "who can write there decides what is served";
     let below = std::iter::once(&places.root).chain(&places.below);
     // Without the account it cannot be told whose it should be.
