@@ -6,6 +6,10 @@
 //! at start, so a write fails instead of killing us).
 
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
 use crate::escape;
@@ -15,6 +19,16 @@ use crate::outcome::Told;
 /// of stdout are not: they are made of bounded parts, and half of a JSON
 /// document is none.
 const MAX_LINE: usize = 8192;
+
+/// The longest line of what is told on the way, in bytes: a pipe that has any
+/// room has room for so much (pipe(7), PIPE_BUF).
+const MAX_NOTE: usize = 4000;
+
+/// How long a client may leave such a line unread, in milliseconds.
+const PATIENCE: u16 = 1000;
+
+/// Whether the client has left one unread for that long.
+static STALLED: AtomicBool = AtomicBool::new(false);
 
 /// Writes lines to stdout.
 pub fn lines<'a>(lines: impl IntoIterator<Item = &'a str>) {
@@ -45,9 +59,23 @@ pub fn failure(error: &Error) {
 /// Writes a line to stderr that is no failure: `word` says of what, and is
 /// never a failure's code word.
 pub fn note(word: &str, text: &str) {
+    // It is told while the site is locked, and perhaps while a release is live
+    // that has yet to prove itself. A client that does not read must not be
+    // able to draw that out: once it has stalled, it is told no more.
+    if STALLED.load(Ordering::Relaxed) || !stderr_has_room() {
+        STALLED.store(true, Ordering::Relaxed);
+        return;
+    }
     let mut out = String::new();
-    push(&mut out, &format!("deploy-shell: {word}: {text}"), MAX_LINE);
+    push(&mut out, &format!("deploy-shell: {word}: {text}"), MAX_NOTE);
     to_stderr(&out);
+}
+
+/// Waits until stderr takes a line. A closed one does: writing to it fails.
+fn stderr_has_room() -> bool {
+    let stderr = std::io::stderr();
+    let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut fds, PollTimeout::from(PATIENCE)) != Ok(0)
 }
 
 /// Writes a warning to stderr: what was decided holds all the same.

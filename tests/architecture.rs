@@ -45,7 +45,13 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("confine", &["dir", "error", "policy", "store"]),
-    ("runner", &["config", "error", "names"]),
+    // What runs the operator's commands.
+    (
+        "runner",
+        &[
+            "config", "confine", "dir", "error", "escape", "names", "timed",
+        ],
+    ),
     ("outcome", &["confine", "names", "runner", "signature"]),
     ("reply", &["error", "escape", "outcome"]),
     (
@@ -56,13 +62,6 @@ const MODULES: &[(&str, &[&str])] = &[
         "audit",
         &[
             "config", "confine", "error", "escape", "names", "outcome", "session", "syslog",
-        ],
-    ),
-    // What runs the operator's commands.
-    (
-        "runner",
-        &[
-            "config", "confine", "dir", "error", "escape", "names", "timed",
         ],
     ),
     // What reads the answer of a release.

@@ -21,6 +21,8 @@ pub fn settle() {
     // without a reply. SIGPIPE is ignored by Rust's own start.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGXFSZ);
+    // What has been begun is carried through, whether or not the client stays.
+    signals.add(Signal::SIGHUP);
     _ = signals.thread_block();
 }
 
