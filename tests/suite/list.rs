@@ -80,6 +80,7 @@ fn the_object_has_its_documented_shape() {
                 "bytes",
                 "files",
                 "last_live",
+                "proved",
                 "received",
                 "release",
                 "sha256",
@@ -93,7 +94,10 @@ fn the_object_has_its_documented_shape() {
         time(&row["received"]);
         if row["state"] == "pending" {
             assert!(row["last_live"].is_null(), "{row}");
+            assert!(row["proved"].is_null(), "{row}");
         } else {
+            // Nothing is asked of a release here.
+            assert_eq!(row["proved"], true);
             assert!(time(&row["last_live"]) >= time(&row["received"]), "{row}");
         }
     }
