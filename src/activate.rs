@@ -132,7 +132,7 @@ fn move_link(transition: Transition<'_, '_>, how: How, to: ReleaseId) -> Result<
     if from.as_ref() != Some(&to) {
         return transition.activate(Activation { from, to, how });
     }
-    if history.is_unproved() && transition.gate.asks_the_live() {
+    if history.unsettled && transition.gate.asks_the_live() {
         return transition.prove_live(to, how);
     }
     let verb = transition::verb(how);

@@ -65,7 +65,7 @@ pub fn list(config: &Config, store: &Store, asked: &Granted<List>) -> Result<Suc
                 state,
                 proved: known
                     .filter(|known| known.activated.is_some())
-                    .map(|known| known.proved),
+                    .map(|known| known.proved && !(state == State::Current && history.unsettled)),
                 received: known.map(|known| known.received),
                 last_live: known.and_then(|known| known.last_live()),
                 files: known.and_then(|known| known.files),

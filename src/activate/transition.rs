@@ -119,11 +119,17 @@ impl Transition<'_, '_> {
     /// next request, which takes the link as the truth.
     fn commit(&mut self, how: How, from: Option<&ReleaseId>, to: Option<&ReleaseId>) -> Result<()> {
         let store = self.ledger.store;
-        let unproved = how != How::Return && self.gate.asks_the_live();
+        let unproved = to.is_some() && self.gate.asks_the_live();
         let mut intent = self.ledger.draft(Event::Activating, to);
         (intent.how, intent.unproved) = (Some(how), unproved);
         intent.previous = from.cloned();
-        self.ledger.append(intent)?;
+        match self.ledger.append(intent) {
+            // A full disk must not keep a release live that has failed. What is
+            // left without a record the next request marks bad all the same: it
+            // has not proved itself.
+            Err(error) if how == How::Return => self.warnings.push(error.to_string()),
+            written => written?,
+        }
         store.point_at(to)?;
         if let Err(errno) = store.root.sync() {
             let error = store.io("cannot sync the site's root", errno);
@@ -178,13 +184,11 @@ impl Transition<'_, '_> {
         let was = format!("it was live from {since} to {}", journal::now());
         let error = match to {
             None => {
-                let problem = format!("{problem}; {was}, and nothing is live, as before");
+                let nothing = "there is nothing good to go back to, so nothing is live now";
+                let problem = format!("{problem}; {was}; {nothing}");
                 Error::new(Code::GateFailed, problem).remedy(AGAIN)
             }
-            Some(to) => match self.gate.after(Asked {
-                release: to,
-                previous: Some(left),
-            }) {
+            Some(to) => match self.prove(to, Some(left)) {
                 Ok(()) => {
                     let problem = format!("{problem}; {was}, and '{to}' is live again");
                     Error::new(Code::GateFailed, problem).remedy(AGAIN)

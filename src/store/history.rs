@@ -24,8 +24,8 @@ pub struct Release {
     /// It was rolled away from or failed its gate, and has not been swapped to
     /// since.
     pub bad: bool,
-    /// It has passed what was asked of it when it last became live, if anything
-    /// was; false from then until it has.
+    /// It has passed what was asked of it when it was last swapped or rolled
+    /// back to, if anything was; false from then until it has.
     pub proved: bool,
 }
 
@@ -84,6 +84,10 @@ pub struct History {
     /// The number of the newest record; it grows with every change.
     pub generation: u64,
     pub live: Option<ReleaseId>,
+    /// What is asked of a live release has not been answered since the link
+    /// last moved: the request that would have seen to it was killed, or what
+    /// was gone back to failed as well.
+    pub unsettled: bool,
     pub releases: BTreeMap<ReleaseId, Release>,
     /// When each release was received, the removed ones as well.
     pub received: Vec<Timestamp>,
@@ -122,6 +126,7 @@ impl History {
                         _ => release.bad = true,
                     }
                 }
+                self.unsettled &= record.event != Event::Proved;
             }
             (Event::Swapped | Event::RolledBack | Event::Returned | Event::Reconciled, release) => {
                 self.activate(record, release.as_ref())
@@ -132,6 +137,7 @@ impl History {
 
     fn activate(&mut self, record: &Record, release: Option<&ReleaseId>) {
         self.intent = None;
+        self.unsettled = record.unproved;
         let old = std::mem::replace(&mut self.live, release.cloned());
         if let Some(old) = old.as_ref().and_then(|old| self.releases.get_mut(old)) {
             old.left = Some(record.time);
@@ -149,17 +155,11 @@ impl History {
         new.activated = Some((record.seq, record.time));
         new.left = None;
         new.bad = false;
-        // What a release is returned to it was before: nothing new is asked.
+        // One that is gone back to has proved itself before; a failure of what
+        // is around it now says nothing against it.
         if record.event != Event::Returned {
             new.proved = !record.unproved;
         }
-    }
-
-    /// Whether the live release has yet to prove itself: the request that would
-    /// have seen to it was killed.
-    pub fn is_unproved(&self) -> bool {
-        let live = self.live.as_ref().and_then(|live| self.releases.get(live));
-        live.is_some_and(|live| !live.proved)
     }
 
     /// The record that is missing if `link` is what the link says: the link is
@@ -354,17 +354,22 @@ mod tests {
             history
         };
         let passed = after(&[unproved("b"), proved("b"), unproved("c")]);
-        assert!(passed.is_unproved());
+        assert!(passed.unsettled);
         assert_eq!(passed.previous(|_| true), Some(&id("b")));
         let left = after(&[unproved("b"), unproved("c"), proved("c")]);
-        assert!(!left.is_unproved());
+        assert!(!left.unsettled);
         assert_eq!(left.previous(|_| true), Some(&id("a")));
         assert_eq!(left.state(&id("b"), None), State::Bad);
 
-        let returned = Record::unattended(Returned, Some(&id("a")));
-        let back = after(&[unproved("b"), returned]);
+        let returned = Record {
+            event: Returned,
+            ..unproved("a")
+        };
+        let back = after(&[unproved("b"), returned.clone()]);
         assert_eq!(back.live, Some(id("a")));
-        assert!(!back.is_unproved());
+        assert!(back.unsettled && back.releases[&id("a")].proved);
+        let gone_on = after(&[unproved("b"), returned, unproved("c")]);
+        assert_eq!(gone_on.previous(|_| true), Some(&id("a")));
         assert_eq!(back.state(&id("b"), None), State::Bad);
         assert_eq!(back.previous(|_| true), None);
 
