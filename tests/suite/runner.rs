@@ -524,8 +524,9 @@ fn as_ordinary_user(ground: &Ground, config: &str) -> Option<Talk> {
         println!("skipped: another user cannot reach the program");
         return None;
     }
-    let mut command = become_nobody(BIN);
-    command.arg("runner").arg("--config");
+    // The pipes are to be that user's own as well.
+    let mut command = become_nobody("sh");
+    command.args(["-c", "cat | \"$0\" runner --config \"$1\" | cat", BIN]);
     Some(Talk::start(command.arg(ground.at("blog.toml"))))
 }
 

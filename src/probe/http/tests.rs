@@ -164,3 +164,19 @@ fn what_is_said_cannot_drive_a_terminal() {
     let (_, said) = judged(b"HTTP/1.1 200 OK\r\n\r\n", Some("\u{1b}[2J"));
     assert!(said.contains("'\\x1b[2J'"), "{said}");
 }
+
+proptest::proptest! {
+    /// Bytes of any kind, behind the beginning of an answer or by themselves,
+    /// are judged alike however they arrive.
+    #[test]
+    fn no_answer_is_too_odd(
+        begin in 0_usize..4,
+        rest in proptest::collection::vec(
+            proptest::prop_oneof![proptest::sample::select(&b"\r\n0123456789abc:; Rx2"[..]), 0_u8..],
+            0..200,
+        ),
+    ) {
+        let fixed = ["HTTP/1.1 200 OK\r\n\r\n", OK, CHUNKED, ""];
+        judged(&[fixed[begin].as_bytes(), &rest].concat(), Some("R2"));
+    }
+}
