@@ -20,6 +20,7 @@ use crate::probe::Question;
 use crate::request;
 use crate::serve::{self, Options};
 use crate::session::Session;
+use crate::shared::{Existing, Shared, SharedPath};
 use crate::unpack::{self, Limits};
 use crate::{admin, config, probe, reply, runner};
 
@@ -144,6 +145,10 @@ struct Unpack {
     #[arg(long)]
     deny_symlinks: bool,
     #[arg(long)]
+    shared: Vec<SharedPath>,
+    #[arg(long)]
+    replace_existing: bool,
+    #[arg(long)]
     sandbox_optional: bool,
 }
 
@@ -204,7 +209,14 @@ fn command(command: Command) -> u8 {
                 room_inodes: unpack.room_inodes,
                 symlinks: !unpack.deny_symlinks,
             };
-            return unpack::main(limits, !unpack.sandbox_optional);
+            let shared = Shared {
+                links: unpack.shared,
+                existing: match unpack.replace_existing {
+                    true => Existing::Replace,
+                    false => Existing::Refuse,
+                },
+            };
+            return unpack::main(limits, &shared, !unpack.sandbox_optional);
         }
         Command::Runner(run) => return runner::main(&run.config),
         Command::Probe(probe) => {

@@ -22,6 +22,7 @@ pub use units::{ByteSize, Percent, Span};
 use crate::error::{Code, Error, Result};
 use crate::manifest::MAX_SIGNATURES;
 use crate::names::{LinkName, SiteName};
+use crate::shared::Shared;
 
 /// Where `--site NAME` is looked up.
 pub const FOLDER: &str = "/etc/deploy-shell";
@@ -50,6 +51,8 @@ pub struct Config {
     pub pending: Pending,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub shared: Shared,
     /// None: releases need no signatures.
     pub signatures: Option<Signatures>,
     #[serde(default)]
@@ -137,6 +140,7 @@ impl Config {
                 self.root.display()
             ));
         }
+        (self.shared.check()).map_err(|why| format!(": [shared] {why}"))?;
         if let Some(signatures) = &self.signatures {
             let path = &signatures.allowed_signers;
             if !absolute(path) {
@@ -206,6 +210,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::Existing;
     use std::os::unix::fs::PermissionsExt;
 
     fn load(text: &str) -> Result<Config> {
@@ -288,6 +293,28 @@ mod tests {
         }
         let preview = "root = \"/srv/x\"\n[preview]\nlink = \"current\"";
         assert!(load(preview).is_err());
+    }
+
+    #[test]
+    fn shared_paths_are_optional_and_refuse_what_is_there() {
+        let bare = load("root = \"/srv/x\"").unwrap().shared;
+        assert!(bare.links.is_empty() && bare.existing == Existing::Refuse);
+        let links = |links: &str| {
+            let text = "root = \"/srv/x\"\n[shared]\nexisting = \"replace\"\nlinks = ";
+            load(&format!("{text}[{links}]"))
+        };
+        let shared = links("\".env\", \"public/uploads\"").unwrap().shared;
+        assert_eq!(
+            (shared.links.len(), shared.existing),
+            (2, Existing::Replace)
+        );
+        for (bad, word) in [
+            ("\"a\", \"a/b\"", ": [shared] has 'a/b' beneath 'a'"),
+            ("\"a/../b\"", "'a/../b' is not a plain relative path"),
+        ] {
+            let error = links(bad).unwrap_err();
+            assert!(error.problem.contains(word), "{}", error.problem);
+        }
     }
 
     #[test]

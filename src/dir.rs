@@ -93,6 +93,13 @@ impl Dir {
         fcntl::openat(&self.0, name.into().as_os_str(), FOLDER, Mode::empty()).map(Dir)
     }
 
+    /// Opens a folder as a bare handle, to resolve paths beneath it and not to
+    /// read it: that takes no right on it but to search it.
+    pub fn open_bare<'a>(&self, name: impl Into<Name<'a>>) -> Result<Dir> {
+        let flags = FOLDER | OFlag::O_PATH;
+        fcntl::openat(&self.0, name.into().as_os_str(), flags, Mode::empty()).map(Dir)
+    }
+
     /// Makes a folder; it must not exist.
     pub fn make_dir<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<()> {
         stat::mkdirat(

@@ -29,6 +29,7 @@ pub mod request;
 pub mod runner;
 pub mod serve;
 pub mod session;
+pub mod shared;
 pub mod signature;
 pub mod store;
 pub mod syslog;

@@ -6,6 +6,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// The longest component and path of a release, in bytes, and the greatest depth.
+pub const MAX_COMPONENT: usize = 255;
+pub const MAX_PATH: usize = 1024;
+pub const MAX_DEPTH: usize = 32;
+
 /// Defines a name that is a checked `String` and nothing more.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $check:expr, $what:literal) => {

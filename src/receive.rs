@@ -11,6 +11,7 @@ mod staging;
 mod unpacker;
 
 use std::io::{BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -52,6 +53,7 @@ pub fn receive(
     if let Some((sums, signed)) = there {
         return Ok(success(asked, sums, signed, ALREADY));
     }
+    store.require_shared(&config.shared)?;
     admit(config, store, &history)?;
 
     let spool = spool::spool(store, config, &asked.sha256, deadline)?;
@@ -76,8 +78,8 @@ pub fn receive(
     drop(manifest);
     let mut written = staging.manifest()?;
     let mut entries = manifest::Entries::new(&mut written);
-    inspect::inspect(tree, || entries.next_entry())?;
-    require_paths(config, tree)?;
+    inspect::inspect(tree, &config.shared, || entries.next_entry())?;
+    require_paths(config, store, tree)?;
     // One call for all the files and the manifest: a release is durable as a
     // whole before any of it has its name.
     tree.sync_file_system()
@@ -235,9 +237,25 @@ fn admit(config: &Config, store: &Store, history: &History) -> Result<()> {
     Ok(())
 }
 
-fn require_paths(config: &Config, tree: &Dir) -> Result<()> {
+/// A path at or beneath a shared one is looked for in `shared/`: the link to it
+/// leads nowhere yet.
+fn require_paths(config: &Config, store: &Store, tree: &Dir) -> Result<()> {
     for path in &config.archive.required_paths {
         let shown = path.as_path().display();
+        let bytes = path.as_path().as_os_str().as_bytes();
+        if config.shared.covering(bytes).is_some() {
+            match store.look_in_shared(path.as_path()) {
+                Ok(()) => continue,
+                Err(fault) if fault.missing => {
+                    let root = store.path().display();
+                    let problem =
+                        format!("'{root}/shared/{shown}' does not exist, which this site requires");
+                    return Err(Error::new(Code::MissingPath, problem)
+                        .remedy(format!("create '{root}/shared/{shown}'")));
+                }
+                Err(fault) => return Err(fault.into()),
+            }
+        }
         match tree.resolve_beneath(path.as_path()) {
             Ok(_) => {}
             Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => {
@@ -266,6 +284,7 @@ fn publish(
     // Again, now that nobody else can come in between: uploads that run side by
     // side must not pass a limit together.
     admit(config, store, &ledger.history)?;
+    store.require_shared(&config.shared)?;
     let cannot = |errno: nix::Error| store.io(format!("cannot publish '{release}'"), errno);
     // The manifest first: a release that exists has one. If we are killed in
     // between, the next request removes a manifest without its release.

@@ -20,6 +20,7 @@ pub mod history;
 pub mod journal;
 pub mod ledger;
 pub mod lock;
+pub mod shared;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -29,11 +29,12 @@ use crate::confine;
 use crate::dir::{Dir, Name};
 use crate::error::{Code, Error};
 use crate::manifest::{self, Sums};
+use crate::shared::{Existing, Shared, SharedPath};
 use entries::{Entries, Entry, Kind};
 use frame::Frame;
-use path::{CleanPath, Lead};
+use path::Lead;
 use rule::Rule;
-use tree::{Node, Tree};
+use tree::{Added, Node, Tree};
 use write::Target;
 
 pub use rule::Failure;
@@ -78,9 +79,9 @@ impl Limits {
 ///
 /// The first line on stdout tells what confinement is on, before a byte of
 /// the payload is read.
-pub fn main(limits: Limits, sandbox_required: bool) -> u8 {
+pub fn main(limits: Limits, shared: &Shared, sandbox_required: bool) -> u8 {
     confine::settle();
-    let Err(failure) = run(limits, sandbox_required) else {
+    let Err(failure) = run(limits, shared, sandbox_required) else {
         return 0;
     };
     let code = match &failure {
@@ -96,7 +97,7 @@ pub fn main(limits: Limits, sandbox_required: bool) -> u8 {
     }
 }
 
-fn run(limits: Limits, sandbox_required: bool) -> Result<(), Failure> {
+fn run(limits: Limits, shared: &Shared, sandbox_required: bool) -> Result<(), Failure> {
     let opened = |errno| cannot("open the staging folder", errno);
     let staging = Dir::working().map_err(opened)?;
     let spool = payload()?;
@@ -109,21 +110,23 @@ fn run(limits: Limits, sandbox_required: bool) -> Result<(), Failure> {
     on.enforce(sandbox_required).map_err(Failure::Io)?;
     writeln!(std::io::stdout(), "{SANDBOX}{on}")
         .map_err(|error| cannot("write the report", error))?;
-    unpack_into(spool, staging, limits, writers, &mut std::io::stdout())
+    let out = &mut std::io::stdout();
+    unpack_into(spool, staging, limits, shared, writers, out)
 }
 
-/// Unpacks `spool` below `staging` and writes the entries of the manifest with
-/// their sums to `out`. To be confined by now is the caller's part, and so is
+/// Unpacks `spool` below `staging`, makes the shared links, and writes the
+/// entries of the manifest with their sums to `out`. To be confined by now is the caller's part, and so is
 /// the mask of 022.
 pub fn unpack_into(
     spool: File,
     staging: Dir,
     limits: Limits,
+    shared: &Shared,
     writers: Writers,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let staging = Arc::new(staging);
-    let tree = unpack(spool, &staging, limits, writers)?;
+    let tree = unpack(spool, &staging, limits, shared, writers)?;
     report(&tree, &staging, out)
 }
 
@@ -150,11 +153,13 @@ fn unpack(
     spool: File,
     staging: &Arc<Dir>,
     limits: Limits,
+    shared: &Shared,
     writers: Writers,
 ) -> Result<Tree, Failure> {
     let frame = Frame::open(spool, limits.stream(), limits.max_unpacked)?;
     let mut unpacker = Unpacker {
         limits,
+        shared,
         entries: Entries::new(frame),
         tree: Tree::new(limits.max_entries),
         writers,
@@ -166,9 +171,11 @@ fn unpack(
         Ok(()) | Err(Failure::Stopped) => {}
         Err(failure) => return Err(failure),
     }
+    let empty = unpacker.tree.len() == 0;
+    unpacker.link_shared()?;
     let digests = unpacker.writers.finish()?;
     unpacker.entries.finish()?;
-    if unpacker.tree.len() == 0 {
+    if empty {
         return Err(Rule::Empty.into());
     }
     let mut tree = unpacker.tree;
@@ -179,8 +186,9 @@ fn unpack(
     Ok(tree)
 }
 
-struct Unpacker {
+struct Unpacker<'a> {
     limits: Limits,
+    shared: &'a Shared,
     entries: Entries,
     tree: Tree,
     writers: Writers,
@@ -190,43 +198,71 @@ struct Unpacker {
     open: Vec<(Vec<u8>, Arc<Dir>)>,
 }
 
-impl Unpacker {
+impl Unpacker<'_> {
     fn place_all(&mut self) -> Result<(), Failure> {
         while let Some(entry) = self.entries.next()? {
             let placed = self.place(&entry);
             placed.map_err(|failure| failure.at(&entry.name))?;
-            if self.unpacked > self.limits.room_bytes || self.tree.len() > self.limits.room_inodes {
-                let full = "only the reserve would be left of the disk";
-                return Err(Failure::Io(Error::new(Code::DiskFull, full)));
-            }
+            self.check_room()?;
+        }
+        Ok(())
+    }
+
+    fn check_room(&self) -> Result<(), Failure> {
+        if self.unpacked > self.limits.room_bytes || self.tree.len() > self.limits.room_inodes {
+            let full = "only the reserve would be left of the disk";
+            return Err(Failure::Io(Error::new(Code::DiskFull, full)));
         }
         Ok(())
     }
 
     fn place(&mut self, entry: &Entry) -> Result<(), Failure> {
+        let path = entry.path.as_bytes();
+        let covering = self.shared.covering(path);
+        if covering.is_some() && self.shared.existing == Existing::Refuse {
+            return Err(Rule::Shared.into());
+        }
+        if !matches!(entry.kind, Kind::Dir) && self.shared.is_above_one(path) {
+            return Err(Rule::AboveShared.into());
+        }
+        // By the same rules, whether it will be there or is left out.
+        let node = self.admit(&entry.kind)?;
+        let components = entry.path.components();
+        let added = self.tree.add(&components, node)?;
+        if let Some(link) = covering {
+            // The folders above the link are the release's.
+            let above = link.components().len() - 1;
+            self.folder(&components[..above], added.known)?;
+            return match entry.kind {
+                Kind::File { size, .. } => self.pass_over(size),
+                _ => Ok(()),
+            };
+        }
         match &entry.kind {
-            Kind::Dir => {
-                let node = Node::Dir {
-                    children: BTreeMap::new(),
-                    named: true,
-                };
-                let components = entry.path.components();
-                let added = self.tree.add(&components, node)?;
-                self.folder(&components, added.known)?;
-                Ok(())
-            }
-            Kind::Link { .. } if !self.limits.symlinks => Err(Rule::LinksDenied.into()),
+            Kind::Dir => self.folder(&components, added.known).map(drop),
             Kind::Link { target } => {
-                let Target { folder, name, .. } = self.target(&entry.path, Node::Link)?;
-                let name = Name::new(&name).ok_or(Rule::NameEmpty)?;
-                match folder.symlink(std::ffi::OsStr::from_bytes(target), name) {
-                    Ok(()) => Ok(()),
-                    Err(Errno::EEXIST) => Err(Rule::Duplicate.into()),
-                    Err(errno) => Err(cannot("make a link", errno)),
-                }
+                let place = self.target(&components, &added)?;
+                make_link(&place.folder, target, &place.name)
             }
             Kind::File { executable, size } => {
-                let (executable, size) = (*executable, *size);
+                let target = self.target(&components, &added)?;
+                let entries = &mut self.entries;
+                self.writers
+                    .file(target, *executable, *size, |piece| entries.read_data(piece))
+            }
+        }
+    }
+
+    /// What an entry is in the tree, if the limits let it be there.
+    fn admit(&mut self, kind: &Kind) -> Result<Node, Failure> {
+        match *kind {
+            Kind::Dir => Ok(Node::Dir {
+                children: BTreeMap::new(),
+                named: true,
+            }),
+            Kind::Link { .. } if !self.limits.symlinks => Err(Rule::LinksDenied.into()),
+            Kind::Link { .. } => Ok(Node::Link),
+            Kind::File { executable, size } => {
                 if size > self.limits.max_file {
                     return Err(Rule::File(self.limits.max_file).into());
                 }
@@ -234,24 +270,49 @@ impl Unpacker {
                 if self.unpacked > self.limits.max_unpacked {
                     return Err(Rule::Unpacked(self.limits.max_unpacked).into());
                 }
-                let node = Node::File {
+                Ok(Node::File {
                     executable,
                     size,
                     sha256: None,
-                };
-                let target = self.target(&entry.path, node)?;
-                let entries = &mut self.entries;
-                self.writers
-                    .file(target, executable, size, |piece| entries.read_data(piece))
+                })
             }
         }
     }
 
-    /// Adds a file or a link to the tree, and opens the folder it goes into.
-    fn target(&mut self, path: &CleanPath, node: Node) -> Result<Target, Failure> {
-        let components = path.components();
-        let added = self.tree.add(&components, node)?;
+    /// Reads a file's data, and keeps none of it.
+    fn pass_over(&mut self, size: u64) -> Result<(), Failure> {
+        let mut scrap = [0; 4096];
+        let mut left = size;
+        while left > 0 {
+            let piece = left.min(scrap.len() as u64);
+            self.entries.read_data(&mut scrap[..piece as usize])?;
+            left -= piece;
+        }
+        Ok(())
+    }
+
+    /// Makes the links to what the site shares, once everything else has its
+    /// place, and the folders above them that the archive did not bring.
+    fn link_shared(&mut self) -> Result<(), Failure> {
+        let shared = self.shared;
+        for link in &shared.links {
+            self.link_one(link)
+                .map_err(|failure| failure.at(link.as_bytes()))?;
+        }
+        self.check_room()
+    }
+
+    fn link_one(&mut self, link: &SharedPath) -> Result<(), Failure> {
+        let components = link.components();
+        let known = self.tree.share(&components)?;
         let (name, above) = components.split_last().ok_or(Rule::NameEmpty)?;
+        let folder = self.folder(above, known)?;
+        make_link(&folder, link.target().as_bytes(), name)
+    }
+
+    /// Opens the folder that a file or a link goes into.
+    fn target(&mut self, path: &[&[u8]], added: &Added) -> Result<Target, Failure> {
+        let (name, above) = path.split_last().ok_or(Rule::NameEmpty)?;
         Ok(Target {
             folder: self.folder(above, added.known)?,
             name: (*name).into(),
@@ -289,7 +350,17 @@ impl Unpacker {
     }
 }
 
-/// Sees that no link leads out of the release, with everything in its place.
+fn make_link(folder: &Dir, target: &[u8], name: &[u8]) -> Result<(), Failure> {
+    let name = Name::new(name).ok_or(Rule::NameEmpty)?;
+    match folder.symlink(std::ffi::OsStr::from_bytes(target), name) {
+        Ok(()) => Ok(()),
+        Err(Errno::EEXIST) => Err(Rule::Duplicate.into()),
+        Err(errno) => Err(cannot("make a link", errno)),
+    }
+}
+
+/// Sees that no link of the archive leads out of the release, with everything
+/// in its place. A shared link leads out, and so does what goes through one.
 fn check_links(tree: &Tree, staging: &Dir) -> Result<(), Failure> {
     tree.visit(|path, node| {
         if !matches!(node, Node::Link) {
@@ -330,7 +401,7 @@ fn report(tree: &Tree, staging: &Dir, out: &mut impl Write) -> Result<(), Failur
                 size: *size,
                 sha256: sha256.expect("every file was written"),
             },
-            Node::Link => manifest::Kind::Link {
+            Node::Link | Node::Shared => manifest::Kind::Link {
                 target: read_link(staging, Path::new(std::ffi::OsStr::from_bytes(path)))?,
             },
         };

@@ -30,9 +30,10 @@ const MODULES: &[(&str, &[&str])] = &[
     ("request", &["names"]),
     ("policy", &["request"]),
     ("manifest", &["names"]),
+    ("shared", &["names"]),
     // The outside: environment, configuration, disk.
     ("session", &["names"]),
-    ("config", &["error", "manifest", "names"]),
+    ("config", &["error", "manifest", "names", "shared"]),
     (
         "signature",
         &["config", "error", "escape", "manifest", "names"],
@@ -41,7 +42,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "store",
         &[
-            "config", "dir", "error", "escape", "manifest", "names", "session",
+            "config", "dir", "error", "escape", "manifest", "names", "session", "shared",
         ],
     ),
     ("confine", &["dir", "error", "policy", "store"]),
@@ -69,7 +70,9 @@ const MODULES: &[(&str, &[&str])] = &[
     // The verbs, and what unpacks.
     (
         "unpack",
-        &["confine", "dir", "error", "escape", "manifest", "names"],
+        &[
+            "confine", "dir", "error", "escape", "manifest", "names", "shared",
+        ],
     ),
     (
         "receive",
@@ -85,6 +88,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "policy",
             "request",
             "session",
+            "shared",
             "signature",
             "store",
             "timed",
@@ -159,7 +163,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "cli",
         &[
             "admin", "config", "error", "names", "policy", "probe", "reply", "request", "runner",
-            "serve", "session", "unpack",
+            "serve", "session", "shared", "unpack",
         ],
     ),
 ];
@@ -208,7 +212,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Modules that are pure, and what would make them not so.
-const PURE: &[&str] = &["request", "policy", "escape", "names", "manifest"];
+const PURE: &[&str] = &["request", "policy", "escape", "names", "manifest", "shared"];
 const IMPURE: &[&str] = &[
     "std::fs",
     "std::env",

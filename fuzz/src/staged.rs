@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use deploy_shell::manifest::{Entries, Entry, Kind};
 use deploy_shell::dir::Dir;
+use deploy_shell::shared::Shared;
 use deploy_shell::unpack::{self, Limits, Writers};
 use nix::sys::stat::{Mode, umask};
 use sha2::{Digest, Sha256};
@@ -39,6 +40,12 @@ pub type Tree = BTreeMap<Vec<u8>, Kind>;
 /// # Panics
 /// If anything holds that must not hold for any input.
 pub fn unpack(payload: &[u8]) -> Option<Tree> {
+    unpack_sharing(payload, &Shared::default())
+}
+
+/// The same on a site that shares paths: each is there as its link, and
+/// nothing else leads out.
+pub fn unpack_sharing(payload: &[u8], shared: &Shared) -> Option<Tree> {
     umask(Mode::from_bits_truncate(0o022));
     let hold = hold();
     let release = hold.path().join("release");
@@ -47,15 +54,21 @@ pub fn unpack(payload: &[u8]) -> Option<Tree> {
     spool.write_all(payload).expect("a filled spool");
 
     let mut report = Vec::new();
-    let accepted = read(spool, &release, &mut report);
+    let accepted = read(spool, &release, shared, &mut report);
     let beside: Vec<OsString> = names(hold.path());
     assert_eq!(beside, ["release"], "something was written outside");
     let tree = accepted.then(|| {
         let tree = walk(&release);
         assert_eq!(reported(&report), tree, "the report is not what is there");
         assert!(tree.len() > 1 || tree.contains_key(b"".as_slice()));
+        let links: Tree = shared_links(shared).collect();
+        for (path, kind) in &links {
+            assert_eq!(tree.get(path), Some(kind), "a shared link");
+        }
         for (path, kind) in &tree {
-            if let Kind::Link { target } = kind {
+            if let Kind::Link { target } = kind
+                && !links.contains_key(path)
+            {
                 stays_inside(&tree, path, target);
             }
         }
@@ -65,10 +78,21 @@ pub fn unpack(payload: &[u8]) -> Option<Tree> {
     tree
 }
 
-fn read(spool: File, release: &Path, report: &mut Vec<u8>) -> bool {
+/// The links of `shared`, their targets in the contract's words.
+pub fn shared_links(shared: &Shared) -> impl Iterator<Item = (Vec<u8>, Kind)> {
+    shared.links.iter().map(|link| {
+        let path = link.as_str();
+        let folders = path.matches('/').count();
+        let target = format!("../../{}shared/{path}", "../".repeat(folders));
+        let target = target.into_bytes();
+        (path.as_bytes().to_vec(), Kind::Link { target })
+    })
+}
+
+fn read(spool: File, release: &Path, shared: &Shared, report: &mut Vec<u8>) -> bool {
     let staging = Dir::open_root(release).expect("the folder");
     let writers = Writers::start(2).expect("two threads");
-    match unpack::unpack_into(spool, staging, LIMITS, writers, report) {
+    match unpack::unpack_into(spool, staging, LIMITS, shared, writers, report) {
         Ok(()) => true,
         Err(failure @ unpack::Failure::Refused { .. }) => {
             // It is shown to a client, on one line.

@@ -4,8 +4,9 @@
 //! and its report are hostile. So when it has ended, and nobody can change
 //! anything any more, the staging tree is walked from its handle in step with
 //! the manifest: the same names in the same order, the exact modes, sizes and
-//! targets, one name for each file, and no link that leads out. Content is not
-//! read again; `verify` does that.
+//! targets, one name for each file, and no link that leads out but those to
+//! what the site shares, which are all there, each with its one text. Content
+//! is not read again; `verify` does that.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -18,21 +19,30 @@ use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest::{Entry, Kind};
+use crate::shared::Shared;
 use crate::unpack::path::{self, CleanPath, Lead};
 
-/// Walks `tree`, taking an entry from `next` for each thing in it.
+/// Walks `tree`, taking an entry from `next` for each thing in it; `shared` is
+/// what it must lead to.
 ///
 /// Errors: [`Code::UnpackerDied`] for the first difference, [`Code::IoError`].
 pub fn inspect(
     tree: &Dir,
+    shared: &Shared,
     mut next: impl FnMut() -> Result<Option<Entry>, &'static str>,
 ) -> Result<()> {
     let mut walk = Walk {
         tree,
+        shared,
+        linked: 0,
         next: &mut next,
     };
     let stat = tree.own_stat().map_err(|errno| io(b"", errno))?;
     walk.thing(&[], &stat, tree)?;
+    // No path comes twice, so all of them are there if so many are.
+    if walk.linked != shared.links.len() {
+        return Err(lie(b"", "does not lead to all that is shared"));
+    }
     match (walk.next)() {
         Ok(None) => Ok(()),
         Ok(Some(entry)) => Err(lie(&entry.path, "is reported and not there")),
@@ -42,6 +52,9 @@ pub fn inspect(
 
 struct Walk<'a, F> {
     tree: &'a Dir,
+    shared: &'a Shared,
+    /// Shared links met so far.
+    linked: usize,
     next: &'a mut F,
 }
 
@@ -70,6 +83,10 @@ impl<F: FnMut() -> Result<Option<Entry>, &'static str>> Walk<'_, F> {
         if dir::kind(stat) != kind || stat.st_mode & 0o7777 != mode {
             return Err(lie(path, "has another type or mode than reported"));
         }
+        let shared = self.shared.at(path);
+        if shared.is_some() && kind != SFlag::S_IFLNK {
+            return Err(lie(path, "is not the link to what is shared"));
+        }
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         match &entry.kind {
             Kind::Dir if path.is_empty() => self.below(path, parent),
@@ -90,7 +107,14 @@ impl<F: FnMut() -> Result<Option<Entry>, &'static str>> Walk<'_, F> {
                 if found.as_bytes() != target || path::check_target(target).is_err() {
                     return Err(lie(path, "has another target than reported"));
                 }
-                self.link(path, target)
+                match shared {
+                    Some(shared) if *target == shared.target().as_bytes() => {
+                        self.linked += 1;
+                        Ok(())
+                    }
+                    Some(_) => Err(lie(path, "is not the link to what is shared")),
+                    None => self.link(path, target),
+                }
             }
         }
     }
@@ -171,7 +195,10 @@ mod tests {
         symlink("../f", root.join("d/l")).unwrap();
         change(&root);
         let mut entries = report.iter().map(|line| entry(line));
-        inspect(&Dir::open_root(&root).unwrap(), || Ok(entries.next()))
+        let shared = Shared::default();
+        inspect(&Dir::open_root(&root).unwrap(), &shared, || {
+            Ok(entries.next())
+        })
     }
 
     #[test]
@@ -249,5 +276,76 @@ mod tests {
         let report = [HONEST[0], newline, HONEST[1], HONEST[2], HONEST[3]];
         let make = |root: &Path| fs::create_dir(root.join("a\nb")).unwrap();
         assert!(verdict(&report, make).is_err());
+    }
+
+    /// The verdict on links, where the site shares `e` and `d/s`.
+    fn shared_verdict(links: &[(&str, &str)]) -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        // Deep enough that every way out leads somewhere.
+        let root = folder.path().join("releases/tree");
+        let mode = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o755));
+        fs::create_dir_all(root.join("d")).unwrap();
+        fs::create_dir_all(folder.path().join("shared/d/s")).unwrap();
+        fs::write(folder.path().join("shared/e"), "").unwrap();
+        mode(&root).unwrap();
+        mode(&root.join("d")).unwrap();
+        let mut report = vec![
+            ". type=dir mode=0755".into(),
+            "./d type=dir mode=0755".into(),
+        ];
+        for (path, target) in links {
+            symlink(target, root.join(path)).unwrap();
+            report.push(format!("./{path} type=link mode=0777 link={target}"));
+        }
+        let mut entries = report.iter().map(|line: &String| entry(line));
+        let shared = Shared {
+            links: vec!["e".parse().unwrap(), "d/s".parse().unwrap()],
+            ..Shared::default()
+        };
+        inspect(&Dir::open_root(&root).unwrap(), &shared, || {
+            Ok(entries.next())
+        })
+    }
+
+    #[test]
+    fn shared_links_are_all_there_and_exact_and_no_other_leads_out() {
+        let (d, e) = ("../../../shared/d/s", "../../shared/e");
+        shared_verdict(&[("d/s", d), ("e", e)]).unwrap();
+        shared_verdict(&[("d/s", d), ("e", e), ("f", "d")]).unwrap();
+        for lies in [
+            &[("d/s", d)][..],
+            &[("e", e)],
+            &[],
+            &[("d/s", d), ("e", "../../shared/d")],
+            &[("d/s", d), ("e", "../../shared/../shared/e")],
+            &[("d/s", d), ("e", "d")],
+            &[("d/s", "../../../shared/d"), ("e", e)],
+            // Theirs is the place, not the text.
+            &[("d/s", d), ("e", e), ("f", e)],
+            &[("d/s", d), ("e", e), ("f", "e")],
+            &[("d/s", d), ("e", e), ("f", "d/s/below")],
+            &[("d/s", d), ("e", e), ("f", "d/s/../e")],
+        ] {
+            let error = shared_verdict(lies).expect_err(&format!("{lies:?}"));
+            assert_eq!(error.code, Code::UnpackerDied, "{lies:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_where_a_shared_link_must_be_is_found() {
+        let shared = Shared {
+            links: vec!["d".parse().unwrap()],
+            ..Shared::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o755));
+        mode(folder.path()).unwrap();
+        fs::create_dir(folder.path().join("d")).unwrap();
+        mode(&folder.path().join("d")).unwrap();
+        let report = [". type=dir mode=0755", "./d type=dir mode=0755"];
+        let mut entries = report.iter().map(|line| entry(line));
+        let tree = Dir::open_root(folder.path()).unwrap();
+        let error = inspect(&tree, &shared, || Ok(entries.next())).unwrap_err();
+        assert!(error.problem.contains("./d"), "{error}");
     }
 }

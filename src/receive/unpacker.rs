@@ -16,6 +16,7 @@ use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest::{self, Sums};
+use crate::shared::Existing;
 use crate::store::Store;
 use crate::timed::{Deadline, Timed};
 use crate::unpack;
@@ -135,6 +136,13 @@ fn start(
         .args(["--room-inodes", &room_inodes.to_string()]);
     if archive.symlinks == Symlinks::Deny {
         command.arg("--deny-symlinks");
+    }
+    // In one word each: a path may begin with '-'.
+    for link in &config.shared.links {
+        command.arg(format!("--shared={link}"));
+    }
+    if config.shared.existing == Existing::Replace {
+        command.arg("--replace-existing");
     }
     if !config.sandbox.required {
         command.arg("--sandbox-optional");

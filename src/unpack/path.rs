@@ -8,11 +8,7 @@ use nix::errno::Errno;
 
 use super::rule::Rule;
 use crate::dir::Dir;
-
-/// The longest component and path, in bytes, and the greatest depth.
-const MAX_COMPONENT: usize = 255;
-const MAX_PATH: usize = 1024;
-const MAX_DEPTH: usize = 32;
+use crate::names::{MAX_COMPONENT, MAX_DEPTH, MAX_PATH};
 
 /// A path below the release: plain components, none of them `.`, `..` or empty.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -53,6 +53,9 @@ pub enum Rule {
     FileSlash,
     Duplicate,
     BeneathNonFolder,
+    // Paths that the site shares.
+    Shared,
+    AboveShared,
     // Links.
     LinkEmpty,
     LinkAbsolute,
@@ -118,6 +121,10 @@ impl fmt::Display for Rule {
             Rule::FileSlash => "file name ends in '/'",
             Rule::Duplicate => "duplicate name",
             Rule::BeneathNonFolder => "beneath something that is not a folder",
+            Rule::Shared => {
+                "at a shared path (leave it out, or set existing = \"replace\" in [shared])"
+            }
+            Rule::AboveShared => "not a folder, and above a shared path",
             Rule::LinkEmpty => "link target is empty",
             Rule::LinkAbsolute => "link target is absolute",
             Rule::LinkLong => "link target over 1024 bytes",

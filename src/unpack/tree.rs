@@ -31,6 +31,8 @@ pub enum Node {
     },
     /// The target is read back from disk; kept here it could be 100 MB.
     Link,
+    /// A link of ours, to what the site shares.
+    Shared,
 }
 
 /// Where an entry went.
@@ -71,18 +73,7 @@ impl Tree {
             self.name_folder(ROOT)?;
             return Ok(Added { id: ROOT, known: 0 });
         };
-        let mut at = ROOT;
-        let mut known = 0;
-        for component in above {
-            let (id, new) = self.child(at, component, || Node::Dir {
-                children: BTreeMap::new(),
-                named: false,
-            })?;
-            if !new {
-                known += 1;
-            }
-            at = id;
-        }
+        let (at, known) = self.folders(above)?;
         let folder = matches!(node, Node::Dir { .. });
         match self.child(at, last, || node)? {
             (id, true) => Ok(Added { id, known }),
@@ -95,6 +86,42 @@ impl Tree {
             }
             (_, false) => Err(Rule::Duplicate),
         }
+    }
+
+    /// Puts a link of ours at `path`, in the place of whatever was added there:
+    /// that was left out. Everything added goes on counting.
+    ///
+    /// Returns how many leading components were folders before.
+    pub fn share(&mut self, path: &[&[u8]]) -> Result<usize, Rule> {
+        let (last, above) = path.split_last().ok_or(Rule::NameEmpty)?;
+        let (at, known) = self.folders(above)?;
+        let next = self.nodes.len() as Id;
+        if next > self.max {
+            return Err(Rule::Entries(self.max));
+        }
+        if let Node::Dir { children, .. } = &mut self.nodes[at as usize] {
+            children.insert((*last).into(), next);
+        }
+        self.nodes.push(Node::Shared);
+        Ok(known)
+    }
+
+    /// The folder at `path`, made if need be, and how many of the components
+    /// were there.
+    fn folders(&mut self, path: &[&[u8]]) -> Result<(Id, usize), Rule> {
+        let mut at = ROOT;
+        let mut known = 0;
+        for component in path {
+            let (id, new) = self.child(at, component, || Node::Dir {
+                children: BTreeMap::new(),
+                named: false,
+            })?;
+            if !new {
+                known += 1;
+            }
+            at = id;
+        }
+        Ok((at, known))
     }
 
     /// A folder may get its entry after things beneath it, but only one.
@@ -203,6 +230,32 @@ mod tests {
         let mut tree = Tree::new(3);
         assert_eq!(add(&mut tree, "a/b/c", Node::Link), Ok(0));
         assert_eq!(add(&mut tree, "a/d", Node::Link), Err(Rule::Entries(3)));
+    }
+
+    #[test]
+    fn a_shared_link_takes_the_place_of_what_was_left_out() {
+        let mut tree = Tree::new(5);
+        assert_eq!(add(&mut tree, "a/b/c", Node::Link), Ok(0));
+        assert_eq!(tree.share(&[b"a", b"b"]), Ok(1));
+        assert_eq!(tree.share(&[b"d"]), Ok(0));
+        // What was left out counts: three, and the two links.
+        assert_eq!(tree.share(&[b"e"]), Err(Rule::Entries(5)));
+        assert_eq!(
+            add(&mut tree, "a/b/c", Node::Link),
+            Err(Rule::BeneathNonFolder)
+        );
+        let mut seen = Vec::new();
+        tree.visit(|path, node| {
+            let shared = matches!(node, Node::Shared);
+            seen.push((String::from_utf8(path.to_vec()).unwrap(), shared));
+            Ok::<_, ()>(())
+        })
+        .unwrap();
+        let seen: Vec<_> = seen.iter().map(|(path, it)| (path.as_str(), *it)).collect();
+        assert_eq!(
+            seen,
+            [("", false), ("a", false), ("a/b", true), ("d", true)]
+        );
     }
 
     #[test]

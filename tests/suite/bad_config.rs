@@ -40,6 +40,13 @@ fn wrong_contents_name_the_file_and_the_line() {
         (3, "[limits]\nreserve = \"101%\""),
         (3, "[limits]\nreserve = \"3\""),
         (3, "[limits]\nidle_timeout = \"\""),
+        (3, "[shared]\nlinks = \".env\""),
+        (3, "[shared]\nlinks = [\"/etc/passwd\"]"),
+        (3, "[shared]\nlinks = [\"a/../../b\"]"),
+        (3, "[shared]\nlinks = [\"uploads/\"]"),
+        (3, "[shared]\nlinks = [\"\"]"),
+        (3, "[shared]\nexisting = \"keep\""),
+        (3, "[shared]\npaths = []"),
         (3, "[audit]\nsocket = 1"),
         (3, "[audit]\nfacility = \"kern\""),
         (3, "[audit]\nrequired = \"yes\""),
@@ -85,6 +92,26 @@ fn a_root_is_needed_and_absolute() {
         reply.refused(78, "bad-config");
         assert!(reply.stderr.contains(&shown(&site)), "{root}: {reply:?}");
         assert!(reply.stderr.contains("root"), "{root}: {reply:?}");
+    }
+}
+
+#[test]
+fn shared_paths_that_do_not_go_together_are_refused() {
+    let site = Site::new();
+    let good = fs::read_to_string(site.config_path()).expect("the configuration");
+    for (links, why) in [
+        ("\".env\", \".env\"", "[shared] has '.env' twice"),
+        (
+            "\"public/uploads\", \"public\"",
+            "[shared] has 'public/uploads' beneath 'public'",
+        ),
+    ] {
+        let text = format!("{good}[shared]\nlinks = [{links}]\n");
+        write_file(site.config_path(), 0o644, text.as_bytes());
+        let reply = site.ssh("ci", "list");
+        reply.refused(78, "bad-config");
+        assert!(reply.stderr.contains(why), "{reply:?}");
+        assert!(reply.stderr.contains(&shown(&site)), "{reply:?}");
     }
 }
 

@@ -13,6 +13,7 @@ mod lookalikes;
 mod memory;
 mod names;
 mod order;
+mod shared;
 mod surroundings;
 
 use std::collections::BTreeSet;
@@ -149,6 +150,7 @@ impl Table {
 
     fn replay(&self) {
         let site = Site::with_config(self.config);
+        shared::prepare(&site);
         let live = archive::tarball(&[("index.html", b"live")]);
         site.receive("live", &live).ok();
         site.ssh("ci", "swap live").ok();
@@ -181,6 +183,7 @@ fn all() -> Vec<Table> {
         Table::of(links::cases()),
     ];
     tables.extend(limits::tables());
+    tables.extend(shared::tables());
     tables
 }
 
@@ -286,6 +289,8 @@ name has bytes after its end
 file name ends in '/'
 duplicate name
 beneath something that is not a folder
+at a shared path
+not a folder, and above a shared path
 link target is empty
 link target is absolute
 link target over 1024 bytes

@@ -27,13 +27,13 @@ fn page(release: &str) -> Vec<u8> {
 }
 
 /// nginx with `root` on the link, on a port of its own.
-struct Nginx {
+pub struct Nginx {
     _process: Running,
-    port: u16,
+    pub port: u16,
 }
 
 impl Nginx {
-    fn start(site: &Site) -> Nginx {
+    pub fn start(site: &Site) -> Nginx {
         // The port is free when it is chosen; should another process be
         // quicker, the next one is tried.
         for _ in 0..10 {
@@ -100,7 +100,7 @@ impl Nginx {
 }
 
 /// The whole answer, header and body.
-fn get(port: u16, path: &str) -> std::io::Result<Vec<u8>> {
+pub fn get(port: u16, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
     let mut answer = Vec::new();

@@ -45,6 +45,7 @@ mod recovery;
 mod rollback;
 mod runner;
 mod security_doc;
+mod shared;
 mod signatures;
 mod signatures_agree;
 mod signing;

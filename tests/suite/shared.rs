@@ -1,0 +1,460 @@
+//! Shared paths: links that every release has, to what is the application's
+//! own; through real ssh, and read as a web server reads them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use crate::archive::{Tar, tarball, zstd};
+use crate::direct::{ask, held_open, live, serve};
+use crate::live_traffic::{Nginx, get};
+use crate::process::Upload;
+use crate::receive::{leaves_nothing, no_debris, noise};
+use crate::site::{BIN, Reply, Site, set_mode, write_file};
+
+const LINKS: &str = "[shared]\nlinks = [\".env\", \"public/uploads\", \"a/b/c/d\"]\n";
+
+/// What the links come to, and what they lead to.
+const MADE: [(&str, &str); 3] = [
+    (".env", "../../shared/.env"),
+    ("public/uploads", "../../../shared/public/uploads"),
+    ("a/b/c/d", "../../../../../shared/a/b/c/d"),
+];
+
+/// A site with all of it in place.
+fn site(extra: &str) -> Site {
+    let site = Site::with_config(extra);
+    fill(&site);
+    site
+}
+
+fn fill(site: &Site) {
+    let shared = site.root().join("shared");
+    write_file(&shared.join(".env"), 0o600, b"KEY=1\n");
+    for folder in ["public/uploads", "a/b/c"] {
+        fs::create_dir_all(shared.join(folder)).expect("a folder");
+    }
+    write_file(&shared.join("public/uploads/photo"), 0o644, b"a photo");
+    write_file(&shared.join("a/b/c/d"), 0o644, b"deep");
+}
+
+/// What the release leads to, link by link.
+#[track_caller]
+fn linked(site: &Site, release: &str) {
+    for (path, target) in MADE {
+        let link = site.root().join("releases").join(release).join(path);
+        let found = fs::read_link(&link).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert_eq!(found, Path::new(target), "{path}");
+    }
+}
+
+/// Everything below `shared/`.
+fn theirs(site: &Site) -> BTreeMap<PathBuf, String> {
+    let mut found = site.snapshot();
+    found.retain(|path, _| path.starts_with("shared"));
+    assert!(found.len() > 1, "{found:?}");
+    found
+}
+
+fn manifest(site: &Site, release: &str) -> PathBuf {
+    site.root().join(".deploy-shell/manifests").join(release)
+}
+
+fn verify(site: &Site) -> Reply {
+    let mut command = Command::new(BIN);
+    command.env_clear().arg("verify").arg("--config");
+    site.run(
+        {
+            command.arg(site.config_path());
+            command
+        },
+        b"",
+    )
+}
+
+fn gnu_tar(folder: &Path) -> Vec<u8> {
+    let output = Command::new("tar")
+        .args(["--zstd", "-c", "-C"])
+        .arg(folder)
+        .arg(".")
+        .output()
+        .expect("tar starts");
+    assert!(output.status.success());
+    output.stdout
+}
+
+#[test]
+fn links_are_made_beside_what_the_archive_brings_and_lead_there() {
+    let site = site(&format!("verify_on_swap = true\n{LINKS}"));
+    let before = theirs(&site);
+    let payload = tarball(&[
+        ("index.html", b"x"),
+        ("public/index.php", b"yy"),
+        ("a/b/x", b""),
+    ]);
+    let reply = site.receive("r1", &payload).ok();
+    assert!(reply.ends_with(" files=3 bytes=3\n"), "{reply}");
+    linked(&site, "r1");
+    let release = site.root().join("releases/r1");
+    for folder in ["public", "a", "a/b", "a/b/c"] {
+        let meta = fs::symlink_metadata(release.join(folder)).expect("a folder");
+        assert!(meta.is_dir(), "{folder}");
+        assert_eq!(meta.permissions().mode() & 0o7777, 0o755, "{folder}");
+    }
+
+    site.ssh("ci", "swap r1").ok();
+    let current = site.root().join("current");
+    let read = |path: &str| fs::read(current.join(path)).expect("through the link");
+    assert_eq!(read(".env"), b"KEY=1\n");
+    assert_eq!(read("a/b/c/d"), b"deep");
+    assert_eq!(theirs(&site), before);
+    // The application's writes are there for the next release.
+    fs::write(current.join("public/uploads/new"), "from r1").expect("written");
+    site.receive("r2", &tarball(&[("only", b"")])).ok();
+    site.ssh("ci", "swap r2 --if-current r1").ok();
+    linked(&site, "r2");
+    assert_eq!(read("public/uploads/new"), b"from r1");
+    site.ssh("ci", "rollback").ok();
+    assert_eq!(read("public/uploads/new"), b"from r1");
+    no_debris(&site);
+
+    // Every link is relative, so all of it can be moved.
+    let moved = site.dir().join("moved");
+    fs::rename(site.root(), &moved).expect("moved");
+    let photo = fs::read(moved.join("current/public/uploads/photo"));
+    assert_eq!(photo.expect("through both links"), b"a photo");
+    fs::rename(&moved, site.root()).expect("moved back");
+}
+
+#[test]
+fn the_manifest_has_the_links_and_other_readers_agree() {
+    let site = site(LINKS);
+    site.receive("r1", &tarball(&[("index.html", b"x"), ("a/b/x", b"")]))
+        .ok();
+    assert_eq!(verify(&site).ok(), "r1 ok\n");
+    let text = fs::read_to_string(manifest(&site, "r1")).expect("a manifest");
+    for (path, target) in MADE {
+        let line = format!("./{path} type=link mode=0777 link={target}");
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+    }
+    assert!(!text.contains("photo"), "{text}");
+    let mtree = Command::new("mtree")
+        .arg("-f")
+        .arg(manifest(&site, "r1"))
+        .arg("-p")
+        .arg(site.root().join("releases/r1"))
+        .output()
+        .expect("mtree starts");
+    assert!(
+        mtree.status.success() && mtree.stdout.is_empty(),
+        "{mtree:?}"
+    );
+    let bsdtar = Command::new("bsdtar")
+        .arg("-tvf")
+        .arg(manifest(&site, "r1"))
+        .output()
+        .expect("bsdtar starts");
+    let listed = String::from_utf8(bsdtar.stdout).expect("utf-8");
+    for (path, target) in MADE {
+        let end = format!(" ./{path} -> {target}");
+        assert!(
+            listed.lines().any(|it| it.ends_with(&end)),
+            "{end}\n{listed}"
+        );
+    }
+}
+
+#[test]
+fn a_link_that_was_tampered_with_is_found() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 4] = [
+        ("missing ./.env", |tree| {
+            fs::remove_file(tree.join(".env")).unwrap();
+        }),
+        ("link ./.env: to '/etc/passwd'", |tree| {
+            fs::remove_file(tree.join(".env")).unwrap();
+            symlink("/etc/passwd", tree.join(".env")).unwrap();
+        }),
+        (
+            "link ./public/uploads: to '../../../shared/public'",
+            |tree| {
+                fs::remove_file(tree.join("public/uploads")).unwrap();
+                symlink("../../../shared/public", tree.join("public/uploads")).unwrap();
+            },
+        ),
+        ("type ./public/uploads: it is a folder", |tree| {
+            fs::remove_file(tree.join("public/uploads")).unwrap();
+            fs::create_dir(tree.join("public/uploads")).unwrap();
+        }),
+    ];
+    for (told, change) in changes {
+        let site = site(&format!("verify_on_swap = true\n{LINKS}"));
+        site.receive("r1", &tarball(&[("index.html", b"x")])).ok();
+        change(&site.root().join("releases/r1"));
+        let reply = verify(&site);
+        assert_eq!(reply.code, 1, "{told}");
+        assert!(reply.stdout.contains(told), "{told}: {reply:?}");
+        let reply = site.ssh("ci", "swap r1");
+        assert_eq!(reply.code, 65, "{told}: {reply:?}");
+        assert_eq!(site.current(), None);
+    }
+}
+
+#[test]
+fn what_the_archive_has_there_is_refused_or_replaced() {
+    let build = tempfile::tempdir().expect("a temporary folder");
+    let path = build.path();
+    fs::create_dir_all(path.join("public/uploads/2019")).expect("folders");
+    fs::write(path.join("public/index.php"), "<?php").expect("a file");
+    fs::write(path.join("index.html"), "x").expect("a file");
+    set_mode(path, 0o755);
+
+    // An empty folder, kept in the source tree, holds the path as well.
+    fs::remove_dir(path.join("public/uploads/2019")).expect("it is empty");
+    let site = site(LINKS);
+    let reply = site.receive("r1", &gnu_tar(path));
+    leaves_nothing(&site, &reply, 65, "bad-archive");
+    let why = "'./public/uploads/': at a shared path \
+               (leave it out, or set existing = \"replace\" in [shared])";
+    assert!(reply.stderr.contains(why), "{reply:?}");
+
+    let site = self::site(&format!("{LINKS}existing = \"replace\"\n"));
+    let before = theirs(&site);
+    site.receive("r1", &gnu_tar(path)).ok();
+    linked(&site, "r1");
+
+    fs::create_dir(path.join("public/uploads/2019")).expect("a folder");
+    fs::write(path.join("public/uploads/2019/cat"), noise(3 << 20)).expect("a file");
+    fs::write(path.join("public/uploads/zz"), "z").expect("a file");
+    fs::write(path.join(".env"), "KEY=of the developer").expect("a file");
+    symlink("zz", path.join("public/uploads/latest")).expect("a link");
+    let reply = site.receive("r2", &gnu_tar(path)).ok();
+    assert!(reply.ends_with(" files=2 bytes=6\n"), "{reply}");
+    linked(&site, "r2");
+    let text = fs::read_to_string(manifest(&site, "r2")).expect("a manifest");
+    assert!(!text.contains("2019") && !text.contains("/zz"), "{text}");
+    assert_eq!(verify(&site).ok(), "r1 ok\nr2 ok\n");
+    assert_eq!(theirs(&site), before);
+    no_debris(&site);
+}
+
+/// What is left out comes first, so that the folders above it are not there
+/// yet when it does; or last; or is all there is.
+#[test]
+fn the_order_of_what_is_replaced_does_not_matter() {
+    let site = site(&format!("{LINKS}existing = \"replace\"\n"));
+    let big = noise(700_000);
+    for (release, tar) in [
+        (
+            "first",
+            Tar::new()
+                .file("a/b/c/d/x", &big)
+                .file("a/b/y", "y")
+                .folder("a/b/c/")
+                .folder("a/"),
+        ),
+        ("last", Tar::new().file("a/b/y", "y").file("a/b/c/d", &big)),
+        ("folder", Tar::new().folder("a/b/c/d/").file("a/b/y", "y")),
+        (
+            "link",
+            Tar::new().link("a/b/c/d", "../y").file("a/b/y", "y"),
+        ),
+    ] {
+        site.receive(release, &zstd(&tar.end())).ok();
+        linked(&site, release);
+        let y = site.root().join("releases").join(release).join("a/b/y");
+        assert_eq!(fs::read(y).expect("a file"), b"y", "{release}");
+    }
+    let reply = site.receive("alone", &tarball(&[(".env", b"x")])).ok();
+    assert!(reply.ends_with(" files=0 bytes=0\n"), "{reply}");
+    linked(&site, "alone");
+    assert!(verify(&site).ok().lines().all(|line| line.ends_with(" ok")));
+}
+
+#[test]
+fn a_site_without_links_of_archives_has_its_own() {
+    let site = site(&format!("[archive]\nsymlinks = \"deny\"\n{LINKS}"));
+    site.receive("r1", &tarball(&[("index.html", b"x")])).ok();
+    linked(&site, "r1");
+    let tar = Tar::new().file("a", "").link("l", "a");
+    site.receive("r2", &zstd(&tar.end()))
+        .refused(65, "bad-archive");
+}
+
+/// What keeps a release out before a byte of it is read.
+type Breach = fn(&Path);
+
+const BREACHES: [(&str, &str, Breach); 9] = [
+    ("no file", "shared/.env' does not exist", |shared| {
+        fs::remove_file(shared.join(".env")).unwrap();
+    }),
+    ("no folder", "shared/a/b/c/d' does not exist", |shared| {
+        fs::remove_dir_all(shared.join("a")).unwrap();
+    }),
+    ("nothing at all", "shared' does not exist", |shared| {
+        fs::remove_dir_all(shared).unwrap();
+    }),
+    ("a link out", "shared/.env' leads out", |shared| {
+        fs::remove_file(shared.join(".env")).unwrap();
+        symlink("../current/.env", shared.join(".env")).unwrap();
+    }),
+    ("a link to the system", "shared/.env' leads out", |shared| {
+        fs::remove_file(shared.join(".env")).unwrap();
+        symlink("/etc/passwd", shared.join(".env")).unwrap();
+    }),
+    (
+        "a link out half way",
+        "shared/public/uploads' leads out",
+        |shared| {
+            fs::rename(shared.join("public"), shared.parent().unwrap().join("p")).unwrap();
+            symlink("../p", shared.join("public")).unwrap();
+        },
+    ),
+    ("a loop", "shared/.env' is a link that loops", |shared| {
+        fs::remove_file(shared.join(".env")).unwrap();
+        symlink(".env", shared.join(".env")).unwrap();
+    }),
+    ("a fifo", "shared/.env' is neither a file nor", |shared| {
+        fs::remove_file(shared.join(".env")).unwrap();
+        mkfifo(&shared.join(".env"), Mode::from_bits_truncate(0o644)).unwrap();
+    }),
+    (
+        "a link for the folder",
+        "shared' is not a folder itself",
+        |shared| {
+            let away = shared.parent().unwrap().join("away");
+            fs::rename(shared, &away).unwrap();
+            symlink("away", shared).unwrap();
+        },
+    ),
+];
+
+#[test]
+fn what_is_missing_or_leads_out_refuses_before_a_byte_is_read() {
+    let payload = tarball(&[("index.html", b"x")]);
+    for (what, problem, breach) in BREACHES {
+        let site = site(LINKS);
+        breach(&site.root().join("shared"));
+        let before = site.snapshot();
+        // The payload never ends: whoever waits for it, hangs.
+        let request = Site::receive_command("r1", &payload);
+        let reply = held_open(serve(&site, "ci", &request), &payload);
+        leaves_nothing(&site, &reply, 78, "bad-layout");
+        assert!(reply.stderr.contains(problem), "{what}: {reply:?}");
+        assert_eq!(reply.stderr.lines().count(), 2, "a remedy: {reply:?}");
+        assert_eq!(site.snapshot(), before, "{what}");
+        site.ssh("ci", "list").ok();
+        // What the remedy comes to.
+        let shared = site.root().join("shared");
+        let _ = fs::remove_file(&shared);
+        let _ = fs::remove_dir_all(&shared);
+        fs::create_dir(&shared).expect("a folder");
+        fill(&site);
+        site.receive("r1", &payload).ok();
+        linked(&site, "r1");
+    }
+}
+
+#[test]
+fn through_ssh_the_remedy_names_what_to_create() {
+    let site = Site::with_config(LINKS);
+    let reply = site.receive("r1", &tarball(&[("index.html", b"x")]));
+    leaves_nothing(&site, &reply, 78, "bad-layout");
+    let path = site.root().join("shared/.env");
+    let remedy = format!("create '{}'", path.display());
+    assert!(reply.stderr.contains(&remedy), "{reply:?}");
+}
+
+#[test]
+fn a_link_within_what_is_shared_is_theirs_to_make() {
+    let site = site(LINKS);
+    let shared = site.root().join("shared");
+    fs::rename(shared.join(".env"), shared.join("env.production")).expect("renamed");
+    symlink("env.production", shared.join(".env")).expect("a link");
+    site.receive("r1", &tarball(&[("index.html", b"x")])).ok();
+    site.ssh("ci", "swap r1").ok();
+    let read = fs::read(site.root().join("current/.env"));
+    assert_eq!(read.expect("through both"), b"KEY=1\n");
+}
+
+#[test]
+fn what_goes_while_a_release_comes_in_is_missed_too() {
+    let site = site(LINKS);
+    let payload = tarball(&[("noise", &noise(8 << 20))]);
+    let mut upload = Upload::taken_up(&site, &Site::receive_command("r1", &payload));
+    // More than fits between client and server: it reads by now.
+    upload.send(&payload[..7 << 20]);
+    fs::remove_file(site.root().join("shared/.env")).expect("removed");
+    upload.send(&payload[7 << 20..]);
+    let reply = upload.finish();
+    leaves_nothing(&site, &reply, 78, "bad-layout");
+    fill(&site);
+    site.receive("r1", &payload).ok();
+}
+
+#[test]
+fn a_retry_asks_for_nothing() {
+    let site = site(LINKS);
+    let payload = tarball(&[("index.html", b"x")]);
+    site.receive("r1", &payload).ok();
+    fs::remove_file(site.root().join("shared/.env")).expect("removed");
+    let reply = site.receive("r1", &payload).ok();
+    assert!(reply.contains("already received"), "{reply}");
+    site.receive("r2", &payload).refused(78, "bad-layout");
+}
+
+#[test]
+fn required_paths_are_looked_for_where_the_links_lead() {
+    let required = "[archive]\nrequired_paths = [\".env\", \"public/uploads/photo\", \"public\"]\n";
+    let site = site(&format!("{required}{LINKS}"));
+    let payload = tarball(&[("index.html", b"x")]);
+    site.receive("r1", &payload).ok();
+    let photo = site.root().join("shared/public/uploads/photo");
+    fs::remove_file(&photo).expect("removed");
+    let reply = site.receive("r2", &payload);
+    reply.refused(65, "missing-path");
+    let path = "shared/public/uploads/photo' does not exist";
+    assert!(reply.stderr.contains(path), "{reply:?}");
+    // What is outside is not what was required.
+    symlink("/etc/passwd", &photo).expect("a link");
+    site.receive("r2", &payload).refused(78, "bad-layout");
+    assert_eq!(site.releases(), ["r1"]);
+    no_debris(&site);
+}
+
+#[test]
+fn what_is_pruned_takes_nothing_shared_along() {
+    let site = site(&format!("keep = 1\nmin_age = \"0s\"\n{LINKS}"));
+    let before = theirs(&site);
+    live(&site, &["a1", "a2", "a3", "a4", "a5"]);
+    assert_eq!(site.releases(), ["a3", "a4", "a5"]);
+    ask(&site, "rollback").ok();
+    live(&site, &["a6", "a7", "a8"]);
+    assert!(!site.releases().contains(&"a3".to_owned()));
+    assert_eq!(theirs(&site), before);
+    no_debris(&site);
+}
+
+#[test]
+fn a_web_server_serves_what_is_shared() {
+    let site = site(LINKS);
+    live(&site, &["one"]);
+    let nginx = Nginx::start(&site);
+    let body = |path: &str| {
+        let answer = get(nginx.port, path).expect("an answer");
+        let answer = String::from_utf8(answer).expect("utf-8");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        answer.rsplit("\r\n\r\n").next().expect("a body").to_owned()
+    };
+    assert_eq!(body("/public/uploads/photo"), "a photo");
+    let uploads = site.root().join("current/public/uploads");
+    fs::write(uploads.join("new"), "uploaded to one").expect("an upload");
+    live(&site, &["two"]);
+    assert_eq!(body("/index.html"), "two");
+    assert_eq!(body("/public/uploads/new"), "uploaded to one");
+}
