@@ -82,6 +82,7 @@ fn gather(
             .collect(),
         root: paths::walk(&config.root),
         below: below.iter().map(|path| paths::walk(path)).collect(),
+        shared: shared(&config).map(|path| paths::walk(&path)).collect(),
         socket: paths::walk(&config.audit.socket),
         sshd_config: server::files(sshd_config.unwrap_or(Path::new(server::CONFIG))),
     };
@@ -144,6 +145,12 @@ fn folders(config: &Config) -> Vec<PathBuf> {
         ".deploy-shell/trash",
     ];
     names.map(|name| config.root.join(name)).to_vec()
+}
+
+fn shared(config: &Config) -> impl Iterator<Item = PathBuf> {
+    let folder = config.root.join("shared");
+    let links = config.shared.links.iter();
+    links.map(move |link| folder.join(link.as_str()))
 }
 
 /// The account is whose the state folder is.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::lchown;
+use std::os::unix::fs::{lchown, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -141,6 +141,71 @@ fn a_site_that_cannot_be_opened_is_found() {
         reply.stdout.contains("unseen: whose the site is: "),
         "{reply:?}"
     );
+}
+
+#[test]
+fn what_is_shared_and_will_not_do_is_found() {
+    let links = "[shared]\nlinks = [\".env\", \"public/uploads\"]\n";
+    let shared = |change: Change| {
+        let site = Site::with_config(links);
+        quiet_sshd(&site, &me());
+        let shared = site.root().join("shared");
+        write_file(&shared.join(".env"), 0o600, b"");
+        fs::create_dir_all(shared.join("public/uploads")).expect("a folder");
+        change(&site);
+        check(&site)
+    };
+    let before = words(&check(&quiet_site()));
+    let sound = shared(&|_| ());
+    assert_eq!(added(&before, &sound), [""; 0]);
+    let reach = "which reaches 'shared/.env' and 'shared/public/uploads' as the application does";
+    assert!(sound.stdout.contains(reach), "{sound:?}");
+    let changes: [(&str, Change, &str); 6] = [
+        (
+            "no file",
+            &|site| fs::remove_file(site.root().join("shared/.env")).expect("removed"),
+            "shared-missing",
+        ),
+        (
+            "no folder",
+            &|site| fs::remove_dir_all(site.root().join("shared")).expect("removed"),
+            "shared-missing",
+        ),
+        (
+            "a way out",
+            &|site| {
+                let path = site.root().join("shared/.env");
+                fs::remove_file(&path).expect("removed");
+                symlink("/etc/passwd", path).expect("a link");
+            },
+            "shared-unsafe",
+        ),
+        (
+            "a link for the folder",
+            &|site| {
+                let (path, away) = (site.root().join("shared"), site.dir().join("away"));
+                fs::rename(&path, &away).expect("moved");
+                symlink(away, path).expect("a link");
+            },
+            "shared-unsafe",
+        ),
+        (
+            "a file for all",
+            &|site| set_mode(&site.root().join("shared/.env"), 0o666),
+            "shared-writable",
+        ),
+        (
+            "a folder for all",
+            &|site| set_mode(&site.root().join("shared/public"), 0o777),
+            "shared-writable",
+        ),
+    ];
+    for (what, change, word) in changes {
+        let reply = shared(change);
+        assert_eq!(added(&before, &reply), [word], "{what}: {reply:?}");
+    }
+    let sticky = shared(&|site| set_mode(&site.root().join("shared/public"), 0o1777));
+    assert_eq!(added(&before, &sticky), [""; 0]);
 }
 
 /// A kernel without Landlock, as a process sees it.

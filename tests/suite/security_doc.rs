@@ -191,7 +191,7 @@ fn words_of_check_and_paths_are_real() {
     }
     let findings = fs::read_to_string(root().join("src/admin/check/findings.rs"));
     let findings = findings.expect("the findings");
-    for word in ["root-writable", "sftp-reachable"] {
+    for word in ["root-writable", "sftp-reachable", "shared-writable"] {
         assert!(DOC.contains(&format!("`{word}`")), "{word}");
         assert!(findings.contains(&format!("\"{word}\"")), "{word}");
     }

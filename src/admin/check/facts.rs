@@ -10,6 +10,7 @@ use crate::confine::Confinement;
 use crate::error::Error;
 use crate::names::{KeyLabel, SiteName};
 use crate::policy::Grants;
+use crate::store::shared::Fault;
 
 /// Everything.
 #[derive(Debug)]
@@ -77,6 +78,8 @@ pub struct Places {
     pub root: Way,
     /// The folders below the root that we rely on.
     pub below: Vec<Way>,
+    /// What every release leads to, in `shared/`.
+    pub shared: Vec<Way>,
     pub socket: Way,
     /// What sshd reads, and the folders of what it includes.
     pub sshd_config: Vec<Way>,
@@ -224,6 +227,8 @@ pub struct Probe {
     pub config: Option<Error>,
     /// Why it cannot open the site.
     pub layout: Option<Error>,
+    /// What it finds wrong with the shared paths.
+    pub shared: Vec<Fault>,
     /// Why it cannot make an unnamed file.
     pub unnamed: Option<String>,
     /// Why it cannot reach the audit socket.

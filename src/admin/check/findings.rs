@@ -72,6 +72,7 @@ words! {
     HookOfAccount "hook-owned-by-account" "chown root '{}'",
     HookMissing "hook-missing" "install it, or name the program that is meant in the place of '{}'",
     RootWritable "root-writable" "chmod go-w '{}', and give it to root or the account",
+    SharedWritable "shared-writable" "chmod o-w '{}'",
     KeysWritable "keys-file-writable" "chown root '{}' && chmod go-w '{}'",
     SshdConfigWritable "sshd-config-writable" "chown root '{}' && chmod go-w '{}'",
 
@@ -155,6 +156,8 @@ words! {
     NoUnnamedFiles "no-unnamed-files" "keep '{}' on ext4, xfs, btrfs or tmpfs, with room left",
     ConfigUnreadable "config-unreadable" "make the configuration acceptable to the account: chown root '{}' && chmod 0644 '{}'",
     Layout "layout" "{}",
+    SharedMissing "shared-missing" "{}",
+    SharedUnsafe "shared-unsafe" "{}",
 }
 
 #[cfg(test)]

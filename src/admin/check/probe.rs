@@ -49,6 +49,7 @@ pub fn all(
             return probe;
         }
     };
+    probe.shared = store.shared_faults(&config.shared);
     probe.unnamed = store
         .incoming
         .unnamed_file()

@@ -7,6 +7,7 @@ use super::findings::Word;
 use super::judge::judge;
 use super::sound::{KEY, OTHER_KEY, SERVE, key, line_key, sound, way};
 use crate::error::{Code, Error};
+use crate::store::shared::Fault;
 
 fn set(facts: &mut Facts, keyword: &str, value: &str) {
     let settings = facts.server.as_mut().unwrap();
@@ -45,6 +46,11 @@ fn error(problem: &str) -> Option<Error> {
     Some(Error::new(Code::BadLayout, problem).remedy("make it so"))
 }
 
+fn fault(missing: bool) -> Vec<Fault> {
+    let error = error("'/srv/blog/shared/.env' is odd").unwrap();
+    vec![Fault { missing, error }]
+}
+
 type Provoke = fn(&mut Facts);
 
 /// What provokes each word, and nothing but it.
@@ -59,6 +65,7 @@ fn provocation(word: Word) -> Provoke {
         Word::HookOfAccount => |facts| give(&mut facts.places.hooks[0]),
         Word::HookMissing => |facts| facts.places.hooks[0].end = End::Missing,
         Word::RootWritable => |facts| open(&mut facts.places.below[0]),
+        Word::SharedWritable => |facts| open(&mut facts.places.shared[0]),
         Word::KeysWritable => |facts| give(&mut facts.sources[0].way),
         Word::SshdConfigWritable => |facts| open(&mut facts.places.sshd_config[0]),
         Word::AccountIsRoot => |facts| {
@@ -235,6 +242,8 @@ fn provocation(word: Word) -> Provoke {
         Word::NoUnnamedFiles => |facts| facts.probe.unnamed = Some("not supported".to_owned()),
         Word::ConfigUnreadable => |facts| facts.probe.config = error("cannot be read"),
         Word::Layout => |facts| facts.probe.layout = error("'/srv/blog' is odd"),
+        Word::SharedMissing => |facts| facts.probe.shared = fault(true),
+        Word::SharedUnsafe => |facts| facts.probe.shared = fault(false),
     }
 }
 

@@ -111,6 +111,7 @@ pub fn sound() -> Facts {
             hooks: vec![way("/usr/bin/systemctl", None)],
             root: own("/srv/blog"),
             below: vec![own("/srv/blog/releases"), own("/srv/blog/.deploy-shell")],
+            shared: vec![way("/srv/blog/shared/public/uploads", Some("/srv"))],
             socket: way("/dev/log", None),
             sshd_config: vec![way("/etc/ssh/sshd_config", None)],
         },

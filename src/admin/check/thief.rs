@@ -170,8 +170,15 @@ fn could(facts: &Facts, allow: Grants) -> Vec<String> {
             (content, "such ", " whose signatures hold")
         }
     };
+    // As the application: it is that which runs, or serves, what is published.
+    let links = config.shared.links.iter();
+    let shared: Vec<String> = links.map(|link| format!("'shared/{link}'")).collect();
+    let reach = match shared.is_empty() {
+        true => String::new(),
+        false => format!(", which reaches {} as the application does", and(&shared)),
+    };
     match (allow.allows(Verb::Receive), allow.allows(Verb::Swap)) {
-        (true, true) => found.push(format!("publish {content}")),
+        (true, true) => found.push(format!("publish {content}{reach}")),
         (true, false) => found.push(format!(
             "upload {content}, which is not live before another key swaps to it"
         )),
@@ -271,7 +278,7 @@ fn and(words: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sound::{key, sound};
+    use super::super::sound::{SERVE, key, sound};
     use super::*;
 
     /// What is told of the only key.
@@ -367,6 +374,28 @@ mod tests {
             options(facts, command);
         });
         assert!(!lists.contains("hooks"), "{lists}");
+    }
+
+    #[test]
+    fn what_a_published_release_shares_is_told() {
+        let share = |facts: &mut Facts| {
+            let site = facts.config.site.take();
+            let text = "root = \"/srv/blog\"\n[shared]\nlinks = [\".env\", \"up\"]";
+            facts.config = toml::from_str(text).unwrap();
+            facts.config.site = site;
+        };
+        let reach = ", which reaches 'shared/.env' and 'shared/up' as the application does, ";
+        assert!(told(share).contains(reach), "{}", told(share));
+        // Who cannot make it live reaches nothing by it.
+        let upload = format!("restrict,{}", SERVE.replace("blog ci", "blog ci receive"));
+        let line = told(|facts| {
+            share(facts);
+            options(facts, &upload);
+        });
+        assert!(
+            line.contains("upload") && !line.contains("shared/"),
+            "{line}"
+        );
     }
 
     #[test]

@@ -102,6 +102,23 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         findings.extend(holes);
     }
 
+    // Whose it is cannot be told, since it is the application's; but not
+    // everybody's.
+    for way in &places.shared {
+        let below = way.steps.get(places.root.steps.len()..).unwrap_or_default();
+        let open = below.iter().find(|step| {
+            let sticky = step.kind == StepKind::Folder && step.mode & 0o1000 != 0;
+            step.mode & 0o002 != 0 && step.kind != StepKind::Link && !sticky
+        });
+        if let Some(step) = open {
+            let shown = step.path.display();
+            let problem = format!(
+                "'{shown}' can be written by others: who can write there alters what every release shares"
+            );
+            findings.push(Finding::new(Word::SharedWritable, shown, problem));
+        }
+    }
+
     for source in &facts.sources {
         let why = "who can write there can add a key without command=";
         findings.extend(writable(&source.way, &[0], Word::KeysWritable, why));

@@ -48,6 +48,15 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             format!("'{name}' cannot open the site: {error}"),
         );
     }
+    for fault in &probe.shared {
+        let word = match fault.missing {
+            true => Word::SharedMissing,
+            false => Word::SharedUnsafe,
+        };
+        let error = &fault.error;
+        let remedy = error.remedy.as_deref().unwrap_or("take it out of [shared]");
+        find(word, &remedy, format!("no release is received: {error}"));
+    }
     if let Some(why) = &probe.unnamed {
         let problem =
             format!("'{name}' cannot make an unnamed file (O_TMPFILE) below '{root}': {why}");
