@@ -1,0 +1,94 @@
+//! A tar stream, unpacked on a site that shares nothing and on others that
+//! share some of the names fuzzing is fond of. `staged::unpack_sharing` holds
+//! what must be true of any tree; this target adds that sharing changes
+//! nothing else: the tree is the one without it, less what was left out.
+
+#![no_main]
+
+use deploy_shell::manifest::Kind;
+use deploy_shell::shared::{Existing, Shared};
+use deploy_shell_fuzz::headers;
+use deploy_shell_fuzz::staged::{self, LIMITS, Tree};
+use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
+
+const SITES: [&[&str]; 4] = [
+    &["index.html"],
+    &["a/b", "e"],
+    &["a/l", "d/e/f", ".env"],
+    &["a", "b", "n/n"],
+];
+
+fuzz_target!(|tar: &[u8]| {
+    let payload = zstd::bulk::compress(tar, 1).expect("zstd takes anything");
+    let plain = staged::unpack(&payload);
+    let site: usize = tar.iter().map(|byte| usize::from(*byte)).sum();
+    for existing in [Existing::Refuse, Existing::Replace] {
+        let links = SITES[site % SITES.len()].iter();
+        let shared = Shared {
+            links: links.map(|link| link.parse().expect("a path")).collect(),
+            existing,
+        };
+        let found = staged::unpack_sharing(&payload, &shared);
+        if let Some(plain) = &plain {
+            compare(plain, found.as_ref(), &shared);
+        }
+    }
+});
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    headers::mutate(data, size, max_size, seed, fuzzer_mutate)
+});
+
+/// Whether `path` is `upper` or beneath it, by their parts.
+fn within(path: &[u8], upper: &[u8]) -> bool {
+    let mut parts = path.split(|byte| *byte == b'/');
+    upper
+        .split(|byte| *byte == b'/')
+        .all(|part| parts.next() == Some(part))
+}
+
+fn compare(plain: &Tree, found: Option<&Tree>, shared: &Shared) {
+    let links: Tree = staged::shared_links(shared).collect();
+    let held = |path: &[u8]| links.keys().any(|link| within(path, link));
+    let holds = plain.keys().any(|path| held(path));
+    let mut wanted: Tree = plain.clone();
+    wanted.retain(|path, _| !held(path));
+    let mut obstructed = false;
+    let mut more = 0;
+    for (link, kind) in &links {
+        for (end, _) in link.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            match plain.get(&link[..end]) {
+                Some(Kind::Dir) => {}
+                Some(_) => obstructed = true,
+                None => {
+                    more += usize::from(wanted.insert(link[..end].to_vec(), Kind::Dir).is_none())
+                }
+            }
+        }
+        wanted.insert(link.clone(), kind.clone());
+        more += 1;
+    }
+    let refused = obstructed || holds && shared.existing == Existing::Refuse;
+    match found {
+        Some(found) => {
+            assert!(!refused, "{} was accepted", staged::shown(plain));
+            assert!(
+                *found == wanted,
+                "{} for {}",
+                staged::shown(found),
+                staged::shown(&wanted)
+            );
+        }
+        // A link of the archive may lead through a shared path; without any,
+        // there is no other reason than that it is too much.
+        None => {
+            let linked = plain.values().any(|kind| matches!(kind, Kind::Link { .. }));
+            let full = plain.len() - 1 + more > LIMITS.max_entries as usize;
+            assert!(
+                refused || linked || full,
+                "{} was refused",
+                staged::shown(plain)
+            );
+        }
+    }
+}
