@@ -157,6 +157,19 @@ const ATTEMPTS: &[Attempt] = &[
         run: |ground| append(&ground.at("root/shared/.env")),
     },
     Attempt {
+        name: "write what is shared through a release's link",
+        refused_to: EVERYONE,
+        run: |ground| append(&ground.at("root/releases/r1/.env")),
+    },
+    Attempt {
+        name: "read what is shared through a link of its own",
+        refused_to: &[UNPACKER],
+        run: |_| {
+            symlink("../../../../shared/.env", "mine")?;
+            fs::read("mine").map(drop)
+        },
+    },
+    Attempt {
         name: "execute a program of the system",
         refused_to: EVERYONE,
         run: |_| Command::new("/bin/true").status().map(drop),
@@ -494,6 +507,7 @@ fn prepare(ground: &Ground) -> Result<PathBuf, Error> {
     fs::write(ground.at("beside/secret"), "secret")?;
     fs::write(root.join("releases/r1/index.html"), "live")?;
     fs::write(root.join("shared/.env"), "KEY=1")?;
+    symlink("../../shared/.env", root.join("releases/r1/.env"))?;
     fs::write(state.join("journal.jsonl"), "")?;
     fs::write(staging.join("own"), "own")?;
     symlink("releases/r1", root.join("current"))?;

@@ -201,6 +201,15 @@ mod tests {
     }
 
     proptest! {
+        /// What the configuration may share, a release may have.
+        #[test]
+        fn every_shared_path_is_one_of_a_release(path in "(a{200,255}/){0,5}[.a/]{0,8}") {
+            if let Ok(shared) = path.parse::<crate::shared::SharedPath>() {
+                prop_assert_eq!(read(&path, true), Ok(path));
+                prop_assert_eq!(check_target(shared.target().as_bytes()), Ok(()));
+            }
+        }
+
         #[test]
         fn no_name_leads_up_or_out(name in proptest::collection::vec(
             prop_oneof![Just(b'.'), Just(b'/'), Just(b'a'), any::<u8>()], 0..40), folder: bool) {

@@ -48,6 +48,9 @@ impl Ground {
             ("", 0o755),
             ("releases", 0o755),
             ("shared", 0o755),
+            ("shared/deep", 0o755),
+            ("shared/deep/er", 0o755),
+            ("shared/deep/er/uploads", 0o755),
             (".deploy-shell", 0o700),
             (".deploy-shell/manifests", 0o700),
             (".deploy-shell/incoming", 0o700),
@@ -56,6 +59,9 @@ impl Ground {
             let folder = site.root().join(folder);
             fs::create_dir(&folder).expect("a folder");
             fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).expect("its mode");
+        }
+        for (path, content) in SHARED {
+            fs::write(site.root().join(path), content).expect("a file");
         }
         site
     }
@@ -75,6 +81,7 @@ impl Ground {
         let config = format!(
             "root = \"{}/root\"\nkeep = {keep}\nmin_age = \"0s\"\n\
              [pending]\nmax = 1000\n[limits]\nreceives_per_hour = 1000000\nreserve = \"0%\"\n\
+             [shared]\nlinks = [\".env\", \"deep/er/uploads\"]\n\
              [audit]\nsocket = \"{}/audit\"\n",
             dir.display(),
             self.dir.path().display()
@@ -114,6 +121,12 @@ pub fn payload(release: &str) -> Vec<u8> {
     }
     zstd(&tar.end())
 }
+
+/// What stands in `shared/`, whatever happens.
+const SHARED: [(&str, &str); 2] = [
+    ("shared/.env", "KEY=1"),
+    ("shared/deep/er/uploads/photo", "a photo"),
+];
 
 /// The release that is received under faults.
 pub const NEW: &str = "new";
@@ -245,6 +258,11 @@ impl Site {
         let mut found = BTreeMap::new();
         describe(&self.root().join("releases").join(release), ".", &mut found)
             .map_err(|error| format!("release '{release}': {error}"))?;
+        for link in ["./.env", "./deep/er/uploads"] {
+            if !expected.get(link).is_some_and(|it| it.contains("shared/")) {
+                return Err(format!("release '{release}' has no '{link}'"));
+            }
+        }
         match found == expected {
             true => Ok(()),
             false => Err(format!(
@@ -256,6 +274,12 @@ impl Site {
     /// What holds at any time, also of a site in which a process has just died.
     pub fn sound(&self) -> Verdict {
         self.journal()?;
+        for (path, content) in SHARED {
+            match fs::read(self.root().join(path)) {
+                Ok(found) if found == content.as_bytes() => {}
+                found => return Err(format!("{path} is {found:?}")),
+            }
+        }
         if let Some(live) = self.current()? {
             self.whole(&live)?;
         }

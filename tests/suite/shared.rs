@@ -397,6 +397,32 @@ fn what_goes_while_a_release_comes_in_is_missed_too() {
     site.receive("r1", &payload).ok();
 }
 
+/// The paths in the unpacker's argv come from the configuration, and have to
+/// be of its type all the same.
+#[test]
+fn the_unpacker_takes_no_path_that_is_none() {
+    let site = Site::new();
+    let unpack = |path: &str| {
+        let mut command = Command::new(BIN);
+        command
+            .args(["unpack", "--max-unpacked=0", "--max-file=0"])
+            .args(["--max-entries=0", "--room-bytes=0", "--room-inodes=0"])
+            .arg(format!("--shared={path}"))
+            .current_dir(site.dir());
+        site.run(command, b"")
+    };
+    // Nothing on stdin is no archive, which is only found if the rest will do.
+    assert!(unpack("-a/b").stderr.contains("not a zstd frame"));
+    for bad in ["", "/a", "../a", "a/../b", "a/", "a//b"] {
+        let reply = unpack(bad);
+        reply.refused(64, "bad-request");
+        assert!(
+            reply.stderr.contains("not a plain relative path"),
+            "{reply:?}"
+        );
+    }
+}
+
 #[test]
 fn a_retry_asks_for_nothing() {
     let site = site(LINKS);
