@@ -115,8 +115,8 @@ fn run(limits: Limits, shared: &Shared, sandbox_required: bool) -> Result<(), Fa
 }
 
 /// Unpacks `spool` below `staging`, makes the shared links, and writes the
-/// entries of the manifest with their sums to `out`. To be confined by now is the caller's part, and so is
-/// the mask of 022.
+/// entries of the manifest with their sums to `out`. To be confined by now is
+/// the caller's part, and so is the mask of 022.
 pub fn unpack_into(
     spool: File,
     staging: Dir,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{Uid, mkfifo};
 
 use crate::archive::{Tar, tarball, zstd};
 use crate::direct::{ask, held_open, live, serve};
@@ -358,6 +358,31 @@ fn what_is_missing_or_leads_out_refuses_before_a_byte_is_read() {
         site.receive("r1", &payload).ok();
         linked(&site, "r1");
     }
+}
+
+#[test]
+fn a_folder_that_the_account_may_not_search_is_told() {
+    if Uid::effective().is_root() {
+        return; // Root may search everything.
+    }
+    let site = site(LINKS);
+    let folder = site.root().join("shared/public");
+    set_mode(&folder, 0o600);
+    let reply = site.receive("r1", &tarball(&[("index.html", b"x")]));
+    set_mode(&folder, 0o755);
+    leaves_nothing(&site, &reply, 78, "bad-layout");
+    let why = "shared/public/uploads' cannot be looked at: permission denied";
+    assert!(reply.stderr.contains(why), "{reply:?}");
+    // To search it is enough: nothing is listed, and nothing opened.
+    for folder in ["shared", "shared/public"] {
+        set_mode(&site.root().join(folder), 0o311);
+    }
+    set_mode(&site.root().join("shared/.env"), 0o000);
+    site.receive("r1", &tarball(&[("index.html", b"x")])).ok();
+    for folder in ["shared", "shared/public"] {
+        set_mode(&site.root().join(folder), 0o755);
+    }
+    linked(&site, "r1");
 }
 
 #[test]
