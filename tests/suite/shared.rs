@@ -491,6 +491,18 @@ fn what_is_pruned_takes_nothing_shared_along() {
     no_debris(&site);
 }
 
+/// A migration finds its settings before anything is live.
+#[test]
+fn a_hook_finds_what_is_shared_in_its_working_directory() {
+    let hook = "[[hooks.before_swap]]\ncommand = [\"/bin/cat\", \".env\", \"a/b/c/d\"]\n";
+    let site = site(&format!("{LINKS}{hook}"));
+    site.receive("r1", &tarball(&[("index.html", b"x")])).ok();
+    let reply = site.ssh("ci", "swap r1");
+    assert_eq!(reply.code, 0, "{reply:?}");
+    assert!(reply.stderr.contains("KEY=1"), "{reply:?}");
+    assert!(reply.stderr.contains("deep"), "{reply:?}");
+}
+
 #[test]
 fn a_web_server_serves_what_is_shared() {
     let site = site(LINKS);
