@@ -314,11 +314,25 @@ pub fn stopped_unpacker(site: &Site, payload: &[u8]) -> (String, Upload, Process
             caught.is_some() || upload.client.is_over()
         });
         match caught {
-            Some(child) => return (release, upload, child),
+            Some(child) => {
+                // Each thread stops by itself, at its next step.
+                eventually("all of it stands still", || stands_still(child.pid));
+                return (release, upload, child);
+            }
             None => _ = upload.finish().ok(),
         }
     }
     panic!("no unpacker was ever seen");
+}
+
+/// Whether every thread of a process is stopped (proc_pid_stat(5), `T`).
+fn stands_still(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it is there");
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 #[test]
