@@ -22,6 +22,7 @@ mod confinement;
 mod contention;
 mod direct;
 mod fields;
+mod full_disk;
 mod grants;
 mod hostile_archives;
 mod hostile_requests;

@@ -2,7 +2,6 @@
 //! leaves nothing behind.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
 
-use crate::archive::{Frame, Tar, tarball, zstd};
+use crate::archive::{Frame, Tar, tarball};
 use crate::process::Upload;
 use crate::receive::{leaves_nothing, no_debris, noise};
 use crate::site::{Reply, Site, set_mode};
@@ -191,7 +190,7 @@ fn a_reserve_that_cannot_be_met_is_disk_full() {
 
 /// The line names the file system by a path on it, and a count of free bytes.
 #[track_caller]
-fn names_path_and_room(site: &Site, reply: &Reply) {
+pub fn names_path_and_room(site: &Site, reply: &Reply) {
     let root = site.root().to_str().expect("a plain path");
     assert!(reply.stderr.contains(root), "{}", reply.stderr);
     let words: Vec<&str> = reply.stderr.split_whitespace().collect();
@@ -200,115 +199,6 @@ fn names_path_and_room(site: &Site, reply: &Reply) {
         .any(|pair| pair[0].parse::<u64>().is_ok() && pair[1].starts_with("bytes"));
     assert!(counted, "{}", reply.stderr);
     assert!(reply.stderr.contains("free"), "{}", reply.stderr);
-}
-
-/// A small file system mounted where the root was.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    /// `None`, with the reason printed, where this machine does not let us.
-    fn over(site: &Site, kibibytes: u32, inodes: u32) -> Option<Mounted> {
-        if !Uid::effective().is_root() {
-            println!("skipped: mounting a small file system needs root");
-            return None;
-        }
-        let image = site.dir().join("image");
-        fs::File::create(&image)
-            .and_then(|file| file.set_len(u64::from(kibibytes) << 10))
-            .expect("the image");
-        let mut format = Command::new("mkfs.ext4");
-        format.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
-        format.args(["-q", "-F", "-m", "0", "-O", "^has_journal", "-N"]);
-        let Ok(formatted) = format.arg(inodes.to_string()).arg(&image).output() else {
-            println!("skipped: no mkfs.ext4");
-            return None;
-        };
-        assert!(formatted.status.success(), "{formatted:?}");
-
-        let kept = site.dir().join("kept");
-        fs::rename(site.root(), &kept).expect("the root goes aside");
-        fs::create_dir(site.root()).expect("the root");
-        let mut mount = Command::new("mount");
-        mount.args(["-o", "loop"]).arg(&image).arg(site.root());
-        let mounted = mount.output().expect("mount runs");
-        if !mounted.status.success() {
-            println!("skipped: {}", String::from_utf8_lossy(&mounted.stderr));
-            return None;
-        }
-        let guard = Mounted(site.root().to_owned());
-        fs::remove_dir(site.root().join("lost+found")).expect("an empty folder");
-        let mut copy = Command::new("cp");
-        copy.arg("-a").arg(kept.join(".")).arg(site.root());
-        assert!(copy.status().expect("cp runs").success());
-        Some(guard)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Lazily: a process of a failed test may still stand in it.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-#[test]
-fn a_disk_that_fills_while_the_client_sends() {
-    let site = Site::with_config("[limits]\nreserve = \"0%\"\n");
-    let Some(_mounted) = Mounted::over(&site, 2048, 256) else {
-        return;
-    };
-    let before = site.snapshot();
-    let reply = site.receive("big", &tarball(&[("noise", &noise(4 << 20))]));
-    leaves_nothing(&site, &reply, 74, "disk-full");
-    names_path_and_room(&site, &reply);
-    assert_eq!(site.snapshot(), before);
-    // The room is there again.
-    site.receive("small", &tarball(&[("a", b"1")])).ok();
-}
-
-#[test]
-fn a_disk_that_fills_while_unpacking() {
-    let site = Site::with_config("[limits]\nreserve = \"0%\"\n");
-    let Some(_mounted) = Mounted::over(&site, 2048, 256) else {
-        return;
-    };
-    let before = site.snapshot();
-    // Small when sent, larger than the disk when unpacked, in one file.
-    let bytes = vec![b'x'; 4 << 20];
-    let reply = site.receive("big", &tarball(&[("x", &bytes)]));
-    leaves_nothing(&site, &reply, 74, "disk-full");
-    names_path_and_room(&site, &reply);
-    assert_eq!(site.snapshot(), before);
-    site.receive("small", &tarball(&[("a", b"1")])).ok();
-}
-
-#[test]
-fn a_disk_without_free_inodes() {
-    let site = Site::with_config("[limits]\nreserve = \"0%\"\n");
-    let Some(_mounted) = Mounted::over(&site, 4096, 128) else {
-        return;
-    };
-    let before = site.snapshot();
-    let many = (0..300).fold(Tar::new(), |tar, n| tar.file(format!("f{n}"), b""));
-    let reply = site.receive("many", &zstd(&many.end()));
-    leaves_nothing(&site, &reply, 74, "disk-full");
-    assert_eq!(site.snapshot(), before);
-    site.receive("small", &tarball(&[("a", b"1")])).ok();
-}
-
-#[test]
-fn the_reserve_is_kept_free() {
-    let site = Site::with_config("[limits]\nreserve = \"60%\"\n");
-    let Some(_mounted) = Mounted::over(&site, 4096, 256) else {
-        return;
-    };
-    site.receive("small", &tarball(&[("a", b"1")])).ok();
-    fs::write(site.root().join("shared/filler"), noise(2 << 20)).expect("a file");
-    let before = site.snapshot();
-    let reply = site.receive("next", &tarball(&[("a", b"2")]));
-    reply.refused(74, "disk-full");
-    names_path_and_room(&site, &reply);
-    assert_eq!(site.snapshot(), before);
 }
 
 /// A limit on file sizes ends a program by SIGXFSZ unless it sees to it.

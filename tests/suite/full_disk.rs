@@ -1,0 +1,277 @@
+//! Real small file systems (ext4 and xfs, mounted over the site's root) that run
+//! out of blocks or of inodes. They are root's to mount.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::unistd::Uid;
+
+use crate::archive::{Tar, tarball, zstd};
+use crate::receive::{leaves_nothing, noise};
+use crate::receive_limits::names_path_and_room;
+use crate::site::Site;
+
+/// What is made, and how large it must be.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// In KiB and inodes; no smaller than it must be, without a journal.
+    Ext4(u32, u32),
+    /// As large as xfs must be; inodes may take 1 % of it.
+    Xfs,
+}
+
+const KINDS: [Kind; 2] = [Kind::Ext4(2048, 256), Kind::Xfs];
+
+/// A small file system mounted where the root was.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// `None`, with the reason printed, where this machine does not let us.
+    fn over(site: &Site, kind: Kind) -> Option<Mounted> {
+        if !Uid::effective().is_root() {
+            println!("skipped: mounting a small file system needs root");
+            return None;
+        }
+        let image = site.dir().join("image");
+        let (program, options, kibibytes) = match kind {
+            Kind::Ext4(kibibytes, inodes) => (
+                "mkfs.ext4",
+                format!("-q -F -m 0 -O ^has_journal -N {inodes}"),
+                kibibytes,
+            ),
+            Kind::Xfs => ("mkfs.xfs", "-q -f -i maxpct=1".to_owned(), 320 << 10),
+        };
+        File::create(&image)
+            .and_then(|file| file.set_len(u64::from(kibibytes) << 10))
+            .expect("the image");
+        let mut format = Command::new(program);
+        format.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
+        format.args(options.split(' ')).arg(&image);
+        let formatted = format.output().expect("tests/run installs it");
+        assert!(formatted.status.success(), "{formatted:?}");
+
+        let kept = site.dir().join("kept");
+        fs::rename(site.root(), &kept).expect("the root goes aside");
+        fs::create_dir(site.root()).expect("the root");
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "loop"]).arg(&image).arg(site.root());
+        let mounted = mount.output().expect("mount runs");
+        if !mounted.status.success() {
+            println!("skipped: {}", String::from_utf8_lossy(&mounted.stderr));
+            return None;
+        }
+        let guard = Mounted(site.root().to_owned());
+        let _ = fs::remove_dir(site.root().join("lost+found"));
+        let mut copy = Command::new("cp");
+        copy.arg("-a").arg(kept.join(".")).arg(site.root());
+        assert!(copy.status().expect("cp runs").success());
+        Some(guard)
+    }
+
+    /// Takes all the room there is, to the last block.
+    fn fill(&self) -> Ballast {
+        let path = self.0.join("shared/ballast");
+        let mut file = File::create(&path).expect("a file");
+        let mut piece = vec![0x5a; 16 << 20];
+        // Ends: each size is given up once the disk has no room for it.
+        while !piece.is_empty() {
+            if file.write_all(&piece).is_err() || file.sync_data().is_err() {
+                piece.truncate(piece.len() / 2);
+            }
+        }
+        Ballast(path)
+    }
+
+    /// Takes all the inodes there are.
+    fn fill_with_files(&self) -> Ballast {
+        let path = self.0.join("shared/ballast");
+        fs::create_dir(&path).expect("a folder");
+        let mut made = 0;
+        while File::create(path.join(made.to_string())).is_ok() {
+            made += 1;
+        }
+        assert!(made > 10, "only {made} inodes were left");
+        Ballast(path)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Lazily: a process of a failed test may still stand in it.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+struct Ballast(PathBuf);
+
+impl Ballast {
+    /// Gives back so many bytes.
+    fn leave(&self, bytes: u64) {
+        let file = fs::OpenOptions::new().write(true).open(&self.0);
+        let file = file.expect("it is there");
+        let length = file.metadata().expect("it is there").len();
+        file.set_len(length - bytes)
+            .and_then(|()| file.sync_all())
+            .expect("it is cut");
+    }
+
+    fn throw_out(self) {
+        match self.0.is_dir() {
+            true => fs::remove_dir_all(&self.0),
+            false => fs::remove_file(&self.0),
+        }
+        .expect("it goes");
+    }
+}
+
+/// A site without a reserve, on a small file system.
+fn small(kind: Kind) -> Option<(Site, Mounted)> {
+    let site = Site::with_config("[limits]\nreserve = \"0%\"\n");
+    let mounted = Mounted::over(&site, kind)?;
+    Some((site, mounted))
+}
+
+#[test]
+fn a_disk_that_fills_while_the_client_sends() {
+    for kind in KINDS {
+        let Some((site, mounted)) = small(kind) else {
+            return;
+        };
+        let ballast = mounted.fill();
+        ballast.leave(1 << 20);
+        let before = site.snapshot();
+        let reply = site.receive("big", &tarball(&[("noise", &noise(4 << 20))]));
+        leaves_nothing(&site, &reply, 74, "disk-full");
+        names_path_and_room(&site, &reply);
+        assert_eq!(site.snapshot(), before);
+        ballast.throw_out();
+        site.receive("small", &tarball(&[("a", b"1")])).ok();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_while_unpacking() {
+    for kind in KINDS {
+        let Some((site, mounted)) = small(kind) else {
+            return;
+        };
+        let ballast = mounted.fill();
+        ballast.leave(1 << 20);
+        let before = site.snapshot();
+        // Small when sent, larger than the room when unpacked, in one file.
+        let bytes = vec![b'x'; 4 << 20];
+        let reply = site.receive("big", &tarball(&[("x", &bytes)]));
+        leaves_nothing(&site, &reply, 74, "disk-full");
+        names_path_and_room(&site, &reply);
+        assert_eq!(site.snapshot(), before);
+        ballast.throw_out();
+        site.receive("small", &tarball(&[("a", b"1")])).ok();
+    }
+}
+
+#[test]
+fn a_disk_without_free_inodes() {
+    for kind in [Kind::Ext4(4096, 128), Kind::Xfs] {
+        let Some((site, mounted)) = small(kind) else {
+            return;
+        };
+        for release in ["a", "b"] {
+            let payload = tarball(&[("index.html", release.as_bytes())]);
+            site.receive(release, &payload).ok();
+            site.ssh("ci", &format!("swap {release}")).ok();
+        }
+        let many = (0..300).fold(Tar::new(), |tar, n| tar.file(format!("f{n}"), b""));
+        let many = zstd(&many.end());
+        let ballast = mounted.fill_with_files();
+        let before = site.snapshot();
+        let reply = site.receive("many", &many);
+        reply.refused(74, "disk-full");
+        assert_eq!(site.snapshot(), before);
+        moves_or_does_not(&site);
+        ballast.throw_out();
+        goes_on(&site);
+    }
+}
+
+#[test]
+fn a_disk_without_a_free_block() {
+    for kind in KINDS {
+        let Some((site, mounted)) = small(kind) else {
+            return;
+        };
+        for release in ["a", "b"] {
+            let payload = tarball(&[("index.html", release.as_bytes())]);
+            site.receive(release, &payload).ok();
+            site.ssh("ci", &format!("swap {release}")).ok();
+        }
+        let ballast = mounted.fill();
+        let before = site.snapshot();
+        let reply = site.receive("c", &tarball(&[("index.html", b"c")]));
+        reply.refused(74, "disk-full");
+        assert_eq!(site.snapshot(), before);
+        moves_or_does_not(&site);
+        ballast.throw_out();
+        goes_on(&site);
+    }
+}
+
+/// Swaps and rollbacks with no room at all: each does what it says, or says
+/// that it could not and has done nothing. Whatever was answered is true.
+fn moves_or_does_not(site: &Site) {
+    for request in ["swap a", "swap b", "rollback", "swap b", "rollback a"] {
+        let live = site.current();
+        let reply = site.ssh("ci", request);
+        match reply.code {
+            0 if reply.stdout.ends_with("result=unchanged\n") => {
+                assert_eq!(site.current(), live, "{request}");
+            }
+            0 => assert_ne!(site.current(), live, "{request}: {reply:?}"),
+            // After the way back of a rollback there is nothing good before it.
+            66 => assert_eq!(site.current(), live, "{request}"),
+            _ => {
+                reply.refused(74, "disk-full");
+                names_path_and_room(site, &reply);
+                assert_eq!(site.current(), live, "{request}");
+            }
+        }
+        let live = site.current().expect("something is live");
+        let content = fs::read_to_string(site.root().join("current/index.html"));
+        assert_eq!(content.expect("it is whole"), live);
+        let shown = site.ssh("ci", "list").ok();
+        let first = shown.lines().nth(1).expect("a release");
+        assert!(
+            first.starts_with(&live) && first.contains(" current "),
+            "{shown}"
+        );
+    }
+}
+
+/// With room again, all is as ever.
+fn goes_on(site: &Site) {
+    site.receive("d", &tarball(&[("index.html", b"d")])).ok();
+    site.ssh("ci", "swap d").ok();
+    assert_eq!(site.current().as_deref(), Some("d"));
+    let mut seq = 0;
+    for record in site.journal() {
+        seq += 1;
+        assert_eq!(record["seq"], seq, "{record}");
+    }
+    assert!(site.leftovers().is_empty());
+}
+
+#[test]
+fn the_reserve_is_kept_free() {
+    let site = Site::with_config("[limits]\nreserve = \"60%\"\n");
+    let Some(_mounted) = Mounted::over(&site, Kind::Ext4(4096, 256)) else {
+        return;
+    };
+    site.receive("small", &tarball(&[("a", b"1")])).ok();
+    fs::write(site.root().join("shared/filler"), noise(2 << 20)).expect("a file");
+    let before = site.snapshot();
+    let reply = site.receive("next", &tarball(&[("a", b"2")]));
+    reply.refused(74, "disk-full");
+    names_path_and_room(&site, &reply);
+    assert_eq!(site.snapshot(), before);
+}
