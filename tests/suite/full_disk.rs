@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::unistd::Uid;
@@ -24,8 +24,12 @@ enum Kind {
 
 const KINDS: [Kind; 2] = [Kind::Ext4(2048, 256), Kind::Xfs];
 
-/// A small file system mounted where the root was.
-struct Mounted(PathBuf);
+/// A small file system mounted beside the site, and a folder of it mounted
+/// where the root was: so what fills it is not in the site.
+struct Mounted {
+    disk: PathBuf,
+    root: PathBuf,
+}
 
 impl Mounted {
     /// `None`, with the reason printed, where this machine does not let us.
@@ -52,27 +56,33 @@ impl Mounted {
         let formatted = format.output().expect("tests/run installs it");
         assert!(formatted.status.success(), "{formatted:?}");
 
-        let kept = site.dir().join("kept");
-        fs::rename(site.root(), &kept).expect("the root goes aside");
-        fs::create_dir(site.root()).expect("the root");
-        let mut mount = Command::new("mount");
-        mount.args(["-o", "loop"]).arg(&image).arg(site.root());
-        let mounted = mount.output().expect("mount runs");
-        if !mounted.status.success() {
-            println!("skipped: {}", String::from_utf8_lossy(&mounted.stderr));
+        let mounted = Mounted {
+            disk: site.dir().join("disk"),
+            root: site.root().to_owned(),
+        };
+        fs::create_dir(&mounted.disk).expect("a folder");
+        let mount = |arguments: &[&str], from: &Path, to: &Path| {
+            let mut mount = Command::new("mount");
+            mount.args(arguments).arg(from).arg(to);
+            mount.output().expect("mount runs")
+        };
+        let done = mount(&["-o", "loop"], &image, &mounted.disk);
+        if !done.status.success() {
+            println!("skipped: {}", String::from_utf8_lossy(&done.stderr));
             return None;
         }
-        let guard = Mounted(site.root().to_owned());
-        let _ = fs::remove_dir(site.root().join("lost+found"));
-        let mut copy = Command::new("cp");
-        copy.arg("-a").arg(kept.join(".")).arg(site.root());
-        assert!(copy.status().expect("cp runs").success());
-        Some(guard)
+        let copy = mounted.disk.join("root");
+        let mut copied = Command::new("cp");
+        copied.arg("-a").arg(site.root()).arg(&copy);
+        assert!(copied.status().expect("cp runs").success());
+        let done = mount(&["--bind"], &copy, site.root());
+        assert!(done.status.success(), "{done:?}");
+        Some(mounted)
     }
 
     /// Takes all the room there is, to the last block.
     fn fill(&self) -> Ballast {
-        let path = self.0.join("shared/ballast");
+        let path = self.disk.join("ballast");
         let mut file = File::create(&path).expect("a file");
         let mut piece = vec![0x5a; 16 << 20];
         // Ends: each size is given up once the disk has no room for it.
@@ -86,7 +96,7 @@ impl Mounted {
 
     /// Takes all the inodes there are.
     fn fill_with_files(&self) -> Ballast {
-        let path = self.0.join("shared/ballast");
+        let path = self.disk.join("ballast");
         fs::create_dir(&path).expect("a folder");
         let mut made = 0;
         while File::create(path.join(made.to_string())).is_ok() {
@@ -100,7 +110,9 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         // Lazily: a process of a failed test may still stand in it.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        for path in [&self.root, &self.disk] {
+            let _ = Command::new("umount").arg("-l").arg(path).status();
+        }
     }
 }
 
