@@ -136,7 +136,8 @@ impl<'a> Audit<'a> {
         else {
             return Ok(());
         };
-        let mut line = self.line(if step.is_hook() { "hook" } else { "gate" });
+        let event = if step.is_hook() { "hook" } else { "gate" };
+        let mut line = self.line(event);
         line.pair("step", step);
         line.pair("release", release);
         line.pair("what", what);
@@ -149,7 +150,7 @@ impl<'a> Audit<'a> {
         line.maybe("why", *failed);
         line.pair("ms", took.as_millis());
         line.bytes("output", output.as_bytes(), MAX_REQUEST);
-        self.send(severity, "step", line)
+        self.send(severity, event, line)
     }
 
     fn line(&self, event: &str) -> Line {
