@@ -172,6 +172,12 @@ pub fn serving(site: &Site) -> Vec<Process> {
     all
 }
 
+/// What all processes here were started with.
+pub fn arguments() -> Vec<Vec<String>> {
+    let all = processes().into_iter();
+    all.map(|process| process.arguments).collect()
+}
+
 /// The children those processes have started for another purpose.
 pub fn unpacking(site: &Site) -> Vec<Process> {
     let mut all = processes();

@@ -12,10 +12,10 @@ use nix::unistd::{Uid, mkfifo};
 
 use crate::archive::{Tar, tarball, zstd};
 use crate::direct::{ask, held_open, live, serve};
-use crate::live_traffic::{Nginx, get};
 use crate::process::Upload;
 use crate::receive::{leaves_nothing, no_debris, noise};
 use crate::site::{BIN, Reply, Site, set_mode, write_file};
+use crate::web::{Nginx, get};
 
 const LINKS: &str = "[shared]\nlinks = [\".env\", \"public/uploads\", \"a/b/c/d\"]\n";
 
@@ -507,9 +507,9 @@ fn a_hook_finds_what_is_shared_in_its_working_directory() {
 fn a_web_server_serves_what_is_shared() {
     let site = site(LINKS);
     live(&site, &["one"]);
-    let nginx = Nginx::start(&site);
+    let nginx = Nginx::live(&site);
     let body = |path: &str| {
-        let answer = get(nginx.port, path).expect("an answer");
+        let answer = get(nginx.ports[0], path).expect("an answer");
         let answer = String::from_utf8(answer).expect("utf-8");
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         answer.rsplit("\r\n\r\n").next().expect("a body").to_owned()

@@ -1,0 +1,372 @@
+//! Hooks: which of them run when, with what, and what is seen of them.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::thread;
+
+use crate::audit::value;
+use crate::direct::{ask, everything, live, payload, put, states};
+use crate::gating::{
+    appears, cure, gate_failed, hook, log, logging_hooks, sicken, steps_on_record, told, touch,
+    wait_for,
+};
+use crate::process::{Running, Upload};
+use crate::site::{Site, write_file};
+
+#[test]
+fn each_runs_where_it_belongs() {
+    let site = Site::with_config(&logging_hooks());
+    put(&site, "a");
+    put(&site, "b");
+    assert_eq!(log(&site), [] as [&str; 0], "a receive runs none");
+    // Release, what was live before, what is live while it runs.
+    site.ssh("ci", "swap a").ok();
+    assert_eq!(log(&site), ["before_swap a - ", "after_swap a - a"]);
+    site.ssh("ci", "swap b").ok();
+    assert_eq!(log(&site), ["before_swap b a a", "after_swap b a b"]);
+    site.ssh("ci", "rollback").ok();
+    assert_eq!(log(&site), ["before_rollback a b b", "after_swap a b a"]);
+    site.ssh("ci", "swap b").ok();
+    log(&site);
+    site.ssh("ci", "rollback a").ok();
+    assert_eq!(log(&site), ["before_rollback a b b", "after_swap a b a"]);
+
+    // What changes nothing runs nothing.
+    for request in ["swap a", "rollback a", "list"] {
+        site.ssh("ci", request).ok();
+    }
+    site.ssh("ci", "swap nowhere")
+        .refused(66, "no-such-release");
+    site.ssh("ci", "swap b --if-current b")
+        .refused(75, "not-current");
+    site.ssh("ci", "rollback b").refused(66, "no-such-release");
+    assert_eq!(log(&site), [] as [&str; 0]);
+}
+
+#[test]
+fn hooks_of_one_stage_run_in_order_to_the_first_that_fails() {
+    let one = |name: &str| {
+        hook(
+            "before_swap",
+            &format!("echo {name}; echo {name} >> {{dir}}/log"),
+        )
+    };
+    let config = [
+        one("one"),
+        one("two"),
+        hook("before_swap", "[ -e {dir}/well ]"),
+        one("four"),
+    ];
+    let site = Site::with_config(&config.concat());
+    put(&site, "a");
+    let reply = site.ssh("ci", "swap a");
+    let problem = gate_failed(&reply);
+    assert!(problem.contains("before_swap 3"), "{problem}");
+    assert_eq!(log(&site), ["one", "two"]);
+    touch(&site, "well");
+    let reply = site.ssh("ci", "swap a");
+    assert_eq!(log(&site), ["one", "two", "four"]);
+    let lines: Vec<String> = told(&reply, "hook");
+    assert_eq!(
+        lines,
+        [
+            "before_swap 1: one",
+            "before_swap 2: two",
+            "before_swap 4: four"
+        ]
+    );
+    assert_eq!(reply.ok(), "ok swap a previous=-\n");
+}
+
+#[test]
+fn words_and_variables_are_the_operators_alone() {
+    let config = r#"
+        [[hooks.before_swap]]
+        command = ["/usr/bin/printf", "<%s>\n", "a b", "$HOME", "*", "'", "\"", "", "--", "\u001b[2J\u0007", "é"]
+        [[hooks.before_swap]]
+        command = ["/usr/bin/env"]
+        [[hooks.before_swap]]
+        command = ["/bin/pwd"]
+        [[hooks.before_swap]]
+        command = ["/usr/bin/id", "-u"]
+    "#;
+    let site = Site::with_config(config);
+    put(&site, "r1");
+    // sshd hands on what it likes, and a client what it may.
+    let mut command = site.ssh_command("ci");
+    command.args([
+        "-o",
+        "SetEnv=LANG=evil DEPLOY_RELEASE=evil",
+        "--",
+        "swap r1",
+    ]);
+    let reply = site.run(command, b"");
+    let lines =
+        |number: u32| -> Vec<String> { told(&reply, &format!("hook: before_swap {number}")) };
+    assert_eq!(
+        lines(1),
+        [
+            "<a b>",
+            "<$HOME>",
+            "<*>",
+            "<'>",
+            "<\">",
+            "<>",
+            "<-->",
+            "<\\x1b[2J\\x07>",
+            "<\\xc3\\xa9>"
+        ]
+    );
+    let mut variables = lines(2);
+    variables.sort();
+    let path = variables.pop().expect("four");
+    assert_eq!(
+        variables,
+        ["DEPLOY_PREVIOUS=", "DEPLOY_RELEASE=r1", "DEPLOY_SITE=blog"]
+    );
+    let path = path.strip_prefix("PATH=").expect("the path");
+    assert!(path.split(':').all(|folder| folder.starts_with('/')));
+    let release = fs::canonicalize(site.root().join("releases/r1")).expect("it is there");
+    assert_eq!(lines(3), [release.to_str().expect("a plain path")]);
+    assert_eq!(lines(4), [nix::unistd::geteuid().to_string()]);
+    reply.ok();
+
+    put(&site, "r2");
+    let reply = site.ssh("ci", "swap r2");
+    let variables = told(&reply, "hook: before_swap 2");
+    assert!(
+        variables.contains(&"DEPLOY_PREVIOUS=r1".to_owned()),
+        "{variables:?}"
+    );
+}
+
+#[test]
+fn output_is_shown_while_the_hook_still_runs() {
+    let script = format!(
+        "echo first; printf 'sec\\033[1mond\\n' >&2; {}; printf last",
+        wait_for("go")
+    );
+    let site = Site::with_config(&hook("before_swap", &script));
+    put(&site, "a");
+    let mut child = site.ssh_spawn("ci", "swap a");
+    let stderr = child.stderr.take().expect("a pipe");
+    let mut running = Running(child);
+    let mut lines = BufReader::new(stderr)
+        .lines()
+        .map(|line| line.expect("text"));
+    let mut next = || lines.next().unwrap_or_default();
+    assert_eq!(next(), "deploy-shell: hook: before_swap 1: first");
+    assert_eq!(next(), "deploy-shell: hook: before_swap 1: sec\\x1b[1mond");
+    assert!(!running.is_over());
+    assert_eq!(site.current(), None);
+    touch(&site, "go");
+    assert_eq!(next(), "deploy-shell: hook: before_swap 1: last");
+    assert_eq!(next(), "");
+    assert_eq!(running.reply().ok(), "ok swap a previous=-\n");
+}
+
+#[test]
+fn each_is_on_record_with_its_exit_and_its_output() {
+    let config = [
+        hook("before_swap", "echo one; echo 'two \"2\"'; exit 0"),
+        hook("after_swap", "echo fine"),
+        hook("after_swap", "echo why; exit $(cat {dir}/exit)"),
+    ];
+    let site = Site::with_config(&config.concat());
+    put(&site, "a");
+    fs::write(site.dir().join("exit"), "3").expect("a file");
+    gate_failed(&site.ssh("ci", "swap a"));
+    let steps = steps_on_record(&site);
+    let [before, after, failed] = &steps[..] else {
+        panic!("{steps:?}");
+    };
+    for line in [before, after, failed] {
+        line.has(&[
+            ("event", "hook"),
+            ("site", "blog"),
+            ("key", "ci"),
+            ("release", "a"),
+        ]);
+        assert_eq!(value(line, "what"), "'/bin/sh'");
+        assert!(value(line, "ms").parse::<u64>().is_ok());
+    }
+    before.has(&[("step", "before_swap 1"), ("outcome", "ok"), ("exit", "0")]);
+    assert_eq!(value(before, "output"), "one | two \"2\"");
+    after.has(&[
+        ("step", "after_swap 1"),
+        ("outcome", "ok"),
+        ("output", "fine"),
+    ]);
+    failed.has(&[
+        ("step", "after_swap 2"),
+        ("outcome", "failed"),
+        ("exit", "3"),
+    ]);
+    failed.has(&[("why", "exited with 3"), ("output", "why")]);
+}
+
+#[test]
+fn a_failing_hook_before_the_swap_leaves_all_as_it_was() {
+    let site = Site::with_config(&logging_hooks());
+    live(&site, &["a"]);
+    put(&site, "b");
+    sicken(&site, "b", "before_swap");
+    log(&site);
+    let before = site.snapshot();
+    let reply = site.ssh("ci", "swap b");
+    // Nothing of the hook's own is between: it said nothing.
+    reply.refused(69, "gate-failed");
+    let problem = gate_failed(&reply);
+    assert!(
+        problem.contains("'b'") && problem.ends_with("'a' is live, as before"),
+        "{problem}"
+    );
+    assert_eq!(log(&site), ["before_swap b a a"], "none of the others ran");
+    assert!(site.snapshot() == before, "only the journal has changed");
+    assert_eq!(states(&site), ["a current", "b bad"]);
+    let last = site.journal().pop().expect("a record");
+    assert_eq!(
+        (&last["event"], &last["release"]),
+        (&"failed".into(), &"b".into())
+    );
+    ask(&site, "rollback b").refused(66, "no-such-release");
+
+    cure(&site, "b");
+    assert_eq!(ask(&site, "swap b").ok(), "ok swap b previous=a\n");
+    assert_eq!(states(&site), ["b current", "a previous"]);
+}
+
+#[test]
+fn a_failing_hook_before_a_rollback_keeps_what_is_live() {
+    let site = Site::with_config(&logging_hooks());
+    live(&site, &["a", "b", "c"]);
+    sicken(&site, "b", "before_rollback");
+    log(&site);
+    let problem = gate_failed(&site.ssh("ci", "rollback"));
+    assert!(problem.contains("before_rollback 1"), "{problem}");
+    assert_eq!(log(&site), ["before_rollback b c c"]);
+    // The next one goes further back: the mark says why.
+    assert_eq!(states(&site), ["c current", "b bad", "a previous"]);
+    assert_eq!(ask(&site, "rollback").ok(), "ok rollback a previous=c\n");
+}
+
+#[test]
+fn what_cannot_be_started_is_a_failed_hook() {
+    let command = |program: &str| format!("[[hooks.before_swap]]\ncommand = [\"{program}\"]\n");
+    for (program, mode) in [
+        ("{dir}/nowhere", None),
+        ("{dir}/plain", Some(0o644)),
+        ("{dir}", None),
+        ("{dir}/not-a-program", Some(0o755)),
+    ] {
+        let site = Site::with_config(&command(program));
+        if let Some(mode) = mode {
+            let path = program.replace("{dir}", site.dir().to_str().expect("a plain path"));
+            write_file(path.as_ref(), mode, b"\x7fELF and nothing more");
+        }
+        put(&site, "a");
+        let before = site.snapshot();
+        let reply = site.ssh("ci", "swap a");
+        reply.refused(69, "gate-failed");
+        let problem = gate_failed(&reply);
+        let start = "release 'a' failed its gate: hook before_swap 1 ('";
+        assert!(problem.starts_with(start), "{problem}");
+        assert!(problem.contains("could not be started: "), "{problem}");
+        assert!(site.snapshot() == before, "{program}");
+        let steps = steps_on_record(&site);
+        steps[0].has(&[("outcome", "failed")]);
+        assert_eq!(steps[0].get("exit"), None, "it has none");
+    }
+}
+
+/// The lock is the monitor's and stays there; who only looks needs none.
+#[test]
+fn while_a_hook_runs_others_may_look_and_send() {
+    let script = format!("touch {{dir}}/runs; {}", wait_for("go"));
+    let site = Site::with_config(&hook("before_swap", &script));
+    put(&site, "a");
+    let swap = Upload::start(&site, "swap a");
+    appears(&site, "runs");
+    site.ssh("ci", "list --json").ok();
+    thread::scope(|scope| {
+        // What is sent meanwhile becomes a release when the lock is free.
+        let sent = scope.spawn(|| site.receive("b", &payload("b")));
+        let refused = scope.spawn(|| site.ssh("ci", "swap a"));
+        refused.join().expect("it ends").refused(75, "busy");
+        touch(&site, "go");
+        sent.join().expect("it ends").ok();
+    });
+    assert_eq!(swap.finish().ok(), "ok swap a previous=-\n");
+    assert_eq!(states(&site), ["a current", "b pending"]);
+}
+
+#[test]
+fn a_hook_may_ask_the_site_itself() {
+    let site = Site::with_config(&hook("after_swap", "exec {dir}/inner"));
+    let mut inner = "#!/bin/sh\nexport SHELL=/bin/sh\nexec".to_owned();
+    let command = site.ssh_command("ci");
+    for word in [command.get_program()]
+        .into_iter()
+        .chain(command.get_args())
+    {
+        let word = word.to_str().expect("plain words");
+        inner += &format!(" '{}'", word.replace('\'', "'\\''"));
+    }
+    write_file(
+        &site.dir().join("inner"),
+        0o755,
+        format!("{inner} list\n").as_bytes(),
+    );
+    put(&site, "a");
+    let reply = site.ssh("ci", "swap a");
+    let lines = told(&reply, "hook: after_swap 1");
+    assert!(lines[0].starts_with("RELEASE "), "{reply:?}");
+    assert!(lines[1].starts_with("a        current "), "{reply:?}");
+    reply.ok();
+}
+
+#[test]
+fn nothing_of_ours_is_open_in_a_hook_nor_confines_it() {
+    let config = r#"
+        [[hooks.before_swap]]
+        command = ["/bin/ls", "-l", "/proc/self/fd"]
+        [[hooks.before_swap]]
+        command = ["/bin/grep", "-E", "^(SigBlk|NoNewPrivs|Seccomp|CapEff):", "/proc/self/status"]
+    "#;
+    let site = Site::with_config(config);
+    put(&site, "a");
+    let reply = site.ssh("ci", "swap a");
+    let lines = told(&reply, "hook: before_swap 1");
+    let open: Vec<[&str; 2]> = lines
+        .iter()
+        .filter_map(|line| line.split_once(" -> "))
+        .map(|(left, target)| [left.rsplit(' ').next().unwrap_or_default(), target])
+        .collect();
+    assert_eq!(open.len(), 4, "{reply:?}");
+    assert_eq!(open[0], ["0", "/dev/null"]);
+    // One pipe for all it writes; the last is the folder ls itself looks at.
+    assert!(open[1][1].starts_with("pipe:"), "{reply:?}");
+    assert_eq!([open[1][1], "2"], [open[2][1], open[2][0]]);
+    assert!(open[3][1].starts_with("/proc/"), "{reply:?}");
+
+    // sudo in a hook works where it does outside.
+    let own = fs::read_to_string("/proc/self/status").expect("our own");
+    let lines = told(&reply, "hook: before_swap 2");
+    assert_eq!(lines.len(), 4, "{reply:?}");
+    for line in lines {
+        let line = line.replace("\\x09", "\t");
+        assert!(own.contains(&line), "{line} is not our own: {own}");
+    }
+    reply.ok();
+}
+
+#[test]
+fn a_program_of_the_site_itself_is_no_hook() {
+    for program in ["{dir}/root/current/migrate", "{dir}/root/shared/run"] {
+        let config = format!("[[hooks.before_swap]]\ncommand = [\"{program}\"]\n");
+        let site = Site::with_config(&config);
+        let before = everything(&site);
+        site.ssh("ci", "list").refused(78, "bad-config");
+        assert!(everything(&site) == before);
+    }
+}
