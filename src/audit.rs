@@ -24,6 +24,9 @@ const MAX_TEXT: usize = 880;
 /// The greatest length of the request as quoted in a line, in bytes.
 const MAX_REQUEST: usize = 360;
 
+/// The greatest length of what is quoted of a command's output, in bytes.
+const MAX_OUTPUT: usize = 360;
+
 /// The greatest length of the signers' fingerprints in a line, in bytes: four.
 const MAX_SIGNED_BY: usize = 210;
 
@@ -149,7 +152,7 @@ impl<'a> Audit<'a> {
         line.maybe("exit", *exit);
         line.maybe("why", *failed);
         line.pair("ms", took.as_millis());
-        line.bytes("output", output.as_bytes(), MAX_REQUEST);
+        line.end("output", output, MAX_OUTPUT);
         self.send(severity, event, line)
     }
 
@@ -203,6 +206,22 @@ impl Line {
         self.pair("problem", &error.problem);
     }
 
+    /// The end of `value`, which is printable ASCII: a program says last why it
+    /// failed.
+    fn end(&mut self, key: &str, value: &str, max: usize) {
+        let mut from = value.len().saturating_sub(max);
+        // Ends: each turn leaves a byte out. Escaping makes two of one at most,
+        // so with half of what is over, no more goes than must.
+        loop {
+            let length = escape::quoted(&value.as_bytes()[from..]).len();
+            match length.checked_sub(max) {
+                None | Some(0) => break,
+                Some(over) => from += over.div_ceil(2),
+            }
+        }
+        self.bytes(key, &value.as_bytes()[from..], max);
+    }
+
     fn bytes(&mut self, key: &str, value: &[u8], max: usize) {
         // Escaping makes no byte less than one, so no more than `max` bytes of
         // the value can count; the rest is not even looked at.
@@ -228,6 +247,18 @@ mod tests {
             line.0,
             r#"request="x\" decision=\"allowed\"\x0a<86>1 forged \\""#
         );
+    }
+
+    #[test]
+    fn of_an_output_the_end_is_kept() {
+        for start in ["x".repeat(500), "\"\\".repeat(250), String::new()] {
+            let mut line = Line(String::new());
+            line.end("output", &format!("{start} | the end"), 100);
+            assert!(line.0.ends_with(" | the end\""), "{}", line.0);
+            assert!(line.0.len() <= "output=\"\"".len() + 100, "{}", line.0);
+            let least = 98.min(start.len());
+            assert!(line.0.len() >= least, "{}", line.0);
+        }
     }
 
     #[test]
