@@ -55,5 +55,6 @@ mod signing;
 mod site;
 mod sshd_config;
 mod syslog_daemon;
+mod unruly_hooks;
 mod verify;
 mod web;
