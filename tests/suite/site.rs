@@ -74,7 +74,7 @@ impl Site {
             collector,
         };
         site.write_folders();
-        site.write_config(extra);
+        site.configure(extra);
         site.write_sshd();
         site.add_key("ci", None);
         site
@@ -89,7 +89,8 @@ impl Site {
         }
     }
 
-    fn write_config(&self, extra: &str) {
+    /// Another configuration, in the terms of [`Site::with_config`].
+    pub fn configure(&self, extra: &str) {
         let dir = self.dir().to_str().expect("a UTF-8 path");
         let mut text = format!("root = \"{dir}/root\"\n");
         text += &extra.replace("{dir}", dir);

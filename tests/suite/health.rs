@@ -1,0 +1,259 @@
+//! The health gate after the swap: whose answer counts, what is waited for,
+//! and what is not.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::audit::value;
+use crate::direct::{live, put, states};
+use crate::gating::{gate_failed, hook, steps_on_record, told, touch};
+use crate::service::{Answer, Service, ok};
+use crate::site::{Reply, Site};
+
+/// A site that asks `service`, once a second and `timeout` at most; what the
+/// service answers must name the release.
+fn site(service: &Service, timeout: &str, hooks: &str) -> Site {
+    Site::with_config(&format!(
+        "{hooks}[health]\nurl = \"{}\"\ncontains = \"release {{release}}\"\n\
+         interval = \"1s\"\ntimeout = \"{timeout}\"\n",
+        service.url("/health")
+    ))
+}
+
+/// Long enough for any answer; nothing waits for its end.
+const LONG: &str = "100s";
+
+#[track_caller]
+fn swap(site: &Site, release: &str) -> Reply {
+    put(site, release);
+    site.ssh("ci", &format!("swap {release}"))
+}
+
+/// Nothing was live before, so nothing is live now.
+#[track_caller]
+fn fails(site: &Site, words: &[&str]) -> String {
+    let problem = gate_failed(&swap(site, "r1"));
+    for word in words {
+        assert!(problem.contains(word), "{problem}");
+    }
+    assert!(problem.starts_with("release 'r1' failed its gate: health ("));
+    assert_eq!(site.current(), None);
+    assert_eq!(states(site), ["r1 bad"]);
+    problem
+}
+
+#[test]
+fn a_healthy_release_is_asked_once() {
+    let service = Service::start(|_, _| ok("r1"));
+    let site = site(&service, LONG, "");
+    let reply = swap(&site, "r1");
+    assert_eq!(reply.stderr, "", "there was nothing to wait for");
+    assert_eq!(reply.ok(), "ok swap r1 previous=-\n");
+    assert_eq!(service.asked(), ["/health"]);
+    let [step] = &steps_on_record(&site)[..] else {
+        panic!("not one line");
+    };
+    step.has(&[("event", "gate"), ("step", "health"), ("release", "r1")]);
+    step.has(&[("outcome", "ok"), ("what", &service.url("/health"))]);
+    let events: Vec<_> = site
+        .journal()
+        .into_iter()
+        .map(|it| it["event"].clone())
+        .collect();
+    assert_eq!(events, ["received", "activating", "swapped", "proved"]);
+}
+
+#[test]
+fn one_that_comes_round_passes_and_the_wait_is_shown() {
+    let service = Service::start(|_, before| match before {
+        0 => Answer::Text(503, "starting".to_owned()),
+        1 => Answer::Hangup,
+        2 => ok("an older one"),
+        _ => ok("r1"),
+    });
+    let site = site(&service, LONG, "");
+    let reply = swap(&site, "r1");
+    let seen = told(&reply, "health");
+    assert_eq!(seen.len(), 3, "{reply:?}");
+    for (seen, words) in seen
+        .iter()
+        .zip(["503", "without an answer", "does not contain"])
+    {
+        assert!(seen.starts_with("not yet, after "), "{seen}");
+        assert!(
+            seen.contains(" of 100 s: ") && seen.contains(words),
+            "{seen}"
+        );
+    }
+    assert_eq!(reply.ok(), "ok swap r1 previous=-\n");
+    assert_eq!(service.asked().len(), 4);
+}
+
+#[test]
+fn one_that_stays_sick_is_given_up() {
+    let service = Service::start(|_, _| Answer::Text(503, String::new()));
+    let site = site(&service, "4s", "");
+    fails(&site, &["not within 4 s", "503"]);
+    let asked = service.asked().len();
+    assert!(asked >= 1);
+    let step = steps_on_record(&site).pop().expect("a line");
+    step.has(&[("event", "gate"), ("step", "health"), ("outcome", "failed")]);
+    assert!(value(&step, "why").contains("503"), "{step:?}");
+}
+
+#[test]
+fn one_that_hangs_is_given_up() {
+    for (answer, words) in [
+        ((|| Answer::Silence) as fn() -> Answer, "in time"),
+        (|| Answer::Half, "in time"),
+    ] {
+        let service = Service::start(move |_, _| answer());
+        let site = site(&service, "2s", "");
+        fails(&site, &["not within 2 s", words]);
+    }
+}
+
+#[test]
+fn one_that_dies_is_given_up() {
+    let service = Service::start(|_, _| Answer::Death);
+    let site = site(&service, "3s", "");
+    fails(&site, &["not within 3 s"]);
+    assert_eq!(service.asked(), ["/health"]);
+}
+
+#[test]
+fn nobody_there_is_waited_for() {
+    // Its port is nobody's once it is gone.
+    let port = Service::start(|_, _| Answer::Death).port;
+    let site = Site::with_config(&format!(
+        "[health]\nurl = \"http://127.0.0.1:{port}/\"\ninterval = \"1s\"\ntimeout = \"2s\"\n"
+    ));
+    fails(&site, &["not within 2 s", "refused"]);
+}
+
+/// What can never come right is not waited for: it is asked once.
+#[test]
+fn what_can_never_come_right_fails_at_once() {
+    for (answer, words) in [
+        (
+            (|| Answer::Elsewhere("http://127.0.0.1/login")) as fn() -> Answer,
+            "302",
+        ),
+        (|| Answer::Text(401, String::new()), "401"),
+        (|| Answer::Text(501, String::new()), "501"),
+    ] {
+        let service = Service::start(move |_, _| answer());
+        let site = site(&service, LONG, "");
+        let problem = fails(&site, &[words]);
+        assert!(!problem.contains("not within"), "{problem}");
+        assert_eq!(service.asked(), ["/health"]);
+    }
+}
+
+/// The old process answers for its own release, well as it may be, until the
+/// hook after the swap has it start anew.
+#[test]
+fn the_old_process_cannot_vouch_for_the_new_release() {
+    let runs = Arc::new(Mutex::new("r1".to_owned()));
+    let own = Arc::clone(&runs);
+    let service = Service::start(move |path, _| {
+        let mut runs = own.lock().expect("no test panics here");
+        if let Some(release) = path.strip_prefix("/restart/") {
+            *runs = release.to_owned();
+        }
+        ok(&runs)
+    });
+    let restart = format!(
+        "[ ! -e {{dir}}/restarts ] || curl -sf {}/$DEPLOY_RELEASE",
+        service.url("/restart")
+    );
+    let site = site(&service, "5s", &hook("after_swap", &restart));
+    swap(&site, "r1").ok();
+    let problem = gate_failed(&swap(&site, "r2"));
+    assert!(
+        problem.contains("does not contain 'release r2'"),
+        "{problem}"
+    );
+    assert!(problem.contains("'r1' is live again"), "{problem}");
+    assert_eq!(states(&site), ["r1 current", "r2 bad"]);
+
+    touch(&site, "restarts");
+    site.ssh("ci", "swap r2").ok();
+    assert_eq!(*runs.lock().expect("no test panics here"), "r2");
+    assert_eq!(states(&site), ["r2 current", "r1 previous"]);
+    // The way back restarts it as well.
+    site.ssh("ci", "rollback").ok();
+    assert_eq!(*runs.lock().expect("no test panics here"), "r1");
+}
+
+#[test]
+fn a_rollback_is_asked_as_well() {
+    let service = Service::start(|path, _| match path {
+        "/health" => ok("r2"),
+        _ => Answer::Hangup,
+    });
+    let site = Site::with_config("");
+    live(&site, &["r1", "r2"]);
+    site.configure(&format!(
+        "[health]\nurl = \"{}\"\ncontains = \"{{release}}\"\ninterval = \"1s\"\ntimeout = \"1s\"\n",
+        service.url("/health")
+    ));
+    // It answers for r2 alone, so r1 cannot prove itself, and r2 is back.
+    let problem = gate_failed(&site.ssh("ci", "rollback"));
+    assert!(
+        problem.starts_with("release 'r1' failed its gate: "),
+        "{problem}"
+    );
+    assert_eq!(states(&site), ["r2 current", "r1 bad"]);
+}
+
+#[test]
+fn a_command_in_the_place_of_an_address() {
+    let script = "echo \"asked of $DEPLOY_RELEASE in $(basename \"$PWD\")\"; \
+                  echo x >> {dir}/asked; [ $(wc -l < {dir}/asked) -ge 3 ]";
+    let site = Site::with_config(&format!(
+        "[health]\ncommand = ['/bin/sh', '-c', '''{script}''']\n\
+         interval = \"1s\"\ntimeout = \"{LONG}\"\n"
+    ));
+    let reply = swap(&site, "r1");
+    let lines = told(&reply, "health");
+    let own: Vec<&String> = lines
+        .iter()
+        .filter(|line| line.starts_with("asked"))
+        .collect();
+    assert_eq!(own, ["asked of r1 in r1"; 3], "{reply:?}");
+    assert_eq!(lines.len(), 5, "twice it was to be waited for: {reply:?}");
+    assert!(lines[1].ends_with(": exited with 1"), "{reply:?}");
+    reply.ok();
+    let step = steps_on_record(&site).pop().expect("a line");
+    step.has(&[
+        ("event", "gate"),
+        ("step", "health"),
+        ("outcome", "ok"),
+        ("exit", "0"),
+    ]);
+}
+
+#[test]
+fn a_command_that_says_no_hangs_or_is_missing() {
+    thread::scope(|scope| {
+        for (command, timeout, words) in [
+            ("'/bin/false'", "3s", "not within 3 s: exited with 1"),
+            ("'/bin/sleep', '1000'", "1s", "did not end within 1 s"),
+            (
+                "'/bin/sh', '-c', 'kill -9 $$'",
+                "3s",
+                "was ended by signal 9",
+            ),
+            ("'{dir}/nowhere'", LONG, "could not be started"),
+        ] {
+            scope.spawn(move || {
+                let site = Site::with_config(&format!(
+                    "[health]\ncommand = [{command}]\n\
+                     interval = \"1s\"\ntimeout = \"{timeout}\"\n"
+                ));
+                fails(&site, &[words]);
+            });
+        }
+    });
+}

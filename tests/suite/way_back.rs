@@ -1,0 +1,276 @@
+//! The way back: a release that does not prove itself is left again, and what
+//! was live before is live once more, with nobody awake.
+
+use jiff::Timestamp;
+
+use crate::direct::{ask, listing, live, put, states};
+use crate::gating::{cure, gate_failed, hook, log, logging_hooks, sicken, steps_on_record};
+use crate::service::{Answer, Service, ok};
+use crate::site::{Reply, Site};
+
+/// The last records of the journal: event, release, previous.
+fn journal(site: &Site, count: usize) -> Vec<String> {
+    let journal = site.journal();
+    let last = journal[journal.len() - count..].iter();
+    last.map(|record| {
+        let text = |key: &str| record[key].as_str().unwrap_or("-").to_owned();
+        format!("{} {} {}", text("event"), text("release"), text("previous"))
+    })
+    .collect()
+}
+
+/// What the problem says of the time the release was live.
+#[track_caller]
+fn span(problem: &str) -> [Timestamp; 2] {
+    let (_, rest) = problem.split_once("it was live from ").expect(problem);
+    let words: Vec<&str> = rest.split([' ', ',', ';']).collect();
+    assert_eq!(words[1], "to", "{problem}");
+    [words[0], words[2]].map(|time| time.parse().expect("RFC 3339"))
+}
+
+#[track_caller]
+fn is_proved(site: &Site, release: &str) -> bool {
+    let listing = listing(site);
+    let rows = listing["releases"].as_array().expect("an array");
+    let row = rows.iter().find(|row| row["release"] == release);
+    row.expect("it is there")["proved"]
+        .as_bool()
+        .expect("it was live")
+}
+
+#[test]
+fn what_was_live_before_is_live_again() {
+    let site = Site::with_config(&logging_hooks());
+    live(&site, &["a", "b"]);
+    put(&site, "c");
+    sicken(&site, "c", "after_swap");
+    log(&site);
+    let reply = site.ssh("ci", "swap c");
+    reply.refused(69, "gate-failed");
+    let problem = gate_failed(&reply);
+    let start = "release 'c' failed its gate: hook after_swap 1 ('/bin/sh') exited with 1; ";
+    assert!(problem.starts_with(start), "{problem}");
+    assert!(problem.ends_with(", and 'b' is live again"), "{problem}");
+    let [from, to] = span(&problem);
+    assert!(from <= to, "{problem}");
+    let swapped = site
+        .journal()
+        .into_iter()
+        .rfind(|it| it["event"] == "swapped");
+    let swapped: Timestamp = swapped.expect("a record")["time"]
+        .as_str()
+        .and_then(|time| time.parse().ok())
+        .expect("a time");
+    assert_eq!(from, swapped);
+    // The hooks after the swap once more, with the parts exchanged; nothing
+    // stands in the way of the way back.
+    assert_eq!(
+        log(&site),
+        ["before_swap c b b", "after_swap c b c", "after_swap b c b"]
+    );
+    assert_eq!(states(&site), ["b current", "c bad", "a previous"]);
+    assert_eq!(
+        journal(&site, 4),
+        [
+            "activating c b",
+            "swapped c b",
+            "activating b c",
+            "returned b c"
+        ]
+    );
+    assert!(is_proved(&site, "b"));
+    let steps = steps_on_record(&site);
+    let last: Vec<_> = steps[steps.len() - 3..]
+        .iter()
+        .map(|step| ["step", "release", "outcome"].map(|key| step.get(key).expect("it is there")))
+        .collect();
+    assert_eq!(
+        last,
+        [
+            ["before_swap 1", "c", "ok"],
+            ["after_swap 1", "c", "failed"],
+            ["after_swap 1", "b", "ok"]
+        ]
+    );
+
+    // It is never gone back to, until a swap has cleared it.
+    ask(&site, "rollback c").refused(66, "no-such-release");
+    assert_eq!(ask(&site, "rollback").ok(), "ok rollback a previous=b\n");
+    cure(&site, "c");
+    assert_eq!(ask(&site, "swap c").ok(), "ok swap c previous=a\n");
+    assert_eq!(states(&site)[..2], ["c current", "a previous"]);
+}
+
+#[test]
+fn health_is_asked_again_of_what_is_back() {
+    // It answers for the release that is live; with c it answers wrongly.
+    let site = Site::new();
+    let link = site.root().join("current");
+    let service = Service::start(move |_, _| {
+        let target = std::fs::read_link(&link).unwrap_or_default();
+        match target.to_str().expect("a plain link") {
+            "releases/c" => Answer::Elsewhere("/down"),
+            other => ok(other),
+        }
+    });
+    site.configure(&format!(
+        "{}[health]\nurl = \"{}\"\ncontains = \"{{release}}\"\n",
+        logging_hooks(),
+        service.url("/")
+    ));
+    live(&site, &["a"]);
+    put(&site, "c");
+    let problem = gate_failed(&site.ssh("ci", "swap c"));
+    assert!(problem.contains("health (http://"), "{problem}");
+    assert!(problem.ends_with(", and 'a' is live again"), "{problem}");
+    assert_eq!(service.asked().len(), 3, "a, c, and a again");
+    let last = steps_on_record(&site).pop().expect("a line");
+    last.has(&[("step", "health"), ("release", "a"), ("outcome", "ok")]);
+    assert_eq!(states(&site), ["a current", "c bad"]);
+}
+
+#[test]
+fn if_neither_passes_that_is_said() {
+    let site = Site::with_config(&logging_hooks());
+    live(&site, &["a"]);
+    put(&site, "b");
+    for release in ["a", "b"] {
+        sicken(&site, release, "after_swap");
+    }
+    let problem = gate_failed(&site.ssh("ci", "swap b"));
+    let end = "; 'a' is live again and failed as well: hook after_swap 1 ('/bin/sh') exited with 1";
+    assert!(problem.ends_with(end), "{problem}");
+    span(&problem);
+    // What is live is still the one that was, and it has been good once.
+    assert_eq!(states(&site), ["a current", "b bad"]);
+}
+
+/// A hook can do what it likes to the root, and here it stands in the way.
+#[test]
+fn if_the_way_back_fails_too_that_is_said_exactly() {
+    let config = hook(
+        "after_swap",
+        "[ $DEPLOY_RELEASE != b ] || { rm {dir}/root/current; mkdir {dir}/root/current; exit 1; }",
+    );
+    let site = Site::with_config(&config);
+    live(&site, &["a"]);
+    put(&site, "b");
+    let reply = site.ssh("ci", "swap b");
+    reply.refused(74, "io-error");
+    let words = "release 'b' failed its gate: hook after_swap 1 ('/bin/sh') exited with 1; it is \
+                 still live, because the way back to 'a' failed: cannot move the link ";
+    assert!(reply.stderr.contains(words), "{reply:?}");
+    // The remedy, and that it is one.
+    assert!(
+        reply.stderr.ends_with("'list' shows what is live\n"),
+        "{reply:?}"
+    );
+    site.ssh("ci", "rollback").refused(78, "bad-layout");
+    let link = site.root().join("current");
+    std::fs::remove_dir(&link).expect("an empty folder");
+    std::os::unix::fs::symlink("releases/b", &link).expect("a link");
+    assert_eq!(
+        site.ssh("ci", "rollback").ok(),
+        "ok rollback a previous=b\n"
+    );
+    assert_eq!(states(&site), ["a current", "b bad"]);
+}
+
+#[test]
+fn a_first_release_that_fails_is_taken_away_again() {
+    let site = Site::with_config(&logging_hooks());
+    put(&site, "a");
+    sicken(&site, "a", "after_swap");
+    let problem = gate_failed(&site.ssh("ci", "swap a"));
+    assert!(
+        problem.ends_with(", and nothing is live, as before"),
+        "{problem}"
+    );
+    span(&problem);
+    assert_eq!(site.current(), None);
+    assert!(site.root().join("current").symlink_metadata().is_err());
+    assert_eq!(log(&site), ["before_swap a - ", "after_swap a - a"]);
+    assert_eq!(states(&site), ["a bad"]);
+    assert!(listing(&site)["current"].is_null());
+    assert_eq!(journal(&site, 2), ["activating - a", "returned - a"]);
+    ask(&site, "rollback").refused(66, "no-such-release");
+
+    cure(&site, "a");
+    assert_eq!(ask(&site, "swap a").ok(), "ok swap a previous=-\n");
+    assert_eq!(states(&site), ["a current"]);
+}
+
+#[test]
+fn a_rollback_that_fails_comes_back_to_where_it_was() {
+    let site = Site::with_config(&logging_hooks());
+    live(&site, &["a", "b", "c"]);
+    sicken(&site, "b", "after_swap");
+    log(&site);
+    let problem = gate_failed(&site.ssh("ci", "rollback"));
+    assert!(
+        problem.starts_with("release 'b' failed its gate: "),
+        "{problem}"
+    );
+    assert!(problem.ends_with("'c' is live again"), "{problem}");
+    assert_eq!(
+        log(&site),
+        [
+            "before_rollback b c c",
+            "after_swap b c b",
+            "after_swap c b c"
+        ]
+    );
+    // c was rolled away from, and then it was not: nothing speaks against it.
+    assert_eq!(states(&site), ["c current", "b bad", "a previous"]);
+    assert!(is_proved(&site, "c"));
+    put(&site, "d");
+    ask(&site, "swap d").ok();
+    assert_eq!(states(&site)[..2], ["d current", "c previous"]);
+    assert_eq!(ask(&site, "rollback").ok(), "ok rollback c previous=d\n");
+}
+
+#[test]
+fn a_release_removed_meanwhile_is_nothing_to_go_back_to() {
+    let config = hook(
+        "after_swap",
+        "[ $DEPLOY_RELEASE = a ] || { rm -rf {dir}/root/releases/a; exit 1; }",
+    );
+    let site = Site::with_config(&config);
+    live(&site, &["a"]);
+    put(&site, "b");
+    let problem = gate_failed(&site.ssh("ci", "swap b"));
+    assert!(problem.contains("'b' failed its gate"), "{problem}");
+    assert_eq!(site.current(), None, "not a link that leads nowhere");
+    assert_eq!(states(&site), ["b bad"]);
+}
+
+#[test]
+fn nothing_is_pruned_on_the_way_back() {
+    let site = Site::with_config(&format!("keep = 0\nmin_age = \"0s\"\n{}", logging_hooks()));
+    live(&site, &["a", "b"]);
+    put(&site, "c");
+    sicken(&site, "c", "after_swap");
+    gate_failed(&site.ssh("ci", "swap c"));
+    assert_eq!(
+        site.releases(),
+        ["a", "b", "c"],
+        "what failed can be looked at"
+    );
+    assert_eq!(ask(&site, "rollback").ok(), "ok rollback a previous=b\n");
+}
+
+/// With a condition, the way back is the same, and the condition is of the
+/// release that was live.
+#[test]
+fn conditions_hold_on_what_is_really_live() {
+    let site = Site::with_config(&logging_hooks());
+    live(&site, &["a"]);
+    put(&site, "b");
+    put(&site, "c");
+    sicken(&site, "b", "after_swap");
+    gate_failed(&site.ssh("ci", "swap b --if-current a"));
+    site.ssh("ci", "swap c --if-current b")
+        .refused(75, "not-current");
+    let reply: Reply = site.ssh("ci", "swap c --if-current a");
+    assert_eq!(reply.ok(), "ok swap c previous=a\n");
+}
