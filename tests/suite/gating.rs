@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::direct::record;
 use crate::fields::Fields;
-use crate::process::{arguments, eventually};
+use crate::process::{eventually, holding};
 use crate::site::{Reply, Site};
 
 /// One hook, a script of sh. It has all the time in the world.
@@ -117,22 +117,16 @@ pub fn steps_on_record(site: &Site) -> Vec<Fields> {
 /// its words.
 #[track_caller]
 pub fn none_is_left(site: &Site, marker: &str) {
-    let path = site.dir().join(marker);
-    let path = path.to_str().expect("a plain path");
-    let left: Vec<Vec<String>> = arguments()
-        .into_iter()
-        .filter(|words| words.iter().any(|word| word == path))
-        .collect();
+    let left = marked(site, marker);
     assert!(left.is_empty(), "{left:?}");
 }
 
 /// The same, of what may still be about to end.
 pub fn none_stays(site: &Site, marker: &str) {
+    eventually("all have ended", || marked(site, marker).is_empty());
+}
+
+fn marked(site: &Site, marker: &str) -> Vec<i32> {
     let path = site.dir().join(marker);
-    let path = path.to_str().expect("a plain path");
-    eventually("all have ended", || {
-        let all = arguments();
-        !all.iter()
-            .any(|words| words.iter().any(|word| word == path))
-    });
+    holding(path.to_str().expect("a plain path"))
 }

@@ -172,10 +172,11 @@ pub fn serving(site: &Site) -> Vec<Process> {
     all
 }
 
-/// What all processes here were started with.
-pub fn arguments() -> Vec<Vec<String>> {
-    let all = processes().into_iter();
-    all.map(|process| process.arguments).collect()
+/// The processes that were started with `word` among their words.
+pub fn holding(word: &str) -> Vec<i32> {
+    let mut all = processes();
+    all.retain(|process| process.arguments.iter().any(|argument| argument == word));
+    all.iter().map(|process| process.pid).collect()
 }
 
 /// The children those processes have started for another purpose.
