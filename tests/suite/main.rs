@@ -39,6 +39,7 @@ mod list;
 mod live_traffic;
 mod login_shell;
 mod malformed_requests;
+mod many_sites;
 mod operator;
 mod ordinary_archives;
 mod probe;

@@ -70,12 +70,13 @@ fn what_was_live_before_is_live_again() {
     );
     assert_eq!(states(&site), ["b current", "c bad", "a previous"]);
     assert_eq!(
-        journal(&site, 4),
+        journal(&site, 5),
         [
             "activating c b",
             "swapped c b",
             "activating b c",
-            "returned b c"
+            "returned b c",
+            "proved b -"
         ]
     );
     assert!(is_proved(&site, "b"));
@@ -183,7 +184,7 @@ fn a_first_release_that_fails_is_taken_away_again() {
     sicken(&site, "a", "after_swap");
     let problem = gate_failed(&site.ssh("ci", "swap a"));
     assert!(
-        problem.ends_with(", and nothing is live, as before"),
+        problem.ends_with("; there is nothing good to go back to, so nothing is live now"),
         "{problem}"
     );
     span(&problem);
