@@ -10,7 +10,7 @@ use crate::dir::Name;
 use crate::error::Result;
 use crate::names::ReleaseId;
 use crate::store::Store;
-use crate::store::history::{History, State};
+use crate::store::history::{History, Release, State};
 use crate::store::journal::{self, Event};
 use crate::store::ledger::Ledger;
 
@@ -34,7 +34,9 @@ fn choose(
             .filter(|id| history.state(id, previous) == state)
             .filter_map(|id| Some((id, history.releases.get(id)?)))
             .collect();
-        found.sort_by_key(|(_, release)| std::cmp::Reverse(release.activated));
+        // By when each became live; what never was, by when it came.
+        let newest = |release: &Release| release.activated.map_or(release.seq, |(seq, _)| seq);
+        found.sort_by_key(|(_, release)| std::cmp::Reverse(newest(release)));
         found
     };
     // Bad ones are kept by the same count: they are what one wants to look at.
