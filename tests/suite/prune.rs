@@ -9,6 +9,7 @@ use nix::unistd::Uid;
 use serde_json::json;
 
 use crate::direct::{ask, listing, live, put, record, states};
+use crate::gating::{gate_failed, logging_hooks, sicken};
 use crate::site::{Site, set_mode};
 
 fn manifests(site: &Site) -> Vec<String> {
@@ -119,6 +120,23 @@ fn bad_ones_are_counted_by_themselves() {
     // One bad one stays, and pushes out no good one.
     assert_eq!(states(&site), ["b current", "z bad", "a previous"]);
     stand(&site, &["a", "b", "z"]);
+}
+
+/// Of those that failed before they were live, the newest is the one that
+/// came last, whatever its name.
+#[test]
+fn bad_ones_that_were_never_live_are_kept_by_arrival() {
+    let site = Site::with_config(&format!("keep = 1\nmin_age = \"0s\"\n{}", logging_hooks()));
+    live(&site, &["a"]);
+    for release in ["z", "x", "y"] {
+        put(&site, release);
+        sicken(&site, release, "before_swap");
+        gate_failed(&ask(&site, &format!("swap {release}")));
+    }
+    stand(&site, &["a", "x", "y", "z"]);
+    live(&site, &["b"]);
+    assert_eq!(states(&site), ["b current", "a previous", "y bad"]);
+    stand(&site, &["a", "b", "y"]);
 }
 
 #[test]

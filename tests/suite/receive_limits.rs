@@ -171,6 +171,22 @@ fn only_so_many_releases_may_wait() {
     site.receive("r3", &payload("r3")).ok();
 }
 
+/// One that failed before it was live has had its turn, and one that is
+/// overdue is as good as gone.
+#[test]
+fn neither_the_bad_nor_the_overdue_wait() {
+    let hook = "[[hooks.before_swap]]\ncommand = [\"/bin/false\"]\n";
+    let site = Site::with_config(&format!("[pending]\nmax = 1\nmax_age = \"1h\"\n{hook}"));
+    let payload = |release: &str| tarball(&[("id", release.as_bytes())]);
+    site.receive("r1", &payload("r1")).ok();
+    site.receive("r2", &payload("r2")).refused(75, "busy");
+    site.ssh("ci", "swap r1").refused(69, "gate-failed");
+    site.receive("r2", &payload("r2")).ok();
+    site.receive("r3", &payload("r3")).refused(75, "busy");
+    age_the_journal(&site, 61);
+    site.receive("r3", &payload("r3")).ok();
+}
+
 #[test]
 fn a_reserve_that_cannot_be_met_is_disk_full() {
     let site = Site::with_config("[limits]\nreserve = \"100%\"\n");
