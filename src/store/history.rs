@@ -138,7 +138,12 @@ impl History {
     fn activate(&mut self, record: &Record, release: Option<&ReleaseId>) {
         self.intent = None;
         self.unsettled = record.unproved;
-        let old = std::mem::replace(&mut self.live, release.cloned());
+        let mut old = std::mem::replace(&mut self.live, release.cloned());
+        // What is left on the way back, its own record says: that it had become
+        // live may not have been written down.
+        if record.event == Event::Returned {
+            old.clone_from(&record.previous);
+        }
         if let Some(old) = old.as_ref().and_then(|old| self.releases.get_mut(old)) {
             old.left = Some(record.time);
             // A hand-moved link says nothing about the release it left, but
@@ -363,15 +368,21 @@ mod tests {
 
         let returned = Record {
             event: Returned,
+            previous: Some(id("b")),
             ..unproved("a")
         };
         let back = after(&[unproved("b"), returned.clone()]);
         assert_eq!(back.live, Some(id("a")));
         assert!(back.unsettled && back.releases[&id("a")].proved);
-        let gone_on = after(&[unproved("b"), returned, unproved("c")]);
+        let gone_on = after(&[unproved("b"), returned.clone(), unproved("c")]);
         assert_eq!(gone_on.previous(|_| true), Some(&id("a")));
         assert_eq!(back.state(&id("b"), None), State::Bad);
         assert_eq!(back.previous(|_| true), None);
+
+        // A record was lost, on a full disk.
+        let unheard = after(&[unproved("b"), proved("b"), unproved("a"), returned]);
+        assert_eq!(unheard.state(&id("b"), None), State::Bad);
+        assert!(!unheard.releases[&id("a")].bad);
 
         let failed = after(&[Record::unattended(Failed, Some(&id("c")))]);
         assert_eq!(failed.state(&id("c"), None), State::Bad);
