@@ -73,9 +73,13 @@ impl Brood {
 /// How the leader has ended, if it has; it stays to be reaped.
 pub fn ended(leader: Pid) -> nix::Result<Option<WaitStatus>> {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    match waitid(Id::Pid(leader), flags) {
-        Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => Ok(None),
-        other => other.map(Some),
+    // Ends: it does not wait, so it is not interrupted twice.
+    loop {
+        match waitid(Id::Pid(leader), flags) {
+            Err(Errno::EINTR) => {}
+            Ok(WaitStatus::StillAlive) => return Ok(None),
+            other => return other.map(Some),
+        }
     }
 }
 

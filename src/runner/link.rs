@@ -21,6 +21,9 @@ pub struct Link {
     /// Answers that the pipe had no room for. Bounded by what is shown of one
     /// command: the next task comes when the last answer has left.
     unsent: Vec<u8>,
+    /// An answer could not be sent, so there is to be no other: the monitor
+    /// would wait for it until the time is up.
+    broken: bool,
 }
 
 impl Link {
@@ -32,13 +35,20 @@ impl Link {
         // in time. The other end of the pipe is not affected.
         let flags = OFlag::from_bits_retain(fcntl(&to, FcntlArg::F_GETFL)?);
         fcntl(&to, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        let unsent = Vec::new();
-        Ok(Link { from, to, unsent })
+        Ok(Link {
+            from,
+            to,
+            unsent: Vec::new(),
+            broken: false,
+        })
     }
 
     /// Waits for the next task. None: the monitor has ended, or says what no
     /// monitor says.
     pub fn order(&mut self) -> Option<Order> {
+        if self.broken {
+            return None;
+        }
         let mut line = Vec::new();
         let mut buffer = [0; MAX as usize];
         while !line.contains(&b'\n') && line.len() < MAX as usize {
@@ -75,8 +85,11 @@ impl Link {
                 Ok(sent) => drop(self.unsent.drain(..sent)),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
-                // Nobody reads it any more; that is also told by `from`.
-                Err(_) => self.unsent.clear(),
+                // Nobody reads it any more, or will know what is missing.
+                Err(_) => {
+                    self.unsent.clear();
+                    self.broken = true;
+                }
             }
         }
     }
