@@ -6,7 +6,8 @@
 //! environment it tries all calls of all threads, each with every error, and
 //! swaps 100,000 times under a reader's eyes; that takes the better part of an
 //! hour. `-- --nocapture` shows the counts. `DEPLOY_SHELL_CRASH_ONLY=swap`
-//! (rollback, receive, swap after a crash) leaves out the other requests.
+//! (rollback, receive, swap after a crash, swap with a gate, rollback with a
+//! gate, swap and back, rollback and back) leaves out the other requests.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -30,6 +31,8 @@ mod ground;
 mod order;
 #[path = "crash/points.rs"]
 mod points;
+#[path = "crash/scenarios.rs"]
+mod scenarios;
 #[path = "crash/tracer.rs"]
 mod tracer;
 

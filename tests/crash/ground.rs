@@ -43,7 +43,7 @@ impl Ground {
 
     /// The folder `name`, with a site in it and nothing on the site.
     pub fn make(&self, name: &str, keep: usize) -> Site {
-        let site = self.site(name, keep);
+        let site = self.site(name, keep, "");
         for (folder, mode) in [
             ("", 0o755),
             ("releases", 0o755),
@@ -66,14 +66,15 @@ impl Ground {
         site
     }
 
-    /// A copy of `template` as the folder `name`.
-    pub fn copy(&self, template: &Site, name: &str, keep: usize) -> Site {
-        let site = self.site(name, keep);
+    /// A copy of `template` as the folder `name`; `gate` is what its
+    /// configuration has of hooks and health.
+    pub fn copy(&self, template: &Site, name: &str, keep: usize, gate: &str) -> Site {
+        let site = self.site(name, keep, gate);
         copy_tree(&template.root(), &site.root()).expect("a copy");
         site
     }
 
-    fn site(&self, name: &str, keep: usize) -> Site {
+    fn site(&self, name: &str, keep: usize, gate: &str) -> Site {
         let dir = self.dir.path().join(name);
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir).expect("a folder");
@@ -82,7 +83,7 @@ impl Ground {
             "root = \"{}/root\"\nkeep = {keep}\nmin_age = \"0s\"\n\
              [pending]\nmax = 1000\n[limits]\nreceives_per_hour = 1000000\nreserve = \"0%\"\n\
              [shared]\nlinks = [\".env\", \"deep/er/uploads\"]\n\
-             [audit]\nsocket = \"{}/audit\"\n",
+             {gate}\n[audit]\nsocket = \"{}/audit\"\n",
             dir.display(),
             self.dir.path().display()
         );
@@ -312,7 +313,7 @@ impl Site {
             return Err("the journal's last line is still torn".to_owned());
         }
         let journal = self.journal()?;
-        let moves = ["swapped", "rolled-back", "reconciled"];
+        let moves = ["swapped", "rolled-back", "returned", "reconciled"];
         let last = journal
             .iter()
             .rev()
@@ -324,10 +325,14 @@ impl Site {
         }
     }
 
+    pub fn listing(&self) -> Result<Value, String> {
+        let text = self.ok("list --json")?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    }
+
     /// `list --json` says what is on disk.
     fn agrees(&self) -> Verdict {
-        let text = self.ok("list --json")?;
-        let listing: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let listing = self.listing()?;
         let rows = listing["releases"].as_array().cloned().unwrap_or_default();
         let listed: BTreeSet<String> = rows
             .iter()

@@ -318,7 +318,7 @@ fn nothing_is_named_before_it_is_synced_nor_promised_before_it_is_recorded() {
     site.ok(&receive_command("c")).expect("received");
     // Where none is kept, the swap prunes the one that is not previous, and
     // the rollback the one that it leaves.
-    let site = ground.copy(&site, "order-none-kept", 0);
+    let site = ground.copy(&site, "order-none-kept", 0, "");
     check("swap", &trace(&site, "swap c"), SWAP);
     check("rollback", &trace(&site, "rollback"), ROLLBACK);
     site.tidy().expect("a site that nothing happened to");

@@ -2,8 +2,6 @@
 //! the kernel. After each the site is whole, and the next request works.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::os::unix::fs::symlink;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -12,6 +10,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use crate::ground::{Ground, NEW, Site, Verdict, receive_command};
+use crate::scenarios::{Scenario, scenarios, template};
 use crate::tracer::{self, CALLS, Fault, Point, Run};
 
 /// The exit statuses of the contract.
@@ -41,79 +40,13 @@ const CHANGES: [i64; 12] = [
     libc::SYS_execve,
 ];
 
-struct Scenario {
-    name: &'static str,
-    request: String,
-    /// Whether a process has died in the site before.
-    strewn: bool,
-    /// What the link says once the request has done its work.
-    live: &'static str,
-    /// Every so-manyth of the calls that change nothing is one to die at, or
-    /// to fail, in the short form.
-    kill_step: usize,
-    error_step: usize,
-}
-
-fn scenarios() -> [Scenario; 4] {
-    let of = |name, request: &str, live, (kill_step, error_step)| Scenario {
-        name,
-        request: request.to_owned(),
-        strewn: false,
-        live,
-        kill_step,
-        error_step,
-    };
-    [
-        of("swap", "swap d", "d", (4, 4)),
-        // Of what a rollback reads, it chooses where to go.
-        of("rollback", "rollback", "b", (8, 1)),
-        of("receive", &receive_command(NEW), "c", (12, 12)),
-        Scenario {
-            strewn: true,
-            ..of("swap after a crash", "swap d", "d", (16, 16))
-        },
-    ]
-}
-
-/// A site where a, b and c have been live one after the other, and d and z are
-/// pending.
-fn template(ground: &Ground) -> Site {
-    let site = ground.make("template", 100);
-    for release in ["a", "b", "c", "d", "z"] {
-        site.ok(&receive_command(release)).expect("received");
-        if release < "d" {
-            site.ok(&format!("swap {release}")).expect("swapped");
-        }
-    }
-    site.tidy().expect("a site that nothing happened to");
-    site
-}
-
-/// As processes leave it that died receiving, pruning and swapping.
-fn strew(site: &Site) {
-    let own = site.root().join(".deploy-shell");
-    for folder in ["incoming/x.1.0/tree/deep", "trash/x.1/deep"] {
-        fs::create_dir_all(own.join(folder)).expect("a folder");
-        fs::write(own.join(folder).join("file"), "half").expect("a file");
-    }
-    fs::write(own.join("incoming/x.1.0/manifest"), "#mtr").expect("a file");
-    fs::write(own.join("manifests/x"), "#mtree\n").expect("a file");
-    symlink("releases/a", own.join("next")).expect("a link");
-    let journal = own.join("journal.jsonl");
-    let text = fs::read_to_string(&journal).expect("a journal");
-    fs::write(&journal, text + "{\"seq\":").expect("the journal");
+/// Whether it is a write of the monitor that fails.
+fn writes(fault: Option<(Point, Fault)>) -> bool {
+    let write = |point: Point| (point.thread, point.call) == (0, libc::SYS_write);
+    matches!(fault, Some((point, Fault::Fail(_))) if write(point))
 }
 
 impl Scenario {
-    fn prepare(&self, ground: &Ground, template: &Site, name: &str) -> Site {
-        // Nothing is kept, so that an activation prunes.
-        let site = ground.copy(template, name, 0);
-        if self.strewn {
-            strew(&site);
-        }
-        site
-    }
-
     fn run(&self, site: &Site, fault: Option<(Point, Fault)>) -> Result<Run, String> {
         tracer::run(
             site.command(&self.request),
@@ -147,6 +80,8 @@ impl Scenario {
             Some(0) | None => {}
             Some(code) if !EXITS.contains(&code) => return Err(format!("exit {code}")),
             Some(_) if !run.stdout.is_empty() => return Err("a failure with stdout".to_owned()),
+            // The very write that would say why.
+            Some(_) if run.stderr.is_empty() && writes(fault) => {}
             Some(_) if !run.stderr.starts_with("deploy-shell: ") => {
                 return Err("a failure that does not say why".to_owned());
             }
@@ -155,7 +90,12 @@ impl Scenario {
         // The request was right and the release is there: neither is to blame.
         // An unpacker of which nothing can be read is ended, and called dead.
         let died = run.stderr.starts_with("deploy-shell: unpacker-died: ");
-        let honest = |code: i32| [0, 74, 75, 78].contains(&code) || (code == 70 && died);
+        let gated = !self.gate.is_empty();
+        let honest = |code: i32| match code {
+            0 | 74 | 75 | 78 => true,
+            69 => gated,
+            code => code == 70 && died,
+        };
         if let Some(code) = run.code.filter(|code| failed && !honest(*code)) {
             return Err(format!("exit {code} for a machine that failed"));
         }
@@ -171,7 +111,14 @@ impl Scenario {
         if promised && !done {
             return Err("it said ok and has not done it".to_owned());
         }
-        if !promised && !killed && done {
+        if promised && self.sick {
+            return Err("it said ok of what fails its gate".to_owned());
+        }
+        // Where the way back fails, that is said.
+        let stays = run
+            .stderr
+            .contains("; it is still live, because the way back ");
+        if !promised && !killed && done && !stays {
             return Err("it failed and has done it".to_owned());
         }
         site.sound()?;
@@ -184,14 +131,18 @@ impl Scenario {
                 .iter()
                 .any(|record| record["event"] == event && record["release"] == release)
         };
-        let event = match self.name {
-            "receive" => "received",
-            "rollback" => "rolled-back",
+        let event = match self.request.split(' ').next() {
+            Some("receive") => "received",
+            Some("rollback") => "rolled-back",
             _ => "swapped",
         };
         let release = if self.receives() { NEW } else { self.live };
         if done && !recorded(event, release) {
             return Err(format!("the journal never heard of it: {journal:?}"));
+        }
+        let left = run.stderr.contains("; it was live from ") || done && next.starts_with("swap ");
+        if self.sick && left && site.listing()?["previous"] == self.live {
+            return Err("what failed its gate is chosen by a rollback".to_owned());
         }
         let live = site.current()?;
         match next.strip_prefix("swap ") {
@@ -214,12 +165,15 @@ impl Scenario {
         // A process is being loaded from its execve to our first call, umask;
         // before that a failure is the loader's and not ours to report.
         let mut loading = HashMap::from([(0, true)]);
-        for point in calls {
+        // Behind the runner come the operator's own commands.
+        let gated = !self.gate.is_empty();
+        let ours = |point: &&Point| !gated || point.thread <= 1;
+        for point in calls.iter().filter(ours) {
             if point.call == libc::SYS_umask {
                 loading.insert(point.thread, false);
             }
             let loads = loading.get(&point.thread) == Some(&true);
-            let changes = CHANGES.contains(&point.call);
+            let changes = CHANGES.contains(&point.call) && (!gated || point.thread == 0);
             // The unpacker closes a thousand descriptors that are not open.
             let dull = loads && point.call == libc::SYS_close && point.nth > 8;
             kills += usize::from(!dull);
@@ -349,7 +303,8 @@ fn no_fault_at_any_call_tears_a_site() {
             .run(&site, None)
             .expect("it could be traced before");
         let whole = scenario.judge(&site, &clean, None, "swap z");
-        assert_eq!((clean.code, whole), (Some(0), Ok(())), "{clean:?}");
+        let code = if scenario.sick { 69 } else { 0 };
+        assert_eq!((clean.code, whole), (Some(code), Ok(())), "{clean:?}");
 
         let faults = scenario.faults(&clean.calls, crate::long());
         let behind = match scenario.receives() {
