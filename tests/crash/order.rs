@@ -31,6 +31,12 @@ enum Step {
 /// Runs a request under strace and gives the monitor's steps. The unpacker is
 /// not followed: what it writes, it has written when it ends.
 fn trace(site: &Site, request: &str) -> Vec<Step> {
+    trace_to(site, request, 0)
+}
+
+/// The same of a request that ends with `code`. The runner of hooks is not
+/// followed either.
+fn trace_to(site: &Site, request: &str, code: i32) -> Vec<Step> {
     let program = site.command(request);
     let log = site.root().join("../trace");
     let mut strace = Command::new("strace");
@@ -52,7 +58,7 @@ fn trace(site: &Site, request: &str) -> Vec<Step> {
         .stdin(site.stdin(request))
         .output()
         .expect("strace (Debian package strace)");
-    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
     let text = fs::read_to_string(log).expect("a trace");
     let hidden = text.lines().find(|line| line.ends_with("(INJECTED)"));
     let hidden = hidden.unwrap_or_default();
@@ -178,6 +184,18 @@ const SWAPPED: Rule = Rule {
     what: "the record 'swapped' or 'rolled-back'",
     is: |step| is_record(step, "swapped") || is_record(step, "rolled-back"),
 };
+const PROVED: Rule = Rule {
+    what: "the record 'proved'",
+    is: |step| is_record(step, "proved"),
+};
+const RETURNED: Rule = Rule {
+    what: "the record 'returned'",
+    is: |step| is_record(step, "returned"),
+};
+const TOLD: Rule = Rule {
+    what: "the failure",
+    is: |step| matches!(step, Step::Write(path, text) if path == "2" && text.contains("gate-failed")),
+};
 const TRASHED: Rule = Rule {
     what: "a release's rename into the trash",
     is: |step| matches!(step, Step::Rename(from, to) if from.contains("/releases/") && to.contains("/trash/")),
@@ -244,6 +262,43 @@ const ROLLBACK: &[&Rule] = &[
     &RECORDED,
     &REMOVED,
     &PROMISED,
+];
+
+/// With a gate, a swap's intent may not be lost either: the release would pass
+/// for one that has proved itself.
+const GATED: &[&Rule] = &[
+    &INTENT,
+    &RECORDED,
+    &LINK_MOVED,
+    &ROOT_SYNCED,
+    &SWAPPED,
+    &RECORDED,
+    &PROVED,
+    &RECORDED,
+    &TRASHED,
+    &PRUNED,
+    &RECORDED,
+    &REMOVED,
+    &PROMISED,
+];
+
+/// There, and back again.
+const RETURN: &[&Rule] = &[
+    &INTENT,
+    &RECORDED,
+    &LINK_MOVED,
+    &ROOT_SYNCED,
+    &SWAPPED,
+    &RECORDED,
+    &INTENT,
+    &RECORDED,
+    &LINK_MOVED,
+    &ROOT_SYNCED,
+    &RETURNED,
+    &RECORDED,
+    &PROVED,
+    &RECORDED,
+    &TOLD,
 ];
 
 /// The first step that is not where it must be.
@@ -321,5 +376,17 @@ fn nothing_is_named_before_it_is_synced_nor_promised_before_it_is_recorded() {
     let site = ground.copy(&site, "order-none-kept", 0, "");
     check("swap", &trace(&site, "swap c"), SWAP);
     check("rollback", &trace(&site, "rollback"), ROLLBACK);
+    site.tidy().expect("a site that nothing happened to");
+
+    let gate = "[[hooks.after_swap]]\n\
+                command = [\"/bin/grep\", \"-qv\", \"sick\", \"index.html\"]\n";
+    let site = ground.copy(&site, "order-gate", 0, gate);
+    for release in ["e", "f", "sick"] {
+        site.ok(&receive_command(release)).expect("received");
+    }
+    site.ok("swap f").expect("swapped");
+    check("swap with a gate", &trace(&site, "swap e"), GATED);
+    let back = trace_to(&site, "swap sick", 69);
+    check("the way back", &back, RETURN);
     site.tidy().expect("a site that nothing happened to");
 }
