@@ -13,7 +13,7 @@ use crate::config;
 use crate::confine::Confinement;
 use crate::error::{Code, Error};
 use crate::escape;
-use crate::names::SiteName;
+use crate::names::{ReleaseId, SiteName};
 use crate::outcome::{Success, Told};
 use crate::session::Session;
 use crate::syslog::{Severity, Syslog};
@@ -122,8 +122,8 @@ impl<'a> Audit<'a> {
         self.send(severity, "result", line)
     }
 
-    /// Records a hook, a smoke test or a health gate that is over, with its
-    /// exit in words where it failed and the end of its output.
+    /// Records a hook, a smoke test or a health gate that is over, with the end
+    /// of its output; and the way back.
     ///
     /// Errors: [`Code::AuditUnreachable`].
     pub fn told(&self, told: &Told<'_>) -> Result<(), Error> {
@@ -137,7 +137,7 @@ impl<'a> Audit<'a> {
             took,
         } = told
         else {
-            return Ok(());
+            return self.returned(told);
         };
         let event = if step.is_hook() { "hook" } else { "gate" };
         let mut line = self.line(event);
@@ -154,6 +154,17 @@ impl<'a> Audit<'a> {
         line.pair("ms", took.as_millis());
         line.end("output", output, MAX_OUTPUT);
         self.send(severity, event, line)
+    }
+
+    fn returned(&self, told: &Told<'_>) -> Result<(), Error> {
+        let Told::Returned { left, live, passed } = told else {
+            return Ok(());
+        };
+        let mut line = self.line("return");
+        line.pair("release", left);
+        line.pair("live", live.map_or("-", ReleaseId::as_str));
+        line.pair("outcome", if *passed { "ok" } else { "failed" });
+        self.send(Severity::Warning, "return", line)
     }
 
     fn line(&self, event: &str) -> Line {

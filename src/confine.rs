@@ -22,7 +22,7 @@ use crate::error::{Code, Error, Result};
 use crate::policy::Verb;
 use crate::store::Store;
 
-pub use process::settle;
+pub use process::{carry_through, settle};
 
 /// A part of the confinement, by the kernel's name for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

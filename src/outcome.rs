@@ -84,6 +84,14 @@ pub enum Told<'a> {
         output: &'a str,
         took: Duration,
     },
+    /// A release has failed and was left again.
+    Returned {
+        left: &'a ReleaseId,
+        /// What is live now.
+        live: Option<&'a ReleaseId>,
+        /// Whether that has passed what is asked of it.
+        passed: bool,
+    },
     /// What went wrong beside a failure.
     Warning(&'a str),
 }

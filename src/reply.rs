@@ -7,7 +7,8 @@
 
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -24,11 +25,12 @@ const MAX_LINE: usize = 8192;
 /// room has room for so much (pipe(7), PIPE_BUF).
 const MAX_NOTE: usize = 4000;
 
-/// How long a client may leave such a line unread, in milliseconds.
+/// How long a client may keep such lines waiting, all together, in
+/// milliseconds.
 const PATIENCE: u16 = 1000;
 
-/// Whether the client has left one unread for that long.
-static STALLED: AtomicBool = AtomicBool::new(false);
+/// How much of that is left.
+static LEFT: AtomicU16 = AtomicU16::new(PATIENCE);
 
 /// Writes lines to stdout.
 pub fn lines<'a>(lines: impl IntoIterator<Item = &'a str>) {
@@ -61,9 +63,8 @@ pub fn failure(error: &Error) {
 pub fn note(word: &str, text: &str) {
     // It is told while the site is locked, and perhaps while a release is live
     // that has yet to prove itself. A client that does not read must not be
-    // able to draw that out: once it has stalled, it is told no more.
-    if STALLED.load(Ordering::Relaxed) || !stderr_has_room() {
-        STALLED.store(true, Ordering::Relaxed);
+    // able to draw that out: once its time is used up, it is told no more.
+    if !stderr_has_room() {
         return;
     }
     let mut out = String::new();
@@ -71,11 +72,17 @@ pub fn note(word: &str, text: &str) {
     to_stderr(&out);
 }
 
-/// Waits until stderr takes a line. A closed one does: writing to it fails.
+/// Waits until stderr takes a line, for as long as is left to the client. A
+/// closed one does: writing to it fails.
 fn stderr_has_room() -> bool {
+    let left = LEFT.load(Ordering::Relaxed);
     let stderr = std::io::stderr();
     let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-    poll(&mut fds, PollTimeout::from(PATIENCE)) != Ok(0)
+    let begun = Instant::now();
+    let room = poll(&mut fds, PollTimeout::from(left)) != Ok(0);
+    let waited = u16::try_from(begun.elapsed().as_millis()).unwrap_or(PATIENCE);
+    LEFT.store(left.saturating_sub(waited), Ordering::Relaxed);
+    room
 }
 
 /// Writes a warning to stderr: what was decided holds all the same.
@@ -99,7 +106,7 @@ pub fn told(told: &Told<'_>) {
             note(&step.to_string(), &text);
         }
         // The failure says it, or nothing needs to be said.
-        Told::Ended { .. } => {}
+        Told::Ended { .. } | Told::Returned { .. } => {}
         Told::Warning(text) => warning(text),
     }
 }

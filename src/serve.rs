@@ -99,7 +99,10 @@ fn act(
         // Outside of what confines us, and with nothing of ours open: what runs
         // the operator's commands.
         let runner = match verb {
-            Verb::Swap | Verb::Rollback => Runner::start(config, path)?,
+            Verb::Swap | Verb::Rollback => {
+                confine::carry_through();
+                Runner::start(config, path)?
+            }
             Verb::Receive | Verb::List => None,
         };
         let records = store

@@ -18,18 +18,30 @@ use crate::store::journal::How;
 /// How long one answer over HTTP is waited for.
 const PROBE: Duration = Duration::from_secs(10);
 
+/// How long the last try may take, when the time is up.
+const LEAST: Duration = Duration::from_secs(1);
+
 /// As much of a command's output as is kept for the record, in bytes: its end,
 /// which is where a program says why it failed.
 const KEPT: usize = 400;
 
 /// Why a release did not pass: the step, and how it ended.
 #[derive(Debug)]
-pub struct Failed(String);
+pub struct Failed {
+    why: String,
+    /// Whether it was asked at all: what could not be run says nothing of it.
+    pub asked: bool,
+}
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
     }
+}
+
+/// Whether anything was run, however it ended.
+fn was_run(ended: &Result<Ended>) -> bool {
+    !matches!(ended, Err(_) | Ok(Ended::NotStarted(_)))
 }
 
 /// The release that is asked, and the one that was live before it.
@@ -68,6 +80,12 @@ impl<'a> Gate<'a> {
 
     pub fn warn(&mut self, text: &str) {
         (self.tell)(&Told::Warning(text));
+    }
+
+    /// Tells of the way back: what was left, what is live now, and whether that
+    /// has passed.
+    pub fn returned(&mut self, left: &ReleaseId, live: Option<&ReleaseId>, passed: bool) {
+        (self.tell)(&Told::Returned { left, live, passed });
     }
 
     /// Whether anything is asked of a release once it is live.
@@ -135,7 +153,10 @@ impl<'a> Gate<'a> {
             };
             self.ended(step, asked, &what, failed.as_deref(), &run, started);
             if let Some(failed) = failed {
-                return Err(Failed(format!("hook {step} ({what}) {failed}")));
+                return Err(Failed {
+                    why: format!("hook {step} ({what}) {failed}"),
+                    asked: was_run(&run.ended),
+                });
             }
         }
         Ok(())
@@ -152,31 +173,38 @@ impl<'a> Gate<'a> {
         let step = Step { stage, index: 0 };
         let (interval, within) = (self.config.health.interval.0, self.config.health.timeout.0);
         let started = Instant::now();
+        let mut nevers = 0;
+        // Before the swap, nobody else answers for the candidate.
+        let enough = if stage == Stage::Smoke { 1 } else { 2 };
         // Ends: every turn but the last sleeps, and the time is bounded.
         let (failed, last) = loop {
-            let left = within.saturating_sub(started.elapsed());
+            // The last try is made when the time is up, and is given a moment.
+            let left = within.saturating_sub(started.elapsed()).max(LEAST);
             let limit = at_most.map_or(left, |at_most| at_most.min(left));
             // The answer of a probe is told once, below; a command's own lines
             // as they come.
             let run = self.run(step, asked, limit, at_most.is_none());
-            let never = match &run.ended {
+            nevers = match &run.ended {
                 Ok(Ended::Exit(0)) => break (None, run),
-                Ok(Ended::Exit(NOT_YET)) => false,
+                Ok(Ended::Exit(NOT_YET) | Ended::TimedOut) => 0,
+                // What the probe says can never come right may be the last word
+                // of the process that was live before: it is asked once more.
+                Ok(Ended::Exit(_) | Ended::Signal(_)) if at_most.is_some() => nevers + 1,
                 // A command of the operator's knows one way to say no.
-                Ok(Ended::Exit(_) | Ended::Signal(_)) => at_most.is_some(),
-                Ok(Ended::TimedOut) => false,
-                Ok(Ended::NotStarted(_)) | Err(_) => true,
+                Ok(Ended::Exit(_) | Ended::Signal(_)) => 0,
+                Ok(Ended::NotStarted(_)) | Err(_) => 2,
             };
             let probed = at_most.is_some() && matches!(run.ended, Ok(Ended::Exit(_)));
             let seen = match probed && !run.output.is_empty() {
                 true => run.output.clone(),
                 false => how_it_ended(&run.ended, limit),
             };
-            if never {
+            if nevers >= enough {
                 break (Some(seen), run);
             }
             let waited = started.elapsed();
-            if waited + interval >= within {
+            let left = within.saturating_sub(waited);
+            if left.is_zero() {
                 let failed = format!("not within {} s: {seen}", within.as_secs());
                 break (Some(failed), run);
             }
@@ -186,12 +214,15 @@ impl<'a> Gate<'a> {
                 waited,
                 within,
             });
-            std::thread::sleep(interval);
+            std::thread::sleep(interval.min(left));
         };
         self.ended(step, asked, what, failed.as_deref(), &last, started);
         match failed {
             None => Ok(()),
-            Some(failed) => Err(Failed(format!("{step} ({what}): {failed}"))),
+            Some(failed) => Err(Failed {
+                why: format!("{step} ({what}): {failed}"),
+                asked: was_run(&last.ended),
+            }),
         }
     }
 

@@ -63,7 +63,13 @@ fn choose(
 /// as a whole; [`empty`] removes it, after the lock is given back.
 ///
 /// What cannot be moved is a warning: the swap before it has been made.
-pub fn prune(ledger: &mut Ledger<'_>, config: &Config, warnings: &mut Vec<String>) -> Trash {
+/// `spared` has just failed: it is what one wants to look at.
+pub fn prune(
+    ledger: &mut Ledger<'_>,
+    config: &Config,
+    spared: Option<&ReleaseId>,
+    warnings: &mut Vec<String>,
+) -> Trash {
     let mut trash = Trash::default();
     let present = match ledger.store.present() {
         Ok(present) => present,
@@ -72,7 +78,8 @@ pub fn prune(ledger: &mut Ledger<'_>, config: &Config, warnings: &mut Vec<String
             return trash;
         }
     };
-    for release in choose(&ledger.history, &present, config, journal::now()) {
+    let chosen = choose(&ledger.history, &present, config, journal::now());
+    for release in chosen.into_iter().filter(|id| Some(id) != spared) {
         match move_away(ledger, &release) {
             Ok(name) => trash.0.push(name),
             Err(error) => warnings.push(format!("'{release}' was not pruned: {error}")),

@@ -18,7 +18,7 @@ use crate::names::ReleaseId;
 use crate::outcome::Success;
 use crate::policy::Verb;
 use crate::signature::Requirement;
-use crate::store::journal::{self, Event, How};
+use crate::store::journal::{self, Event, How, Record};
 use crate::store::ledger::Ledger;
 
 /// From what is live to what shall be.
@@ -38,7 +38,7 @@ pub struct Transition<'a, 'g> {
     pub warnings: Vec<String>,
 }
 
-impl Transition<'_, '_> {
+impl<'g> Transition<'_, 'g> {
     /// Makes `activation.to` live, if it passes what the site asks of it.
     ///
     /// Errors: those of [`candidate::check`]; [`Code::GateFailed`] when what
@@ -59,13 +59,7 @@ impl Transition<'_, '_> {
             failed => failed,
         };
         if let Err(failed) = ready {
-            let record = self.ledger.draft(Event::Failed, Some(to));
-            if let Err(error) = self.ledger.append(record) {
-                self.gate.warn(&error.to_string());
-            }
-            let live = live(from.as_ref());
-            let problem = format!("release '{to}' failed its gate: {failed}; {live}, as before");
-            return Err(Error::new(Code::GateFailed, problem).remedy(AGAIN));
+            return Err(self.stay(&activation, &failed));
         }
         self.commit(*how, from.as_ref(), Some(to))?;
         let proof = self.prove(to, from.as_ref());
@@ -75,7 +69,7 @@ impl Transition<'_, '_> {
         let verb = verb(*how);
         let previous = from.as_ref().map_or("-", ReleaseId::as_str);
         let line = format!("ok {verb} {to} previous={previous}");
-        let warnings = self.prune();
+        let warnings = self.prune(None).1;
         Ok(Success {
             lines: vec![line],
             release: Some(activation.to),
@@ -87,21 +81,25 @@ impl Transition<'_, '_> {
     }
 
     /// Asks the live release again what it has not answered yet: the request
-    /// that made it live was killed before it could be told.
+    /// that would have seen to it was killed, or it was gone back to and failed.
     ///
     /// Errors: as [`Transition::activate`].
     pub fn prove_live(mut self, to: ReleaseId, how: How) -> Result<Success> {
         let signed = candidate::check(self.config, self.required, &self.ledger, &to)?;
-        let present = self.ledger.store.present()?;
-        let floor = candidate::floor(self.config, &self.ledger.history)?;
-        let history = &self.ledger.history;
-        let before = history.previous(|id| present.contains(id) && history.reaches(id, floor));
-        let before = before.cloned();
+        let before = self.ledger.history.before.clone();
         if let Err(failed) = self.prove(&to, before.as_ref()) {
+            let known = self.ledger.history.releases.get(&to);
+            if known.is_none_or(|known| known.proved) {
+                // It was good, and is the best there is. What is around it has
+                // failed, and would fail any other: nothing is moved for it.
+                let problem = format!("'{to}' is live and fails: {failed}; nothing was moved");
+                let error = Error::new(Code::GateFailed, problem).remedy(NEITHER);
+                return Err(self.fail(&to, error));
+            }
             return Err(self.way_back(&to, before.as_ref(), &failed));
         }
         let line = format!("ok {} {to} result=proved", verb(how));
-        let warnings = self.prune();
+        let warnings = self.prune(None).1;
         Ok(Success {
             lines: vec![line],
             release: Some(to),
@@ -112,6 +110,25 @@ impl Transition<'_, '_> {
         })
     }
 
+    /// What is left to do when a release has failed before the link moved.
+    fn stay(mut self, activation: &Activation, failed: &Failed) -> Error {
+        let Activation { from, to, how } = activation;
+        // A rollback is made in need, and what keeps it from being made may have
+        // nothing to do with where it leads: a mark would eat up the way back.
+        let mut marked = *how == How::Swap && failed.asked;
+        if marked {
+            let record = self.ledger.draft(Event::Failed, Some(to));
+            if let Err(error) = self.ledger.append(record) {
+                self.warnings.push(error.to_string());
+                marked = false;
+            }
+        }
+        let live = live(from.as_ref());
+        let problem = format!("release '{to}' failed its gate: {failed}; {live}, as before");
+        let error = Error::new(Code::GateFailed, problem).remedy(again(marked));
+        self.fail(to, error)
+    }
+
     /// Moves the link, with the intent before it and the record after it.
     ///
     /// The rename is the commit point. From there on nothing turns success into
@@ -119,14 +136,19 @@ impl Transition<'_, '_> {
     /// next request, which takes the link as the truth.
     fn commit(&mut self, how: How, from: Option<&ReleaseId>, to: Option<&ReleaseId>) -> Result<()> {
         let store = self.ledger.store;
+        // The hooks took their time, and another hand may have moved the link
+        // meanwhile: what it did is not undone unseen. The way back is: what is
+        // live then has failed.
+        if how != How::Return && store.current()?.as_ref() != from {
+            let problem = "the link was moved by another hand while this request ran";
+            return Err(Error::new(Code::NotCurrent, problem).remedy(LOOK));
+        }
         let unproved = to.is_some() && self.gate.asks_the_live();
         let mut intent = self.ledger.draft(Event::Activating, to);
         (intent.how, intent.unproved) = (Some(how), unproved);
         intent.previous = from.cloned();
         match self.ledger.append(intent) {
-            // A full disk must not keep a release live that has failed. What is
-            // left without a record the next request marks bad all the same: it
-            // has not proved itself.
+            // A full disk must not keep a release live that has failed.
             Err(error) if how == How::Return => self.warnings.push(error.to_string()),
             written => written?,
         }
@@ -138,10 +160,21 @@ impl Transition<'_, '_> {
         let mut done = self.ledger.draft(how.done(), to);
         done.unproved = unproved;
         done.previous = from.cloned();
-        if let Err(error) = self.ledger.append(done) {
-            self.warnings.push(error.to_string());
-        }
+        self.record(done);
         Ok(())
+    }
+
+    /// Writes down what has happened; where that fails, what follows goes by it
+    /// all the same. Whether it is written down.
+    fn record(&mut self, record: Record) -> bool {
+        match self.ledger.append(record.clone()) {
+            Ok(()) => true,
+            Err(error) => {
+                self.warnings.push(error.to_string());
+                self.ledger.note(record);
+                false
+            }
+        }
     }
 
     /// Asks what is asked of the live release, and writes down that it passed.
@@ -155,58 +188,74 @@ impl Transition<'_, '_> {
         };
         self.gate.after(asked)?;
         let proved = self.ledger.draft(Event::Proved, Some(live));
-        if let Err(error) = self.ledger.append(proved) {
-            self.warnings.push(error.to_string());
-        }
+        self.record(proved);
         Ok(())
     }
 
     /// Leaves a release that did not prove itself for what was live before it,
-    /// and says how far that came.
-    ///
-    /// Nothing is asked of the other release first: it was live a moment ago,
-    /// and what is live now is known not to work. Without one the link is taken
-    /// away: a release that failed is not to be live, the first one no more
-    /// than any other.
-    fn way_back(mut self, left: &ReleaseId, to: Option<&ReleaseId>, why: &Failed) -> Error {
+    /// `from`, and says how far that came.
+    fn way_back(mut self, left: &ReleaseId, from: Option<&ReleaseId>, why: &Failed) -> Error {
         let since = self.since(left);
-        // A live release that was removed by hand is nothing to go back to.
-        let to = to.filter(|to| self.ledger.store.is_present(to).unwrap_or(true));
         let problem = format!("release '{left}' failed its gate: {why}");
+        let to = match self.refuge(left, from) {
+            Ok(to) => to,
+            Err(error) => {
+                let problem = format!("{problem}; it is still live, because {error}");
+                return self.fail(left, Error::new(error.code, problem).remedy(NEITHER));
+            }
+        };
+        let to = to.as_ref();
         if let Err(error) = self.commit(How::Return, Some(left), to) {
             let to = to.map_or("to nothing".to_owned(), |to| format!("to '{to}'"));
-            return Error::new(
-                error.code,
-                format!("{problem}; it is still live, because the way back {to} failed: {error}"),
-            )
-            .remedy("mend that, then 'rollback'; 'list' shows what is live");
+            let problem =
+                format!("{problem}; it is still live, because the way back {to} failed: {error}");
+            let remedy = "mend that, then 'rollback'; 'list' shows what is live";
+            return self.fail(left, Error::new(error.code, problem).remedy(remedy));
         }
+        // Without its own record of the way back, only its intent tells.
+        let marked = self.warnings.is_empty();
         let was = format!("it was live from {since} to {}", journal::now());
-        let error = match to {
-            None => {
-                let nothing = "there is nothing good to go back to, so nothing is live now";
-                let problem = format!("{problem}; {was}; {nothing}");
-                Error::new(Code::GateFailed, problem).remedy(AGAIN)
-            }
+        let (outcome, remedy) = match to {
+            None => (", and nothing is live, as before".to_owned(), again(marked)),
             Some(to) => match self.prove(to, Some(left)) {
-                Ok(()) => {
-                    let problem = format!("{problem}; {was}, and '{to}' is live again");
-                    Error::new(Code::GateFailed, problem).remedy(AGAIN)
-                }
+                Ok(()) => (format!(", and '{to}' is live again"), again(marked)),
                 Err(failed) => {
-                    let problem = format!(
-                        "{problem}; {was}; '{to}' is live again and failed as well: {failed}"
-                    );
-                    Error::new(Code::GateFailed, problem).remedy(
-                        "neither passes: look at the service itself, and at what the hooks do",
-                    )
+                    let outcome = format!("; '{to}' is live again and failed as well: {failed}");
+                    (outcome, NEITHER)
                 }
             },
         };
-        for warning in std::mem::take(&mut self.warnings) {
-            self.gate.warn(&warning);
+        self.gate.returned(left, to, !self.ledger.history.unsettled);
+        let problem = format!("{problem}; {was}{outcome}");
+        self.fail(left, Error::new(Code::GateFailed, problem).remedy(remedy))
+    }
+
+    /// Where to go when `left` has failed: to what was live before it, `from`.
+    ///
+    /// That is asked nothing before: it was live a moment ago, and what is live
+    /// now is known not to work. Only if it is gone, or had yet to prove itself,
+    /// another is looked for, and that must pass what every swap asks. Where
+    /// there is none to serve, as before the first release, nothing is live: one
+    /// that failed is not to be, the first one no more than any other.
+    fn refuge(&self, left: &ReleaseId, from: Option<&ReleaseId>) -> Result<Option<ReleaseId>> {
+        let Some(from) = from else { return Ok(None) };
+        let (store, history) = (self.ledger.store, &self.ledger.history);
+        let cannot = |errno: nix::Error| store.io(format!("cannot look for '{from}'"), errno);
+        // A folder is enough: it may be of a time before we came to this site.
+        let there = from != left && store.releases.exists(from).map_err(cannot)?;
+        let known = history.releases.get(from);
+        if there && known.is_none_or(|known| known.proved) {
+            return Ok(Some(from.clone()));
         }
-        error
+        let present = store.present()?;
+        let good = history.previous(|id| present.contains(id) && id != left);
+        let passes = |id: &&ReleaseId| {
+            candidate::check(self.config, self.required, &self.ledger, id).is_ok()
+        };
+        match good.filter(passes) {
+            Some(good) => Ok(Some(good.clone())),
+            None => Ok(there.then(|| from.clone())),
+        }
     }
 
     fn since(&self, live: &ReleaseId) -> Timestamp {
@@ -215,10 +264,21 @@ impl Transition<'_, '_> {
         activated.map_or_else(journal::now, |(_, time)| time)
     }
 
-    /// Prunes, and gives back the lock; returns all the warnings.
-    fn prune(self) -> Vec<String> {
+    /// Ends with a failure. What has had its time goes all the same: failing
+    /// again and again must not fill the disk.
+    fn fail(self, failed: &ReleaseId, error: Error) -> Error {
+        let (mut gate, warnings) = self.prune(Some(failed));
+        for warning in warnings {
+            gate.warn(&warning);
+        }
+        error
+    }
+
+    /// Prunes all but `spared`, and gives back the lock; returns all the warnings.
+    fn prune(self, spared: Option<&ReleaseId>) -> (Gate<'g>, Vec<String>) {
         let Transition {
             config,
+            gate,
             mut ledger,
             mut warnings,
             ..
@@ -226,18 +286,27 @@ impl Transition<'_, '_> {
         // What is live is not on record: nothing is taken away by that record.
         if ledger.history.live == ledger.store.current().ok().flatten() {
             let store = ledger.store;
-            let trash = prune::prune(&mut ledger, config, &mut warnings);
+            let trash = prune::prune(&mut ledger, config, spared, &mut warnings);
             // Removing takes a while, and the lock is not needed for it.
             drop(ledger);
             prune::empty(store, &trash, &mut warnings);
         }
-        warnings
+        (gate, warnings)
     }
 }
 
-/// What can be done about a release that failed.
-const AGAIN: &str =
-    "it is marked bad: send a release that works, or swap to this one to try it again";
+/// What can be done about a release that failed; whether it is marked as bad.
+fn again(marked: bool) -> &'static str {
+    match marked {
+        true => "it is marked bad: send a release that works, or swap to this one to try it again",
+        false => "it is not marked bad: mend what is named, then try again",
+    }
+}
+
+const NEITHER: &str =
+    "look at the service itself, and at what the hooks do; 'list' shows what is live";
+
+const LOOK: &str = "look at 'list', then decide again";
 
 fn live(release: Option<&ReleaseId>) -> String {
     release.map_or("nothing is live".to_owned(), |live| {

@@ -21,8 +21,23 @@ pub fn settle() {
     // without a reply. SIGPIPE is ignored by Rust's own start.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGXFSZ);
-    // What has been begun is carried through, whether or not the client stays.
-    signals.add(Signal::SIGHUP);
+    _ = signals.thread_block();
+}
+
+/// What has been begun is carried through, whether or not the client stays and
+/// whatever ends its session: only SIGKILL, and the end of the machine, leave a
+/// release live that has yet to prove itself. To be called by a process that
+/// moves the link; those that it executes have the usual mask.
+pub fn carry_through() {
+    let mut signals = SigSet::empty();
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+    ] {
+        signals.add(signal);
+    }
     _ = signals.thread_block();
 }
 

@@ -214,6 +214,10 @@ impl Job {
             }
             if deadline.has_passed() || self.abandoned && self.phase == Phase::Running {
                 let (phase, signal, span) = match self.phase {
+                    // The lock has ended with the monitor, and the next request
+                    // may run the same command: one that is cut short is better
+                    // than two at once.
+                    Phase::Running if self.abandoned => (Phase::Killed, Signal::SIGKILL, KILLED),
                     Phase::Running => (Phase::Terminated, Signal::SIGTERM, GRACE),
                     Phase::Terminated => (Phase::Killed, Signal::SIGKILL, KILLED),
                     Phase::Killed => return None,

@@ -146,6 +146,7 @@ impl Site {
     /// site's file, four variables, and the release as its working directory.
     fn operators(&self, argv: &Argv, order: &Order) -> Result<Command, String> {
         self.enter(&order.release)?;
+        self.not_of_the_site(argv.program())?;
         let previous = order.previous.as_ref().map_or("", ReleaseId::as_str);
         let mut command = Command::new(argv.program());
         command
@@ -156,6 +157,24 @@ impl Site {
             .env("DEPLOY_PREVIOUS", previous)
             .env("DEPLOY_SITE", self.config.site().as_str());
         Ok(command)
+    }
+
+    /// Whether a program stands below the root wherever its path leads: there a
+    /// client has sent it. The path alone was looked at when the site's file was
+    /// read; links in it are the operator's own, so they do not change between
+    /// this and the start.
+    fn not_of_the_site(&self, program: &Path) -> Result<(), String> {
+        let leads = |path: &Path| std::fs::canonicalize(path);
+        match (leads(program), leads(&self.config.root)) {
+            (Ok(found), Ok(root)) if found.starts_with(&root) => {
+                let (program, found) = (program.display(), found.display());
+                Err(format!(
+                    "'{program}' leads into the site's own root, to '{found}'"
+                ))
+            }
+            // What is not there cannot be started either, and says so.
+            _ => Ok(()),
+        }
     }
 
     /// Changes into a release, by its handle. It must be ours: what others can

@@ -84,6 +84,8 @@ pub struct History {
     /// The number of the newest record; it grows with every change.
     pub generation: u64,
     pub live: Option<ReleaseId>,
+    /// What was live when the live one became so.
+    pub before: Option<ReleaseId>,
     /// What is asked of a live release has not been answered since the link
     /// last moved: the request that would have seen to it was killed, or what
     /// was gone back to failed as well.
@@ -138,6 +140,7 @@ impl History {
     fn activate(&mut self, record: &Record, release: Option<&ReleaseId>) {
         self.intent = None;
         self.unsettled = record.unproved;
+        self.before.clone_from(&record.previous);
         let mut old = std::mem::replace(&mut self.live, release.cloned());
         // What is left on the way back, its own record says: that it had become
         // live may not have been written down.

@@ -64,6 +64,13 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
+    /// Takes a record into account that could not be appended: it has happened
+    /// all the same, and what is left of this request goes by it.
+    pub fn note(&mut self, mut record: Record) {
+        record.seq = self.history.generation;
+        self.history.apply(&record);
+    }
+
     fn reconcile(&mut self, link: Option<&ReleaseId>) -> Result<()> {
         while let Some(record) = missing(self.store, &self.history, link)? {
             self.append(record)?;

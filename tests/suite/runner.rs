@@ -387,7 +387,8 @@ fn nothing_that_a_hook_started_outlives_it() {
     for script in [background, daemon, stubborn] {
         let _ = fs::remove_file(ground.at("pid"));
         for (last, end) in [("", "exit 0"), ("; exit 5", "exit 5")] {
-            let mut talk = ground.with_script(&format!("{script}{last}"));
+            let script = format!("rm -f {{dir}}/pid; {script}{last}");
+            let mut talk = ground.with_script(&script);
             let (lines, ended) = talk.hook();
             assert_eq!((lines, ended.as_str()), (vec!["started".to_owned()], end));
             // The runner itself goes on.
@@ -562,7 +563,7 @@ fn what_runs_as_another_user_is_told_and_not_waited_for() {
     set_mode(&become_root, 0o4755);
     let config = "[[hooks.after_swap]]\n\
         command = [\"/bin/sh\", \"-c\", \"{dir}/become-root --reuid=0 sleep 1000 & \
-        echo up; exit 0\"]\n\
+        until grep -qx sleep /proc/$!/comm; do sleep 0.01; done; echo up; exit 0\"]\n\
         [[hooks.after_swap]]\n\
         command = [\"{dir}/become-root\", \"--reuid=0\", \"sleep\", \"1000\"]\n\
         [[hooks.after_swap]]\n\
