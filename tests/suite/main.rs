@@ -50,6 +50,7 @@ mod receive;
 mod receive_limits;
 mod receive_races;
 mod recovery;
+mod refuge;
 mod rollback;
 mod runner;
 mod security_doc;

@@ -1,0 +1,169 @@
+//! Where a site goes when a release has failed: each test is a way by which it
+//! once went wrong, found by attacking it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::direct::{ask, live, put, states};
+use crate::gating::{cure, gate_failed, hook, logging_hooks, sicken, touch};
+use crate::site::Site;
+
+/// Every release fails while `{dir}/outage` stands there, whatever it is.
+fn outage() -> String {
+    hook("after_swap", "[ ! -e {dir}/outage ]")
+}
+
+fn end_outage(site: &Site) {
+    fs::remove_file(site.dir().join("outage")).expect("it was there");
+}
+
+#[test]
+fn an_outage_does_not_eat_up_what_is_good() {
+    let site = Site::with_config(&outage());
+    live(&site, &["a", "b", "c"]);
+    put(&site, "d");
+    touch(&site, "outage");
+    let problem = gate_failed(&ask(&site, "swap d"));
+    assert!(
+        problem.contains("'c' is live again and failed as well"),
+        "{problem}"
+    );
+    // Asked again and again, what is live was good and stays.
+    for request in ["swap c", "rollback c", "swap c"] {
+        let problem = gate_failed(&ask(&site, request));
+        assert!(
+            problem.ends_with("nothing was moved"),
+            "{request}: {problem}"
+        );
+        assert_eq!(site.current().as_deref(), Some("c"));
+    }
+    assert_eq!(
+        states(&site),
+        ["c current", "d bad", "b previous", "a good"]
+    );
+    end_outage(&site);
+    assert_eq!(ask(&site, "swap c").ok(), "ok swap c result=proved\n");
+    assert_eq!(ask(&site, "rollback").ok(), "ok rollback b previous=c\n");
+}
+
+#[test]
+fn a_site_that_was_there_before_us_is_gone_back_to() {
+    let site = Site::with_config(&outage());
+    // Made by hand, or by another tool: it has no manifest.
+    fs::create_dir(site.root().join("releases/old")).expect("a folder");
+    symlink("releases/old", site.root().join("current")).expect("a link");
+    put(&site, "a");
+    touch(&site, "outage");
+    gate_failed(&ask(&site, "swap a"));
+    assert_eq!(site.current().as_deref(), Some("old"));
+}
+
+#[test]
+fn what_is_live_and_lost_its_manifest_is_gone_back_to() {
+    let site = Site::with_config(&logging_hooks());
+    live(&site, &["a", "b"]);
+    put(&site, "c");
+    sicken(&site, "c", "after_swap");
+    fs::remove_file(site.root().join(".deploy-shell/manifests/b")).expect("it was there");
+    let problem = gate_failed(&ask(&site, "swap c"));
+    assert!(problem.ends_with("'b' is live again"), "{problem}");
+    assert_eq!(site.current().as_deref(), Some("b"));
+}
+
+#[test]
+fn the_way_back_leads_to_nothing_that_a_swap_would_refuse() {
+    // What was live is gone, and the one before it is not what was received.
+    let config = format!(
+        "verify_on_swap = true\n{}",
+        hook(
+            "after_swap",
+            "[ $DEPLOY_RELEASE != c ] || { rm -rf {dir}/root/releases/b; exit 1; }"
+        )
+    );
+    let site = Site::with_config(&config);
+    live(&site, &["a", "b"]);
+    put(&site, "c");
+    fs::write(site.root().join("releases/a/index.html"), "defaced").expect("a file");
+    gate_failed(&ask(&site, "swap c"));
+    assert_eq!(site.current(), None);
+    ask(&site, "rollback a").refused(65, "digest-mismatch");
+}
+
+#[test]
+fn the_way_back_passes_over_what_never_proved_itself() {
+    let site = Site::with_config(&logging_hooks());
+    live(&site, &["a"]);
+    // As a request that was killed in mid-gate leaves it.
+    put(&site, "b");
+    fs::remove_file(site.root().join("current")).expect("it was there");
+    symlink("releases/b", site.root().join("current")).expect("a link");
+    let journal = site.root().join(".deploy-shell/journal.jsonl");
+    let text = fs::read_to_string(&journal).expect("the journal");
+    let next = text.lines().count() + 1;
+    let record = format!(
+        "{{\"seq\":{next},\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"swapped\",\
+         \"unproved\":true,\"release\":\"b\",\"previous\":\"a\"}}\n"
+    );
+    fs::write(&journal, text + &record).expect("the journal");
+    put(&site, "c");
+    sicken(&site, "c", "after_swap");
+    let problem = gate_failed(&ask(&site, "swap c"));
+    assert!(problem.ends_with("'a' is live again"), "{problem}");
+    assert_eq!(site.current().as_deref(), Some("a"));
+}
+
+#[test]
+fn what_another_hand_did_meanwhile_is_not_undone() {
+    let site = Site::with_config(&hook(
+        "before_swap",
+        "[ $DEPLOY_RELEASE != b ] || ln -sfn releases/c {dir}/root/current",
+    ));
+    live(&site, &["a", "c", "a"]);
+    put(&site, "b");
+    ask(&site, "swap b").refused(75, "not-current");
+    assert_eq!(site.current().as_deref(), Some("c"));
+    ask(&site, "swap a").ok();
+}
+
+#[test]
+fn what_could_not_be_run_says_nothing_of_the_release() {
+    let site = Site::with_config("[[hooks.before_swap]]\ncommand = [\"{dir}/program\"]\n");
+    put(&site, "a");
+    let problem = gate_failed(&ask(&site, "swap a"));
+    assert!(problem.contains("could not be started"), "{problem}");
+    assert_eq!(states(&site), ["a pending"]);
+}
+
+#[test]
+fn a_program_that_leads_into_the_root_is_not_run() {
+    let site = Site::with_config("[[hooks.before_swap]]\ncommand = [\"{dir}/link\"]\n");
+    for target in ["root/releases/a/index.html", "/proc/self/cwd/index.html"] {
+        let link = site.dir().join("link");
+        let _ = fs::remove_file(&link);
+        symlink(target, link).expect("a link");
+        put(&site, "a");
+        let problem = gate_failed(&ask(&site, "swap a"));
+        assert!(
+            problem.contains("leads into the site's own root"),
+            "{problem}"
+        );
+    }
+}
+
+#[test]
+fn failing_again_and_again_does_not_fill_the_disk() {
+    let config = format!(
+        "keep = 1\nmin_age = \"0s\"\n[pending]\nmax = 2\n{}",
+        logging_hooks()
+    );
+    let site = Site::with_config(&config);
+    live(&site, &["a"]);
+    for round in 0..6 {
+        let release = format!("r{round}");
+        put(&site, &release);
+        sicken(&site, &release, "after_swap");
+        gate_failed(&ask(&site, &format!("swap {release}")));
+        cure(&site, &release);
+    }
+    assert_eq!(site.releases(), ["a", "r5"]);
+}
