@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::HttpUrl;
 use crate::error::{self, Code, Error};
@@ -169,6 +169,11 @@ struct Probe {
     within: u64,
     #[arg(long)]
     sandbox_optional: bool,
+}
+
+/// The operator's command line, for the manual and the completions to be made from.
+pub fn definition() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program, to its exit status.

@@ -42,6 +42,7 @@ mod malformed_requests;
 mod many_sites;
 mod operator;
 mod ordinary_archives;
+mod pages;
 mod probe;
 mod process;
 mod prune;
