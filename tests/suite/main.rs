@@ -18,6 +18,7 @@ mod bad_config;
 mod check;
 mod check_keys;
 mod check_machine;
+mod ci;
 mod client_gone;
 mod confinement;
 mod contention;

@@ -107,39 +107,6 @@ fn the_three_lines_deploy() {
 }
 
 #[test]
-fn the_github_step_deploys() {
-    let site = Site::new();
-    let step = block("umask 077");
-    let script = step.split("- if:").next().expect("a step");
-    assert!(script.contains("node swap"), "{script}");
-    let temp = site.dir().join("runner");
-    fs::create_dir(&temp).expect("a folder");
-    let variables = [
-        ("RUNNER_TEMP", temp.to_str().expect("a plain path")),
-        ("DEPLOY_KEY", "the private key"),
-        ("KNOWN_HOST", "the host key"),
-    ];
-    let reply = run(&site, script, &variables);
-    has_deployed(&site, reply);
-    let key = fs::read_to_string(temp.join("key"));
-    assert_eq!(key.expect("the key"), "the private key\n");
-}
-
-#[test]
-fn the_gitlab_job_deploys() {
-    let site = Site::new();
-    let script = block("chmod 600 \"$DEPLOY_KEY\"");
-    let key = site.dir().join("variable");
-    fs::write(&key, "the private key").expect("a file");
-    let variables = [
-        ("DEPLOY_KEY", key.to_str().expect("a plain path")),
-        ("DEPLOY_KNOWN_HOSTS", "/dev/null"),
-    ];
-    let reply = run(&site, &script, &variables);
-    has_deployed(&site, reply);
-}
-
-#[test]
 fn the_signing_lines_sign() {
     let site = Site::with_config("[signatures]\nallowed_signers = \"{dir}/signers\"\n");
     let list = block("echo \"blog namespaces=");

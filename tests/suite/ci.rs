@@ -1,0 +1,284 @@
+//! `packaging/ci`: the scripts of the workflows, as they stand there, run
+//! against a real sshd, with the key, the host key and the node given as a
+//! pipeline gives them. What the forges themselves do (queues, environments,
+//! protected variables) is not tested.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::archive::tarball;
+use crate::site::{Reply, Site, generate_key, write_file};
+
+const GITHUB_DEPLOY: &str = include_str!("../../packaging/ci/github/deploy.yml");
+const GITHUB_ROLLBACK: &str = include_str!("../../packaging/ci/github/rollback.yml");
+const GITLAB_DEPLOY: &str = include_str!("../../packaging/ci/gitlab/deploy.yml");
+const GITLAB_ROLLBACK: &str = include_str!("../../packaging/ci/gitlab/rollback.yml");
+
+/// Debian's own interpreter, which has a YAML parser.
+const PYTHON: &str = "/usr/bin/python3";
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Forge {
+    GitHub,
+    GitLab,
+}
+
+const BOTH: [Forge; 2] = [Forge::GitHub, Forge::GitLab];
+
+impl Forge {
+    fn files(self) -> [&'static str; 2] {
+        match self {
+            Forge::GitHub => [GITHUB_DEPLOY, GITHUB_ROLLBACK],
+            Forge::GitLab => [GITLAB_DEPLOY, GITLAB_ROLLBACK],
+        }
+    }
+
+    /// The script of the job `name`.
+    fn script(self, name: &str) -> String {
+        let [deploy, rollback] = self.files();
+        let file = parse(if name == "deploy" { deploy } else { rollback });
+        let script = match self {
+            Forge::GitHub => {
+                let steps = file["jobs"][name]["steps"].as_array().expect("steps");
+                let step = steps.iter().find(|step| step["name"] == name);
+                step.expect("a step of that name")["run"].clone()
+            }
+            Forge::GitLab => file[name]["script"][0].clone(),
+        };
+        script.as_str().expect("a script").to_owned()
+    }
+
+    /// Runs the script of the job `name`.
+    fn run(self, site: &Site, name: &str, release: &str) -> Reply {
+        let dir = site.dir();
+        let read = |name: &str| fs::read_to_string(dir.join(name)).expect(name);
+        let (key, hosts) = match self {
+            // As text, and without the newline at the end, as forms lose it.
+            Forge::GitHub => (
+                read("key-ci").trim_end().to_owned(),
+                read("known_hosts").trim_end().to_owned(),
+            ),
+            // As files, readable for all.
+            Forge::GitLab => {
+                write_file(&dir.join("variable"), 0o644, read("key-ci").as_bytes());
+                let path = |name: &str| dir.join(name).to_str().expect("plain").to_owned();
+                (path("variable"), path("known_hosts"))
+            }
+        };
+        let ssh = site.ssh_command("ci");
+        let mut command = Command::new("sh");
+        command.args(["-ec", &self.script(name)]);
+        command.current_dir(dir.join("work"));
+        command.env_clear();
+        command.env("PATH", format!("{}/bin:/usr/bin:/bin", dir.display()));
+        command.env("SHELL", "/bin/sh");
+        command.env("TMPDIR", dir.join("temporary"));
+        command.env("DEPLOY_KEY", &key);
+        command.env("ROLLBACK_KEY", &key);
+        command.env("DEPLOY_KNOWN_HOSTS", hosts);
+        command.env("DEPLOY_NODE", ssh.get_args().last().expect("user@node"));
+        command.env("RELEASE", release);
+        command.env("PAUSE", "0");
+        command.stdin(Stdio::null());
+        site.run(command, b"")
+    }
+}
+
+/// A file as a YAML parser reads it.
+fn parse(text: &str) -> Value {
+    let program = "import json, sys, yaml; json.dump(yaml.safe_load(sys.argv[1]), sys.stdout)";
+    let output = Command::new(PYTHON)
+        .args(["-c", program, text])
+        .output()
+        .expect("python starts");
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// A site with something to deploy, and an `ssh` in front of the real one that
+/// only leads to the harness' sshd. While `refuse/` has files, a connection
+/// takes one and is refused; a `lose` takes the answer of one swap or rollback.
+fn site() -> Site {
+    let site = Site::new();
+    let dir = site.dir().display();
+    for folder in ["bin", "refuse", "temporary", "work/dist"] {
+        fs::create_dir_all(site.dir().join(folder)).expect("a folder");
+    }
+    fs::write(site.dir().join("work/dist/index.html"), "<h1>it works</h1>").expect("a file");
+    let proxy = format!(
+        "#!/bin/sh\n\
+         for token in {dir}/refuse/*; do [ ! -e \"$token\" ] || {{ rm \"$token\"; exit 1; }}; done\n\
+         trap '' HUP\n\
+         /usr/sbin/sshd -i -f {dir}/sshd_config -E {dir}/sshd.log\n"
+    );
+    write_file(&site.dir().join("proxy"), 0o755, proxy.as_bytes());
+    let ssh = format!(
+        "#!/bin/sh\n\
+         code=0\n\
+         /usr/bin/ssh -F none -o LogLevel=ERROR -o ProxyCommand={dir}/proxy \"$@\" || code=$?\n\
+         case \" $* \" in *' swap '* | *' rollback '*) rm {dir}/lose 2> /dev/null && exit 255;; esac\n\
+         exit $code\n"
+    );
+    write_file(&site.dir().join("bin/ssh"), 0o755, ssh.as_bytes());
+    site
+}
+
+fn stage_and_swap(site: &Site, releases: &[&str]) {
+    for release in releases {
+        let payload = tarball(&[("index.html", release.as_bytes())]);
+        site.receive(release, &payload).ok();
+        site.ssh("ci", &format!("swap {release}")).ok();
+    }
+}
+
+/// Nothing that a job wrote, the key above all, is there after it.
+#[track_caller]
+fn nothing_stays(site: &Site) {
+    let mut left = fs::read_dir(site.dir().join("temporary")).expect("a folder");
+    assert!(left.next().is_none());
+}
+
+#[test]
+fn a_deploy_deploys() {
+    for forge in BOTH {
+        let site = site();
+        let output = forge.run(&site, "deploy", "").ok();
+        let lines: Vec<&str> = output.lines().collect();
+        assert_eq!(lines.len(), 2, "{output}");
+        assert!(lines[0].starts_with("ok receive "), "{output}");
+        assert!(lines[1].starts_with("ok swap "), "{output}");
+        let page = fs::read_to_string(site.root().join("current/index.html"));
+        assert_eq!(page.expect("the page"), "<h1>it works</h1>");
+        nothing_stays(&site);
+    }
+}
+
+#[test]
+fn a_deploy_asks_again() {
+    for forge in BOTH {
+        let site = site();
+        stage_and_swap(&site, &["before"]);
+        for token in ["1", "2", "3"] {
+            fs::write(site.dir().join("refuse").join(token), "").expect("a file");
+        }
+        // And the swap is carried through, but its answer gets lost.
+        fs::write(site.dir().join("lose"), "").expect("a file");
+        let reply = forge.run(&site, "deploy", "");
+        assert!(reply.stderr.contains("not-current"), "{reply:?}");
+        reply.ok();
+        assert_ne!(site.current().as_deref(), Some("before"));
+        nothing_stays(&site);
+    }
+}
+
+#[test]
+fn a_deploy_gives_up_in_the_end() {
+    for forge in BOTH {
+        let site = site();
+        for token in ["1", "2", "3", "4", "5"] {
+            fs::write(site.dir().join("refuse").join(token), "").expect("a file");
+        }
+        let reply = forge.run(&site, "deploy", "");
+        assert_ne!(reply.code, 0, "{reply:?}");
+        assert!(site.releases().is_empty());
+        let left = fs::read_dir(site.dir().join("refuse")).expect("a folder");
+        assert_eq!(left.count(), 1);
+        nothing_stays(&site);
+    }
+}
+
+#[test]
+fn another_node_gets_nothing() {
+    for forge in BOTH {
+        let site = site();
+        let hosts = fs::read_to_string(site.dir().join("known_hosts")).expect("it is there");
+        // Somebody else's key under the node's name.
+        let other = generate_key(&site.dir().join("other"));
+        fs::write(site.dir().join("known_hosts"), format!("node {other}")).expect("a file");
+        assert_ne!(hosts, format!("node {other}"));
+        let reply = forge.run(&site, "deploy", "");
+        assert_ne!(reply.code, 0, "{reply:?}");
+        assert!(
+            reply.stderr.contains("Host key verification failed"),
+            "{reply:?}"
+        );
+        assert!(site.releases().is_empty());
+        assert!(site.audit_lines().is_empty());
+    }
+}
+
+#[test]
+fn a_rollback_shows_its_choices_and_takes_one() {
+    for forge in BOTH {
+        let site = site();
+        stage_and_swap(&site, &["one", "two", "three"]);
+        let output = forge.run(&site, "choices", "").ok();
+        let lines: Vec<&str> = output.lines().skip(1).collect();
+        let starts = ["three  current, ", "two  previous, ", "one  good, "];
+        assert_eq!(lines.len(), starts.len(), "{output}");
+        for (line, start) in lines.iter().zip(starts) {
+            assert!(line.starts_with(start) && line.ends_with('Z'), "{output}");
+        }
+        assert_eq!(site.current().as_deref(), Some("three"));
+
+        fs::write(site.dir().join("lose"), "").expect("a file");
+        forge.run(&site, "rollback", "one").ok();
+        assert_eq!(site.current().as_deref(), Some("one"));
+
+        // What is not a choice, or not an id at all.
+        for release in [
+            "three",
+            "four",
+            "two; id",
+            "$(id)",
+            "two --if-current one",
+            "-1",
+        ] {
+            let reply = forge.run(&site, "rollback", release);
+            assert_ne!(reply.code, 0, "{release}: {reply:?}");
+            assert_eq!(site.current().as_deref(), Some("one"), "{release}");
+        }
+        nothing_stays(&site);
+    }
+}
+
+/// What is written into a script by the forge is read by the shell: secrets and
+/// inputs come by the environment alone. And an action is one commit.
+#[test]
+fn nothing_is_pasted_into_a_script_and_nothing_moves() {
+    for forge in BOTH {
+        for name in ["deploy", "choices", "rollback"] {
+            let script = forge.script(name);
+            assert!(!script.contains("${{"), "{script}");
+            assert!(script.contains("-o StrictHostKeyChecking=yes"), "{script}");
+        }
+    }
+    let mut actions = 0;
+    for text in Forge::GitHub.files() {
+        for line in text.lines() {
+            let Some((_, action)) = line.split_once("uses: ") else {
+                continue;
+            };
+            let (_, commit) = action.split_once('@').expect("a version");
+            let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+            assert!(commit.len() == 40 && commit.bytes().all(hex), "{line}");
+            actions += 1;
+        }
+    }
+    assert_eq!(actions, 1);
+    // Deploys and rollbacks wait for each other.
+    let [deploy, rollback] = Forge::GitHub.files().map(parse);
+    assert_eq!(deploy["concurrency"], rollback["concurrency"]);
+    assert_eq!(deploy["concurrency"]["cancel-in-progress"], false);
+    assert_eq!(
+        deploy["permissions"],
+        serde_json::json!({"contents": "read"})
+    );
+    assert_eq!(rollback["permissions"], serde_json::json!({}));
+    let [deploy, rollback] = Forge::GitLab.files().map(parse);
+    let group = &deploy["deploy"]["resource_group"];
+    assert!(group.is_string());
+    assert_eq!(*group, rollback[".rollback"]["resource_group"]);
+}
