@@ -2,11 +2,11 @@
 //! the program says.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::signing::key;
-use crate::site::{Reply, Site, write_file};
+use crate::site::{BIN, Reply, Site, write_file};
 
 const README: &str = include_str!("../../README.md");
 const TEMPLATE: &str = include_str!("../../src/admin/template.toml");
@@ -104,6 +104,21 @@ fn the_three_lines_deploy() {
     let reply = run(&site, &lines.join("\n"), &[]);
     has_deployed(&site, reply);
     assert_eq!(site.current().as_deref(), Some("20260412-142033"));
+}
+
+#[test]
+fn the_session_is_what_the_program_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if fs::read_dir(root).is_err() {
+        println!("skipped: this user cannot read the sources");
+        return;
+    }
+    let output = Command::new(root.join("sshd/record"))
+        .arg("--check")
+        .env("DEPLOY_SHELL", BIN)
+        .output()
+        .expect("it starts");
+    assert!(output.status.success(), "{output:#?}");
 }
 
 #[test]
