@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{self, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
 use nix::sys::stat::{self, FileStat, Mode, SFlag};
@@ -240,16 +241,52 @@ impl Dir {
 
     /// The names in this folder, sorted, without `.` and `..`.
     pub fn names(&self) -> Result<Vec<OsString>> {
-        let mut dir = nix::dir::Dir::openat(&self.0, ".", FOLDER, Mode::empty())?;
-        let mut names = Vec::new();
-        for entry in dir.iter() {
-            let name = entry?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name));
+        let entries = self.entries()?;
+        Ok(entries.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The names in this folder, sorted, and what each itself is.
+    ///
+    /// Most file systems tell the type with the name; for those that do not, it
+    /// is looked up, and none is returned for what is gone by then.
+    pub fn kinds(&self) -> Result<Vec<(OsString, SFlag)>> {
+        let mut kinds = Vec::new();
+        for (name, told) in self.entries()? {
+            let told = told.map(|told| match told {
+                Type::Fifo => SFlag::S_IFIFO,
+                Type::CharacterDevice => SFlag::S_IFCHR,
+                Type::Directory => SFlag::S_IFDIR,
+                Type::BlockDevice => SFlag::S_IFBLK,
+                Type::File => SFlag::S_IFREG,
+                Type::Symlink => SFlag::S_IFLNK,
+                Type::Socket => SFlag::S_IFSOCK,
+            });
+            let looked_up = match (told, Name::new(name.as_bytes())) {
+                (Some(told), _) => Ok(told),
+                (None, Some(name)) => self.stat(name).map(|stat| kind(&stat)),
+                (None, None) => Err(Errno::EINVAL),
+            };
+            match looked_up {
+                Ok(kind) => kinds.push((name, kind)),
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno),
             }
         }
-        names.sort();
-        Ok(names)
+        Ok(kinds)
+    }
+
+    fn entries(&self) -> Result<Vec<(OsString, Option<Type>)>> {
+        let mut dir = nix::dir::Dir::openat(&self.0, ".", FOLDER, Mode::empty())?;
+        let mut entries = Vec::new();
+        for entry in dir.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                entries.push((OsString::from_vec(name.to_vec()), entry.file_type()));
+            }
+        }
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(entries)
     }
 
     /// Opens a path of several components below this folder as a bare handle.

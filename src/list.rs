@@ -41,8 +41,8 @@ struct Row {
 /// Reads, and changes nothing; takes no lock either, so that it answers while
 /// a swap runs.
 pub fn list(config: &Config, store: &Store, asked: &Granted<List>) -> Result<Success> {
-    let history = ledger::peek(store)?;
-    let mut present = store.present()?;
+    let (history, listing) = ledger::peek(store)?;
+    let mut present = listing.present;
     let floor = config.floor.0.as_ref();
     let eligible = |id: &ReleaseId| present.contains(id) && history.reaches(id, floor);
     let previous = history.previous(eligible).cloned();
@@ -124,12 +124,13 @@ fn table(rows: &[Row]) -> Vec<String> {
     cells
         .iter()
         .map(|row| {
-            let padded: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:width$}"))
-                .collect();
-            padded.join("  ").trim_end().to_owned()
+            let mut line = String::with_capacity(widths.iter().sum::<usize>() + 2 * widths.len());
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', width - cell.len() + 2));
+            }
+            line.truncate(line.trim_end().len());
+            line
         })
         .collect()
 }

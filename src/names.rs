@@ -133,16 +133,20 @@ impl TryFrom<&str> for Sha256Digest {
     fn try_from(text: &str) -> Result<Self, String> {
         let mut digest = [0; 32];
         let digits = text.as_bytes();
-        let lower = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        if digits.len() != 64 || !digits.iter().all(lower) {
-            return Err("not a sha256 (64 lower-case hexadecimal digits)".to_owned());
-        }
+        let mut good = digits.len() == 64;
+        let mut value = |digit: u8| match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => {
+                good = false;
+                0
+            }
+        };
         for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
-            let value = |digit: u8| match digit {
-                b'0'..=b'9' => digit - b'0',
-                _ => digit - b'a' + 10,
-            };
             *byte = value(pair[0]) << 4 | value(pair[1]);
+        }
+        if !good {
+            return Err("not a sha256 (64 lower-case hexadecimal digits)".to_owned());
         }
         Ok(Sha256Digest(digest))
     }
@@ -164,8 +168,17 @@ impl From<Sha256Digest> for String {
 
 impl fmt::Display for Sha256Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // As a whole and not byte by byte: there are as many as files.
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[hex(byte >> 4), hex(byte & 15)]);
+        }
+        f.write_str(std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
     }
+}
+
+fn hex(nibble: u8) -> u8 {
+    b"0123456789abcdef"[usize::from(nibble)]
 }
 
 impl fmt::Debug for Sha256Digest {

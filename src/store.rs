@@ -60,6 +60,24 @@ pub struct Store {
     path: PathBuf,
 }
 
+/// What stood in `releases/`.
+#[derive(Debug)]
+pub struct Listing {
+    /// The releases, sorted; see [`Store::is_present`].
+    pub present: Vec<ReleaseId>,
+    /// All names, those of releases and any others, sorted.
+    names: Vec<OsString>,
+}
+
+impl Listing {
+    /// Whether anything stands at the release's name.
+    pub fn names(&self, release: &ReleaseId) -> bool {
+        let name = OsStr::new(release.as_str());
+        let found = self.names.binary_search_by(|it| it.as_os_str().cmp(name));
+        found.is_ok()
+    }
+}
+
 impl Store {
     /// Opens the site's folders and checks that they are as they must be.
     ///
@@ -259,23 +277,34 @@ impl Store {
 
     /// The releases that are there and whose manifests are ours, sorted.
     pub fn present(&self) -> Result<Vec<ReleaseId>> {
+        Ok(self.listing()?.present)
+    }
+
+    /// What stands in `releases/`, read once.
+    pub fn listing(&self) -> Result<Listing> {
         let cannot = |errno| {
             Error::io(
                 format!("cannot list '{}/releases'", self.path.display()),
                 errno,
             )
         };
-        let mut found = Vec::new();
-        for name in self.releases.names().map_err(cannot)? {
-            if let Some(release) = name
-                .to_str()
-                .and_then(|name| ReleaseId::try_from(name).ok())
-                && self.is_present(&release)?
-            {
-                found.push(release);
-            }
-        }
-        Ok(found)
+        // Two readings, and not two looks at each release: there may be many.
+        // The manifests last: one that comes is there before its release.
+        let releases = self.releases.kinds().map_err(cannot)?;
+        let manifests = self.manifests.kinds().map_err(cannot)?;
+        let manifest = |name: &OsString| {
+            let found = manifests.binary_search_by(|(manifest, _)| manifest.cmp(name));
+            found.is_ok_and(|at| manifests[at].1 == SFlag::S_IFREG)
+        };
+        let present = releases
+            .iter()
+            .filter(|(name, kind)| *kind == SFlag::S_IFDIR && manifest(name))
+            .filter_map(|(name, _)| release_name(name))
+            .collect();
+        Ok(Listing {
+            present,
+            names: releases.into_iter().map(|(name, _)| name).collect(),
+        })
     }
 
     /// Whether the release is a folder of ours with a manifest beside it.

@@ -33,7 +33,7 @@ pub struct Report {
 pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Report> {
     let config = Config::load(config)?;
     let store = Store::examine(&config)?;
-    let history = ledger::peek(&store)?;
+    let (history, _) = ledger::peek(&store)?;
     let releases = match named {
         [] => store.present()?,
         named => named.to_vec(),

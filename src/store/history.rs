@@ -101,12 +101,6 @@ pub struct History {
 }
 
 impl History {
-    pub fn of(records: &[Record]) -> History {
-        let mut history = History::default();
-        records.iter().for_each(|record| history.apply(record));
-        history
-    }
-
     /// Takes one more record into account.
     pub fn apply(&mut self, record: &Record) {
         self.generation = record.seq;
@@ -155,7 +149,9 @@ impl History {
             old.bad |= !old.proved;
         }
         let Some(release) = release else { return };
-        self.first.entry(release.clone()).or_insert(record.seq);
+        if !self.first.contains_key(release) {
+            self.first.insert(release.clone(), record.seq);
+        }
         let new = self
             .releases
             .entry(release.clone())
@@ -206,12 +202,18 @@ impl History {
     /// bad one is never chosen; neither is one that was pruned and received
     /// anew, which has not been live since.
     pub fn previous(&self, is_present: impl Fn(&ReleaseId) -> bool) -> Option<&ReleaseId> {
-        self.releases
+        let mut good: Vec<_> = self
+            .releases
             .iter()
             .filter(|(id, release)| release.good() && self.live.as_ref() != Some(id))
-            .filter(|(id, _)| is_present(id))
-            .max_by_key(|(_, release)| release.activated)
-            .map(|(id, _)| id)
+            .map(|(id, release)| (release.activated, id))
+            .collect();
+        good.sort_unstable();
+        // From the last one back, so that few are asked for.
+        good.into_iter()
+            .rev()
+            .map(|(_, id)| id)
+            .find(|id| is_present(id))
     }
 
     /// Whether the journal has ever known `id`.

@@ -5,7 +5,7 @@
 //! when the journal is next opened to be written.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -147,12 +147,12 @@ pub fn age(time: Timestamp, now: Timestamp) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// Reads the journal as it stands, without changing it: for `list`, which
-/// holds no lock, and for checks before the lock is taken.
-pub fn read(store: &Store) -> Result<Vec<Record>> {
+/// Gives `each` record of the journal as it stands, without changing it: for
+/// `list`, which holds no lock, and for checks before the lock is taken.
+pub fn read(store: &Store, mut each: impl FnMut(&Record)) -> Result<()> {
     match store.state.open_file(JOURNAL) {
-        Ok(mut file) => parse(store, &mut file).map(|(records, _)| records),
-        Err(Errno::ENOENT) => Ok(Vec::new()),
+        Ok(mut file) => parse(store, &mut file, &mut each).map(|_| ()),
+        Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(store.io("cannot open the journal", errno)),
     }
 }
@@ -166,19 +166,19 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal and drops a torn last line.
-    pub fn open(store: &Store) -> Result<(Journal, Vec<Record>)> {
+    /// Opens the journal, gives `each` record of it, and drops a torn last line.
+    pub fn open(store: &Store, mut each: impl FnMut(&Record)) -> Result<Journal> {
         let cannot = |error: std::io::Error| store.io("cannot open the journal", error);
         let mut file = store
             .state
             .open_append(JOURNAL, 0o600)
             .map_err(|errno| cannot(errno.into()))?;
-        let (records, len) = parse(store, &mut file)?;
+        let (last, len) = parse(store, &mut file, &mut each)?;
         if file.metadata().map_err(cannot)?.len() != len {
             file.set_len(len).map_err(cannot)?;
         }
-        let next = records.last().map_or(1, |last| last.seq + 1);
-        Ok((Journal { file, len, next }, records))
+        let next = last + 1;
+        Ok(Journal { file, len, next })
     }
 
     /// Appends a record, durably unless it is only an intent, and numbers it.
@@ -209,21 +209,24 @@ impl Journal {
     }
 }
 
-/// The records, and the length in bytes of what they were read from.
-fn parse(store: &Store, file: &mut File) -> Result<(Vec<Record>, u64)> {
+/// Gives the records one by one; returns the number of the last, and the length
+/// in bytes of what they were read from.
+fn parse(store: &Store, file: &mut File, each: &mut impl FnMut(&Record)) -> Result<(u64, u64)> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)
         .map_err(|error| store.io("cannot read the journal", error))?;
-    let mut records: Vec<Record> = Vec::new();
+    let mut last = 0;
     let mut len = 0;
     while len < bytes.len() {
         let rest = &bytes[len..];
-        let end = rest.iter().position(|byte| *byte == b'\n');
+        // read_until() for its search, which is a fast one.
+        let until = BufRead::skip_until(&mut &*rest, b'\n').unwrap_or(0);
+        let end = until.checked_sub(1).filter(|end| rest[*end] == b'\n');
         let line = end.and_then(|end| serde_json::from_slice::<Record>(&rest[..end]).ok());
-        let next = records.last().map_or(1, |last| last.seq + 1);
         match (line, end) {
-            (Some(record), Some(end)) if record.seq == next => {
-                records.push(record);
+            (Some(record), Some(end)) if record.seq == last + 1 => {
+                each(&record);
+                last = record.seq;
                 len += end + 1;
             }
             // Torn: without its end, or the last and not a record.
@@ -232,7 +235,7 @@ fn parse(store: &Store, file: &mut File) -> Result<(Vec<Record>, u64)> {
             _ => {
                 return Err(Error::new(
                     Code::IoError,
-                    format!("the journal is damaged at its line {}", records.len() + 1),
+                    format!("the journal is damaged at its line {}", last + 1),
                 )
                 .remedy(format!(
                     "look at '{}/.deploy-shell/journal.jsonl'; cut it there to go on",
@@ -241,5 +244,5 @@ fn parse(store: &Store, file: &mut File) -> Result<(Vec<Record>, u64)> {
             }
         }
     }
-    Ok((records, len as u64))
+    Ok((last, len as u64))
 }

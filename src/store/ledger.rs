@@ -19,7 +19,7 @@ use crate::session::Session;
 use crate::store::history::History;
 use crate::store::journal::{self, Event, Journal, Record};
 use crate::store::lock::{Held, Lock};
-use crate::store::{Store, release_name};
+use crate::store::{Listing, Store, release_name};
 
 /// How long to wait for another request to end, at least.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,10 +40,11 @@ impl<'a> Ledger<'a> {
         // Before anything is removed or written: the site must be one of ours.
         let link = store.current()?;
         sweep(store);
-        let (journal, records) = Journal::open(store)?;
+        let mut history = History::default();
+        let journal = Journal::open(store, |record| history.apply(record))?;
         let mut ledger = Ledger {
             store,
-            history: History::of(&records),
+            history,
             session,
             journal,
             _lock: lock,
@@ -72,7 +73,8 @@ impl<'a> Ledger<'a> {
     }
 
     fn reconcile(&mut self, link: Option<&ReleaseId>) -> Result<()> {
-        while let Some(record) = missing(self.store, &self.history, link)? {
+        let listing = self.store.listing()?;
+        while let Some(record) = missing(self.store, &self.history, &listing, link) {
             self.append(record)?;
         }
         Ok(())
@@ -81,38 +83,46 @@ impl<'a> Ledger<'a> {
 
 /// The history as `list` and checks before the lock see it: nothing is
 /// written, and what [`Ledger::open`] would mend is mended in memory alone.
-pub fn peek(store: &Store) -> Result<History> {
-    let mut history = History::of(&journal::read(store)?);
+///
+/// With it comes what it was held against.
+pub fn peek(store: &Store) -> Result<(History, Listing)> {
+    let mut history = History::default();
+    journal::read(store, |record| history.apply(record))?;
     let generation = history.generation;
     let link = store.current()?;
-    while let Some(record) = missing(store, &history, link.as_ref())? {
+    let listing = store.listing()?;
+    while let Some(record) = missing(store, &history, &listing, link.as_ref()) {
         history.apply(&record);
     }
     history.generation = generation;
-    Ok(history)
+    Ok((history, listing))
 }
 
 /// The first record that the journal lacks, by what is on disk. Each record
 /// that is returned settles its own cause, so asking until there is none ends.
-fn missing(store: &Store, history: &History, link: Option<&ReleaseId>) -> Result<Option<Record>> {
-    let cannot = |errno| store.io("cannot look at 'releases'", errno);
+fn missing(
+    store: &Store,
+    history: &History,
+    listing: &Listing,
+    link: Option<&ReleaseId>,
+) -> Option<Record> {
     // Killed between the rename into releases/ and its record. One that has a
     // manifest that does not read is left out: it must not stand in the way.
-    for release in store.present()? {
-        if !history.releases.contains_key(&release)
-            && let Some(record) = recovered(store, history, &release)
+    for release in &listing.present {
+        if !history.releases.contains_key(release)
+            && let Some(record) = recovered(store, history, release)
         {
-            return Ok(Some(record));
+            return Some(record);
         }
     }
     // Killed between the rename into the trash and its record, or removed by
     // hand. What is live is another matter: the link still says so.
     for release in history.releases.keys() {
-        if link != Some(release) && !store.releases.exists(release).map_err(cannot)? {
-            return Ok(Some(Record::unattended(Event::Pruned, Some(release))));
+        if link != Some(release) && !listing.names(release) {
+            return Some(Record::unattended(Event::Pruned, Some(release)));
         }
     }
-    Ok(history.missing(link))
+    history.missing(link)
 }
 
 /// The `received` record of a release that stands there without one.
