@@ -150,14 +150,30 @@ struct Vis<'a>(&'a [u8]);
 
 impl fmt::Display for Vis<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|&byte| match byte {
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => write!(f, "{}", byte as char),
-            b'-' | b'.' | b'_' | b'/' | b'+' | b'@' | b',' | b':' | b'~' => {
-                write!(f, "{}", byte as char)
-            }
-            _ => write!(f, "\\{byte:03o}"),
-        })
+        let mut rest = self.0;
+        // Run by run and not byte by byte: names are plain but for a few.
+        while !rest.is_empty() {
+            let plain = rest.iter().take_while(|byte| is_plain(**byte)).count();
+            let (run, others) = rest.split_at(plain);
+            f.write_str(std::str::from_utf8(run).map_err(|_| fmt::Error)?)?;
+            rest = match others {
+                [] => others,
+                [byte, others @ ..] => {
+                    write!(f, "\\{byte:03o}")?;
+                    others
+                }
+            };
+        }
+        Ok(())
     }
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b'.' | b'_' | b'/' | b'+' | b'@' | b',' | b':' | b'~'
+        )
 }
 
 fn unvis(text: &str) -> Result<Vec<u8>, &'static str> {

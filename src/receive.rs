@@ -5,6 +5,7 @@
 //! that process made is in quarantine until all of it is checked and durable;
 //! and one rename, which cannot replace anything, publishes it.
 
+mod flush;
 mod inspect;
 mod spool;
 mod staging;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::dir::Dir;
-use crate::error::{Code, Error, Result};
+use crate::error::{self, Code, Error, Result};
 use crate::manifest::{self, Identity, Sums};
 use crate::names::{ReleaseId, SignatureText};
 use crate::outcome::Success;
@@ -48,7 +49,7 @@ pub fn receive(
     let signed = signed(config, required, asked)?;
     // A retry of what is there already costs nothing,
     // and what would be refused in the end is refused at once.
-    let history = ledger::peek(store)?;
+    let (history, _) = ledger::peek(store)?;
     let there = already_there(config, required, store, &history, asked)?;
     if let Some((sums, signed)) = there {
         return Ok(success(asked, sums, signed, ALREADY));
@@ -69,21 +70,30 @@ pub fn receive(
     let cannot = |error| store.io("cannot write the manifest", error);
     write!(manifest, "{identity}").map_err(cannot)?;
     let tree = &staging.tree;
-    let Unpacked { sums, confinement } =
-        unpacker::run(store, config, spool, tree, deadline, &mut manifest)?;
+    let Unpacked { sums, confinement } = flush::meanwhile(store, tree, || {
+        unpacker::run(store, config, spool, tree, deadline, &mut manifest)
+    })?;
     manifest
         .write_all(manifest::trailer(sums).as_bytes())
         .and_then(|()| manifest.flush())
         .map_err(cannot)?;
     drop(manifest);
     let mut written = staging.manifest()?;
-    let mut entries = manifest::Entries::new(&mut written);
-    inspect::inspect(tree, &config.shared, || entries.next_entry())?;
-    require_paths(config, store, tree)?;
-    // One call for all the files and the manifest: a release is durable as a
-    // whole before any of it has its name.
-    tree.sync_file_system()
-        .map_err(|errno| store.io("cannot sync the release", errno))?;
+    std::thread::scope(|scope| {
+        let inspecting = std::thread::Builder::new()
+            .spawn_scoped(scope, || {
+                let mut entries = manifest::Entries::new(&mut written);
+                inspect::inspect(tree, &config.shared, || entries.next_entry())?;
+                require_paths(config, store, tree)
+            })
+            .map_err(|error| Error::io("cannot start a thread", error))?;
+        // One call for all the files and the manifest: a release is durable as
+        // a whole before any of it has its name. Nobody writes any more, so
+        // what is looked at meanwhile is what is synced.
+        let synced = tree.sync_file_system();
+        inspecting.join().map_err(|_| error::bug())??;
+        synced.map_err(|errno| store.io("cannot sync the release", errno))
+    })?;
     // The upload is done and would be lost, so this waits as long as a receive
     // may last, and no less than any other request.
     let ledger = Ledger::open(store, session, deadline.left().max(PATIENCE))?;

@@ -3,17 +3,33 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
-use crate::error::{Code, Error, Result};
+use crate::error::{self, Code, Error, Result};
 use crate::names::Sha256Digest;
 use crate::store::Store;
 use crate::timed::{Deadline, Timed};
 
 /// How much is read at once, in bytes.
 const BUFFER: usize = 256 * 1024;
+
+/// How many buffers there are: while one is hashed, the next are read and written.
+const BUFFERS: usize = 4;
+
+/// What was read: all that is in memory of the payload is as many of these.
+struct Piece {
+    buffer: Vec<u8>,
+    len: usize,
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+}
 
 /// A payload whose digest was the promised one. The fields are private: no
 /// other module can make one, and nothing unpacks anything else.
@@ -44,9 +60,6 @@ pub fn spool(
     promised: &Sha256Digest,
     deadline: Deadline,
 ) -> Result<Verified> {
-    let limits = &config.limits;
-    let max = config.archive.max_compressed.0;
-    let (room, _) = store.room(limits.reserve)?;
     let mut file = store.incoming.unnamed_file().map_err(|errno| match errno {
         nix::errno::Errno::EOPNOTSUPP => Error::new(
             Code::BadLayout,
@@ -58,38 +71,22 @@ pub fn spool(
         .remedy("keep the site on ext4, xfs, btrfs or tmpfs"),
         errno => store.io("cannot make the spool", errno),
     })?;
-    let mut input = Timed::new(std::io::stdin(), limits.idle_timeout.0, deadline);
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
     let mut bytes = 0;
-    // Ends: each turn adds to `bytes`, which is bounded, or ends it.
-    loop {
-        let read = match input.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::TimedOut => {
-                return Err(timeout(config, deadline, bytes));
-            }
-            Err(error) => return Err(Error::io("cannot read the payload", error)),
-        };
-        bytes += read as u64;
-        if bytes > max {
-            return Err(Error::new(
-                Code::TooLarge,
-                format!("the payload is larger than {max} bytes"),
-            )
-            .remedy("make it smaller, or raise max_compressed in the site's configuration"));
-        }
-        if bytes > room {
-            return Err(store.only_reserve());
-        }
-        hash.update(&buffer[..read]);
-        file.write_all(&buffer[..read])
-            .map_err(|error| store.io("cannot write the spool", error))?;
-    }
+    // Hashed by another thread: a client on a fast line sends sooner than one
+    // processor hashes and writes.
+    let found = std::thread::scope(|scope| {
+        let (pieces, to_hash) = sync_channel(BUFFERS);
+        let (give_back, hashed) = sync_channel(BUFFERS);
+        let hash = std::thread::Builder::new()
+            .spawn_scoped(scope, move || hash(&to_hash, &give_back))
+            .map_err(|error| Error::io("cannot start a thread", error))?;
+        take_in(
+            store, config, deadline, &mut file, &mut bytes, pieces, &hashed,
+        )?;
+        hash.join().map_err(|_| error::bug())
+    })?;
     // The end of stdin proves nothing: a connection that broke ends it just as
     // well. Only the digest tells a whole payload.
-    let found = Sha256Digest(hash.finalize().into());
     if found != *promised {
         return Err(Error::new(
             Code::DigestMismatch,
@@ -100,6 +97,68 @@ pub fn spool(
         .remedy("send the very file that was hashed; the connection may have broken"));
     }
     Ok(Verified { file, bytes })
+}
+
+/// Hashes what comes, in the order in which it came, and gives it back.
+fn hash(pieces: &Receiver<Piece>, give_back: &SyncSender<Piece>) -> Sha256Digest {
+    let mut hash = Sha256::new();
+    for piece in pieces {
+        hash.update(piece.bytes());
+        // Nobody takes it any more when the last one has come.
+        _ = give_back.send(piece);
+    }
+    Sha256Digest(hash.finalize().into())
+}
+
+/// Reads stdin to its end, writes what comes, and hands it on to be hashed.
+fn take_in(
+    store: &Store,
+    config: &Config,
+    deadline: Deadline,
+    file: &mut File,
+    bytes: &mut u64,
+    pieces: SyncSender<Piece>,
+    hashed: &Receiver<Piece>,
+) -> Result<()> {
+    let limits = &config.limits;
+    let max = config.archive.max_compressed.0;
+    let (room, _) = store.room(limits.reserve)?;
+    let mut input = Timed::new(std::io::stdin(), limits.idle_timeout.0, deadline);
+    let mut made = 0;
+    // Ends: each turn adds to `bytes`, which is bounded, or ends it.
+    loop {
+        let mut piece = if made < BUFFERS {
+            made += 1;
+            Piece {
+                buffer: vec![0; BUFFER],
+                len: 0,
+            }
+        } else {
+            hashed.recv().map_err(|_| error::bug())?
+        };
+        piece.len = match input.read(&mut piece.buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                return Err(timeout(config, deadline, *bytes));
+            }
+            Err(error) => return Err(Error::io("cannot read the payload", error)),
+        };
+        *bytes += piece.len as u64;
+        if *bytes > max {
+            return Err(Error::new(
+                Code::TooLarge,
+                format!("the payload is larger than {max} bytes"),
+            )
+            .remedy("make it smaller, or raise max_compressed in the site's configuration"));
+        }
+        if *bytes > room {
+            return Err(store.only_reserve());
+        }
+        file.write_all(piece.bytes())
+            .map_err(|error| store.io("cannot write the spool", error))?;
+        pieces.send(piece).map_err(|_| error::bug())?;
+    }
 }
 
 fn timeout(config: &Config, deadline: Deadline, bytes: u64) -> Error {

@@ -2,8 +2,8 @@
 //!
 //! Small files travel in batches, so that a thread is woken for half a
 //! megabyte and not for each file; a large one goes in pieces to one thread.
-//! Queues are short: what is in memory is bounded by their length, whatever
-//! the archive says of its sizes.
+//! Queues are short, and buffers go round: what is in memory is bounded by
+//! their number, whatever the archive says of its sizes.
 
 use std::fs::File;
 use std::io::Write;
@@ -56,7 +56,8 @@ enum Job {
         target: Target,
         executable: bool,
     },
-    Piece(Vec<u8>),
+    /// So many bytes from the start of the buffer.
+    Piece(Vec<u8>, usize),
     End,
 }
 
@@ -71,7 +72,12 @@ struct Thread {
 pub struct Writers {
     threads: Vec<Thread>,
     turn: usize,
+    /// Buffers that were written out. A new one costs more than to fill it: the
+    /// kernel clears its pages first.
+    free: Receiver<Vec<u8>>,
+    /// The batch's, of which the first `filled` bytes are taken.
     data: Vec<u8>,
+    filled: usize,
     files: Vec<Small>,
 }
 
@@ -79,13 +85,16 @@ impl Writers {
     pub fn start(count: usize) -> Result<Writers, Failure> {
         let cannot = |error| Failure::Io(Error::io("cannot start a thread", error));
         let (ready, stands) = sync_channel(count);
+        // Room for all there can be, so that no thread waits to give one back:
+        // in each queue, in each thread, and the one that is being filled.
+        let (give_back, free) = sync_channel(count * (QUEUE + 1) + 1);
         let threads = (0..count)
             .map(|_| {
                 let (jobs, queue) = sync_channel(QUEUE);
-                let ready = ready.clone();
+                let (ready, give_back) = (ready.clone(), give_back.clone());
                 let handle = std::thread::Builder::new().spawn(move || {
                     _ = ready.send(());
-                    work(&queue)
+                    work(&queue, &give_back)
                 })?;
                 Ok(Thread { jobs, handle })
             })
@@ -99,7 +108,9 @@ impl Writers {
         Ok(Writers {
             threads,
             turn: 0,
-            data: Vec::with_capacity(PIECE),
+            free,
+            data: Vec::new(),
+            filled: 0,
             files: Vec::with_capacity(BATCH_FILES),
         })
     }
@@ -116,18 +127,21 @@ impl Writers {
             return self.large(target, executable, size, read);
         }
         let size = size as usize;
-        if self.data.len() + size > PIECE || self.files.len() == BATCH_FILES {
+        if self.filled + size > PIECE || self.files.len() == BATCH_FILES {
             self.flush()?;
         }
-        let start = self.data.len();
-        self.data.resize(start + size, 0);
-        if size > 0 {
-            read(&mut self.data[start..])?;
+        if self.data.is_empty() {
+            self.data = self.buffer();
         }
+        let data = self.filled..self.filled + size;
+        if size > 0 {
+            read(&mut self.data[data.clone()])?;
+        }
+        self.filled += size;
         self.files.push(Small {
             target,
             executable,
-            data: start..start + size,
+            data,
         });
         Ok(())
     }
@@ -143,12 +157,18 @@ impl Writers {
         self.send(turn, Job::Begin { target, executable })?;
         let mut left = size;
         while left > 0 {
-            let mut piece = vec![0; left.min(PIECE as u64) as usize];
-            read(&mut piece)?;
-            left -= piece.len() as u64;
-            self.send(turn, Job::Piece(piece))?;
+            let mut piece = self.buffer();
+            let len = left.min(PIECE as u64) as usize;
+            read(&mut piece[..len])?;
+            left -= len as u64;
+            self.send(turn, Job::Piece(piece, len))?;
         }
         self.send(turn, Job::End)
+    }
+
+    /// A buffer of [`PIECE`] bytes, with whatever was in it before.
+    fn buffer(&self) -> Vec<u8> {
+        self.free.try_recv().unwrap_or_else(|_| vec![0; PIECE])
     }
 
     fn send(&self, turn: usize, job: Job) -> Result<(), Failure> {
@@ -165,7 +185,8 @@ impl Writers {
         if self.files.is_empty() {
             return Ok(());
         }
-        let data = std::mem::replace(&mut self.data, Vec::with_capacity(PIECE));
+        let data = std::mem::take(&mut self.data);
+        self.filled = 0;
         let files = std::mem::replace(&mut self.files, Vec::with_capacity(BATCH_FILES));
         let turn = self.next_turn();
         self.send(turn, Job::Batch(data, files))
@@ -192,7 +213,7 @@ impl Writers {
     }
 }
 
-fn work(queue: &Receiver<Job>) -> Result<Digests, Failure> {
+fn work(queue: &Receiver<Job>, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, Failure> {
     let mut digests = Vec::new();
     let mut open: Option<(Target, File, Sha256)> = None;
     for job in queue {
@@ -205,17 +226,20 @@ fn work(queue: &Receiver<Job>) -> Result<Digests, Failure> {
                         .map_err(|error| cannot(&target, error))?;
                     digests.push((target.id, Sha256Digest(Sha256::digest(bytes).into())));
                 }
+                // Nobody takes it any more when the last one has come.
+                _ = give_back.try_send(data);
             }
             Job::Begin { target, executable } => {
                 let file = create(&target, executable)?;
                 open = Some((target, file, Sha256::new()));
             }
-            Job::Piece(piece) => {
+            Job::Piece(piece, len) => {
                 if let Some((target, file, hash)) = &mut open {
-                    file.write_all(&piece)
+                    file.write_all(&piece[..len])
                         .map_err(|error| cannot(target, error))?;
-                    hash.update(&piece);
+                    hash.update(&piece[..len]);
                 }
+                _ = give_back.try_send(piece);
             }
             Job::End => {
                 if let Some((target, _, hash)) = open.take() {

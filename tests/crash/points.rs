@@ -70,8 +70,7 @@ impl Scenario {
     /// What must hold after a run, with whatever fault.
     fn judge(&self, site: &Site, run: &Run, fault: Option<(Point, Fault)>, next: &str) -> Verdict {
         // A process's end kills it: that of the unpacker leaves the monitor.
-        let killed =
-            matches!(fault, Some((point, Fault::Kill)) if point.thread == 0) && run.reached;
+        let killed = matches!(fault, Some((_, Fault::Kill))) && run.own;
         let failed = matches!(fault, Some((_, Fault::Fail(_))));
         if run.hung {
             return Err("it hung".to_owned());

@@ -54,6 +54,9 @@ pub struct Run {
     pub calls: Vec<Point>,
     /// Whether the fault's point was reached.
     pub reached: bool,
+    /// Whether that was in the program's own process, in whichever thread, and
+    /// not in one that it started.
+    pub own: bool,
     pub hung: bool,
 }
 
@@ -99,13 +102,19 @@ pub fn run(command: Command, stdin: Stdio, fault: Option<(Point, Fault)>) -> Res
     let mut tracing = Tracing::start(child, fault)?;
     while tracing.step()? {}
     let (code, hung) = (tracing.code, tracing.guard.end());
-    let Tracing { calls, reached, .. } = tracing;
+    let Tracing {
+        calls,
+        reached,
+        own,
+        ..
+    } = tracing;
     Ok(Run {
         code,
         stdout: text(&mut stdout),
         stderr: text(&mut stderr),
         calls,
         reached,
+        own,
         hung,
     })
 }
@@ -156,6 +165,7 @@ struct Tracing {
     failing: HashMap<Pid, (Errno, u64)>,
     calls: Vec<Point>,
     reached: bool,
+    own: bool,
     code: Option<i32>,
 }
 
@@ -186,6 +196,7 @@ impl Tracing {
             failing: HashMap::new(),
             calls: Vec::new(),
             reached: false,
+            own: false,
             code: None,
         })
     }
@@ -264,6 +275,8 @@ impl Tracing {
         match self.fault {
             Some((at, fault)) if at == point => {
                 self.reached = true;
+                let thread = format!("/proc/{}/task/{pid}", self.pid);
+                self.own = std::path::Path::new(&thread).exists();
                 match fault {
                     Fault::Kill => _ = kill(pid, Signal::SIGKILL),
                     Fault::Fail(errno) => {
