@@ -106,6 +106,9 @@ fn open<'a, 'g>(
     })
 }
 
+/// What to do when something else is live than was thought.
+const LOOK: &str = "look at 'list', then decide again";
+
 fn no_such(problem: String) -> Error {
     Error::new(Code::NoSuchRelease, problem).remedy("'list' shows what there is")
 }
@@ -120,7 +123,7 @@ fn expect_live(ledger: &Ledger<'_>, expected: Option<&ReleaseId>) -> Result<()> 
                 Code::NotCurrent,
                 format!("{live} is live, not '{expected}'"),
             )
-            .remedy("look at 'list', then decide again"))
+            .remedy(LOOK))
         }
         _ => Ok(()),
     }

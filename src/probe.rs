@@ -23,6 +23,9 @@ use crate::error::{self, Error};
 use crate::escape;
 use crate::timed::{Deadline, Timed};
 
+/// The exit status that says that to ask again may help (sysexits(3), EX_TEMPFAIL).
+pub const NOT_YET: u8 = 75;
+
 /// The longest that is said of an answer, in bytes.
 const MAX_SAID: usize = 400;
 
@@ -52,7 +55,7 @@ impl Verdict {
     pub fn exit(self) -> u8 {
         match self {
             Verdict::Passes => 0,
-            Verdict::NotYet => 75,
+            Verdict::NotYet => NOT_YET,
             Verdict::Never => 69,
         }
     }

@@ -14,6 +14,7 @@
 //! what a thief of a key has sent. What such a command starts ends with it:
 //! see [`brood`].
 
+mod alarm;
 mod brood;
 mod job;
 mod line;
@@ -31,13 +32,14 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::names::ReleaseId;
+use crate::probe;
 use crate::timed::{Deadline, Timed};
 use line::Answer;
 
 pub use site::main;
 
 /// The exit status by which the probe says that asking again may help.
-pub const NOT_YET: i32 = 75;
+pub const NOT_YET: i32 = probe::NOT_YET as i32;
 
 /// What a command is run for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -96,8 +96,9 @@ fn act(
             _ => Requirement::load(config)?,
         };
         let required = required.as_ref();
-        // Outside of what confines us, and with nothing of ours open: what runs
-        // the operator's commands.
+        // Outside of what confines us, and before the lock and the journal are
+        // open: what runs the operator's commands. The folders' handles end with
+        // its start.
         let runner = match verb {
             Verb::Swap | Verb::Rollback => {
                 confine::carry_through();

@@ -27,6 +27,12 @@ impl Deadline {
     }
 }
 
+/// A span as poll(2) takes it, rounded up, so that the last wait is not a busy
+/// one.
+pub fn timeout(span: Duration) -> PollTimeout {
+    PollTimeout::try_from(span.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+}
+
 /// Reads from a descriptor, waiting at most `idle` for each read and never
 /// past `deadline`. Running out of time is [`ErrorKind::TimedOut`].
 #[derive(Debug)]
@@ -55,11 +61,9 @@ impl<F: AsFd> Timed<F> {
         let until = Instant::now() + self.idle.min(self.deadline.left());
         // Ends: `until` does not move, and only signals cut a wait short.
         loop {
-            // Rounded up, so that the last wait is not a busy one.
-            let left = until.saturating_duration_since(Instant::now()).as_millis() + 1;
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let left = until.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, timeout) {
+            match poll(&mut fds, timeout(left)) {
                 Ok(0) if Instant::now() >= until => return Err(ErrorKind::TimedOut.into()),
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) => return Ok(()),

@@ -46,11 +46,13 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("confine", &["dir", "error", "policy", "store"]),
+    // What reads the answer of a release.
+    ("probe", &["config", "confine", "error", "escape", "timed"]),
     // What runs the operator's commands.
     (
         "runner",
         &[
-            "config", "confine", "dir", "error", "escape", "names", "timed",
+            "config", "confine", "dir", "error", "escape", "names", "probe", "timed",
         ],
     ),
     ("outcome", &["confine", "names", "runner", "signature"]),
@@ -65,8 +67,6 @@ const MODULES: &[(&str, &[&str])] = &[
             "config", "confine", "error", "escape", "names", "outcome", "session", "syslog",
         ],
     ),
-    // What reads the answer of a release.
-    ("probe", &["config", "confine", "error", "escape", "timed"]),
     // The verbs, and what unpacks.
     (
         "unpack",

@@ -173,6 +173,7 @@ impl<'a> Gate<'a> {
         let step = Step { stage, index: 0 };
         let (interval, within) = (self.config.health.interval.0, self.config.health.timeout.0);
         let started = Instant::now();
+        let probe = at_most.is_some();
         let mut nevers = 0;
         // Before the swap, nobody else answers for the candidate.
         let enough = if stage == Stage::Smoke { 1 } else { 2 };
@@ -183,18 +184,18 @@ impl<'a> Gate<'a> {
             let limit = at_most.map_or(left, |at_most| at_most.min(left));
             // The answer of a probe is told once, below; a command's own lines
             // as they come.
-            let run = self.run(step, asked, limit, at_most.is_none());
+            let run = self.run(step, asked, limit, !probe);
             nevers = match &run.ended {
                 Ok(Ended::Exit(0)) => break (None, run),
                 Ok(Ended::Exit(NOT_YET) | Ended::TimedOut) => 0,
                 // What the probe says can never come right may be the last word
                 // of the process that was live before: it is asked once more.
-                Ok(Ended::Exit(_) | Ended::Signal(_)) if at_most.is_some() => nevers + 1,
+                Ok(Ended::Exit(_) | Ended::Signal(_)) if probe => nevers + 1,
                 // A command of the operator's knows one way to say no.
                 Ok(Ended::Exit(_) | Ended::Signal(_)) => 0,
                 Ok(Ended::NotStarted(_)) | Err(_) => 2,
             };
-            let probed = at_most.is_some() && matches!(run.ended, Ok(Ended::Exit(_)));
+            let probed = probe && matches!(run.ended, Ok(Ended::Exit(_)));
             let seen = match probed && !run.output.is_empty() {
                 true => run.output.clone(),
                 false => how_it_ended(&run.ended, limit),

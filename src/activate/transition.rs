@@ -115,14 +115,8 @@ impl<'g> Transition<'_, 'g> {
         let Activation { from, to, how } = activation;
         // A rollback is made in need, and what keeps it from being made may have
         // nothing to do with where it leads: a mark would eat up the way back.
-        let mut marked = *how == How::Swap && failed.asked;
-        if marked {
-            let record = self.ledger.draft(Event::Failed, Some(to));
-            if let Err(error) = self.ledger.append(record) {
-                self.warnings.push(error.to_string());
-                marked = false;
-            }
-        }
+        let record = self.ledger.draft(Event::Failed, Some(to));
+        let marked = *how == How::Swap && failed.asked && self.record(record);
         let live = live(from.as_ref());
         let problem = format!("release '{to}' failed its gate: {failed}; {live}, as before");
         let error = Error::new(Code::GateFailed, problem).remedy(again(marked));
@@ -134,14 +128,21 @@ impl<'g> Transition<'_, 'g> {
     /// The rename is the commit point. From there on nothing turns success into
     /// failure: what cannot be synced or written down then is mended by the
     /// next request, which takes the link as the truth.
-    fn commit(&mut self, how: How, from: Option<&ReleaseId>, to: Option<&ReleaseId>) -> Result<()> {
+    ///
+    /// Whether the record was written.
+    fn commit(
+        &mut self,
+        how: How,
+        from: Option<&ReleaseId>,
+        to: Option<&ReleaseId>,
+    ) -> Result<bool> {
         let store = self.ledger.store;
         // The hooks took their time, and another hand may have moved the link
         // meanwhile: what it did is not undone unseen. The way back is: what is
         // live then has failed.
         if how != How::Return && store.current()?.as_ref() != from {
             let problem = "the link was moved by another hand while this request ran";
-            return Err(Error::new(Code::NotCurrent, problem).remedy(LOOK));
+            return Err(Error::new(Code::NotCurrent, problem).remedy(super::LOOK));
         }
         let unproved = to.is_some() && self.gate.asks_the_live();
         let mut intent = self.ledger.draft(Event::Activating, to);
@@ -160,8 +161,7 @@ impl<'g> Transition<'_, 'g> {
         let mut done = self.ledger.draft(how.done(), to);
         done.unproved = unproved;
         done.previous = from.cloned();
-        self.record(done);
-        Ok(())
+        Ok(self.record(done))
     }
 
     /// Writes down what has happened; where that fails, what follows goes by it
@@ -205,15 +205,17 @@ impl<'g> Transition<'_, 'g> {
             }
         };
         let to = to.as_ref();
-        if let Err(error) = self.commit(How::Return, Some(left), to) {
-            let to = to.map_or("to nothing".to_owned(), |to| format!("to '{to}'"));
-            let problem =
-                format!("{problem}; it is still live, because the way back {to} failed: {error}");
-            let remedy = "mend that, then 'rollback'; 'list' shows what is live";
-            return self.fail(left, Error::new(error.code, problem).remedy(remedy));
-        }
-        // Without its own record of the way back, only its intent tells.
-        let marked = self.warnings.is_empty();
+        let marked = match self.commit(How::Return, Some(left), to) {
+            Ok(marked) => marked,
+            Err(error) => {
+                let to = to.map_or("to nothing".to_owned(), |to| format!("to '{to}'"));
+                let problem = format!(
+                    "{problem}; it is still live, because the way back {to} failed: {error}"
+                );
+                let remedy = "mend that, then 'rollback'; 'list' shows what is live";
+                return self.fail(left, Error::new(error.code, problem).remedy(remedy));
+            }
+        };
         let was = format!("it was live from {since} to {}", journal::now());
         let (outcome, remedy) = match to {
             None => (", and nothing is live, as before".to_owned(), again(marked)),
@@ -305,8 +307,6 @@ fn again(marked: bool) -> &'static str {
 
 const NEITHER: &str =
     "look at the service itself, and at what the hooks do; 'list' shows what is live";
-
-const LOOK: &str = "look at 'list', then decide again";
 
 fn live(release: Option<&ReleaseId>) -> String {
     release.map_or("nothing is live".to_owned(), |live| {

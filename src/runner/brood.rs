@@ -23,7 +23,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
-use super::job::Alarm;
+use super::alarm::Alarm;
 use crate::timed::Deadline;
 
 /// How long the end of all is waited for. What is killed ends at once, unless

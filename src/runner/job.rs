@@ -6,20 +6,20 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::Ended;
+use super::alarm::Alarm;
 use super::brood::{self, Brood};
 use super::line::Answer;
 use super::link::Link;
 use super::output::Output;
 use crate::error;
 use crate::escape;
-use crate::timed::Deadline;
+use crate::timed::{self, Deadline};
 
 /// Between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
@@ -37,41 +37,6 @@ const MAX_LEFT: usize = 4;
 
 /// As much as is read at once, in bytes.
 const CHUNK: usize = 64 << 10;
-
-/// Rings when a child has ended.
-#[derive(Debug)]
-pub struct Alarm(SignalFd);
-
-impl Alarm {
-    /// SIGCHLD is blocked from here on and read as a file.
-    ///
-    /// So are the signals that ask a process to end: the runner ends with its
-    /// input and not before, so that nothing it has started is left without it.
-    pub fn set() -> nix::Result<Alarm> {
-        let ending = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
-        let signals: SigSet = ending.into_iter().chain([Signal::SIGCHLD]).collect();
-        signals.thread_block()?;
-        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        SignalFd::with_flags(&signals, flags).map(Alarm)
-    }
-
-    /// Forgets that it rang.
-    pub fn clear(&self) {
-        // Ends: of each kind one signal is kept.
-        while let Ok(Some(_)) = self.0.read_signal() {}
-    }
-
-    pub fn wait(&self, span: Duration) {
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        _ = poll(&mut fds, timeout(span));
-    }
-}
-
-/// A span as poll(2) takes it, rounded up, so that the last wait is not a busy
-/// one.
-pub fn timeout(span: Duration) -> PollTimeout {
-    PollTimeout::try_from(span.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-}
 
 /// How far a command has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +196,7 @@ impl Job {
                 let from = (!self.abandoned).then(|| link.from());
                 let pipe = self.pipe.as_ref().map(AsFd::as_fd);
                 wait(
-                    [Some(alarm.0.as_fd()), from, pipe],
+                    [Some(alarm.as_fd()), from, pipe],
                     link.to(),
                     deadline.left(),
                 )
@@ -290,7 +255,7 @@ fn wait<const N: usize>(
         .chain(to.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)))
         .collect();
     // A failure is a signal that was caught, and none is.
-    _ = poll(&mut fds, timeout(span));
+    _ = poll(&mut fds, timed::timeout(span));
     let mut fds = fds.iter();
     from.map(|fd| fd.is_some() && fds.next().and_then(PollFd::any) == Some(true))
 }

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::line::{Answer, MAX, Order};
-use crate::timed::Deadline;
+use crate::timed::{self, Deadline};
 
 /// How long the last answers of a command may take to leave.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -103,7 +103,7 @@ impl Link {
             && !deadline.has_passed()
         {
             let mut fds = [PollFd::new(to, PollFlags::POLLOUT)];
-            _ = poll(&mut fds, super::job::timeout(deadline.left()));
+            _ = poll(&mut fds, timed::timeout(deadline.left()));
             self.send();
         }
     }

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use nix::sys::prctl;
 
-use super::job::{Abandoned, Alarm, Jobs};
+use super::alarm::Alarm;
+use super::job::{Abandoned, Jobs};
 use super::line::Order;
 use super::link::Link;
 use super::{Ended, LONGEST, Stage};
 use crate::config::{Argv, Config, Hook, HttpUrl};
 use crate::confine;
 use crate::dir::{self, Dir, Name, NameConst};
-use crate::error::Code;
+use crate::error::{Code, describe};
 use crate::names::ReleaseId;
 
 /// Where a command finds the programs that it names without a path. Not
@@ -92,7 +93,7 @@ impl Site {
         let config = Config::load(path).map_err(|error| error.problem)?;
         let root = config.root.display();
         let cannot = |errno: nix::Error| {
-            let why = errno.desc().to_lowercase();
+            let why = describe(&errno.into());
             format!("'{root}' cannot be opened: {why}")
         };
         let releases = Dir::open_root(&config.root)
@@ -181,7 +182,7 @@ impl Site {
     /// write no command is run in.
     fn enter(&self, release: &ReleaseId) -> Result<(), String> {
         let cannot = |errno: nix::Error| {
-            let why = errno.desc().to_lowercase();
+            let why = describe(&errno.into());
             format!("the folder of '{release}' cannot be entered: {why}")
         };
         let folder = self.releases.open_dir(release).map_err(cannot)?;
@@ -204,7 +205,8 @@ impl Site {
         contains: Option<String>,
         within: Duration,
     ) -> Result<(Command, Duration), String> {
-        let cannot = |errno: nix::Error| format!("'/' cannot be entered: {errno}");
+        let cannot =
+            |errno: nix::Error| format!("'/' cannot be entered: {}", describe(&errno.into()));
         nix::unistd::fchdir(&self.home).map_err(cannot)?;
         let mut command = Command::new("/proc/self/exe");
         command

@@ -115,14 +115,16 @@ impl History {
             (Event::Pruned, Some(release)) => _ = self.releases.remove(release),
             (Event::Activating, _) => self.intent = Some(record.clone()),
             (Event::Abandoned, _) => self.intent = None,
-            (Event::Proved | Event::Failed, Some(release)) => {
+            (Event::Proved, Some(release)) => {
+                self.unsettled = false;
                 if let Some(release) = self.releases.get_mut(release) {
-                    match record.event {
-                        Event::Proved => release.proved = true,
-                        _ => release.bad = true,
-                    }
+                    release.proved = true;
                 }
-                self.unsettled &= record.event != Event::Proved;
+            }
+            (Event::Failed, Some(release)) => {
+                if let Some(release) = self.releases.get_mut(release) {
+                    release.bad = true;
+                }
             }
             (Event::Swapped | Event::RolledBack | Event::Returned | Event::Reconciled, release) => {
                 self.activate(record, release.as_ref())
