@@ -250,6 +250,19 @@ fn every_code_word_and_status_is_in_the_pages() {
     assert!(words > 15, "{words}");
 }
 
+/// Emphasis with nothing in it: what it was meant for stands outside.
+#[test]
+fn no_emphasis_is_empty() {
+    let mut marks = 0;
+    for (path, text) in COMMITTED {
+        for font in ["\\fI", "\\fB"] {
+            assert!(!text.contains(&format!("{font}\\fR")), "{path}");
+            marks += text.matches(font).count();
+        }
+    }
+    assert!(marks > 100, "{marks}");
+}
+
 #[test]
 fn a_formatter_has_nothing_to_complain_about() {
     for (path, text) in COMMITTED

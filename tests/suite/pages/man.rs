@@ -108,6 +108,8 @@ pub fn configuration() -> String {
     page += &from_readme("## Configuration");
     page += ".SH HOOKS AND HEALTH\n";
     page += &from_readme("## Hooks and health");
+    page += ".SH SHARED PATHS\n";
+    page += &from_readme("## Shared paths");
     page += ".SH EXAMPLE\n.nf\n.RS 4\n\
              root = \"/srv/www/example.com\"\n\
              keep = 3\n\

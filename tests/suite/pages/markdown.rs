@@ -153,9 +153,11 @@ fn table(rows: &[Vec<&str>]) -> String {
 /// Text with `code`, **bold** and [links](…).
 pub fn inline(text: &str) -> String {
     let mut man = String::new();
+    // Outlives the code in the middle of what is bold.
+    let mut bold = false;
     for (number, part) in text.split('`').enumerate() {
         if number % 2 == 1 {
-            man += &format!("\\fB{}\\fR", escaped(part));
+            man += &in_font('B', part);
             continue;
         }
         // A link is its text.
@@ -167,14 +169,23 @@ pub fn inline(text: &str) -> String {
         }
         plain += rest;
         for (number, part) in plain.split("**").enumerate() {
-            man += &match number % 2 {
-                1 => format!("\\fI{}\\fR", escaped(part)),
-                _ => escaped(part),
+            bold ^= number > 0;
+            man += &match bold {
+                true => in_font('I', part),
+                false => escaped(part),
             };
         }
     }
+    assert!(!bold, "bold without an end: {text}");
     // A link around code leaves its bracket behind.
     man.replace("[\\fB", "\\fB")
+}
+
+fn in_font(font: char, text: &str) -> String {
+    match text {
+        "" => String::new(),
+        _ => format!("\\f{font}{}\\fR", escaped(text)),
+    }
 }
 
 fn escaped(text: &str) -> String {
