@@ -60,15 +60,19 @@ fn goes_on(site: &Site) {
     assert!(site.leftovers().is_empty());
 }
 
-/// Runs `swap c` on a site where a and b have been live, has the client leave
-/// when the phase has begun, and then lets the phase go on.
 fn left_at(hooks: &str, leaves: Leaves) -> Site {
+    left_in(hooks, "swap c", leaves)
+}
+
+/// Makes a request on a site where a and b have been live and c waits, has the
+/// client leave when the phase has begun, and then lets the phase go on.
+fn left_in(hooks: &str, request: &str, leaves: Leaves) -> Site {
     let site = Site::new();
     touch(&site, "stays");
     live(&site, &["a", "b"]);
     put(&site, "c");
     site.configure(hooks);
-    let client = Upload::start(&site, "swap c");
+    let client = Upload::start(&site, request);
     appears(&site, "begun");
     leaves.go(&site, client);
     // It has not ended with its client.
@@ -104,6 +108,40 @@ fn during_a_hook_that_fails_before_the_swap() {
     outcome(&site).has(&GATE_FAILED);
     assert_eq!(states(&site), ["b current", "a previous", "c bad"]);
     goes_on(&site);
+}
+
+#[test]
+fn during_a_hook_before_a_rollback() {
+    for leaves in BOTH {
+        let site = left_in(&standing("before_rollback", "exit 0"), "rollback", leaves);
+        outcome(&site).has(&[("outcome", "ok"), ("release", "a"), ("previous", "b")]);
+        assert_eq!(states(&site)[..2], ["a current", "b bad"], "{leaves:?}");
+        ask(&site, "swap c").ok();
+    }
+}
+
+#[test]
+fn on_the_way_back() {
+    // It fails at once for c, and stands still for what was live before.
+    let stands = standing("after_swap", "exit 0");
+    let hooks = stands.replace("'''tail", "'''[ $DEPLOY_RELEASE != c ] || exit 1; tail");
+    assert_ne!(hooks, stands);
+    for leaves in BOTH {
+        let site = left_at(&hooks, leaves);
+        outcome(&site).has(&GATE_FAILED);
+        let returned = record(&site)
+            .iter()
+            .map(|line| Fields::read(line))
+            .find(|line| line.get("event") == Some("return"));
+        let returned = returned.expect("the way back is on record");
+        returned.has(&[("release", "c"), ("live", "b"), ("outcome", "ok")]);
+        assert_eq!(
+            states(&site),
+            ["b current", "c bad", "a previous"],
+            "{leaves:?}"
+        );
+        goes_on(&site);
+    }
 }
 
 #[test]

@@ -89,6 +89,18 @@ fn one_that_comes_round_passes_and_the_wait_is_shown() {
     assert_eq!(service.asked().len(), 4);
 }
 
+/// One good answer is enough, whatever comes before and after it.
+#[test]
+fn one_that_flaps_passes_with_its_first_good_answer() {
+    let service = Service::start(|_, before| match before {
+        1 => ok("r1"),
+        _ => Answer::Text(503, "not now".to_owned()),
+    });
+    let site = site(&service, LONG, "");
+    assert_eq!(swap(&site, "r1").ok(), "ok swap r1 previous=-\n");
+    assert_eq!(service.asked().len(), 2);
+}
+
 #[test]
 fn one_that_stays_sick_is_given_up() {
     let service = Service::start(|_, _| Answer::Text(503, String::new()));
