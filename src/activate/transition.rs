@@ -89,9 +89,15 @@ impl<'g> Transition<'_, 'g> {
         let before = self.ledger.history.before.clone();
         if let Err(failed) = self.prove(&to, before.as_ref()) {
             let known = self.ledger.history.releases.get(&to);
-            if known.is_none_or(|known| known.proved) {
-                // It was good, and is the best there is. What is around it has
-                // failed, and would fail any other: nothing is moved for it.
+            let good = known.is_none_or(|known| known.proved);
+            // It may be long since the link moved, so what was live then must
+            // pass what every swap asks today.
+            let passes =
+                |before| candidate::check(self.config, self.required, &self.ledger, before).is_ok();
+            if good || !before.as_ref().is_none_or(passes) {
+                // It was good, or there is nothing better. If it was, what is
+                // around it has failed, and would fail any other: nothing is
+                // moved for it.
                 let problem = format!("'{to}' is live and fails: {failed}; nothing was moved");
                 let error = Error::new(Code::GateFailed, problem).remedy(NEITHER);
                 return Err(self.fail(&to, error));

@@ -89,22 +89,41 @@ fn the_way_back_leads_to_nothing_that_a_swap_would_refuse() {
     ask(&site, "rollback a").refused(65, "digest-mismatch");
 }
 
-#[test]
-fn the_way_back_passes_over_what_never_proved_itself() {
-    let site = Site::with_config(&logging_hooks());
-    live(&site, &["a"]);
-    // As a request that was killed in mid-gate leaves it.
-    put(&site, "b");
+/// Has `release` live as a request that was killed in mid-gate leaves it.
+fn killed_in_mid_gate(site: &Site, release: &str, previous: &str) {
+    put(site, release);
     fs::remove_file(site.root().join("current")).expect("it was there");
-    symlink("releases/b", site.root().join("current")).expect("a link");
+    symlink(format!("releases/{release}"), site.root().join("current")).expect("a link");
     let journal = site.root().join(".deploy-shell/journal.jsonl");
     let text = fs::read_to_string(&journal).expect("the journal");
     let next = text.lines().count() + 1;
     let record = format!(
         "{{\"seq\":{next},\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"swapped\",\
-         \"unproved\":true,\"release\":\"b\",\"previous\":\"a\"}}\n"
+         \"unproved\":true,\"release\":\"{release}\",\"previous\":\"{previous}\"}}\n"
     );
     fs::write(&journal, text + &record).expect("the journal");
+}
+
+#[test]
+fn what_was_killed_long_ago_goes_back_to_nothing_that_a_swap_would_refuse() {
+    let config = format!("verify_on_swap = true\n{}", logging_hooks());
+    let site = Site::with_config(&config);
+    live(&site, &["a"]);
+    killed_in_mid_gate(&site, "b", "a");
+    fs::write(site.root().join("releases/a/index.html"), "defaced").expect("a file");
+    sicken(&site, "b", "after_swap");
+    let problem = gate_failed(&ask(&site, "swap b"));
+    assert!(problem.ends_with("nothing was moved"), "{problem}");
+    assert_eq!(site.current().as_deref(), Some("b"));
+    cure(&site, "b");
+    assert_eq!(ask(&site, "swap b").ok(), "ok swap b result=proved\n");
+}
+
+#[test]
+fn the_way_back_passes_over_what_never_proved_itself() {
+    let site = Site::with_config(&logging_hooks());
+    live(&site, &["a"]);
+    killed_in_mid_gate(&site, "b", "a");
     put(&site, "c");
     sicken(&site, "c", "after_swap");
     let problem = gate_failed(&ask(&site, "swap c"));
