@@ -203,13 +203,7 @@ impl<'g> Transition<'_, 'g> {
     fn way_back(mut self, left: &ReleaseId, from: Option<&ReleaseId>, why: &Failed) -> Error {
         let since = self.since(left);
         let problem = format!("release '{left}' failed its gate: {why}");
-        let to = match self.refuge(left, from) {
-            Ok(to) => to,
-            Err(error) => {
-                let problem = format!("{problem}; it is still live, because {error}");
-                return self.fail(left, Error::new(error.code, problem).remedy(NEITHER));
-            }
-        };
+        let to = self.refuge(left, from);
         let to = to.as_ref();
         let marked = match self.commit(How::Return, Some(left), to) {
             Ok(marked) => marked,
@@ -245,25 +239,23 @@ impl<'g> Transition<'_, 'g> {
     /// another is looked for, and that must pass what every swap asks. Where
     /// there is none to serve, as before the first release, nothing is live: one
     /// that failed is not to be, the first one no more than any other.
-    fn refuge(&self, left: &ReleaseId, from: Option<&ReleaseId>) -> Result<Option<ReleaseId>> {
-        let Some(from) = from else { return Ok(None) };
+    fn refuge(&self, left: &ReleaseId, from: Option<&ReleaseId>) -> Option<ReleaseId> {
+        let from = from?;
         let (store, history) = (self.ledger.store, &self.ledger.history);
-        let cannot = |errno: nix::Error| store.io(format!("cannot look for '{from}'"), errno);
         // A folder is enough: it may be of a time before we came to this site.
-        let there = from != left && store.releases.exists(from).map_err(cannot)?;
+        // That it cannot be told is no reason to stay with what has failed.
+        let there = from != left && store.releases.exists(from).unwrap_or(true);
         let known = history.releases.get(from);
         if there && known.is_none_or(|known| known.proved) {
-            return Ok(Some(from.clone()));
+            return Some(from.clone());
         }
-        let present = store.present()?;
+        let present = store.present().unwrap_or_default();
         let good = history.previous(|id| present.contains(id) && id != left);
         let passes = |id: &&ReleaseId| {
             candidate::check(self.config, self.required, &self.ledger, id).is_ok()
         };
-        match good.filter(passes) {
-            Some(good) => Ok(Some(good.clone())),
-            None => Ok(there.then(|| from.clone())),
-        }
+        let good = good.filter(passes).cloned();
+        good.or_else(|| there.then(|| from.clone()))
     }
 
     fn since(&self, live: &ReleaseId) -> Timestamp {
