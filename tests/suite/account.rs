@@ -20,7 +20,7 @@ use nix::unistd::{Uid, User};
 
 use crate::direct::{everything, payload, record};
 use crate::fields::Fields;
-use crate::process::daemon;
+use crate::process::{copy_program, daemon};
 use crate::site::{BIN, Reply, Site, write_file};
 
 const DROP_IN: &str = include_str!("../../sshd/50-deploy-shell.conf");
@@ -121,7 +121,7 @@ impl Ground {
         };
         // The build may stand where another user cannot reach it.
         let program = folder("bin").join("deploy-shell");
-        fs::copy(BIN, &program).expect("the program is copied");
+        copy_program(BIN, &program);
         crate::site::set_mode(&program, 0o755);
         let account = Account::make(&folder("home"), &program);
         give(site.root(), &account);

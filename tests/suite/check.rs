@@ -9,6 +9,7 @@ use std::process::Command;
 use nix::unistd::{Uid, User};
 
 use crate::operator::{operator, text};
+use crate::process::copy_program;
 use crate::site::{BIN, Reply, Site, set_mode, write_file};
 
 const DROP_IN: &str = include_str!("../../sshd/50-deploy-shell.conf");
@@ -275,7 +276,7 @@ fn a_stranger_sees_what_strangers_can() {
     }
     let site = quiet_site();
     let program = site.dir().join("deploy-shell");
-    fs::copy(BIN, &program).expect("a copy that anyone can reach");
+    copy_program(BIN, &program);
     set_mode(&program, 0o755);
     let mut command = Command::new("setpriv");
     command

@@ -12,6 +12,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use crate::check::{added, arguments, check, me, quiet_site, quiet_sshd, words};
 use crate::operator::text;
+use crate::process::copy_program;
 use crate::site::{BIN, Reply, Site, set_mode, write_file};
 
 #[test]
@@ -81,7 +82,7 @@ fn files_that_others_can_write_are_found() {
             "the program",
             &|site| {
                 let program = site.dir().join("deploy-shell");
-                fs::copy(BIN, &program).expect("a copy");
+                copy_program(BIN, &program);
                 set_mode(&program, 0o757);
                 let keys = site.dir().join("authorized_keys");
                 let lines = fs::read_to_string(&keys).expect("the keys");
@@ -257,7 +258,7 @@ fn installed(account: &User) -> (Site, std::path::PathBuf) {
     let site = Site::new();
     quiet_sshd(&site, &account.name);
     let program = site.dir().join("deploy-shell");
-    fs::copy(BIN, &program).expect("a copy that the account can reach");
+    copy_program(BIN, &program);
     set_mode(&program, 0o755);
     let keys = site.dir().join("authorized_keys");
     let lines = fs::read_to_string(&keys).expect("the keys");

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,14 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// A copy of a program, to be executed. Made by a process of its own: a child
+/// that another thread starts meanwhile would hold a file of ours open for
+/// writing, and what is open for writing is not executed (ETXTBSY).
+pub fn copy_program(from: impl AsRef<Path>, to: &Path) {
+    let copied = Command::new("cp").arg(from.as_ref()).arg(to).status();
+    assert!(copied.expect("cp runs").success(), "{}", to.display());
 }
 
 /// Daemons live in folders that an ordinary user's PATH leaves out.

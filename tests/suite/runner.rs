@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use tempfile::TempDir;
 
-use crate::process::eventually;
+use crate::process::{copy_program, eventually};
 use crate::site::BIN;
 
 /// Reached only where something hangs.
@@ -559,7 +559,7 @@ fn what_runs_as_another_user_is_told_and_not_waited_for() {
     let ground = Ground::new();
     // What sudo does: another identity, real and effective.
     let become_root = ground.at("become-root");
-    fs::copy("/usr/bin/setpriv", &become_root).expect("a copy");
+    copy_program("/usr/bin/setpriv", &become_root);
     set_mode(&become_root, 0o4755);
     let config = "[[hooks.after_swap]]\n\
         command = [\"/bin/sh\", \"-c\", \"{dir}/become-root --reuid=0 sleep 1000 & \

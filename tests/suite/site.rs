@@ -453,6 +453,17 @@ pub fn write_file(path: &Path, mode: u32, content: &[u8]) {
         .and_then(|mut file| file.write_all(content))
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     set_mode(path, mode);
+    if mode & 0o111 != 0 {
+        // To be executed. A child that another thread has started meanwhile may
+        // hold what we wrote open, and then it is not (ETXTBSY); so it is written
+        // once more, by a process of its own.
+        let written = path.with_extension("written");
+        fs::rename(path, &written).expect("another name");
+        let copied = Command::new("cp").arg(&written).arg(path).status();
+        assert!(copied.expect("cp runs").success(), "{}", path.display());
+        fs::remove_file(&written).expect("it was there");
+        set_mode(path, mode);
+    }
 }
 
 pub fn set_mode(path: &Path, mode: u32) {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::archive::tarball;
 use crate::audit_socket::{bind, site};
-use crate::process::{Running, daemon, eventually};
+use crate::process::{Running, copy_program, daemon, eventually};
 use crate::site::{BIN, Reply, Site};
 
 /// A syslog daemon that listens at `{dir}/other` and writes to `{dir}/written`.
@@ -41,7 +41,7 @@ impl Rsyslogd {
         // A copy, because some distributions confine the program by its path to
         // folders that are not ours.
         let program = site.dir().join("rsyslogd");
-        fs::copy(daemon("rsyslogd"), &program).expect("a copy");
+        copy_program(daemon("rsyslogd"), &program);
         let process = Command::new(&program)
             .args(["-n", "-f", "rsyslog.conf", "-i"])
             .arg(site.dir().join("rsyslogd.pid"))
