@@ -28,16 +28,8 @@ const PROBE_GRACE: Duration = Duration::from_secs(1);
 
 /// Whether the site's file has anything to run.
 pub fn has_work(config: &Config) -> bool {
-    let (hooks, health) = (&config.hooks, &config.health);
-    let lists = [
-        &hooks.before_swap,
-        &hooks.after_swap,
-        &hooks.before_rollback,
-    ];
-    lists.iter().any(|list| !list.is_empty())
-        || health.url.is_some()
-        || health.smoke_url.is_some()
-        || health.command.is_some()
+    let health = &config.health;
+    config.commands().next().is_some() || health.url.is_some() || health.smoke_url.is_some()
 }
 
 /// Runs as the runner, to the exit status: takes tasks from stdin until it is

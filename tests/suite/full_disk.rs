@@ -145,8 +145,8 @@ fn small(kind: Kind) -> Option<(Site, Mounted)> {
     Some((site, mounted))
 }
 
-#[test]
-fn a_disk_that_fills_while_the_client_sends() {
+/// With 1 MiB of room, the payload is too much: nothing of it is left.
+fn fills(payload: &[u8]) {
     for kind in KINDS {
         let Some((site, mounted)) = small(kind) else {
             return;
@@ -154,7 +154,7 @@ fn a_disk_that_fills_while_the_client_sends() {
         let ballast = mounted.fill();
         ballast.leave(1 << 20);
         let before = site.snapshot();
-        let reply = site.receive("big", &tarball(&[("noise", &noise(4 << 20))]));
+        let reply = site.receive("big", payload);
         leaves_nothing(&site, &reply, 74, "disk-full");
         names_path_and_room(&site, &reply);
         assert_eq!(site.snapshot(), before);
@@ -164,22 +164,22 @@ fn a_disk_that_fills_while_the_client_sends() {
 }
 
 #[test]
+fn a_disk_that_fills_while_the_client_sends() {
+    fills(&tarball(&[("noise", &noise(4 << 20))]));
+}
+
+#[test]
 fn a_disk_that_fills_while_unpacking() {
-    for kind in KINDS {
-        let Some((site, mounted)) = small(kind) else {
-            return;
-        };
-        let ballast = mounted.fill();
-        ballast.leave(1 << 20);
-        let before = site.snapshot();
-        // Small when sent, larger than the room when unpacked, in one file.
-        let bytes = vec![b'x'; 4 << 20];
-        let reply = site.receive("big", &tarball(&[("x", &bytes)]));
-        leaves_nothing(&site, &reply, 74, "disk-full");
-        names_path_and_room(&site, &reply);
-        assert_eq!(site.snapshot(), before);
-        ballast.throw_out();
-        site.receive("small", &tarball(&[("a", b"1")])).ok();
+    // Small when sent, larger than the room when unpacked, in one file.
+    fills(&tarball(&[("x", &vec![b'x'; 4 << 20])]));
+}
+
+/// Has a and then b live, each with its name for a page.
+fn two_were_live(site: &Site) {
+    for release in ["a", "b"] {
+        let payload = tarball(&[("index.html", release.as_bytes())]);
+        site.receive(release, &payload).ok();
+        site.ssh("ci", &format!("swap {release}")).ok();
     }
 }
 
@@ -189,11 +189,7 @@ fn a_disk_without_free_inodes() {
         let Some((site, mounted)) = small(kind) else {
             return;
         };
-        for release in ["a", "b"] {
-            let payload = tarball(&[("index.html", release.as_bytes())]);
-            site.receive(release, &payload).ok();
-            site.ssh("ci", &format!("swap {release}")).ok();
-        }
+        two_were_live(&site);
         let many = (0..300).fold(Tar::new(), |tar, n| tar.file(format!("f{n}"), b""));
         let many = zstd(&many.end());
         let ballast = mounted.fill_with_files();
@@ -213,11 +209,7 @@ fn a_disk_without_a_free_block() {
         let Some((site, mounted)) = small(kind) else {
             return;
         };
-        for release in ["a", "b"] {
-            let payload = tarball(&[("index.html", release.as_bytes())]);
-            site.receive(release, &payload).ok();
-            site.ssh("ci", &format!("swap {release}")).ok();
-        }
+        two_were_live(&site);
         let ballast = mounted.fill();
         let before = site.snapshot();
         let reply = site.receive("c", &tarball(&[("index.html", b"c")]));
