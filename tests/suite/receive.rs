@@ -308,8 +308,10 @@ pub fn stopped_unpacker(site: &Site, payload: &[u8]) -> (String, Upload, Process
         upload.close();
         let mut caught = None;
         eventually("the receive is unpacked or over", || {
+            // What is still being loaded has the loader's files open.
             caught = unpacking(site)
                 .into_iter()
+                .filter(|_| has_begun(site))
                 .find(|child| kill(Pid::from_raw(child.pid), Signal::SIGSTOP).is_ok());
             caught.is_some() || upload.client.is_over()
         });
@@ -323,6 +325,14 @@ pub fn stopped_unpacker(site: &Site, payload: &[u8]) -> (String, Upload, Process
         }
     }
     panic!("no unpacker was ever seen");
+}
+
+/// Whether something has been unpacked, and is not yet published.
+fn has_begun(site: &Site) -> bool {
+    let incoming = fs::read_dir(site.root().join(".deploy-shell/incoming"));
+    incoming.expect("it is there").flatten().any(|staging| {
+        fs::read_dir(staging.path().join("tree")).is_ok_and(|mut tree| tree.next().is_some())
+    })
 }
 
 /// Whether every thread of a process is stopped (proc_pid_stat(5), `T`).
