@@ -12,6 +12,7 @@
 
 mod calls;
 mod files;
+mod filter;
 mod process;
 
 use std::fmt;

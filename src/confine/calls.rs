@@ -5,15 +5,11 @@
 //! code, and a list of all that could call would be a promise that breaks with
 //! the next libc.
 
-use std::collections::BTreeMap;
-
 use nix::libc;
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch,
-};
+use seccompiler::{BackendError, SeccompAction, SeccompCmpOp, SeccompRule};
 
 use super::Powers;
+use super::filter::{Rules, condition, foreign_numbers, program};
 
 /// What the unpacker may call once its threads stand. No exec, no socket, no
 /// new thread or process, no chown, chmod or xattr, no ptrace, no link.
@@ -225,8 +221,6 @@ const NEVER_OLD: &[libc::c_long] = &[];
 #[cfg(not(target_arch = "x86_64"))]
 const NO_EXEC_OLD: &[libc::c_long] = &[];
 
-type Rules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
-
 /// Leaves this process what is in [`PROBE`].
 pub fn probe() -> bool {
     let build = || {
@@ -237,9 +231,9 @@ pub fn probe() -> bool {
         // A handle is looked at before it is closed, where assertions are on.
         let look = condition(1, SeccompCmpOp::Eq, libc::F_GETFD as u64)?;
         rules.insert(libc::SYS_fcntl, vec![SeccompRule::new(vec![look])?]);
-        program(rules, SeccompAction::Allow, SeccompAction::KillProcess)
+        program(rules, &SeccompAction::Allow, &SeccompAction::KillProcess)
     };
-    [foreign_numbers(), build()]
+    [Ok(foreign_numbers()), build()]
         .into_iter()
         .all(|program| program.is_ok_and(|it| seccompiler::apply_filter(&it).is_ok()))
 }
@@ -252,9 +246,9 @@ pub fn unpacker() -> bool {
             rules.insert(call, vec![protection(0)?]);
         }
         rules.extend(arguments()?);
-        program(rules, SeccompAction::Allow, SeccompAction::KillProcess)
+        program(rules, &SeccompAction::Allow, &SeccompAction::KillProcess)
     };
-    [foreign_numbers(), build()]
+    [Ok(foreign_numbers()), build()]
         .into_iter()
         .all(|program| program.is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok()))
 }
@@ -318,8 +312,8 @@ pub fn monitor(powers: &Powers) -> bool {
         }
         program(
             rules,
-            SeccompAction::Errno(libc::EPERM as u32),
-            SeccompAction::Allow,
+            &SeccompAction::Errno(libc::EPERM as u32),
+            &SeccompAction::Allow,
         )
     };
     // The flags of clone3(2) stand in memory, where no filter can look at them.
@@ -328,60 +322,19 @@ pub fn monitor(powers: &Powers) -> bool {
         let rules = [(libc::SYS_clone3, Vec::new())].into();
         program(
             rules,
-            SeccompAction::Errno(libc::ENOSYS as u32),
-            SeccompAction::Allow,
+            &SeccompAction::Errno(libc::ENOSYS as u32),
+            &SeccompAction::Allow,
         )
     };
-    [foreign_numbers(), absent(), build()]
+    [Ok(foreign_numbers()), absent(), build()]
         .into_iter()
         .all(|program| program.is_ok_and(|it| seccompiler::apply_filter(&it).is_ok()))
-}
-
-/// Kills whoever makes a call by the x32 numbers, which some kernels for x86-64
-/// take beside their own: they would pass by a list of what is denied.
-fn foreign_numbers() -> Result<BpfProgram, BackendError> {
-    // seccomp(2): the number is the first word of what a filter sees.
-    const X32: u32 = 0x4000_0000;
-    let step = |code: u32, jump_if: u8, k: u32| seccompiler::sock_filter {
-        code: code as u16,
-        jt: jump_if,
-        jf: 0,
-        k,
-    };
-    Ok(vec![
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, X32),
-        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
-        step(
-            libc::BPF_RET | libc::BPF_K,
-            0,
-            libc::SECCOMP_RET_KILL_PROCESS,
-        ),
-    ])
 }
 
 /// Memory whose executable bit is `bit`, for mmap and mprotect alike.
 fn protection(bit: u64) -> Result<SeccompRule, BackendError> {
     let exec = SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64);
     SeccompRule::new(vec![condition(2, exec, bit)?])
-}
-
-fn condition(
-    argument: u8,
-    operator: SeccompCmpOp,
-    value: u64,
-) -> Result<SeccompCondition, BackendError> {
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
-}
-
-/// A filter with one answer for the calls in `rules` and one for all others.
-fn program(
-    rules: Rules,
-    listed: SeccompAction,
-    others: SeccompAction,
-) -> Result<BpfProgram, BackendError> {
-    let arch: TargetArch = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(rules, others, listed, arch)?.try_into()
 }
 
 #[cfg(test)]
