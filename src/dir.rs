@@ -241,8 +241,13 @@ impl Dir {
 
     /// The names in this folder, sorted, without `.` and `..`.
     pub fn names(&self) -> Result<Vec<OsString>> {
-        let entries = self.entries()?;
-        Ok(entries.into_iter().map(|(name, _)| name).collect())
+        let mut names = Vec::new();
+        self.entries(|name, _| {
+            names.push(name);
+            Ok(())
+        })?;
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// The names in this folder, sorted, and what each itself is.
@@ -251,7 +256,7 @@ impl Dir {
     /// is looked up, and none is returned for what is gone by then.
     pub fn kinds(&self) -> Result<Vec<(OsString, SFlag)>> {
         let mut kinds = Vec::new();
-        for (name, told) in self.entries()? {
+        self.entries(|name, told| {
             let told = told.map(|told| match told {
                 Type::Fifo => SFlag::S_IFIFO,
                 Type::CharacterDevice => SFlag::S_IFCHR,
@@ -271,22 +276,24 @@ impl Dir {
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno),
             }
-        }
+            Ok(())
+        })?;
+        kinds.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         Ok(kinds)
     }
 
-    fn entries(&self) -> Result<Vec<(OsString, Option<Type>)>> {
+    /// Gives `each` name in this folder, in no order, with what it is as far as
+    /// the file system tells.
+    fn entries(&self, mut each: impl FnMut(OsString, Option<Type>) -> Result<()>) -> Result<()> {
         let mut dir = nix::dir::Dir::openat(&self.0, ".", FOLDER, Mode::empty())?;
-        let mut entries = Vec::new();
         for entry in dir.iter() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                entries.push((OsString::from_vec(name.to_vec()), entry.file_type()));
+                each(OsString::from_vec(name.to_vec()), entry.file_type())?;
             }
         }
-        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
-        Ok(entries)
+        Ok(())
     }
 
     /// Opens a path of several components below this folder as a bare handle.

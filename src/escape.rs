@@ -5,6 +5,7 @@
 //! forged by them, so escaping happens here, in the sinks, where no call site
 //! can forget it.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// `bytes` with everything but printable ASCII written as `\xNN`.
@@ -16,10 +17,12 @@ pub fn line(bytes: &[u8]) -> String {
 
 /// `text` as it is if it is printable ASCII, and escaped if not: for text that
 /// may have been escaped already, where a second time would not be the same.
-pub fn printable(text: &[u8]) -> String {
+pub fn printable(text: &[u8]) -> Cow<'_, str> {
+    // To the end of it and not to the first that is not: so it is quick.
+    let plain = |plain, byte: &u8| plain & matches!(byte, b' '..=b'~');
     match std::str::from_utf8(text) {
-        Ok(text) if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) => text.to_owned(),
-        _ => line(text),
+        Ok(plain_text) if text.iter().fold(true, plain) => plain_text.into(),
+        _ => line(text).into(),
     }
 }
 

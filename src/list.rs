@@ -1,5 +1,7 @@
 //! `list`: what there is, as a table for people and as JSON for scripts.
 
+use std::fmt::{Display, Write};
+
 use serde::Serialize;
 
 use crate::config::Config;
@@ -8,7 +10,7 @@ use crate::names::{ReleaseId, Sha256Digest, SiteName};
 use crate::outcome::Success;
 use crate::policy::Granted;
 use crate::request::List;
-use crate::store::history::State;
+use crate::store::history::{Release, State};
 use crate::store::{Store, ledger};
 
 /// The document of `list --json`.
@@ -51,16 +53,18 @@ pub fn list(config: &Config, store: &Store, asked: &Granted<List>) -> Result<Suc
         present.push(live.clone());
     }
     // Newest activation first, then by arrival those that were never live.
-    present.sort_by_cached_key(|id| {
-        let known = history.releases.get(id);
-        let activated = known.and_then(|known| known.activated);
-        std::cmp::Reverse((activated, known.map(|known| known.seq), id.clone()))
+    let look_up = |id| (history.releases.get(&id), id);
+    let mut present: Vec<_> = present.into_iter().map(look_up).collect();
+    present.sort_by(|(one, one_id), (other, other_id)| {
+        let key = |known: Option<&Release>| known.map(|known| (known.activated, known.seq));
+        key(*other)
+            .cmp(&key(*one))
+            .then_with(|| other_id.cmp(one_id))
     });
     let rows: Vec<Row> = present
         .into_iter()
-        .map(|id| {
-            let known = history.releases.get(&id);
-            let state = history.state(&id, previous.as_ref());
+        .map(|(known, id)| {
+            let state = history.state_of(&id, known, previous.as_ref());
             Row {
                 state,
                 proved: known
@@ -103,34 +107,61 @@ const HEAD: [&str; 7] = [
     "SHA256",
 ];
 
+/// A line for each row below the head, its cells two blanks apart at least.
 fn table(rows: &[Row]) -> Vec<String> {
-    fn cell(value: Option<impl ToString>) -> String {
-        value.map_or("-".to_owned(), |value| value.to_string())
+    let mut cells = Cells::default();
+    for head in HEAD {
+        cells.push(Some(head));
     }
-    let mut cells = vec![HEAD.map(str::to_owned)];
-    cells.extend(rows.iter().map(|row| {
-        [
-            row.release.to_string(),
-            row.state.word().to_owned(),
-            cell(row.received),
-            cell(row.last_live),
-            cell(row.files),
-            cell(row.bytes),
-            cell(row.sha256.map(|digest| digest.to_string()[..12].to_owned())),
-        ]
-    }));
-    let width = |column: usize| cells.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-    cells
-        .iter()
-        .map(|row| {
-            let mut line = String::with_capacity(widths.iter().sum::<usize>() + 2 * widths.len());
-            for (cell, width) in row.iter().zip(&widths) {
+    for row in rows {
+        cells.push(Some(&row.release));
+        cells.push(Some(row.state.word()));
+        cells.push(row.received);
+        cells.push(row.last_live);
+        cells.push(row.files);
+        cells.push(row.bytes);
+        cells.push(row.sha256.map(|digest| digest.to_string()[..12].to_owned()));
+    }
+    cells.lines()
+}
+
+/// Cells row by row, all in one text: there may be thousands.
+#[derive(Default)]
+struct Cells {
+    text: String,
+    /// Where each ends in the text.
+    ends: Vec<usize>,
+    widths: [usize; HEAD.len()],
+}
+
+impl Cells {
+    fn push(&mut self, value: Option<impl Display>) {
+        let start = self.text.len();
+        match value {
+            // Writing to a String cannot fail.
+            Some(value) => _ = write!(self.text, "{value}"),
+            None => self.text.push('-'),
+        }
+        let width = &mut self.widths[self.ends.len() % HEAD.len()];
+        *width = (*width).max(self.text.len() - start);
+        self.ends.push(self.text.len());
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let widest = self.widths.iter().sum::<usize>() + 2 * HEAD.len();
+        let blanks = " ".repeat(widest);
+        let mut start = 0;
+        let row = |ends: &[usize]| {
+            let mut line = String::with_capacity(widest);
+            for (end, width) in ends.iter().zip(self.widths) {
+                let cell = &self.text[start..*end];
                 line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width - cell.len() + 2));
+                line.push_str(&blanks[..width - cell.len() + 2]);
+                start = *end;
             }
             line.truncate(line.trim_end().len());
             line
-        })
-        .collect()
+        };
+        self.ends.chunks(HEAD.len()).map(row).collect()
+    }
 }

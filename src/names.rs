@@ -3,8 +3,10 @@
 //! reaches a path, a log or an argv has one of these types.
 
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Deserialize, Deserializer, Visitor};
+use serde::{Serialize, Serializer};
 
 /// The longest component and path of a release, in bytes, and the greatest depth.
 pub const MAX_COMPONENT: usize = 255;
@@ -15,8 +17,7 @@ pub const MAX_DEPTH: usize = 32;
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $check:expr, $what:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $type(String);
 
         impl $type {
@@ -54,18 +55,47 @@ macro_rules! name {
             }
         }
 
-        impl From<$type> for String {
-            fn from(name: $type) -> String {
-                name.0
-            }
-        }
-
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
             }
         }
+
+        text!($type);
     };
+}
+
+/// Writes a type to a document as its text, and reads it by its check.
+macro_rules! text {
+    ($type:ident) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                from.deserialize_str(Checked(PhantomData))
+            }
+        }
+    };
+}
+
+/// Checks a text where it stands: a journal has thousands, and a copy of each
+/// would be made only to be thrown away.
+struct Checked<T>(PhantomData<T>);
+
+impl<T: for<'a> TryFrom<&'a str, Error = String>> Visitor<'_> for Checked<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        T::try_from(text).map_err(E::custom)
+    }
 }
 
 name!(
@@ -123,9 +153,10 @@ fn plain(text: &str, also: &[u8]) -> bool {
 }
 
 /// A SHA-256 digest (FIPS 180-4), written as 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Sha256Digest(pub [u8; 32]);
+
+text!(Sha256Digest);
 
 impl TryFrom<&str> for Sha256Digest {
     type Error = String;
@@ -157,12 +188,6 @@ impl TryFrom<String> for Sha256Digest {
 
     fn try_from(text: String) -> Result<Self, String> {
         Self::try_from(text.as_str())
-    }
-}
-
-impl From<Sha256Digest> for String {
-    fn from(digest: Sha256Digest) -> String {
-        digest.to_string()
     }
 }
 

@@ -130,7 +130,10 @@ fn to_stderr(out: &str) {
 fn push(out: &mut String, line: &str, max: usize) {
     // Names in errors are often escaped already.
     let line = escape::printable(line.as_bytes());
-    out.push_str(&escape::bounded(&line, max));
+    match line.len() <= max {
+        true => out.push_str(&line),
+        false => out.push_str(&escape::bounded(&line, max)),
+    }
     out.push('\n');
 }
 

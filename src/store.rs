@@ -292,13 +292,16 @@ impl Store {
         // The manifests last: one that comes is there before its release.
         let releases = self.releases.kinds().map_err(cannot)?;
         let manifests = self.manifests.kinds().map_err(cannot)?;
-        let manifest = |name: &OsString| {
-            let found = manifests.binary_search_by(|(manifest, _)| manifest.cmp(name));
-            found.is_ok_and(|at| manifests[at].1 == SFlag::S_IFREG)
+        // Both are sorted, so one walk along the other finds each.
+        let mut manifests = manifests.into_iter().peekable();
+        let mut has_manifest = |name: &OsString| {
+            while manifests.next_if(|(other, _)| other < name).is_some() {}
+            let own = manifests.next_if(|(other, _)| other == name);
+            own.is_some_and(|(_, kind)| kind == SFlag::S_IFREG)
         };
         let present = releases
             .iter()
-            .filter(|(name, kind)| *kind == SFlag::S_IFDIR && manifest(name))
+            .filter(|(name, kind)| *kind == SFlag::S_IFDIR && has_manifest(name))
             .filter_map(|(name, _)| release_name(name))
             .collect();
         Ok(Listing {

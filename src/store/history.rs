@@ -1,7 +1,7 @@
 //! The journal folded into what it means: which release is live, which was
 //! before, which are bad. Pure: it knows records and nothing of files.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 
@@ -90,12 +90,12 @@ pub struct History {
     /// last moved: the request that would have seen to it was killed, or what
     /// was gone back to failed as well.
     pub unsettled: bool,
-    pub releases: BTreeMap<ReleaseId, Release>,
+    pub releases: HashMap<ReleaseId, Release>,
     /// When each release was received, the removed ones as well.
     pub received: Vec<Timestamp>,
     /// The number of the first record of each release, the removed ones as
     /// well: one that comes back is no younger than it was.
-    first: BTreeMap<ReleaseId, u64>,
+    first: HashMap<ReleaseId, u64>,
     /// How the link was about to move, when last heard of.
     intent: Option<Record>,
 }
@@ -237,7 +237,17 @@ impl History {
 
     /// The state of a release that is present; `previous` as [`Self::previous`] gave it.
     pub fn state(&self, id: &ReleaseId, previous: Option<&ReleaseId>) -> State {
-        match self.releases.get(id) {
+        self.state_of(id, self.releases.get(id), previous)
+    }
+
+    /// The same of one of which this is `known`.
+    pub fn state_of(
+        &self,
+        id: &ReleaseId,
+        known: Option<&Release>,
+        previous: Option<&ReleaseId>,
+    ) -> State {
+        match known {
             _ if self.live.as_ref() == Some(id) => State::Current,
             _ if previous == Some(id) => State::Previous,
             Some(release) if release.bad => State::Bad,

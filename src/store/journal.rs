@@ -222,7 +222,8 @@ fn parse(store: &Store, file: &mut File, each: &mut impl FnMut(&Record)) -> Resu
         // read_until() for its search, which is a fast one.
         let until = BufRead::skip_until(&mut &*rest, b'\n').unwrap_or(0);
         let end = until.checked_sub(1).filter(|end| rest[*end] == b'\n');
-        let line = end.and_then(|end| serde_json::from_slice::<Record>(&rest[..end]).ok());
+        let text = end.and_then(|end| std::str::from_utf8(&rest[..end]).ok());
+        let line = text.and_then(|text| serde_json::from_str::<Record>(text).ok());
         match (line, end) {
             (Some(record), Some(end)) if record.seq == last + 1 => {
                 each(&record);

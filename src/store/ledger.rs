@@ -117,10 +117,10 @@ fn missing(
     }
     // Killed between the rename into the trash and its record, or removed by
     // hand. What is live is another matter: the link still says so.
-    for release in history.releases.keys() {
-        if link != Some(release) && !listing.names(release) {
-            return Some(Record::unattended(Event::Pruned, Some(release)));
-        }
+    let gone = |release: &&ReleaseId| link != Some(*release) && !listing.names(release);
+    // In the order of their names: of what the same disk says, the same is made.
+    if let Some(release) = history.releases.keys().filter(gone).min() {
+        return Some(Record::unattended(Event::Pruned, Some(release)));
     }
     history.missing(link)
 }
