@@ -11,6 +11,7 @@
 //!     incoming/<staging>/             one receive's: tree/ and manifest
 //!     trash/<release>.<seq>           pruned, being removed
 //!     next                            the link before it is renamed into place
+//!     back                            the same for the way back, laid before it is needed
 //! ```
 //!
 //! A release exists when `releases/<release>` does; its manifest is in place
@@ -19,6 +20,7 @@
 pub mod history;
 pub mod journal;
 pub mod ledger;
+mod link;
 pub mod lock;
 pub mod shared;
 
@@ -227,52 +229,6 @@ impl Store {
                 format!("point it at 'releases/RELEASE' or remove it, then swap: rm '{shown}'"),
             ),
         }
-    }
-
-    /// Moves the live link to `release` in one instant, or takes it away.
-    /// Durable it is when the root has been synced.
-    ///
-    /// The rename is the commit point: before it nothing has changed, after it
-    /// the release is live.
-    ///
-    /// Errors: as [`Store::io`].
-    pub fn point_at(&self, release: Option<&ReleaseId>) -> Result<()> {
-        self.point(&self.link, release)
-    }
-
-    /// Moves the preview link to a candidate, or takes it away; nothing where
-    /// the site has no smoke test.
-    ///
-    /// Errors: as [`Store::leads`], so that nothing of another's is replaced.
-    pub fn preview(&self, release: Option<&ReleaseId>) -> Result<()> {
-        let Some(link) = &self.preview else {
-            return Ok(());
-        };
-        match (self.leads(link)?, release) {
-            (None, None) => Ok(()),
-            _ => self.point(link, release),
-        }
-    }
-
-    /// A new link is renamed over the old one because that is the only way in
-    /// which no reader ever finds neither.
-    fn point(&self, link: &LinkName, release: Option<&ReleaseId>) -> Result<()> {
-        let doing = || {
-            let shown = self.path.join(link.as_str());
-            format!("cannot move the link '{}'", shown.display())
-        };
-        let next = Name::fixed("next");
-        let moved = match release {
-            None => self.root.remove_file(link),
-            Some(release) => {
-                let target = OsString::from(format!("releases/{release}"));
-                self.state
-                    .remove_file(next)
-                    .and_then(|()| self.state.symlink(&target, next))
-                    .and_then(|()| self.state.rename(next, &self.root, link))
-            }
-        };
-        moved.map_err(|errno| self.io(doing(), errno))
     }
 
     /// The releases that are there and whose manifests are ours, sorted.

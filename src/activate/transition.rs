@@ -61,7 +61,9 @@ impl<'g> Transition<'_, 'g> {
         if let Err(failed) = ready {
             return Err(self.stay(&activation, &failed));
         }
-        self.commit(*how, from.as_ref(), Some(to))?;
+        self.lay_back(from.as_ref())?;
+        self.commit(*how, from.as_ref(), Some(to))
+            .inspect_err(|_| self.ledger.store.clear_links())?;
         let proof = self.prove(to, from.as_ref());
         if let Err(failed) = proof {
             return Err(self.way_back(to, from.as_ref(), &failed));
@@ -87,6 +89,10 @@ impl<'g> Transition<'_, 'g> {
     pub fn prove_live(mut self, to: ReleaseId, how: How) -> Result<Success> {
         let signed = candidate::check(self.config, self.required, &self.ledger, &to)?;
         let before = self.ledger.history.before.clone();
+        // No reason not to ask: if it passes, none is needed.
+        if let Err(error) = self.lay_back(before.as_ref()) {
+            self.warnings.push(error.to_string());
+        }
         if let Err(failed) = self.prove(&to, before.as_ref()) {
             let known = self.ledger.history.releases.get(&to);
             let good = known.is_none_or(|known| known.proved);
@@ -129,6 +135,16 @@ impl<'g> Transition<'_, 'g> {
         self.fail(to, error)
     }
 
+    /// Sees to it that the way back will need no room on the disk.
+    ///
+    /// Errors: as [`Store::lay_back`](crate::store::Store::lay_back).
+    fn lay_back(&self, to: Option<&ReleaseId>) -> Result<()> {
+        match to {
+            Some(to) if self.gate.asks_the_live() => self.ledger.store.lay_back(to),
+            _ => Ok(()),
+        }
+    }
+
     /// Moves the link, with the intent before it and the record after it.
     ///
     /// The rename is the commit point. From there on nothing turns success into
@@ -159,7 +175,10 @@ impl<'g> Transition<'_, 'g> {
             Err(error) if how == How::Return => self.warnings.push(error.to_string()),
             written => written?,
         }
-        store.point_at(to)?;
+        match how {
+            How::Return => store.point_back(to)?,
+            How::Swap | How::Rollback => store.point_at(to)?,
+        }
         if let Err(errno) = store.root.sync() {
             let error = store.io("cannot sync the site's root", errno);
             self.warnings.push(error.to_string());
@@ -283,6 +302,8 @@ impl<'g> Transition<'_, 'g> {
             mut warnings,
             ..
         } = self;
+        // There is no going back from here.
+        ledger.store.clear_links();
         // What is live is not on record: nothing is taken away by that record.
         if ledger.history.live == ledger.store.current().ok().flatten() {
             let store = ledger.store;

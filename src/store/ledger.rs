@@ -146,7 +146,7 @@ fn recovered(store: &Store, history: &History, release: &ReleaseId) -> Option<Re
 /// What cannot be removed now stays and is tried again the next time. It must
 /// not stand in the way of a deploy, and least of all of a rollback.
 fn sweep(store: &Store) {
-    _ = store.state.remove_file(Name::fixed("next"));
+    store.clear_links();
     _ = store.preview(None);
     each(&store.incoming, |name| {
         match store.incoming.open_dir(name.clone()) {

@@ -300,8 +300,10 @@ impl Site {
         if !left.is_empty() {
             return Err(format!("left over: {left:?}"));
         }
-        if fs::symlink_metadata(self.own("next")).is_ok() {
-            return Err("left over: next".to_owned());
+        for link in ["next", "back"] {
+            if fs::symlink_metadata(self.own(link)).is_ok() {
+                return Err(format!("left over: {link}"));
+            }
         }
         let manifests = names(&self.own("manifests"));
         if manifests != self.releases() {

@@ -25,6 +25,7 @@ enum Step {
     SyncFolder(String),
     SyncAll,
     Rename(String, String),
+    Link(String),
     Remove(String),
 }
 
@@ -120,6 +121,7 @@ fn steps(trace: &str) -> Vec<Step> {
                 open.below(words[0], bare(1)),
                 open.below(words[2], bare(3)),
             )),
+            "symlinkat" => steps.push(Step::Link(open.below(words[1], bare(2)))),
             "unlinkat" => steps.push(Step::Remove(open.below(words[0], bare(1)))),
             "wait4" | "waitid" if arguments.contains("WEXITSTATUS(s) == 0") => {
                 steps.push(Step::Unpacked);
@@ -171,6 +173,14 @@ const RECEIVED: Rule = Rule {
 const INTENT: Rule = Rule {
     what: "the record 'activating'",
     is: |step| is_record(step, "activating"),
+};
+const WAY_BACK_LAID: Rule = Rule {
+    what: "the link for the way back",
+    is: |step| matches!(step, Step::Link(path) if path.ends_with("/.deploy-shell/back")),
+};
+const LINK_MOVED_BACK: Rule = Rule {
+    what: "its rename over the link",
+    is: |step| matches!(step, Step::Rename(from, to) if from.ends_with("/.deploy-shell/back") && to.ends_with("/root/current")),
 };
 const LINK_MOVED: Rule = Rule {
     what: "the rename of the link",
@@ -265,8 +275,9 @@ const ROLLBACK: &[&Rule] = &[
 ];
 
 /// With a gate, a swap's intent may not be lost either: the release would pass
-/// for one that has proved itself.
+/// for one that has proved itself. And the way back is laid by then.
 const GATED: &[&Rule] = &[
+    &WAY_BACK_LAID,
     &INTENT,
     &RECORDED,
     &LINK_MOVED,
@@ -284,6 +295,7 @@ const GATED: &[&Rule] = &[
 
 /// There, and back again.
 const RETURN: &[&Rule] = &[
+    &WAY_BACK_LAID,
     &INTENT,
     &RECORDED,
     &LINK_MOVED,
@@ -292,7 +304,7 @@ const RETURN: &[&Rule] = &[
     &RECORDED,
     &INTENT,
     &RECORDED,
-    &LINK_MOVED,
+    &LINK_MOVED_BACK,
     &ROOT_SYNCED,
     &RETURNED,
     &RECORDED,

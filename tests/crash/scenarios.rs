@@ -97,7 +97,9 @@ fn strew(site: &Site) {
     }
     fs::write(own.join("incoming/x.1.0/manifest"), "#mtr").expect("a file");
     fs::write(own.join("manifests/x"), "#mtree\n").expect("a file");
-    symlink("releases/a", own.join("next")).expect("a link");
+    for link in ["next", "back"] {
+        symlink("releases/a", own.join(link)).expect("a link");
+    }
     let journal = own.join("journal.jsonl");
     let text = fs::read_to_string(&journal).expect("a journal");
     fs::write(&journal, text + "{\"seq\":").expect("the journal");

@@ -1,14 +1,16 @@
-//! Real small file systems (ext4 and xfs, mounted over the site's root) that run
-//! out of blocks or of inodes. They are root's to mount.
+//! Real small file systems (ext4, xfs and tmpfs, mounted over the site's root)
+//! that run out of blocks or of inodes. They are root's to mount.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use nix::unistd::Uid;
 
 use crate::archive::{Tar, tarball, zstd};
+use crate::direct::states;
+use crate::gating::{gate_failed, hook};
 use crate::receive::{leaves_nothing, noise};
 use crate::receive_limits::names_path_and_room;
 use crate::site::Site;
@@ -20,9 +22,41 @@ enum Kind {
     Ext4(u32, u32),
     /// As large as xfs must be; inodes may take 1 % of it.
     Xfs,
+    /// With 4 MiB and so many inodes.
+    Tmpfs(u32),
 }
 
 const KINDS: [Kind; 2] = [Kind::Ext4(2048, 256), Kind::Xfs];
+
+impl Kind {
+    /// Makes the file system in a file, and gives the options to mount it by.
+    fn format(self, image: &Path) -> String {
+        let (program, options, kibibytes) = match self {
+            Kind::Ext4(kibibytes, inodes) => (
+                "mkfs.ext4",
+                format!("-q -F -m 0 -O ^has_journal -N {inodes}"),
+                kibibytes,
+            ),
+            Kind::Xfs => ("mkfs.xfs", "-q -f -i maxpct=1".to_owned(), 320 << 10),
+            Kind::Tmpfs(inodes) => return format!("-t tmpfs -o size=4m,nr_inodes={inodes}"),
+        };
+        File::create(image)
+            .and_then(|file| file.set_len(u64::from(kibibytes) << 10))
+            .expect("the image");
+        let mut format = Command::new(program);
+        format.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
+        format.args(options.split(' ')).arg(image);
+        let formatted = format.output().expect("tests/run installs it");
+        assert!(formatted.status.success(), "{formatted:?}");
+        "-o loop".to_owned()
+    }
+}
+
+fn mount(options: &str, from: &Path, to: &Path) -> Output {
+    let mut mount = Command::new("mount");
+    mount.args(options.split(' ')).arg(from).arg(to);
+    mount.output().expect("mount runs")
+}
 
 /// A small file system mounted beside the site, and a folder of it mounted
 /// where the root was: so what fills it is not in the site.
@@ -38,35 +72,14 @@ impl Mounted {
             println!("skipped: mounting a small file system needs root");
             return None;
         }
-        let image = site.dir().join("image");
-        let (program, options, kibibytes) = match kind {
-            Kind::Ext4(kibibytes, inodes) => (
-                "mkfs.ext4",
-                format!("-q -F -m 0 -O ^has_journal -N {inodes}"),
-                kibibytes,
-            ),
-            Kind::Xfs => ("mkfs.xfs", "-q -f -i maxpct=1".to_owned(), 320 << 10),
-        };
-        File::create(&image)
-            .and_then(|file| file.set_len(u64::from(kibibytes) << 10))
-            .expect("the image");
-        let mut format = Command::new(program);
-        format.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
-        format.args(options.split(' ')).arg(&image);
-        let formatted = format.output().expect("tests/run installs it");
-        assert!(formatted.status.success(), "{formatted:?}");
-
         let mounted = Mounted {
             disk: site.dir().join("disk"),
             root: site.root().to_owned(),
         };
         fs::create_dir(&mounted.disk).expect("a folder");
-        let mount = |arguments: &[&str], from: &Path, to: &Path| {
-            let mut mount = Command::new("mount");
-            mount.args(arguments).arg(from).arg(to);
-            mount.output().expect("mount runs")
-        };
-        let done = mount(&["-o", "loop"], &image, &mounted.disk);
+        let image = site.dir().join("image");
+        let options = kind.format(&image);
+        let done = mount(&options, &image, &mounted.disk);
         if !done.status.success() {
             println!("skipped: {}", String::from_utf8_lossy(&done.stderr));
             return None;
@@ -75,7 +88,7 @@ impl Mounted {
         let mut copied = Command::new("cp");
         copied.arg("-a").arg(site.root()).arg(&copy);
         assert!(copied.status().expect("cp runs").success());
-        let done = mount(&["--bind"], &copy, site.root());
+        let done = mount("--bind", &copy, site.root());
         assert!(done.status.success(), "{done:?}");
         Some(mounted)
     }
@@ -140,7 +153,11 @@ impl Ballast {
 
 /// A site without a reserve, on a small file system.
 fn small(kind: Kind) -> Option<(Site, Mounted)> {
-    let site = Site::with_config("[limits]\nreserve = \"0%\"\n");
+    small_with(kind, "")
+}
+
+fn small_with(kind: Kind, config: &str) -> Option<(Site, Mounted)> {
+    let site = Site::with_config(&format!("{config}[limits]\nreserve = \"0%\"\n"));
     let mounted = Mounted::over(&site, kind)?;
     Some((site, mounted))
 }
@@ -263,6 +280,67 @@ fn goes_on(site: &Site) {
         assert_eq!(record["seq"], seq, "{record}");
     }
     assert!(site.leftovers().is_empty());
+}
+
+/// Release c fails after it has taken all that there is, by this script.
+fn sick(kind: Kind, takes: &str) -> Option<(Site, Mounted)> {
+    let script = format!("[ $DEPLOY_RELEASE != c ] || {{ cd {{dir}}/disk; {takes}; exit 1; }}");
+    let (site, mounted) = small_with(kind, &hook("after_swap", &script))?;
+    two_were_live(&site);
+    site.receive("c", &tarball(&[("index.html", b"c")])).ok();
+    Some((site, mounted))
+}
+
+/// What c took is no reason for it to stay live.
+fn is_left(site: &Site, mounted: &Mounted) {
+    let problem = gate_failed(&site.ssh("ci", "swap c"));
+    assert!(problem.ends_with(", and 'b' is live again"), "{problem}");
+    assert_eq!(site.current().as_deref(), Some("b"));
+    assert_eq!(states(site), ["b current", "c bad", "a previous"]);
+    Ballast(mounted.disk.join("ballast")).throw_out();
+    goes_on(site);
+}
+
+const WITH_FEW_INODES: [Kind; 3] = [Kind::Tmpfs(120), Kind::Ext4(4096, 128), Kind::Xfs];
+
+#[test]
+fn a_release_that_takes_every_inode_does_not_stay_live_by_that() {
+    // A redirection that fails is the end of it.
+    let takes = "mkdir ballast; i=0; while printf '' > ballast/$i; do i=$((i + 1)); done";
+    for kind in WITH_FEW_INODES {
+        let Some((site, mounted)) = sick(kind, takes) else {
+            return;
+        };
+        is_left(&site, &mounted);
+    }
+}
+
+#[test]
+fn a_release_that_takes_every_block_does_not_stay_live_by_that() {
+    for kind in [Kind::Tmpfs(120), Kind::Ext4(2048, 256), Kind::Xfs] {
+        let Some((site, mounted)) = sick(kind, "cat /dev/zero > ballast") else {
+            return;
+        };
+        is_left(&site, &mounted);
+    }
+}
+
+#[test]
+fn without_room_for_the_way_back_nothing_is_moved() {
+    for kind in WITH_FEW_INODES {
+        let Some((site, mounted)) = sick(kind, "touch ../ran") else {
+            return;
+        };
+        let ballast = mounted.fill_with_files();
+        let before = site.snapshot();
+        let reply = site.ssh("ci", "swap c");
+        reply.refused(74, "disk-full");
+        names_path_and_room(&site, &reply);
+        assert_eq!(site.snapshot(), before);
+        assert!(!site.dir().join("ran").exists(), "{kind:?}");
+        ballast.throw_out();
+        goes_on(&site);
+    }
 }
 
 #[test]
