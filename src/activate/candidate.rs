@@ -11,6 +11,7 @@ use crate::escape;
 use crate::manifest::Identity;
 use crate::names::ReleaseId;
 use crate::signature::{Requirement, Signed, Statement};
+use crate::store::Store;
 use crate::store::history::History;
 use crate::store::ledger::Ledger;
 use crate::verify;
@@ -18,7 +19,32 @@ use crate::verify;
 /// The differences that are named; the rest is counted.
 const NAMED: usize = 3;
 
-/// Whether `release` may become live, and by whose signatures.
+/// A release that may become live.
+pub struct Candidate {
+    identity: Identity,
+    /// By whose signatures, where the site asks for any.
+    pub signed: Option<Signed>,
+}
+
+impl Candidate {
+    /// Whether it is still there, with the manifest it had: what ran since it
+    /// was checked may have taken it away.
+    ///
+    /// Errors: it cannot be told.
+    pub fn is_as_it_was(&self, store: &Store) -> Result<bool> {
+        let release = &self.identity.release;
+        if !store.is_present(release)? {
+            return Ok(false);
+        }
+        match store.manifest(release) {
+            Ok((identity, _)) => Ok(identity == self.identity),
+            Err(error) if error.code == Code::NoSuchRelease => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether `release` may become live.
 ///
 /// Errors: [`Code::Denied`] and [`Code::BadConfig`] for the floor,
 /// [`Code::DigestMismatch`], [`Code::BadSignature`], [`Code::NoSuchRelease`].
@@ -27,7 +53,7 @@ pub fn check(
     required: Option<&Requirement>,
     ledger: &Ledger<'_>,
     release: &ReleaseId,
-) -> Result<Option<Signed>> {
+) -> Result<Candidate> {
     let floor = floor(config, &ledger.history)?;
     if let Some(floor) = floor
         && !ledger.history.reaches(release, Some(floor))
@@ -46,7 +72,7 @@ pub fn check(
     if config.verify_on_swap {
         content(ledger, release)?;
     }
-    Ok(signed)
+    Ok(Candidate { identity, signed })
 }
 
 /// The site's floor, which must have come here once.

@@ -33,6 +33,16 @@ pub struct Failed {
     pub asked: bool,
 }
 
+impl Failed {
+    /// For a reason that says nothing of the release.
+    pub fn unasked(why: &str) -> Failed {
+        Failed {
+            why: why.to_owned(),
+            asked: false,
+        }
+    }
+}
+
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)

@@ -46,7 +46,7 @@ impl<'g> Transition<'_, 'g> {
     /// link could not be moved.
     pub fn activate(mut self, activation: Activation) -> Result<Success> {
         let Activation { from, to, how } = &activation;
-        let signed = candidate::check(self.config, self.required, &self.ledger, to)?;
+        let candidate = candidate::check(self.config, self.required, &self.ledger, to)?;
         let asked = Asked {
             release: to,
             previous: from.as_ref(),
@@ -57,6 +57,13 @@ impl<'g> Transition<'_, 'g> {
         let ready = match self.gate.before(*how, asked) {
             Ok(()) => self.gate.smoke(self.ledger.store, asked)?,
             failed => failed,
+        };
+        // A link that leads nowhere is no release.
+        let ready = match ready {
+            Ok(()) if !candidate.is_as_it_was(self.ledger.store)? => Err(Failed::unasked(
+                "it is gone, or not what it was when this request began",
+            )),
+            ready => ready,
         };
         if let Err(failed) = ready {
             return Err(self.stay(&activation, &failed));
@@ -76,7 +83,7 @@ impl<'g> Transition<'_, 'g> {
             lines: vec![line],
             release: Some(activation.to),
             previous: activation.from,
-            signed,
+            signed: candidate.signed,
             warnings,
             ..Success::default()
         })
@@ -87,7 +94,7 @@ impl<'g> Transition<'_, 'g> {
     ///
     /// Errors: as [`Transition::activate`].
     pub fn prove_live(mut self, to: ReleaseId, how: How) -> Result<Success> {
-        let signed = candidate::check(self.config, self.required, &self.ledger, &to)?;
+        let signed = candidate::check(self.config, self.required, &self.ledger, &to)?.signed;
         let before = self.ledger.history.before.clone();
         // No reason not to ask: if it passes, none is needed.
         if let Err(error) = self.lay_back(before.as_ref()) {

@@ -145,6 +145,38 @@ fn what_another_hand_did_meanwhile_is_not_undone() {
 }
 
 #[test]
+fn what_its_own_hooks_take_away_is_not_made_live() {
+    for takes in [
+        "rm -rf {dir}/root/releases/b",
+        "rm {dir}/root/.deploy-shell/manifests/b",
+        // Another release's content under its name.
+        "cd {dir}/root/.deploy-shell/manifests; cp a b",
+    ] {
+        let site = Site::with_config("");
+        live(&site, &["a"]);
+        put(&site, "b");
+        site.configure(&hook("before_swap", takes));
+        let problem = gate_failed(&ask(&site, "swap b"));
+        let end = "it is gone, or not what it was when this request began; 'a' is live, as before";
+        assert!(problem.ends_with(end), "{problem}");
+        assert_eq!(site.current().as_deref(), Some("a"));
+        assert!(!states(&site).contains(&"b bad".to_owned()), "{takes}");
+        site.configure("");
+        put(&site, "c");
+        ask(&site, "swap c").ok();
+    }
+}
+
+#[test]
+fn what_the_hooks_of_a_rollback_take_away_is_not_gone_back_to() {
+    let config = hook("before_rollback", "rm -rf {dir}/root/releases/a");
+    let site = Site::with_config(&config);
+    live(&site, &["a", "b"]);
+    gate_failed(&ask(&site, "rollback"));
+    assert_eq!(states(&site), ["b current"]);
+}
+
+#[test]
 fn what_could_not_be_run_says_nothing_of_the_release() {
     let site = Site::with_config("[[hooks.before_swap]]\ncommand = [\"{dir}/program\"]\n");
     put(&site, "a");
