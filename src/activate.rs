@@ -5,6 +5,7 @@ mod candidate;
 pub mod gate;
 mod prune;
 mod transition;
+mod way_back;
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
@@ -27,6 +28,7 @@ use transition::{Activation, Transition};
 /// [`Code::BadConfig`], [`Code::BadLayout`], [`Code::IoError`],
 /// [`Code::DiskFull`], all of them before the link moves; and
 /// [`Code::GateFailed`], with what was live before still live, or live again.
+/// [`Code::NotCurrent`] also where another hand moves the link at any time.
 pub fn swap(
     config: &Config,
     required: Option<&Requirement>,

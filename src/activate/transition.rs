@@ -8,7 +8,7 @@
 //! yet to prove itself: it is never gone back to until it has, and a swap to
 //! it asks it again.
 
-use jiff::Timestamp;
+use std::fmt;
 
 use super::gate::{Asked, Failed, Gate};
 use super::{candidate, prune};
@@ -18,7 +18,7 @@ use crate::names::ReleaseId;
 use crate::outcome::Success;
 use crate::policy::Verb;
 use crate::signature::Requirement;
-use crate::store::journal::{self, Event, How, Record};
+use crate::store::journal::{Event, How, Record};
 use crate::store::ledger::Ledger;
 
 /// From what is live to what shall be.
@@ -26,6 +26,25 @@ pub struct Activation {
     pub from: Option<ReleaseId>,
     pub to: ReleaseId,
     pub how: How,
+}
+
+/// Why the live release has not proved itself.
+pub(super) enum Unproved {
+    Failed(Failed),
+    /// It is not live any more; and why it failed, if it did.
+    Overtaken(Live, Option<Failed>),
+}
+
+/// What another hand has made live.
+pub(super) struct Live {
+    pub(super) release: Option<ReleaseId>,
+    words: String,
+}
+
+impl fmt::Display for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{MOVED}: {}", self.words)
+    }
 }
 
 /// What an activation works with; it holds the lock.
@@ -42,8 +61,8 @@ impl<'g> Transition<'_, 'g> {
     /// Makes `activation.to` live, if it passes what the site asks of it.
     ///
     /// Errors: those of [`candidate::check`]; [`Code::GateFailed`] when what
-    /// was live before still is, or is again; an error of the disk when the
-    /// link could not be moved.
+    /// was live before still is, or is again; [`Code::NotCurrent`] when another
+    /// hand has moved the link; an error of the disk when it could not be moved.
     pub fn activate(mut self, activation: Activation) -> Result<Success> {
         let Activation { from, to, how } = &activation;
         let candidate = candidate::check(self.config, self.required, &self.ledger, to)?;
@@ -71,9 +90,14 @@ impl<'g> Transition<'_, 'g> {
         self.lay_back(from.as_ref())?;
         self.commit(*how, from.as_ref(), Some(to))
             .inspect_err(|_| self.ledger.store.clear_links())?;
-        let proof = self.prove(to, from.as_ref());
-        if let Err(failed) = proof {
-            return Err(self.way_back(to, from.as_ref(), &failed));
+        match self.prove(to, from.as_ref()) {
+            Ok(()) => {}
+            Err(Unproved::Failed(failed)) => {
+                return Err(self.way_back(to, from.as_ref(), &failed));
+            }
+            Err(Unproved::Overtaken(now, failed)) => {
+                return Err(self.overtaken(to, &now, failed.as_ref()));
+            }
         }
         let verb = verb(*how);
         let previous = from.as_ref().map_or("-", ReleaseId::as_str);
@@ -89,46 +113,6 @@ impl<'g> Transition<'_, 'g> {
         })
     }
 
-    /// Asks the live release again what it has not answered yet: the request
-    /// that would have seen to it was killed, or it was gone back to and failed.
-    ///
-    /// Errors: as [`Transition::activate`].
-    pub fn prove_live(mut self, to: ReleaseId, how: How) -> Result<Success> {
-        let signed = candidate::check(self.config, self.required, &self.ledger, &to)?.signed;
-        let before = self.ledger.history.before.clone();
-        // No reason not to ask: if it passes, none is needed.
-        if let Err(error) = self.lay_back(before.as_ref()) {
-            self.warnings.push(error.to_string());
-        }
-        if let Err(failed) = self.prove(&to, before.as_ref()) {
-            let known = self.ledger.history.releases.get(&to);
-            let good = known.is_none_or(|known| known.proved);
-            // It may be long since the link moved, so what was live then must
-            // pass what every swap asks today.
-            let passes =
-                |before| candidate::check(self.config, self.required, &self.ledger, before).is_ok();
-            if good || !before.as_ref().is_none_or(passes) {
-                // It was good, or there is nothing better. If it was, what is
-                // around it has failed, and would fail any other: nothing is
-                // moved for it.
-                let problem = format!("'{to}' is live and fails: {failed}; nothing was moved");
-                let error = Error::new(Code::GateFailed, problem).remedy(NEITHER);
-                return Err(self.fail(&to, error));
-            }
-            return Err(self.way_back(&to, before.as_ref(), &failed));
-        }
-        let line = format!("ok {} {to} result=proved", verb(how));
-        let warnings = self.prune(None).1;
-        Ok(Success {
-            lines: vec![line],
-            release: Some(to),
-            previous: before,
-            signed,
-            warnings,
-            ..Success::default()
-        })
-    }
-
     /// What is left to do when a release has failed before the link moved.
     fn stay(mut self, activation: &Activation, failed: &Failed) -> Error {
         let Activation { from, to, how } = activation;
@@ -136,8 +120,11 @@ impl<'g> Transition<'_, 'g> {
         // nothing to do with where it leads: a mark would eat up the way back.
         let record = self.ledger.draft(Event::Failed, Some(to));
         let marked = *how == How::Swap && failed.asked && self.record(record);
-        let live = live(from.as_ref());
-        let problem = format!("release '{to}' failed its gate: {failed}; {live}, as before");
+        let live = match self.moved_from(from.as_ref()) {
+            None => format!("{}, as before", live(from.as_ref())),
+            Some(now) => now.to_string(),
+        };
+        let problem = format!("release '{to}' failed its gate: {failed}; {live}");
         let error = Error::new(Code::GateFailed, problem).remedy(again(marked));
         self.fail(to, error)
     }
@@ -145,7 +132,7 @@ impl<'g> Transition<'_, 'g> {
     /// Sees to it that the way back will need no room on the disk.
     ///
     /// Errors: as [`Store::lay_back`](crate::store::Store::lay_back).
-    fn lay_back(&self, to: Option<&ReleaseId>) -> Result<()> {
+    pub(super) fn lay_back(&self, to: Option<&ReleaseId>) -> Result<()> {
         match to {
             Some(to) if self.gate.asks_the_live() => self.ledger.store.lay_back(to),
             _ => Ok(()),
@@ -159,7 +146,7 @@ impl<'g> Transition<'_, 'g> {
     /// next request, which takes the link as the truth.
     ///
     /// Whether the record was written.
-    fn commit(
+    pub(super) fn commit(
         &mut self,
         how: How,
         from: Option<&ReleaseId>,
@@ -167,11 +154,10 @@ impl<'g> Transition<'_, 'g> {
     ) -> Result<bool> {
         let store = self.ledger.store;
         // The hooks took their time, and another hand may have moved the link
-        // meanwhile: what it did is not undone unseen. The way back is: what is
-        // live then has failed.
+        // meanwhile: what it did is not undone unseen. Before the way back it
+        // has been looked at.
         if how != How::Return && store.current()?.as_ref() != from {
-            let problem = "the link was moved by another hand while this request ran";
-            return Err(Error::new(Code::NotCurrent, problem).remedy(super::LOOK));
+            return Err(Error::new(Code::NotCurrent, MOVED).remedy(super::LOOK));
         }
         let unproved = to.is_some() && self.gate.asks_the_live();
         let mut intent = self.ledger.draft(Event::Activating, to);
@@ -198,7 +184,7 @@ impl<'g> Transition<'_, 'g> {
 
     /// Writes down what has happened; where that fails, what follows goes by it
     /// all the same. Whether it is written down.
-    fn record(&mut self, record: Record) -> bool {
+    pub(super) fn record(&mut self, record: Record) -> bool {
         match self.ledger.append(record.clone()) {
             Ok(()) => true,
             Err(error) => {
@@ -210,7 +196,11 @@ impl<'g> Transition<'_, 'g> {
     }
 
     /// Asks what is asked of the live release, and writes down that it passed.
-    fn prove(&mut self, live: &ReleaseId, previous: Option<&ReleaseId>) -> Result<(), Failed> {
+    pub(super) fn prove(
+        &mut self,
+        live: &ReleaseId,
+        previous: Option<&ReleaseId>,
+    ) -> Result<(), Unproved> {
         if !self.gate.asks_the_live() {
             return Ok(());
         }
@@ -218,81 +208,38 @@ impl<'g> Transition<'_, 'g> {
             release: live,
             previous,
         };
-        self.gate.after(asked)?;
+        let passed = self.gate.after(asked);
+        // Where it is not live any more, who knows whose answers those were.
+        if let Some(now) = self.moved_from(Some(live)) {
+            return Err(Unproved::Overtaken(now, passed.err()));
+        }
+        passed.map_err(Unproved::Failed)?;
         let proved = self.ledger.draft(Event::Proved, Some(live));
         self.record(proved);
         Ok(())
     }
 
-    /// Leaves a release that did not prove itself for what was live before it,
-    /// `from`, and says how far that came.
-    fn way_back(mut self, left: &ReleaseId, from: Option<&ReleaseId>, why: &Failed) -> Error {
-        let since = self.since(left);
-        let problem = format!("release '{left}' failed its gate: {why}");
-        let to = self.refuge(left, from);
-        let to = to.as_ref();
-        let marked = match self.commit(How::Return, Some(left), to) {
-            Ok(marked) => marked,
-            Err(error) => {
-                let to = to.map_or("to nothing".to_owned(), |to| format!("to '{to}'"));
-                let problem = format!(
-                    "{problem}; it is still live, because the way back {to} failed: {error}"
-                );
-                let remedy = "mend that, then 'rollback'; 'list' shows what is live";
-                return self.fail(left, Error::new(error.code, problem).remedy(remedy));
-            }
-        };
-        let was = format!("it was live from {since} to {}", journal::now());
-        let (outcome, remedy) = match to {
-            None => (", and nothing is live, as before".to_owned(), again(marked)),
-            Some(to) => match self.prove(to, Some(left)) {
-                Ok(()) => (format!(", and '{to}' is live again"), again(marked)),
-                Err(failed) => {
-                    let outcome = format!("; '{to}' is live again and failed as well: {failed}");
-                    (outcome, NEITHER)
-                }
-            },
-        };
-        self.gate.returned(left, to, !self.ledger.history.unsettled);
-        let problem = format!("{problem}; {was}{outcome}");
-        self.fail(left, Error::new(Code::GateFailed, problem).remedy(remedy))
-    }
-
-    /// Where to go when `left` has failed: to what was live before it, `from`.
-    ///
-    /// That is asked nothing before: it was live a moment ago, and what is live
-    /// now is known not to work. Only if it is gone, or had yet to prove itself,
-    /// another is looked for, and that must pass what every swap asks. Where
-    /// there is none to serve, as before the first release, nothing is live: one
-    /// that failed is not to be, the first one no more than any other.
-    fn refuge(&self, left: &ReleaseId, from: Option<&ReleaseId>) -> Option<ReleaseId> {
-        let from = from?;
-        let (store, history) = (self.ledger.store, &self.ledger.history);
-        // A folder is enough: it may be of a time before we came to this site.
-        // That it cannot be told is no reason to stay with what has failed.
-        let there = from != left && store.releases.exists(from).unwrap_or(true);
-        let known = history.releases.get(from);
-        if there && known.is_none_or(|known| known.proved) {
-            return Some(from.clone());
+    /// What is live, if another hand has made it so in the place of `expected`.
+    pub(super) fn moved_from(&self, expected: Option<&ReleaseId>) -> Option<Live> {
+        match self.ledger.store.current() {
+            Ok(live) if live.as_ref() == expected => None,
+            Ok(release) => Some(Live {
+                words: live(release.as_ref()),
+                release,
+            }),
+            // Nor is it, where something stands there that is no link of ours.
+            Err(error) if error.code == Code::BadLayout => Some(Live {
+                words: error.problem,
+                release: None,
+            }),
+            // That it cannot be told does not say that it was moved.
+            Err(_) => None,
         }
-        let present = store.present().unwrap_or_default();
-        let good = history.previous(|id| present.contains(id) && id != left);
-        let passes = |id: &&ReleaseId| {
-            candidate::check(self.config, self.required, &self.ledger, id).is_ok()
-        };
-        let good = good.filter(passes).cloned();
-        good.or_else(|| there.then(|| from.clone()))
-    }
-
-    fn since(&self, live: &ReleaseId) -> Timestamp {
-        let known = self.ledger.history.releases.get(live);
-        let activated = known.and_then(|known| known.activated);
-        activated.map_or_else(journal::now, |(_, time)| time)
     }
 
     /// Ends with a failure. What has had its time goes all the same: failing
     /// again and again must not fill the disk.
-    fn fail(self, failed: &ReleaseId, error: Error) -> Error {
+    pub(super) fn fail(self, failed: &ReleaseId, error: Error) -> Error {
         let (mut gate, warnings) = self.prune(Some(failed));
         for warning in warnings {
             gate.warn(&warning);
@@ -301,7 +248,7 @@ impl<'g> Transition<'_, 'g> {
     }
 
     /// Prunes all but `spared`, and gives back the lock; returns all the warnings.
-    fn prune(self, spared: Option<&ReleaseId>) -> (Gate<'g>, Vec<String>) {
+    pub(super) fn prune(self, spared: Option<&ReleaseId>) -> (Gate<'g>, Vec<String>) {
         let Transition {
             config,
             gate,
@@ -324,15 +271,14 @@ impl<'g> Transition<'_, 'g> {
 }
 
 /// What can be done about a release that failed; whether it is marked as bad.
-fn again(marked: bool) -> &'static str {
+pub(super) fn again(marked: bool) -> &'static str {
     match marked {
         true => "it is marked bad: send a release that works, or swap to this one to try it again",
         false => "it is not marked bad: mend what is named, then try again",
     }
 }
 
-const NEITHER: &str =
-    "look at the service itself, and at what the hooks do; 'list' shows what is live";
+const MOVED: &str = "the link was moved by another hand while this request ran";
 
 fn live(release: Option<&ReleaseId>) -> String {
     release.map_or("nothing is live".to_owned(), |live| {

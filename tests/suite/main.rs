@@ -43,6 +43,7 @@ mod malformed_requests;
 mod many_sites;
 mod operator;
 mod ordinary_archives;
+mod overtaken;
 mod pages;
 mod probe;
 mod process;

@@ -151,7 +151,7 @@ fn if_neither_passes_that_is_said() {
 fn if_the_way_back_fails_too_that_is_said_exactly() {
     let config = hook(
         "after_swap",
-        "[ $DEPLOY_RELEASE != b ] || { rm {dir}/root/current; mkdir {dir}/root/current; exit 1; }",
+        "[ $DEPLOY_RELEASE != b ] || { cd {dir}/root/.deploy-shell; rm back; mkdir next; exit 1; }",
     );
     let site = Site::with_config(&config);
     live(&site, &["a"]);
@@ -166,10 +166,7 @@ fn if_the_way_back_fails_too_that_is_said_exactly() {
         reply.stderr.ends_with("'list' shows what is live\n"),
         "{reply:?}"
     );
-    site.ssh("ci", "rollback").refused(78, "bad-layout");
-    let link = site.root().join("current");
-    std::fs::remove_dir(&link).expect("an empty folder");
-    std::os::unix::fs::symlink("releases/b", &link).expect("a link");
+    std::fs::remove_dir(site.root().join(".deploy-shell/next")).expect("an empty folder");
     assert_eq!(
         site.ssh("ci", "rollback").ok(),
         "ok rollback a previous=b\n"

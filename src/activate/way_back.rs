@@ -1,0 +1,171 @@
+//! What becomes of a live release that does not prove itself: it is left for
+//! what was live before it, which is then live once more.
+
+use jiff::Timestamp;
+
+use super::candidate;
+use super::gate::Failed;
+use super::transition::{Live, Transition, Unproved, again, verb};
+use crate::error::{Code, Error, Result};
+use crate::names::ReleaseId;
+use crate::outcome::Success;
+use crate::store::journal::{self, Event, How};
+
+const NEITHER: &str =
+    "look at the service itself, and at what the hooks do; 'list' shows what is live";
+
+impl Transition<'_, '_> {
+    /// Asks the live release again what it has not answered yet: the request
+    /// that would have seen to it was killed, or it was gone back to and failed.
+    ///
+    /// Errors: as [`Transition::activate`].
+    pub fn prove_live(mut self, to: ReleaseId, how: How) -> Result<Success> {
+        let signed = candidate::check(self.config, self.required, &self.ledger, &to)?.signed;
+        let before = self.ledger.history.before.clone();
+        // No reason not to ask: if it passes, none is needed.
+        if let Err(error) = self.lay_back(before.as_ref()) {
+            self.warnings.push(error.to_string());
+        }
+        match self.prove(&to, before.as_ref()) {
+            Ok(()) => {}
+            Err(Unproved::Failed(failed)) => {
+                return Err(self.fails_live(&to, before.as_ref(), &failed));
+            }
+            Err(Unproved::Overtaken(now, failed)) => {
+                return Err(self.overtaken(&to, &now, failed.as_ref()));
+            }
+        }
+        let line = format!("ok {} {to} result=proved", verb(how));
+        let warnings = self.prune(None).1;
+        Ok(Success {
+            lines: vec![line],
+            release: Some(to),
+            previous: before,
+            signed,
+            warnings,
+            ..Success::default()
+        })
+    }
+
+    /// What becomes of a release that was asked again and failed.
+    fn fails_live(self, to: &ReleaseId, before: Option<&ReleaseId>, failed: &Failed) -> Error {
+        // It may be long since the link moved, so what was live then must
+        // pass what every swap asks today.
+        let passes =
+            |before| candidate::check(self.config, self.required, &self.ledger, before).is_ok();
+        if self.is_proved(to) || !before.is_none_or(passes) {
+            // It was good, or there is nothing better. If it was, what is
+            // around it has failed, and would fail any other: nothing is
+            // moved for it.
+            let problem = format!("'{to}' is live and fails: {failed}; nothing was moved");
+            let error = Error::new(Code::GateFailed, problem).remedy(NEITHER);
+            return self.fail(to, error);
+        }
+        self.way_back(to, before, failed)
+    }
+
+    /// Ends where another hand has moved the link away from `left`: what it did
+    /// is not undone unseen.
+    pub(super) fn overtaken(
+        mut self,
+        left: &ReleaseId,
+        now: &Live,
+        failed: Option<&Failed>,
+    ) -> Error {
+        let Some(failed) = failed else {
+            let error = Error::new(Code::NotCurrent, now.to_string()).remedy(super::LOOK);
+            return self.fail(left, error);
+        };
+        // One that was good before may have failed for what is around it.
+        let marked = !self.is_proved(left) && {
+            let record = self.ledger.draft(Event::Failed, Some(left));
+            self.record(record)
+        };
+        self.gate.returned(left, now.release.as_ref(), false);
+        let problem = format!("release '{left}' failed its gate: {failed}; {now}");
+        let error = Error::new(Code::GateFailed, problem).remedy(again(marked));
+        self.fail(left, error)
+    }
+
+    /// Leaves a release that did not prove itself for what was live before it,
+    /// `from`, and says how far that came.
+    pub(super) fn way_back(
+        mut self,
+        left: &ReleaseId,
+        from: Option<&ReleaseId>,
+        why: &Failed,
+    ) -> Error {
+        let since = self.since(left);
+        let problem = format!("release '{left}' failed its gate: {why}");
+        let to = self.refuge(left, from);
+        let to = to.as_ref();
+        let marked = match self.commit(How::Return, Some(left), to) {
+            Ok(marked) => marked,
+            Err(error) => {
+                let to = to.map_or("to nothing".to_owned(), |to| format!("to '{to}'"));
+                let problem = format!(
+                    "{problem}; it is still live, because the way back {to} failed: {error}"
+                );
+                let remedy = "mend that, then 'rollback'; 'list' shows what is live";
+                return self.fail(left, Error::new(error.code, problem).remedy(remedy));
+            }
+        };
+        let was = format!("it was live from {since} to {}", journal::now());
+        let (outcome, remedy) = match to {
+            None => (", and nothing is live, as before".to_owned(), again(marked)),
+            Some(to) => match self.prove(to, Some(left)) {
+                Ok(()) => (format!(", and '{to}' is live again"), again(marked)),
+                Err(Unproved::Failed(failed)) => {
+                    let outcome = format!("; '{to}' is live again and failed as well: {failed}");
+                    (outcome, NEITHER)
+                }
+                Err(Unproved::Overtaken(now, _)) => {
+                    self.gate.returned(left, now.release.as_ref(), false);
+                    let problem = format!("{problem}; {was}, and '{to}' again after it; {now}");
+                    let error = Error::new(Code::GateFailed, problem).remedy(super::LOOK);
+                    return self.fail(left, error);
+                }
+            },
+        };
+        self.gate.returned(left, to, !self.ledger.history.unsettled);
+        let problem = format!("{problem}; {was}{outcome}");
+        self.fail(left, Error::new(Code::GateFailed, problem).remedy(remedy))
+    }
+
+    /// Where to go when `left` has failed: to what was live before it, `from`.
+    ///
+    /// That is asked nothing before: it was live a moment ago, and what is live
+    /// now is known not to work. Only if it is gone, or had yet to prove itself,
+    /// another is looked for, and that must pass what every swap asks. Where
+    /// there is none to serve, as before the first release, nothing is live: one
+    /// that failed is not to be, the first one no more than any other.
+    fn refuge(&self, left: &ReleaseId, from: Option<&ReleaseId>) -> Option<ReleaseId> {
+        let from = from?;
+        let (store, history) = (self.ledger.store, &self.ledger.history);
+        // A folder is enough: it may be of a time before we came to this site.
+        // That it cannot be told is no reason to stay with what has failed.
+        let there = from != left && store.releases.exists(from).unwrap_or(true);
+        if there && self.is_proved(from) {
+            return Some(from.clone());
+        }
+        let present = store.present().unwrap_or_default();
+        let good = history.previous(|id| present.contains(id) && id != left);
+        let passes = |id: &&ReleaseId| {
+            candidate::check(self.config, self.required, &self.ledger, id).is_ok()
+        };
+        let good = good.filter(passes).cloned();
+        good.or_else(|| there.then(|| from.clone()))
+    }
+
+    /// Whether it has passed what was asked of it; or nothing is known of it.
+    fn is_proved(&self, release: &ReleaseId) -> bool {
+        let known = self.ledger.history.releases.get(release);
+        known.is_none_or(|known| known.proved)
+    }
+
+    fn since(&self, live: &ReleaseId) -> Timestamp {
+        let known = self.ledger.history.releases.get(live);
+        let activated = known.and_then(|known| known.activated);
+        activated.map_or_else(journal::now, |(_, time)| time)
+    }
+}
