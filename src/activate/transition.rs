@@ -88,12 +88,15 @@ impl<'g> Transition<'_, 'g> {
             return Err(self.stay(&activation, &failed));
         }
         self.lay_back(from.as_ref())?;
+        // Before the commit, which marks what a rollback leaves.
+        let bad = from.as_ref().is_some_and(|from| self.is_bad(from));
         self.commit(*how, from.as_ref(), Some(to))
             .inspect_err(|_| self.ledger.store.clear_links())?;
         match self.prove(to, from.as_ref()) {
             Ok(()) => {}
             Err(Unproved::Failed(failed)) => {
-                return Err(self.way_back(to, from.as_ref(), &failed));
+                let refuge = from.as_ref().and_then(|from| self.refuge(to, from, bad));
+                return Err(self.way_back(to, refuge.as_ref(), &failed));
             }
             Err(Unproved::Overtaken(now, failed)) => {
                 return Err(self.overtaken(to, &now, failed.as_ref()));

@@ -49,19 +49,34 @@ impl Transition<'_, '_> {
 
     /// What becomes of a release that was asked again and failed.
     fn fails_live(self, to: &ReleaseId, before: Option<&ReleaseId>, failed: &Failed) -> Error {
-        // It may be long since the link moved, so what was live then must
-        // pass what every swap asks today.
-        let passes =
-            |before| candidate::check(self.config, self.required, &self.ledger, before).is_ok();
-        if self.is_proved(to) || !before.is_none_or(passes) {
-            // It was good, or there is nothing better. If it was, what is
-            // around it has failed, and would fail any other: nothing is
-            // moved for it.
-            let problem = format!("'{to}' is live and fails: {failed}; nothing was moved");
-            let error = Error::new(Code::GateFailed, problem).remedy(NEITHER);
-            return self.fail(to, error);
+        // It was good, so what is around it has failed, and would fail any
+        // other: nothing is moved for it.
+        if self.is_proved(to) {
+            return self.stay_live(to, failed, "nothing was moved");
         }
-        self.way_back(to, before, failed)
+        let Some(before) = before else {
+            return self.way_back(to, None, failed);
+        };
+        // It may be long since the link moved, so what was live then must be
+        // good, and pass what every swap asks today.
+        let good = self.is_proved(before) && !self.is_bad(before) && self.passes(before);
+        let refuge = match good {
+            true => Some(before.clone()),
+            false => self.good(to),
+        };
+        match refuge {
+            Some(refuge) => self.way_back(to, Some(&refuge), failed),
+            None => {
+                let outcome = "there is nothing good to go back to, and nothing was moved";
+                self.stay_live(to, failed, outcome)
+            }
+        }
+    }
+
+    fn stay_live(self, live: &ReleaseId, failed: &Failed, outcome: &str) -> Error {
+        let problem = format!("'{live}' is live and fails: {failed}; {outcome}");
+        let error = Error::new(Code::GateFailed, problem).remedy(NEITHER);
+        self.fail(live, error)
     }
 
     /// Ends where another hand has moved the link away from `left`: what it did
@@ -87,18 +102,16 @@ impl Transition<'_, '_> {
         self.fail(left, error)
     }
 
-    /// Leaves a release that did not prove itself for what was live before it,
-    /// `from`, and says how far that came.
+    /// Leaves a release that did not prove itself for `to`, and says how far
+    /// that came.
     pub(super) fn way_back(
         mut self,
         left: &ReleaseId,
-        from: Option<&ReleaseId>,
+        to: Option<&ReleaseId>,
         why: &Failed,
     ) -> Error {
         let since = self.since(left);
         let problem = format!("release '{left}' failed its gate: {why}");
-        let to = self.refuge(left, from);
-        let to = to.as_ref();
         let marked = match self.commit(How::Return, Some(left), to) {
             Ok(marked) => marked,
             Err(error) => {
@@ -132,29 +145,47 @@ impl Transition<'_, '_> {
         self.fail(left, Error::new(Code::GateFailed, problem).remedy(remedy))
     }
 
-    /// Where to go when `left` has failed: to what was live before it, `from`.
+    /// Where to go when `left` has failed: to what was live before it, `from`,
+    /// unless it was `bad` by then.
     ///
     /// That is asked nothing before: it was live a moment ago, and what is live
-    /// now is known not to work. Only if it is gone, or had yet to prove itself,
-    /// another is looked for, and that must pass what every swap asks. Where
-    /// there is none to serve, as before the first release, nothing is live: one
-    /// that failed is not to be, the first one no more than any other.
-    fn refuge(&self, left: &ReleaseId, from: Option<&ReleaseId>) -> Option<ReleaseId> {
-        let from = from?;
-        let (store, history) = (self.ledger.store, &self.ledger.history);
+    /// now is known not to work. Only if it is gone or bad, or had yet to prove
+    /// itself, another is looked for, and that must pass what every swap asks.
+    /// Where there is none to serve, as before the first release, nothing is
+    /// live: one that failed is not to be, the first one no more than any other.
+    pub(super) fn refuge(
+        &self,
+        left: &ReleaseId,
+        from: &ReleaseId,
+        bad: bool,
+    ) -> Option<ReleaseId> {
         // A folder is enough: it may be of a time before we came to this site.
         // That it cannot be told is no reason to stay with what has failed.
-        let there = from != left && store.releases.exists(from).unwrap_or(true);
-        if there && self.is_proved(from) {
+        let there = self.ledger.store.releases.exists(from).unwrap_or(true);
+        let takes = there && !bad && from != left;
+        if takes && self.is_proved(from) {
             return Some(from.clone());
         }
-        let present = store.present().unwrap_or_default();
+        let good = self.good(left);
+        good.or_else(|| takes.then(|| from.clone()))
+    }
+
+    /// The release that a rollback would choose, if it passes.
+    fn good(&self, left: &ReleaseId) -> Option<ReleaseId> {
+        let present = self.ledger.store.present().unwrap_or_default();
+        let history = &self.ledger.history;
         let good = history.previous(|id| present.contains(id) && id != left);
-        let passes = |id: &&ReleaseId| {
-            candidate::check(self.config, self.required, &self.ledger, id).is_ok()
-        };
-        let good = good.filter(passes).cloned();
-        good.or_else(|| there.then(|| from.clone()))
+        good.filter(|id| self.passes(id)).cloned()
+    }
+
+    /// Whether it passes what every swap asks.
+    fn passes(&self, release: &ReleaseId) -> bool {
+        candidate::check(self.config, self.required, &self.ledger, release).is_ok()
+    }
+
+    pub(super) fn is_bad(&self, release: &ReleaseId) -> bool {
+        let known = self.ledger.history.releases.get(release);
+        known.is_some_and(|known| known.bad)
     }
 
     /// Whether it has passed what was asked of it; or nothing is known of it.

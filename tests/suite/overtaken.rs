@@ -123,7 +123,8 @@ fn on_the_way_back_it_is_not_undone_either() {
 fn what_is_asked_again_is_no_success_either() {
     let site = Site::new();
     live(&site, &["c", "a"]);
-    killed_in_mid_gate(&site, "b", "a");
+    put(&site, "b");
+    killed_in_mid_gate(&site, "swapped", "b");
     site.configure(&hook("after_swap", TO_C));
     ask(&site, "swap b").refused(75, "not-current");
     assert_eq!(site.current().as_deref(), Some("c"));

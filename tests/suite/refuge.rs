@@ -89,17 +89,22 @@ fn the_way_back_leads_to_nothing_that_a_swap_would_refuse() {
     ask(&site, "rollback a").refused(65, "digest-mismatch");
 }
 
-/// Has `release` live as a request that was killed in mid-gate leaves it.
-pub fn killed_in_mid_gate(site: &Site, release: &str, previous: &str) {
-    put(site, release);
-    fs::remove_file(site.root().join("current")).expect("it was there");
-    symlink(format!("releases/{release}"), site.root().join("current")).expect("a link");
+/// Has `release` live as a request that was killed in mid-gate leaves it;
+/// `event` is that of its record, `swapped` or `rolled-back`.
+pub fn killed_in_mid_gate(site: &Site, event: &str, release: &str) {
+    let previous = site.current();
+    let link = site.root().join("current");
+    if previous.is_some() {
+        fs::remove_file(&link).expect("it was there");
+    }
+    symlink(format!("releases/{release}"), link).expect("a link");
     let journal = site.root().join(".deploy-shell/journal.jsonl");
     let text = fs::read_to_string(&journal).expect("the journal");
     let next = text.lines().count() + 1;
+    let previous = previous.map_or("null".to_owned(), |previous| format!("\"{previous}\""));
     let record = format!(
-        "{{\"seq\":{next},\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"swapped\",\
-         \"unproved\":true,\"release\":\"{release}\",\"previous\":\"{previous}\"}}\n"
+        "{{\"seq\":{next},\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"{event}\",\
+         \"unproved\":true,\"release\":\"{release}\",\"previous\":{previous}}}\n"
     );
     fs::write(&journal, text + &record).expect("the journal");
 }
@@ -109,7 +114,8 @@ fn what_was_killed_long_ago_goes_back_to_nothing_that_a_swap_would_refuse() {
     let config = format!("verify_on_swap = true\n{}", logging_hooks());
     let site = Site::with_config(&config);
     live(&site, &["a"]);
-    killed_in_mid_gate(&site, "b", "a");
+    put(&site, "b");
+    killed_in_mid_gate(&site, "swapped", "b");
     fs::write(site.root().join("releases/a/index.html"), "defaced").expect("a file");
     sicken(&site, "b", "after_swap");
     let problem = gate_failed(&ask(&site, "swap b"));
@@ -119,11 +125,53 @@ fn what_was_killed_long_ago_goes_back_to_nothing_that_a_swap_would_refuse() {
     assert_eq!(ask(&site, "swap b").ok(), "ok swap b result=proved\n");
 }
 
+const STAYS: &str = "; there is nothing good to go back to, and nothing was moved";
+
+#[test]
+fn what_has_failed_is_not_gone_back_to_from_what_fails_as_well() {
+    let site = Site::with_config(&logging_hooks());
+    put(&site, "b");
+    put(&site, "c");
+    killed_in_mid_gate(&site, "swapped", "b");
+    for release in ["b", "c"] {
+        sicken(&site, release, "after_swap");
+    }
+    // b was live and nothing was known of it.
+    let problem = gate_failed(&ask(&site, "swap c"));
+    assert!(
+        problem.contains("'b' is live again and failed as well"),
+        "{problem}"
+    );
+    for _ in 0..2 {
+        let problem = gate_failed(&ask(&site, "swap b"));
+        assert!(problem.ends_with(STAYS), "{problem}");
+        assert_eq!(states(&site), ["b current", "c bad"]);
+    }
+    cure(&site, "b");
+    assert_eq!(ask(&site, "swap b").ok(), "ok swap b result=proved\n");
+}
+
+#[test]
+fn what_was_rolled_away_from_is_not_gone_back_to_after_a_kill() {
+    for (releases, refuge) in [(&["a", "b", "c"][..], Some("a")), (&["b", "c"], None)] {
+        let site = Site::with_config(&logging_hooks());
+        live(&site, releases);
+        killed_in_mid_gate(&site, "rolled-back", "b");
+        sicken(&site, "b", "after_swap");
+        let problem = gate_failed(&ask(&site, "swap b"));
+        let end = refuge.map_or(STAYS, |_| ", and 'a' is live again");
+        assert!(problem.ends_with(end), "{problem}");
+        assert_eq!(site.current().as_deref(), refuge.or(Some("b")));
+        assert!(states(&site).contains(&"c bad".to_owned()));
+    }
+}
+
 #[test]
 fn the_way_back_passes_over_what_never_proved_itself() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a"]);
-    killed_in_mid_gate(&site, "b", "a");
+    put(&site, "b");
+    killed_in_mid_gate(&site, "swapped", "b");
     put(&site, "c");
     sicken(&site, "c", "after_swap");
     let problem = gate_failed(&ask(&site, "swap c"));
