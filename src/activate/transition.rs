@@ -121,14 +121,17 @@ impl<'g> Transition<'_, 'g> {
         let Activation { from, to, how } = activation;
         // A rollback is made in need, and what keeps it from being made may have
         // nothing to do with where it leads: a mark would eat up the way back.
-        let record = self.ledger.draft(Event::Failed, Some(to));
-        let marked = *how == How::Swap && failed.asked && self.record(record);
+        let marked = *how == How::Swap && failed.asked;
+        if marked {
+            let record = self.ledger.draft(Event::Failed, Some(to));
+            self.record(record);
+        }
         let live = match self.moved_from(from.as_ref()) {
             None => format!("{}, as before", live(from.as_ref())),
             Some(now) => now.to_string(),
         };
         let problem = format!("release '{to}' failed its gate: {failed}; {live}");
-        let error = Error::new(Code::GateFailed, problem).remedy(again(marked));
+        let error = Error::new(Code::GateFailed, problem).remedy(self.again(marked));
         self.fail(to, error)
     }
 
@@ -147,14 +150,12 @@ impl<'g> Transition<'_, 'g> {
     /// The rename is the commit point. From there on nothing turns success into
     /// failure: what cannot be synced or written down then is mended by the
     /// next request, which takes the link as the truth.
-    ///
-    /// Whether the record was written.
     pub(super) fn commit(
         &mut self,
         how: How,
         from: Option<&ReleaseId>,
         to: Option<&ReleaseId>,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let store = self.ledger.store;
         // The hooks took their time, and another hand may have moved the link
         // meanwhile: what it did is not undone unseen. Before the way back it
@@ -182,19 +183,15 @@ impl<'g> Transition<'_, 'g> {
         let mut done = self.ledger.draft(how.done(), to);
         done.unproved = unproved;
         done.previous = from.cloned();
-        Ok(self.record(done))
+        self.record(done);
+        Ok(())
     }
 
     /// Writes down what has happened; where that fails, what follows goes by it
-    /// all the same. Whether it is written down.
-    pub(super) fn record(&mut self, record: Record) -> bool {
-        match self.ledger.append(record.clone()) {
-            Ok(()) => true,
-            Err(error) => {
-                self.warnings.push(error.to_string());
-                self.ledger.note(record);
-                false
-            }
+    /// all the same.
+    pub(super) fn record(&mut self, record: Record) {
+        if let Err(error) = self.ledger.append_or_keep(record) {
+            self.warnings.push(error.to_string());
         }
     }
 
@@ -240,6 +237,17 @@ impl<'g> Transition<'_, 'g> {
         }
     }
 
+    /// What can be done about a release that failed; `marked` as bad it is once
+    /// that is written down.
+    pub(super) fn again(&self, marked: bool) -> &'static str {
+        match marked && self.ledger.is_complete() {
+            true => {
+                "it is marked bad: send a release that works, or swap to this one to try it again"
+            }
+            false => "it is not marked bad: mend what is named, then try again",
+        }
+    }
+
     /// Ends with a failure. What has had its time goes all the same: failing
     /// again and again must not fill the disk.
     pub(super) fn fail(self, failed: &ReleaseId, error: Error) -> Error {
@@ -270,14 +278,6 @@ impl<'g> Transition<'_, 'g> {
             prune::empty(store, &trash, &mut warnings);
         }
         (gate, warnings)
-    }
-}
-
-/// What can be done about a release that failed; whether it is marked as bad.
-pub(super) fn again(marked: bool) -> &'static str {
-    match marked {
-        true => "it is marked bad: send a release that works, or swap to this one to try it again",
-        false => "it is not marked bad: mend what is named, then try again",
     }
 }
 

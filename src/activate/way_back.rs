@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::candidate;
 use super::gate::Failed;
-use super::transition::{Live, Transition, Unproved, again, verb};
+use super::transition::{Live, Transition, Unproved, verb};
 use crate::error::{Code, Error, Result};
 use crate::names::ReleaseId;
 use crate::outcome::Success;
@@ -92,13 +92,14 @@ impl Transition<'_, '_> {
             return self.fail(left, error);
         };
         // One that was good before may have failed for what is around it.
-        let marked = !self.is_proved(left) && {
+        let marked = !self.is_proved(left);
+        if marked {
             let record = self.ledger.draft(Event::Failed, Some(left));
-            self.record(record)
-        };
+            self.record(record);
+        }
         self.gate.returned(left, now.release.as_ref(), false);
         let problem = format!("release '{left}' failed its gate: {failed}; {now}");
-        let error = Error::new(Code::GateFailed, problem).remedy(again(marked));
+        let error = Error::new(Code::GateFailed, problem).remedy(self.again(marked));
         self.fail(left, error)
     }
 
@@ -112,22 +113,21 @@ impl Transition<'_, '_> {
     ) -> Error {
         let since = self.since(left);
         let problem = format!("release '{left}' failed its gate: {why}");
-        let marked = match self.commit(How::Return, Some(left), to) {
-            Ok(marked) => marked,
-            Err(error) => {
-                let to = to.map_or("to nothing".to_owned(), |to| format!("to '{to}'"));
-                let problem = format!(
-                    "{problem}; it is still live, because the way back {to} failed: {error}"
-                );
-                let remedy = "mend that, then 'rollback'; 'list' shows what is live";
-                return self.fail(left, Error::new(error.code, problem).remedy(remedy));
-            }
-        };
+        if let Err(error) = self.commit(How::Return, Some(left), to) {
+            let to = to.map_or("to nothing".to_owned(), |to| format!("to '{to}'"));
+            let problem =
+                format!("{problem}; it is still live, because the way back {to} failed: {error}");
+            let remedy = "mend that, then 'rollback'; 'list' shows what is live";
+            return self.fail(left, Error::new(error.code, problem).remedy(remedy));
+        }
         let was = format!("it was live from {since} to {}", journal::now());
         let (outcome, remedy) = match to {
-            None => (", and nothing is live, as before".to_owned(), again(marked)),
+            None => (
+                ", and nothing is live, as before".to_owned(),
+                self.again(true),
+            ),
             Some(to) => match self.prove(to, Some(left)) {
-                Ok(()) => (format!(", and '{to}' is live again"), again(marked)),
+                Ok(()) => (format!(", and '{to}' is live again"), self.again(true)),
                 Err(Unproved::Failed(failed)) => {
                     let outcome = format!("; '{to}' is live again and failed as well: {failed}");
                     (outcome, NEITHER)

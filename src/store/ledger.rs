@@ -4,6 +4,7 @@
 //! journal where it lags behind the disk. So every change starts from a state
 //! that is whole.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -30,6 +31,8 @@ pub struct Ledger<'a> {
     pub history: History,
     session: &'a Session,
     journal: Journal,
+    /// What has happened and could not be written down yet.
+    unwritten: VecDeque<Record>,
     _lock: Lock,
 }
 
@@ -47,6 +50,7 @@ impl<'a> Ledger<'a> {
             history,
             session,
             journal,
+            unwritten: VecDeque::new(),
             _lock: lock,
         };
         ledger.reconcile(link.as_ref())?;
@@ -58,18 +62,38 @@ impl<'a> Ledger<'a> {
         Record::new(event, release, self.session)
     }
 
-    /// Appends a record, and takes it into account.
+    /// Appends a record, and takes it into account. What could not be written
+    /// before is written first: in another order the records would say another
+    /// thing.
     pub fn append(&mut self, record: Record) -> Result<()> {
+        while let Some(earlier) = self.unwritten.front() {
+            let written = self.journal.append(self.store, earlier.clone())?;
+            self.history.generation = written.seq;
+            self.unwritten.pop_front();
+        }
         let record = self.journal.append(self.store, record)?;
         self.history.apply(&record);
         Ok(())
     }
 
-    /// Takes a record into account that could not be appended: it has happened
-    /// all the same, and what is left of this request goes by it.
-    pub fn note(&mut self, mut record: Record) {
-        record.seq = self.history.generation;
-        self.history.apply(&record);
+    /// Appends a record of what has happened already. Where that fails, it is
+    /// taken into account all the same, and written before the next one.
+    pub fn append_or_keep(&mut self, record: Record) -> Result<()> {
+        let appended = self.append(record.clone());
+        if appended.is_err() {
+            let seq = self.history.generation;
+            self.history.apply(&Record {
+                seq,
+                ..record.clone()
+            });
+            self.unwritten.push_back(record);
+        }
+        appended
+    }
+
+    /// Whether all that has happened is written down.
+    pub fn is_complete(&self) -> bool {
+        self.unwritten.is_empty()
     }
 
     fn reconcile(&mut self, link: Option<&ReleaseId>) -> Result<()> {

@@ -335,3 +335,48 @@ fn no_fault_at_any_call_tears_a_site() {
     }
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
 }
+
+/// In another order the next request would read that the release passed before
+/// it was live, and has yet to pass since.
+#[test]
+fn what_could_not_be_written_down_is_written_before_what_follows() {
+    if let Err(why) = tracer::possible() {
+        println!("skipped: {why}");
+        return;
+    }
+    let ground = Ground::new();
+    let template = template(&ground);
+    let known = template.journal().expect("a journal").len();
+    for (name, code, events) in [
+        ("swap with a gate", 0, "activating swapped proved"),
+        (
+            "swap and back",
+            69,
+            "activating swapped activating returned proved",
+        ),
+    ] {
+        let mut all = scenarios().into_iter();
+        let scenario = all.find(|it| it.name == name).expect("it is there");
+        let site = scenario.prepare(&ground, &template, "unwritten");
+        // The first is of the intent.
+        let point = Point {
+            thread: 0,
+            call: libc::SYS_fdatasync,
+            nth: 2,
+        };
+        let fault = (point, Fault::Fail(Errno::ENOSPC));
+        let run = scenario.run(&site, Some(fault)).expect("it is traced");
+        assert_eq!(run.code, Some(code), "{run:?}");
+        assert!(run.stderr.contains("cannot append"), "{run:?}");
+        let journal = site.journal().expect("a journal");
+        let written = journal[known..].iter().map(|record| &record["event"]);
+        let written: Vec<_> = written.filter_map(|event| event.as_str()).collect();
+        assert!(written.join(" ").starts_with(events), "{written:?}");
+        let listing = site.listing().expect("a listing");
+        let rows = listing["releases"].as_array().expect("an array");
+        let live = rows.iter().find(|row| row["state"] == "current");
+        assert_eq!(live.expect("one is live")["proved"], true, "{listing}");
+        site.ok("swap z").expect("it goes on");
+        site.tidy().expect("a site that nothing happened to");
+    }
+}
