@@ -16,7 +16,7 @@ use crate::request::{Rollback, Swap};
 use crate::session::Session;
 use crate::signature::Requirement;
 use crate::store::Store;
-use crate::store::journal::How;
+use crate::store::journal::{Event, How};
 use crate::store::ledger::{Ledger, PATIENCE};
 use gate::Gate;
 use transition::{Activation, Transition};
@@ -131,7 +131,7 @@ fn expect_live(ledger: &Ledger<'_>, expected: Option<&ReleaseId>) -> Result<()> 
     }
 }
 
-fn move_link(transition: Transition<'_, '_>, how: How, to: ReleaseId) -> Result<Success> {
+fn move_link(mut transition: Transition<'_, '_>, how: How, to: ReleaseId) -> Result<Success> {
     let history = &transition.ledger.history;
     let from = history.live.clone();
     if from.as_ref() != Some(&to) {
@@ -140,11 +140,17 @@ fn move_link(transition: Transition<'_, '_>, how: How, to: ReleaseId) -> Result<
     if history.unsettled && transition.gate.asks_the_live() {
         return transition.prove_live(to, how);
     }
+    // What it was to be asked, nobody asks any more.
+    if history.unsettled {
+        let proved = transition.ledger.draft(Event::Proved, Some(&to));
+        transition.record(proved);
+    }
     let verb = transition::verb(how);
     Ok(Success {
         lines: vec![format!("ok {verb} {to} result=unchanged")],
         release: Some(to),
         previous: from,
+        warnings: transition.warnings,
         ..Success::default()
     })
 }

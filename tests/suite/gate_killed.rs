@@ -154,6 +154,24 @@ fn asked_again_it_may_fail_and_goes_back() {
 }
 
 #[test]
+fn what_nobody_asks_any_more_is_taken_for_proved() {
+    let site = site(&standing("after_swap"));
+    killed_at(&site, "swap c", "begun");
+    // The operator takes the gate away.
+    site.configure("");
+    assert_eq!(row(&site, "c")["proved"], false);
+    let swap = || site.ssh("ci", "swap c").ok();
+    assert_eq!(swap(), "ok swap c result=unchanged\n");
+    assert_eq!(row(&site, "c")["proved"], true);
+    let journal = site.journal();
+    assert_eq!(swap(), "ok swap c result=unchanged\n");
+    assert_eq!(site.journal(), journal, "once is enough");
+    put(&site, "d");
+    ask(&site, "swap d").ok();
+    assert_eq!(ask(&site, "rollback").ok(), "ok rollback c previous=d\n");
+}
+
+#[test]
 fn in_a_rollback_it_is_the_same() {
     let site = site(&standing("after_swap"));
     killed_at(&site, "rollback", "begun");
