@@ -96,7 +96,7 @@ impl<'g> Transition<'_, 'g> {
             Ok(()) => {}
             Err(Unproved::Failed(failed)) => {
                 let refuge = from.as_ref().and_then(|from| self.refuge(to, from, bad));
-                return Err(self.way_back(to, refuge.as_ref(), &failed));
+                return Err(self.way_back(to, from.as_ref(), refuge.as_ref(), &failed));
             }
             Err(Unproved::Overtaken(now, failed)) => {
                 return Err(self.overtaken(to, &now, failed.as_ref()));

@@ -55,7 +55,7 @@ impl Transition<'_, '_> {
             return self.stay_live(to, failed, "nothing was moved");
         }
         let Some(before) = before else {
-            return self.way_back(to, None, failed);
+            return self.way_back(to, None, None, failed);
         };
         // It may be long since the link moved, so what was live then must be
         // good, and pass what every swap asks today.
@@ -65,7 +65,7 @@ impl Transition<'_, '_> {
             false => self.good(to),
         };
         match refuge {
-            Some(refuge) => self.way_back(to, Some(&refuge), failed),
+            Some(refuge) => self.way_back(to, Some(before), Some(&refuge), failed),
             None => {
                 let outcome = "there is nothing good to go back to, and nothing was moved";
                 self.stay_live(to, failed, outcome)
@@ -104,10 +104,11 @@ impl Transition<'_, '_> {
     }
 
     /// Leaves a release that did not prove itself for `to`, and says how far
-    /// that came.
+    /// that came. `from` is what was live before it.
     pub(super) fn way_back(
         mut self,
         left: &ReleaseId,
+        from: Option<&ReleaseId>,
         to: Option<&ReleaseId>,
         why: &Failed,
     ) -> Error {
@@ -115,17 +116,20 @@ impl Transition<'_, '_> {
         let problem = format!("release '{left}' failed its gate: {why}");
         if let Err(error) = self.commit(How::Return, Some(left), to) {
             let to = to.map_or("to nothing".to_owned(), |to| format!("to '{to}'"));
-            let problem =
-                format!("{problem}; it is still live, because the way back {to} failed: {error}");
+            let failed = format!("the way back {to} failed: {error}");
+            let moved = self.moved_from(Some(left));
+            let (live, outcome) = match &moved {
+                None => (Some(left), format!("it is still live, because {failed}")),
+                Some(now) => (now.release.as_ref(), format!("{failed}; {now}")),
+            };
+            self.gate.returned(left, live, false);
+            let problem = format!("{problem}; {outcome}");
             let remedy = "mend that, then 'rollback'; 'list' shows what is live";
             return self.fail(left, Error::new(error.code, problem).remedy(remedy));
         }
         let was = format!("it was live from {since} to {}", journal::now());
         let (outcome, remedy) = match to {
-            None => (
-                ", and nothing is live, as before".to_owned(),
-                self.again(true),
-            ),
+            None => (self.nothing(from), self.again(true)),
             Some(to) => match self.prove(to, Some(left)) {
                 Ok(()) => (format!(", and '{to}' is live again"), self.again(true)),
                 Err(Unproved::Failed(failed)) => {
@@ -140,9 +144,26 @@ impl Transition<'_, '_> {
                 }
             },
         };
-        self.gate.returned(left, to, !self.ledger.history.unsettled);
+        // Nothing is as good as before only where nothing was live before.
+        let passed = match to {
+            Some(_) => !self.ledger.history.unsettled,
+            None => from.is_none(),
+        };
+        self.gate.returned(left, to, passed);
         let problem = format!("{problem}; {was}{outcome}");
         self.fail(left, Error::new(Code::GateFailed, problem).remedy(remedy))
+    }
+
+    /// Why nothing is live after the way back from what followed `from`.
+    fn nothing(&self, from: Option<&ReleaseId>) -> String {
+        let store = self.ledger.store;
+        match from {
+            None => ", and nothing is live, as before".to_owned(),
+            Some(from) if store.releases.exists(from).unwrap_or(true) => {
+                format!("; '{from}' is bad as well, and nothing is live")
+            }
+            Some(from) => format!("; '{from}' is gone, and nothing is live"),
+        }
     }
 
     /// Where to go when `left` has failed: to what was live before it, `from`,

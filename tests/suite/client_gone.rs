@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 
 use crate::direct::{ask, live, put, record, states};
 use crate::fields::Fields;
-use crate::gating::{appears, hook, none_stays, steps_on_record, touch, wait_for};
+use crate::gating::{appears, hook, none_stays, returned, steps_on_record, touch, wait_for};
 use crate::process::{Upload, eventually, holding, serving};
 use crate::service::{Answer, Service, ok};
 use crate::site::Site;
@@ -129,12 +129,7 @@ fn on_the_way_back() {
     for leaves in BOTH {
         let site = left_at(&hooks, leaves);
         outcome(&site).has(&GATE_FAILED);
-        let returned = record(&site)
-            .iter()
-            .map(|line| Fields::read(line))
-            .find(|line| line.get("event") == Some("return"));
-        let returned = returned.expect("the way back is on record");
-        returned.has(&[("release", "c"), ("live", "b"), ("outcome", "ok")]);
+        returned(&site).has(&[("release", "c"), ("live", "b"), ("outcome", "ok")]);
         assert_eq!(
             states(&site),
             ["b current", "c bad", "a previous"],

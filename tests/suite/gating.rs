@@ -113,6 +113,17 @@ pub fn steps_on_record(site: &Site) -> Vec<Fields> {
         .collect()
 }
 
+/// The one way back on record.
+#[track_caller]
+pub fn returned(site: &Site) -> Fields {
+    let lines = record(site);
+    let lines = lines.iter().map(|line| Fields::read(line));
+    let mut returned = lines.filter(|line| line.get("event") == Some("return"));
+    let one = returned.next().expect("a way back is on record");
+    assert!(returned.next().is_none(), "more than one is on record");
+    one
+}
+
 /// No process is left that has `marker` in the folder of the test as one of
 /// its words.
 #[track_caller]

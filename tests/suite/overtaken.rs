@@ -3,9 +3,8 @@
 
 use std::fs;
 
-use crate::direct::{ask, live, put, record, states};
-use crate::fields::Fields;
-use crate::gating::{gate_failed, hook};
+use crate::direct::{ask, live, put, states};
+use crate::gating::{gate_failed, hook, returned};
 use crate::refuge::killed_in_mid_gate;
 use crate::site::Site;
 
@@ -26,16 +25,6 @@ fn site(script: &str) -> Site {
 
 fn for_b(script: &str) -> String {
     format!("[ $DEPLOY_RELEASE != b ] || {{ {script}; }}")
-}
-
-/// The way back as it is on record.
-fn returned(site: &Site) -> Fields {
-    let lines = record(site);
-    let lines = lines.iter().map(|line| Fields::read(line));
-    let mut returned = lines.filter(|line| line.get("event") == Some("return"));
-    let one = returned.next().expect("it is on record");
-    assert!(returned.next().is_none(), "once");
-    one
 }
 
 #[test]

@@ -4,7 +4,9 @@
 use jiff::Timestamp;
 
 use crate::direct::{ask, listing, live, put, states};
-use crate::gating::{cure, gate_failed, hook, log, logging_hooks, sicken, steps_on_record};
+use crate::gating::{
+    cure, gate_failed, hook, log, logging_hooks, returned, sicken, steps_on_record,
+};
 use crate::service::{Answer, Service, ok};
 use crate::site::{Reply, Site};
 
@@ -69,6 +71,7 @@ fn what_was_live_before_is_live_again() {
         ["before_swap c b b", "after_swap c b c", "after_swap b c b"]
     );
     assert_eq!(states(&site), ["b current", "c bad", "a previous"]);
+    returned(&site).has(&[("release", "c"), ("live", "b"), ("outcome", "ok")]);
     assert_eq!(
         journal(&site, 5),
         [
@@ -142,6 +145,7 @@ fn if_neither_passes_that_is_said() {
     let end = "; 'a' is live again and failed as well: hook after_swap 1 ('/bin/sh') exited with 1";
     assert!(problem.ends_with(end), "{problem}");
     span(&problem);
+    returned(&site).has(&[("release", "b"), ("live", "a"), ("outcome", "failed")]);
     // What is live is still the one that was, and it has been good once.
     assert_eq!(states(&site), ["a current", "b bad"]);
 }
@@ -166,6 +170,7 @@ fn if_the_way_back_fails_too_that_is_said_exactly() {
         reply.stderr.ends_with("'list' shows what is live\n"),
         "{reply:?}"
     );
+    returned(&site).has(&[("release", "b"), ("live", "b"), ("outcome", "failed")]);
     std::fs::remove_dir(site.root().join(".deploy-shell/next")).expect("an empty folder");
     assert_eq!(
         site.ssh("ci", "rollback").ok(),
@@ -185,6 +190,7 @@ fn a_first_release_that_fails_is_taken_away_again() {
         "{problem}"
     );
     span(&problem);
+    returned(&site).has(&[("release", "a"), ("live", "-"), ("outcome", "ok")]);
     assert_eq!(site.current(), None);
     assert!(site.root().join("current").symlink_metadata().is_err());
     assert_eq!(log(&site), ["before_swap a - ", "after_swap a - a"]);
@@ -237,8 +243,12 @@ fn a_release_removed_meanwhile_is_nothing_to_go_back_to() {
     live(&site, &["a"]);
     put(&site, "b");
     let problem = gate_failed(&site.ssh("ci", "swap b"));
-    assert!(problem.contains("'b' failed its gate"), "{problem}");
+    assert!(
+        problem.ends_with("; 'a' is gone, and nothing is live"),
+        "{problem}"
+    );
     assert_eq!(site.current(), None, "not a link that leads nowhere");
+    returned(&site).has(&[("release", "b"), ("live", "-"), ("outcome", "failed")]);
     assert_eq!(states(&site), ["b bad"]);
 }
 
