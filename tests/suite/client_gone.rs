@@ -4,10 +4,12 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::contention::hold;
 use crate::direct::{ask, live, put, record, states};
 use crate::fields::Fields;
 use crate::gating::{appears, hook, none_stays, returned, steps_on_record, touch, wait_for};
 use crate::process::{Upload, eventually, holding, serving};
+use crate::refuge::killed_in_mid_gate;
 use crate::service::{Answer, Service, ok};
 use crate::site::Site;
 
@@ -146,6 +148,69 @@ fn during_a_hook_after_the_swap() {
         outcome(&site).has(&[("outcome", "ok"), ("release", "c"), ("previous", "b")]);
         let last = site.journal().pop().expect("a record");
         assert_eq!(last["event"], "proved", "{leaves:?}");
+        goes_on(&site);
+    }
+}
+
+#[test]
+fn during_a_hook_after_a_rollback() {
+    for leaves in BOTH {
+        let site = left_in(&standing("after_swap", "exit 0"), "rollback", leaves);
+        outcome(&site).has(&[("outcome", "ok"), ("release", "a"), ("previous", "b")]);
+        let last = site.journal().pop().expect("a record");
+        assert_eq!(last["event"], "proved", "{leaves:?}");
+        none_stays(&site, "stays");
+        ask(&site, "swap c").ok();
+    }
+}
+
+#[test]
+fn while_what_is_live_is_asked_again() {
+    for (ends, expected) in [("exit 0", "b"), ("[ $DEPLOY_RELEASE != b ]", "a")] {
+        for leaves in BOTH {
+            let site = Site::new();
+            touch(&site, "stays");
+            live(&site, &["a"]);
+            put(&site, "b");
+            killed_in_mid_gate(&site, "swapped", "b");
+            site.configure(&standing("after_swap", ends));
+            let client = Upload::start(&site, "swap b");
+            appears(&site, "begun");
+            leaves.go(&site, client);
+            assert!(!serving(&site).is_empty(), "{leaves:?}");
+            touch(&site, "go");
+            match expected == "b" {
+                true => outcome(&site).has(&[("outcome", "ok"), ("release", "b")]),
+                false => outcome(&site).has(&GATE_FAILED),
+            }
+            let last = site.journal().pop().expect("a record");
+            assert_eq!([&last["event"], &last["release"]], ["proved", expected]);
+            assert_eq!(site.current().as_deref(), Some(expected), "{leaves:?}");
+            none_stays(&site, "stays");
+        }
+    }
+}
+
+#[test]
+fn while_the_lock_is_waited_for() {
+    for leaves in BOTH {
+        let site = Site::new();
+        live(&site, &["a", "b"]);
+        put(&site, "c");
+        let held = hold(&site);
+        let client = Upload::taken_up(&site, "swap c");
+        leaves.go(&site, client);
+        drop(held);
+        // On a slow machine it may have given up by then. Either way it is
+        // true, and on record.
+        let result = outcome(&site);
+        match result.get("outcome") {
+            Some("ok") => assert_eq!(site.current().as_deref(), Some("c")),
+            _ => {
+                result.has(&[("code", "busy")]);
+                assert_eq!(site.current().as_deref(), Some("b"));
+            }
+        }
         goes_on(&site);
     }
 }

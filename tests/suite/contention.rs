@@ -22,7 +22,7 @@ fn lock_file(site: &Site) -> File {
 }
 
 /// The lock, as another process would hold it.
-fn hold(site: &Site) -> Flock<File> {
+pub fn hold(site: &Site) -> Flock<File> {
     Flock::lock(lock_file(site), FlockArg::LockExclusiveNonblock).expect("nobody holds it")
 }
 

@@ -357,3 +357,36 @@ fn the_reserve_is_kept_free() {
     names_path_and_room(&site, &reply);
     assert_eq!(site.snapshot(), before);
 }
+
+#[test]
+fn the_reserve_of_inodes_is_kept_free() {
+    for kind in [Kind::Ext4(4096, 256), Kind::Tmpfs(256)] {
+        let site = Site::with_config("[limits]\nreserve = \"40%\"\n");
+        let Some(mounted) = Mounted::over(&site, kind) else {
+            return;
+        };
+        let of_files = |count: usize| {
+            let files = (0..count).fold(Tar::new(), |tar, n| tar.file(format!("f{n}"), b""));
+            zstd(&files.end())
+        };
+        site.receive("small", &of_files(20)).ok();
+        let refused = |release: &str, payload: &[u8]| {
+            let before = site.snapshot();
+            let reply = site.receive(release, payload);
+            reply.refused(74, "disk-full");
+            let words = "only the reserve would be left of the disk";
+            assert!(reply.stderr.contains(words), "{kind:?}: {reply:?}");
+            names_path_and_room(&site, &reply);
+            assert_eq!(site.snapshot(), before, "{kind:?}");
+        };
+        // There are inodes for it, and not above the reserve.
+        refused("next", &of_files(150));
+        site.receive("next", &of_files(21)).ok();
+        // Nor for anything any more: another has taken them.
+        for number in 0..100 {
+            File::create(mounted.disk.join(number.to_string())).expect("a file");
+        }
+        site.ssh("ci", "swap next").ok();
+        refused("other", &tarball(&[("a", b"2")]));
+    }
+}

@@ -129,6 +129,27 @@ fn a_candidate_that_fails_is_never_live() {
 }
 
 #[test]
+fn a_candidate_that_hangs_or_dies_is_given_up() {
+    for (answer, words) in [
+        ((|_| Answer::Silence) as fn(usize) -> Answer, "in time"),
+        (|_| Answer::Death, "refused"),
+    ] {
+        let watched = Watched::new(answer, "2s");
+        let site = &watched.site;
+        let before = site.snapshot();
+        let problem = gate_failed(&site.ssh("ci", "swap b"));
+        assert!(problem.contains("not within 2 s: "), "{problem}");
+        assert!(problem.contains(words), "{problem}");
+        assert!(problem.ends_with("; 'a' is live, as before"), "{problem}");
+        assert!(site.snapshot() == before);
+        is_clean(site);
+        assert_eq!(states(site), ["a current", "b bad"]);
+        let step = steps_on_record(site).pop().expect("a line");
+        step.has(&[("step", "smoke"), ("release", "b"), ("outcome", "failed")]);
+    }
+}
+
+#[test]
 fn a_real_web_server_serves_the_candidate() {
     let site = Site::new();
     set_mode(site.root(), 0o755);

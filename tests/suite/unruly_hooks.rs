@@ -1,12 +1,20 @@
 //! Hooks that do what no hook should: whatever one does, the reply comes, it
 //! says what happened, and nothing of the hook is left.
 
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::audit::value;
 use crate::direct::{live, put, serve, states};
 use crate::gating::{
-    appears, gate_failed, hook, none_is_left, steps_on_record, timed_hook, told, touch, wait_for,
+    appears, gate_failed, hook, none_is_left, returned, steps_on_record, timed_hook, told, touch,
+    wait_for,
 };
-use crate::process::{Running, Upload};
+use crate::process::{Running, Upload, eventually, holding};
 use crate::site::Site;
 
 /// A process that never ends by itself, and is known by its last word.
@@ -144,6 +152,83 @@ fn one_that_dies_is_no_success() {
         &site,
         &["hook before_swap 1 ('/bin/sh') was ended by signal 11"],
     );
+}
+
+#[test]
+fn after_the_swap_one_that_hangs_or_dies_is_gone_back_from() {
+    thread::scope(|scope| {
+        for (script, timeout, words) in [
+            (format!("exec {STAYS}"), "5s", "did not end within 5 s"),
+            (
+                format!("trap '' TERM; {STAYS} & setsid {STAYS} & {STAYS}"),
+                "5s",
+                "did not end within 5 s",
+            ),
+            (
+                format!("{STAYS} & kill -KILL $$"),
+                "100s",
+                "was ended by signal 9",
+            ),
+        ] {
+            scope.spawn(move || {
+                let script = format!("[ $DEPLOY_RELEASE != b ] || {{ {script}; }}");
+                let site = Site::with_config(&timed_hook("after_swap", &script, timeout));
+                touch(&site, "stays");
+                live(&site, &["a"]);
+                put(&site, "b");
+                let problem = gate_failed(&site.ssh("ci", "swap b"));
+                let start =
+                    format!("release 'b' failed its gate: hook after_swap 1 ('/bin/sh') {words}; ");
+                assert!(problem.starts_with(&start), "{problem}");
+                assert!(problem.ends_with(", and 'a' is live again"), "{problem}");
+                none_is_left(&site, "stays");
+                assert_eq!(states(&site), ["a current", "b bad"]);
+                returned(&site).has(&[("release", "b"), ("live", "a"), ("outcome", "ok")]);
+                put(&site, "c");
+                site.ssh("ci", "swap c").ok();
+            });
+        }
+    });
+}
+
+#[test]
+fn before_a_rollback_one_that_hangs_is_ended() {
+    let script = format!("{STAYS} & exec {STAYS}");
+    let site = Site::with_config(&timed_hook("before_rollback", &script, "1s"));
+    touch(&site, "stays");
+    live(&site, &["a", "b"]);
+    let problem = gate_failed(&site.ssh("ci", "rollback"));
+    let end = "hook before_rollback 1 ('/bin/sh') did not end within 1 s; 'b' is live, as before";
+    assert!(problem.ends_with(end), "{problem}");
+    none_is_left(&site, "stays");
+    assert_eq!(states(&site), ["b current", "a previous"]);
+}
+
+/// What has the runner killed is ended by nobody; it has nothing of ours.
+#[test]
+fn what_lives_on_does_not_hold_the_lock() {
+    let script = format!(
+        "setsid sh -c 'touch {{dir}}/forked; exec {STAYS} > /dev/null 2>&1' & {}; \
+         kill -KILL $PPID",
+        wait_for("forked")
+    );
+    let site = site(&hook("before_swap", &script));
+    gate_failed(&site.ssh("ci", "swap b"));
+    let stays = site.dir().join("stays");
+    let left = || holding(stays.to_str().expect("a plain path"));
+    eventually("it stays", || !left().is_empty());
+    site.configure("");
+    assert_eq!(site.ssh("ci", "swap b").ok(), "ok swap b previous=-\n");
+    let mut open = Vec::new();
+    for pid in left() {
+        let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("it is ours");
+        let paths = folder.map(|entry| fs::read_link(entry.expect("an entry").path()));
+        open.extend(paths.map(|path| path.expect("it stands still")));
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it is there");
+    }
+    assert!(!open.is_empty(), "it lived on until then");
+    let ours = |path: &&PathBuf| path.starts_with(site.root());
+    assert_eq!(open.iter().find(ours), None);
 }
 
 /// The runner is the deploy user's own, so a hook can end it: that is no pass.
