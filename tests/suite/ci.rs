@@ -155,6 +155,21 @@ fn a_deploy_deploys() {
     }
 }
 
+/// What tar could not read is not in the archive, and nobody looks at what it says.
+#[test]
+fn a_tar_that_fails_sends_nothing() {
+    for forge in BOTH {
+        let site = site();
+        let tar = b"#!/bin/sh\n/usr/bin/tar \"$@\"\nexit 2\n";
+        write_file(&site.dir().join("bin/tar"), 0o755, tar);
+        let reply = forge.run(&site, "deploy", "");
+        assert_eq!(reply.code, 2, "{reply:?}");
+        assert!(site.releases().is_empty());
+        assert!(site.audit_lines().is_empty());
+        nothing_stays(&site);
+    }
+}
+
 #[test]
 fn a_deploy_asks_again() {
     for forge in BOTH {
