@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::dir::Dir;
-use crate::error::{self, Code, Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::manifest::{self, Identity, Sums};
 use crate::names::{ReleaseId, SignatureText};
 use crate::outcome::Success;
@@ -70,30 +70,25 @@ pub fn receive(
     let cannot = |error| store.io("cannot write the manifest", error);
     write!(manifest, "{identity}").map_err(cannot)?;
     let tree = &staging.tree;
-    let Unpacked { sums, confinement } = flush::meanwhile(store, tree, || {
-        unpacker::run(store, config, spool, tree, deadline, &mut manifest)
+    let Unpacked { sums, confinement } = flush::meanwhile(store, tree, |flusher| {
+        let reports = || flusher.now();
+        let unpacked = unpacker::run(store, config, spool, tree, deadline, &mut manifest, reports)?;
+        manifest
+            .write_all(manifest::trailer(unpacked.sums).as_bytes())
+            .and_then(|()| manifest.flush())
+            .map_err(cannot)?;
+        let mut written = staging.manifest()?;
+        let mut entries = manifest::Entries::new(&mut written);
+        inspect::inspect(tree, &config.shared, || entries.next_entry())?;
+        require_paths(config, store, tree)?;
+        Ok(unpacked)
     })?;
-    manifest
-        .write_all(manifest::trailer(sums).as_bytes())
-        .and_then(|()| manifest.flush())
-        .map_err(cannot)?;
     drop(manifest);
-    let mut written = staging.manifest()?;
-    std::thread::scope(|scope| {
-        let inspecting = std::thread::Builder::new()
-            .spawn_scoped(scope, || {
-                let mut entries = manifest::Entries::new(&mut written);
-                inspect::inspect(tree, &config.shared, || entries.next_entry())?;
-                require_paths(config, store, tree)
-            })
-            .map_err(|error| Error::io("cannot start a thread", error))?;
-        // One call for all the files and the manifest: a release is durable as
-        // a whole before any of it has its name. Nobody writes any more, so
-        // what is looked at meanwhile is what is synced.
-        let synced = tree.sync_file_system();
-        inspecting.join().map_err(|_| error::bug())??;
-        synced.map_err(|errno| store.io("cannot sync the release", errno))
-    })?;
+    // One call for all the files and the manifest: a release is durable as a
+    // whole before any of it has its name. Nobody writes any more, and most of
+    // it is on the disk by now.
+    tree.sync_file_system()
+        .map_err(|errno| store.io("cannot sync the release", errno))?;
     // The upload is done and would be lost, so this waits as long as a receive
     // may last, and no less than any other request.
     let ledger = Ledger::open(store, session, deadline.left().max(PATIENCE))?;

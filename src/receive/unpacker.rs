@@ -3,7 +3,7 @@
 //! The report is held to its exact form and its own sums. What it says of the
 //! files is the unpacker's word: nothing is read back from the staging folder.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -32,7 +32,8 @@ pub struct Unpacked {
 }
 
 /// Unpacks a verified spool into `tree`, writing the manifest's entries to
-/// `manifest` as they are reported and checked.
+/// `manifest` as they are reported and checked. `reports` is called when that
+/// begins, and so with all files written.
 ///
 /// Errors: [`Code::BadArchive`], [`Code::DiskFull`], [`Code::Timeout`],
 /// [`Code::NoSandbox`], [`Code::IoError`], [`Code::UnpackerDied`].
@@ -43,6 +44,7 @@ pub fn run(
     tree: &Dir,
     deadline: Deadline,
     manifest: &mut impl Write,
+    reports: impl FnOnce(),
 ) -> Result<Unpacked> {
     let room = store.room(config.limits.reserve)?;
     let mut child = Guard(start(config, spool, tree, room)?);
@@ -58,6 +60,9 @@ pub fn run(
             .and_then(|on| on.parse().ok());
         on.ok_or("it does not tell its confinement")
     });
+    // It has said what confines it; what comes next is what it has made.
+    _ = report.fill_buf();
+    reports();
     let sums = copy(&mut report, manifest, config.archive.max_entries)
         .map_err(|error| store.io("cannot write the manifest", error))?;
     if sums.is_err() && !report.get_mut().has_ended() {
@@ -109,7 +114,8 @@ fn copy<F: AsFd>(
     // The release itself is one more.
     for _ in 0..=u64::from(max_entries) + 1 {
         match entries.next_entry() {
-            Ok(Some(entry)) => writeln!(manifest, "{entry}")?,
+            // Each has one spelling: what was read is what would be written.
+            Ok(Some(_)) => writeln!(manifest, "{}", entries.line())?,
             Ok(None) => return Ok(Ok(entries.sums())),
             Err(why) => return Ok(Err(why)),
         }
