@@ -52,3 +52,59 @@ live() {
     ln -sn "releases/$2" "$1/.next"
     mv -T "$1/.next" "$1/current"
 }
+
+# in_a_copy SCRIPT FILE...: SCRIPT with the word "inside" in a copy of this machine that
+# is thrown away (an overlay in namespaces of its own), with the files in /tmp/test;
+# 99 if no overlay can be mounted.
+in_a_copy() {
+    local script=$1
+    shift
+    local files=("$@")
+    mkdir "$dir/layers" "$dir/machine"
+    cat > "$dir/enter" << END
+set -e
+mount -t tmpfs layers $dir/layers
+mkdir $dir/layers/upper $dir/layers/work
+mount -t overlay overlay -o lowerdir=/,upperdir=$dir/layers/upper,workdir=$dir/layers/work $dir/machine || exit 99
+mount -t proc proc $dir/machine/proc
+# Of its own, as a record has to be taken at /dev/log there.
+mount -t tmpfs -o mode=0755 dev $dir/machine/dev
+mkdir $dir/machine/dev/pts $dir/machine/dev/shm
+ln -s pts/ptmx $dir/machine/dev/ptmx
+for node in null zero full random urandom tty; do
+    touch $dir/machine/dev/\$node
+    mount --bind /dev/\$node $dir/machine/dev/\$node
+done
+mount --rbind /dev/pts $dir/machine/dev/pts
+ln -s /proc/self/fd $dir/machine/dev/fd
+mount -t tmpfs run $dir/machine/run
+mount -t tmpfs tmp $dir/machine/tmp
+mkdir $dir/machine/tmp/test $dir/machine/tmp/test/tests
+cp ${files[*]} $dir/machine/tmp/test/
+cp $script $packaging/tests/library.sh $dir/machine/tmp/test/tests/
+exec chroot $dir/machine /bin/bash /tmp/test/tests/${script##*/} inside
+END
+    unshare --mount --pid --fork --propagation private bash "$dir/enter"
+}
+
+# bare_machine: for the inside, a machine that never had this package, with an sshd as
+# Debian configures it.
+bare_machine() {
+    mkdir -p /run/sshd
+    # No service is to be told of anything, whatever runs outside.
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+    # This machine may have an account, or a package, of that name.
+    dpkg --purge deploy-shell > /dev/null 2>&1 || true
+    userdel deploy 2> /dev/null || true
+    groupdel deploy 2> /dev/null || true
+    rm -rf /etc/deploy-shell /var/lib/deploy-shell
+    # An sshd of its own, as Debian configures it.
+    rm -f /etc/ssh/sshd_config.d/*
+    cat > /etc/ssh/sshd_config << END
+Include /etc/ssh/sshd_config.d/*.conf
+UsePAM yes
+Subsystem sftp internal-sftp
+END
+    ssh-keygen -A > /dev/null
+}
