@@ -103,6 +103,49 @@ fn the_object_has_its_documented_shape() {
     }
 }
 
+/// Scripts take the line apart without a parser, packaging/ci among them.
+#[test]
+fn the_fields_stand_in_their_documented_order() {
+    let site = varied();
+    let text = site.ssh("ci", "list --json").ok();
+    let (head, rows) = text.split_once("\"releases\":[").expect("releases");
+    assert_eq!(names(head), ["site", "generation", "current", "previous"]);
+    let fields = [
+        "release",
+        "state",
+        "proved",
+        "received",
+        "last_live",
+        "files",
+        "bytes",
+        "sha256",
+    ];
+    let rows: Vec<&str> = rows.split("},{").collect();
+    assert_eq!(rows.len(), VARIED.len());
+    for row in rows {
+        assert_eq!(names(row), fields);
+    }
+    assert_eq!(text.find(' '), None, "{text}");
+
+    let readme = include_str!("../../README.md");
+    let row = readme
+        .lines()
+        .find(|line| line.starts_with("| `releases[]` |"));
+    let places: Vec<usize> = fields
+        .iter()
+        .map(|field| row.and_then(|row| row.find(&format!("`{field}`"))))
+        .map(|place| place.expect("it is documented"))
+        .collect();
+    assert!(places.is_sorted(), "another order in the README");
+}
+
+/// The keys of an object, as they stand in its text.
+fn names(text: &str) -> Vec<&str> {
+    let quoted: Vec<&str> = text.split('"').collect();
+    let pairs = quoted.windows(2).filter(|pair| pair[1].starts_with(':'));
+    pairs.map(|pair| pair[0]).collect()
+}
+
 fn keys(object: &Value) -> Vec<&str> {
     let object = object.as_object().expect("an object");
     let mut keys: Vec<&str> = object.keys().map(String::as_str).collect();
