@@ -16,6 +16,8 @@ const GITHUB_ROLLBACK: &str = include_str!("../../packaging/ci/github/rollback.y
 const GITLAB_DEPLOY: &str = include_str!("../../packaging/ci/gitlab/deploy.yml");
 const GITLAB_ROLLBACK: &str = include_str!("../../packaging/ci/gitlab/rollback.yml");
 
+const RELEASE: &str = include_str!("../../.github/workflows/release.yml");
+
 /// Debian's own interpreter, which has a YAML parser.
 const PYTHON: &str = "/usr/bin/python3";
 
@@ -296,4 +298,32 @@ fn nothing_is_pasted_into_a_script_and_nothing_moves() {
     let group = &deploy["deploy"]["resource_group"];
     assert!(group.is_string());
     assert_eq!(*group, rollback[".rollback"]["resource_group"]);
+}
+
+/// What is published is what was built after all tests have passed.
+#[test]
+fn nothing_is_released_untested() {
+    let jobs = &parse(RELEASE)["jobs"];
+    let runs = |job: &str, line: &str| {
+        let steps = jobs[job]["steps"].as_array().expect("steps");
+        let step = steps.iter().find(|step| {
+            let script = step["run"].as_str().unwrap_or_default();
+            script.lines().any(|said| said == line)
+        });
+        let step = step.unwrap_or_else(|| panic!("'{job}' does not run '{line}'"));
+        // And what fails there fails the job.
+        for part in [&jobs[job], step] {
+            assert!(part["continue-on-error"].is_null() && part["if"].is_null());
+        }
+    };
+    runs("tests", "tests/run");
+    runs("libraries", "cargo deny --locked check");
+    assert_eq!(
+        jobs["build"]["needs"],
+        serde_json::json!(["tests", "libraries"])
+    );
+    assert_eq!(jobs["publish"]["needs"], "build");
+    for job in ["build", "publish"] {
+        assert!(jobs[job]["if"].is_null(), "{job} may run all the same");
+    }
 }
