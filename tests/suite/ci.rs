@@ -270,6 +270,8 @@ fn nothing_is_pasted_into_a_script_and_nothing_moves() {
             let script = forge.script(name);
             assert!(!script.contains("${{"), "{script}");
             assert!(script.contains("-o StrictHostKeyChecking=yes"), "{script}");
+            // Nor is a node's name an option of ssh.
+            assert!(script.contains(" -- \"$DEPLOY_NODE\" "), "{script}");
         }
     }
     let mut actions = 0;
