@@ -125,13 +125,22 @@ fn read(path: &str) -> String {
 #[test]
 fn every_command_and_option_is_in_page_and_completions() {
     let page = read("man/deploy-shell.1");
-    let mut options = 0;
+    let (mut options, mut positionals) = (0, 0);
     for command in visible().get_subcommands() {
         let name = command.get_name();
         assert!(page.contains(&format!("\n.SS {name}\n")), "{name}");
         let part = page.split(&format!("\n.SS {name}\n")).nth(1);
         let part = part.and_then(|rest| rest.split("\n.SS ").next());
         let part = part.expect("a part of the page");
+        for arg in command.get_positionals() {
+            // The shells complete files there; only zsh has a line for it.
+            let names = arg.get_value_names().expect("a value has a name");
+            let found = part.lines().any(|line| line == names[0].as_str());
+            assert!(found, "{name} {}", names[0]);
+            let zsh = committed("completions/_deploy-shell");
+            assert!(zsh.contains(&format!("::{} -- ", arg.get_id())), "{name}");
+            positionals += 1;
+        }
         for arg in command.get_arguments() {
             let Some(long) = arg.get_long().filter(|long| *long != "help") else {
                 continue;
@@ -151,6 +160,21 @@ fn every_command_and_option_is_in_page_and_completions() {
         }
     }
     assert!(options >= 12, "{options}");
+    assert_eq!(positionals, 2);
+    // What is no command's own.
+    for said in ["\n.SS -c STRING\n", "\n-h, --help\n", "\n-V, --version\n"] {
+        assert!(page.contains(said), "{said}");
+    }
+    for (shell, said) in [
+        ("deploy-shell.bash", ["--help", "--version"]),
+        ("_deploy-shell", ["'--help[", "'--version["]),
+        ("deploy-shell.fish", ["-s h -l help", "-s V -l version"]),
+    ] {
+        for said in said {
+            let script = committed(&format!("completions/{shell}"));
+            assert!(script.contains(said), "{shell}: {said}");
+        }
+    }
     for (path, text) in COMMITTED {
         assert!(!text.contains("unpack "), "{path} tells of what is hidden");
     }
@@ -248,6 +272,13 @@ fn every_code_word_and_status_is_in_the_pages() {
         words += 1;
     }
     assert!(words > 15, "{words}");
+    // And the two that go without a word.
+    for page in &pages {
+        assert!(page.contains("\n.TP\n0\ndone\n"));
+        assert!(
+            page.contains("deploy-shell check and deploy-shell verify, the operator's, say 1 when")
+        );
+    }
 }
 
 /// Emphasis with nothing in it: what it was meant for stands outside.
@@ -296,9 +327,16 @@ fn the_shells_take_their_completions() {
          _deploy__shell deploy-shell --s verify; echo \"${{COMPREPLY[*]}}\"",
         write("deploy-shell.bash").display()
     );
+    // zsh completes only where there is a line editor, so on a terminal.
+    write("_deploy-shell");
     let zsh = format!(
-        "autoload -U compinit; compinit -D; source '{}'; whence -w _deploy-shell",
-        write("_deploy-shell").display()
+        "zmodload zsh/zpty; zpty shell {} -f -i\n\
+         zpty -w shell \"PS1= fpath=('{}' \\$fpath); autoload -U compinit; compinit -D -u; echo rea''dy\"\n\
+         zpty -r shell said '*ready*'\n\
+         zpty -n -w shell $'deploy-shell verify --s\\t'\n\
+         zpty -r shell said '*--site*'; print -r -- $said",
+        daemon("zsh").display(),
+        folder.path().display()
     );
     let fish = format!(
         "source '{}'; complete -C 'deploy-shell verify --s'",
@@ -306,12 +344,16 @@ fn the_shells_take_their_completions() {
     );
     for (shell, flags, script, expected) in [
         ("bash", "--norc", bash, "--site"),
-        ("zsh", "-f", zsh, "_deploy-shell: function"),
+        ("zsh", "-f", zsh, "verify --site"),
         ("fish", "-N", fish, "--site"),
     ] {
-        let mut command = Command::new(daemon(shell));
+        // What does not complete is waited for.
+        let mut command = Command::new("timeout");
         command
+            .arg("60")
+            .arg(daemon(shell))
             .arg(flags)
+            .env("TERM", "dumb")
             .args(["-c", &script])
             .env("HOME", folder.path());
         let output = command.stdin(Stdio::null()).output().expect("it starts");
