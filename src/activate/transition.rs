@@ -87,15 +87,17 @@ impl<'g> Transition<'_, 'g> {
         if let Err(failed) = ready {
             return Err(self.stay(&activation, &failed));
         }
-        self.lay_back(from.as_ref())?;
         // Before the commit, which marks what a rollback leaves.
         let bad = from.as_ref().is_some_and(|from| self.is_bad(from));
+        if self.gate.asks_the_live() {
+            self.lay_back(self.refuge(to, from.as_ref(), bad).as_ref())?;
+        }
         self.commit(*how, from.as_ref(), Some(to))
             .inspect_err(|_| self.ledger.store.clear_links())?;
         match self.prove(to, from.as_ref()) {
             Ok(()) => {}
             Err(Unproved::Failed(failed)) => {
-                let refuge = from.as_ref().and_then(|from| self.refuge(to, from, bad));
+                let refuge = self.refuge(to, from.as_ref(), bad);
                 return Err(self.way_back(to, from.as_ref(), refuge.as_ref(), &failed));
             }
             Err(Unproved::Overtaken(now, failed)) => {
@@ -140,8 +142,8 @@ impl<'g> Transition<'_, 'g> {
     /// Errors: as [`Store::lay_back`](crate::store::Store::lay_back).
     pub(super) fn lay_back(&self, to: Option<&ReleaseId>) -> Result<()> {
         match to {
-            Some(to) if self.gate.asks_the_live() => self.ledger.store.lay_back(to),
-            _ => Ok(()),
+            Some(to) => self.ledger.store.lay_back(to),
+            None => Ok(()),
         }
     }
 
@@ -158,8 +160,8 @@ impl<'g> Transition<'_, 'g> {
     ) -> Result<()> {
         let store = self.ledger.store;
         // The hooks took their time, and another hand may have moved the link
-        // meanwhile: what it did is not undone unseen. Before the way back it
-        // has been looked at.
+        // meanwhile: what it did is not undone unseen. The way back has looked,
+        // and goes on also where it cannot be told.
         if how != How::Return && store.current()?.as_ref() != from {
             return Err(Error::new(Code::NotCurrent, MOVED).remedy(super::LOOK));
         }
@@ -240,7 +242,7 @@ impl<'g> Transition<'_, 'g> {
     /// What can be done about a release that failed; `marked` as bad it is once
     /// that is written down.
     pub(super) fn again(&self, marked: bool) -> &'static str {
-        match marked && self.ledger.is_complete() {
+        match marked && self.ledger.has_marked() {
             true => {
                 "it is marked bad: send a release that works, or swap to this one to try it again"
             }

@@ -23,7 +23,8 @@ impl Transition<'_, '_> {
         let signed = candidate::check(self.config, self.required, &self.ledger, &to)?.signed;
         let before = self.ledger.history.before.clone();
         // No reason not to ask: if it passes, none is needed.
-        if let Err(error) = self.lay_back(before.as_ref()) {
+        let refuge = before.as_ref().and_then(|before| self.better(&to, before));
+        if let Err(error) = self.lay_back(refuge.as_ref()) {
             self.warnings.push(error.to_string());
         }
         match self.prove(&to, before.as_ref()) {
@@ -57,19 +58,22 @@ impl Transition<'_, '_> {
         let Some(before) = before else {
             return self.way_back(to, None, None, failed);
         };
-        // It may be long since the link moved, so what was live then must be
-        // good, and pass what every swap asks today.
-        let good = self.is_proved(before) && !self.is_bad(before) && self.passes(before);
-        let refuge = match good {
-            true => Some(before.clone()),
-            false => self.good(to),
-        };
-        match refuge {
+        match self.better(to, before) {
             Some(refuge) => self.way_back(to, Some(before), Some(&refuge), failed),
             None => {
                 let outcome = "there is nothing good to go back to, and nothing was moved";
                 self.stay_live(to, failed, outcome)
             }
+        }
+    }
+
+    /// Where to go from a release that was asked again and failed. It may be long
+    /// since the link moved, so what was live then, `before`, must be good, and
+    /// pass what every swap asks today.
+    fn better(&self, left: &ReleaseId, before: &ReleaseId) -> Option<ReleaseId> {
+        match self.is_proved(before) && !self.is_bad(before) && self.passes(before) {
+            true => Some(before.clone()),
+            false => self.good(left),
         }
     }
 
@@ -112,6 +116,10 @@ impl Transition<'_, '_> {
         to: Option<&ReleaseId>,
         why: &Failed,
     ) -> Error {
+        // To choose where to go may have taken a while.
+        if let Some(now) = self.moved_from(Some(left)) {
+            return self.overtaken(left, &now, Some(why));
+        }
         let since = self.since(left);
         let problem = format!("release '{left}' failed its gate: {why}");
         if let Err(error) = self.commit(How::Return, Some(left), to) {
@@ -177,9 +185,10 @@ impl Transition<'_, '_> {
     pub(super) fn refuge(
         &self,
         left: &ReleaseId,
-        from: &ReleaseId,
+        from: Option<&ReleaseId>,
         bad: bool,
     ) -> Option<ReleaseId> {
+        let from = from?;
         // A folder is enough: it may be of a time before we came to this site.
         // That it cannot be told is no reason to stay with what has failed.
         let there = self.ledger.store.releases.exists(from).unwrap_or(true);
@@ -199,9 +208,10 @@ impl Transition<'_, '_> {
         good.filter(|id| self.passes(id)).cloned()
     }
 
-    /// Whether it passes what every swap asks.
+    /// Whether it is there and passes what every swap asks.
     fn passes(&self, release: &ReleaseId) -> bool {
-        candidate::check(self.config, self.required, &self.ledger, release).is_ok()
+        self.ledger.store.is_present(release).unwrap_or(false)
+            && candidate::check(self.config, self.required, &self.ledger, release).is_ok()
     }
 
     pub(super) fn is_bad(&self, release: &ReleaseId) -> bool {

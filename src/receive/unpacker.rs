@@ -61,8 +61,9 @@ pub fn run(
         on.ok_or("it does not tell its confinement")
     });
     // It has said what confines it; what comes next is what it has made.
-    _ = report.fill_buf();
-    reports();
+    if report.fill_buf().is_ok_and(|begun| !begun.is_empty()) {
+        reports();
+    }
     let sums = copy(&mut report, manifest, config.archive.max_entries)
         .map_err(|error| store.io("cannot write the manifest", error))?;
     if sums.is_err() && !report.get_mut().has_ended() {

@@ -1,7 +1,7 @@
 //! The journal folded into what it means: which release is live, which was
 //! before, which are bad. Pure: it knows records and nothing of files.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
@@ -90,12 +90,12 @@ pub struct History {
     /// last moved: the request that would have seen to it was killed, or what
     /// was gone back to failed as well.
     pub unsettled: bool,
-    pub releases: HashMap<ReleaseId, Release>,
+    pub releases: BTreeMap<ReleaseId, Release>,
     /// When each release was received, the removed ones as well.
     pub received: Vec<Timestamp>,
     /// The number of the first record of each release, the removed ones as
     /// well: one that comes back is no younger than it was.
-    first: HashMap<ReleaseId, u64>,
+    first: BTreeMap<ReleaseId, u64>,
     /// How the link was about to move, when last heard of.
     intent: Option<Record>,
 }

@@ -91,9 +91,10 @@ impl<'a> Ledger<'a> {
         appended
     }
 
-    /// Whether all that has happened is written down.
-    pub fn is_complete(&self) -> bool {
-        self.unwritten.is_empty()
+    /// Whether all that marks a release as bad is written down.
+    pub fn has_marked(&self) -> bool {
+        let marks = |record: &Record| matches!(record.event, Event::Failed | Event::Returned);
+        !self.unwritten.iter().any(marks)
     }
 
     fn reconcile(&mut self, link: Option<&ReleaseId>) -> Result<()> {
@@ -142,8 +143,7 @@ fn missing(
     // Killed between the rename into the trash and its record, or removed by
     // hand. What is live is another matter: the link still says so.
     let gone = |release: &&ReleaseId| link != Some(*release) && !listing.names(release);
-    // In the order of their names: of what the same disk says, the same is made.
-    if let Some(release) = history.releases.keys().filter(gone).min() {
+    if let Some(release) = history.releases.keys().find(gone) {
         return Some(Record::unattended(Event::Pruned, Some(release)));
     }
     history.missing(link)

@@ -53,6 +53,8 @@ impl Store {
             let moved = self.state.rename(BACK, &self.root, &self.link);
             return moved.map_err(|errno| self.cannot_move(&self.link, errno));
         }
+        // One that leads elsewhere is of no use, and its inode may be the last.
+        _ = self.state.remove_file(BACK);
         self.point_at(release)
     }
 

@@ -1,8 +1,8 @@
 //! Writing files, by several threads.
 //!
 //! Small files travel in batches, so that a thread is woken for half a
-//! megabyte and not for each file; a large one goes in pieces to one thread.
-//! Queues are short, and buffers go round: what is in memory is bounded by
+//! megabyte and not for each file; a large one goes in pieces to two threads,
+//! of which one writes and the other hashes. Queues are short, and buffers go round: what is in memory is bounded by
 //! their number, whatever the archive says of its sizes.
 
 use std::fs::File;
@@ -51,14 +51,29 @@ struct Small {
 enum Job {
     /// Whole files, their data side by side.
     Batch(Vec<u8>, Vec<Small>),
-    /// A large file begins; its pieces follow, then its end.
+    /// A large file begins, which this thread writes; its pieces follow, then
+    /// its end.
     Begin {
         target: Target,
         executable: bool,
     },
-    /// So many bytes from the start of the buffer.
-    Piece(Vec<u8>, usize),
-    End,
+    Write(Arc<Piece>),
+    Written,
+    /// A piece of the one that the other thread writes.
+    Hash(Arc<Piece>),
+    Hashed(Id),
+}
+
+/// So many bytes from the start of the buffer.
+struct Piece {
+    buffer: Vec<u8>,
+    len: usize,
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
 }
 
 type Digests = Vec<(Id, Sha256Digest)>;
@@ -153,17 +168,22 @@ impl Writers {
         size: u64,
         mut read: impl FnMut(&mut [u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let turn = self.next_turn();
-        self.send(turn, Job::Begin { target, executable })?;
+        // Neither waits for the other, so each can always be sent the next piece.
+        let (writes, hashes) = (self.next_turn(), self.next_turn());
+        let id = target.id;
+        self.send(writes, Job::Begin { target, executable })?;
         let mut left = size;
         while left > 0 {
-            let mut piece = self.buffer();
+            let mut buffer = self.buffer();
             let len = left.min(PIECE as u64) as usize;
-            read(&mut piece[..len])?;
+            read(&mut buffer[..len])?;
             left -= len as u64;
-            self.send(turn, Job::Piece(piece, len))?;
+            let piece = Arc::new(Piece { buffer, len });
+            self.send(writes, Job::Write(Arc::clone(&piece)))?;
+            self.send(hashes, Job::Hash(piece))?;
         }
-        self.send(turn, Job::End)
+        self.send(writes, Job::Written)?;
+        self.send(hashes, Job::Hashed(id))
     }
 
     /// A buffer of [`PIECE`] bytes, with whatever was in it before.
@@ -215,7 +235,14 @@ impl Writers {
 
 fn work(queue: &Receiver<Job>, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, Failure> {
     let mut digests = Vec::new();
-    let mut open: Option<(Target, File, Sha256)> = None;
+    let mut open: Option<(Target, File)> = None;
+    let mut hash = Sha256::new();
+    // Whoever is done with a piece last gives its buffer back.
+    let done = |piece| {
+        if let Some(Piece { buffer, .. }) = Arc::into_inner(piece) {
+            _ = give_back.try_send(buffer);
+        }
+    };
     for job in queue {
         match job {
             Job::Batch(data, files) => {
@@ -231,20 +258,22 @@ fn work(queue: &Receiver<Job>, give_back: &SyncSender<Vec<u8>>) -> Result<Digest
             }
             Job::Begin { target, executable } => {
                 let file = create(&target, executable)?;
-                open = Some((target, file, Sha256::new()));
+                open = Some((target, file));
             }
-            Job::Piece(piece, len) => {
-                if let Some((target, file, hash)) = &mut open {
-                    file.write_all(&piece[..len])
+            Job::Write(piece) => {
+                if let Some((target, file)) = &mut open {
+                    file.write_all(piece.bytes())
                         .map_err(|error| cannot(target, error))?;
-                    hash.update(&piece[..len]);
                 }
-                _ = give_back.try_send(piece);
+                done(piece);
             }
-            Job::End => {
-                if let Some((target, _, hash)) = open.take() {
-                    digests.push((target.id, Sha256Digest(hash.finalize().into())));
-                }
+            Job::Written => open = None,
+            Job::Hash(piece) => {
+                hash.update(piece.bytes());
+                done(piece);
+            }
+            Job::Hashed(id) => {
+                digests.push((id, Sha256Digest(hash.finalize_reset().into())));
             }
         }
     }

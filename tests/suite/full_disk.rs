@@ -13,6 +13,7 @@ use crate::direct::states;
 use crate::gating::{gate_failed, hook};
 use crate::receive::{leaves_nothing, noise};
 use crate::receive_limits::names_path_and_room;
+use crate::refuge::killed_in_mid_gate;
 use crate::site::Site;
 
 /// What is made, and how large it must be.
@@ -312,6 +313,21 @@ fn a_release_that_takes_every_inode_does_not_stay_live_by_that() {
             return;
         };
         is_left(&site, &mounted);
+    }
+}
+
+#[test]
+fn nor_where_what_was_live_before_never_proved_itself() {
+    let takes = "mkdir ballast; i=0; while printf '' > ballast/$i; do i=$((i + 1)); done";
+    for kind in WITH_FEW_INODES {
+        let Some((site, mounted)) = sick(kind, takes) else {
+            return;
+        };
+        killed_in_mid_gate(&site, "swapped", "a");
+        let problem = gate_failed(&site.ssh("ci", "swap c"));
+        assert!(problem.ends_with(", and 'b' is live again"), "{problem}");
+        assert_eq!(site.current().as_deref(), Some("b"));
+        drop(mounted);
     }
 }
 

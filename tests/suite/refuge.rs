@@ -128,6 +128,18 @@ fn what_was_killed_long_ago_goes_back_to_nothing_that_a_swap_would_refuse() {
 const STAYS: &str = "; there is nothing good to go back to, and nothing was moved";
 
 #[test]
+fn what_was_killed_long_ago_does_not_go_back_to_what_is_gone() {
+    let site = Site::with_config(&logging_hooks());
+    live(&site, &["a"]);
+    put(&site, "b");
+    killed_in_mid_gate(&site, "swapped", "b");
+    site.configure(&hook("after_swap", "rm -rf {dir}/root/releases/a; exit 1"));
+    let problem = gate_failed(&ask(&site, "swap b"));
+    assert!(problem.ends_with("nothing was moved"), "{problem}");
+    assert_eq!(site.current().as_deref(), Some("b"));
+}
+
+#[test]
 fn what_has_failed_is_not_gone_back_to_from_what_fails_as_well() {
     let site = Site::with_config(&logging_hooks());
     put(&site, "b");
