@@ -1,5 +1,5 @@
-//! From one live release to another, in one function for swap, rollback and
-//! the way back: check, prove, commit, prove again, prune.
+//! From one live release to another, in one function for swap and rollback (the
+//! way back: [`way_back`](super::way_back)): check, prove, commit, prove again, prune.
 //!
 //! Before the commit (the rename of the link) a failure changes nothing of
 //! what is live. After it a release that does not prove itself is left again
