@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use super::Store;
-use crate::dir::{Name, NameConst};
+use crate::dir::{self, Name, NameConst};
 use crate::error::Result;
 use crate::names::{LinkName, ReleaseId};
 
@@ -33,10 +33,7 @@ impl Store {
     ///
     /// Errors: as [`Store::io`]; the link that says what is live is not touched.
     pub fn lay_back(&self, release: &ReleaseId) -> Result<()> {
-        let laid = self
-            .state
-            .remove_file(BACK)
-            .and_then(|()| self.state.symlink(&target(release), BACK));
+        let laid = self.lay(BACK, release);
         laid.map_err(|errno| self.io("cannot make the link for the way back", errno))
     }
 
@@ -86,12 +83,18 @@ impl Store {
         let moved = match release {
             None => self.root.remove_file(link),
             Some(release) => self
-                .state
-                .remove_file(NEXT)
-                .and_then(|()| self.state.symlink(&target(release), NEXT))
+                .lay(NEXT, release)
                 .and_then(|()| self.state.rename(NEXT, &self.root, link)),
         };
         moved.map_err(|errno| self.cannot_move(link, errno))
+    }
+
+    /// Makes a link to `release` that is not in its place yet, in the place of
+    /// one that a crash has left.
+    fn lay(&self, name: NameConst, release: &ReleaseId) -> dir::Result<()> {
+        self.state
+            .remove_file(name)
+            .and_then(|()| self.state.symlink(&target(release), name))
     }
 
     fn cannot_move(&self, link: &LinkName, errno: nix::Error) -> crate::error::Error {

@@ -2,8 +2,9 @@
 //!
 //! Small files travel in batches, so that a thread is woken for half a
 //! megabyte and not for each file; a large one goes in pieces to two threads,
-//! of which one writes and the other hashes. Queues are short, and buffers go round: what is in memory is bounded by
-//! their number, whatever the archive says of its sizes.
+//! of which one writes and the other hashes. Queues are short, and buffers go
+//! round: what is in memory is bounded by their number, whatever the archive
+//! says of its sizes.
 
 use std::fs::File;
 use std::io::Write;
