@@ -9,8 +9,8 @@
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use nix::errno::Errno;
@@ -26,12 +26,15 @@ use crate::names::Sha256Digest;
 const PIECE: usize = 512 * 1024;
 
 /// Most files in a batch. Each may hold another folder's handle, and so
-/// threads × (queue + 2) × this many are open at most: 768, of the 1,024 that
+/// (queue + threads + 1) × this many are open at most: 624, of the 1,024 that
 /// the unpacker may have.
 const BATCH_FILES: usize = 48;
 
-/// Jobs that wait for one thread.
-const QUEUE: usize = 2;
+/// Jobs that wait, for whichever thread is free first.
+const QUEUE: usize = 8;
+
+/// Pieces that wait for each of the two threads of a large file.
+const PIECES: usize = 4;
 
 /// Where a file goes.
 #[derive(Debug)]
@@ -52,17 +55,17 @@ struct Small {
 enum Job {
     /// Whole files, their data side by side.
     Batch(Vec<u8>, Vec<Small>),
-    /// A large file begins, which this thread writes; its pieces follow, then
-    /// its end.
-    Begin {
+    /// A large file, written from its pieces.
+    Write {
         target: Target,
         executable: bool,
+        pieces: Receiver<Arc<Piece>>,
     },
-    Write(Arc<Piece>),
-    Written,
-    /// A piece of the one that the other thread writes.
-    Hash(Arc<Piece>),
-    Hashed(Id),
+    /// The same pieces, hashed by another thread meanwhile.
+    Hash {
+        id: Id,
+        pieces: Receiver<Arc<Piece>>,
+    },
 }
 
 /// So many bytes from the start of the buffer.
@@ -79,15 +82,14 @@ impl Piece {
 
 type Digests = Vec<(Id, Sha256Digest)>;
 
-struct Thread {
-    jobs: SyncSender<Job>,
-    handle: JoinHandle<Result<Digests, Failure>>,
-}
+/// What is to be done; none once a thread has stopped. One for all threads:
+/// with one each, one could wait for work while another had too much.
+type Queue = Mutex<Option<Receiver<Job>>>;
 
 /// The threads, and the batch that is being filled.
 pub struct Writers {
-    threads: Vec<Thread>,
-    turn: usize,
+    threads: Vec<JoinHandle<Result<Digests, Failure>>>,
+    jobs: SyncSender<Job>,
     /// Buffers that were written out. A new one costs more than to fill it: the
     /// kernel clears its pages first.
     free: Receiver<Vec<u8>>,
@@ -98,21 +100,25 @@ pub struct Writers {
 }
 
 impl Writers {
+    /// Starts threads, of which a large file takes two at a time.
     pub fn start(count: usize) -> Result<Writers, Failure> {
+        let count = count.max(2);
         let cannot = |error| Failure::Io(Error::io("cannot start a thread", error));
         let (ready, stands) = sync_channel(count);
         // Room for all there can be, so that no thread waits to give one back:
-        // in each queue, in each thread, and the one that is being filled.
-        let (give_back, free) = sync_channel(count * (QUEUE + 1) + 1);
+        // in the queue or a large file's, in each thread, and the one that is
+        // being filled.
+        let (give_back, free) = sync_channel(QUEUE + 2 * PIECES + count + 1);
+        let (jobs, queue) = sync_channel(QUEUE);
+        let queue = Arc::new(Mutex::new(Some(queue)));
         let threads = (0..count)
             .map(|_| {
-                let (jobs, queue) = sync_channel(QUEUE);
                 let (ready, give_back) = (ready.clone(), give_back.clone());
-                let handle = std::thread::Builder::new().spawn(move || {
+                let queue = Arc::clone(&queue);
+                std::thread::Builder::new().spawn(move || {
                     _ = ready.send(());
                     work(&queue, &give_back)
-                })?;
-                Ok(Thread { jobs, handle })
+                })
             })
             .collect::<std::io::Result<_>>()
             .map_err(cannot)?;
@@ -123,7 +129,7 @@ impl Writers {
         }
         Ok(Writers {
             threads,
-            turn: 0,
+            jobs,
             free,
             data: Vec::new(),
             filled: 0,
@@ -169,10 +175,18 @@ impl Writers {
         size: u64,
         mut read: impl FnMut(&mut [u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        // Neither waits for the other, so each can always be sent the next piece.
-        let (writes, hashes) = (self.next_turn(), self.next_turn());
+        let (write, to_write) = sync_channel(PIECES);
+        let (hash, to_hash) = sync_channel(PIECES);
         let id = target.id;
-        self.send(writes, Job::Begin { target, executable })?;
+        self.send(Job::Write {
+            target,
+            executable,
+            pieces: to_write,
+        })?;
+        self.send(Job::Hash {
+            id,
+            pieces: to_hash,
+        })?;
         let mut left = size;
         while left > 0 {
             let mut buffer = self.buffer();
@@ -180,11 +194,13 @@ impl Writers {
             read(&mut buffer[..len])?;
             left -= len as u64;
             let piece = Arc::new(Piece { buffer, len });
-            self.send(writes, Job::Write(Arc::clone(&piece)))?;
-            self.send(hashes, Job::Hash(piece))?;
+            // Neither waits for the other, so each can always take the next.
+            write
+                .send(Arc::clone(&piece))
+                .and_then(|()| hash.send(piece))
+                .map_err(|_| Failure::Stopped)?;
         }
-        self.send(writes, Job::Written)?;
-        self.send(hashes, Job::Hashed(id))
+        Ok(())
     }
 
     /// A buffer of [`PIECE`] bytes, with whatever was in it before.
@@ -192,14 +208,8 @@ impl Writers {
         self.free.try_recv().unwrap_or_else(|_| vec![0; PIECE])
     }
 
-    fn send(&self, turn: usize, job: Job) -> Result<(), Failure> {
-        let sent = self.threads[turn].jobs.send(job);
-        sent.map_err(|_| Failure::Stopped)
-    }
-
-    fn next_turn(&mut self) -> usize {
-        self.turn = (self.turn + 1) % self.threads.len();
-        self.turn
+    fn send(&self, job: Job) -> Result<(), Failure> {
+        self.jobs.send(job).map_err(|_| Failure::Stopped)
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
@@ -209,8 +219,7 @@ impl Writers {
         let data = std::mem::take(&mut self.data);
         self.filled = 0;
         let files = std::mem::replace(&mut self.files, Vec::with_capacity(BATCH_FILES));
-        let turn = self.next_turn();
-        self.send(turn, Job::Batch(data, files))
+        self.send(Job::Batch(data, files))
     }
 
     /// Writes what is left, waits for all threads, and gives the digests.
@@ -219,9 +228,9 @@ impl Writers {
         _ = self.flush();
         let mut digests = Vec::new();
         let mut failed = None;
-        for Thread { jobs, handle } in self.threads {
-            drop(jobs);
-            match handle.join() {
+        drop(self.jobs);
+        for thread in self.threads {
+            match thread.join() {
                 Ok(Ok(written)) => digests.extend(written),
                 Ok(Err(failure)) => failed = failed.or(Some(failure)),
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -234,17 +243,16 @@ impl Writers {
     }
 }
 
-fn work(queue: &Receiver<Job>, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, Failure> {
+fn work(queue: &Queue, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, Failure> {
+    let _stop = Stop(queue);
     let mut digests = Vec::new();
-    let mut open: Option<(Target, File)> = None;
-    let mut hash = Sha256::new();
     // Whoever is done with a piece last gives its buffer back.
     let done = |piece| {
         if let Some(Piece { buffer, .. }) = Arc::into_inner(piece) {
             _ = give_back.try_send(buffer);
         }
     };
-    for job in queue {
+    while let Some(job) = next(queue) {
         match job {
             Job::Batch(data, files) => {
                 for small in files {
@@ -257,28 +265,49 @@ fn work(queue: &Receiver<Job>, give_back: &SyncSender<Vec<u8>>) -> Result<Digest
                 // Nobody takes it any more when the last one has come.
                 _ = give_back.try_send(data);
             }
-            Job::Begin { target, executable } => {
-                let file = create(&target, executable)?;
-                open = Some((target, file));
-            }
-            Job::Write(piece) => {
-                if let Some((target, file)) = &mut open {
+            Job::Write {
+                target,
+                executable,
+                pieces,
+            } => {
+                let mut file = create(&target, executable)?;
+                for piece in pieces {
                     file.write_all(piece.bytes())
-                        .map_err(|error| cannot(target, error))?;
+                        .map_err(|error| cannot(&target, error))?;
+                    done(piece);
                 }
-                done(piece);
             }
-            Job::Written => open = None,
-            Job::Hash(piece) => {
-                hash.update(piece.bytes());
-                done(piece);
-            }
-            Job::Hashed(id) => {
-                digests.push((id, Sha256Digest(hash.finalize_reset().into())));
+            Job::Hash { id, pieces } => {
+                let mut hash = Sha256::new();
+                for piece in pieces {
+                    hash.update(piece.bytes());
+                    done(piece);
+                }
+                digests.push((id, Sha256Digest(hash.finalize().into())));
             }
         }
     }
     Ok(digests)
+}
+
+/// The next job; none if there will be no more.
+fn next(queue: &Queue) -> Option<Job> {
+    lock(queue).as_ref()?.recv().ok()
+}
+
+fn lock(queue: &Queue) -> MutexGuard<'_, Option<Receiver<Job>>> {
+    // What it holds is whole whatever panicked.
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A thread that stops, for whatever reason, ends the queue, and with it what
+/// waits there: nobody may wait for a thread that will not come.
+struct Stop<'a>(&'a Queue);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        *lock(self.0) = None;
+    }
 }
 
 /// Makes the file. Its mode is one of two; the mask is 022 in this process.
