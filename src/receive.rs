@@ -5,6 +5,7 @@
 //! that process made is in quarantine until all of it is checked and durable;
 //! and one rename, which cannot replace anything, publishes it.
 
+mod ahead;
 mod flush;
 mod inspect;
 mod spool;
@@ -78,8 +79,9 @@ pub fn receive(
             .and_then(|()| manifest.flush())
             .map_err(cannot)?;
         let mut written = staging.manifest()?;
-        let mut entries = manifest::Entries::new(&mut written);
-        inspect::inspect(tree, &config.shared, || entries.next_entry())?;
+        ahead::meanwhile(&mut written, |next| {
+            inspect::inspect(tree, &config.shared, next)
+        })?;
         require_paths(config, store, tree)?;
         Ok(unpacked)
     })?;
