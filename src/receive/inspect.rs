@@ -11,137 +11,192 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
 
 use crate::dir::{self, Dir, Name};
-use crate::error::{Code, Error, Result};
+use crate::error::{self, Code, Error, Result};
 use crate::escape;
 use crate::manifest::{Entry, Kind};
 use crate::shared::Shared;
 use crate::unpack::path::{self, CleanPath, Lead};
 
+/// How many things are handed over at once to be looked at, and how many such
+/// handfuls wait. Each thing may keep another folder open: this many times the
+/// waiting ones and two are well below the 1,024 that the monitor may have.
+const HANDFUL: usize = 64;
+const HANDFULS: usize = 4;
+
 /// Walks `tree`, taking an entry from `next` for each thing in it; `shared` is
 /// what it must lead to.
 ///
-/// Errors: [`Code::UnpackerDied`] for the first difference, [`Code::IoError`].
+/// This thread walks from name to name, and another looks at what bears them.
+///
+/// Errors: [`Code::UnpackerDied`] for a difference, [`Code::IoError`].
 pub fn inspect(
     tree: &Dir,
     shared: &Shared,
-    mut next: impl FnMut() -> Result<Option<Entry>, &'static str>,
+    next: impl FnMut() -> Result<Option<Entry>, &'static str>,
 ) -> Result<()> {
-    let mut walk = Walk {
-        tree,
-        shared,
-        linked: 0,
-        next: &mut next,
-    };
-    let stat = tree.own_stat().map_err(|errno| io(b"", errno))?;
-    walk.thing(&[], &stat, tree)?;
-    // No path comes twice, so all of them are there if so many are.
-    if walk.linked != shared.links.len() {
-        return Err(lie(b"", "does not lead to all that is shared"));
-    }
-    match (walk.next)() {
-        Ok(None) => Ok(()),
-        Ok(Some(entry)) => Err(lie(&entry.path, "is reported and not there")),
-        Err(why) => Err(lie(b"", why)),
-    }
+    std::thread::scope(|scope| {
+        let (give, take) = sync_channel(HANDFULS);
+        let looking = std::thread::Builder::new()
+            .spawn_scoped(scope, move || look_at_all(tree, shared, &take))
+            .map_err(|error| Error::io("cannot start a thread", error))?;
+        let mut walk = Walk {
+            next,
+            give,
+            handful: Vec::new(),
+        };
+        let walked = walk.release(tree).and(walk.hand_over());
+        drop(walk);
+        // What the other found comes first: this one may have stopped for it.
+        let linked = looking.join().map_err(|_| error::bug())??;
+        walked?;
+        // No path comes twice, so all of them are there if so many are.
+        if linked != shared.links.len() {
+            return Err(lie(b"", "does not lead to all that is shared"));
+        }
+        Ok(())
+    })
 }
 
-struct Walk<'a, F> {
-    tree: &'a Dir,
-    shared: &'a Shared,
-    /// Shared links met so far.
-    linked: usize,
-    next: &'a mut F,
+/// Something in the release, and the folder it stands in; none for the release's own.
+struct Thing {
+    entry: Entry,
+    parent: Option<Arc<Dir>>,
 }
 
-impl<F: FnMut() -> Result<Option<Entry>, &'static str>> Walk<'_, F> {
-    /// One thing and all below it; `parent` is the folder it stands in, or
-    /// itself for the release. Bounded in depth by what a path may be.
-    fn thing(&mut self, path: &[u8], stat: &FileStat, parent: &Dir) -> Result<()> {
-        let entry = match (self.next)() {
-            Ok(Some(entry)) if entry.path == path => entry,
-            Ok(_) => return Err(lie(path, "is there and not reported")),
-            Err(why) => return Err(lie(path, why)),
-        };
-        let is_folder = entry.kind == Kind::Dir;
-        let clean = path.is_empty()
-            || CleanPath::read(path, is_folder).is_ok_and(|clean| clean.as_bytes() == path);
-        if !clean {
-            return Err(lie(path, "has a name that no release may have"));
-        }
-        let (kind, mode) = match &entry.kind {
-            Kind::Dir => (SFlag::S_IFDIR, 0o755),
-            Kind::File { executable, .. } => {
-                (SFlag::S_IFREG, if *executable { 0o755 } else { 0o644 })
-            }
-            Kind::Link { .. } => (SFlag::S_IFLNK, 0o777),
-        };
-        if dir::kind(stat) != kind || stat.st_mode & 0o7777 != mode {
-            return Err(lie(path, "has another type or mode than reported"));
-        }
-        let shared = self.shared.at(path);
-        if shared.is_some() && kind != SFlag::S_IFLNK {
-            return Err(lie(path, "is not the link to what is shared"));
-        }
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        match &entry.kind {
-            Kind::Dir if path.is_empty() => self.below(path, parent),
-            Kind::Dir => {
-                let folder = parent.open_dir(component(name, path)?);
-                self.below(path, &folder.map_err(|errno| io(path, errno))?)
-            }
-            Kind::File { size, .. } => {
-                if stat.st_size as u64 != *size || stat.st_nlink != 1 {
-                    return Err(lie(path, "has another size or more names than reported"));
-                }
-                Ok(())
-            }
-            Kind::Link { target } => {
-                let found = parent
-                    .read_link(component(name, path)?)
-                    .map_err(|errno| io(path, errno))?;
-                if found.as_bytes() != target || path::check_target(target).is_err() {
-                    return Err(lie(path, "has another target than reported"));
-                }
-                match shared {
-                    Some(shared) if *target == shared.target().as_bytes() => {
-                        self.linked += 1;
-                        Ok(())
-                    }
-                    Some(_) => Err(lie(path, "is not the link to what is shared")),
-                    None => self.link(path, target),
-                }
-            }
+struct Walk<F> {
+    next: F,
+    give: SyncSender<Vec<Thing>>,
+    handful: Vec<Thing>,
+}
+
+impl<F: FnMut() -> Result<Option<Entry>, &'static str>> Walk<F> {
+    fn release(&mut self, tree: &Dir) -> Result<()> {
+        let entry = self.entry(b"")?;
+        let stat = tree.own_stat().map_err(|errno| io(b"", errno))?;
+        hold_against(&entry, &stat)?;
+        self.below(b"", tree, None)?;
+        match (self.next)() {
+            Ok(None) => Ok(()),
+            Ok(Some(entry)) => Err(lie(&entry.path, "is reported and not there")),
+            Err(why) => Err(lie(b"", why)),
         }
     }
 
-    fn below(&mut self, path: &[u8], folder: &Dir) -> Result<()> {
-        let names = folder.names().map_err(|errno| io(path, errno))?;
-        for name in names {
+    /// All in `folder`, which has `path`; `handle` keeps it open for those who
+    /// look, but for the release. Bounded in depth by what a path may be.
+    fn below(&mut self, path: &[u8], folder: &Dir, handle: Option<&Arc<Dir>>) -> Result<()> {
+        for name in folder.names().map_err(|errno| io(path, errno))? {
             let name = name.as_bytes();
             let below = match path {
                 b"" => name.to_vec(),
                 path => [path, b"/", name].concat(),
             };
-            let stat = folder
-                .stat(component(name, &below)?)
-                .map_err(|errno| io(&below, errno))?;
-            self.thing(&below, &stat, folder)?;
+            let entry = self.entry(&below)?;
+            let is_folder = entry.kind == Kind::Dir;
+            let clean = CleanPath::read(&below, is_folder);
+            if clean.map_or(true, |clean| clean.as_bytes() != below) {
+                return Err(lie(&below, "has a name that no release may have"));
+            }
+            self.handful.push(Thing {
+                entry,
+                parent: handle.cloned(),
+            });
+            if self.handful.len() == HANDFUL {
+                self.hand_over()?;
+            }
+            if is_folder {
+                let inner = folder.open_dir(component(name, &below)?);
+                let inner = Arc::new(inner.map_err(|errno| io(&below, errno))?);
+                self.below(&below, &inner, Some(&inner))?;
+            }
         }
         Ok(())
     }
 
-    fn link(&self, path: &[u8], target: &[u8]) -> Result<()> {
-        let at = Path::new(OsStr::from_bytes(path));
-        let target = || Ok(OsStr::from_bytes(target).to_owned());
-        match path::lead(self.tree, at, target).map_err(|errno| io(path, errno))? {
-            Lead::Inside => Ok(()),
-            Lead::Out | Lead::Ring => Err(lie(path, "is a link out of the release")),
+    /// The next entry, which must be the one of `path`.
+    fn entry(&mut self, path: &[u8]) -> Result<Entry> {
+        match (self.next)() {
+            Ok(Some(entry)) if entry.path == path => Ok(entry),
+            Ok(_) => Err(lie(path, "is there and not reported")),
+            Err(why) => Err(lie(path, why)),
         }
+    }
+
+    fn hand_over(&mut self) -> Result<()> {
+        let empty = Vec::with_capacity(HANDFUL);
+        let handful = std::mem::replace(&mut self.handful, empty);
+        // Whoever took them has stopped, and says why.
+        self.give.send(handful).map_err(|_| error::bug())
+    }
+}
+
+/// Looks at what comes; gives how many shared links were among it.
+fn look_at_all(tree: &Dir, shared: &Shared, things: &Receiver<Vec<Thing>>) -> Result<usize> {
+    let mut linked = 0;
+    for Thing { entry, parent } in things.iter().flatten() {
+        linked += usize::from(look_at(tree, shared, &entry, parent.as_deref())?);
+    }
+    Ok(linked)
+}
+
+/// Holds one thing against its entry; tells whether it is a shared link.
+fn look_at(tree: &Dir, shared: &Shared, entry: &Entry, parent: Option<&Dir>) -> Result<bool> {
+    let (path, parent) = (entry.path.as_slice(), parent.unwrap_or(tree));
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let name = component(name, path)?;
+    let stat = parent.stat(name.clone());
+    let stat = stat.map_err(|errno| io(path, errno))?;
+    hold_against(entry, &stat)?;
+    let shared = shared.at(path);
+    let Kind::Link { target } = &entry.kind else {
+        return match shared {
+            Some(_) => Err(lie(path, "is not the link to what is shared")),
+            None => Ok(false),
+        };
+    };
+    let found = parent.read_link(name).map_err(|errno| io(path, errno))?;
+    if found.as_bytes() != target || path::check_target(target).is_err() {
+        return Err(lie(path, "has another target than reported"));
+    }
+    match shared {
+        Some(shared) if *target == shared.target().as_bytes() => Ok(true),
+        Some(_) => Err(lie(path, "is not the link to what is shared")),
+        None => stays_inside(tree, path, target).map(|()| false),
+    }
+}
+
+/// Type, mode, size and number of names: what stat(2) tells.
+fn hold_against(entry: &Entry, stat: &FileStat) -> Result<()> {
+    let (kind, mode) = match &entry.kind {
+        Kind::Dir => (SFlag::S_IFDIR, 0o755),
+        Kind::File { executable, .. } => (SFlag::S_IFREG, if *executable { 0o755 } else { 0o644 }),
+        Kind::Link { .. } => (SFlag::S_IFLNK, 0o777),
+    };
+    if dir::kind(stat) != kind || stat.st_mode & 0o7777 != mode {
+        return Err(lie(&entry.path, "has another type or mode than reported"));
+    }
+    match entry.kind {
+        Kind::File { size, .. } if stat.st_size as u64 != size || stat.st_nlink != 1 => Err(lie(
+            &entry.path,
+            "has another size or more names than reported",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn stays_inside(tree: &Dir, path: &[u8], target: &[u8]) -> Result<()> {
+    let at = Path::new(OsStr::from_bytes(path));
+    let target = || Ok(OsStr::from_bytes(target).to_owned());
+    match path::lead(tree, at, target).map_err(|errno| io(path, errno))? {
+        Lead::Inside => Ok(()),
+        Lead::Out | Lead::Ring => Err(lie(path, "is a link out of the release")),
     }
 }
 
