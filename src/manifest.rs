@@ -297,8 +297,6 @@ pub fn trailer(sums: Sums) -> String {
 #[derive(Debug)]
 pub struct Entries<'a, R> {
     from: &'a mut R,
-    /// The last one that was read.
-    line: String,
     sums: Sums,
     whole: bool,
 }
@@ -307,20 +305,9 @@ impl<'a, R: BufRead> Entries<'a, R> {
     pub fn new(from: &'a mut R) -> Self {
         Entries {
             from,
-            line: String::new(),
             sums: Sums::default(),
             whole: false,
         }
-    }
-
-    /// What the entries read so far come to.
-    pub fn sums(&self) -> Sums {
-        self.sums
-    }
-
-    /// The line of the entry that was read last, without its line feed.
-    pub fn line(&self) -> &str {
-        &self.line
     }
 
     /// The next entry; none when the manifest has ended as it must.
@@ -328,13 +315,13 @@ impl<'a, R: BufRead> Entries<'a, R> {
         if self.whole {
             return Ok(None);
         }
-        self.line = read_line(self.from)?.ok_or("manifest is cut short")?;
-        if !self.line.starts_with('#') {
-            let entry = Entry::parse(&self.line)?;
+        let line = read_line(self.from)?.ok_or("manifest is cut short")?;
+        if !line.starts_with('#') {
+            let entry = Entry::parse(&line)?;
             self.sums.add(&entry);
             return Ok(Some(entry));
         }
-        if self.line != trailer(self.sums).trim_end() {
+        if line != trailer(self.sums).trim_end() {
             return Err("sums do not agree");
         }
         if read_line(self.from)?.is_some() {

@@ -32,7 +32,6 @@ use crate::store::journal::{self, Event};
 use crate::store::ledger::{self, Ledger, PATIENCE};
 use crate::timed::Deadline;
 use staging::{MANIFEST, Staging, TREE};
-use unpacker::Unpacked;
 
 /// Receives a release.
 ///
@@ -71,19 +70,16 @@ pub fn receive(
     let cannot = |error| store.io("cannot write the manifest", error);
     write!(manifest, "{identity}").map_err(cannot)?;
     let tree = &staging.tree;
-    let Unpacked { sums, confinement } = flush::meanwhile(store, tree, |flusher| {
+    let (confinement, sums) = flush::meanwhile(store, tree, |flusher| {
         let reports = || flusher.now();
-        let unpacked = unpacker::run(store, config, spool, tree, deadline, &mut manifest, reports)?;
-        manifest
-            .write_all(manifest::trailer(unpacked.sums).as_bytes())
-            .and_then(|()| manifest.flush())
-            .map_err(cannot)?;
+        let on = unpacker::run(store, config, spool, tree, deadline, &mut manifest, reports)?;
+        manifest.flush().map_err(cannot)?;
         let mut written = staging.manifest()?;
-        ahead::meanwhile(&mut written, |next| {
+        let sums = ahead::meanwhile(&mut written, |next| {
             inspect::inspect(tree, &config.shared, next)
         })?;
         require_paths(config, store, tree)?;
-        Ok(unpacked)
+        Ok((on, sums))
     })?;
     drop(manifest);
     // One call for all the files and the manifest: a release is durable as a

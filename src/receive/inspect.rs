@@ -20,7 +20,7 @@ use nix::sys::stat::{FileStat, SFlag};
 use crate::dir::{self, Dir, Name};
 use crate::error::{self, Code, Error, Result};
 use crate::escape;
-use crate::manifest::{Entry, Kind};
+use crate::manifest::{Entry, Kind, Sums};
 use crate::shared::Shared;
 use crate::unpack::path::{self, CleanPath, Lead};
 
@@ -34,13 +34,14 @@ const HANDFULS: usize = 4;
 /// what it must lead to.
 ///
 /// This thread walks from name to name, and another looks at what bears them.
+/// Gives what the entries come to.
 ///
 /// Errors: [`Code::UnpackerDied`] for a difference, [`Code::IoError`].
 pub fn inspect(
     tree: &Dir,
     shared: &Shared,
     next: impl FnMut() -> Result<Option<Entry>, &'static str>,
-) -> Result<()> {
+) -> Result<Sums> {
     std::thread::scope(|scope| {
         let (give, take) = sync_channel(HANDFULS);
         let looking = std::thread::Builder::new()
@@ -50,9 +51,11 @@ pub fn inspect(
             next,
             give,
             handful: Vec::new(),
+            sums: Sums::default(),
         };
         let walked = walk.release(tree).and(walk.hand_over());
-        drop(walk);
+        let Walk { sums, give, .. } = walk;
+        drop(give);
         // What the other found comes first: this one may have stopped for it.
         let linked = looking.join().map_err(|_| error::bug())??;
         walked?;
@@ -60,7 +63,7 @@ pub fn inspect(
         if linked != shared.links.len() {
             return Err(lie(b"", "does not lead to all that is shared"));
         }
-        Ok(())
+        Ok(sums)
     })
 }
 
@@ -74,6 +77,7 @@ struct Walk<F> {
     next: F,
     give: SyncSender<Vec<Thing>>,
     handful: Vec<Thing>,
+    sums: Sums,
 }
 
 impl<F: FnMut() -> Result<Option<Entry>, &'static str>> Walk<F> {
@@ -123,7 +127,10 @@ impl<F: FnMut() -> Result<Option<Entry>, &'static str>> Walk<F> {
     /// The next entry, which must be the one of `path`.
     fn entry(&mut self, path: &[u8]) -> Result<Entry> {
         match (self.next)() {
-            Ok(Some(entry)) if entry.path == path => Ok(entry),
+            Ok(Some(entry)) if entry.path == path => {
+                self.sums.add(&entry);
+                Ok(entry)
+            }
             Ok(_) => Err(lie(path, "is there and not reported")),
             Err(why) => Err(lie(path, why)),
         }
@@ -238,7 +245,7 @@ mod tests {
     ];
 
     /// Makes the honest tree, lets `change` at it, and inspects it by `report`.
-    fn verdict(report: &[&str], change: impl FnOnce(&Path)) -> Result<()> {
+    fn verdict(report: &[&str], change: impl FnOnce(&Path)) -> Result<Sums> {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("tree");
         let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
@@ -258,7 +265,8 @@ mod tests {
 
     #[test]
     fn an_honest_report_is_believed() {
-        verdict(&HONEST, |_| ()).unwrap();
+        let sums = verdict(&HONEST, |_| ()).unwrap();
+        assert_eq!(sums, Sums { files: 1, bytes: 1 });
     }
 
     #[test]
@@ -334,7 +342,7 @@ mod tests {
     }
 
     /// The verdict on links, where the site shares `e` and `d/s`.
-    fn shared_verdict(links: &[(&str, &str)]) -> Result<()> {
+    fn shared_verdict(links: &[(&str, &str)]) -> Result<Sums> {
         let folder = tempfile::tempdir().unwrap();
         // Deep enough that every way out leads somewhere.
         let root = folder.path().join("releases/tree");

@@ -1,7 +1,7 @@
-//! The monitor's side of the unpacker: starts it, reads its report, and ends it.
+//! The monitor's side of the unpacker: starts it, takes its report, and ends it.
 //!
-//! The report is held to its exact form and its own sums. What it says of the
-//! files is the unpacker's word: nothing is read back from the staging folder.
+//! The report is taken as it comes, and bounded. Whether it is one, and true, is
+//! seen when the unpacker is gone and cannot change anything any more.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -15,7 +15,7 @@ use crate::confine::Confinement;
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
 use crate::escape;
-use crate::manifest::{self, Sums};
+use crate::manifest;
 use crate::shared::Existing;
 use crate::store::Store;
 use crate::timed::{Deadline, Timed};
@@ -24,16 +24,9 @@ use crate::unpack;
 /// As much of the unpacker's prose as is read, in bytes.
 const MAX_PROSE: u64 = 1024;
 
-/// What the unpacker made, as far as it was checked.
-pub struct Unpacked {
-    pub sums: Sums,
-    /// What confined it.
-    pub confinement: Confinement,
-}
-
-/// Unpacks a verified spool into `tree`, writing the manifest's entries to
-/// `manifest` as they are reported and checked. `reports` is called when that
-/// begins, and so with all files written.
+/// Unpacks a verified spool into `tree`, and appends the report to `manifest`,
+/// unread: entries and sums. `reports` is called when that begins, and so with
+/// all files written. Gives what confined the unpacker.
 ///
 /// Errors: [`Code::BadArchive`], [`Code::DiskFull`], [`Code::Timeout`],
 /// [`Code::NoSandbox`], [`Code::IoError`], [`Code::UnpackerDied`].
@@ -45,7 +38,7 @@ pub fn run(
     deadline: Deadline,
     manifest: &mut impl Write,
     reports: impl FnOnce(),
-) -> Result<Unpacked> {
+) -> Result<Confinement> {
     let room = store.room(config.limits.reserve)?;
     let mut child = Guard(start(config, spool, tree, room)?);
     let (Some(stdout), Some(stderr)) = (child.0.stdout.take(), child.0.stderr.take()) else {
@@ -64,9 +57,9 @@ pub fn run(
     if report.fill_buf().is_ok_and(|begun| !begun.is_empty()) {
         reports();
     }
-    let sums = copy(&mut report, manifest, config.archive.max_entries)
+    let copied = copy(&mut report, manifest, config.archive.max_entries)
         .map_err(|error| store.io("cannot write the manifest", error))?;
-    if sums.is_err() && !report.get_mut().has_ended() {
+    if copied.is_err() && !report.get_mut().has_ended() {
         // It writes what is no report, and may never end by itself.
         child.kill();
     }
@@ -84,12 +77,8 @@ pub fn run(
     let status = child.wait(deadline)?;
     let code = status.code();
     if code == Some(0) {
-        return match (confinement, sums) {
-            (Ok(confinement), Ok(sums)) => Ok(Unpacked { sums, confinement }),
-            (Err(why), _) | (_, Err(why)) => {
-                Err(died(&format!("its report is not acceptable: {why}")))
-            }
-        };
+        let told = copied.and(confinement);
+        return told.map_err(|why| died(&format!("its report is not acceptable: {why}")));
     }
     if code == Some(i32::from(unpack::FULL)) {
         return Err(store.with_room(Error::new(Code::DiskFull, prose)));
@@ -104,24 +93,33 @@ pub fn run(
     })
 }
 
-/// Copies the report's entries to the manifest, no more of them than there may
-/// be. The inner error is the report's.
+/// Copies the report to the manifest, no more than there may be of it. The inner
+/// error is the report's.
 fn copy<F: AsFd>(
     report: &mut BufReader<Timed<F>>,
     manifest: &mut impl Write,
     max_entries: u32,
-) -> std::io::Result<std::result::Result<Sums, &'static str>> {
-    let mut entries = manifest::Entries::new(report);
-    // The release itself is one more.
-    for _ in 0..=u64::from(max_entries) + 1 {
-        match entries.next_entry() {
-            // Each has one spelling: what was read is what would be written.
-            Ok(Some(_)) => writeln!(manifest, "{}", entries.line())?,
-            Ok(None) => return Ok(Ok(entries.sums())),
-            Err(why) => return Ok(Err(why)),
+) -> std::io::Result<std::result::Result<(), &'static str>> {
+    // The release itself is one more, and so are the sums.
+    let max_lines = u64::from(max_entries) + 2;
+    let max_bytes = max_lines * manifest::MAX_LINE as u64;
+    let (mut lines, mut bytes) = (0, 0);
+    // Ends: each turn adds to `bytes`, which is bounded.
+    loop {
+        let piece = match report.fill_buf() {
+            Ok([]) => return Ok(Ok(())),
+            Ok(piece) => piece,
+            Err(_) => return Ok(Err("it cannot be read")),
+        };
+        let len = piece.len();
+        bytes += len as u64;
+        lines += piece.iter().filter(|byte| **byte == b'\n').count() as u64;
+        if lines > max_lines || bytes > max_bytes {
+            return Ok(Err("it has more entries than there may be"));
         }
+        manifest.write_all(piece)?;
+        report.consume(len);
     }
-    Ok(Err("it has more entries than there may be"))
 }
 
 fn start(
