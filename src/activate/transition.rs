@@ -152,6 +152,8 @@ impl<'g> Transition<'_, 'g> {
     /// The rename is the commit point. From there on nothing turns success into
     /// failure: what cannot be synced or written down then is mended by the
     /// next request, which takes the link as the truth.
+    ///
+    /// Errors: whatever keeps the link where it is; nothing was moved.
     pub(super) fn commit(
         &mut self,
         how: How,
