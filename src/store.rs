@@ -68,16 +68,7 @@ pub struct Listing {
     /// The releases, sorted; see [`Store::is_present`].
     pub present: Vec<ReleaseId>,
     /// All names, those of releases and any others, sorted.
-    names: Vec<OsString>,
-}
-
-impl Listing {
-    /// Whether anything stands at the release's name.
-    pub fn names(&self, release: &ReleaseId) -> bool {
-        let name = OsStr::new(release.as_str());
-        let found = self.names.binary_search_by(|it| it.as_os_str().cmp(name));
-        found.is_ok()
-    }
+    pub names: Vec<OsString>,
 }
 
 impl Store {

@@ -13,6 +13,9 @@ use crate::store::journal::{self, Event, How, Record};
 pub struct Release {
     /// The number of the record by which it is known.
     pub seq: u64,
+    /// The number of the first record of it that there ever was: one that was
+    /// removed and comes back is no younger than it was.
+    first: u64,
     pub received: Timestamp,
     pub sha256: Option<Sha256Digest>,
     pub files: Option<u64>,
@@ -33,6 +36,7 @@ impl Release {
     fn new(record: &Record) -> Release {
         Release {
             seq: record.seq,
+            first: record.seq,
             received: record.time,
             sha256: None,
             files: None,
@@ -93,9 +97,8 @@ pub struct History {
     pub releases: BTreeMap<ReleaseId, Release>,
     /// When each release was received, the removed ones as well.
     pub received: Vec<Timestamp>,
-    /// The number of the first record of each release, the removed ones as
-    /// well: one that comes back is no younger than it was.
-    first: BTreeMap<ReleaseId, u64>,
+    /// The number of the first record of each release that was removed.
+    removed: BTreeMap<ReleaseId, u64>,
     /// How the link was about to move, when last heard of.
     intent: Option<Record>,
 }
@@ -106,13 +109,21 @@ impl History {
         self.generation = record.seq;
         match (record.event, &record.release) {
             (Event::Received, Some(release)) => {
-                let mut new = Release::new(record);
-                (new.sha256, new.files, new.bytes) = (record.sha256, record.files, record.bytes);
-                self.releases.insert(release.clone(), new);
-                self.first.entry(release.clone()).or_insert(record.seq);
+                let known = self.known(release, record);
+                *known = Release {
+                    first: known.first,
+                    sha256: record.sha256,
+                    files: record.files,
+                    bytes: record.bytes,
+                    ..Release::new(record)
+                };
                 self.received.push(record.time);
             }
-            (Event::Pruned, Some(release)) => _ = self.releases.remove(release),
+            (Event::Pruned, Some(release)) => {
+                if let Some(old) = self.releases.remove(release) {
+                    self.removed.insert(release.clone(), old.first);
+                }
+            }
             (Event::Activating, _) => self.intent = Some(record.clone()),
             (Event::Abandoned, _) => self.intent = None,
             (Event::Proved, Some(release)) => {
@@ -133,6 +144,17 @@ impl History {
         }
     }
 
+    /// What is known of a release; if nothing is, by what `record` says first.
+    fn known(&mut self, release: &ReleaseId, record: &Record) -> &mut Release {
+        let removed = &mut self.removed;
+        self.releases
+            .entry(release.clone())
+            .or_insert_with(|| Release {
+                first: removed.remove(release).unwrap_or(record.seq),
+                ..Release::new(record)
+            })
+    }
+
     fn activate(&mut self, record: &Record, release: Option<&ReleaseId>) {
         self.intent = None;
         self.unsettled = record.unproved;
@@ -151,13 +173,7 @@ impl History {
             old.bad |= !old.proved;
         }
         let Some(release) = release else { return };
-        if !self.first.contains_key(release) {
-            self.first.insert(release.clone(), record.seq);
-        }
-        let new = self
-            .releases
-            .entry(release.clone())
-            .or_insert_with(|| Release::new(record));
+        let new = self.known(release, record);
         new.activated = Some((record.seq, record.time));
         new.left = None;
         new.bad = false;
@@ -220,7 +236,13 @@ impl History {
 
     /// Whether the journal has ever known `id`.
     pub fn knows(&self, id: &ReleaseId) -> bool {
-        self.first.contains_key(id)
+        self.first(id).is_some()
+    }
+
+    /// The number of the first record of `id` that there ever was.
+    fn first(&self, id: &ReleaseId) -> Option<u64> {
+        let known = self.releases.get(id).map(|release| release.first);
+        known.or_else(|| self.removed.get(id).copied())
     }
 
     /// Whether `id` first came no earlier than `floor` did. Nothing reaches a
@@ -229,8 +251,8 @@ impl History {
         match floor {
             None => true,
             Some(floor) => {
-                let floor = self.first.get(floor);
-                floor.is_some_and(|floor| self.first.get(id).is_some_and(|id| id >= floor))
+                let floor = self.first(floor);
+                floor.is_some_and(|floor| self.first(id).is_some_and(|id| id >= floor))
             }
         }
     }

@@ -65,6 +65,10 @@ impl<'a> Ledger<'a> {
     /// Appends a record, and takes it into account. What could not be written
     /// before is written first: in another order the records would say another
     /// thing.
+    ///
+    /// Errors: [`Code::IoError`](crate::error::Code::IoError) and
+    /// [`Code::DiskFull`](crate::error::Code::DiskFull); the record is then
+    /// neither written nor taken into account.
     pub fn append(&mut self, record: Record) -> Result<()> {
         while let Some(earlier) = self.unwritten.front() {
             let written = self.journal.append(self.store, earlier.clone())?;
@@ -78,6 +82,8 @@ impl<'a> Ledger<'a> {
 
     /// Appends a record of what has happened already. Where that fails, it is
     /// taken into account all the same, and written before the next one.
+    ///
+    /// Errors: as [`Ledger::append`], to be told; nothing is lost by them yet.
     pub fn append_or_keep(&mut self, record: Record) -> Result<()> {
         let appended = self.append(record.clone());
         if appended.is_err() {
@@ -133,20 +139,33 @@ fn missing(
 ) -> Option<Record> {
     // Killed between the rename into releases/ and its record. One that has a
     // manifest that does not read is left out: it must not stand in the way.
-    for release in &listing.present {
-        if !history.releases.contains_key(release)
-            && let Some(record) = recovered(store, history, release)
-        {
-            return Some(record);
-        }
+    let known = history.releases.keys().map(|id| id.as_str().as_bytes());
+    let mut unknown = lacking(listing.present.iter(), known);
+    if let Some(record) = unknown.find_map(|release| recovered(store, history, release)) {
+        return Some(record);
     }
     // Killed between the rename into the trash and its record, or removed by
     // hand. What is live is another matter: the link still says so.
-    let gone = |release: &&ReleaseId| link != Some(*release) && !listing.names(release);
-    if let Some(release) = history.releases.keys().find(gone) {
+    let names = listing.names.iter().map(|name| name.as_bytes());
+    let mut gone = lacking(history.releases.keys(), names);
+    if let Some(release) = gone.find(|release| link != Some(*release)) {
         return Some(Record::unattended(Event::Pruned, Some(release)));
     }
     history.missing(link)
+}
+
+/// Those of `these` that are not among `those`. Both come sorted: one walk along
+/// both, because there may be thousands.
+fn lacking<'a>(
+    these: impl Iterator<Item = &'a ReleaseId>,
+    those: impl Iterator<Item = &'a [u8]>,
+) -> impl Iterator<Item = &'a ReleaseId> {
+    let mut those = those.peekable();
+    these.filter(move |release| {
+        let name = release.as_str().as_bytes();
+        while those.next_if(|other| *other < name).is_some() {}
+        those.peek() != Some(&name)
+    })
 }
 
 /// The `received` record of a release that stands there without one.
