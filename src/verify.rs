@@ -1,6 +1,6 @@
 //! A release held against its manifest, content and all.
 //!
-//! `receive/inspect.rs` walks in step with a report and ends at the first lie;
+//! `receive/inspect.rs` walks in step with a report and ends at a lie;
 //! this is for a release that has stood for a while, and goes on: what is told
 //! is every difference. Whatever stands in the tree, nothing but regular files
 //! is ever opened to be read, no link is followed, and only folders that the

@@ -153,7 +153,8 @@ impl<'g> Transition<'_, 'g> {
     /// failure: what cannot be synced or written down then is mended by the
     /// next request, which takes the link as the truth.
     ///
-    /// Errors: whatever keeps the link where it is; nothing was moved.
+    /// Errors: [`Code::NotCurrent`], [`Code::IoError`], [`Code::DiskFull`]; the
+    /// link has not moved, an intent may be written.
     pub(super) fn commit(
         &mut self,
         how: How,

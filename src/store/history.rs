@@ -97,7 +97,8 @@ pub struct History {
     pub releases: BTreeMap<ReleaseId, Release>,
     /// When each release was received, the removed ones as well.
     pub received: Vec<Timestamp>,
-    /// The number of the first record of each release that was removed.
+    /// The number of the first record of each release that was removed and has
+    /// not come back: each is in one of the two maps.
     removed: BTreeMap<ReleaseId, u64>,
     /// How the link was about to move, when last heard of.
     intent: Option<Record>,
@@ -109,7 +110,7 @@ impl History {
         self.generation = record.seq;
         match (record.event, &record.release) {
             (Event::Received, Some(release)) => {
-                let known = self.known(release, record);
+                let known = self.entry(release, record);
                 *known = Release {
                     first: known.first,
                     sha256: record.sha256,
@@ -144,8 +145,8 @@ impl History {
         }
     }
 
-    /// What is known of a release; if nothing is, by what `record` says first.
-    fn known(&mut self, release: &ReleaseId, record: &Record) -> &mut Release {
+    /// The entry of a release, made from `record` if it has none.
+    fn entry(&mut self, release: &ReleaseId, record: &Record) -> &mut Release {
         let removed = &mut self.removed;
         self.releases
             .entry(release.clone())
@@ -173,7 +174,7 @@ impl History {
             old.bad |= !old.proved;
         }
         let Some(release) = release else { return };
-        let new = self.known(release, record);
+        let new = self.entry(release, record);
         new.activated = Some((record.seq, record.time));
         new.left = None;
         new.bad = false;
@@ -280,192 +281,4 @@ impl History {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(text: &str) -> ReleaseId {
-        ReleaseId::try_from(text).unwrap()
-    }
-
-    /// Folds `(event, release)` pairs; activations take the live one as previous.
-    fn fold(events: &[(Event, &str)]) -> History {
-        let mut history = History::default();
-        for (index, (event, release)) in events.iter().enumerate() {
-            history.apply(&Record {
-                seq: index as u64 + 1,
-                time: Timestamp::from_second(index as i64).unwrap(),
-                event: *event,
-                how: Some(How::Rollback),
-                unproved: false,
-                release: Some(id(release)),
-                previous: history.live.clone(),
-                sha256: None,
-                files: None,
-                bytes: None,
-                key: None,
-                fingerprint: None,
-                client: None,
-            });
-        }
-        history
-    }
-
-    use Event::*;
-
-    #[test]
-    fn rollback_walks_back_over_bad_ones() {
-        let abc = [(Swapped, "a"), (Swapped, "b"), (Swapped, "c")];
-        let previous =
-            |events: &[(Event, &str)]| fold(events).previous(|_| true).map(|id| id.to_string());
-        assert_eq!(previous(&abc).as_deref(), Some("b"));
-        let once = [&abc[..], &[(RolledBack, "b")]].concat();
-        assert_eq!(previous(&once).as_deref(), Some("a"));
-        let twice = [&once[..], &[(RolledBack, "a")]].concat();
-        assert_eq!(previous(&twice), None);
-        let cleared = [&twice[..], &[(Swapped, "c"), (Swapped, "a")]].concat();
-        assert_eq!(previous(&cleared).as_deref(), Some("c"));
-    }
-
-    #[test]
-    fn pruned_and_received_anew_has_not_been_live() {
-        let events = [
-            (Swapped, "a"),
-            (Swapped, "b"),
-            (Pruned, "a"),
-            (Received, "a"),
-        ];
-        let history = fold(&events);
-        assert_eq!(history.previous(|_| true), None);
-        assert_eq!(history.state(&id("a"), None), State::Pending);
-    }
-
-    #[test]
-    fn nothing_reaches_a_floor_by_coming_back() {
-        let events = [
-            (Received, "a"),
-            (Received, "b"),
-            (Received, "c"),
-            (Pruned, "a"),
-            (Pruned, "b"),
-            (Received, "a"),
-        ];
-        let history = fold(&events);
-        let reaches =
-            |floor: &str| ["a", "b", "c"].map(|id_| history.reaches(&id(id_), Some(&id(floor))));
-        assert_eq!(reaches("a"), [true, true, true]);
-        assert_eq!(reaches("b"), [false, true, true]);
-        assert_eq!(reaches("c"), [false, false, true]);
-        assert_eq!(reaches("x"), [false; 3]);
-        assert!(history.reaches(&id("x"), None));
-    }
-
-    #[test]
-    fn a_lagging_journal_is_completed_by_its_intent() {
-        let history = fold(&[(Swapped, "a"), (Swapped, "b"), (Activating, "a")]);
-        let missing = |link: Option<&str>| {
-            let link = link.map(id);
-            history.missing(link.as_ref()).map(|record| record.event)
-        };
-        assert_eq!(missing(Some("a")), Some(RolledBack));
-        // Anything else, and the intent came to nothing.
-        assert_eq!(
-            [missing(Some("b")), missing(Some("c")), missing(None)],
-            [Some(Abandoned); 3]
-        );
-
-        let settled = fold(&[(Swapped, "a"), (Activating, "b"), (Abandoned, "b")]);
-        assert!(settled.missing(Some(&id("a"))).is_none());
-        let moved = settled.missing(Some(&id("b"))).unwrap();
-        assert_eq!((moved.event, moved.previous), (Reconciled, Some(id("a"))));
-    }
-
-    #[test]
-    fn what_has_not_proved_itself_is_never_gone_back_to() {
-        let unproved = |release: &str| Record {
-            unproved: true,
-            ..Record::unattended(Swapped, Some(&id(release)))
-        };
-        let proved = |release: &str| Record::unattended(Proved, Some(&id(release)));
-        let after = |records: &[Record]| {
-            let mut history = fold(&[(Swapped, "a"), (Received, "b"), (Received, "c")]);
-            for record in records {
-                let seq = history.generation + 1;
-                history.apply(&Record {
-                    seq,
-                    ..record.clone()
-                });
-            }
-            history
-        };
-        let passed = after(&[unproved("b"), proved("b"), unproved("c")]);
-        assert!(passed.unsettled);
-        assert_eq!(passed.previous(|_| true), Some(&id("b")));
-        let left = after(&[unproved("b"), unproved("c"), proved("c")]);
-        assert!(!left.unsettled);
-        assert_eq!(left.previous(|_| true), Some(&id("a")));
-        assert_eq!(left.state(&id("b"), None), State::Bad);
-
-        let returned = Record {
-            event: Returned,
-            previous: Some(id("b")),
-            ..unproved("a")
-        };
-        let back = after(&[unproved("b"), returned.clone()]);
-        assert_eq!(back.live, Some(id("a")));
-        assert!(back.unsettled && back.releases[&id("a")].proved);
-        let gone_on = after(&[unproved("b"), returned.clone(), unproved("c")]);
-        assert_eq!(gone_on.previous(|_| true), Some(&id("a")));
-        assert_eq!(back.state(&id("b"), None), State::Bad);
-        assert_eq!(back.previous(|_| true), None);
-
-        // A record was lost, on a full disk.
-        let unheard = after(&[unproved("b"), proved("b"), unproved("a"), returned]);
-        assert_eq!(unheard.state(&id("b"), None), State::Bad);
-        assert!(!unheard.releases[&id("a")].bad);
-
-        let failed = after(&[Record::unattended(Failed, Some(&id("c")))]);
-        assert_eq!(failed.state(&id("c"), None), State::Bad);
-        let again = after(&[Record::unattended(Failed, Some(&id("c"))), unproved("c")]);
-        assert!(!again.releases[&id("c")].bad);
-    }
-
-    #[test]
-    fn a_return_to_nothing_is_completed_by_its_intent() {
-        let mut history = fold(&[(Swapped, "a")]);
-        history.apply(&Record {
-            how: Some(How::Return),
-            ..Record::unattended(Activating, None)
-        });
-        let missing = history.missing(None).unwrap();
-        assert_eq!(
-            (missing.event, &missing.previous),
-            (Returned, &Some(id("a")))
-        );
-        history.apply(&missing);
-        assert_eq!(history.state(&id("a"), None), State::Bad);
-    }
-
-    #[test]
-    fn states() {
-        let history = fold(&[
-            (Received, "p"),
-            (Swapped, "g"),
-            (Swapped, "a"),
-            (Swapped, "x"),
-            (RolledBack, "a"),
-            (Swapped, "b"),
-        ]);
-        let previous = history.previous(|_| true);
-        let state = |name: &str| history.state(&id(name), previous);
-        assert_eq!(
-            [state("b"), state("a"), state("g"), state("x"), state("p")],
-            [
-                State::Current,
-                State::Previous,
-                State::Good,
-                State::Bad,
-                State::Pending
-            ]
-        );
-    }
-}
+mod tests;

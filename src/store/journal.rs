@@ -5,7 +5,7 @@
 //! when the journal is next opened to be written.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -212,27 +212,27 @@ impl Journal {
 /// Gives the records one by one; returns the number of the last, and the length
 /// in bytes of what they were read from.
 fn parse(store: &Store, file: &mut File, each: &mut impl FnMut(&Record)) -> Result<(u64, u64)> {
-    let cannot = |error| store.io("cannot read the journal", error);
-    let mut from = BufReader::with_capacity(64 * 1024, file);
-    let mut line = Vec::new();
-    let (mut last, mut len) = (0, 0);
-    // Ends: every turn consumes some of the file, or ends it.
-    loop {
-        line.clear();
-        let read = from.read_until(b'\n', &mut line).map_err(cannot)?;
-        let Some(text) = line.strip_suffix(b"\n") else {
-            // The end, or torn.
-            return Ok((last, len));
-        };
-        let text = std::str::from_utf8(text).ok();
-        match text.and_then(|text| serde_json::from_str::<Record>(text).ok()) {
-            Some(record) if record.seq == last + 1 => {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)
+        .map_err(|error| store.io("cannot read the journal", error))?;
+    let mut last = 0;
+    let mut len = 0;
+    while len < bytes.len() {
+        let rest = &bytes[len..];
+        // read_until() for its search, which is a fast one.
+        let until = BufRead::skip_until(&mut &*rest, b'\n').unwrap_or(0);
+        let end = until.checked_sub(1).filter(|end| rest[*end] == b'\n');
+        let text = end.and_then(|end| std::str::from_utf8(&rest[..end]).ok());
+        let line = text.and_then(|text| serde_json::from_str::<Record>(text).ok());
+        match (line, end) {
+            (Some(record), Some(end)) if record.seq == last + 1 => {
                 each(&record);
                 last = record.seq;
-                len += read as u64;
+                len += end + 1;
             }
-            // Torn: the last, and not a record.
-            None if from.fill_buf().map_err(cannot)?.is_empty() => return Ok((last, len)),
+            // Torn: without its end, or the last and not a record.
+            (_, None) => break,
+            (None, Some(end)) if len + end + 1 == bytes.len() => break,
             _ => {
                 return Err(Error::new(
                     Code::IoError,
@@ -245,4 +245,5 @@ fn parse(store: &Store, file: &mut File, each: &mut impl FnMut(&Record)) -> Resu
             }
         }
     }
+    Ok((last, len as u64))
 }

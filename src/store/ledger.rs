@@ -66,9 +66,8 @@ impl<'a> Ledger<'a> {
     /// before is written first: in another order the records would say another
     /// thing.
     ///
-    /// Errors: [`Code::IoError`](crate::error::Code::IoError) and
-    /// [`Code::DiskFull`](crate::error::Code::DiskFull); the record is then
-    /// neither written nor taken into account.
+    /// Errors: [`crate::error::Code::IoError`], [`crate::error::Code::DiskFull`];
+    /// the record then counts as not written, and is not taken into account.
     pub fn append(&mut self, record: Record) -> Result<()> {
         while let Some(earlier) = self.unwritten.front() {
             let written = self.journal.append(self.store, earlier.clone())?;
@@ -154,8 +153,9 @@ fn missing(
     history.missing(link)
 }
 
-/// Those of `these` that are not among `those`. Both come sorted: one walk along
-/// both, because there may be thousands.
+/// Those of `these` that are not among `those`. Both come sorted by their bytes,
+/// as releases and names of files compare: one walk along both, because there
+/// may be thousands.
 fn lacking<'a>(
     these: impl Iterator<Item = &'a ReleaseId>,
     those: impl Iterator<Item = &'a [u8]>,
