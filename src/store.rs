@@ -68,7 +68,7 @@ pub struct Listing {
     /// The releases, sorted; see [`Store::is_present`].
     pub present: Vec<ReleaseId>,
     /// All names, those of releases and any others, sorted.
-    pub names: Vec<OsString>,
+    names: Vec<OsString>,
 }
 
 impl Store {

@@ -101,7 +101,7 @@ fn run(limits: Limits, shared: &Shared, sandbox_required: bool) -> Result<(), Fa
     let opened = |errno| cannot("open the staging folder", errno);
     let staging = Dir::working().map_err(opened)?;
     let spool = payload()?;
-    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 4));
+    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(4));
     let on = confine::unpacker(&staging, limits.max_file, limits.memory());
     // Threads are started between the two halves: they inherit the first, and
     // the second leaves nobody the calls to start more.

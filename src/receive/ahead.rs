@@ -7,13 +7,13 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use crate::error::{Error, Result};
 use crate::manifest::{Entries, Entry};
 
-/// How many entries are handed over at once, and how many such handfuls wait:
-/// what is in memory of a manifest is as many of them.
-const HANDFUL: usize = 256;
-const HANDFULS: usize = 4;
+/// Entries in a batch, and batches that wait. With the one that is being read and
+/// the one that is being used, no more of a manifest is in memory.
+const BATCH: usize = 256;
+const QUEUE: usize = 4;
 
-/// Some entries, in order; none of them at the end of a whole manifest.
-type Handful = std::result::Result<Vec<Entry>, &'static str>;
+/// Entries in order; none of them at the end of a whole manifest.
+type Batch = std::result::Result<Vec<Entry>, &'static str>;
 
 /// Does `work`, which takes entry by entry what is read of `manifest` meanwhile.
 ///
@@ -24,44 +24,44 @@ pub fn meanwhile<T>(
     work: impl FnOnce(&mut dyn FnMut() -> std::result::Result<Option<Entry>, &'static str>) -> Result<T>,
 ) -> Result<T> {
     std::thread::scope(|scope| {
-        let (give, take) = sync_channel::<Handful>(HANDFULS);
+        let (give, take) = sync_channel::<Batch>(QUEUE);
         std::thread::Builder::new()
             .spawn_scoped(scope, move || read(manifest, &give))
             .map_err(|error| Error::io("cannot start a thread", error))?;
-        let mut handful = Vec::new().into_iter();
+        let mut batch = Vec::new().into_iter();
         work(&mut move || {
-            if let Some(entry) = handful.next() {
+            if let Some(entry) = batch.next() {
                 return Ok(Some(entry));
             }
             // A reader that is gone without an end has not read all of it.
-            handful = take.recv().unwrap_or(Err("it was not read"))?.into_iter();
-            Ok(handful.next())
+            batch = take.recv().unwrap_or(Err("it was not read"))?.into_iter();
+            Ok(batch.next())
         })
     })
 }
 
 /// Reads to the end, to what is wrong, or until nobody takes any more.
-fn read(manifest: &mut impl BufRead, give: &SyncSender<Handful>) {
+fn read(manifest: &mut impl BufRead, give: &SyncSender<Batch>) {
     let mut entries = Entries::new(manifest);
     // Ends: every turn consumes lines, and the manifest has an end.
     loop {
-        let handful = handful(&mut entries);
-        let last = handful.as_ref().map_or(true, Vec::is_empty);
-        if give.send(handful).is_err() || last {
+        let batch = batch(&mut entries);
+        let last = batch.as_ref().map_or(true, Vec::is_empty);
+        if give.send(batch).is_err() || last {
             return;
         }
     }
 }
 
-fn handful(entries: &mut Entries<'_, impl BufRead>) -> Handful {
-    let mut handful = Vec::with_capacity(HANDFUL);
-    while handful.len() < HANDFUL {
+fn batch(entries: &mut Entries<'_, impl BufRead>) -> Batch {
+    let mut batch = Vec::with_capacity(BATCH);
+    while batch.len() < BATCH {
         match entries.next_entry()? {
-            Some(entry) => handful.push(entry),
+            Some(entry) => batch.push(entry),
             None => break,
         }
     }
-    Ok(handful)
+    Ok(batch)
 }
 
 #[cfg(test)]
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn all_of_it_comes_in_order_and_a_manifest_that_is_not_whole_is_told() {
         let end = trailer(Sums::default());
-        for count in [0, 1, HANDFUL - 1, HANDFUL, HANDFUL + 1, 10 * HANDFUL] {
+        for count in [0, 1, BATCH - 1, BATCH, BATCH + 1, 10 * BATCH] {
             assert_eq!(taken(count, &end), (count, Ok(())));
             assert!(taken(count, "").1.is_err());
             assert!(taken(count, "# files 1 bytes 0\n").1.is_err());
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn whoever_takes_may_stop() {
-        let text = "./a type=dir mode=0755\n".repeat(20 * HANDFUL);
+        let text = "./a type=dir mode=0755\n".repeat(20 * BATCH);
         meanwhile(&mut text.as_bytes(), |next| {
             next().unwrap().unwrap();
             Ok(())

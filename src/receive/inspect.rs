@@ -24,11 +24,11 @@ use crate::manifest::{Entry, Kind, Sums};
 use crate::shared::Shared;
 use crate::unpack::path::{self, CleanPath, Lead};
 
-/// How many things are handed over at once to be looked at, and how many such
-/// handfuls wait. Each thing may keep another folder open: this many times the
-/// waiting ones and two are well below the 1,024 that the monitor may have.
-const HANDFUL: usize = 64;
-const HANDFULS: usize = 4;
+/// Things in a batch to be looked at, and batches that wait. Each thing may keep
+/// another folder open: (queue + 2) × this many, 384, of the 1,024 that the
+/// monitor may have.
+const BATCH: usize = 64;
+const QUEUE: usize = 4;
 
 /// Walks `tree`, taking an entry from `next` for each thing in it; `shared` is
 /// what it must lead to.
@@ -43,17 +43,20 @@ pub fn inspect(
     next: impl FnMut() -> Result<Option<Entry>, &'static str>,
 ) -> Result<Sums> {
     std::thread::scope(|scope| {
-        let (give, take) = sync_channel(HANDFULS);
+        let (give, take) = sync_channel(QUEUE);
         let looking = std::thread::Builder::new()
             .spawn_scoped(scope, move || look_at_all(tree, shared, &take))
             .map_err(|error| Error::io("cannot start a thread", error))?;
         let mut walk = Walk {
+            tree,
             next,
             give,
-            handful: Vec::new(),
+            batch: Vec::new(),
             sums: Sums::default(),
         };
-        let walked = walk.release(tree).and(walk.hand_over());
+        let walked = walk.release();
+        // Handed over also where the walk has failed: why it did may be among it.
+        let walked = walked.and(walk.hand_over());
         let Walk { sums, give, .. } = walk;
         drop(give);
         // What the other found comes first: this one may have stopped for it.
@@ -73,19 +76,20 @@ struct Thing {
     parent: Option<Arc<Dir>>,
 }
 
-struct Walk<F> {
+struct Walk<'a, F> {
+    tree: &'a Dir,
     next: F,
     give: SyncSender<Vec<Thing>>,
-    handful: Vec<Thing>,
+    batch: Vec<Thing>,
     sums: Sums,
 }
 
-impl<F: FnMut() -> Result<Option<Entry>, &'static str>> Walk<F> {
-    fn release(&mut self, tree: &Dir) -> Result<()> {
+impl<F: FnMut() -> Result<Option<Entry>, &'static str>> Walk<'_, F> {
+    fn release(&mut self) -> Result<()> {
         let entry = self.entry(b"")?;
-        let stat = tree.own_stat().map_err(|errno| io(b"", errno))?;
+        let stat = self.tree.own_stat().map_err(|errno| io(b"", errno))?;
         hold_against(&entry, &stat)?;
-        self.below(b"", tree, None)?;
+        self.below(b"", None)?;
         match (self.next)() {
             Ok(None) => Ok(()),
             Ok(Some(entry)) => Err(lie(&entry.path, "is reported and not there")),
@@ -93,9 +97,10 @@ impl<F: FnMut() -> Result<Option<Entry>, &'static str>> Walk<F> {
         }
     }
 
-    /// All in `folder`, which has `path`; `handle` keeps it open for those who
-    /// look, but for the release. Bounded in depth by what a path may be.
-    fn below(&mut self, path: &[u8], folder: &Dir, handle: Option<&Arc<Dir>>) -> Result<()> {
+    /// All in `parent` (none: the release's own), which has `path`. Bounded in
+    /// depth by what a path may be.
+    fn below(&mut self, path: &[u8], parent: Option<&Arc<Dir>>) -> Result<()> {
+        let folder = parent.map_or(self.tree, |parent| parent);
         for name in folder.names().map_err(|errno| io(path, errno))? {
             let name = name.as_bytes();
             let below = match path {
@@ -108,17 +113,17 @@ impl<F: FnMut() -> Result<Option<Entry>, &'static str>> Walk<F> {
             if clean.map_or(true, |clean| clean.as_bytes() != below) {
                 return Err(lie(&below, "has a name that no release may have"));
             }
-            self.handful.push(Thing {
+            self.batch.push(Thing {
                 entry,
-                parent: handle.cloned(),
+                parent: parent.cloned(),
             });
-            if self.handful.len() == HANDFUL {
+            if self.batch.len() == BATCH {
                 self.hand_over()?;
             }
             if is_folder {
                 let inner = folder.open_dir(component(name, &below)?);
                 let inner = Arc::new(inner.map_err(|errno| io(&below, errno))?);
-                self.below(&below, &inner, Some(&inner))?;
+                self.below(&below, Some(&inner))?;
             }
         }
         Ok(())
@@ -132,15 +137,16 @@ impl<F: FnMut() -> Result<Option<Entry>, &'static str>> Walk<F> {
                 Ok(entry)
             }
             Ok(_) => Err(lie(path, "is there and not reported")),
-            Err(why) => Err(lie(path, why)),
+            // Read ahead: which line it is, is not known here.
+            Err(why) => Err(lie(b"", why)),
         }
     }
 
     fn hand_over(&mut self) -> Result<()> {
-        let empty = Vec::with_capacity(HANDFUL);
-        let handful = std::mem::replace(&mut self.handful, empty);
+        let empty = Vec::with_capacity(BATCH);
+        let batch = std::mem::replace(&mut self.batch, empty);
         // Whoever took them has stopped, and says why.
-        self.give.send(handful).map_err(|_| error::bug())
+        self.give.send(batch).map_err(|_| error::bug())
     }
 }
 
@@ -226,189 +232,4 @@ fn io(path: &[u8], errno: Errno) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::names::Sha256Digest;
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    fn entry(line: &str) -> Entry {
-        let digest = Sha256Digest([0; 32]);
-        Entry::parse(&line.replace("SHA", &format!("sha256digest={digest}"))).unwrap()
-    }
-
-    const HONEST: [&str; 4] = [
-        ". type=dir mode=0755",
-        "./d type=dir mode=0755",
-        "./d/l type=link mode=0777 link=../f",
-        "./f type=file mode=0644 size=1 SHA",
-    ];
-
-    /// Makes the honest tree, lets `change` at it, and inspects it by `report`.
-    fn verdict(report: &[&str], change: impl FnOnce(&Path)) -> Result<Sums> {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("tree");
-        let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
-        fs::create_dir_all(root.join("d")).unwrap();
-        mode(&root, 0o755).unwrap();
-        mode(&root.join("d"), 0o755).unwrap();
-        fs::write(root.join("f"), "x").unwrap();
-        mode(&root.join("f"), 0o644).unwrap();
-        symlink("../f", root.join("d/l")).unwrap();
-        change(&root);
-        let mut entries = report.iter().map(|line| entry(line));
-        let shared = Shared::default();
-        inspect(&Dir::open_root(&root).unwrap(), &shared, || {
-            Ok(entries.next())
-        })
-    }
-
-    #[test]
-    fn an_honest_report_is_believed() {
-        let sums = verdict(&HONEST, |_| ()).unwrap();
-        assert_eq!(sums, Sums { files: 1, bytes: 1 });
-    }
-
-    #[test]
-    fn every_lie_is_found() {
-        type Change = fn(&Path);
-        let lies: [(&str, Change); 10] = [
-            ("an extra file", |root| {
-                fs::write(root.join("z"), "").unwrap()
-            }),
-            ("a missing file", |root| {
-                fs::remove_file(root.join("f")).unwrap()
-            }),
-            ("a longer file", |root| {
-                fs::write(root.join("f"), "xx").unwrap()
-            }),
-            ("set-user-id", |root| {
-                fs::set_permissions(root.join("f"), Permissions::from_mode(0o4644)).unwrap();
-            }),
-            ("a folder for all", |root| {
-                fs::set_permissions(root.join("d"), Permissions::from_mode(0o1777)).unwrap();
-            }),
-            ("a second name", |root| {
-                fs::hard_link(root.join("f"), root.parent().unwrap().join("g")).unwrap();
-            }),
-            ("a link for a file", |root| {
-                fs::remove_file(root.join("f")).unwrap();
-                symlink("d", root.join("f")).unwrap();
-            }),
-            ("another target", |root| {
-                fs::remove_file(root.join("d/l")).unwrap();
-                symlink("../d", root.join("d/l")).unwrap();
-            }),
-            ("a fifo", |root| {
-                fs::remove_file(root.join("f")).unwrap();
-                let mode = nix::sys::stat::Mode::from_bits_truncate(0o644);
-                nix::unistd::mkfifo(&root.join("f"), mode).unwrap();
-            }),
-            ("an open root", |root| {
-                fs::set_permissions(root, Permissions::from_mode(0o777)).unwrap();
-            }),
-        ];
-        for (what, change) in lies {
-            let error = verdict(&HONEST, change).expect_err(what);
-            assert_eq!(error.code, Code::UnpackerDied, "{what}: {error}");
-        }
-    }
-
-    #[test]
-    fn reported_lies_are_found() {
-        let with = |extra: &'static str, at: usize| {
-            let mut report = HONEST.to_vec();
-            report.insert(at, extra);
-            verdict(&report, |_| ())
-        };
-        assert!(with("./../../etc/passwd type=file mode=0644 size=1 SHA", 4).is_err());
-        assert!(with("./f type=file mode=0644 size=1 SHA", 4).is_err());
-        assert!(verdict(&HONEST[..3], |_| ()).is_err());
-        let out = [
-            HONEST[0],
-            HONEST[1],
-            "./d/l type=link mode=0777 link=../../f",
-            HONEST[3],
-        ];
-        let change = |root: &Path| {
-            fs::remove_file(root.join("d/l")).unwrap();
-            symlink("../../f", root.join("d/l")).unwrap();
-        };
-        assert!(verdict(&out, change).is_err());
-        let newline = "./a\\012b type=dir mode=0755";
-        let report = [HONEST[0], newline, HONEST[1], HONEST[2], HONEST[3]];
-        let make = |root: &Path| fs::create_dir(root.join("a\nb")).unwrap();
-        assert!(verdict(&report, make).is_err());
-    }
-
-    /// The verdict on links, where the site shares `e` and `d/s`.
-    fn shared_verdict(links: &[(&str, &str)]) -> Result<Sums> {
-        let folder = tempfile::tempdir().unwrap();
-        // Deep enough that every way out leads somewhere.
-        let root = folder.path().join("releases/tree");
-        let mode = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o755));
-        fs::create_dir_all(root.join("d")).unwrap();
-        fs::create_dir_all(folder.path().join("shared/d/s")).unwrap();
-        fs::write(folder.path().join("shared/e"), "").unwrap();
-        mode(&root).unwrap();
-        mode(&root.join("d")).unwrap();
-        let mut report = vec![
-            ". type=dir mode=0755".into(),
-            "./d type=dir mode=0755".into(),
-        ];
-        for (path, target) in links {
-            symlink(target, root.join(path)).unwrap();
-            report.push(format!("./{path} type=link mode=0777 link={target}"));
-        }
-        let mut entries = report.iter().map(|line: &String| entry(line));
-        let shared = Shared {
-            links: vec!["e".parse().unwrap(), "d/s".parse().unwrap()],
-            ..Shared::default()
-        };
-        inspect(&Dir::open_root(&root).unwrap(), &shared, || {
-            Ok(entries.next())
-        })
-    }
-
-    #[test]
-    fn shared_links_are_all_there_and_exact_and_no_other_leads_out() {
-        let (d, e) = ("../../../shared/d/s", "../../shared/e");
-        shared_verdict(&[("d/s", d), ("e", e)]).unwrap();
-        shared_verdict(&[("d/s", d), ("e", e), ("f", "d")]).unwrap();
-        for lies in [
-            &[("d/s", d)][..],
-            &[("e", e)],
-            &[],
-            &[("d/s", d), ("e", "../../shared/d")],
-            &[("d/s", d), ("e", "../../shared/../shared/e")],
-            &[("d/s", d), ("e", "d")],
-            &[("d/s", "../../../shared/d"), ("e", e)],
-            // Theirs is the place, not the text.
-            &[("d/s", d), ("e", e), ("f", e)],
-            &[("d/s", d), ("e", e), ("f", "e")],
-            &[("d/s", d), ("e", e), ("f", "d/s/below")],
-            &[("d/s", d), ("e", e), ("f", "d/s/../e")],
-        ] {
-            let error = shared_verdict(lies).expect_err(&format!("{lies:?}"));
-            assert_eq!(error.code, Code::UnpackerDied, "{lies:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_folder_where_a_shared_link_must_be_is_found() {
-        let shared = Shared {
-            links: vec!["d".parse().unwrap()],
-            ..Shared::default()
-        };
-        let folder = tempfile::tempdir().unwrap();
-        let mode = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o755));
-        mode(folder.path()).unwrap();
-        fs::create_dir(folder.path().join("d")).unwrap();
-        mode(&folder.path().join("d")).unwrap();
-        let report = [". type=dir mode=0755", "./d type=dir mode=0755"];
-        let mut entries = report.iter().map(|line| entry(line));
-        let tree = Dir::open_root(folder.path()).unwrap();
-        let error = inspect(&tree, &shared, || Ok(entries.next())).unwrap_err();
-        assert!(error.problem.contains("./d"), "{error}");
-    }
-}
+mod tests;

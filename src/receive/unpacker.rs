@@ -1,7 +1,9 @@
 //! The monitor's side of the unpacker: starts it, takes its report, and ends it.
 //!
-//! The report is taken as it comes, and bounded. Whether it is one, and true, is
-//! seen when the unpacker is gone and cannot change anything any more.
+//! The report is taken as it comes, and bounded. It cannot add to the head of
+//! the manifest, which we have written, and which ends before it. Whether it is
+//! one, and true, is seen when the unpacker is gone and cannot change anything
+//! any more; until then nobody reads it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -77,7 +79,7 @@ pub fn run(
     let status = child.wait(deadline)?;
     let code = status.code();
     if code == Some(0) {
-        let told = copied.and(confinement);
+        let told = confinement.and_then(|on| copied.map(|()| on));
         return told.map_err(|why| died(&format!("its report is not acceptable: {why}")));
     }
     if code == Some(i32::from(unpack::FULL)) {

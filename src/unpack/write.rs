@@ -100,14 +100,15 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Starts threads, of which a large file takes two at a time.
+    /// Starts threads, two at least: with one, a large file would wait for ever
+    /// for somebody to hash what it writes.
     pub fn start(count: usize) -> Result<Writers, Failure> {
         let count = count.max(2);
         let cannot = |error| Failure::Io(Error::io("cannot start a thread", error));
         let (ready, stands) = sync_channel(count);
-        // Room for all there can be, so that no thread waits to give one back:
-        // in the queue or a large file's, in each thread, and the one that is
-        // being filled.
+        // As many as go round while one large file is written. Several that wait
+        // behind one another may have more, up to PIECES for each job; what has
+        // no room here is freed.
         let (give_back, free) = sync_channel(QUEUE + 2 * PIECES + count + 1);
         let (jobs, queue) = sync_channel(QUEUE);
         let queue = Arc::new(Mutex::new(Some(queue)));
@@ -194,7 +195,8 @@ impl Writers {
             read(&mut buffer[..len])?;
             left -= len as u64;
             let piece = Arc::new(Piece { buffer, len });
-            // Neither waits for the other, so each can always take the next.
+            // Ends: what was queued before ends by itself, and there are two
+            // threads at least, so that both jobs are taken.
             write
                 .send(Arc::clone(&piece))
                 .and_then(|()| hash.send(piece))
@@ -290,7 +292,8 @@ fn work(queue: &Queue, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, Failu
     Ok(digests)
 }
 
-/// The next job; none if there will be no more.
+/// The next job; none if there will be no more. Whoever waits here holds the
+/// lock, and the others wait for it.
 fn next(queue: &Queue) -> Option<Job> {
     lock(queue).as_ref()?.recv().ok()
 }
@@ -301,7 +304,8 @@ fn lock(queue: &Queue) -> MutexGuard<'_, Option<Receiver<Job>>> {
 }
 
 /// A thread that stops, for whatever reason, ends the queue, and with it what
-/// waits there: nobody may wait for a thread that will not come.
+/// waits there: nobody may wait for a thread that will not come. It may wait for
+/// the lock itself, until the next job comes or there will be no more.
 struct Stop<'a>(&'a Queue);
 
 impl Drop for Stop<'_> {
