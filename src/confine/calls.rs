@@ -9,7 +9,7 @@ use nix::libc;
 use seccompiler::{BackendError, SeccompAction, SeccompCmpOp, SeccompRule};
 
 use super::Powers;
-use super::filter::{Rules, condition, foreign_numbers, program};
+use super::filter::{List, Rules, condition};
 
 /// What the unpacker may call once its threads stand. No exec, no socket, no
 /// new thread or process, no chown, chmod or xattr, no ptrace, no link.
@@ -231,11 +231,9 @@ pub fn probe() -> bool {
         // A handle is looked at before it is closed, where assertions are on.
         let look = condition(1, SeccompCmpOp::Eq, libc::F_GETFD as u64)?;
         rules.insert(libc::SYS_fcntl, vec![SeccompRule::new(vec![look])?]);
-        program(rules, &SeccompAction::Allow, &SeccompAction::KillProcess)
+        only(rules).program()
     };
-    [Ok(foreign_numbers()), build()]
-        .into_iter()
-        .all(|program| program.is_ok_and(|it| seccompiler::apply_filter(&it).is_ok()))
+    build().is_ok_and(|it| seccompiler::apply_filter(&it).is_ok())
 }
 
 /// Leaves every thread of this process what is in [`UNPACKER`].
@@ -246,11 +244,19 @@ pub fn unpacker() -> bool {
             rules.insert(call, vec![protection(0)?]);
         }
         rules.extend(arguments()?);
-        program(rules, &SeccompAction::Allow, &SeccompAction::KillProcess)
+        only(rules).program()
     };
-    [Ok(foreign_numbers()), build()]
-        .into_iter()
-        .all(|program| program.is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok()))
+    build().is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok())
+}
+
+/// Whoever calls anything else is killed.
+fn only(rules: Rules) -> List {
+    List {
+        rules,
+        listed: SeccompAction::Allow,
+        others: SeccompAction::KillProcess,
+        absent: None,
+    }
 }
 
 /// The calls that are allowed with some arguments only.
@@ -310,25 +316,17 @@ pub fn monitor(powers: &Powers) -> bool {
                 rules.insert(call, vec![protection(libc::PROT_EXEC as u64)?]);
             }
         }
-        program(
+        let list = List {
             rules,
-            &SeccompAction::Errno(libc::EPERM as u32),
-            &SeccompAction::Allow,
-        )
+            listed: SeccompAction::Errno(libc::EPERM as u32),
+            others: SeccompAction::Allow,
+            // The flags of clone3(2) stand in memory, where no filter can look at
+            // them. Told that there is no such call, libc makes do with clone(2).
+            absent: Some(libc::SYS_clone3),
+        };
+        list.program()
     };
-    // The flags of clone3(2) stand in memory, where no filter can look at them.
-    // To be told that there is no such call, libc makes do with clone(2).
-    let absent = || {
-        let rules = [(libc::SYS_clone3, Vec::new())].into();
-        program(
-            rules,
-            &SeccompAction::Errno(libc::ENOSYS as u32),
-            &SeccompAction::Allow,
-        )
-    };
-    [Ok(foreign_numbers()), absent(), build()]
-        .into_iter()
-        .all(|program| program.is_ok_and(|it| seccompiler::apply_filter(&it).is_ok()))
+    build().is_ok_and(|it| seccompiler::apply_filter(&it).is_ok())
 }
 
 /// Memory whose executable bit is `bit`, for mmap and mprotect alike.
