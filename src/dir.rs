@@ -121,6 +121,11 @@ impl Dir {
         self.open_with(name.into(), flags, mode)
     }
 
+    /// Opens a file to read it and to write over it, making it if need be.
+    pub fn open_over<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<File> {
+        self.open_with(name.into(), OFlag::O_RDWR | OFlag::O_CREAT, mode)
+    }
+
     /// Makes a file that must not exist, to write it.
     pub fn create_new<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;

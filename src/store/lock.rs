@@ -21,8 +21,9 @@ pub const LOCK: NameConst = Name::fixed("lock");
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// As much of the holder's note as is shown, in bytes.
-const MAX_HOLDER: u64 = 200;
+/// The length of the holder's note, in bytes: that of a verb, a key's label and
+/// the rest, and some.
+const NOTE: usize = 200;
 
 /// The lock, held until dropped.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Lock {
         let deadline = Instant::now() + patience;
         let mut file = store
             .state
-            .open_append(LOCK, 0o600)
+            .open_over(LOCK, 0o600)
             .map_err(|errno| cannot(errno.into()))?;
         // Polled, because flock(2) itself can only wait without a bound. Ends:
         // every turn sleeps, and the deadline does not move.
@@ -84,9 +85,10 @@ impl Lock {
             std::process::id(),
             jiff::Timestamp::now()
         );
-        _ = held
-            .set_len(0)
-            .and_then(|()| held.write_all(note.as_bytes()));
+        // Over the last one, at one length: to truncate a file and write it anew
+        // makes ext4 free a block, take one and begin to write it to the disk, in
+        // each request (auto_da_alloc, ext4(5)).
+        _ = held.write_all(format!("{note:<NOTE$}").as_bytes());
         Ok(Lock(Held::new(held)))
     }
 }
@@ -95,8 +97,8 @@ fn busy(mut file: File) -> Error {
     let mut note = Vec::new();
     _ = file
         .rewind()
-        .and_then(|()| file.take(MAX_HOLDER).read_to_end(&mut note));
-    let holder = match note.as_slice() {
+        .and_then(|()| file.take(NOTE as u64).read_to_end(&mut note));
+    let holder = match note.trim_ascii_end() {
         b"" => "another request".to_owned(),
         note => escape::line(note),
     };
