@@ -181,15 +181,32 @@ impl<'g> Transition<'_, 'g> {
             How::Return => store.point_back(to)?,
             How::Swap | How::Rollback => store.point_at(to)?,
         }
+        let mut done = self.ledger.draft(how.done(), to);
+        done.unproved = unproved;
+        done.previous = from.cloned();
+        // The record first: a file system that commits things in the order in which
+        // they were done (ext4, xfs) has the link on the disk with it, and nothing
+        // to do for the root any more. On one that does not (btrfs) power may fail
+        // when the record is durable and the link is not: the next request finds
+        // the link where it was, and writes that down. The one that it left by
+        // that is as good as before; but not if it had yet to prove itself. So
+        // there the root is first, and the link durable before it is on record.
+        if unproved {
+            self.sync_root();
+            self.record(done);
+        } else {
+            self.record(done);
+            self.sync_root();
+        }
+        Ok(())
+    }
+
+    fn sync_root(&mut self) {
+        let store = self.ledger.store;
         if let Err(errno) = store.root.sync() {
             let error = store.io("cannot sync the site's root", errno);
             self.warnings.push(error.to_string());
         }
-        let mut done = self.ledger.draft(how.done(), to);
-        done.unproved = unproved;
-        done.previous = from.cloned();
-        self.record(done);
-        Ok(())
     }
 
     /// Writes down what has happened; where that fails, what follows goes by it

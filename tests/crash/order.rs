@@ -7,6 +7,11 @@
 //! what was renamed, unless that was synced; a new name in a folder is durable
 //! when the folder was fsynced; and renames in two folders may come back in
 //! either order after a power failure, unless there is an fsync between them.
+//!
+//! A moved link and its record may come in either order: whichever is there alone
+//! after a power failure, the next request writes down what it finds. The record
+//! is synced first, because ext4 and xfs then have both in one commit. Nothing is
+//! pruned and nobody is answered before both are durable.
 
 use std::collections::HashMap;
 use std::fs;
@@ -249,9 +254,9 @@ const RECEIVE: &[&Rule] = &[
 const SWAP: &[&Rule] = &[
     &INTENT,
     &LINK_MOVED,
-    &ROOT_SYNCED,
     &SWAPPED,
     &RECORDED,
+    &ROOT_SYNCED,
     &TRASHED,
     &PRUNED,
     &RECORDED,
@@ -264,9 +269,9 @@ const ROLLBACK: &[&Rule] = &[
     &INTENT,
     &RECORDED,
     &LINK_MOVED,
-    &ROOT_SYNCED,
     &SWAPPED,
     &RECORDED,
+    &ROOT_SYNCED,
     &TRASHED,
     &PRUNED,
     &RECORDED,
@@ -275,7 +280,9 @@ const ROLLBACK: &[&Rule] = &[
 ];
 
 /// With a gate, a swap's intent may not be lost either: the release would pass
-/// for one that has proved itself. And the way back is laid by then.
+/// for one that has proved itself. Nor may the record be there without the link:
+/// it would be left without having proved itself, and be bad. And the way back is
+/// laid by then.
 const GATED: &[&Rule] = &[
     &WAY_BACK_LAID,
     &INTENT,
