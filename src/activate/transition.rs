@@ -168,7 +168,8 @@ impl<'g> Transition<'_, 'g> {
         if how != How::Return && store.current()?.as_ref() != from {
             return Err(Error::new(Code::NotCurrent, MOVED).remedy(super::LOOK));
         }
-        let unproved = to.is_some() && self.gate.asks_the_live();
+        let asks = self.gate.asks_the_live();
+        let unproved = to.is_some() && asks;
         let mut intent = self.ledger.draft(Event::Activating, to);
         (intent.how, intent.unproved) = (Some(how), unproved);
         intent.previous = from.cloned();
@@ -188,10 +189,10 @@ impl<'g> Transition<'_, 'g> {
         // they were done (ext4, xfs) has the link on the disk with it, and nothing
         // to do for the root any more. On one that does not (btrfs) power may fail
         // when the record is durable and the link is not: the next request finds
-        // the link where it was, and writes that down. The one that it left by
-        // that is as good as before; but not if it had yet to prove itself. So
-        // there the root is first, and the link durable before it is on record.
-        if unproved {
+        // the link where it was, writes that down, and holds nothing against either
+        // release. With a gate there may be something: one has yet to prove itself,
+        // or has just failed. So there the link is durable before it is on record.
+        if asks {
             self.sync_root();
             self.record(done);
         } else {

@@ -39,8 +39,8 @@ impl List {
     /// One program, and no longer than it must be: each costs every request that
     /// it is made, checked and translated.
     pub fn program(self) -> Result<BpfProgram, BackendError> {
-        // Without any calls: the check of the machine, and one answer, which is
-        // not reached for those that follow it here.
+        // The library's program for no calls at all is the check of the machine and
+        // one answer. In the place of that answer comes all the rest.
         let mut program = self.asked(Rules::new())?;
         program.pop();
         program.extend([
@@ -199,7 +199,7 @@ mod tests {
         list.program().unwrap()
     }
 
-    /// Among the numbers of the tests' lists, of which none is this.
+    /// Between the numbers of the tests' lists, and none of them.
     const ABSENT: i64 = 600;
 
     #[test]

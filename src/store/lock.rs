@@ -4,7 +4,7 @@
 //! however it ends, and there is never a stale lock to remove by hand.
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -21,8 +21,8 @@ pub const LOCK: NameConst = Name::fixed("lock");
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The length of the holder's note, in bytes: that of a verb, a key's label and
-/// the rest, and some.
+/// The length of every holder's note, in bytes, filled up with blanks: more than
+/// a verb, the longest label of a key, a process and a time come to (126).
 const NOTE: usize = 200;
 
 /// The lock, held until dropped.
@@ -74,8 +74,8 @@ impl Lock {
                 Err((_, errno)) => return Err(cannot(errno.into())),
             }
         };
-        // A note for those who wait; that it cannot be written (a full disk)
-        // does not make the lock any less held.
+        // A note for those who wait; that it cannot be written (a full disk), and
+        // the last holder's is left, does not make the lock any less held.
         let verb = session.command.as_deref().unwrap_or_default();
         let verb = verb.split(|byte| *byte == b' ').next().unwrap_or_default();
         let key = session.key.as_ref().map_or("-", |key| key.as_str());
@@ -93,11 +93,9 @@ impl Lock {
     }
 }
 
-fn busy(mut file: File) -> Error {
+fn busy(file: File) -> Error {
     let mut note = Vec::new();
-    _ = file
-        .rewind()
-        .and_then(|()| file.take(NOTE as u64).read_to_end(&mut note));
+    _ = file.take(NOTE as u64).read_to_end(&mut note);
     let holder = match note.trim_ascii_end() {
         b"" => "another request".to_owned(),
         note => escape::line(note),
