@@ -245,16 +245,17 @@ impl fmt::Display for Identity {
     }
 }
 
+/// What follows `key` on a line of the head.
+fn value<'a>(line: &'a str, key: &str) -> Result<&'a str, &'static str> {
+    line.strip_prefix(key).ok_or("head is not ours")
+}
+
 impl Identity {
     /// Reads the head of a manifest and nothing beyond it.
     pub fn read(manifest: &mut impl BufRead) -> Result<Identity, &'static str> {
         if read_line(manifest)?.as_deref() != Some("#mtree") {
             return Err("first line is not '#mtree'");
         }
-        let value = |line: &str, key: &str| {
-            let value = line.strip_prefix(key).ok_or("head is not ours")?;
-            Ok::<_, &str>(value.to_owned())
-        };
         let mut line = || read_line(manifest)?.ok_or("head is cut short");
         let release = ReleaseId::try_from(value(&line()?, "# release ")?)
             .map_err(|_| "release is not one")?;

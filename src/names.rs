@@ -41,14 +41,6 @@ macro_rules! name {
             }
         }
 
-        impl TryFrom<String> for $type {
-            type Error = String;
-
-            fn try_from(text: String) -> Result<Self, String> {
-                Self::try_from(text.as_str())
-            }
-        }
-
         impl std::str::FromStr for $type {
             type Err = String;
 
@@ -184,14 +176,6 @@ impl TryFrom<&str> for Sha256Digest {
     }
 }
 
-impl TryFrom<String> for Sha256Digest {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        Self::try_from(text.as_str())
-    }
-}
-
 impl fmt::Display for Sha256Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // As a whole and not byte by byte: there are as many as files.
@@ -251,7 +235,7 @@ mod tests {
             Sha256Digest::try_from(text.as_str()).unwrap().to_string(),
             text
         );
-        assert!(Sha256Digest::try_from(text.to_uppercase()).is_err());
+        assert!(Sha256Digest::try_from(text.to_uppercase().as_str()).is_err());
         assert!(Sha256Digest::try_from(&text[1..]).is_err());
     }
 

@@ -191,12 +191,12 @@ mod tests {
 
     fn release() -> impl Strategy<Value = ReleaseId> {
         "[0-9A-Za-z]([0-9A-Za-z_-]|[.][0-9A-Za-z_-]){0,31}"
-            .prop_map(|text| ReleaseId::try_from(text).unwrap())
+            .prop_map(|text| ReleaseId::try_from(text.as_str()).unwrap())
     }
 
     fn request() -> impl Strategy<Value = Request> {
-        let signature =
-            "([0-9A-Za-z+/]{4}){1,40}".prop_map(|text| SignatureText::try_from(text).unwrap());
+        let signature = "([0-9A-Za-z+/]{4}){1,40}"
+            .prop_map(|text| SignatureText::try_from(text.as_str()).unwrap());
         let guard = || proptest::option::of(release());
         prop_oneof![
             (

@@ -27,6 +27,7 @@ pub mod shared;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -239,16 +240,11 @@ impl Store {
         // The manifests last: one that comes is there before its release.
         let releases = self.releases.kinds().map_err(cannot)?;
         let manifests = self.manifests.kinds().map_err(cannot)?;
-        // Both are sorted, so one walk along the other finds each.
-        let mut manifests = manifests.into_iter().peekable();
-        let mut has_manifest = |name: &OsString| {
-            while manifests.next_if(|(other, _)| other < name).is_some() {}
-            let own = manifests.next_if(|(other, _)| other == name);
-            own.is_some_and(|(_, kind)| kind == SFlag::S_IFREG)
-        };
+        let regular = manifests.iter().filter(|(_, kind)| *kind == SFlag::S_IFREG);
+        let mut has_manifest = among(regular.map(|(name, _)| name.as_bytes()));
         let present = releases
             .iter()
-            .filter(|(name, kind)| *kind == SFlag::S_IFDIR && has_manifest(name))
+            .filter(|(name, kind)| *kind == SFlag::S_IFDIR && has_manifest(name.as_bytes()))
             .filter_map(|(name, _)| release_name(name))
             .collect();
         Ok(Listing {
@@ -375,6 +371,16 @@ fn layout(path: &Path, errno: Errno) -> Error {
 
 fn octal_less(mode: u32, forbidden: u32) -> String {
     format!("{:04o}", mode & 0o7777 & !forbidden)
+}
+
+/// Tells of names, asked for in order, whether each is among `sorted`: one walk
+/// along both, because there may be thousands.
+fn among<'a>(sorted: impl Iterator<Item = &'a [u8]>) -> impl FnMut(&[u8]) -> bool {
+    let mut sorted = sorted.peekable();
+    move |name: &[u8]| {
+        while sorted.next_if(|other| *other < name).is_some() {}
+        sorted.peek().is_some_and(|other| *other == name)
+    }
 }
 
 /// The release that a folder of this name would be.

@@ -192,12 +192,11 @@ impl Transition<'_, '_> {
         // A folder is enough: it may be of a time before we came to this site.
         // That it cannot be told is no reason to stay with what has failed.
         let there = self.ledger.store.releases.exists(from).unwrap_or(true);
-        let takes = there && !bad && from != left;
+        let takes = there && !bad;
         if takes && self.is_proved(from) {
             return Some(from.clone());
         }
-        let good = self.good(left);
-        good.or_else(|| takes.then(|| from.clone()))
+        self.good(left).or_else(|| takes.then(|| from.clone()))
     }
 
     /// The release that a rollback would choose, if it passes.

@@ -20,7 +20,7 @@ use crate::session::Session;
 use crate::store::history::History;
 use crate::store::journal::{self, Event, Journal, Record};
 use crate::store::lock::{Held, Lock};
-use crate::store::{Listing, Store, release_name};
+use crate::store::{Listing, Store, among, release_name};
 
 /// How long to wait for another request to end, at least.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -138,34 +138,19 @@ fn missing(
 ) -> Option<Record> {
     // Killed between the rename into releases/ and its record. One that has a
     // manifest that does not read is left out: it must not stand in the way.
-    let known = history.releases.keys().map(|id| id.as_str().as_bytes());
-    let mut unknown = lacking(listing.present.iter(), known);
+    let mut is_known = among(history.releases.keys().map(|id| id.as_str().as_bytes()));
+    let mut unknown = (listing.present.iter()).filter(|id| !is_known(id.as_str().as_bytes()));
     if let Some(record) = unknown.find_map(|release| recovered(store, history, release)) {
         return Some(record);
     }
     // Killed between the rename into the trash and its record, or removed by
     // hand. What is live is another matter: the link still says so.
-    let names = listing.names.iter().map(|name| name.as_bytes());
-    let mut gone = lacking(history.releases.keys(), names);
+    let mut is_there = among(listing.names.iter().map(|name| name.as_bytes()));
+    let mut gone = (history.releases.keys()).filter(|id| !is_there(id.as_str().as_bytes()));
     if let Some(release) = gone.find(|release| link != Some(*release)) {
         return Some(Record::unattended(Event::Pruned, Some(release)));
     }
     history.missing(link)
-}
-
-/// Those of `these` that are not among `those`. Both come sorted by their bytes,
-/// as releases and names of files compare: one walk along both, because there
-/// may be thousands.
-fn lacking<'a>(
-    these: impl Iterator<Item = &'a ReleaseId>,
-    those: impl Iterator<Item = &'a [u8]>,
-) -> impl Iterator<Item = &'a ReleaseId> {
-    let mut those = those.peekable();
-    these.filter(move |release| {
-        let name = release.as_str().as_bytes();
-        while those.next_if(|other| *other < name).is_some() {}
-        those.peek() != Some(&name)
-    })
 }
 
 /// The `received` record of a release that stands there without one.

@@ -49,7 +49,7 @@ fn ours_at(
         .map_err(|(line, why)| format!("line {line}: {why}"))?;
     let signatures: Vec<SignatureText> = armored
         .split_inclusive("-----END SSH SIGNATURE-----\n")
-        .map(|armored| SignatureText::try_from(one_line(armored)))
+        .map(|armored| SignatureText::try_from(one_line(armored).as_str()))
         .collect::<Result<_, _>>()?;
     let statement = Statement {
         site: &SiteName::try_from("blog").unwrap(),
