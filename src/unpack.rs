@@ -7,6 +7,7 @@
 //! its standard error. It knows no site, no configuration and no request.
 
 mod entries;
+mod finished;
 mod frame;
 mod header;
 pub mod path;
@@ -16,11 +17,11 @@ mod tree;
 mod write;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -28,11 +29,10 @@ use nix::errno::Errno;
 use crate::confine;
 use crate::dir::{Dir, Name};
 use crate::error::{Code, Error};
-use crate::manifest::{self, Sums};
 use crate::shared::{Existing, Shared, SharedPath};
 use entries::{Entries, Entry, Kind};
+use finished::{check_links, report};
 use frame::Frame;
-use path::Lead;
 use rule::Rule;
 use tree::{Added, Node, Tree};
 use write::Target;
@@ -141,7 +141,7 @@ fn payload() -> Result<File, Failure> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned();
     stdin
         .map(File::from)
-        .map_err(|error| Failure::Io(Error::io("cannot open the payload", error)))
+        .map_err(|error| cannot("open the payload", error))
 }
 
 fn cannot(doing: &str, error: impl Into<std::io::Error>) -> Failure {
@@ -352,67 +352,9 @@ impl Unpacker<'_> {
 
 fn make_link(folder: &Dir, target: &[u8], name: &[u8]) -> Result<(), Failure> {
     let name = Name::new(name).ok_or(Rule::NameEmpty)?;
-    match folder.symlink(std::ffi::OsStr::from_bytes(target), name) {
+    match folder.symlink(OsStr::from_bytes(target), name) {
         Ok(()) => Ok(()),
         Err(Errno::EEXIST) => Err(Rule::Duplicate.into()),
         Err(errno) => Err(cannot("make a link", errno)),
     }
-}
-
-/// Sees that no link of the archive leads out of the release, with everything
-/// in its place. A shared link leads out, and so does what goes through one.
-fn check_links(tree: &Tree, staging: &Dir) -> Result<(), Failure> {
-    tree.visit(|path, node| {
-        if !matches!(node, Node::Link) {
-            return Ok(());
-        }
-        let refused = |rule: Rule| Err(Failure::from(rule).at(path));
-        let path = Path::new(std::ffi::OsStr::from_bytes(path));
-        let target = || staging.read_link_beneath(path);
-        match path::lead(staging, path, target) {
-            Ok(Lead::Inside) => Ok(()),
-            Ok(Lead::Out) => refused(Rule::LinkLeaves),
-            Ok(Lead::Ring) => refused(Rule::LinkLoops),
-            Err(errno) => Err(cannot("follow a link", errno)),
-        }
-    })
-}
-
-fn read_link(staging: &Dir, path: &Path) -> Result<Vec<u8>, Failure> {
-    staging
-        .read_link_beneath(path)
-        .map(OsStringExt::into_vec)
-        .map_err(|errno| cannot("read a link", errno))
-}
-
-/// Writes the manifest's entries and its sums.
-fn report(tree: &Tree, staging: &Dir, out: &mut impl Write) -> Result<(), Failure> {
-    let mut out = BufWriter::with_capacity(64 * 1024, out);
-    let mut sums = Sums::default();
-    tree.visit(|path, node| {
-        let kind = match node {
-            Node::Dir { .. } => manifest::Kind::Dir,
-            Node::File {
-                executable,
-                size,
-                sha256,
-            } => manifest::Kind::File {
-                executable: *executable,
-                size: *size,
-                sha256: sha256.expect("every file was written"),
-            },
-            Node::Link | Node::Shared => manifest::Kind::Link {
-                target: read_link(staging, Path::new(std::ffi::OsStr::from_bytes(path)))?,
-            },
-        };
-        let entry = manifest::Entry {
-            path: path.to_vec(),
-            kind,
-        };
-        sums.add(&entry);
-        writeln!(out, "{entry}").map_err(|error| cannot("write the report", error))
-    })?;
-    out.write_all(manifest::trailer(sums).as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| cannot("write the report", error))
 }
