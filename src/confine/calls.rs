@@ -6,7 +6,7 @@
 //! the next libc.
 
 use nix::libc;
-use seccompiler::{BackendError, SeccompAction, SeccompCmpOp, SeccompRule};
+use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompCmpOp, SeccompRule};
 
 use super::Powers;
 use super::filter::{List, Rules, condition};
@@ -224,39 +224,35 @@ const NO_EXEC_OLD: &[libc::c_long] = &[];
 /// Leaves this process what is in [`PROBE`].
 pub fn probe() -> bool {
     let build = || {
-        let mut rules: Rules = PROBE.iter().map(|call| (*call, Vec::new())).collect();
-        for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-            rules.insert(call, vec![protection(0)?]);
-        }
         // A handle is looked at before it is closed, where assertions are on.
         let look = condition(1, SeccompCmpOp::Eq, libc::F_GETFD as u64)?;
-        rules.insert(libc::SYS_fcntl, vec![SeccompRule::new(vec![look])?]);
-        only(rules).program()
+        let look = SeccompRule::new(vec![look])?;
+        only(PROBE, [(libc::SYS_fcntl, vec![look])].into())
     };
     build().is_ok_and(|it| seccompiler::apply_filter(&it).is_ok())
 }
 
 /// Leaves every thread of this process what is in [`UNPACKER`].
 pub fn unpacker() -> bool {
-    let build = || {
-        let mut rules: Rules = UNPACKER.iter().map(|call| (*call, Vec::new())).collect();
-        for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-            rules.insert(call, vec![protection(0)?]);
-        }
-        rules.extend(arguments()?);
-        only(rules).program()
-    };
-    build().is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok())
+    let program = arguments().and_then(|asked| only(UNPACKER, asked));
+    program.is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok())
 }
 
-/// Whoever calls anything else is killed.
-fn only(rules: Rules) -> List {
-    List {
+/// Allows `calls`, those of `asked` with such arguments only, and no executable
+/// memory. Whoever calls anything else is killed.
+fn only(calls: &[libc::c_long], asked: Rules) -> Result<BpfProgram, BackendError> {
+    let mut rules: Rules = calls.iter().map(|call| (*call, Vec::new())).collect();
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        rules.insert(call, vec![protection(0)?]);
+    }
+    rules.extend(asked);
+    let list = List {
         rules,
         listed: SeccompAction::Allow,
         others: SeccompAction::KillProcess,
         absent: None,
-    }
+    };
+    list.program()
 }
 
 /// The calls that are allowed with some arguments only.

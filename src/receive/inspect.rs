@@ -167,21 +167,17 @@ fn look_at(tree: &Dir, shared: &Shared, entry: &Entry, parent: Option<&Dir>) -> 
     let stat = parent.stat(name.clone());
     let stat = stat.map_err(|errno| io(path, errno))?;
     hold_against(entry, &stat)?;
-    let shared = shared.at(path);
-    let Kind::Link { target } = &entry.kind else {
-        return match shared {
-            Some(_) => Err(lie(path, "is not the link to what is shared")),
-            None => Ok(false),
-        };
-    };
-    let found = parent.read_link(name).map_err(|errno| io(path, errno))?;
-    if found.as_bytes() != target || path::check_target(target).is_err() {
-        return Err(lie(path, "has another target than reported"));
+    if let Kind::Link { target } = &entry.kind {
+        let found = parent.read_link(name).map_err(|errno| io(path, errno))?;
+        if found.as_bytes() != target || path::check_target(target).is_err() {
+            return Err(lie(path, "has another target than reported"));
+        }
     }
-    match shared {
-        Some(shared) if *target == shared.target().as_bytes() => Ok(true),
-        Some(_) => Err(lie(path, "is not the link to what is shared")),
-        None => stays_inside(tree, path, target).map(|()| false),
+    match (shared.at(path), &entry.kind) {
+        (Some(shared), Kind::Link { target }) if *target == shared.target().as_bytes() => Ok(true),
+        (Some(_), _) => Err(lie(path, "is not the link to what is shared")),
+        (None, Kind::Link { target }) => stays_inside(tree, path, target).map(|()| false),
+        (None, _) => Ok(false),
     }
 }
 

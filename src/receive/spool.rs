@@ -17,19 +17,11 @@ use crate::timed::{Deadline, Timed};
 const BUFFER: usize = 256 * 1024;
 
 /// How many buffers there are: while one is hashed, the next are read and written.
+/// All that is in memory of the payload is in them.
 const BUFFERS: usize = 4;
 
-/// What was read: all that is in memory of the payload is as many of these.
-struct Piece {
-    buffer: Vec<u8>,
-    len: usize,
-}
-
-impl Piece {
-    fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.len]
-    }
-}
+/// A buffer, and how many bytes of it were read.
+type Piece = (Vec<u8>, usize);
 
 /// A payload whose digest was the promised one. The fields are private: no
 /// other module can make one, and nothing unpacks anything else.
@@ -76,12 +68,15 @@ pub fn spool(
     // processor hashes and writes.
     let found = std::thread::scope(|scope| {
         let (pieces, to_hash) = sync_channel(BUFFERS);
-        let (give_back, hashed) = sync_channel(BUFFERS);
+        let (give_back, free) = sync_channel(BUFFERS);
+        for _ in 0..BUFFERS {
+            give_back.send(vec![0; BUFFER]).map_err(|_| error::bug())?;
+        }
         let hash = std::thread::Builder::new()
             .spawn_scoped(scope, move || hash(&to_hash, &give_back))
             .map_err(|error| Error::io("cannot start a thread", error))?;
         take_in(
-            store, config, deadline, &mut file, &mut bytes, pieces, &hashed,
+            store, config, deadline, &mut file, &mut bytes, pieces, &free,
         )?;
         hash.join().map_err(|_| error::bug())
     })?;
@@ -100,12 +95,12 @@ pub fn spool(
 }
 
 /// Hashes what comes, in the order in which it came, and gives it back.
-fn hash(pieces: &Receiver<Piece>, give_back: &SyncSender<Piece>) -> Sha256Digest {
+fn hash(pieces: &Receiver<Piece>, give_back: &SyncSender<Vec<u8>>) -> Sha256Digest {
     let mut hash = Sha256::new();
-    for piece in pieces {
-        hash.update(piece.bytes());
+    for (buffer, read) in pieces {
+        hash.update(&buffer[..read]);
         // Nobody takes it any more when the last one has come.
-        _ = give_back.send(piece);
+        _ = give_back.send(buffer);
     }
     Sha256Digest(hash.finalize().into())
 }
@@ -118,25 +113,16 @@ fn take_in(
     file: &mut File,
     bytes: &mut u64,
     pieces: SyncSender<Piece>,
-    hashed: &Receiver<Piece>,
+    free: &Receiver<Vec<u8>>,
 ) -> Result<()> {
     let limits = &config.limits;
     let max = config.archive.max_compressed.0;
     let (room, _) = store.room(limits.reserve)?;
     let mut input = Timed::new(std::io::stdin(), limits.idle_timeout.0, deadline);
-    let mut made = 0;
     // Ends: each turn adds to `bytes`, which is bounded, or ends it.
     loop {
-        let mut piece = if made < BUFFERS {
-            made += 1;
-            Piece {
-                buffer: vec![0; BUFFER],
-                len: 0,
-            }
-        } else {
-            hashed.recv().map_err(|_| error::bug())?
-        };
-        piece.len = match input.read(&mut piece.buffer) {
+        let mut buffer = free.recv().map_err(|_| error::bug())?;
+        let read = match input.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::TimedOut => {
@@ -144,7 +130,7 @@ fn take_in(
             }
             Err(error) => return Err(Error::io("cannot read the payload", error)),
         };
-        *bytes += piece.len as u64;
+        *bytes += read as u64;
         if *bytes > max {
             return Err(Error::new(
                 Code::TooLarge,
@@ -155,9 +141,9 @@ fn take_in(
         if *bytes > room {
             return Err(store.only_reserve());
         }
-        file.write_all(piece.bytes())
+        file.write_all(&buffer[..read])
             .map_err(|error| store.io("cannot write the spool", error))?;
-        pieces.send(piece).map_err(|_| error::bug())?;
+        pieces.send((buffer, read)).map_err(|_| error::bug())?;
     }
 }
 
