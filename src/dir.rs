@@ -18,6 +18,7 @@ use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{self, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
 use nix::sys::stat::{self, FileStat, Mode, SFlag};
+use nix::sys::{statfs, statvfs};
 use nix::unistd::{self, UnlinkatFlags};
 
 use crate::names::{LinkName, ReleaseId};
@@ -330,9 +331,18 @@ impl Dir {
         unistd::syncfs(&self.0)
     }
 
+    /// Whether the file system commits what is done to it in one order: when
+    /// anything is durable, all that was done before it is. ext4 and xfs do, each
+    /// by its one journal. (An ext4 without a journal does not, and cannot be told
+    /// from one that has it.)
+    pub fn commits_in_order(&self) -> bool {
+        let in_order = [statfs::EXT4_SUPER_MAGIC, statfs::XFS_SUPER_MAGIC];
+        statfs::fstatfs(&self.0).is_ok_and(|found| in_order.contains(&found.filesystem_type()))
+    }
+
     /// Bytes and inodes: free to this user, and in all.
     pub fn space(&self) -> Result<Space> {
-        let found = nix::sys::statvfs::fstatvfs(&self.0)?;
+        let found = statvfs::fstatvfs(&self.0)?;
         Ok(Space {
             free_bytes: found.blocks_available() * found.fragment_size(),
             total_bytes: found.blocks() * found.fragment_size(),

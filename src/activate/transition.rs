@@ -185,19 +185,18 @@ impl<'g> Transition<'_, 'g> {
         let mut done = self.ledger.draft(how.done(), to);
         done.unproved = unproved;
         done.previous = from.cloned();
-        // The record first: a file system that commits things in the order in which
-        // they were done (ext4, xfs) has the link on the disk with it, and nothing
-        // to do for the root any more. On one that does not (btrfs) power may fail
-        // when the record is durable and the link is not: the next request finds
-        // the link where it was, writes that down, and holds nothing against either
-        // release. With a gate there may be something: one has yet to prove itself,
-        // or has just failed. So there the link is durable before it is on record.
-        if asks {
-            self.sync_root();
+        // The record first, where the file system commits in order: it has the link
+        // on the disk with it, and nothing to do for the root any more. Elsewhere
+        // (btrfs) power might fail when the record is durable and the link is not,
+        // and a release that was not to become live would pass for one that was and
+        // was left: a rollback would go to it. With a gate more would be lost, what
+        // failed would have proved itself, and an ext4 may be without a journal.
+        if !asks && store.root.commits_in_order() {
             self.record(done);
+            self.sync_root();
         } else {
-            self.record(done);
             self.sync_root();
+            self.record(done);
         }
         Ok(())
     }

@@ -74,8 +74,8 @@ impl Lock {
                 Err((_, errno)) => return Err(cannot(errno.into())),
             }
         };
-        // A note for those who wait; that it cannot be written (a full disk), and
-        // the last holder's is left, does not make the lock any less held.
+        // A note for those who wait; that it cannot be written (a full disk)
+        // does not make the lock any less held.
         let verb = session.command.as_deref().unwrap_or_default();
         let verb = verb.split(|byte| *byte == b' ').next().unwrap_or_default();
         let key = session.key.as_ref().map_or("-", |key| key.as_str());
@@ -88,7 +88,10 @@ impl Lock {
         // Over the last one, at one length: to truncate a file and write it anew
         // makes ext4 free a block, take one and begin to write it to the disk, in
         // each request (auto_da_alloc, ext4(5)).
-        _ = held.write_all(format!("{note:<NOTE$}").as_bytes());
+        if held.write_all(format!("{note:<NOTE$}").as_bytes()).is_err() {
+            // Rather none than the last holder's.
+            _ = held.set_len(0);
+        }
         Ok(Lock(Held::new(held)))
     }
 }

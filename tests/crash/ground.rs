@@ -27,9 +27,14 @@ pub struct Ground {
 impl Ground {
     pub fn new() -> Ground {
         crate::in_memory();
+        Ground::below(&tempfile::env::temp_dir())
+    }
+
+    /// Below `folder`, and so on its file system.
+    pub fn below(folder: &Path) -> Ground {
         let dir = tempfile::Builder::new()
             .prefix("deploy-shell-crash-")
-            .tempdir()
+            .tempdir_in(folder)
             .expect("a temporary folder");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         let socket = UnixDatagram::bind(dir.path().join("audit")).expect("a socket");

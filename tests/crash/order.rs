@@ -8,15 +8,17 @@
 //! when the folder was fsynced; and renames in two folders may come back in
 //! either order after a power failure, unless there is an fsync between them.
 //!
-//! A moved link and its record may come in either order, but where a gate asks:
-//! whichever is there alone after a power failure, the next request writes down
-//! what it finds. Why the record is first, and why not with a gate, stands in
-//! `Transition::commit`. Nothing is pruned and nobody is answered before both are
-//! durable.
+//! A moved link is durable before it is on record, but for one case: without a gate,
+//! and on a file system that commits in order (ext4, xfs), the record that is synced
+//! has the link with it. Why, stands in `Transition::commit`. Nothing is pruned and
+//! nobody is answered before both are durable.
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
+
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
 
 use crate::ground::{Ground, NEW, Site, receive_command};
 use crate::tracer;
@@ -259,9 +261,9 @@ const RECEIVE: &[&Rule] = &[
 const SWAP: &[&Rule] = &[
     &INTENT,
     &LINK_MOVED,
+    &ROOT_SYNCED,
     &SWAPPED,
     &RECORDED,
-    &ROOT_SYNCED,
     &TRASHED,
     &PRUNED,
     &RECORDED,
@@ -274,9 +276,9 @@ const ROLLBACK: &[&Rule] = &[
     &INTENT,
     &RECORDED,
     &LINK_MOVED,
+    &ROOT_SYNCED,
     &SWAPPED,
     &RECORDED,
-    &ROOT_SYNCED,
     &TRASHED,
     &PRUNED,
     &RECORDED,
@@ -285,8 +287,7 @@ const ROLLBACK: &[&Rule] = &[
 ];
 
 /// With a gate, a swap's intent may not be lost either: the release would pass
-/// for one that has proved itself. Nor may the record be there without the link.
-/// And the way back is laid by then.
+/// for one that has proved itself. And the way back is laid by then.
 const GATED: &[&Rule] = &[
     &WAY_BACK_LAID,
     &INTENT,
@@ -404,7 +405,28 @@ fn nothing_is_named_before_it_is_synced_nor_promised_before_it_is_recorded() {
         println!("skipped: {why}");
         return;
     }
-    let ground = Ground::new();
+    // In memory, and on a disk, which may commit in order.
+    for ground in [Ground::new(), Ground::below(Path::new("/var/tmp"))] {
+        all_verbs(&ground);
+    }
+}
+
+/// On a file system that commits in order, the root's sync comes behind the record
+/// and its own.
+fn without_gate(order: &[&'static Rule], site: &Site) -> Vec<&'static Rule> {
+    let found = statfs(&site.root())
+        .expect("a file system")
+        .filesystem_type();
+    let mut order = order.to_vec();
+    if [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC].contains(&found) {
+        let synced = order.iter().position(|rule| rule.what == ROOT_SYNCED.what);
+        let synced = synced.expect("the root is synced");
+        order[synced..synced + 3].rotate_left(1);
+    }
+    order
+}
+
+fn all_verbs(ground: &Ground) {
     let site = ground.make("order", 5);
     site.ok(&receive_command("a")).expect("received");
     site.ok("swap a").expect("swapped");
@@ -414,8 +436,9 @@ fn nothing_is_named_before_it_is_synced_nor_promised_before_it_is_recorded() {
     // Where none is kept, the swap prunes the one that is not previous, and
     // the rollback the one that it leaves.
     let site = ground.copy(&site, "order-none-kept", 0, "");
-    check("swap", &trace(&site, "swap c"), SWAP);
-    check("rollback", &trace(&site, "rollback"), ROLLBACK);
+    let (swap, rollback) = (without_gate(SWAP, &site), without_gate(ROLLBACK, &site));
+    check("swap", &trace(&site, "swap c"), &swap);
+    check("rollback", &trace(&site, "rollback"), &rollback);
     site.tidy().expect("a site that nothing happened to");
 
     let gate = "[[hooks.after_swap]]\n\

@@ -187,21 +187,3 @@ fn states() {
         ]
     );
 }
-
-/// After a power failure, where the record was durable before the link.
-#[test]
-fn a_move_that_is_on_record_and_not_on_the_disk_is_found_undone() {
-    for moved in [Swapped, RolledBack] {
-        let mut history = fold(&[(Swapped, "a"), (Swapped, "b"), (moved, "a")]);
-        let link = id("b");
-        let found = history.missing(Some(&link)).unwrap();
-        assert_eq!(
-            (found.event, &found.release),
-            (Reconciled, &Some(link.clone()))
-        );
-        history.apply(&found);
-        assert_eq!(history.live.as_ref(), Some(&link));
-        assert!(history.releases.values().all(Release::good), "{moved:?}");
-        assert_eq!(history.missing(Some(&link)), None);
-    }
-}
