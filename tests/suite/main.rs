@@ -45,6 +45,7 @@ mod operator;
 mod ordinary_archives;
 mod overtaken;
 mod pages;
+mod power;
 mod probe;
 mod process;
 mod prune;

@@ -13,7 +13,7 @@ use crate::archive::tarball;
 use crate::direct::{ask, everything, live, put};
 use crate::site::{BIN, Reply, Site, set_mode};
 
-fn verify(site: &Site, releases: &[&str]) -> Reply {
+pub fn verify(site: &Site, releases: &[&str]) -> Reply {
     let mut command = Command::new(BIN);
     command.env_clear().arg("verify").arg("--config");
     command.arg(site.config_path()).args(releases);
