@@ -333,8 +333,8 @@ impl Dir {
 
     /// Whether the file system commits what is done to it in one order: when
     /// anything is durable, all that was done before it is. ext4 and xfs do, each
-    /// by its one journal. (An ext4 without a journal does not, and cannot be told
-    /// from one that has it.)
+    /// by its one journal. (An ext2, or an ext4 without a journal, does not, and cannot
+    /// be told from one that has it.)
     pub fn commits_in_order(&self) -> bool {
         let in_order = [statfs::EXT4_SUPER_MAGIC, statfs::XFS_SUPER_MAGIC];
         statfs::fstatfs(&self.0).is_ok_and(|found| in_order.contains(&found.filesystem_type()))
