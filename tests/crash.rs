@@ -22,6 +22,8 @@ mod archive;
 #[path = "suite/site.rs"]
 #[expect(dead_code, reason = "shared with the suite")]
 mod site;
+#[path = "suite/strace.rs"]
+mod strace;
 
 #[path = "crash/crowd.rs"]
 mod crowd;

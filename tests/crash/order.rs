@@ -16,11 +16,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
 
 use crate::ground::{Ground, NEW, Site, receive_command};
+use crate::strace;
 use crate::tracer;
 
 /// One successful system call of the monitor, its descriptors as paths.
@@ -46,27 +46,18 @@ fn trace(site: &Site, request: &str) -> Vec<Step> {
 /// The same of a request that ends with `code`. The runner of hooks is not
 /// followed either.
 fn trace_to(site: &Site, request: &str, code: i32) -> Vec<Step> {
-    let program = site.command(request);
     let log = site.root().join("../trace");
-    let mut strace = Command::new("strace");
-    strace.args(["-s", "64", "-o"]).arg(&log);
-    strace.arg("-e").arg(
-        "trace=openat,close,write,fsync,fdatasync,syncfs,rename,renameat,renameat2,unlink,\
-         unlinkat,symlinkat,wait4,waitid,fcntl,prctl",
-    );
+    let calls = "trace=openat,close,write,fsync,fdatasync,syncfs,rename,renameat,renameat2,\
+                 unlink,unlinkat,symlinkat,wait4,waitid,fcntl,prctl";
     // The monitor's second prctl(2) forbids others to look into it, and so
     // strace, where it is not root's, to read the names it passes.
-    strace.args(["-e", "inject=prctl:retval=0:when=2"]);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let output = strace
-        .arg(program.get_program())
-        .args(program.get_args())
-        .env_clear()
-        .env("PATH", path)
-        .env("SSH_ORIGINAL_COMMAND", request)
+    let hidden = "inject=prctl:retval=0:when=2";
+    let to = log.to_str().expect("a plain path");
+    let options = ["-s", "64", "-o", to, "-e", calls, "-e", hidden];
+    let output = strace::under(&options, &site.command(request))
         .stdin(site.stdin(request))
         .output()
-        .expect("strace (Debian package strace)");
+        .expect("strace runs");
     assert_eq!(output.status.code(), Some(code), "{output:?}");
     let text = fs::read_to_string(log).expect("a trace");
     let hidden = text.lines().find(|line| line.ends_with("(INJECTED)"));
@@ -257,90 +248,17 @@ const RECEIVE: &[&Rule] = &[
     &PROMISED,
 ];
 
-/// A swap's intent may be lost: what it would have said is found again.
-const SWAP: &[&Rule] = &[
-    &INTENT,
-    &LINK_MOVED,
-    &ROOT_SYNCED,
-    &SWAPPED,
-    &RECORDED,
-    &TRASHED,
-    &PRUNED,
-    &RECORDED,
-    &REMOVED,
-    &PROMISED,
-];
+/// The link is durable before it is on record.
+const LINK_FIRST: &[&Rule] = &[&LINK_MOVED, &ROOT_SYNCED, &SWAPPED, &RECORDED];
 
-/// A rollback's may not: the release that is left would come back as good.
-const ROLLBACK: &[&Rule] = &[
-    &INTENT,
-    &RECORDED,
-    &LINK_MOVED,
-    &ROOT_SYNCED,
-    &SWAPPED,
-    &RECORDED,
-    &TRASHED,
-    &PRUNED,
-    &RECORDED,
-    &REMOVED,
-    &PROMISED,
-];
+/// The record that is synced has the link with it, where there is one order in
+/// which everything is committed.
+const RECORD_FIRST: &[&Rule] = &[&LINK_MOVED, &SWAPPED, &RECORDED, &ROOT_SYNCED];
 
-/// With a gate, a swap's intent may not be lost either: the release would pass
-/// for one that has proved itself. And the way back is laid by then.
-const GATED: &[&Rule] = &[
-    &WAY_BACK_LAID,
-    &INTENT,
-    &RECORDED,
-    &LINK_MOVED,
-    &ROOT_SYNCED,
-    &SWAPPED,
-    &RECORDED,
-    &PROVED,
-    &RECORDED,
-    &TRASHED,
-    &PRUNED,
-    &RECORDED,
-    &REMOVED,
-    &PROMISED,
-];
+const PRUNE_AND_PROMISE: &[&Rule] = &[&TRASHED, &PRUNED, &RECORDED, &REMOVED, &PROMISED];
 
-/// There, and back again.
-const RETURN: &[&Rule] = &[
-    &WAY_BACK_LAID,
-    &INTENT,
-    &RECORDED,
-    &LINK_MOVED,
-    &ROOT_SYNCED,
-    &SWAPPED,
-    &RECORDED,
-    &INTENT,
-    &RECORDED,
-    &LINK_MOVED_BACK,
-    &ROOT_SYNCED,
-    &RETURNED,
-    &RECORDED,
-    &PROVED,
-    &RECORDED,
-    &TOLD,
-];
-
-/// There, and back to where nothing was live.
-const RETURN_TO_NOTHING: &[&Rule] = &[
-    &INTENT,
-    &RECORDED,
-    &LINK_MOVED,
-    &ROOT_SYNCED,
-    &SWAPPED,
-    &RECORDED,
-    &INTENT,
-    &RECORDED,
-    &LINK_REMOVED,
-    &ROOT_SYNCED,
-    &RETURNED,
-    &RECORDED,
-    &TOLD,
-];
+/// Of what has a gate; the way back is laid by then.
+const GATED_INTENT: &[&Rule] = &[&WAY_BACK_LAID, &INTENT, &RECORDED];
 
 /// The first step that is not where it must be.
 ///
@@ -411,19 +329,13 @@ fn nothing_is_named_before_it_is_synced_nor_promised_before_it_is_recorded() {
     }
 }
 
-/// On a file system that commits in order, the root's sync comes behind the record
-/// and its own.
-fn without_gate(order: &[&'static Rule], site: &Site) -> Vec<&'static Rule> {
-    let found = statfs(&site.root())
-        .expect("a file system")
-        .filesystem_type();
-    let mut order = order.to_vec();
-    if [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC].contains(&found) {
-        let synced = order.iter().position(|rule| rule.what == ROOT_SYNCED.what);
-        let synced = synced.expect("the root is synced");
-        order[synced..synced + 3].rotate_left(1);
+/// How a link moves without a gate.
+fn moved(site: &Site) -> &'static [&'static Rule] {
+    let found = statfs(&site.root()).expect("a file system");
+    match found.filesystem_type() {
+        EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC => RECORD_FIRST,
+        _ => LINK_FIRST,
     }
-    order
 }
 
 fn all_verbs(ground: &Ground) {
@@ -436,9 +348,12 @@ fn all_verbs(ground: &Ground) {
     // Where none is kept, the swap prunes the one that is not previous, and
     // the rollback the one that it leaves.
     let site = ground.copy(&site, "order-none-kept", 0, "");
-    let (swap, rollback) = (without_gate(SWAP, &site), without_gate(ROLLBACK, &site));
-    check("swap", &trace(&site, "swap c"), &swap);
-    check("rollback", &trace(&site, "rollback"), &rollback);
+    // A swap's intent may be lost: what it would have said is found again.
+    let order = [&[&INTENT][..], moved(&site), PRUNE_AND_PROMISE].concat();
+    check("swap", &trace(&site, "swap c"), &order);
+    // A rollback's may not: the release that is left would come back as good.
+    let order = [&[&INTENT, &RECORDED][..], moved(&site), PRUNE_AND_PROMISE].concat();
+    check("rollback", &trace(&site, "rollback"), &order);
     site.tidy().expect("a site that nothing happened to");
 
     let gate = "[[hooks.after_swap]]\n\
@@ -448,13 +363,28 @@ fn all_verbs(ground: &Ground) {
         site.ok(&receive_command(release)).expect("received");
     }
     site.ok("swap f").expect("swapped");
-    check("swap with a gate", &trace(&site, "swap e"), GATED);
-    let back = trace_to(&site, "swap sick", 69);
-    check("the way back", &back, RETURN);
+    // With a gate, a swap's intent may not be lost either: the release would pass
+    // for one that has proved itself.
+    let proved = &[&PROVED, &RECORDED][..];
+    let order = [GATED_INTENT, LINK_FIRST, proved, PRUNE_AND_PROMISE].concat();
+    check("swap with a gate", &trace(&site, "swap e"), &order);
+    let back = &[
+        &INTENT,
+        &RECORDED,
+        &LINK_MOVED_BACK,
+        &ROOT_SYNCED,
+        &RETURNED,
+        &RECORDED,
+    ];
+    let order = [GATED_INTENT, LINK_FIRST, back, proved, &[&TOLD]].concat();
+    check("the way back", &trace_to(&site, "swap sick", 69), &order);
     site.tidy().expect("a site that nothing happened to");
 
     let site = ground.copy(&ground.make("order-bare", 5), "order-first", 0, gate);
     site.ok(&receive_command("sick")).expect("received");
-    let back = trace_to(&site, "swap sick", 69);
-    check("the way back to nothing", &back, RETURN_TO_NOTHING);
+    let intent = &[&INTENT, &RECORDED][..];
+    let back = &[&LINK_REMOVED, &ROOT_SYNCED, &RETURNED, &RECORDED, &TOLD];
+    let order = [intent, LINK_FIRST, intent, back].concat();
+    let steps = trace_to(&site, "swap sick", 69);
+    check("the way back to nothing", &steps, &order);
 }

@@ -4,13 +4,11 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-use nix::unistd::Uid;
 
 use crate::archive::{Tar, tarball, zstd};
 use crate::direct::states;
 use crate::gating::{gate_failed, hook};
+use crate::mounted::{self, Mounted};
 use crate::receive::{leaves_nothing, noise};
 use crate::receive_limits::names_path_and_room;
 use crate::refuge::killed_in_mid_gate;
@@ -32,68 +30,24 @@ const KINDS: [Kind; 2] = [Kind::Ext4(2048, 256), Kind::Xfs];
 impl Kind {
     /// Makes the file system in a file, and gives the options to mount it by.
     fn format(self, image: &Path) -> String {
-        let (program, options, kibibytes) = match self {
-            Kind::Ext4(kibibytes, inodes) => (
-                "mkfs.ext4",
-                format!("-q -F -m 0 -O ^has_journal -N {inodes}"),
-                kibibytes,
-            ),
-            Kind::Xfs => ("mkfs.xfs", "-q -f -i maxpct=1".to_owned(), 320 << 10),
+        let (command, kibibytes) = match self {
+            Kind::Ext4(kibibytes, inodes) => {
+                let command = format!("mkfs.ext4 -q -F -m 0 -O ^has_journal -N {inodes}");
+                (command, kibibytes)
+            }
+            Kind::Xfs => ("mkfs.xfs -q -f -i maxpct=1".to_owned(), 320 << 10),
             Kind::Tmpfs(inodes) => return format!("-t tmpfs -o size=4m,nr_inodes={inodes}"),
         };
-        File::create(image)
-            .and_then(|file| file.set_len(u64::from(kibibytes) << 10))
-            .expect("the image");
-        let mut format = Command::new(program);
-        format.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
-        format.args(options.split(' ')).arg(image);
-        let formatted = format.output().expect("tests/run installs it");
-        assert!(formatted.status.success(), "{formatted:?}");
+        mounted::format(&command, image, u64::from(kibibytes) << 10);
         "-o loop".to_owned()
     }
-}
 
-fn mount(options: &str, from: &Path, to: &Path) -> Output {
-    let mut mount = Command::new("mount");
-    mount.args(options.split(' ')).arg(from).arg(to);
-    mount.output().expect("mount runs")
-}
-
-/// A small file system mounted beside the site, and a folder of it mounted
-/// where the root was: so what fills it is not in the site.
-struct Mounted {
-    disk: PathBuf,
-    root: PathBuf,
+    fn over(self, site: &Site) -> Option<Mounted> {
+        Mounted::over(site, |image| self.format(image))
+    }
 }
 
 impl Mounted {
-    /// `None`, with the reason printed, where this machine does not let us.
-    fn over(site: &Site, kind: Kind) -> Option<Mounted> {
-        if !Uid::effective().is_root() {
-            println!("skipped: mounting a small file system needs root");
-            return None;
-        }
-        let mounted = Mounted {
-            disk: site.dir().join("disk"),
-            root: site.root().to_owned(),
-        };
-        fs::create_dir(&mounted.disk).expect("a folder");
-        let image = site.dir().join("image");
-        let options = kind.format(&image);
-        let done = mount(&options, &image, &mounted.disk);
-        if !done.status.success() {
-            println!("skipped: {}", String::from_utf8_lossy(&done.stderr));
-            return None;
-        }
-        let copy = mounted.disk.join("root");
-        let mut copied = Command::new("cp");
-        copied.arg("-a").arg(site.root()).arg(&copy);
-        assert!(copied.status().expect("cp runs").success());
-        let done = mount("--bind", &copy, site.root());
-        assert!(done.status.success(), "{done:?}");
-        Some(mounted)
-    }
-
     /// Takes all the room there is, to the last block.
     fn fill(&self) -> Ballast {
         let path = self.disk.join("ballast");
@@ -118,15 +72,6 @@ impl Mounted {
         }
         assert!(made > 10, "only {made} inodes were left");
         Ballast(path)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Lazily: a process of a failed test may still stand in it.
-        for path in [&self.root, &self.disk] {
-            let _ = Command::new("umount").arg("-l").arg(path).status();
-        }
     }
 }
 
@@ -159,7 +104,7 @@ fn small(kind: Kind) -> Option<(Site, Mounted)> {
 
 fn small_with(kind: Kind, config: &str) -> Option<(Site, Mounted)> {
     let site = Site::with_config(&format!("{config}[limits]\nreserve = \"0%\"\n"));
-    let mounted = Mounted::over(&site, kind)?;
+    let mounted = kind.over(&site)?;
     Some((site, mounted))
 }
 
@@ -360,7 +305,7 @@ fn without_room_for_the_way_back_nothing_is_moved() {
 #[test]
 fn the_reserve_is_kept_free() {
     let site = Site::with_config("[limits]\nreserve = \"60%\"\n");
-    let Some(_mounted) = Mounted::over(&site, Kind::Ext4(4096, 256)) else {
+    let Some(_mounted) = Kind::Ext4(4096, 256).over(&site) else {
         return;
     };
     site.receive("small", &tarball(&[("a", b"1")])).ok();
@@ -376,7 +321,7 @@ fn the_reserve_is_kept_free() {
 fn the_reserve_of_inodes_is_kept_free() {
     for kind in [Kind::Ext4(4096, 256), Kind::Tmpfs(256)] {
         let site = Site::with_config("[limits]\nreserve = \"40%\"\n");
-        let Some(mounted) = Mounted::over(&site, kind) else {
+        let Some(mounted) = kind.over(&site) else {
             return;
         };
         let of_files = |count: usize| {

@@ -7,21 +7,20 @@
 //! or in the wrong order, and not whether a disk keeps its word.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
-use std::process::{Command, Output};
-
-use nix::unistd::Uid;
+use std::process::Command;
 
 use crate::direct::{ask, live, payload, put, serve, states};
 use crate::gating::{gate_failed, hook};
+use crate::mounted::{self, Mounted};
 use crate::site::Site;
+use crate::strace;
 use crate::verify::verify;
 
 /// How each is made, and how long it may keep to itself what nobody syncs.
-const KINDS: [(&str, &str, &str); 3] = [
-    ("mkfs.ext4", "-q -F", "loop,commit=300"),
-    ("mkfs.xfs", "-q -f", "loop"),
-    ("mkfs.btrfs", "-q -f", "loop,commit=300"),
+const KINDS: [(&str, &str); 3] = [
+    ("mkfs.ext4 -q -F", "-o loop,commit=300"),
+    ("mkfs.xfs -q -f", "-o loop"),
+    ("mkfs.btrfs -q -f", "-o loop,commit=300"),
 ];
 
 /// As large as xfs must be, in bytes.
@@ -30,119 +29,50 @@ const SIZE: u64 = 320 << 20;
 /// A site on a file system of its own.
 struct Powered {
     site: Site,
-    options: &'static str,
-    /// The device, and how often the power has failed.
-    image: PathBuf,
-    failures: u32,
+    mounted: Mounted,
 }
 
 impl Powered {
     /// `None`, with the reason printed, where this machine does not let us.
-    fn on(kind: (&str, &str, &'static str), config: &str) -> Option<Powered> {
-        if !Uid::effective().is_root() {
-            println!("skipped: mounting a file system needs root");
-            return None;
-        }
+    fn on((command, options): (&str, &str), config: &str) -> Option<Powered> {
         let site = Site::with_config(config);
-        let (program, how, options) = kind;
-        let image = site.dir().join("image-0");
-        File::create(&image)
-            .and_then(|file| file.set_len(SIZE))
-            .expect("the image");
-        let words = how.split(' ').map(str::to_owned);
-        done(program, words.chain([image.display().to_string()]));
-        let powered = Powered {
-            site,
-            options,
-            image,
-            failures: 0,
-        };
-        fs::create_dir(powered.disk()).expect("a folder");
-        let mounted = powered.mount();
-        if !mounted.status.success() {
-            println!("skipped: {}", String::from_utf8_lossy(&mounted.stderr));
-            return None;
-        }
-        let root = powered.site.root().display().to_string();
-        done("cp", ["-a".to_owned(), root, powered.in_disk("root")]);
-        done("sync", ["-f".to_owned(), powered.in_disk("root")]);
-        powered.bind();
-        Some(powered)
-    }
-
-    fn disk(&self) -> PathBuf {
-        self.site.dir().join("disk")
-    }
-
-    fn in_disk(&self, name: &str) -> String {
-        self.disk().join(name).display().to_string()
-    }
-
-    fn mount(&self) -> Output {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", self.options]).arg(&self.image);
-        mount.arg(self.disk()).output().expect("mount runs")
-    }
-
-    fn bind(&self) {
-        let root = self.site.root().display().to_string();
-        done("mount", ["--bind".to_owned(), self.in_disk("root"), root]);
+        let mounted = Mounted::over(&site, |image| {
+            mounted::format(command, image, SIZE);
+            options.to_owned()
+        })?;
+        mounted::done_well(Command::new("sync").arg("-f").arg(&mounted.disk));
+        Some(Powered { site, mounted })
     }
 
     /// All that was not handed to the device is lost.
-    fn fails(&mut self) {
+    fn fails(&self) {
         // A rig that would keep it all shows nothing.
-        fs::write(self.in_disk("unsynced"), "lost").expect("a file");
-        self.failures += 1;
-        let name = format!("image-{}", self.failures);
-        let after = self.site.dir().join(name);
-        let (from, to) = (self.image.display(), after.display());
-        let copy = ["--sparse=always", &from.to_string(), &to.to_string()];
-        done("cp", copy.map(str::to_owned));
-        done("umount", [self.site.root().display().to_string()]);
-        done("umount", [self.disk().display().to_string()]);
-        fs::remove_file(&self.image).expect("it was there");
-        self.image = after;
-        let mounted = self.mount();
-        assert!(mounted.status.success(), "{mounted:?}");
-        self.bind();
-        assert!(!self.disk().join("unsynced").exists(), "it was synced");
+        let unsynced = self.mounted.disk.join("unsynced");
+        fs::write(&unsynced, "lost").expect("a file");
+        let after = self.site.dir().join("after");
+        let mut copy = Command::new("cp");
+        copy.arg("--sparse=always").arg(&self.mounted.image);
+        mounted::done_well(copy.arg(&after));
+        self.mounted.exchange(&after);
+        assert!(!unsynced.exists(), "it was synced");
     }
 
     /// What is left after that: these, whole, and no debris after a request.
     #[track_caller]
-    fn stands(&mut self, expected: &[&str]) {
+    fn stands(&self, expected: &[&str]) {
         self.fails();
-        assert_eq!(states(&self.site), expected, "{}", self.options);
+        assert_eq!(states(&self.site), expected);
         let live = expected.iter().find_map(|it| it.strip_suffix(" current"));
         assert_eq!(self.site.current().as_deref(), live);
         verify(&self.site, &[]).ok();
     }
 }
 
-impl Drop for Powered {
-    fn drop(&mut self) {
-        // Lazily: a process of a failed test may still stand in it.
-        for path in [self.site.root(), &self.disk()] {
-            let _ = Command::new("umount").arg("-lq").arg(path).status();
-        }
-    }
-}
-
-#[track_caller]
-fn done(program: &str, arguments: impl IntoIterator<Item = String>) {
-    let mut command = Command::new(program);
-    command.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
-    let output = command.args(arguments).output();
-    let output = output.expect("tests/run installs it");
-    assert!(output.status.success(), "{command:?}: {output:?}");
-}
-
 #[test]
 fn what_was_answered_ok_is_there_when_the_power_has_failed() {
     for kind in KINDS {
         for gate in ["", &hook("after_swap", "true")] {
-            let Some(mut powered) = Powered::on(kind, gate) else {
+            let Some(powered) = Powered::on(kind, gate) else {
                 return;
             };
             put(&powered.site, "a");
@@ -162,7 +92,7 @@ fn what_was_answered_ok_is_there_when_the_power_has_failed() {
 #[test]
 fn what_was_removed_is_gone_or_back_as_a_whole() {
     for kind in KINDS {
-        let Some(mut powered) = Powered::on(kind, "keep = 0\nmin_age = \"0s\"\n") else {
+        let Some(powered) = Powered::on(kind, "keep = 0\nmin_age = \"0s\"\n") else {
             return;
         };
         live(&powered.site, &["a", "b", "c"]);
@@ -179,32 +109,24 @@ fn what_was_removed_is_gone_or_back_as_a_whole() {
 /// Runs a request that dies at its so-manyth call of this kind, before it is made.
 /// Whether there are that many.
 fn dies_at(call: &str, nth: u32, site: &Site, request: &str, input: &[u8]) -> bool {
-    let program = serve(site, "ci", request);
-    let mut strace = Command::new("strace");
-    strace
-        .args(["-o", "/dev/null", "-e"])
-        .arg(format!("trace={call}"));
-    strace.arg("-e");
-    strace.arg(format!("inject={call}:signal=KILL:when={nth}"));
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    let (trace, inject) = (
+        format!("trace={call}"),
+        format!("inject={call}:signal=KILL:when={nth}"),
+    );
+    let options = ["-o", "/dev/null", "-e", &trace, "-e", &inject];
     let stdin = site.dir().join("stdin");
     fs::write(&stdin, input).expect("a file");
-    let output = strace
-        .arg(program.get_program())
-        .args(program.get_args())
-        .env_clear()
-        .env("PATH", path)
-        .env("SSH_ORIGINAL_COMMAND", request)
+    let output = strace::under(&options, &serve(site, "ci", request))
         .stdin(File::open(stdin).expect("a file"))
         .output()
-        .expect("strace (Debian package strace)");
+        .expect("strace runs");
     output.status.code().is_none()
 }
 
 /// Gives `judge` each sync of `request`, on a site that `prepare` has made ready
 /// and whose power has failed there; tells how many there were.
 fn each_sync(
-    kind: (&str, &str, &'static str),
+    kind: (&str, &str),
     config: &str,
     prepare: impl Fn(&Site),
     (request, input): (&str, &[u8]),
@@ -213,13 +135,13 @@ fn each_sync(
     let mut syncs = 0;
     for call in ["fsync", "fdatasync", "syncfs"] {
         for nth in 1.. {
-            let mut powered = Powered::on(kind, config)?;
+            let powered = Powered::on(kind, config)?;
             prepare(&powered.site);
             if !dies_at(call, nth, &powered.site, request, input) {
                 break;
             }
             powered.fails();
-            println!("{} dies at {call} {nth}, {}", request, kind.0);
+            println!("{request} dies at {call} {nth}, {}", kind.0);
             judge(&powered.site);
             syncs += 1;
         }

@@ -1,0 +1,20 @@
+//! The program under strace(1) (Debian package strace).
+
+use std::process::Command;
+
+/// `program` with its arguments and its environment, under strace with these
+/// options.
+pub fn under(options: &[&str], program: &Command) -> Command {
+    let mut strace = Command::new("strace");
+    strace
+        .args(options)
+        .arg(program.get_program())
+        .args(program.get_args())
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let set = program
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    strace.envs(set);
+    strace
+}
