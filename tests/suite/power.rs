@@ -57,7 +57,7 @@ impl Powered {
         assert!(!unsynced.exists(), "it was synced");
     }
 
-    /// What is left after that: these, whole, and no debris after a request.
+    /// What is left after that: these, and each as it was received.
     #[track_caller]
     fn stands(&self, expected: &[&str]) {
         self.fails();
