@@ -1,16 +1,16 @@
-//! `swap` and `rollback`: one function that moves the link ([`transition`]), two
+//! `swap` and `rollback`: one function that moves the link ([`commit`]), two
 //! ways to say where to.
 
-mod candidate;
+mod commit;
 pub mod gate;
+mod preflight;
 mod prune;
-mod transition;
-mod way_back;
+mod revert;
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
+use crate::event::Success;
 use crate::names::ReleaseId;
-use crate::outcome::Success;
 use crate::policy::Granted;
 use crate::request::{Rollback, Swap};
 use crate::session::Session;
@@ -18,8 +18,8 @@ use crate::signature::Requirement;
 use crate::store::Store;
 use crate::store::journal::{Event, How};
 use crate::store::ledger::{Ledger, PATIENCE};
+use commit::{Activation, Transition};
 use gate::Gate;
-use transition::{Activation, Transition};
 
 /// Makes a received release live.
 ///
@@ -67,7 +67,7 @@ pub fn rollback(
             // A release below the floor is passed over: it can never be meant.
             // One whose signatures hold no more is not: what is live after it
             // would be older than anybody asked for, and why is to be seen.
-            let floor = candidate::floor(config, history)?;
+            let floor = preflight::floor(config, history)?;
             history
                 .previous(|id| present.contains(id) && history.reaches(id, floor))
                 .ok_or_else(|| {
@@ -145,7 +145,7 @@ fn move_link(mut transition: Transition<'_, '_>, how: How, to: ReleaseId) -> Res
         let proved = transition.ledger.draft(Event::Proved, Some(&to));
         transition.record(proved);
     }
-    let verb = transition::verb(how);
+    let verb = commit::verb(how);
     Ok(Success {
         lines: vec![format!("ok {verb} {to} result=unchanged")],
         release: Some(to),

@@ -10,11 +10,11 @@ use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use crate::config;
-use crate::confine::Confinement;
 use crate::error::{Code, Error};
 use crate::escape;
+use crate::event::{Success, Told};
 use crate::names::{ReleaseId, SiteName};
-use crate::outcome::{Success, Told};
+use crate::sandbox::Confinement;
 use crate::session::Session;
 use crate::syslog::{Severity, Syslog};
 

@@ -12,17 +12,17 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::archive::{self, Limits};
 use crate::config::HttpUrl;
 use crate::error::{self, Code, Error};
-use crate::names::{KeyLabel, ReleaseId, SiteName};
+use crate::names::{KeyLabel, SiteName};
 use crate::policy::Grants;
 use crate::probe::Question;
 use crate::request;
 use crate::serve::{self, Options};
 use crate::session::Session;
-use crate::shared::{Existing, Shared, SharedPath};
-use crate::unpack::{self, Limits};
-use crate::{admin, config, probe, reply, runner};
+use crate::shared_paths::{Existing, Shared, SharedPath};
+use crate::{config, hooks, probe, reply};
 
 /// Forced command and restricted shell for deploys over ssh.
 #[derive(Debug, Parser)]
@@ -36,14 +36,6 @@ struct Cli {
 enum Command {
     /// Serve the request in SSH_ORIGINAL_COMMAND (the forced command)
     Serve(Serve),
-    /// Write a commented configuration and make the site's folders
-    Init(Init),
-    /// Print the authorized_keys line of a public key
-    Authorize(Authorize),
-    /// State, key by key, exactly what a thief of it could do
-    Check(Check),
-    /// Hash releases again and compare them with their manifests
-    Verify(Verify),
     /// What `receive` executes to unpack; of no use by hand
     #[command(hide = true)]
     Unpack(Unpack),
@@ -57,7 +49,7 @@ enum Command {
 
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
-struct Site {
+pub struct Site {
     /// A site configured in /etc/deploy-shell/NAME.toml
     #[arg(long, value_name = "NAME")]
     site: Option<SiteName>,
@@ -67,9 +59,10 @@ struct Site {
 }
 
 impl Site {
-    fn path(self) -> PathBuf {
-        match (self.config, self.site) {
-            (Some(path), _) => path,
+    /// Returns the path of the configuration.
+    pub fn path(&self) -> PathBuf {
+        match (&self.config, &self.site) {
+            (Some(path), _) => path.clone(),
             (None, Some(site)) => PathBuf::from(format!("{}/{site}.toml", config::FOLDER)),
             (None, None) => unreachable!("clap requires one of them"),
         }
@@ -86,48 +79,6 @@ struct Serve {
     /// The verbs this key may use [default: receive,swap,rollback,list]
     #[arg(long, value_name = "VERBS")]
     allow: Option<Grants>,
-}
-
-#[derive(Args, Debug)]
-struct Init {
-    #[command(flatten)]
-    site: Site,
-    /// The site's root folder
-    #[arg(long, value_name = "DIR")]
-    root: PathBuf,
-}
-
-#[derive(Args, Debug)]
-struct Authorize {
-    #[command(flatten)]
-    site: Site,
-    /// The name for the key, for the record
-    #[arg(long, value_name = "LABEL")]
-    key: KeyLabel,
-    /// The verbs this key may use [default: receive,swap,rollback,list]
-    #[arg(long, value_name = "VERBS")]
-    allow: Option<Grants>,
-    /// The public key [default: standard input]
-    #[arg(value_name = "FILE.pub")]
-    public: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
-struct Check {
-    #[command(flatten)]
-    site: Site,
-    /// The file sshd reads [default: sshd's own]
-    #[arg(long, value_name = "FILE")]
-    sshd_config: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
-struct Verify {
-    #[command(flatten)]
-    site: Site,
-    /// The releases [default: all]
-    #[arg(value_name = "RELEASE")]
-    releases: Vec<ReleaseId>,
 }
 
 #[derive(Args, Debug)]
@@ -180,11 +131,7 @@ pub fn definition() -> clap::Command {
 pub fn run(argv: Vec<OsString>) -> u8 {
     error::catch_bugs();
     // 101 is never an answer of ours.
-    panic::catch_unwind(|| dispatch(&argv)).unwrap_or_else(|_| {
-        let error = error::bug();
-        reply::failure(&error);
-        error.code.exit()
-    })
+    panic::catch_unwind(|| dispatch(&argv)).unwrap_or_else(|_| reply::exit(&error::bug()))
 }
 
 fn dispatch(argv: &[OsString]) -> u8 {
@@ -203,8 +150,8 @@ fn dispatch(argv: &[OsString]) -> u8 {
 }
 
 fn command(command: Command) -> u8 {
-    let done = match command {
-        Command::Serve(serve) => return serve::serve(options(serve)),
+    match command {
+        Command::Serve(serve) => serve::serve(options(serve)),
         Command::Unpack(unpack) => {
             let limits = Limits {
                 max_unpacked: unpack.max_unpacked,
@@ -221,74 +168,28 @@ fn command(command: Command) -> u8 {
                     false => Existing::Refuse,
                 },
             };
-            return unpack::main(limits, &shared, !unpack.sandbox_optional);
+            archive::main(limits, &shared, !unpack.sandbox_optional)
         }
-        Command::Runner(run) => return runner::main(&run.config),
+        Command::Runner(run) => hooks::main(&run.config),
         Command::Probe(probe) => {
             let question = Question {
                 url: probe.url,
                 contains: probe.contains.filter(|text| !text.is_empty()),
                 within: Duration::from_millis(probe.within),
             };
-            return probe::main(&question, !probe.sandbox_optional);
-        }
-        Command::Check(check) => {
-            let path = check.site.path();
-            let report = admin::check::check(&path, check.sshd_config.as_deref(), forced);
-            return found(report.map(|report| (report.lines, report.sound)));
-        }
-        Command::Verify(verify) => {
-            let report = admin::verify::verify(&verify.site.path(), &verify.releases);
-            return found(report.map(|report| (report.lines, report.sound)));
-        }
-        Command::Init(init) => admin::init::init(&init.site.path(), &init.root),
-        Command::Authorize(authorize) => admin::authorize::authorize(
-            &authorize.site.path(),
-            &authorize.key,
-            authorize.allow,
-            authorize.public.as_deref(),
-        ),
-    };
-    match done {
-        Ok(lines) => {
-            reply::lines(lines.iter().map(String::as_str));
-            0
-        }
-        Err(error) => {
-            reply::failure(&error);
-            error.code.exit()
+            probe::main(&question, !probe.sandbox_optional)
         }
     }
 }
 
-/// Prints a report; 1 says that something was found.
-fn found(report: Result<(Vec<String>, bool), Error>) -> u8 {
-    match report {
-        Ok((lines, sound)) => {
-            reply::lines(lines.iter().map(String::as_str));
-            u8::from(!sound)
-        }
-        Err(error) => {
-            reply::failure(&error);
-            error.code.exit()
-        }
+/// Reads the words of a forced command as this program does when sshd runs it.
+pub fn parse_serve(words: &[String]) -> Option<Options> {
+    match Cli::try_parse_from(words) {
+        Ok(Cli {
+            command: Command::Serve(serve),
+        }) => Some(options(serve)),
+        _ => None,
     }
-}
-
-/// Reads a forced command as this program does when sshd runs it.
-fn forced(words: &[String]) -> Option<admin::check::Forced> {
-    let Ok(Cli {
-        command: Command::Serve(serve),
-    }) = Cli::try_parse_from(words)
-    else {
-        return None;
-    };
-    let options = options(serve);
-    Some(admin::check::Forced {
-        config: options.config,
-        key: options.key,
-        allow: options.allow,
-    })
 }
 
 fn options(serve: Serve) -> Options {
@@ -336,7 +237,7 @@ fn login_shell(string: &OsString) -> u8 {
         }) => serve::serve(options(serve)),
         Ok(_) => refuse("this account serves forced commands only".to_owned()),
         // Also for '--help': nobody reads it here who wrote the command.
-        Err(error) => serve::refuse_forced_command(said(&error)),
+        Err(error) => serve::refuse_forced_command(usage_problem(&error)),
     }
 }
 
@@ -346,18 +247,17 @@ fn usage(argv: &[OsString], error: &clap::Error) -> u8 {
         reply::lines(error.render().to_string().lines());
         return 0;
     }
-    let problem = said(error);
+    let problem = usage_problem(error);
     // The forced command itself is wrong: the client can do nothing about it.
     if argv.get(1).is_some_and(|word| word == "serve") {
         return serve::refuse_forced_command(problem);
     }
-    reply::failure(&Error::new(Code::BadRequest, problem).remedy("see 'deploy-shell --help'"));
-    Code::BadRequest.exit()
+    reply::exit(&Error::new(Code::BadRequest, problem).remedy("see 'deploy-shell --help'"))
 }
 
 /// What clap says before it comes to the usage, on one line; the subject may
 /// stand on a line of its own.
-fn said(error: &clap::Error) -> String {
+pub fn usage_problem(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let said: Vec<&str> = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => vec!["no command is given"],

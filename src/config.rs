@@ -22,7 +22,7 @@ pub use units::{ByteSize, Percent, Span};
 use crate::error::{Code, Error, Result};
 use crate::manifest::MAX_SIGNATURES;
 use crate::names::{LinkName, SiteName};
-use crate::shared::Shared;
+use crate::shared_paths::Shared;
 
 /// Where `--site NAME` is looked up.
 pub const FOLDER: &str = "/etc/deploy-shell";
@@ -210,7 +210,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::Existing;
+    use crate::shared_paths::Existing;
     use std::os::unix::fs::PermissionsExt;
 
     fn load(text: &str) -> Result<Config> {

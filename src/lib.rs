@@ -9,30 +9,29 @@
 #![forbid(unsafe_code)]
 
 pub mod activate;
-pub mod admin;
+pub mod archive;
 pub mod audit;
 pub mod cli;
 pub mod config;
-pub mod confine;
+pub mod deadline;
 pub mod dir;
 pub mod error;
 pub mod escape;
+pub mod event;
+pub mod hooks;
 pub mod list;
 pub mod manifest;
 pub mod names;
-pub mod outcome;
 pub mod policy;
 pub mod probe;
 pub mod receive;
 pub mod reply;
 pub mod request;
-pub mod runner;
+pub mod sandbox;
 pub mod serve;
 pub mod session;
-pub mod shared;
+pub mod shared_paths;
 pub mod signature;
 pub mod store;
 pub mod syslog;
-pub mod timed;
-pub mod unpack;
 pub mod verify;

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::error::Result;
+use crate::event::Success;
 use crate::names::{ReleaseId, Sha256Digest, SiteName};
-use crate::outcome::Success;
 use crate::policy::Granted;
 use crate::request::List;
 use crate::store::history::{Release, State};

@@ -18,10 +18,10 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::config::HttpUrl;
-use crate::confine;
+use crate::deadline::{Deadline, TimedReader};
 use crate::error::{self, Error};
 use crate::escape;
-use crate::timed::{Deadline, Timed};
+use crate::sandbox;
 
 /// The exit status that says that to ask again may help (sysexits(3), EX_TEMPFAIL).
 pub const NOT_YET: u8 = 75;
@@ -67,7 +67,7 @@ type Seen = (Verdict, String);
 /// Runs as the probe, to the exit status: that of the verdict, or that of a
 /// sandbox that is not on, with a line on stdout that says what was seen.
 pub fn main(question: &Question, sandbox_required: bool) -> u8 {
-    confine::settle();
+    sandbox::settle();
     let (status, said) = match ask(question, sandbox_required) {
         Ok((verdict, said)) => (verdict.exit(), said),
         Err(error) => (error.code.exit(), error.problem),
@@ -85,14 +85,14 @@ fn ask(question: &Question, sandbox_required: bool) -> Result<Seen, Error> {
         Ok(stream) => stream,
         Err(seen) => return Ok(seen),
     };
-    let on = confine::probe();
+    let on = sandbox::probe();
     on.enforce(sandbox_required)?;
     // As a file it is written with write(2), which is all that is left.
     let mut stream = File::from(OwnedFd::from(stream));
     let contains = question.contains.as_deref().map(str::as_bytes);
     let (verdict, mut said) = match stream.write_all(request(&question.url).as_bytes()) {
         Ok(()) => {
-            let mut answer = Timed::new(stream, deadline.left(), deadline);
+            let mut answer = TimedReader::new(stream, deadline.left(), deadline);
             http::judge(&mut answer, contains)
         }
         Err(error) => http::broken(&error),

@@ -6,22 +6,23 @@
 //! and one rename, which cannot replace anything, publishes it.
 
 mod ahead;
-mod flush;
 mod inspect;
 mod spool;
 mod staging;
 mod unpacker;
+mod writeback;
 
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
+use crate::event::Success;
 use crate::manifest::{self, Identity, Sums};
 use crate::names::{ReleaseId, SignatureText};
-use crate::outcome::Success;
 use crate::policy::Granted;
 use crate::request::Receive;
 use crate::session::Session;
@@ -30,7 +31,6 @@ use crate::store::Store;
 use crate::store::history::History;
 use crate::store::journal::{self, Event};
 use crate::store::ledger::{self, Ledger, PATIENCE};
-use crate::timed::Deadline;
 use staging::{MANIFEST, Staging, TREE};
 
 /// Receives a release.
@@ -70,7 +70,7 @@ pub fn receive(
     let cannot = |error| store.io("cannot write the manifest", error);
     write!(manifest, "{identity}").map_err(cannot)?;
     let tree = &staging.tree;
-    let (confinement, sums) = flush::meanwhile(store, tree, |flusher| {
+    let (confinement, sums) = writeback::meanwhile(store, tree, |flusher| {
         let reports = || flusher.now();
         let on = unpacker::run(store, config, spool, tree, deadline, &mut manifest, reports)?;
         manifest.flush().map_err(cannot)?;

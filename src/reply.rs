@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
 use crate::escape;
-use crate::outcome::Told;
+use crate::event::Told;
 
 /// The longest line of stderr, in bytes; a longer one is cut and marked. Lines
 /// of stdout are not: they are made of bounded parts, and half of a JSON
@@ -56,6 +56,12 @@ pub fn failure(error: &Error) {
         push(&mut out, remedy, MAX_LINE);
     }
     to_stderr(&out);
+}
+
+/// Writes a failure to stderr and returns its exit status.
+pub fn exit(error: &Error) -> u8 {
+    failure(error);
+    error.code.exit()
 }
 
 /// Writes a line to stderr that is no failure: `word` says of what, and is

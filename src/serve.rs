@@ -9,13 +9,13 @@ use std::time::Instant;
 use crate::activate::gate::Gate;
 use crate::audit::Audit;
 use crate::config::{self, Config};
-use crate::confine::{self, Confinement};
 use crate::error::{self, Code, Error, Result};
+use crate::event::{Success, Told};
+use crate::hooks::Runner;
 use crate::names::KeyLabel;
-use crate::outcome::{Success, Told};
 use crate::policy::{self, Grants, Permit, Verb};
 use crate::request::Request;
-use crate::runner::Runner;
+use crate::sandbox::{self, Confinement};
 use crate::session::Session;
 use crate::signature::Requirement;
 use crate::store::Store;
@@ -32,7 +32,7 @@ pub struct Options {
 /// Serves one request, to the exit status.
 pub fn serve(options: Options) -> u8 {
     let started = Instant::now();
-    confine::settle();
+    sandbox::settle();
     let session = Session::from_environment(options.key);
 
     let config = match Config::load(&options.config) {
@@ -101,7 +101,7 @@ fn act(
         // its start.
         let runner = match verb {
             Verb::Swap | Verb::Rollback => {
-                confine::carry_through();
+                sandbox::carry_through();
                 Runner::start(config, path)?
             }
             Verb::Receive | Verb::List => None,
@@ -110,7 +110,7 @@ fn act(
             .records(verb.writes())
             .map_err(|errno| store.io("cannot open the journal and the lock", errno))?;
         confinement
-            .insert(confine::monitor(verb, &store, &records))
+            .insert(sandbox::monitor(verb, &store, &records))
             .enforce(config.sandbox.required)?;
         let gate = Gate::new(config, runner, tell);
         match permit {
@@ -166,8 +166,9 @@ fn refuse_without_site(session: &Session, error: &Error) -> u8 {
 
 /// Refuses a forced command that is not one of ours to serve.
 pub fn refuse_forced_command(problem: String) -> u8 {
-    let error = Error::new(Code::BadConfig, problem)
-        .remedy("the operator's forced command is wrong; 'deploy-shell authorize' prints one");
+    let error = Error::new(Code::BadConfig, problem).remedy(
+        "the operator's forced command is wrong; 'deploy-shell-admin authorize' prints one",
+    );
     refuse_without_site(&Session::from_environment(None), &error)
 }
 

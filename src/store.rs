@@ -22,7 +22,7 @@ pub mod journal;
 pub mod ledger;
 mod link;
 pub mod lock;
-pub mod shared;
+pub mod shared_dir;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -366,7 +366,8 @@ fn layout(path: &Path, errno: Errno) -> Error {
             crate::error::describe(&errno.into())
         ),
     };
-    Error::new(Code::BadLayout, problem).remedy("run 'deploy-shell init', or make it as it does")
+    Error::new(Code::BadLayout, problem)
+        .remedy("run 'deploy-shell-admin init', or make it as it does")
 }
 
 fn octal_less(mode: u32, forbidden: u32) -> String {

@@ -22,9 +22,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use deploy_shell::config::Config;
-use deploy_shell::confine;
 use deploy_shell::dir::Dir;
 use deploy_shell::policy::Verb;
+use deploy_shell::sandbox;
 use deploy_shell::store::Store;
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -376,17 +376,17 @@ fn attempt(who: &str, name: &str, ground: &Path) -> u8 {
     };
     let on = match (who, verb) {
         ("nobody", _) => None,
-        (PROBE, _) => Some(confine::probe()),
+        (PROBE, _) => Some(sandbox::probe()),
         (_, Some(verb)) => {
             let config = Config::load(&ground.join("site.toml")).expect("the configuration");
             let store = Store::open(&config).expect("the site");
             let records = store.records(verb.writes()).expect("the records");
-            Some(confine::monitor(verb, &store, &records))
+            Some(sandbox::monitor(verb, &store, &records))
         }
         _ => {
             let staging = Dir::working().expect("the staging folder");
-            let on = confine::unpacker(&staging, MAX_FILE, 1 << 30);
-            Some(confine::unpacker_calls(on))
+            let on = sandbox::unpacker(&staging, MAX_FILE, 1 << 30);
+            Some(sandbox::unpacker_calls(on))
         }
     };
     if on.is_some_and(|on| !on.is_full()) {

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use deploy_shell::unpack::pax::Pax;
+use deploy_shell::archive::pax::Pax;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

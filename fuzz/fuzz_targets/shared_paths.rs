@@ -6,7 +6,7 @@
 #![no_main]
 
 use deploy_shell::manifest::Kind;
-use deploy_shell::shared::{Existing, Shared};
+use deploy_shell::shared_paths::{Existing, Shared};
 use deploy_shell_fuzz::headers;
 use deploy_shell_fuzz::staged::{self, LIMITS, Tree};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};

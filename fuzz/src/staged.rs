@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use deploy_shell::manifest::{Entries, Entry, Kind};
 use deploy_shell::dir::Dir;
-use deploy_shell::shared::Shared;
-use deploy_shell::unpack::{self, Limits, Writers};
+use deploy_shell::shared_paths::Shared;
+use deploy_shell::archive::{self, Limits, Writers};
 use nix::sys::stat::{Mode, umask};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -92,9 +92,9 @@ pub fn shared_links(shared: &Shared) -> impl Iterator<Item = (Vec<u8>, Kind)> {
 fn read(spool: File, release: &Path, shared: &Shared, report: &mut Vec<u8>) -> bool {
     let staging = Dir::open_root(release).expect("the folder");
     let writers = Writers::start(2).expect("two threads");
-    match unpack::unpack_into(spool, staging, LIMITS, shared, writers, report) {
+    match archive::unpack_into(spool, staging, LIMITS, shared, writers, report) {
         Ok(()) => true,
-        Err(failure @ unpack::Failure::Refused { .. }) => {
+        Err(failure @ archive::Failure::Refused { .. }) => {
             // It is shown to a client, on one line.
             let text = failure.to_string();
             assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')));
@@ -102,11 +102,11 @@ fn read(spool: File, release: &Path, shared: &Shared, report: &mut Vec<u8>) -> b
             false
         }
         // The limits' own answer; nothing else can fail in memory.
-        Err(unpack::Failure::Io(error)) => {
+        Err(archive::Failure::Io(error)) => {
             assert_eq!(error.code, deploy_shell::error::Code::DiskFull, "{error}");
             false
         }
-        Err(unpack::Failure::Stopped) => panic!("a thread stopped without a reason"),
+        Err(archive::Failure::Stopped) => panic!("a thread stopped without a reason"),
     }
 }
 

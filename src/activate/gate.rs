@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Hook};
 use crate::error::Result;
+use crate::event::{Step, Told};
+use crate::hooks::{Ended, NOT_YET, Runner, Stage, Task};
 use crate::names::ReleaseId;
-use crate::outcome::{Step, Told};
-use crate::runner::{Ended, NOT_YET, Runner, Stage, Task};
 use crate::store::Store;
 use crate::store::journal::How;
 

@@ -17,12 +17,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
 
+use crate::archive::path::{self, CleanPath, Lead};
 use crate::dir::{self, Dir, Name};
 use crate::error::{self, Code, Error, Result};
 use crate::escape;
 use crate::manifest::{Entry, Kind, Sums};
-use crate::shared::Shared;
-use crate::unpack::path::{self, CleanPath, Lead};
+use crate::shared_paths::Shared;
 
 /// Things in a batch to be looked at, and batches that wait. Each thing may keep
 /// another folder open: (queue + 2) × this many, 384, of the 1,024 that the

@@ -8,10 +8,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
+use crate::deadline::{Deadline, TimedReader};
 use crate::error::{self, Code, Error, Result};
 use crate::names::Sha256Digest;
 use crate::store::Store;
-use crate::timed::{Deadline, Timed};
 
 /// How much is read at once, in bytes.
 const BUFFER: usize = 256 * 1024;
@@ -118,7 +118,7 @@ fn take_in(
     let limits = &config.limits;
     let max = config.archive.max_compressed.0;
     let (room, _) = store.room(limits.reserve)?;
-    let mut input = Timed::new(std::io::stdin(), limits.idle_timeout.0, deadline);
+    let mut input = TimedReader::new(std::io::stdin(), limits.idle_timeout.0, deadline);
     // Ends: each turn adds to `bytes`, which is bounded, or ends it.
     loop {
         let mut buffer = free.recv().map_err(|_| error::bug())?;

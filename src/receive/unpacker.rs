@@ -12,16 +12,16 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::spool::Verified;
+use crate::archive;
 use crate::config::{Config, Symlinks};
-use crate::confine::Confinement;
+use crate::deadline::{Deadline, TimedReader};
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest;
-use crate::shared::Existing;
+use crate::sandbox::Confinement;
+use crate::shared_paths::Existing;
 use crate::store::Store;
-use crate::timed::{Deadline, Timed};
-use crate::unpack;
 
 /// As much of the unpacker's prose as is read, in bytes.
 const MAX_PROSE: u64 = 1024;
@@ -46,12 +46,12 @@ pub fn run(
     let (Some(stdout), Some(stderr)) = (child.0.stdout.take(), child.0.stderr.take()) else {
         return Err(Error::new(Code::Internal, "the unpacker has no pipes"));
     };
-    let timed = Timed::new(stdout, deadline.left(), deadline);
+    let timed = TimedReader::new(stdout, deadline.left(), deadline);
     let mut report = BufReader::with_capacity(64 * 1024, timed);
     let confinement = manifest::read_line(&mut report).and_then(|line| {
         let line = line.unwrap_or_default();
         let on = line
-            .strip_prefix(unpack::SANDBOX)
+            .strip_prefix(archive::SANDBOX)
             .and_then(|on| on.parse().ok());
         on.ok_or("it does not tell its confinement")
     });
@@ -67,7 +67,7 @@ pub fn run(
     }
     drop(report);
     let mut prose = Vec::new();
-    let timed = Timed::new(stderr, deadline.left(), deadline);
+    let timed = TimedReader::new(stderr, deadline.left(), deadline);
     // What it cannot be read for is told by the exit status as well.
     _ = timed.take(MAX_PROSE).read_to_end(&mut prose);
     let prose = escape::printable(
@@ -82,7 +82,7 @@ pub fn run(
         let told = confinement.and_then(|on| copied.map(|()| on));
         return told.map_err(|why| died(&format!("its report is not acceptable: {why}")));
     }
-    if code == Some(i32::from(unpack::FULL)) {
+    if code == Some(i32::from(archive::FULL)) {
         return Err(store.with_room(Error::new(Code::DiskFull, prose)));
     }
     // The statuses by which the unpacker may refuse; all others are its death.
@@ -98,7 +98,7 @@ pub fn run(
 /// Copies the report to the manifest, no more than there may be of it. The inner
 /// error is the report's.
 fn copy<F: AsFd>(
-    report: &mut BufReader<Timed<F>>,
+    report: &mut BufReader<TimedReader<F>>,
     manifest: &mut impl Write,
     max_entries: u32,
 ) -> std::io::Result<std::result::Result<(), &'static str>> {

@@ -10,7 +10,7 @@ use nix::unistd::{Uid, User};
 
 use crate::operator::{operator, text};
 use crate::process::copy_program;
-use crate::site::{BIN, Reply, Site, set_mode, write_file};
+use crate::site::{Reply, Site, admin, set_mode, write_file};
 
 const DROP_IN: &str = include_str!("../../sshd/50-deploy-shell.conf");
 
@@ -275,8 +275,8 @@ fn a_stranger_sees_what_strangers_can() {
         return; // Only root can be someone else.
     }
     let site = quiet_site();
-    let program = site.dir().join("deploy-shell");
-    copy_program(BIN, &program);
+    let program = site.dir().join("deploy-shell-admin");
+    copy_program(text(admin()), &program);
     set_mode(&program, 0o755);
     let mut command = Command::new("setpriv");
     command

@@ -13,7 +13,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use crate::check::{added, arguments, check, me, quiet_site, quiet_sshd, words};
 use crate::operator::text;
 use crate::process::copy_program;
-use crate::site::{BIN, Reply, Site, set_mode, write_file};
+use crate::site::{BIN, Reply, Site, admin, set_mode, write_file};
 
 #[test]
 fn what_the_configuration_leaves_open_is_found() {
@@ -254,17 +254,20 @@ fn a_confinement_that_is_not_on_is_found() {
 
 /// A site installed for an account of its own, as the README says, but in a
 /// temporary folder.
-fn installed(account: &User) -> (Site, std::path::PathBuf) {
+fn installed(account: &User) -> (Site, std::path::PathBuf, std::path::PathBuf) {
     let site = Site::new();
     quiet_sshd(&site, &account.name);
     let program = site.dir().join("deploy-shell");
     copy_program(BIN, &program);
     set_mode(&program, 0o755);
+    let checker = site.dir().join("deploy-shell-admin");
+    copy_program(text(admin()), &checker);
+    set_mode(&checker, 0o755);
     let keys = site.dir().join("authorized_keys");
     let lines = fs::read_to_string(&keys).expect("the keys");
     write_file(&keys, 0o644, lines.replace(BIN, text(&program)).as_bytes());
     give(site.root(), account);
-    (site, program)
+    (site, program, checker)
 }
 
 fn give(path: &Path, account: &User) {
@@ -286,8 +289,8 @@ fn a_site_installed_as_the_readme_says_is_sound() {
     }
     // Every Debian has it: locked, without a shell, its home root's.
     let account = User::from_name("daemon").expect("the user database");
-    let (site, program) = installed(&account.expect("an account named daemon"));
-    let mut command = Command::new(&program);
+    let (site, program, checker) = installed(&account.expect("an account named daemon"));
+    let mut command = Command::new(&checker);
     command.env_clear().args(arguments(&site));
     let reply = site.run(command, b"");
     assert_eq!(
@@ -327,7 +330,7 @@ fn a_site_installed_as_the_readme_says_is_sound() {
     if inside(&["true".to_owned()]).code != 0 {
         return; // A container may keep even root from mounting.
     }
-    let mut line = vec![text(&program).to_owned()];
+    let mut line = vec![text(&checker).to_owned()];
     line.extend(arguments(&site));
     let reply = inside(&line);
     assert!(words(&reply).is_empty(), "{reply:?}");

@@ -10,7 +10,7 @@ use crate::archive::tarball;
 use crate::direct::record;
 use crate::fields::Fields;
 use crate::gating::{appears, gate_failed, touch};
-use crate::site::{BIN, Reply, Site, generate_key, write_file};
+use crate::site::{Reply, Site, admin, generate_key, write_file};
 
 const COUNT: usize = 8;
 
@@ -70,7 +70,7 @@ impl Host {
     }
 
     fn operator(&self, arguments: &[&str]) -> String {
-        let mut command = std::process::Command::new(BIN);
+        let mut command = std::process::Command::new(admin());
         command.args(arguments);
         self.site.run(command, b"").ok()
     }

@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::site::{BIN, Reply, Site, write_file};
+use crate::site::{BIN, Reply, Site, admin, write_file};
 
 /// The program with these arguments and an empty environment.
 pub fn operator(site: &Site, args: &[&str], input: &[u8]) -> Reply {
-    let mut command = Command::new(BIN);
+    let mut command = Command::new(admin());
     command.env_clear().args(args).current_dir(site.dir());
     site.run(command, input)
 }
@@ -39,7 +39,13 @@ fn init_writes_a_site_that_works() {
         let (config, root) = (site.dir().join("shop.toml"), site.dir().join("www/shop"));
         let mut command = Command::new("sh");
         command
-            .args(["-c", "umask \"$0\"; exec \"$@\"", umask, BIN, "init"])
+            .args([
+                "-c",
+                "umask \"$0\"; exec \"$@\"",
+                umask,
+                text(admin()),
+                "init",
+            ])
             .args(["--config", text(&config), "--root", text(&root)]);
         site.run(command, b"").ok();
 

@@ -9,7 +9,7 @@ use crate::signing::key;
 use crate::site::{BIN, Reply, Site, write_file};
 
 const README: &str = include_str!("../../README.md");
-const TEMPLATE: &str = include_str!("../../src/admin/template.toml");
+const TEMPLATE: &str = include_str!("../../admin/src/template.toml");
 const ERRORS: &str = include_str!("../../src/error.rs");
 
 /// The lines from the first that begins with `start` on, as long as they are

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use deploy_shell::confine::POWERS;
+use deploy_shell::sandbox::POWERS;
 
 const DOC: &str = include_str!("../../SECURITY.md");
-const CALLS: &str = include_str!("../../src/confine/calls.rs");
+const CALLS: &str = include_str!("../../src/sandbox/seccomp.rs");
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -189,7 +189,7 @@ fn words_of_check_and_paths_are_real() {
     if !readable() {
         return;
     }
-    let findings = fs::read_to_string(root().join("src/admin/check/findings.rs"));
+    let findings = fs::read_to_string(root().join("admin/src/check/findings.rs"));
     let findings = findings.expect("the findings");
     for word in ["root-writable", "sftp-reachable", "shared-writable"] {
         assert!(DOC.contains(&format!("`{word}`")), "{word}");

@@ -14,7 +14,7 @@ use crate::archive::{Tar, tarball, zstd};
 use crate::direct::{ask, held_open, live, serve};
 use crate::process::Upload;
 use crate::receive::{leaves_nothing, no_debris, noise};
-use crate::site::{BIN, Reply, Site, set_mode, write_file};
+use crate::site::{Reply, Site, set_mode, write_file};
 use crate::web::{Nginx, get};
 
 const LINKS: &str = "[shared]\nlinks = [\".env\", \"public/uploads\", \"a/b/c/d\"]\n";
@@ -66,7 +66,7 @@ fn manifest(site: &Site, release: &str) -> PathBuf {
 }
 
 fn verify(site: &Site) -> Reply {
-    let mut command = Command::new(BIN);
+    let mut command = Command::new(crate::site::admin());
     command.env_clear().arg("verify").arg("--config");
     site.run(
         {
@@ -428,7 +428,7 @@ fn what_goes_while_a_release_comes_in_is_missed_too() {
 fn the_unpacker_takes_no_path_that_is_none() {
     let site = Site::new();
     let unpack = |path: &str| {
-        let mut command = Command::new(BIN);
+        let mut command = Command::new(crate::site::BIN);
         command
             .args(["unpack", "--max-unpacked=0", "--max-file=0"])
             .args(["--max-entries=0", "--room-bytes=0", "--room-inodes=0"])

@@ -25,6 +25,33 @@ use tempfile::TempDir;
 
 pub const BIN: &str = env!("CARGO_BIN_EXE_deploy-shell");
 
+/// The path of `deploy-shell-admin`, beside `deploy-shell`.
+///
+/// Cargo builds only the programs of this package for its tests, so under cargo
+/// this builds the other one, once for each run.
+pub fn admin() -> &'static Path {
+    static ADMIN: OnceLock<PathBuf> = OnceLock::new();
+    ADMIN.get_or_init(|| {
+        if let Some(cargo) = std::env::var_os("CARGO") {
+            let built = Command::new(cargo)
+                .args([
+                    "build",
+                    "--quiet",
+                    "--locked",
+                    "--package",
+                    "deploy-shell-admin",
+                ])
+                .current_dir(env!("CARGO_MANIFEST_DIR"))
+                .status()
+                .expect("cargo starts");
+            assert!(built.success(), "deploy-shell-admin does not build");
+        }
+        let path = Path::new(BIN).with_file_name("deploy-shell-admin");
+        assert!(path.exists(), "build {path:?} first");
+        path
+    })
+}
+
 /// The longest a single request may take before its `ssh` is killed.
 const PATIENCE: Duration = Duration::from_secs(60);
 

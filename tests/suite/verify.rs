@@ -11,10 +11,10 @@ use nix::unistd::{Uid, mkfifo};
 
 use crate::archive::tarball;
 use crate::direct::{ask, everything, live, put};
-use crate::site::{BIN, Reply, Site, set_mode};
+use crate::site::{Reply, Site, admin, set_mode};
 
 pub fn verify(site: &Site, releases: &[&str]) -> Reply {
-    let mut command = Command::new(BIN);
+    let mut command = Command::new(admin());
     command.env_clear().arg("verify").arg("--config");
     command.arg(site.config_path()).args(releases);
     site.run(command, b"")
@@ -231,7 +231,10 @@ fn a_terminal_shows_how_far_it_is() {
     let mut command = Command::new("script");
     command
         .args(["--quiet", "--return", "--command"])
-        .arg(format!("'{BIN}' verify --config '{config}'"))
+        .arg(format!(
+            "'{}' verify --config '{config}'",
+            admin().display()
+        ))
         .arg(work.join("typescript"))
         .env("SHELL", "/bin/sh");
     let shown = site.run(command, b"").ok();

@@ -1,0 +1,132 @@
+//! The command line of `deploy-shell-admin` (clap).
+
+use std::ffi::OsString;
+use std::panic;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use deploy_shell::cli::{Site, parse_serve, usage_problem};
+use deploy_shell::error::{self, Code, Error, Result};
+use deploy_shell::names::{KeyLabel, ReleaseId};
+use deploy_shell::policy::Grants;
+use deploy_shell::reply;
+
+use crate::{authorize, check, init, verify};
+
+/// Set up and check sites that deploy-shell serves.
+#[derive(Debug, Parser)]
+#[command(name = "deploy-shell-admin", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a commented configuration and create the directories of a site
+    Init(Init),
+    /// Print the authorized_keys line for a public key
+    Authorize(Authorize),
+    /// Audit a site: what could someone do with each key? Reports problems with fixes
+    Check(Check),
+    /// Hash releases again and compare them with their manifests
+    Verify(Verify),
+}
+
+#[derive(Args, Debug)]
+struct Init {
+    #[command(flatten)]
+    site: Site,
+    /// The root directory of the site
+    #[arg(long, value_name = "DIR")]
+    root: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct Authorize {
+    #[command(flatten)]
+    site: Site,
+    /// Label of the key, shown in the log
+    #[arg(long, value_name = "LABEL")]
+    key: KeyLabel,
+    /// The verbs this key may use [default: receive,swap,rollback,list]
+    #[arg(long, value_name = "VERBS")]
+    allow: Option<Grants>,
+    /// The public key [default: standard input]
+    #[arg(value_name = "FILE.pub")]
+    public: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct Check {
+    #[command(flatten)]
+    site: Site,
+    /// The configuration file of sshd [default: the one sshd reads]
+    #[arg(long, value_name = "FILE")]
+    sshd_config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct Verify {
+    #[command(flatten)]
+    site: Site,
+    /// The releases [default: all]
+    #[arg(value_name = "RELEASE")]
+    releases: Vec<ReleaseId>,
+}
+
+/// Runs the program and returns its exit status.
+pub fn run(argv: Vec<OsString>) -> u8 {
+    error::catch_bugs();
+    panic::catch_unwind(|| dispatch(&argv)).unwrap_or_else(|_| reply::exit(&error::bug()))
+}
+
+fn dispatch(argv: &[OsString]) -> u8 {
+    match Cli::try_parse_from(argv) {
+        Ok(cli) => command(cli.command).unwrap_or_else(|error| reply::exit(&error)),
+        Err(error) if !error.use_stderr() => {
+            reply::lines(error.render().to_string().lines());
+            0
+        }
+        Err(error) => reply::exit(
+            &Error::new(Code::BadRequest, usage_problem(&error))
+                .remedy("see 'deploy-shell-admin --help'"),
+        ),
+    }
+}
+
+fn command(command: Command) -> Result<u8> {
+    let (lines, sound) = match command {
+        Command::Init(init) => (init::init(&init.site.path(), &init.root)?, true),
+        Command::Authorize(authorize) => {
+            let line = authorize::authorize(
+                &authorize.site.path(),
+                &authorize.key,
+                authorize.allow,
+                authorize.public.as_deref(),
+            )?;
+            (line, true)
+        }
+        Command::Check(check) => {
+            let report = check::check(&check.site.path(), check.sshd_config.as_deref(), forced)?;
+            (report.lines, report.sound)
+        }
+        Command::Verify(verify) => {
+            let report = verify::verify(&verify.site.path(), &verify.releases)?;
+            (report.lines, report.sound)
+        }
+    };
+    reply::lines(lines.iter().map(String::as_str));
+    Ok(u8::from(!sound))
+}
+
+/// Reads a forced command as `deploy-shell` does when sshd runs it.
+fn forced(words: &[String]) -> Option<check::Forced> {
+    let options = parse_serve(words)?;
+    Some(check::Forced {
+        config: options.config,
+        key: options.key,
+        allow: options.allow,
+    })
+}

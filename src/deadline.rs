@@ -1,0 +1,128 @@
+//! Reading from what may stop sending: a client, or a process of ours that
+//! handles hostile bytes. Every read is bounded in time.
+
+use std::io::{Error, ErrorKind, Read, Result};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// When an operation as a whole must be over.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    pub fn after(span: Duration) -> Deadline {
+        Deadline(Instant::now() + span)
+    }
+
+    /// The time that is left, zero when it has passed.
+    pub fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    pub fn has_passed(self) -> bool {
+        self.left().is_zero()
+    }
+}
+
+/// A span as poll(2) takes it, rounded up, so that the last wait is not a busy
+/// one.
+pub fn timeout(span: Duration) -> PollTimeout {
+    PollTimeout::try_from(span.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+}
+
+/// Reads from a descriptor, waiting at most `idle` for each read and never
+/// past `deadline`. Running out of time is [`ErrorKind::TimedOut`].
+#[derive(Debug)]
+pub struct TimedReader<F> {
+    from: F,
+    idle: Duration,
+    deadline: Deadline,
+}
+
+impl<F: AsFd> TimedReader<F> {
+    pub fn new(from: F, idle: Duration, deadline: Deadline) -> TimedReader<F> {
+        TimedReader {
+            from,
+            idle,
+            deadline,
+        }
+    }
+
+    /// Whether the other end is closed and nothing is left to read.
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].revents() == Some(PollFlags::POLLHUP)
+    }
+
+    fn wait(&self) -> Result<()> {
+        let until = Instant::now() + self.idle.min(self.deadline.left());
+        // Ends: `until` does not move, and only signals cut a wait short.
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout(left)) {
+                Ok(0) if Instant::now() >= until => return Err(ErrorKind::TimedOut.into()),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+impl<F: AsFd> Read for TimedReader<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        // Bytes that keep trickling in do not stretch the whole.
+        if self.deadline.has_passed() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        loop {
+            self.wait()?;
+            match nix::unistd::read(self.from.as_fd(), buffer) {
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                other => return other.map_err(Error::from),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Write, pipe};
+
+    #[test]
+    fn silence_and_trickles_both_end() {
+        let (from, mut to) = pipe().unwrap();
+        let short = Duration::from_millis(30);
+        let long = Duration::from_secs(600);
+        let mut buffer = [0; 8];
+
+        let mut silent = TimedReader::new(&from, short, Deadline::after(long));
+        assert_eq!(
+            silent.read(&mut buffer).unwrap_err().kind(),
+            ErrorKind::TimedOut
+        );
+
+        let mut trickle = TimedReader::new(&from, long, Deadline::after(short));
+        let ended = loop {
+            to.write_all(b"x").unwrap();
+            match trickle.read(&mut buffer) {
+                Ok(read) => {
+                    assert_eq!(read, 1);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(ended.kind(), ErrorKind::TimedOut);
+
+        drop(to);
+        let mut closed = TimedReader::new(&from, long, Deadline::after(long));
+        let mut rest = Vec::new();
+        assert!(closed.read_to_end(&mut rest).is_ok());
+    }
+}
