@@ -69,6 +69,7 @@ mod smoke;
 mod sshd_config;
 mod strace;
 mod syslog_daemon;
+mod two_programs;
 mod unruly_hooks;
 mod verify;
 mod way_back;
