@@ -8,6 +8,7 @@
 
 mod entries;
 mod header;
+mod job;
 pub mod path;
 pub mod pax;
 mod report;
@@ -37,51 +38,18 @@ use tree::{Added, Node, Tree};
 use writer::Target;
 use zstd_frame::Frame;
 
+pub use job::{Limits, MAX_JOB, UnpackJob, WORD};
 pub use rule::Failure;
 pub use writer::Writers;
-
-/// The profile's limits that the operator sets.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Bytes of all files together, and of each.
-    pub max_unpacked: u64,
-    pub max_file: u64,
-    /// Files, folders and links together.
-    pub max_entries: u32,
-    /// Bytes and inodes that may be used before only the reserve is left.
-    pub room_bytes: u64,
-    pub room_inodes: u64,
-    /// Whether links are allowed at all.
-    pub symlinks: bool,
-}
-
-impl Limits {
-    /// What the whole tar stream may come to, in bytes: the data, and for each
-    /// entry its header, padding, and three long headers (`x`, `L`, `K`) with
-    /// theirs; and the zeros at the end.
-    fn stream(&self) -> u64 {
-        let entry = 2 * 512 + 3 * (512 + pax::MAX);
-        u64::from(self.max_entries)
-            .saturating_mul(entry)
-            .saturating_add(self.max_unpacked)
-            .saturating_add(1 << 20)
-    }
-
-    /// Address space for all of it, in bytes: the window of 128 MiB, the
-    /// allocator's reservations for each thread, the tree of names.
-    fn memory(&self) -> u64 {
-        (1 << 30) + u64::from(self.max_entries) * 512
-    }
-}
 
 /// Runs as the unpacker, to the exit status: 0 with the manifest on stdout, or
 /// the status of the failure with its prose on stderr.
 ///
 /// The first line on stdout tells what confinement is on, before a byte of
 /// the payload is read.
-pub fn main(limits: Limits, shared: &Shared, sandbox_required: bool) -> u8 {
+pub fn main(job: UnpackJob) -> u8 {
     sandbox::settle();
-    let Err(failure) = run(limits, shared, sandbox_required) else {
+    let Err(failure) = run(&job) else {
         return 0;
     };
     let code = match &failure {
@@ -97,7 +65,8 @@ pub fn main(limits: Limits, shared: &Shared, sandbox_required: bool) -> u8 {
     }
 }
 
-fn run(limits: Limits, shared: &Shared, sandbox_required: bool) -> Result<(), Failure> {
+fn run(job: &UnpackJob) -> Result<(), Failure> {
+    let limits = job.limits;
     let opened = |errno| cannot("open the staging folder", errno);
     let staging = Dir::working().map_err(opened)?;
     let spool = payload()?;
@@ -107,11 +76,11 @@ fn run(limits: Limits, shared: &Shared, sandbox_required: bool) -> Result<(), Fa
     // the second leaves nobody the calls to start more.
     let writers = Writers::start(threads)?;
     let on = sandbox::unpacker_calls(on);
-    on.enforce(sandbox_required).map_err(Failure::Io)?;
+    on.enforce(job.sandbox_required).map_err(Failure::Io)?;
     writeln!(std::io::stdout(), "{SANDBOX}{on}")
         .map_err(|error| cannot("write the report", error))?;
     let out = &mut std::io::stdout();
-    unpack_into(spool, staging, limits, shared, writers, out)
+    unpack_into(spool, staging, limits, &job.shared, writers, out)
 }
 
 /// Unpacks `spool` below `staging`, makes the shared links, and writes the

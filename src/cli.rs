@@ -12,7 +12,6 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::archive::{self, Limits};
 use crate::config::HttpUrl;
 use crate::error::{self, Code, Error};
 use crate::names::{KeyLabel, SiteName};
@@ -21,8 +20,7 @@ use crate::probe::Question;
 use crate::request;
 use crate::serve::{self, Options};
 use crate::session::Session;
-use crate::shared_paths::{Existing, Shared, SharedPath};
-use crate::{config, hooks, probe, reply};
+use crate::{children, config, hooks, probe, reply};
 
 /// Forced command and restricted shell for deploys over ssh.
 #[derive(Debug, Parser)]
@@ -36,9 +34,6 @@ struct Cli {
 enum Command {
     /// Serve the request in SSH_ORIGINAL_COMMAND (the forced command)
     Serve(Serve),
-    /// What `receive` executes to unpack; of no use by hand
-    #[command(hide = true)]
-    Unpack(Unpack),
     /// What `serve` executes to run hooks; of no use by hand
     #[command(hide = true)]
     Runner(Runner),
@@ -82,28 +77,6 @@ struct Serve {
 }
 
 #[derive(Args, Debug)]
-struct Unpack {
-    #[arg(long)]
-    max_unpacked: u64,
-    #[arg(long)]
-    max_file: u64,
-    #[arg(long)]
-    max_entries: u32,
-    #[arg(long)]
-    room_bytes: u64,
-    #[arg(long)]
-    room_inodes: u64,
-    #[arg(long)]
-    deny_symlinks: bool,
-    #[arg(long)]
-    shared: Vec<SharedPath>,
-    #[arg(long)]
-    replace_existing: bool,
-    #[arg(long)]
-    sandbox_optional: bool,
-}
-
-#[derive(Args, Debug)]
 struct Runner {
     #[arg(long)]
     config: PathBuf,
@@ -135,6 +108,9 @@ pub fn run(argv: Vec<OsString>) -> u8 {
 }
 
 fn dispatch(argv: &[OsString]) -> u8 {
+    if let Some(status) = children::run(argv) {
+        return status;
+    }
     // sshd starts a login shell as `-NAME` without arguments for a session
     // without a command (login(1)'s custom), and as `NAME -c STRING` else.
     match argv {
@@ -152,24 +128,6 @@ fn dispatch(argv: &[OsString]) -> u8 {
 fn command(command: Command) -> u8 {
     match command {
         Command::Serve(serve) => serve::serve(options(serve)),
-        Command::Unpack(unpack) => {
-            let limits = Limits {
-                max_unpacked: unpack.max_unpacked,
-                max_file: unpack.max_file,
-                max_entries: unpack.max_entries,
-                room_bytes: unpack.room_bytes,
-                room_inodes: unpack.room_inodes,
-                symlinks: !unpack.deny_symlinks,
-            };
-            let shared = Shared {
-                links: unpack.shared,
-                existing: match unpack.replace_existing {
-                    true => Existing::Replace,
-                    false => Existing::Refuse,
-                },
-            };
-            archive::main(limits, &shared, !unpack.sandbox_optional)
-        }
         Command::Runner(run) => hooks::main(&run.config),
         Command::Probe(probe) => {
             let question = Question {

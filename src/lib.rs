@@ -11,6 +11,7 @@
 pub mod activate;
 pub mod archive;
 pub mod audit;
+mod children;
 pub mod cli;
 pub mod config;
 pub mod deadline;
@@ -21,6 +22,7 @@ pub mod event;
 pub mod hooks;
 pub mod list;
 pub mod manifest;
+pub mod message;
 pub mod names;
 pub mod policy;
 pub mod probe;

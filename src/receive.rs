@@ -33,6 +33,8 @@ use crate::store::journal::{self, Event};
 use crate::store::ledger::{self, Ledger, PATIENCE};
 use staging::{MANIFEST, Staging, TREE};
 
+pub use unpacker::probe_sandbox as probe_unpacker_sandbox;
+
 /// Receives a release.
 ///
 /// Errors: whatever the steps refuse. None of them leaves anything behind: the

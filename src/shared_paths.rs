@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::names::{MAX_COMPONENT, MAX_DEPTH, MAX_PATH};
 
@@ -20,7 +20,7 @@ use crate::names::{MAX_COMPONENT, MAX_DEPTH, MAX_PATH};
 pub const MAX_LINKS: usize = 64;
 
 /// `[shared]`: what every release shares.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shared {
     /// None at or beneath another: [`Shared::check`].
@@ -29,7 +29,7 @@ pub struct Shared {
 }
 
 /// What becomes of an archive that has something at a shared path itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Existing {
     /// It is refused.
@@ -82,7 +82,7 @@ impl Shared {
 
 /// A path below a release and below `shared/` alike, in the bounds of every
 /// path of a release, its link's target among them.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct SharedPath(String);
 

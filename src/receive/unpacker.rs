@@ -8,23 +8,28 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::spool::Verified;
-use crate::archive;
+use crate::archive::{self, Limits, UnpackJob};
 use crate::config::{Config, Symlinks};
 use crate::deadline::{Deadline, TimedReader};
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest;
+use crate::message;
 use crate::sandbox::Confinement;
-use crate::shared_paths::Existing;
+use crate::shared_paths::Shared;
 use crate::store::Store;
 
 /// As much of the unpacker's prose as is read, in bytes.
 const MAX_PROSE: u64 = 1024;
+
+/// How long an unpacker without a payload may take to report its sandbox.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Unpacks a verified spool into `tree`, and appends the report to `manifest`,
 /// unread: entries and sums. `reports` is called when that begins, and so with
@@ -48,13 +53,7 @@ pub fn run(
     };
     let timed = TimedReader::new(stdout, deadline.left(), deadline);
     let mut report = BufReader::with_capacity(64 * 1024, timed);
-    let confinement = manifest::read_line(&mut report).and_then(|line| {
-        let line = line.unwrap_or_default();
-        let on = line
-            .strip_prefix(archive::SANDBOX)
-            .and_then(|on| on.parse().ok());
-        on.ok_or("it does not tell its confinement")
-    });
+    let confinement = read_sandbox(&mut report);
     // It has said what confines it; what comes next is what it has made.
     if report.fill_buf().is_ok_and(|begun| !begun.is_empty()) {
         reports();
@@ -131,39 +130,80 @@ fn start(
     (room_bytes, room_inodes): (u64, u64),
 ) -> Result<Child> {
     let archive = &config.archive;
-    // This very program, even if the file under its name was just exchanged
-    // by an upgrade: both halves must agree about the report.
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .arg("unpack")
-        .args(["--max-unpacked", &archive.max_unpacked.0.to_string()])
-        .args(["--max-file", &archive.max_file.0.to_string()])
-        .args(["--max-entries", &archive.max_entries.to_string()])
-        .args(["--room-bytes", &room_bytes.to_string()])
-        .args(["--room-inodes", &room_inodes.to_string()]);
-    if archive.symlinks == Symlinks::Deny {
-        command.arg("--deny-symlinks");
-    }
-    // In one word each: a path may begin with '-'.
-    for link in &config.shared.links {
-        command.arg(format!("--shared={link}"));
-    }
-    if config.shared.existing == Existing::Replace {
-        command.arg("--replace-existing");
-    }
-    if !config.sandbox.required {
-        command.arg("--sandbox-optional");
-    }
-    command
-        .env_clear()
-        // By handle: in the child /proc/self is the child, which still has
-        // our descriptors when it changes folder, and loses them at exec.
-        .current_dir(format!("/proc/self/fd/{}", tree.as_fd().as_raw_fd()))
+    let job = UnpackJob {
+        limits: Limits {
+            max_unpacked: archive.max_unpacked.0,
+            max_file: archive.max_file.0,
+            max_entries: archive.max_entries,
+            room_bytes,
+            room_inodes,
+            symlinks: archive.symlinks == Symlinks::Inside,
+        },
+        shared: config.shared.clone(),
+        sandbox_required: config.sandbox.required,
+    };
+    // This very program, even if an upgrade has just replaced the file under its
+    // name: both processes must have the same messages.
+    let program = Path::new("/proc/self/exe");
+    // By handle: in the child /proc/self is the child, which still has our
+    // descriptors when it changes directory, and loses them at exec.
+    let directory = format!("/proc/self/fd/{}", tree.as_fd().as_raw_fd());
+    command(program, Path::new(&directory), &job)?
         .stdin(Stdio::from(spool.into_file()))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| Error::io("cannot start the unpacker", error))
+}
+
+/// Returns the command line of an unpacker that works in `directory`.
+fn command(program: &Path, directory: &Path, job: &UnpackJob) -> Result<Command> {
+    let mut command = Command::new(program);
+    command
+        .arg(archive::WORD)
+        .arg(message::encode(job)?)
+        .env_clear()
+        .current_dir(directory);
+    Ok(command)
+}
+
+/// Starts an unpacker without a payload, and returns what sandbox it reports.
+///
+/// `program` is a `deploy-shell`; `directory` is where the unpacker works. It
+/// writes nothing there: an empty payload is not an archive.
+///
+/// # Errors
+///
+/// [`Code::IoError`] when it cannot be started, [`Code::UnpackerDied`] when it
+/// reports no sandbox in time.
+pub fn probe_sandbox(program: &Path, directory: &Path) -> Result<Confinement> {
+    let job = UnpackJob {
+        limits: Limits::default(),
+        shared: Shared::default(),
+        sandbox_required: false,
+    };
+    let child = command(program, directory, &job)?
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| Error::io("cannot start the unpacker", error))?;
+    let mut child = Guard(child);
+    let deadline = Deadline::after(PROBE_TIMEOUT);
+    let stdout = child.0.stdout.take();
+    let report = stdout.map(|stdout| TimedReader::new(stdout, deadline.left(), deadline));
+    report
+        .ok_or("it has no pipe")
+        .and_then(|report| read_sandbox(&mut BufReader::new(report)))
+        .map_err(died)
+}
+
+/// Reads the first line of a report.
+fn read_sandbox(report: &mut impl BufRead) -> Result<Confinement, &'static str> {
+    let line = manifest::read_line(report)?.unwrap_or_default();
+    line.strip_prefix(archive::SANDBOX)
+        .and_then(|on| on.parse().ok())
+        .ok_or("it does not report its sandbox")
 }
 
 /// The child, which never outlives its use.

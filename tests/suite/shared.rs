@@ -10,6 +10,10 @@ use std::process::Command;
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, mkfifo};
 
+use deploy_shell::archive::{Limits, UnpackJob};
+use deploy_shell::message;
+use deploy_shell::shared_paths::{Existing, Shared};
+
 use crate::archive::{Tar, tarball, zstd};
 use crate::direct::{ask, held_open, live, serve};
 use crate::process::Upload;
@@ -422,21 +426,29 @@ fn what_goes_while_a_release_comes_in_is_missed_too() {
     site.receive("r1", &payload).ok();
 }
 
-/// The paths in the unpacker's argv come from the configuration, and have to
-/// be of its type all the same.
+/// The shared paths in the unpacker's job come from the configuration. The
+/// unpacker checks them again.
 #[test]
-fn the_unpacker_takes_no_path_that_is_none() {
+fn the_unpacker_refuses_a_bad_shared_path() {
     let site = Site::new();
+    let job = UnpackJob {
+        limits: Limits::default(),
+        shared: Shared {
+            links: vec!["x".parse().expect("a shared path")],
+            existing: Existing::Refuse,
+        },
+        sandbox_required: true,
+    };
+    let job = message::encode(&job).expect("a message");
     let unpack = |path: &str| {
+        let changed = job.replace("[\"x\"]", &format!("[\"{path}\"]"));
+        assert_ne!(changed, job);
         let mut command = Command::new(crate::site::BIN);
-        command
-            .args(["unpack", "--max-unpacked=0", "--max-file=0"])
-            .args(["--max-entries=0", "--room-bytes=0", "--room-inodes=0"])
-            .arg(format!("--shared={path}"))
-            .current_dir(site.dir());
+        command.args(["unpack", &changed]).current_dir(site.dir());
         site.run(command, b"")
     };
-    // Nothing on stdin is no archive, which is only found if the rest will do.
+    // Empty stdin is not an archive. The unpacker finds that only after it has
+    // accepted the job.
     assert!(unpack("-a/b").stderr.contains("not a zstd frame"));
     for bad in ["", "/a", "../a", "a/../b", "a/", "a//b"] {
         let reply = unpack(bad);

@@ -3,18 +3,16 @@
 //! confines itself, neither of which can be taken back.
 
 use std::ffi::CString;
-use std::io::{BufRead, BufReader};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use nix::unistd::{Gid, Uid, geteuid, initgroups, setgid, setgroups, setuid};
 
 use super::facts::{Account, Probe};
-use deploy_shell::archive;
 use deploy_shell::config::Config;
 use deploy_shell::error::describe;
 use deploy_shell::policy::Verb;
+use deploy_shell::receive;
 use deploy_shell::sandbox::{self, Confinement};
 use deploy_shell::store::Store;
 
@@ -98,32 +96,11 @@ fn reach(socket: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Starts an unpacker with nothing to unpack, and hears what confines it.
+/// Returns the sandbox that an unpacker of the installed `deploy-shell` reports.
 fn unpacker(root: &Path) -> Result<Confinement, String> {
     let program = crate::program::deploy_shell().map_err(|error| error.problem)?;
-    let mut child = Command::new(program)
-        .args(["unpack", "--max-unpacked", "0", "--max-file", "0"])
-        .args(["--max-entries", "0", "--sandbox-optional"])
-        .args(["--room-bytes", "0", "--room-inodes", "0"])
-        .env_clear()
-        .current_dir(root.join(".deploy-shell/incoming"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("it cannot be started: {}", describe(&error)))?;
-    let mut line = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        // Bounded by what we write ourselves: the other end is this program.
-        _ = BufReader::new(stdout).read_line(&mut line);
-    }
-    // It finds that nothing is no archive, and ends.
-    _ = child.kill();
-    _ = child.wait();
-    line.trim_end()
-        .strip_prefix(archive::SANDBOX)
-        .and_then(|on| on.parse().ok())
-        .ok_or_else(|| "it does not tell".to_owned())
+    receive::probe_unpacker_sandbox(&program, &root.join(".deploy-shell/incoming"))
+        .map_err(|error| error.problem)
 }
 
 #[cfg(test)]

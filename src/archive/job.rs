@@ -1,0 +1,123 @@
+//! What the monitor asks of the unpacker: one message, in one word of argv.
+
+use serde::{Deserialize, Serialize};
+
+use super::pax;
+use crate::shared_paths::Shared;
+
+/// The word of argv that makes this program the unpacker.
+pub const WORD: &str = "unpack";
+
+/// The maximum length of a job, in bytes: the kernel's limit for one word of
+/// argv (execve(2), `MAX_ARG_STRLEN`), less the NUL.
+pub const MAX_JOB: usize = 128 * 1024 - 1;
+
+/// Everything that the unpacker needs to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnpackJob {
+    pub limits: Limits,
+    pub shared: Shared,
+    /// Whether to refuse to work when a part of the sandbox is missing.
+    pub sandbox_required: bool,
+}
+
+/// The profile's limits that the operator sets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of all files together, and of each.
+    pub max_unpacked: u64,
+    pub max_file: u64,
+    /// Files, directories and symlinks together.
+    pub max_entries: u32,
+    /// Bytes and inodes that may be used before only the reserve is left.
+    pub room_bytes: u64,
+    pub room_inodes: u64,
+    /// Whether symlinks are allowed at all.
+    pub symlinks: bool,
+}
+
+impl Limits {
+    /// Returns the maximum length of the whole tar stream, in bytes: the data;
+    /// for each entry its header, its padding and three long headers (`x`, `L`,
+    /// `K`) with theirs; and the zeros at the end.
+    pub(super) fn stream(&self) -> u64 {
+        let entry = 2 * 512 + 3 * (512 + pax::MAX);
+        u64::from(self.max_entries)
+            .saturating_mul(entry)
+            .saturating_add(self.max_unpacked)
+            .saturating_add(1 << 20)
+    }
+
+    /// Returns the address space that the unpacker may use, in bytes: the zstd
+    /// window of 128 MiB, the allocator's reservation for each thread, and the
+    /// tree of names.
+    pub(super) fn memory(&self) -> u64 {
+        (1 << 30) + u64::from(self.max_entries) * 512
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message;
+    use crate::shared_paths::MAX_LINKS;
+
+    fn job(links: Vec<String>) -> UnpackJob {
+        let links = links.iter().map(|link| link.parse().unwrap()).collect();
+        UnpackJob {
+            limits: Limits {
+                max_unpacked: u64::MAX,
+                max_file: u64::MAX,
+                max_entries: u32::MAX,
+                room_bytes: u64::MAX,
+                room_inodes: u64::MAX,
+                symlinks: false,
+            },
+            shared: Shared {
+                links,
+                ..Shared::default()
+            },
+            sandbox_required: false,
+        }
+    }
+
+    /// A quotation mark takes two bytes in JSON; no byte that a shared path may
+    /// have takes more.
+    #[test]
+    fn the_longest_job_fits_into_one_word_of_argv() {
+        let long = |number: usize| {
+            let directories = format!("{}/", "\"".repeat(249)).repeat(3);
+            format!("{directories}{number:02}{}", "\"".repeat(250))
+        };
+        let longest = long(0);
+        assert!(
+            format!("{longest}\"")
+                .parse::<crate::shared_paths::SharedPath>()
+                .is_err()
+        );
+        let job = job((0..MAX_LINKS).map(long).collect());
+        let line = message::encode(&job).unwrap();
+        assert!(line.len() > MAX_JOB - 4096, "{}", line.len());
+        assert_eq!(message::decode(line.as_bytes(), MAX_JOB), Ok(job));
+    }
+
+    #[test]
+    fn a_job_with_an_unknown_field_or_a_bad_path_is_refused() {
+        let line = message::encode(&job(vec!["a".to_owned()])).unwrap();
+        let decode = |line: &str| message::decode::<UnpackJob>(line.as_bytes(), MAX_JOB);
+        assert!(decode(&line).is_ok());
+        for (old, new) in [
+            ("{\"limits\":{", "{\"limits\":{\"more\":1,"),
+            ("{\"limits\":", "{\"more\":1,\"limits\":"),
+            ("{\"links\":", "{\"more\":1,\"links\":"),
+            ("\"symlinks\":false", "\"symlinks\":0"),
+            ("[\"a\"]", "[\"../a\"]"),
+        ] {
+            let changed = line.replacen(old, new, 1);
+            assert_ne!(changed, line);
+            assert!(decode(&changed).is_err(), "{changed}");
+        }
+    }
+}

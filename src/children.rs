@@ -1,0 +1,40 @@
+//! The child processes of this program: which word of argv starts which of them.
+//!
+//! A parent starts this same program with one of these words and one message.
+//! clap never sees such a command line, so the operator's commands and the
+//! children have nothing in common but the program file.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::archive;
+use crate::error::{Code, Error};
+use crate::message;
+use crate::reply;
+
+/// Runs the child that `argv` names, to its exit status; none if it names none.
+pub fn run(argv: &[OsString]) -> Option<u8> {
+    let (word, messages) = argv.get(1..)?.split_first()?;
+    let word = word.to_str()?;
+    let status = match word {
+        archive::WORD => decode_one(word, messages, archive::MAX_JOB).map(archive::main),
+        _ => return None,
+    };
+    Some(status.unwrap_or_else(|error| reply::exit(&error)))
+}
+
+/// Reads the single message that a parent hands to a child.
+fn decode_one<T: serde::de::DeserializeOwned>(
+    word: &str,
+    messages: &[OsString],
+    max: usize,
+) -> Result<T, Error> {
+    let decoded = match messages {
+        [one] => message::decode(one.as_bytes(), max),
+        _ => Err("it takes one message".to_owned()),
+    };
+    decoded.map_err(|why| {
+        Error::new(Code::BadRequest, format!("cannot start '{word}': {why}"))
+            .remedy("deploy-shell starts this process itself; do not run it by hand")
+    })
+}

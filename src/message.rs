@@ -1,0 +1,74 @@
+//! Messages between this program's own processes: one JSON value on one line.
+//!
+//! A parent and the child that it starts are the same program. Each message is
+//! one serde type with `deny_unknown_fields`, so both sides share one
+//! definition, and neither of them writes or reads a field by hand.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Code, Error, Result};
+
+/// Returns `message` as one line of JSON, without a line feed.
+///
+/// # Errors
+///
+/// [`Code::Internal`]: no message of ours has a value that JSON cannot hold.
+pub fn encode(message: &impl Serialize) -> Result<String> {
+    serde_json::to_string(message)
+        .map_err(|error| Error::new(Code::Internal, format!("cannot encode a message: {error}")))
+}
+
+/// Reads a message of at most `max` bytes.
+///
+/// # Errors
+///
+/// Returns why the bytes are not a message of this type, as a phrase. The phrase
+/// can contain bytes of the message: escape it.
+pub fn decode<T: DeserializeOwned>(line: &[u8], max: usize) -> Result<T, String> {
+    if line.len() > max {
+        return Err(format!("message has more than {max} bytes"));
+    }
+    serde_json::from_slice(line).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Example {
+        number: u8,
+        text: String,
+    }
+
+    #[test]
+    fn a_message_is_one_line_and_reads_back() {
+        let message = Example {
+            number: 7,
+            text: "a\n\"b\\".to_owned(),
+        };
+        let line = encode(&message).unwrap();
+        assert!(!line.contains('\n'), "{line}");
+        assert_eq!(decode(line.as_bytes(), line.len()), Ok(message));
+        let short = decode::<Example>(line.as_bytes(), line.len() - 1);
+        assert!(short.unwrap_err().contains("bytes"));
+    }
+
+    #[test]
+    fn unknown_missing_repeated_and_trailing_parts_are_refused() {
+        for bad in [
+            r#"{"number":1,"text":"","more":1}"#,
+            r#"{"number":1}"#,
+            r#"{"number":1,"number":1,"text":""}"#,
+            r#"{"number":256,"text":""}"#,
+            r#"{"number":1,"text":""}{}"#,
+            "",
+        ] {
+            assert!(decode::<Example>(bad.as_bytes(), 100).is_err(), "{bad}");
+        }
+        assert!(decode::<Example>(b"{\"number\":1,\"text\":\"\xff\"}", 100).is_err());
+    }
+}
