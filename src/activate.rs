@@ -137,12 +137,12 @@ fn move_link(mut transition: Transition<'_, '_>, how: How, to: ReleaseId) -> Res
     if from.as_ref() != Some(&to) {
         return transition.activate(Activation { from, to, how });
     }
-    if history.unsettled && transition.gate.asks_the_live() {
+    if history.confirmation_pending && transition.gate.asks_the_live() {
         return transition.prove_live(to, how);
     }
     // What it was to be asked, nobody asks any more.
-    if history.unsettled {
-        let proved = transition.ledger.draft(Event::Proved, Some(&to));
+    if history.confirmation_pending {
+        let proved = transition.ledger.draft(Event::Confirmed, Some(&to));
         transition.record(proved);
     }
     let verb = commit::verb(how);

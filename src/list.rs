@@ -69,7 +69,10 @@ pub fn list(config: &Config, store: &Store, asked: &Granted<List>) -> Result<Suc
                 state,
                 proved: known
                     .filter(|known| known.activated.is_some())
-                    .map(|known| known.proved && !(state == State::Current && history.unsettled)),
+                    .map(|known| {
+                        known.confirmed
+                            && !(state == State::Current && history.confirmation_pending)
+                    }),
                 received: known.map(|known| known.received),
                 last_live: known.and_then(|known| known.last_live()),
                 files: known.and_then(|known| known.files),

@@ -169,9 +169,9 @@ impl<'g> Transition<'_, 'g> {
             return Err(Error::new(Code::NotCurrent, MOVED).remedy(super::LOOK));
         }
         let asks = self.gate.asks_the_live();
-        let unproved = to.is_some() && asks;
+        let unconfirmed = to.is_some() && asks;
         let mut intent = self.ledger.draft(Event::Activating, to);
-        (intent.how, intent.unproved) = (Some(how), unproved);
+        (intent.how, intent.unconfirmed) = (Some(how), unconfirmed);
         intent.previous = from.cloned();
         match self.ledger.append(intent) {
             // A full disk must not keep a release live that has failed.
@@ -183,7 +183,7 @@ impl<'g> Transition<'_, 'g> {
             How::Swap | How::Rollback => store.point_at(to)?,
         }
         let mut done = self.ledger.draft(how.done(), to);
-        done.unproved = unproved;
+        done.unconfirmed = unconfirmed;
         done.previous = from.cloned();
         // The record first, where the file system commits in order: it has the link
         // on the disk with it, and nothing to do for the root any more. Elsewhere
@@ -236,7 +236,7 @@ impl<'g> Transition<'_, 'g> {
             return Err(Unproved::Overtaken(now, passed.err()));
         }
         passed.map_err(Unproved::Failed)?;
-        let proved = self.ledger.draft(Event::Proved, Some(live));
+        let proved = self.ledger.draft(Event::Confirmed, Some(live));
         self.record(proved);
         Ok(())
     }

@@ -154,7 +154,7 @@ impl Transition<'_, '_> {
         };
         // Nothing is as good as before only where nothing was live before.
         let passed = match to {
-            Some(_) => !self.ledger.history.unsettled,
+            Some(_) => !self.ledger.history.confirmation_pending,
             None => from.is_none(),
         };
         self.gate.returned(left, to, passed);
@@ -221,7 +221,7 @@ impl Transition<'_, '_> {
     /// Whether it has passed what was asked of it; or nothing is known of it.
     fn is_proved(&self, release: &ReleaseId) -> bool {
         let known = self.ledger.history.releases.get(release);
-        known.is_none_or(|known| known.proved)
+        known.is_none_or(|known| known.confirmed)
     }
 
     fn since(&self, live: &ReleaseId) -> Timestamp {

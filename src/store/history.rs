@@ -29,7 +29,7 @@ pub struct Release {
     pub bad: bool,
     /// It has passed what was asked of it when it was last swapped or rolled
     /// back to, if anything was; false from then until it has.
-    pub proved: bool,
+    pub confirmed: bool,
 }
 
 impl Release {
@@ -44,7 +44,7 @@ impl Release {
             activated: None,
             left: None,
             bad: false,
-            proved: true,
+            confirmed: true,
         }
     }
 
@@ -93,7 +93,7 @@ pub struct History {
     /// What is asked of a live release has not been answered since the link
     /// last moved: the request that would have seen to it was killed, or what
     /// was gone back to failed as well.
-    pub unsettled: bool,
+    pub confirmation_pending: bool,
     pub releases: BTreeMap<ReleaseId, Release>,
     /// When each release was received, the removed ones as well.
     pub received: Vec<Timestamp>,
@@ -127,10 +127,10 @@ impl History {
             }
             (Event::Activating, _) => self.intent = Some(record.clone()),
             (Event::Abandoned, _) => self.intent = None,
-            (Event::Proved, Some(release)) => {
-                self.unsettled = false;
+            (Event::Confirmed, Some(release)) => {
+                self.confirmation_pending = false;
                 if let Some(release) = self.releases.get_mut(release) {
-                    release.proved = true;
+                    release.confirmed = true;
                 }
             }
             (Event::Failed, Some(release)) => {
@@ -141,7 +141,7 @@ impl History {
             (Event::Swapped | Event::RolledBack | Event::Returned | Event::Reconciled, release) => {
                 self.activate(record, release.as_ref())
             }
-            (Event::Received | Event::Pruned | Event::Proved | Event::Failed, None) => {}
+            (Event::Received | Event::Pruned | Event::Confirmed | Event::Failed, None) => {}
         }
     }
 
@@ -158,7 +158,7 @@ impl History {
 
     fn activate(&mut self, record: &Record, release: Option<&ReleaseId>) {
         self.intent = None;
-        self.unsettled = record.unproved;
+        self.confirmation_pending = record.unconfirmed;
         self.before.clone_from(&record.previous);
         let mut old = std::mem::replace(&mut self.live, release.cloned());
         // What is left on the way back, its own record says: that it had become
@@ -171,7 +171,7 @@ impl History {
             // A hand-moved link says nothing about the release it left, but
             // that it has not proved itself by then.
             old.bad |= matches!(record.event, Event::RolledBack | Event::Returned);
-            old.bad |= !old.proved;
+            old.bad |= !old.confirmed;
         }
         let Some(release) = release else { return };
         let new = self.entry(release, record);
@@ -181,7 +181,7 @@ impl History {
         // One that is gone back to has proved itself before; a failure of what
         // is around it now says nothing against it.
         if record.event != Event::Returned {
-            new.proved = !record.unproved;
+            new.confirmed = !record.unconfirmed;
         }
     }
 

@@ -37,7 +37,8 @@ pub enum Event {
     /// The release is live, by a rollback; `previous` is bad from now on.
     RolledBack,
     /// The release has passed what is asked of one that is live.
-    Proved,
+    #[serde(rename = "proved")]
+    Confirmed,
     /// The release failed what is asked before the link moves; it is bad.
     Failed,
     /// The link is back at `release`, because `previous` failed what is asked
@@ -80,9 +81,13 @@ pub struct Record {
     pub event: Event,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub how: Option<How>,
-    /// The release has yet to prove itself: `proved` or `returned` will follow.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unproved: bool,
+    /// The release has yet to prove itself: a `proved` or `returned` record follows.
+    #[serde(
+        rename = "unproved",
+        default,
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub unconfirmed: bool,
     /// None where the link is gone: in `returned`, the intent to it, and
     /// `reconciled`.
     pub release: Option<ReleaseId>,
@@ -121,7 +126,7 @@ impl Record {
             time: now(),
             event,
             how: None,
-            unproved: false,
+            unconfirmed: false,
             release: release.cloned(),
             previous: None,
             sha256: None,
@@ -192,7 +197,7 @@ impl Journal {
         // rollback's or a return's, whose bad mark would be lost with it, and
         // the next rollback would go back to the very release that was left.
         let swap = (record.event, record.how) == (Event::Activating, Some(How::Swap));
-        let may_be_lost = swap && !record.unproved;
+        let may_be_lost = swap && !record.unconfirmed;
         let mut written = self.file.write_all(&line);
         if !may_be_lost {
             written = written.and_then(|()| self.file.sync_data());

@@ -15,7 +15,7 @@ fn fold(events: &[(Event, &str)]) -> History {
             time: Timestamp::from_second(index as i64).unwrap(),
             event: *event,
             how: Some(How::Rollback),
-            unproved: false,
+            unconfirmed: false,
             release: Some(id(release)),
             previous: history.live.clone(),
             sha256: None,
@@ -100,11 +100,11 @@ fn a_lagging_journal_is_completed_by_its_intent() {
 
 #[test]
 fn what_has_not_proved_itself_is_never_gone_back_to() {
-    let unproved = |release: &str| Record {
-        unproved: true,
+    let unconfirmed = |release: &str| Record {
+        unconfirmed: true,
         ..Record::unattended(Swapped, Some(&id(release)))
     };
-    let proved = |release: &str| Record::unattended(Proved, Some(&id(release)));
+    let confirmed = |release: &str| Record::unattended(Confirmed, Some(&id(release)));
     let after = |records: &[Record]| {
         let mut history = fold(&[(Swapped, "a"), (Received, "b"), (Received, "c")]);
         for record in records {
@@ -116,35 +116,35 @@ fn what_has_not_proved_itself_is_never_gone_back_to() {
         }
         history
     };
-    let passed = after(&[unproved("b"), proved("b"), unproved("c")]);
-    assert!(passed.unsettled);
+    let passed = after(&[unconfirmed("b"), confirmed("b"), unconfirmed("c")]);
+    assert!(passed.confirmation_pending);
     assert_eq!(passed.previous(|_| true), Some(&id("b")));
-    let left = after(&[unproved("b"), unproved("c"), proved("c")]);
-    assert!(!left.unsettled);
+    let left = after(&[unconfirmed("b"), unconfirmed("c"), confirmed("c")]);
+    assert!(!left.confirmation_pending);
     assert_eq!(left.previous(|_| true), Some(&id("a")));
     assert_eq!(left.state(&id("b"), None), State::Bad);
 
     let returned = Record {
         event: Returned,
         previous: Some(id("b")),
-        ..unproved("a")
+        ..unconfirmed("a")
     };
-    let back = after(&[unproved("b"), returned.clone()]);
+    let back = after(&[unconfirmed("b"), returned.clone()]);
     assert_eq!(back.live, Some(id("a")));
-    assert!(back.unsettled && back.releases[&id("a")].proved);
-    let gone_on = after(&[unproved("b"), returned.clone(), unproved("c")]);
+    assert!(back.confirmation_pending && back.releases[&id("a")].confirmed);
+    let gone_on = after(&[unconfirmed("b"), returned.clone(), unconfirmed("c")]);
     assert_eq!(gone_on.previous(|_| true), Some(&id("a")));
     assert_eq!(back.state(&id("b"), None), State::Bad);
     assert_eq!(back.previous(|_| true), None);
 
     // A record was lost, on a full disk.
-    let unheard = after(&[unproved("b"), proved("b"), unproved("a"), returned]);
+    let unheard = after(&[unconfirmed("b"), confirmed("b"), unconfirmed("a"), returned]);
     assert_eq!(unheard.state(&id("b"), None), State::Bad);
     assert!(!unheard.releases[&id("a")].bad);
 
     let failed = after(&[Record::unattended(Failed, Some(&id("c")))]);
     assert_eq!(failed.state(&id("c"), None), State::Bad);
-    let again = after(&[Record::unattended(Failed, Some(&id("c"))), unproved("c")]);
+    let again = after(&[Record::unattended(Failed, Some(&id("c"))), unconfirmed("c")]);
     assert!(!again.releases[&id("c")].bad);
 }
 
