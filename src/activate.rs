@@ -13,11 +13,10 @@ use crate::event::Success;
 use crate::names::ReleaseId;
 use crate::policy::Granted;
 use crate::request::{Rollback, Swap};
-use crate::session::Session;
 use crate::signature::Requirement;
-use crate::store::Store;
 use crate::store::journal::{Event, How};
 use crate::store::ledger::{Ledger, PATIENCE};
+use crate::store::{Actor, Store};
 use commit::{Activation, Transition};
 use gate::Gate;
 
@@ -33,11 +32,11 @@ pub fn swap(
     config: &Config,
     required: Option<&Requirement>,
     store: &Store,
-    session: &Session,
+    actor: &Actor,
     gate: Gate<'_>,
     asked: &Granted<Swap>,
 ) -> Result<Success> {
-    let transition = open(config, required, store, session, gate)?;
+    let transition = open(config, required, store, actor, gate)?;
     expect_live(&transition.ledger, asked.if_current.as_ref())?;
     let to = asked.release.clone();
     if !store.is_present(&to)? {
@@ -54,11 +53,11 @@ pub fn rollback(
     config: &Config,
     required: Option<&Requirement>,
     store: &Store,
-    session: &Session,
+    actor: &Actor,
     gate: Gate<'_>,
     asked: &Granted<Rollback>,
 ) -> Result<Success> {
-    let transition = open(config, required, store, session, gate)?;
+    let transition = open(config, required, store, actor, gate)?;
     expect_live(&transition.ledger, asked.if_current.as_ref())?;
     let history = &transition.ledger.history;
     let present = store.present()?;
@@ -96,14 +95,14 @@ fn open<'a, 'g>(
     config: &'a Config,
     required: Option<&'a Requirement>,
     store: &'a Store,
-    session: &'a Session,
+    actor: &'a Actor,
     gate: Gate<'g>,
 ) -> Result<Transition<'a, 'g>> {
     Ok(Transition {
         config,
         required,
         gate,
-        ledger: Ledger::open(store, session, PATIENCE)?,
+        ledger: Ledger::open(store, actor, PATIENCE)?,
         warnings: Vec::new(),
     })
 }

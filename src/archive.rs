@@ -304,7 +304,7 @@ impl Unpacker<'_> {
             let parent = &self.open[depth].1;
             let name = Name::new(component).ok_or(Rule::NameEmpty)?;
             if depth >= known {
-                match parent.make_dir(name.clone(), 0o755) {
+                match parent.make_dir(name, 0o755) {
                     Ok(()) => {}
                     Err(Errno::EEXIST) => return Err(Rule::Duplicate.into()),
                     Err(errno) => return Err(cannot("make a folder", errno)),

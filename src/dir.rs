@@ -7,8 +7,8 @@
 //! (required paths, links in a release) go through openat2(2) with
 //! `RESOLVE_BENEATH`, where the kernel itself holds them below the handle.
 
-use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -21,53 +21,81 @@ use nix::sys::stat::{self, FileStat, Mode, SFlag};
 use nix::sys::{statfs, statvfs};
 use nix::unistd::{self, UnlinkatFlags};
 
+use crate::escape;
 use crate::names::{LinkName, ReleaseId};
 
 /// What every system call of this module returns.
 pub type Result<T> = nix::Result<T>;
 
-/// One path component, never `.`, `..` or empty, at most 255 bytes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name<'a>(Cow<'a, OsStr>);
+/// One path component: never empty, `.` or `..`, at most 255 bytes, without `/`
+/// and NUL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name<'a>(&'a [u8]);
 
 impl<'a> Name<'a> {
-    /// A name written in this program's source.
-    pub const fn fixed(text: &'static str) -> NameConst {
-        NameConst(text)
+    /// Returns `bytes` as a component, if they are one.
+    pub const fn new(bytes: &'a [u8]) -> Option<Name<'a>> {
+        if is_component(bytes) {
+            Some(Name(bytes))
+        } else {
+            None
+        }
     }
 
-    /// `bytes` as a component, if they are one.
-    pub fn new(bytes: &'a [u8]) -> Option<Name<'a>> {
-        let whole = !bytes.is_empty() && bytes.len() <= 255 && bytes != b"." && bytes != b"..";
-        let single = !bytes.iter().any(|byte| matches!(byte, b'/' | 0));
-        (whole && single).then(|| Name(Cow::Borrowed(OsStr::from_bytes(bytes))))
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
     }
 
-    pub fn as_os_str(&self) -> &OsStr {
-        &self.0
+    pub fn as_os_str(self) -> &'a OsStr {
+        OsStr::from_bytes(self.0)
     }
 }
 
-/// A [`Name`] as a constant.
-#[derive(Clone, Copy, Debug)]
-pub struct NameConst(&'static str);
-
-impl From<NameConst> for Name<'static> {
-    fn from(name: NameConst) -> Self {
-        Name::new(name.0.as_bytes()).expect("names in the source are components")
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&escape::line(self.0))
     }
+}
+
+impl AsRef<Path> for Name<'_> {
+    fn as_ref(&self) -> &Path {
+        Path::new(self.as_os_str())
+    }
+}
+
+impl Name<'static> {
+    /// Returns a name that is written in this program's source. As a constant, a
+    /// bad one does not compile.
+    pub const fn literal(text: &'static str) -> Self {
+        assert!(is_component(text.as_bytes()), "not one path component");
+        Name(text.as_bytes())
+    }
+}
+
+const fn is_component(bytes: &[u8]) -> bool {
+    if bytes.len() > 255 || matches!(bytes, b"" | b"." | b"..") {
+        return false;
+    }
+    let mut rest = bytes;
+    while let [byte, after @ ..] = rest {
+        if matches!(byte, b'/' | 0) {
+            return false;
+        }
+        rest = after;
+    }
+    true
 }
 
 // Both alphabets are without '/', and neither type can be '.' or '..'.
 impl<'a> From<&'a ReleaseId> for Name<'a> {
     fn from(release: &'a ReleaseId) -> Self {
-        Name(Cow::Borrowed(OsStr::new(release.as_str())))
+        Name(release.as_str().as_bytes())
     }
 }
 
 impl<'a> From<&'a LinkName> for Name<'a> {
     fn from(link: &'a LinkName) -> Self {
-        Name(Cow::Borrowed(OsStr::new(link.as_str())))
+        Name(link.as_str().as_bytes())
     }
 }
 
@@ -229,7 +257,7 @@ impl Dir {
         }
         // Recursion is bounded: what we made is at most 32 folders deep, and in
         // what another made it ends where no more descriptors are to be had.
-        match self.open_dir(name.clone()) {
+        match self.open_dir(name) {
             Ok(folder) => {
                 for entry in folder.names()? {
                     folder.remove_tree(Name::new(entry.as_bytes()).ok_or(Errno::EINVAL)?)?;

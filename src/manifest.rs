@@ -23,6 +23,7 @@ use std::fmt;
 use std::io::{BufRead, Read};
 
 use jiff::Timestamp;
+use nix::sys::stat::SFlag;
 
 use crate::names::{ReleaseId, Sha256Digest, SignatureText};
 
@@ -41,6 +42,7 @@ pub struct Entry {
     pub kind: Kind,
 }
 
+/// What an entry is, with what the manifest says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     Dir,
@@ -53,6 +55,35 @@ pub enum Kind {
     Link {
         target: Vec<u8>,
     },
+}
+
+/// The mode of every directory of a release.
+pub const DIR_MODE: u32 = 0o755;
+
+/// Returns the mode of a regular file of a release: one of two.
+pub const fn file_mode(executable: bool) -> u32 {
+    if executable { 0o755 } else { 0o644 }
+}
+
+impl Kind {
+    /// Returns the permission bits that an entry of this kind has on disk. Linux
+    /// shows 0777 for every symlink.
+    pub const fn mode(&self) -> u32 {
+        match self {
+            Kind::Dir => DIR_MODE,
+            Kind::File { executable, .. } => file_mode(*executable),
+            Kind::Link { .. } => 0o777,
+        }
+    }
+
+    /// Returns the file type that stat(2) shows for an entry of this kind.
+    pub const fn file_type(&self) -> SFlag {
+        match self {
+            Kind::Dir => SFlag::S_IFDIR,
+            Kind::File { .. } => SFlag::S_IFREG,
+            Kind::Link { .. } => SFlag::S_IFLNK,
+        }
+    }
 }
 
 /// Whose manifest it is.
@@ -89,20 +120,16 @@ impl fmt::Display for Entry {
             b"" => f.write_str(".")?,
             path => write!(f, "./{}", Vis(path))?,
         }
+        let mode = self.kind.mode();
         match &self.kind {
-            Kind::Dir => f.write_str(" type=dir mode=0755"),
-            Kind::File {
-                executable,
-                size,
-                sha256,
-            } => {
-                let mode = if *executable { "0755" } else { "0644" };
-                write!(
-                    f,
-                    " type=file mode={mode} size={size} sha256digest={sha256}"
-                )
+            Kind::Dir => write!(f, " type=dir mode={mode:04o}"),
+            Kind::File { size, sha256, .. } => write!(
+                f,
+                " type=file mode={mode:04o} size={size} sha256digest={sha256}"
+            ),
+            Kind::Link { target } => {
+                write!(f, " type=link mode={mode:04o} link={}", Vis(target))
             }
-            Kind::Link { target } => write!(f, " type=link mode=0777 link={}", Vis(target)),
         }
     }
 }

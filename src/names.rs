@@ -14,6 +14,11 @@ pub const MAX_COMPONENT: usize = 255;
 pub const MAX_PATH: usize = 1024;
 pub const MAX_DEPTH: usize = 32;
 
+/// The directories of a site's root whose names no symlink may have.
+pub const RELEASES_DIR: &str = "releases";
+pub const SHARED_DIR: &str = "shared";
+const RESERVED: [&str; 2] = [RELEASES_DIR, SHARED_DIR];
+
 /// Defines a name that is a checked text and nothing more. Shared, because what
 /// folds a journal keeps each of them in more than one place.
 macro_rules! name {
@@ -119,7 +124,7 @@ name!(
 name!(
     /// A link in the site's root: `[0-9A-Za-z][0-9A-Za-z._-]{0,63}`, and none of our own folders.
     LinkName,
-    |text| plain(text, b"._-") && !["releases", "shared"].contains(&text),
+    |text| plain(text, b"._-") && !RESERVED.contains(&text),
     "a link's name ([0-9A-Za-z][0-9A-Za-z._-]{0,63}, not 'releases' or 'shared')"
 );
 

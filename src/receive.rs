@@ -25,13 +25,13 @@ use crate::manifest::{self, Identity, Sums};
 use crate::names::{ReleaseId, SignatureText};
 use crate::policy::Granted;
 use crate::request::Receive;
-use crate::session::Session;
 use crate::signature::{NAMESPACE, Requirement, Signed, Statement};
-use crate::store::Store;
 use crate::store::history::History;
 use crate::store::journal::{self, Event};
+use crate::store::layout::{STAGED_MANIFEST, STAGED_TREE};
 use crate::store::ledger::{self, Ledger, PATIENCE};
-use staging::{MANIFEST, Staging, TREE};
+use crate::store::{Actor, Store};
+use staging::Staging;
 
 pub use unpacker::probe_sandbox as probe_unpacker_sandbox;
 
@@ -43,7 +43,7 @@ pub fn receive(
     config: &Config,
     required: Option<&Requirement>,
     store: &Store,
-    session: &Session,
+    actor: &Actor,
     asked: &Granted<Receive>,
 ) -> Result<Success> {
     let deadline = Deadline::after(config.limits.total_timeout.0);
@@ -91,7 +91,7 @@ pub fn receive(
         .map_err(|errno| store.io("cannot sync the release", errno))?;
     // The upload is done and would be lost, so this waits as long as a receive
     // may last, and no less than any other request.
-    let ledger = Ledger::open(store, session, deadline.left().max(PATIENCE))?;
+    let ledger = Ledger::open(store, actor, deadline.left().max(PATIENCE))?;
     // Another receive of the same content may have been faster.
     let there = already_there(config, required, store, &ledger.history, asked)?;
     if let Some((sums, signed)) = there {
@@ -295,9 +295,13 @@ fn publish(
     // between, the next request removes a manifest without its release.
     staging
         .folder
-        .rename_new(MANIFEST, &store.manifests, release)
+        .rename_new(STAGED_MANIFEST, &store.manifests, release)
         .and_then(|()| store.manifests.sync())
-        .and_then(|()| staging.folder.rename_new(TREE, &store.releases, release))
+        .and_then(|()| {
+            staging
+                .folder
+                .rename_new(STAGED_TREE, &store.releases, release)
+        })
         .map_err(cannot)?;
     // The release exists, and this process is confined to adding: it could not
     // take it back. What cannot be synced or written down now is a warning; the

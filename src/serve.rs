@@ -18,7 +18,7 @@ use crate::request::Request;
 use crate::sandbox::{self, Confinement};
 use crate::session::Session;
 use crate::signature::Requirement;
-use crate::store::Store;
+use crate::store::{Actor, Store};
 use crate::{activate, list, receive, reply};
 
 /// What the operator's argv says: which site, which key, which verbs.
@@ -70,7 +70,7 @@ pub fn serve(options: Options) -> u8 {
         }
     };
     let path = &options.config;
-    let (confinement, done) = act(&config, path, &session, verb, &permit, &mut tell);
+    let (confinement, done) = act(&config, path, &session.actor(verb), &permit, &mut tell);
     let took = started.elapsed();
     if let Err(error) = audit.result(done.as_ref(), confinement.as_ref(), took) {
         unrecorded.push(error.problem);
@@ -82,12 +82,12 @@ pub fn serve(options: Options) -> u8 {
 fn act(
     config: &Config,
     path: &Path,
-    session: &Session,
-    verb: Verb,
+    actor: &Actor,
     permit: &Permit,
     tell: &mut dyn FnMut(&Told<'_>),
 ) -> (Option<Confinement>, Result<Success>) {
     let mut confinement = None;
+    let verb = actor.verb;
     let attempt = || {
         let store = Store::open(config)?;
         // Outside the site, and so out of reach once we are confined.
@@ -114,10 +114,10 @@ fn act(
             .enforce(config.sandbox.required)?;
         let gate = Gate::new(config, runner, tell);
         match permit {
-            Permit::Receive(asked) => receive::receive(config, required, &store, session, asked),
-            Permit::Swap(asked) => activate::swap(config, required, &store, session, gate, asked),
+            Permit::Receive(asked) => receive::receive(config, required, &store, actor, asked),
+            Permit::Swap(asked) => activate::swap(config, required, &store, actor, gate, asked),
             Permit::Rollback(asked) => {
-                activate::rollback(config, required, &store, session, gate, asked)
+                activate::rollback(config, required, &store, actor, gate, asked)
             }
             Permit::List(asked) => list::list(config, &store, asked),
         }

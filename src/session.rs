@@ -21,6 +21,8 @@ use nix::fcntl::OFlag;
 use ssh_key::{Fingerprint, HashAlg, PublicKey};
 
 use crate::names::KeyLabel;
+use crate::policy::Verb;
+use crate::store::Actor;
 
 /// The longest note that is read, in bytes: sshd writes one line for each
 /// authentication method that was used.
@@ -53,6 +55,18 @@ impl Session {
                 .and_then(|path| fingerprint(Path::new(&path))),
             client: client.and_then(|text| client_address(text.as_bytes())),
             command: std::env::var_os("SSH_ORIGINAL_COMMAND").map(OsStringExt::into_vec),
+        }
+    }
+}
+
+impl Session {
+    /// Returns what the store records of this session's request.
+    pub fn actor(&self, verb: Verb) -> Actor {
+        Actor {
+            key: self.key.clone(),
+            fingerprint: self.fingerprint,
+            client: self.client,
+            verb,
         }
     }
 }

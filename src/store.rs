@@ -17,8 +17,10 @@
 //! A release exists when `releases/<release>` does; its manifest is in place
 //! before it. What is live is what the link says; the journal follows it.
 
+mod actor;
 pub mod history;
 pub mod journal;
+pub mod layout;
 pub mod ledger;
 mod link;
 pub mod lock;
@@ -34,20 +36,13 @@ use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
 use crate::config::{Config, Percent};
-use crate::dir::{self, Dir, Name, NameConst};
+use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Identity;
 use crate::names::{LinkName, ReleaseId};
 
-pub const RELEASES: NameConst = Name::fixed("releases");
-pub const SHARED: NameConst = Name::fixed("shared");
-pub const STATE: NameConst = Name::fixed(".deploy-shell");
-pub const MANIFESTS: NameConst = Name::fixed("manifests");
-pub const INCOMING: NameConst = Name::fixed("incoming");
-pub const TRASH: NameConst = Name::fixed("trash");
-
-/// The folders beneath the state folder.
-pub const STATE_FOLDERS: [NameConst; 3] = [MANIFESTS, INCOMING, TRASH];
+pub use actor::Actor;
+use layout::{INCOMING, JOURNAL, LOCK, MANIFESTS, RELEASES, STATE, TRASH};
 
 /// An open site: handles of its folders, checked.
 pub struct Store {
@@ -103,7 +98,7 @@ impl Store {
         let root = Dir::open_root(path).map_err(|errno| layout(path, errno))?;
         let releases = subfolder(path, &root, RELEASES)?;
         let state = subfolder(path, &root, STATE)?;
-        let below = path.join(".deploy-shell");
+        let below = path.join(STATE);
         Ok(Store {
             manifests: subfolder(&below, &state, MANIFESTS)?,
             incoming: subfolder(&below, &state, INCOMING)?,
@@ -128,15 +123,15 @@ impl Store {
 
     fn check(&self, owner: u32) -> Result<()> {
         let device = |dir: &Dir| dir.own_stat().map(|stat| stat.st_dev).ok();
-        let state = self.path.join(".deploy-shell");
+        let state = self.path.join(STATE);
         // (folder, path, whether it must be ours, bits it must not have)
         let folders = [
             (&self.root, self.path.clone(), false, 0o002),
-            (&self.releases, self.path.join("releases"), true, 0o022),
+            (&self.releases, self.path.join(RELEASES), true, 0o022),
             (&self.state, state.clone(), true, 0o077),
-            (&self.manifests, state.join("manifests"), true, 0o022),
-            (&self.incoming, state.join("incoming"), true, 0o022),
-            (&self.trash, state.join("trash"), true, 0o022),
+            (&self.manifests, state.join(MANIFESTS), true, 0o022),
+            (&self.incoming, state.join(INCOMING), true, 0o022),
+            (&self.trash, state.join(TRASH), true, 0o022),
         ];
         for (folder, path, must_be_ours, forbidden) in folders {
             let shown = path.display();
@@ -170,12 +165,8 @@ impl Store {
 
     /// The journal and the lock, made if need be; neither for who only reads.
     pub fn records(&self, write: bool) -> dir::Result<Vec<File>> {
-        let names = if write {
-            &[journal::JOURNAL, lock::LOCK][..]
-        } else {
-            &[]
-        };
-        let open = |name: &NameConst| self.state.open_append(*name, 0o600);
+        let names = if write { &[JOURNAL, LOCK][..] } else { &[] };
+        let open = |name: &Name<'_>| self.state.open_append(*name, 0o600);
         names.iter().map(open).collect()
     }
 
@@ -210,10 +201,10 @@ impl Store {
             .root
             .read_link(link)
             .map_err(|errno| Error::io(format!("cannot read the link '{shown}'"), errno))?;
-        let release = target
-            .to_str()
-            .and_then(|target| target.strip_prefix("releases/"))
-            .and_then(|id| ReleaseId::try_from(id).ok());
+        let release = (target.as_bytes())
+            .strip_prefix(RELEASES.as_bytes())
+            .and_then(|below| below.strip_prefix(b"/"))
+            .and_then(|id| ReleaseId::try_from(str::from_utf8(id).ok()?).ok());
         match release {
             Some(release) => Ok(Some(release)),
             None => bad(
@@ -351,8 +342,8 @@ impl Store {
     }
 }
 
-fn subfolder(path: &Path, parent: &Dir, name: NameConst) -> Result<Dir> {
-    let shown = path.join(Name::from(name).as_os_str());
+fn subfolder(path: &Path, parent: &Dir, name: Name<'_>) -> Result<Dir> {
+    let shown = path.join(name);
     parent.open_dir(name).map_err(|errno| layout(&shown, errno))
 }
 

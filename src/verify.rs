@@ -234,7 +234,7 @@ impl Walk<'_> {
             return note(self.found, b"", What::Extra);
         }
         match tree.own_stat() {
-            Ok(stat) => self.mode(b"", &stat, 0o755),
+            Ok(stat) => self.mode(b"", &stat, Kind::Dir.mode()),
             Err(errno) => self.unreadable(b"", errno),
         }
         self.below(b"", tree);
@@ -255,7 +255,7 @@ impl Walk<'_> {
                 note(self.found, &below, What::Extra);
                 continue;
             };
-            match folder.stat(name.clone()) {
+            match folder.stat(name) {
                 Ok(stat) => self.thing(&below, name, &stat, folder),
                 // Gone since its name was read.
                 Err(Errno::ENOENT) => {}
@@ -268,17 +268,10 @@ impl Walk<'_> {
         let Some(kind) = self.expected.remove(path) else {
             return note(self.found, path, What::Extra);
         };
-        let (wanted, mode) = match &kind {
-            Kind::Dir => (SFlag::S_IFDIR, 0o755),
-            Kind::File { executable, .. } => {
-                (SFlag::S_IFREG, if *executable { 0o755 } else { 0o644 })
-            }
-            Kind::Link { .. } => (SFlag::S_IFLNK, 0o777),
-        };
-        if dir::kind(stat) != wanted {
+        if dir::kind(stat) != kind.file_type() {
             return note(self.found, path, What::Type(word(stat)));
         }
-        self.mode(path, stat, mode);
+        self.mode(path, stat, kind.mode());
         match kind {
             Kind::Dir => match parent.open_dir(name) {
                 Ok(folder) => self.below(path, &folder),

@@ -9,9 +9,9 @@ use nix::sys::stat::{FileStat, Mode};
 use nix::unistd::{Gid, Uid};
 
 use deploy_shell::config::Config;
-use deploy_shell::dir::{Dir, NameConst};
+use deploy_shell::dir::{Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
-use deploy_shell::store::{RELEASES, SHARED, STATE, STATE_FOLDERS};
+use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
 
 /// What a new site's configuration says: every key, with its default.
 const TEMPLATE: &str = include_str!("template.toml");
@@ -102,7 +102,7 @@ fn make_folders(root: &Path) -> Result<()> {
         make_folder(&root, RELEASES, 0o755, &owner)?;
         make_folder(&root, SHARED, 0o755, &owner)?;
         let state = make_folder(&root, STATE, 0o700, &owner)?;
-        for name in STATE_FOLDERS {
+        for name in STATE_DIRS {
             make_folder(&state, name, 0o700, &owner)?;
         }
         Ok(())
@@ -114,7 +114,7 @@ fn make_folders(root: &Path) -> Result<()> {
 }
 
 /// Makes a folder that is not there yet, and gives it to `owner`.
-fn make_folder(parent: &Dir, name: NameConst, mode: u32, owner: &FileStat) -> nix::Result<Dir> {
+fn make_folder(parent: &Dir, name: Name<'_>, mode: u32, owner: &FileStat) -> nix::Result<Dir> {
     let made = parent.make_dir(name, mode);
     let folder = match made {
         Ok(()) | Err(nix::Error::EEXIST) => parent.open_dir(name)?,

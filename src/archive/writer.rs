@@ -20,6 +20,7 @@ use super::rule::{Failure, Rule};
 use super::tree::Id;
 use crate::dir::{Dir, Name};
 use crate::error::Error;
+use crate::manifest;
 use crate::names::Sha256Digest;
 
 /// A piece of a large file and the fill of a batch, in bytes.
@@ -316,7 +317,7 @@ impl Drop for Stop<'_> {
 
 /// Makes the file. Its mode is one of two; the mask is 022 in this process.
 fn create(target: &Target, executable: bool) -> Result<File, Failure> {
-    let mode = if executable { 0o755 } else { 0o644 };
+    let mode = manifest::file_mode(executable);
     let name = Name::new(&target.name).ok_or(Failure::from(Rule::NameEmpty))?;
     match target.folder.create_new(name, mode) {
         Ok(file) => Ok(file),

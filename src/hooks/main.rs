@@ -12,16 +12,15 @@ use super::protocol::Order;
 use super::sigchld::ChildSignal;
 use super::{Ended, LONGEST, Stage};
 use crate::config::{Argv, Config, Hook, HttpUrl};
-use crate::dir::{self, Dir, Name, NameConst};
+use crate::dir::{self, Dir};
 use crate::error::{Code, describe};
 use crate::names::ReleaseId;
 use crate::sandbox;
+use crate::store::layout::RELEASES;
 
 /// Where a command finds the programs that it names without a path. Not
 /// sshd's, which is the client's account's.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-const RELEASES: NameConst = Name::fixed("releases");
 
 /// What the probe may need beyond the time it gives its own answer in.
 const PROBE_GRACE: Duration = Duration::from_secs(1);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, SFlag};
+use nix::sys::stat::FileStat;
 
 use crate::archive::path::{self, CleanPath, Lead};
 use crate::dir::{self, Dir, Name};
@@ -164,7 +164,7 @@ fn look_at(tree: &Dir, shared: &Shared, entry: &Entry, parent: Option<&Dir>) -> 
     let (path, parent) = (entry.path.as_slice(), parent.unwrap_or(tree));
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let name = component(name, path)?;
-    let stat = parent.stat(name.clone());
+    let stat = parent.stat(name);
     let stat = stat.map_err(|errno| io(path, errno))?;
     hold_against(entry, &stat)?;
     if let Kind::Link { target } = &entry.kind {
@@ -183,12 +183,8 @@ fn look_at(tree: &Dir, shared: &Shared, entry: &Entry, parent: Option<&Dir>) -> 
 
 /// Type, mode, size and number of names: what stat(2) tells.
 fn hold_against(entry: &Entry, stat: &FileStat) -> Result<()> {
-    let (kind, mode) = match &entry.kind {
-        Kind::Dir => (SFlag::S_IFDIR, 0o755),
-        Kind::File { executable, .. } => (SFlag::S_IFREG, if *executable { 0o755 } else { 0o644 }),
-        Kind::Link { .. } => (SFlag::S_IFLNK, 0o777),
-    };
-    if dir::kind(stat) != kind || stat.st_mode & 0o7777 != mode {
+    let kind = &entry.kind;
+    if dir::kind(stat) != kind.file_type() || stat.st_mode & 0o7777 != kind.mode() {
         return Err(lie(&entry.path, "has another type or mode than reported"));
     }
     match entry.kind {

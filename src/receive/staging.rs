@@ -4,16 +4,14 @@ use std::fs::File;
 use std::io::BufReader;
 use std::os::fd::OwnedFd;
 
-use crate::dir::{Dir, Name, NameConst};
+use crate::dir::{Dir, Name};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Identity;
 use crate::names::ReleaseId;
 use crate::store::Store;
+use crate::store::layout::{INCOMING, STAGED_MANIFEST, STAGED_TREE, STATE};
 use crate::store::ledger;
 use crate::store::lock::Held;
-
-pub const TREE: NameConst = Name::fixed("tree");
-pub const MANIFEST: NameConst = Name::fixed("manifest");
 
 /// `incoming/<staging>/` with `tree/` in it.
 pub struct Staging<'a> {
@@ -51,8 +49,8 @@ impl<'a> Staging<'a> {
             };
             match held() {
                 Ok(Some((folder, hold))) => {
-                    folder.make_dir(TREE, 0o755).map_err(cannot)?;
-                    let tree = folder.open_dir(TREE).map_err(cannot)?;
+                    folder.make_dir(STAGED_TREE, 0o755).map_err(cannot)?;
+                    let tree = folder.open_dir(STAGED_TREE).map_err(cannot)?;
                     return Ok(Staging {
                         store,
                         name,
@@ -66,20 +64,20 @@ impl<'a> Staging<'a> {
             }
         }
         Err(Error::new(Code::Busy, "no staging folder could be made")
-            .remedy("look into '.deploy-shell/incoming'"))
+            .remedy(format!("look into '{STATE}/{INCOMING}'")))
     }
 
     /// The manifest's file, empty, to be written.
     pub fn make_manifest(&self) -> Result<File> {
         self.folder
-            .create_new(MANIFEST, 0o600)
+            .create_new(STAGED_MANIFEST, 0o600)
             .map_err(|errno| self.store.io("cannot make the manifest", errno))
     }
 
     /// The manifest as written, to be read from its first entry on.
     pub fn manifest(&self) -> Result<BufReader<File>> {
         let cannot = |error: std::io::Error| self.store.io("cannot read the manifest", error);
-        let file = self.folder.open_file(MANIFEST);
+        let file = self.folder.open_file(STAGED_MANIFEST);
         let mut manifest = BufReader::new(file.map_err(|errno| cannot(errno.into()))?);
         Identity::read(&mut manifest).map_err(|why| cannot(std::io::Error::other(why)))?;
         Ok(manifest)

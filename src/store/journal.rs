@@ -13,13 +13,10 @@ use jiff::Timestamp;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::dir::{Name, NameConst};
 use crate::error::{Code, Error, Result};
 use crate::names::{KeyLabel, ReleaseId, Sha256Digest};
-use crate::session::Session;
-use crate::store::Store;
-
-pub const JOURNAL: NameConst = Name::fixed("journal.jsonl");
+use crate::store::layout::{JOURNAL, STATE};
+use crate::store::{Actor, Store};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,12 +106,12 @@ pub struct Record {
 }
 
 impl Record {
-    /// A record of now by `session`; its number comes when it is appended.
-    pub fn new(event: Event, release: Option<&ReleaseId>, session: &Session) -> Record {
+    /// A record of now by `actor`; its number comes when it is appended.
+    pub fn new(event: Event, release: Option<&ReleaseId>, actor: &Actor) -> Record {
         Record {
-            key: session.key.clone(),
-            fingerprint: session.fingerprint.map(|print| print.to_string()),
-            client: session.client,
+            key: actor.key.clone(),
+            fingerprint: actor.fingerprint.map(|print| print.to_string()),
+            client: actor.client,
             ..Record::unattended(event, release)
         }
     }
@@ -244,8 +241,8 @@ fn parse(store: &Store, file: &mut File, each: &mut impl FnMut(&Record)) -> Resu
                     format!("the journal is damaged at its line {}", last + 1),
                 )
                 .remedy(format!(
-                    "look at '{}/.deploy-shell/journal.jsonl'; cut it there to go on",
-                    store.path().display()
+                    "look at '{}'; cut it there to go on",
+                    store.path().join(STATE).join(JOURNAL).display()
                 )));
             }
         }

@@ -16,11 +16,10 @@ use crate::dir::{Dir, Name};
 use crate::error::Result;
 use crate::manifest;
 use crate::names::ReleaseId;
-use crate::session::Session;
 use crate::store::history::History;
 use crate::store::journal::{self, Event, Journal, Record};
 use crate::store::lock::{Held, Lock};
-use crate::store::{Listing, Store, among, release_name};
+use crate::store::{Actor, Listing, Store, among, release_name};
 
 /// How long to wait for another request to end, at least.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,7 +28,7 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Ledger<'a> {
     pub store: &'a Store,
     pub history: History,
-    session: &'a Session,
+    actor: &'a Actor,
     journal: Journal,
     /// What has happened and could not be written down yet.
     unwritten: VecDeque<Record>,
@@ -38,8 +37,8 @@ pub struct Ledger<'a> {
 
 impl<'a> Ledger<'a> {
     /// Takes the lock (waiting `patience` at most), sweeps, reads, reconciles.
-    pub fn open(store: &'a Store, session: &'a Session, patience: Duration) -> Result<Self> {
-        let lock = Lock::take(store, session, patience)?;
+    pub fn open(store: &'a Store, actor: &'a Actor, patience: Duration) -> Result<Self> {
+        let lock = Lock::take(store, actor, patience)?;
         // Before anything is removed or written: the site must be one of ours.
         let link = store.current()?;
         sweep(store);
@@ -48,7 +47,7 @@ impl<'a> Ledger<'a> {
         let mut ledger = Ledger {
             store,
             history,
-            session,
+            actor,
             journal,
             unwritten: VecDeque::new(),
             _lock: lock,
@@ -57,9 +56,9 @@ impl<'a> Ledger<'a> {
         Ok(ledger)
     }
 
-    /// A record of now by this session, to be completed and appended.
+    /// A record of now by this request, to be completed and appended.
     pub fn draft(&self, event: Event, release: Option<&ReleaseId>) -> Record {
-        Record::new(event, release, self.session)
+        Record::new(event, release, self.actor)
     }
 
     /// Appends a record, and takes it into account. What could not be written
@@ -177,7 +176,7 @@ fn sweep(store: &Store) {
     store.clear_links();
     _ = store.preview(None);
     each(&store.incoming, |name| {
-        match store.incoming.open_dir(name.clone()) {
+        match store.incoming.open_dir(name) {
             Ok(staging) => match hold(&staging) {
                 Some(_held) => store.incoming.remove_tree(name),
                 None => Ok(()),
@@ -191,7 +190,7 @@ fn sweep(store: &Store) {
     // A manifest is put in place before its release: without one, it is of a
     // receive that was killed in between, or of a release that was pruned.
     each(&store.manifests, |name| {
-        if store.releases.exists(name.clone())? && release_name(name.as_os_str()).is_some() {
+        if store.releases.exists(name)? && release_name(name.as_os_str()).is_some() {
             return Ok(());
         }
         store.manifests.remove_tree(name)

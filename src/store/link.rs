@@ -3,15 +3,10 @@
 use std::ffi::OsString;
 
 use super::Store;
-use crate::dir::{self, Name, NameConst};
+use super::layout::{BACK, NEXT, RELEASES};
+use crate::dir::{self, Name};
 use crate::error::Result;
 use crate::names::{LinkName, ReleaseId};
-
-/// The link before it is renamed into place.
-const NEXT: NameConst = Name::fixed("next");
-
-/// The link to what is gone back to if the new release fails.
-const BACK: NameConst = Name::fixed("back");
 
 impl Store {
     /// Moves the live link to `release` in one instant, or takes it away.
@@ -91,7 +86,7 @@ impl Store {
 
     /// Makes a link to `release` that is not in its place yet, in the place of
     /// one that a crash has left.
-    fn lay(&self, name: NameConst, release: &ReleaseId) -> dir::Result<()> {
+    fn lay(&self, name: Name<'_>, release: &ReleaseId) -> dir::Result<()> {
         self.state
             .remove_file(name)
             .and_then(|()| self.state.symlink(&target(release), name))
@@ -104,5 +99,5 @@ impl Store {
 }
 
 fn target(release: &ReleaseId) -> OsString {
-    OsString::from(format!("releases/{release}"))
+    OsString::from(format!("{RELEASES}/{release}"))
 }

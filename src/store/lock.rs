@@ -10,13 +10,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, Flockable};
 
-use crate::dir::{Name, NameConst};
 use crate::error::{Code, Error, Result};
 use crate::escape;
-use crate::session::Session;
-use crate::store::Store;
-
-pub const LOCK: NameConst = Name::fixed("lock");
+use crate::store::layout::LOCK;
+use crate::store::{Actor, Store};
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -54,7 +51,7 @@ impl Lock {
     /// Takes the lock, waiting for it `patience` at most.
     ///
     /// Errors: [`Code::Busy`], naming the holder.
-    pub fn take(store: &Store, session: &Session, patience: Duration) -> Result<Lock> {
+    pub fn take(store: &Store, actor: &Actor, patience: Duration) -> Result<Lock> {
         let cannot = |error: std::io::Error| store.io("cannot take the lock", error);
         let deadline = Instant::now() + patience;
         let mut file = store
@@ -76,12 +73,10 @@ impl Lock {
         };
         // A note for those who wait; that it cannot be written (a full disk)
         // does not make the lock any less held.
-        let verb = session.command.as_deref().unwrap_or_default();
-        let verb = verb.split(|byte| *byte == b' ').next().unwrap_or_default();
-        let key = session.key.as_ref().map_or("-", |key| key.as_str());
+        let verb = actor.verb;
+        let key = actor.key.as_ref().map_or("-", |key| key.as_str());
         let note = format!(
-            "{} by key '{key}', process {}, since {:.0}",
-            escape::line(verb),
+            "{verb} by key '{key}', process {}, since {:.0}",
             std::process::id(),
             jiff::Timestamp::now()
         );

@@ -10,7 +10,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::stat::{self, SFlag};
 
-use super::{SHARED, Store};
+use super::Store;
+use super::layout::SHARED;
 use crate::dir::{self, Dir};
 use crate::error::{Code, Error, Result, describe};
 use crate::shared_paths::Shared;
@@ -60,7 +61,7 @@ impl Store {
     }
 
     fn shared_folder(&self) -> Result<Dir, Fault> {
-        let shown = self.path().join("shared");
+        let shown = self.path().join(SHARED);
         let shown = shown.display();
         self.root.open_bare(SHARED).map_err(|errno| match errno {
             Errno::ENOENT => fault(true, format!("'{shown}' does not exist"))
@@ -74,7 +75,7 @@ impl Store {
     }
 
     fn look_in(&self, folder: &Dir, path: &Path) -> Result<(), Fault> {
-        let shown = self.path().join("shared").join(path);
+        let shown = self.path().join(SHARED).join(path);
         let shown = shown.display();
         let found = folder
             .resolve_beneath(path)
