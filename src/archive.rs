@@ -29,6 +29,7 @@ use nix::errno::Errno;
 
 use crate::dir::{Dir, Name};
 use crate::error::{Code, Error};
+use crate::message;
 use crate::sandbox;
 use crate::shared_paths::{Existing, Shared, SharedPath};
 use entries::{Entries, Entry, Kind};
@@ -48,7 +49,7 @@ pub use writer::Writers;
 /// The first line on stdout tells what confinement is on, before a byte of
 /// the payload is read.
 pub fn main(job: UnpackJob) -> u8 {
-    sandbox::settle();
+    sandbox::reset_inherited_state();
     let Err(failure) = run(&job) else {
         return 0;
     };
@@ -71,12 +72,13 @@ fn run(job: &UnpackJob) -> Result<(), Failure> {
     let staging = Dir::working().map_err(opened)?;
     let spool = payload()?;
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(4));
-    let on = sandbox::unpacker(&staging, limits.max_file, limits.memory());
+    let on = sandbox::restrict_unpacker(&staging, limits.max_file, limits.memory());
     // Threads are started between the two halves: they inherit the first, and
     // the second leaves nobody the calls to start more.
     let writers = Writers::start(threads)?;
-    let on = sandbox::unpacker_calls(on);
-    on.enforce(job.sandbox_required).map_err(Failure::Io)?;
+    let on = sandbox::restrict_unpacker_syscalls(on);
+    on.ensure_full(job.sandbox_required).map_err(Failure::Io)?;
+    let on = message::encode(&on).map_err(Failure::Io)?;
     writeln!(std::io::stdout(), "{SANDBOX}{on}")
         .map_err(|error| cannot("write the report", error))?;
     let out = &mut std::io::stdout();

@@ -14,7 +14,7 @@ use crate::error::{Code, Error};
 use crate::escape;
 use crate::event::{Success, Told};
 use crate::names::{ReleaseId, SiteName};
-use crate::sandbox::Confinement;
+use crate::sandbox::Enforcement;
 use crate::session::Session;
 use crate::syslog::{Severity, Syslog};
 
@@ -82,7 +82,7 @@ impl<'a> Audit<'a> {
     pub fn result(
         &self,
         result: Result<&Success, &Error>,
-        sandbox: Option<&Confinement>,
+        sandbox: Option<&Enforcement>,
         took: Duration,
     ) -> Result<(), Error> {
         let mut line = self.line("result");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::hooks::Stage;
 use crate::names::ReleaseId;
-use crate::sandbox::Confinement;
+use crate::sandbox::Enforcement;
 use crate::signature::Signed;
 
 /// What a verb did.
@@ -25,7 +25,7 @@ pub struct Success {
     /// Whose signatures counted, where the site asks for any.
     pub signed: Option<Signed>,
     /// What confined the unpacker, if it was needed.
-    pub unpacker: Option<Confinement>,
+    pub unpacker: Option<Enforcement>,
     /// What went wrong without changing success into failure.
     pub warnings: Vec<String>,
 }

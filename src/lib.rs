@@ -25,6 +25,7 @@ pub mod manifest;
 pub mod message;
 pub mod names;
 pub mod policy;
+pub mod privileges;
 pub mod probe;
 pub mod receive;
 pub mod reply;

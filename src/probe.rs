@@ -67,7 +67,7 @@ type Seen = (Verdict, String);
 /// Runs as the probe, to the exit status: that of the verdict, or that of a
 /// sandbox that is not on, with a line on stdout that says what was seen.
 pub fn main(question: &Question, sandbox_required: bool) -> u8 {
-    sandbox::settle();
+    sandbox::reset_inherited_state();
     let (status, said) = match ask(question, sandbox_required) {
         Ok((verdict, said)) => (verdict.exit(), said),
         Err(error) => (error.code.exit(), error.problem),
@@ -85,8 +85,8 @@ fn ask(question: &Question, sandbox_required: bool) -> Result<Seen, Error> {
         Ok(stream) => stream,
         Err(seen) => return Ok(seen),
     };
-    let on = sandbox::probe();
-    on.enforce(sandbox_required)?;
+    let on = sandbox::restrict_probe();
+    on.ensure_full(sandbox_required)?;
     // As a file it is written with write(2), which is all that is left.
     let mut stream = File::from(OwnedFd::from(stream));
     let contains = question.contains.as_deref().map(str::as_bytes);

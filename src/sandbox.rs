@@ -1,84 +1,110 @@
-//! Confinement: what the kernel holds us to, whatever our code does.
+//! The sandbox: rights that the kernel withholds from a process, whatever our
+//! code does.
 //!
-//! Three processes confine themselves. The unpacker, which parses hostile bytes,
-//! keeps next to nothing: the staging folder, its pipes, thirty system
-//! calls. The probe, which reads what a release answers, keeps less: what is
-//! open already. The monitor, which is everything else, keeps what its verb needs,
-//! after its folders are open and before it works on them; [`POWERS`] is the
-//! whole of that, and SECURITY.md prints the same table.
+//! This module knows no site, no configuration and no verb. It receives
+//! directory handles with access rights and applies them with Landlock, seccomp
+//! and resource limits.
 //!
-//! Nothing is claimed that is not on: each step returns whether the kernel
-//! took it, and [`Confinement`] is made of those answers alone.
+//! Three processes restrict themselves. The unpacker parses hostile bytes and
+//! keeps the staging directory, its pipes and thirty system calls. The probe
+//! reads the response of a release and keeps only what is open already. The
+//! monitor is every other part of a request. It keeps what its verb needs
+//! (see [`crate::privileges`]), and restricts itself after it has opened its
+//! directories and before it works on them.
+//!
+//! Nothing is claimed that is not in force: each step returns whether the kernel
+//! accepted it, and [`Enforcement`] is made of those answers alone.
 
-mod filter;
 mod landlock;
 mod rlimits;
-mod seccomp;
+pub mod seccomp;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 
+use serde::{Deserialize, Serialize};
+
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
-use crate::policy::Verb;
-use crate::store::Store;
 
-pub use rlimits::{carry_through, settle};
+pub use rlimits::{block_termination_signals, reset_inherited_state};
 
-/// A part of the confinement, by the kernel's name for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece {
-    NoNewPrivileges,
+/// A mechanism of the kernel that the sandbox uses. The names in serialized form
+/// and in [`Display`](fmt::Display) are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Mechanism {
+    #[serde(rename = "no_new_privs")]
+    NoNewPrivs,
+    #[serde(rename = "rlimits")]
     ResourceLimits,
+    #[serde(rename = "landlock")]
     Landlock,
-    /// Landlock's knowledge of truncate(2), which older kernels lack.
+    /// Landlock's control of truncate(2), which kernels before Linux 6.2 lack.
+    #[serde(rename = "landlock-truncation")]
     Truncation,
+    #[serde(rename = "seccomp")]
     Seccomp,
 }
 
-impl fmt::Display for Piece {
+impl fmt::Display for Mechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Piece::NoNewPrivileges => "no_new_privs",
-            Piece::ResourceLimits => "rlimits",
-            Piece::Landlock => "landlock",
-            Piece::Truncation => "landlock-truncation",
-            Piece::Seccomp => "seccomp",
+            Mechanism::NoNewPrivs => "no_new_privs",
+            Mechanism::ResourceLimits => "rlimits",
+            Mechanism::Landlock => "landlock",
+            Mechanism::Truncation => "landlock-truncation",
+            Mechanism::Seccomp => "seccomp",
         })
     }
 }
 
-/// What is on: everything but what is missing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Confinement {
-    missing: Vec<Piece>,
+/// The state of a process's sandbox: every [`Mechanism`] is in force but those
+/// that are missing.
+///
+/// The unpacker sends it to the monitor in serialized form. `Display` writes the
+/// text of the audit log: `full`, or `without landlock, seccomp`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enforcement {
+    missing: BTreeSet<Mechanism>,
 }
 
-impl Confinement {
-    fn note(&mut self, piece: Piece, on: bool) {
-        if !on && !self.missing.contains(&piece) {
-            self.missing.push(piece);
+impl Enforcement {
+    fn record(&mut self, mechanism: Mechanism, in_force: bool) {
+        if !in_force {
+            self.missing.insert(mechanism);
         }
     }
 
-    /// Landlock, and whether the one that is on knows of truncation.
-    fn note_landlock(&mut self, on: bool) {
-        self.note(Piece::Landlock, on);
-        self.note(Piece::Truncation, !on || landlock::truncation());
+    /// Records Landlock, and whether the kernel's version controls truncation.
+    fn record_landlock(&mut self, in_force: bool) {
+        self.record(Mechanism::Landlock, in_force);
+        let truncation = in_force && landlock::controls_truncation();
+        self.record(Mechanism::Truncation, truncation || !in_force);
     }
 
+    /// Returns whether every mechanism is in force.
     pub fn is_full(&self) -> bool {
         self.missing.is_empty()
     }
 
-    /// Accepts what is on, or refuses if all of it is required.
+    /// Returns the mechanisms that are not in force, in the order of their
+    /// declaration.
+    pub fn missing(&self) -> impl Iterator<Item = Mechanism> {
+        self.missing.iter().copied()
+    }
+
+    /// Refuses an incomplete sandbox where the site requires a complete one.
     ///
-    /// Errors: [`Code::NoSandbox`], naming the pieces.
-    pub fn enforce(&self, required: bool) -> Result<()> {
+    /// # Errors
+    ///
+    /// [`Code::NoSandbox`], which names the missing mechanisms.
+    pub fn ensure_full(&self, required: bool) -> Result<()> {
         if required && !self.is_full() {
             return Err(Error::new(
                 Code::NoSandbox,
-                format!("the kernel does not confine us: {self}"),
+                format!("the kernel does not provide the whole sandbox: {self}"),
             )
             .remedy("run Linux 6.2 or later with Landlock and seccomp, or set required = false in [sandbox]"));
         }
@@ -86,168 +112,114 @@ impl Confinement {
     }
 }
 
-impl std::str::FromStr for Confinement {
-    type Err = ();
-
-    /// Reads what [`Display`](fmt::Display) writes, and nothing else.
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let pieces = [
-            Piece::NoNewPrivileges,
-            Piece::ResourceLimits,
-            Piece::Landlock,
-            Piece::Truncation,
-            Piece::Seccomp,
-        ];
-        let names = text.strip_prefix("without ").map(|names| names.split(", "));
-        let mut missing = Vec::new();
-        for name in names.into_iter().flatten() {
-            let piece = pieces.iter().find(|piece| piece.to_string() == name);
-            missing.push(*piece.ok_or(())?);
-        }
-        let read = Confinement { missing };
-        if read.to_string() == text {
-            Ok(read)
-        } else {
-            Err(())
+/// The enforcement that lacks the given mechanisms.
+impl FromIterator<Mechanism> for Enforcement {
+    fn from_iter<I: IntoIterator<Item = Mechanism>>(missing: I) -> Enforcement {
+        Enforcement {
+            missing: missing.into_iter().collect(),
         }
     }
 }
 
-impl fmt::Display for Confinement {
+impl fmt::Display for Enforcement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.missing.as_slice() {
-            [] => f.write_str("full"),
-            missing => {
-                let names: Vec<String> = missing.iter().map(Piece::to_string).collect();
-                write!(f, "without {}", names.join(", "))
-            }
+        if self.is_full() {
+            return f.write_str("full");
         }
+        let names: Vec<String> = self.missing().map(|it| it.to_string()).collect();
+        write!(f, "without {}", names.join(", "))
     }
 }
 
-/// What may be done to a folder and all below it.
+/// The rights to a directory and to everything below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Look, and nothing else.
+    /// Read files and list directories.
     Read,
-    /// Read; new folders may be moved in, and nothing that is there altered,
-    /// removed or moved out.
+    /// As `Read`; also move new directories in. Existing entries cannot be
+    /// changed, removed or moved out.
     Add,
-    /// Read; links made, files removed, folders made, moved and removed; no
-    /// file made or written.
+    /// As `Read`; also create symlinks, remove files, and create, move and remove
+    /// directories. Files cannot be created or written.
     Replace,
-    /// Anything but devices, sockets and fifos.
+    /// Everything but devices, sockets, fifos and execution.
     Write,
+    /// Create and write files, directories and symlinks, and list directories.
+    /// Files cannot be read, and nothing can be removed or moved.
+    Create,
 }
 
-/// What a verb may still do once it is confined.
-#[derive(Clone, Copy, Debug)]
-pub struct Powers {
-    pub verb: Verb,
-    /// The site's root, and so everything below it.
-    pub root: Access,
-    /// `releases/`, beyond what holds for the root.
-    pub releases: Access,
-    /// `.deploy-shell/`, beyond what holds for the root.
-    pub state: Access,
-    /// Whether it may write the journal and the lock, the files themselves.
-    pub records: bool,
-    /// Whether it may execute: this program itself, to unpack.
-    pub executes: bool,
+/// The rights that a monitor keeps.
+#[derive(Clone, Copy)]
+pub struct Rights<'a> {
+    /// The directories that the process may still reach. Rights add up: a
+    /// directory also has the rights of every directory above it.
+    pub directories: &'a [(&'a Dir, Access)],
+    /// Files that the process may write, whatever their directory's rights are.
+    pub writable_files: &'a [File],
+    /// Whether the process may execute this program's own image, and nothing else.
+    pub execute_self: bool,
 }
 
-/// The table. No verb reaches anything outside the site's root, and none may
-/// open a socket but a local one, which is how the record is written.
-pub const POWERS: [Powers; 4] = [
-    Powers {
-        verb: Verb::Receive,
-        root: Access::Read,
-        releases: Access::Add,
-        state: Access::Write,
-        records: true,
-        executes: true,
-    },
-    Powers {
-        verb: Verb::Swap,
-        root: Access::Replace,
-        releases: Access::Replace,
-        state: Access::Replace,
-        records: true,
-        executes: false,
-    },
-    Powers {
-        verb: Verb::Rollback,
-        root: Access::Replace,
-        releases: Access::Replace,
-        state: Access::Replace,
-        records: true,
-        executes: false,
-    },
-    Powers {
-        verb: Verb::List,
-        root: Access::Read,
-        releases: Access::Read,
-        state: Access::Read,
-        records: false,
-        executes: false,
-    },
-];
-
-impl Powers {
-    pub fn of(verb: Verb) -> &'static Powers {
-        POWERS
-            .iter()
-            .find(|powers| powers.verb == verb)
-            .expect("every verb is in the table")
-    }
+/// Restricts the monitor to `rights`. Cannot be undone.
+pub fn restrict_monitor(rights: Rights<'_>) -> Enforcement {
+    let mut enforcement = Enforcement::default();
+    enforcement.record(Mechanism::NoNewPrivs, rlimits::set_no_new_privs());
+    enforcement.record(Mechanism::ResourceLimits, rlimits::limit_monitor());
+    enforcement.record_landlock(landlock::restrict(rights));
+    enforcement.record(
+        Mechanism::Seccomp,
+        seccomp::restrict_monitor(rights.execute_self),
+    );
+    enforcement
 }
 
-/// Confines the monitor to its verb, for good. `records` are the files of
-/// [`Store::records`].
-pub fn monitor(verb: Verb, store: &Store, records: &[File]) -> Confinement {
-    let powers = Powers::of(verb);
-    let mut on = Confinement::default();
-    on.note(Piece::NoNewPrivileges, rlimits::give_up_privileges());
-    on.note(Piece::ResourceLimits, rlimits::limit_monitor());
-    on.note_landlock(landlock::monitor(powers, store, records));
-    on.note(Piece::Seccomp, seccomp::monitor(powers));
-    on
-}
-
-/// Confines the unpacker, all but its system calls: those are cut once its
-/// threads stand ([`unpacker_calls`]), so that it can make no more of them.
+/// Restricts the unpacker to `staging`. [`restrict_unpacker_syscalls`] follows
+/// once its threads have started: afterwards it cannot start another one.
 ///
-/// `max_file` bounds a file's size, in bytes; `memory` the address space.
-pub fn unpacker(staging: &Dir, max_file: u64, memory: u64) -> Confinement {
-    let mut on = Confinement::default();
-    on.note(Piece::NoNewPrivileges, rlimits::give_up_privileges());
-    on.note(
-        Piece::ResourceLimits,
+/// `max_file` limits the size of a file and `memory` the address space, in bytes.
+pub fn restrict_unpacker(staging: &Dir, max_file: u64, memory: u64) -> Enforcement {
+    let mut enforcement = Enforcement::default();
+    enforcement.record(Mechanism::NoNewPrivs, rlimits::set_no_new_privs());
+    enforcement.record(
+        Mechanism::ResourceLimits,
         rlimits::limit_unpacker(max_file, memory),
     );
-    on.note_landlock(landlock::unpacker(staging));
-    on
+    enforcement.record_landlock(landlock::restrict(Rights {
+        directories: &[(staging, Access::Create)],
+        writable_files: &[],
+        execute_self: false,
+    }));
+    enforcement
 }
 
-/// Leaves all threads of the unpacker the calls that unpacking needs.
-pub fn unpacker_calls(mut on: Confinement) -> Confinement {
-    on.note(Piece::ResourceLimits, rlimits::no_more_processes());
-    on.note(Piece::Seccomp, seccomp::unpacker());
-    on
+/// Installs the seccomp allow-list on every unpacker thread. Call it after all
+/// threads have started.
+pub fn restrict_unpacker_syscalls(mut enforcement: Enforcement) -> Enforcement {
+    enforcement.record(Mechanism::ResourceLimits, rlimits::forbid_new_processes());
+    enforcement.record(Mechanism::Seccomp, seccomp::restrict_unpacker());
+    enforcement
 }
 
-/// Confines the probe to what is open: it reaches no file and no address.
-pub fn probe() -> Confinement {
-    let mut on = Confinement::default();
-    on.note(Piece::NoNewPrivileges, rlimits::give_up_privileges());
-    on.note(
-        Piece::ResourceLimits,
-        rlimits::limit_probe() && rlimits::no_more_processes(),
+/// Restricts the probe to its open descriptors: it reaches no file and no address.
+pub fn restrict_probe() -> Enforcement {
+    let mut enforcement = Enforcement::default();
+    enforcement.record(Mechanism::NoNewPrivs, rlimits::set_no_new_privs());
+    enforcement.record(
+        Mechanism::ResourceLimits,
+        rlimits::limit_probe() && rlimits::forbid_new_processes(),
     );
-    // Of truncation nothing need be known: no file is ever open.
-    on.note(Piece::Landlock, landlock::nothing());
-    on.note(Piece::Seccomp, seccomp::probe());
-    on
+    // Control of truncation does not matter here: the probe never has a file open.
+    enforcement.record(
+        Mechanism::Landlock,
+        landlock::restrict(Rights {
+            directories: &[],
+            writable_files: &[],
+            execute_self: false,
+        }),
+    );
+    enforcement.record(Mechanism::Seccomp, seccomp::restrict_probe());
+    enforcement
 }
 
 #[cfg(test)]
@@ -255,35 +227,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_verb_is_in_the_table_once() {
-        for verb in [Verb::Receive, Verb::Swap, Verb::Rollback, Verb::List] {
-            assert_eq!(
-                POWERS.iter().filter(|powers| powers.verb == verb).count(),
-                1
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_missing_is_named_and_refused() {
-        let mut on = Confinement::default();
-        on.note(Piece::Seccomp, true);
-        assert_eq!(on.to_string(), "full");
-        on.note(Piece::Landlock, false);
-        on.note(Piece::Seccomp, false);
-        assert_eq!(on.to_string(), "without landlock, seccomp");
-        assert_eq!("without landlock, seccomp".parse(), Ok(on.clone()));
-        assert_eq!("full".parse(), Ok(Confinement::default()));
-        for bad in ["", "without ", "without luck", "Full", "without seccomp,"] {
-            assert!(bad.parse::<Confinement>().is_err(), "{bad}");
-        }
-        assert!(on.enforce(false).is_ok());
-        let error = on.enforce(true).unwrap_err();
+    fn a_missing_mechanism_is_named_and_refused() {
+        let mut enforcement = Enforcement::default();
+        enforcement.record(Mechanism::Seccomp, true);
+        assert_eq!(enforcement.to_string(), "full");
+        enforcement.record(Mechanism::Seccomp, false);
+        enforcement.record(Mechanism::Landlock, false);
+        assert_eq!(enforcement.to_string(), "without landlock, seccomp");
+        assert!(enforcement.ensure_full(false).is_ok());
+        let error = enforcement.ensure_full(true).unwrap_err();
         assert_eq!((error.code, error.code.exit()), (Code::NoSandbox, 78));
         assert!(
             error.problem.contains("landlock, seccomp"),
             "{}",
             error.problem
         );
+    }
+
+    #[test]
+    fn the_serialized_form_is_read_back_and_nothing_else_is() {
+        let all = [
+            Mechanism::NoNewPrivs,
+            Mechanism::ResourceLimits,
+            Mechanism::Landlock,
+            Mechanism::Truncation,
+            Mechanism::Seccomp,
+        ];
+        for mechanism in all {
+            let word = serde_json::to_value(mechanism).unwrap();
+            assert_eq!(word.as_str(), Some(&*mechanism.to_string()));
+        }
+        for missing in [&all[..0], &all[2..4], &all] {
+            let sent: Enforcement = missing.iter().copied().collect();
+            let line = serde_json::to_string(&sent).unwrap();
+            assert_eq!(serde_json::from_str::<Enforcement>(&line).unwrap(), sent);
+        }
+        for bad in [
+            "",
+            "full",
+            "{}",
+            r#"{"missing":["luck"]}"#,
+            r#"{"missing":["Seccomp"]}"#,
+            r#"{"missing":"seccomp"}"#,
+            r#"{"missing":[],"also":[]}"#,
+        ] {
+            assert!(serde_json::from_str::<Enforcement>(bad).is_err(), "{bad}");
+        }
     }
 }

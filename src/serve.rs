@@ -15,11 +15,11 @@ use crate::hooks::Runner;
 use crate::names::KeyLabel;
 use crate::policy::{self, Grants, Permit, Verb};
 use crate::request::Request;
-use crate::sandbox::{self, Confinement};
+use crate::sandbox::{self, Enforcement};
 use crate::session::Session;
 use crate::signature::Requirement;
 use crate::store::{Actor, Store};
-use crate::{activate, list, receive, reply};
+use crate::{activate, list, privileges, receive, reply};
 
 /// What the operator's argv says: which site, which key, which verbs.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Options {
 /// Serves one request, to the exit status.
 pub fn serve(options: Options) -> u8 {
     let started = Instant::now();
-    sandbox::settle();
+    sandbox::reset_inherited_state();
     let session = Session::from_environment(options.key);
 
     let config = match Config::load(&options.config) {
@@ -85,7 +85,7 @@ fn act(
     actor: &Actor,
     permit: &Permit,
     tell: &mut dyn FnMut(&Told<'_>),
-) -> (Option<Confinement>, Result<Success>) {
+) -> (Option<Enforcement>, Result<Success>) {
     let mut confinement = None;
     let verb = actor.verb;
     let attempt = || {
@@ -101,7 +101,7 @@ fn act(
         // its start.
         let runner = match verb {
             Verb::Swap | Verb::Rollback => {
-                sandbox::carry_through();
+                sandbox::block_termination_signals();
                 Runner::start(config, path)?
             }
             Verb::Receive | Verb::List => None,
@@ -110,8 +110,8 @@ fn act(
             .records(verb.writes())
             .map_err(|errno| store.io("cannot open the journal and the lock", errno))?;
         confinement
-            .insert(sandbox::monitor(verb, &store, &records))
-            .enforce(config.sandbox.required)?;
+            .insert(privileges::restrict_monitor(verb, &store, &records))
+            .ensure_full(config.sandbox.required)?;
         let gate = Gate::new(config, runner, tell);
         match permit {
             Permit::Receive(asked) => receive::receive(config, required, &store, actor, asked),

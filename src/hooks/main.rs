@@ -34,7 +34,7 @@ pub fn has_work(config: &Config) -> bool {
 /// Runs as the runner, to the exit status: takes tasks from stdin until it is
 /// closed, and answers on stdout.
 pub fn main(path: &Path) -> u8 {
-    sandbox::settle();
+    sandbox::reset_inherited_state();
     match run(path) {
         Ok(()) => 0,
         // Nobody reads why: the monitor sees its end.

@@ -21,7 +21,7 @@ use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest;
 use crate::message;
-use crate::sandbox::Confinement;
+use crate::sandbox::Enforcement;
 use crate::shared_paths::Shared;
 use crate::store::Store;
 
@@ -45,7 +45,7 @@ pub fn run(
     deadline: Deadline,
     manifest: &mut impl Write,
     reports: impl FnOnce(),
-) -> Result<Confinement> {
+) -> Result<Enforcement> {
     let room = store.room(config.limits.reserve)?;
     let mut child = Guard(start(config, spool, tree, room)?);
     let (Some(stdout), Some(stderr)) = (child.0.stdout.take(), child.0.stderr.take()) else {
@@ -176,7 +176,7 @@ fn command(program: &Path, directory: &Path, job: &UnpackJob) -> Result<Command>
 ///
 /// [`Code::IoError`] when it cannot be started, [`Code::UnpackerDied`] when it
 /// reports no sandbox in time.
-pub fn probe_sandbox(program: &Path, directory: &Path) -> Result<Confinement> {
+pub fn probe_sandbox(program: &Path, directory: &Path) -> Result<Enforcement> {
     let job = UnpackJob {
         limits: Limits::default(),
         shared: Shared::default(),
@@ -199,10 +199,10 @@ pub fn probe_sandbox(program: &Path, directory: &Path) -> Result<Confinement> {
 }
 
 /// Reads the first line of a report.
-fn read_sandbox(report: &mut impl BufRead) -> Result<Confinement, &'static str> {
+fn read_sandbox(report: &mut impl BufRead) -> Result<Enforcement, &'static str> {
     let line = manifest::read_line(report)?.unwrap_or_default();
     line.strip_prefix(archive::SANDBOX)
-        .and_then(|on| on.parse().ok())
+        .and_then(|on| message::decode(on.as_bytes(), manifest::MAX_LINE).ok())
         .ok_or("it does not report its sandbox")
 }
 

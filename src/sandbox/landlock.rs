@@ -1,57 +1,54 @@
-//! Landlock (landlock(7)): which files may be reached, whatever path or handle
-//! leads to them; and neither TCP nor signals nor abstract sockets outward.
+//! Landlock (landlock(7)): limits which files a process reaches, whatever path
+//! or handle leads to them. It also forbids TCP, and signals and abstract
+//! sockets to processes outside of the sandbox.
 //!
-//! Landlock adds up what the rules of a folder and of those above it allow, so
-//! a right that the root has cannot be taken from a folder below.
+//! Landlock adds up the rules of a directory and of all directories above it, so
+//! a directory below the root cannot have fewer rights than the root.
 
-use std::fs::File;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
     Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 
-use super::{Access, Powers};
-use crate::dir::Dir;
-use crate::store::Store;
+use super::{Access, Rights};
 
-/// Without this nothing is claimed: moving a release between folders is only
-/// possible under a Landlock that knows of it (Linux 5.19).
-const LEAST: ABI = ABI::V2;
+/// The oldest version that counts as Landlock: a release can be moved from one
+/// directory to another only under a version that knows that right (Linux 5.19).
+const OLDEST: ABI = ABI::V2;
 
-/// From this one on (Linux 6.2), a file that may only be read cannot be cut.
+/// The first version that protects a read-only file from truncation (Linux 6.2).
 const TRUNCATION: ABI = ABI::V3;
 
-/// Everything is handled, and so denied, up to this version; a kernel that
-/// knows less handles what it knows.
+/// The newest version whose rights we handle. A handled right is denied unless a
+/// rule grants it; an older kernel handles the rights that it knows.
 const NEWEST: ABI = ABI::V7;
 
-/// Where the dynamic loader looks libraries up (ld.so(8)).
+/// The file in which the dynamic loader finds libraries (ld.so(8)).
 const LOADER_CACHE: &str = "/etc/ld.so.cache";
 
-/// Confines the monitor to what its verb needs of the site.
-pub fn monitor(powers: &Powers, store: &Store, records: &[File]) -> bool {
+/// Restricts this process to `rights`, and returns whether the kernel enforces it.
+/// No directories and no files mean that it opens nothing any more.
+pub fn restrict(rights: Rights<'_>) -> bool {
     let build = || {
         let mut rules = ruleset()?;
-        for (folder, access) in [
-            (&store.root, powers.root),
-            (&store.releases, powers.releases),
-            (&store.state, powers.state),
-        ] {
-            rules = rules.add_rule(PathBeneath::new(folder, rights(access)))?;
+        for (directory, access) in rights.directories {
+            let granted = granted_rights(*access);
+            rules = rules.add_rule(PathBeneath::new(directory.as_fd(), granted))?;
         }
-        // Files and not their folder: a folder in which files may be written
-        // could not take in a release that has had its time, since a move must
-        // not add to what may be done with it.
+        // Rules for files, not for their directory: if files in it could be written,
+        // pruned releases could not be moved into it, since a move must not add
+        // rights to what is moved.
         let write = AccessFs::WriteFile | AccessFs::Truncate;
-        for file in records {
+        for file in rights.writable_files {
             rules = rules.add_rule(PathBeneath::new(file, write))?;
         }
-        if powers.executes {
+        if rights.execute_self {
+            // The child is this program: it may execute and map the files that
+            // this process is mapped from, and no other.
             for path in own_images() {
-                // The unpacker is this program: it may execute and map the
-                // very files that we were made of, and no other.
                 if let Ok(file) = PathFd::new(&path) {
                     let image = AccessFs::Execute | AccessFs::ReadFile;
                     rules = rules.add_rule(PathBeneath::new(file, image))?;
@@ -63,23 +60,7 @@ pub fn monitor(powers: &Powers, store: &Store, records: &[File]) -> bool {
     build().unwrap_or(false)
 }
 
-/// Confines the unpacker to making things below the staging folder.
-pub fn unpacker(staging: &Dir) -> bool {
-    let make = AccessFs::ReadDir
-        | AccessFs::WriteFile
-        | AccessFs::MakeReg
-        | AccessFs::MakeDir
-        | AccessFs::MakeSym;
-    let build = || enforce(ruleset()?.add_rule(PathBeneath::new(staging.as_fd(), make))?);
-    build().unwrap_or(false)
-}
-
-/// Leaves no file and no folder, no port, and nobody to signal.
-pub fn nothing() -> bool {
-    ruleset().and_then(enforce).unwrap_or(false)
-}
-
-fn rights(access: Access) -> BitFlags<AccessFs> {
+fn granted_rights(access: Access) -> BitFlags<AccessFs> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     match access {
         Access::Read => read,
@@ -100,11 +81,18 @@ fn rights(access: Access) -> BitFlags<AccessFs> {
                     | AccessFs::MakeFifo
                     | AccessFs::IoctlDev)
         }
+        Access::Create => {
+            AccessFs::ReadDir
+                | AccessFs::WriteFile
+                | AccessFs::MakeReg
+                | AccessFs::MakeDir
+                | AccessFs::MakeSym
+        }
     }
 }
 
-/// Whether this kernel's Landlock knows of truncation.
-pub fn truncation() -> bool {
+/// Returns whether this kernel's Landlock controls truncation.
+pub fn controls_truncation() -> bool {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(TRUNCATION))
@@ -115,7 +103,7 @@ pub fn truncation() -> bool {
 fn ruleset() -> Result<RulesetCreated, RulesetError> {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::from_all(LEAST))?
+        .handle_access(AccessFs::from_all(OLDEST))?
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
         .handle_access(AccessNet::from_all(NEWEST))?
@@ -124,23 +112,24 @@ fn ruleset() -> Result<RulesetCreated, RulesetError> {
         .map(|rules| rules.set_compatibility(CompatLevel::BestEffort))
 }
 
-/// Whether the kernel took it. What an older kernel does not know of (ports,
-/// signals) the seccomp filter denies, but for signals by `receive`.
+/// Returns whether the kernel enforces the rules. Older kernels do not know ports
+/// and signals; there the seccomp filter denies both, except signals by the
+/// monitor of `receive`.
 fn enforce(rules: RulesetCreated) -> Result<bool, RulesetError> {
     let status = rules.restrict_self()?;
     Ok(status.ruleset != landlock::RulesetStatus::NotEnforced && status.no_new_privs)
 }
 
-/// The files this program is mapped from: its own image, the loader and the
-/// libraries, read off before they are needed again.
-fn own_images() -> Vec<std::path::PathBuf> {
+/// Returns the files that this process is mapped from: the program, the loader
+/// and the libraries. A child needs the same files.
+fn own_images() -> Vec<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let mut images: Vec<_> = maps
+    let mut images: Vec<PathBuf> = maps
         .lines()
-        // The path is the sixth column, and may have blanks in it.
+        // The path is the sixth column, and may contain spaces.
         .filter_map(|line| line.find('/').map(|at| &line[at..]))
-        // Our own image also by handle: an upgrade may have put another file
-        // under its name.
+        // The program also by handle: an upgrade may have replaced the file at
+        // its path.
         .chain(["/proc/self/exe", LOADER_CACHE])
         .map(Into::into)
         .collect();

@@ -1,34 +1,36 @@
-//! What a process may become and use up.
+//! Resource limits, inherited state and the process attributes of prctl(2).
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 
-/// As many descriptors as the unpacker may have, its in-flight folders among them.
+/// The maximum number of descriptors of the monitor and of the unpacker, which
+/// holds directories open while it writes into them.
 const MAX_FILES: u64 = 1024;
 
-/// Seconds of processor time; a payload of 2 GiB takes about ten.
-const MAX_CPU: u64 = 1800;
+/// The unpacker's processor time in seconds; a payload of 2 GiB takes about ten.
+const MAX_CPU_SECONDS: u64 = 1800;
 
-/// Puts right what a process inherits. Called first thing, while nothing of
-/// ours is open and there is one thread.
-pub fn settle() {
-    close_inherited();
-    // What is made has the modes we give it, whatever mask sshd was started with.
+/// Resets what a process inherits: descriptors, umask and signal mask. Call it
+/// first, while there is one thread and nothing of ours is open.
+pub fn reset_inherited_state() {
+    close_inherited_descriptors();
+    // New files have the modes that we give them, whatever umask sshd has.
     umask(Mode::from_bits_truncate(0o022));
-    // A file size limit is then an error of write(2), EFBIG, and not a death
-    // without a reply. SIGPIPE is ignored by Rust's own start.
+    // With SIGXFSZ blocked, a file that exceeds the size limit is an error of
+    // write(2), EFBIG, instead of the end of the process without a reply. The Rust
+    // runtime ignores SIGPIPE.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGXFSZ);
     _ = signals.thread_block();
 }
 
-/// What has been begun is carried through, whether or not the client stays and
-/// whatever ends its session: only SIGKILL, and the end of the machine, leave a
-/// release live that has yet to prove itself. To be called by a process that
-/// moves the link; those that it executes have the usual mask.
-pub fn carry_through() {
+/// Blocks the signals by which a session or an operator ends a process. A swap
+/// then completes although the client has gone: only SIGKILL and a power failure
+/// leave an unconfirmed release live. Programs that this process executes get the
+/// default mask.
+pub fn block_termination_signals() {
     let mut signals = SigSet::empty();
     for signal in [
         Signal::SIGHUP,
@@ -41,19 +43,18 @@ pub fn carry_through() {
     _ = signals.thread_block();
 }
 
-/// Closes every descriptor that came along with 0, 1 and 2.
+/// Closes every inherited descriptor but 0, 1 and 2.
 ///
-/// Whether all was closed is not asked: what we open ourselves is
-/// close-on-exec, and sshd leaves nothing open; this is for a caller that is
-/// not sshd.
-fn close_inherited() {
+/// A failure is ignored: sshd leaves nothing open, and our own descriptors are
+/// close-on-exec. This is a precaution against other callers.
+fn close_inherited_descriptors() {
     let open: Vec<i32> = match std::fs::read_dir("/proc/self/fd") {
-        // The folder's own descriptor is among them, and closed by then.
-        Ok(folder) => folder
+        // The directory's own descriptor is in the list, and closed by then.
+        Ok(directory) => directory
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .filter(|fd| *fd > 2)
             .collect(),
-        // The unpacker, started under the monitor's Landlock, sees no /proc.
+        // The monitor's Landlock rules hide /proc from the unpacker.
         Err(_) => (3..MAX_FILES as i32).collect(),
     };
     for fd in open {
@@ -61,37 +62,39 @@ fn close_inherited() {
     }
 }
 
-/// No program executed from here on gains a privilege, and no other process of
-/// this user may look into this one (prctl(2)).
-pub fn give_up_privileges() -> bool {
+/// Sets no_new_privs, so that no executed program gains a privilege, and makes the
+/// process non-dumpable, so that no other process of this user can read its memory
+/// (prctl(2)).
+pub fn set_no_new_privs() -> bool {
     prctl::set_no_new_privs().is_ok()
         && prctl::set_dumpable(false).is_ok()
         && prctl::get_no_new_privs() == Ok(true)
 }
 
-/// The unpacker's share of the machine, and its end with its parent.
+/// Limits the unpacker's resources, and has the kernel kill it when its parent
+/// ends.
 pub fn limit_unpacker(max_file: u64, memory: u64) -> bool {
     let limits = [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, max_file),
         (Resource::RLIMIT_AS, memory),
-        (Resource::RLIMIT_CPU, MAX_CPU),
+        (Resource::RLIMIT_CPU, MAX_CPU_SECONDS),
         (Resource::RLIMIT_NOFILE, MAX_FILES),
         (Resource::RLIMIT_MEMLOCK, 0),
         (Resource::RLIMIT_MSGQUEUE, 0),
     ];
-    // A monitor that was killed leaves nobody to read the report.
+    // After the monitor's end, nobody reads the report.
     lower(&limits) && prctl::set_pdeathsig(Signal::SIGKILL).is_ok()
 }
 
-/// The probe's share of the machine, and its end with its parent. It reads a
-/// mebibyte at most, by one connection that is open already.
+/// Limits the probe's resources, and has the kernel kill it when its parent ends.
+/// The probe reads at most a mebibyte from one open connection.
 pub fn limit_probe() -> bool {
     let limits = [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_AS, 512 << 20),
         (Resource::RLIMIT_CPU, 30),
-        // Not 0: poll(2) counts by this limit too.
+        // Not 0: poll(2) refuses more descriptors than this limit.
         (Resource::RLIMIT_NOFILE, 8),
         (Resource::RLIMIT_MEMLOCK, 0),
         (Resource::RLIMIT_MSGQUEUE, 0),
@@ -99,7 +102,8 @@ pub fn limit_probe() -> bool {
     lower(&limits) && prctl::set_pdeathsig(Signal::SIGKILL).is_ok()
 }
 
-/// No core file of a process that holds a site's handles, and few of those.
+/// Limits the monitor: it holds a site's handles, so it writes no core file, and
+/// it needs few descriptors.
 pub fn limit_monitor() -> bool {
     lower(&[
         (Resource::RLIMIT_CORE, 0),
@@ -107,9 +111,9 @@ pub fn limit_monitor() -> bool {
     ])
 }
 
+/// Lowers each limit to the given value; a lower limit of the operator stays.
 fn lower(limits: &[(Resource, u64)]) -> bool {
     limits.iter().all(|(resource, wanted)| {
-        // Never above what it was: an operator's own limit holds.
         getrlimit(*resource)
             .map(|(soft, hard)| soft.min(hard).min(*wanted))
             .and_then(|limit| setrlimit(*resource, limit, limit))
@@ -117,9 +121,10 @@ fn lower(limits: &[(Resource, u64)]) -> bool {
     })
 }
 
-/// No more threads or processes: those that are needed have been started.
+/// Forbids new threads and processes.
 ///
-/// Root is exempt from this limit, and the system calls are cut as well.
-pub fn no_more_processes() -> bool {
+/// The kernel exempts root from this limit; the seccomp filter denies the system
+/// calls as well.
+pub fn forbid_new_processes() -> bool {
     setrlimit(Resource::RLIMIT_NPROC, 0, 0).is_ok()
 }

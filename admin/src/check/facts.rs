@@ -9,7 +9,7 @@ use deploy_shell::config::Config;
 use deploy_shell::error::Error;
 use deploy_shell::names::{KeyLabel, SiteName};
 use deploy_shell::policy::Grants;
-use deploy_shell::sandbox::Confinement;
+use deploy_shell::sandbox::Enforcement;
 use deploy_shell::store::shared_dir::Fault;
 
 /// Everything.
@@ -234,8 +234,8 @@ pub struct Probe {
     /// Why it cannot reach the audit socket.
     pub socket: Option<String>,
     /// What confined the unpacker, and the monitor; none if not tried.
-    pub unpacker: Option<Confinement>,
-    pub monitor: Option<Confinement>,
+    pub unpacker: Option<Enforcement>,
+    pub monitor: Option<Enforcement>,
 }
 
 impl Facts {

@@ -6,6 +6,7 @@ use super::authorized_keys;
 use super::facts::*;
 use super::forced_command::{self, Forced};
 use deploy_shell::policy::Grants;
+use deploy_shell::sandbox::Enforcement;
 
 pub const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
@@ -144,8 +145,8 @@ pub fn sound() -> Facts {
         }],
         disk: Disk::default(),
         probe: Probe {
-            unpacker: Some("full".parse().unwrap()),
-            monitor: Some("full".parse().unwrap()),
+            unpacker: Some(Enforcement::default()),
+            monitor: Some(Enforcement::default()),
             ..Probe::default()
         },
         unseen: Vec::new(),

@@ -12,8 +12,9 @@ use super::facts::{Account, Probe};
 use deploy_shell::config::Config;
 use deploy_shell::error::describe;
 use deploy_shell::policy::Verb;
+use deploy_shell::privileges;
 use deploy_shell::receive;
-use deploy_shell::sandbox::{self, Confinement};
+use deploy_shell::sandbox::Enforcement;
 use deploy_shell::store::Store;
 
 /// Tries everything out. What cannot be tried is added to `unseen`.
@@ -59,7 +60,7 @@ pub fn all(
     }
     // Every verb's process confines itself by the same means; that of `list`
     // leaves us what is left to do, which is to print.
-    probe.monitor = Some(sandbox::monitor(Verb::List, &store, &[]));
+    probe.monitor = Some(privileges::restrict_monitor(Verb::List, &store, &[]));
     probe
 }
 
@@ -97,7 +98,7 @@ fn reach(socket: &Path) -> std::io::Result<()> {
 }
 
 /// Returns the sandbox that an unpacker of the installed `deploy-shell` reports.
-fn unpacker(root: &Path) -> Result<Confinement, String> {
+fn unpacker(root: &Path) -> Result<Enforcement, String> {
     let program = crate::program::deploy_shell().map_err(|error| error.problem)?;
     receive::probe_unpacker_sandbox(&program, &root.join(".deploy-shell/incoming"))
         .map_err(|error| error.problem)

@@ -2,7 +2,7 @@
 
 use crate::check::facts::Facts;
 use crate::check::findings::{Finding, Word};
-use deploy_shell::sandbox::Confinement;
+use deploy_shell::sandbox::Enforcement;
 
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = configured(facts);
@@ -79,9 +79,9 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
 }
 
 /// The names of what is missing.
-fn pieces(on: &Confinement) -> String {
-    let text = on.to_string();
-    text.trim_start_matches("without ").to_owned()
+fn pieces(on: &Enforcement) -> String {
+    let names: Vec<String> = on.missing().map(|it| it.to_string()).collect();
+    names.join(", ")
 }
 
 fn configured(facts: &Facts) -> Vec<Finding> {

@@ -7,6 +7,7 @@ use crate::check::facts::*;
 use crate::check::findings::Word;
 use crate::check::fixture::{KEY, OTHER_KEY, SERVE, key, line_key, sound, way};
 use deploy_shell::error::{Code, Error};
+use deploy_shell::sandbox::Mechanism;
 use deploy_shell::store::shared_dir::Fault;
 
 fn set(facts: &mut Facts, keyword: &str, value: &str) {
@@ -229,10 +230,16 @@ fn provocation(word: Word) -> Provoke {
             way.steps[folder].mode = 0o777;
         },
         Word::SandboxOptional => |facts| facts.config.sandbox.required = false,
-        Word::MonitorUnconfined => |facts| facts.probe.monitor = "without landlock".parse().ok(),
-        Word::UnpackerUnconfined => {
-            |facts| facts.probe.unpacker = "without rlimits, seccomp".parse().ok()
+        Word::MonitorUnconfined => {
+            |facts| facts.probe.monitor = Some([Mechanism::Landlock].into_iter().collect())
         }
+        Word::UnpackerUnconfined => |facts| {
+            facts.probe.unpacker = Some(
+                [Mechanism::ResourceLimits, Mechanism::Seccomp]
+                    .into_iter()
+                    .collect(),
+            )
+        },
         Word::NoReserve => |facts| {
             facts.config.limits.reserve = String::from("0%").try_into().unwrap();
         },
