@@ -9,7 +9,6 @@ mod revert;
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::event::Success;
 use crate::names::ReleaseId;
 use crate::policy::Granted;
 use crate::request::{Rollback, Swap};
@@ -17,6 +16,7 @@ use crate::signature::Requirement;
 use crate::store::journal::{Event, How};
 use crate::store::ledger::{Ledger, PATIENCE};
 use crate::store::{Actor, Store};
+use crate::success::{Activated, Change, Success};
 use commit::{Activation, Transition};
 use gate::Gate;
 
@@ -144,12 +144,12 @@ fn move_link(mut transition: Transition<'_, '_>, how: How, to: ReleaseId) -> Res
         let proved = transition.ledger.draft(Event::Confirmed, Some(&to));
         transition.record(proved);
     }
-    let verb = commit::verb(how);
-    Ok(Success {
-        lines: vec![format!("ok {verb} {to} result=unchanged")],
-        release: Some(to),
+    Ok(Success::Activated(Activated {
+        verb: commit::verb(how),
+        release: to,
         previous: from,
+        change: Change::Unchanged,
+        signed: None,
         warnings: transition.warnings,
-        ..Success::default()
-    })
+    }))
 }

@@ -1,40 +1,47 @@
-//! The record: what was asked and the verdict, before anything happens; what
-//! came of it, after. `key="value"` pairs in a fixed order, one line each.
+//! The audit log. One line records the request and the decision before anything
+//! happens; one line records the result. Hooks, health checks and automatic
+//! rollbacks get lines in between. A line is `key="value"` pairs in a fixed order.
 //!
-//! Escaping and bounding happen in [`Line`], in the sink, so that no call site
-//! can forget them: whatever a client sends, it can neither end a value, nor a
-//! line, nor push the verdict off its end. A line stays under 1 KiB, the least
-//! that every receiver must take (RFC 5424, section 6.1, asks 2,048 of most).
+//! [`Line`] escapes and truncates every value, so no caller can forget it: no
+//! byte that a client sends can end a value, end a line, or push the decision
+//! off the end of a line. A line stays under 1 KiB, the limit of the BSD format
+//! (RFC 3164, section 4.1).
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use crate::config;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Result, describe};
 use crate::escape;
-use crate::event::{Success, Told};
+use crate::event::AuditEvent;
 use crate::names::{ReleaseId, SiteName};
 use crate::sandbox::Enforcement;
 use crate::session::Session;
-use crate::syslog::{Severity, Syslog};
+use crate::signature::Signed;
+use crate::success::{Activated, Received, Success};
+use crate::syslog::{Level, Syslog};
 
-/// The greatest length of the pairs, in bytes; the header has the rest of 1 KiB.
+/// The maximum length of the pairs, in bytes. The syslog header has the rest of
+/// 1 KiB.
 const MAX_TEXT: usize = 880;
 
-/// The greatest length of the request as quoted in a line, in bytes.
+/// The maximum length of a value without a limit of its own, in bytes.
+const MAX_VALUE: usize = 200;
+
+/// The maximum length of the quoted request, in bytes.
 const MAX_REQUEST: usize = 360;
 
-/// The greatest length of what is quoted of a command's output, in bytes.
+/// The maximum length of a command's quoted output, in bytes.
 const MAX_OUTPUT: usize = 360;
 
-/// The greatest length of the signers' fingerprints in a line, in bytes: four.
+/// The maximum length of the signers' fingerprints, in bytes: four of them.
 const MAX_SIGNED_BY: usize = 210;
 
-/// How long one line may take to hand over, all tries together, where the
-/// record is required. A daemon that is being restarted is back within that.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a line may take, with all retries, on a site that requires the
+/// audit log. A syslog daemon that restarts is back within this time.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One request's way into the record.
+/// The audit log of one request.
 pub struct Audit<'a> {
     syslog: Syslog,
     required: bool,
@@ -52,144 +59,137 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// Whether nothing may change without a record.
+    /// Returns whether the site refuses every change that cannot be logged.
     pub fn required(&self) -> bool {
         self.required
     }
 
-    /// Records what was asked and the verdict: allowed, or why not.
+    /// Records the request and the decision: allowed, or why not.
     ///
-    /// Errors: [`Code::AuditUnreachable`] when the line could not be handed over.
-    pub fn request(&self, refused: Option<&Error>) -> Result<(), Error> {
+    /// # Errors
+    ///
+    /// [`Code::AuditUnreachable`] if syslog did not take the line.
+    pub fn request(&self, rejected: Option<&Error>) -> Result<()> {
         let mut line = self.line("request");
-        let asked = self.session.command.as_deref();
-        line.bytes("request", asked.unwrap_or_default(), MAX_REQUEST);
-        let (decision, severity) = match refused.map(|error| error.code) {
-            None => ("allowed", Severity::Info),
-            Some(Code::Denied) => ("denied", Severity::Warning),
-            Some(_) => ("refused", Severity::Warning),
+        line.request(self.session);
+        let (decision, level) = match rejected.map(|error| error.code) {
+            None => ("allowed", Level::Info),
+            Some(Code::Denied) => ("denied", Level::Warning),
+            Some(_) => ("refused", Level::Warning),
         };
         line.pair("decision", decision);
-        if let Some(error) = refused {
+        if let Some(error) = rejected {
             line.error(error);
         }
-        self.send(severity, "request", line)
+        self.send(level, "request", line)
     }
 
-    /// Records what came of it.
+    /// Records the result. `sandbox` is the confinement of this process, if the
+    /// request got that far.
     ///
-    /// `sandbox` is what confined this process, as far as it came to that.
+    /// # Errors
+    ///
+    /// [`Code::AuditUnreachable`] if syslog did not take the line.
     pub fn result(
         &self,
         result: Result<&Success, &Error>,
         sandbox: Option<&Enforcement>,
         took: Duration,
-    ) -> Result<(), Error> {
+    ) -> Result<()> {
         let mut line = self.line("result");
-        let asked = self.session.command.as_deref().unwrap_or_default();
-        line.bytes("request", asked, MAX_REQUEST);
+        line.request(self.session);
         match result {
             Ok(success) => {
                 line.pair("outcome", "ok");
                 line.pair("exit", 0);
                 line.pair("ms", took.as_millis());
-                if let Some(signed) = &success.signed {
-                    let by = signed.to_string();
-                    line.bytes("signed_by", by.as_bytes(), MAX_SIGNED_BY);
-                }
-                line.maybe("sandbox", sandbox);
-                line.maybe("unpacker", success.unpacker.as_ref());
-                line.maybe("release", success.release.as_ref());
-                line.maybe("previous", success.previous.as_ref());
-                line.maybe("payload", success.payload_bytes);
-                line.maybe("bytes", success.bytes);
-                line.maybe("files", success.files);
-                if !success.warnings.is_empty() {
-                    line.pair("warning", success.warnings.join("; "));
-                }
+                line.success(success, sandbox);
             }
             Err(error) => {
                 line.pair("outcome", "failed");
                 line.pair("ms", took.as_millis());
-                line.maybe("sandbox", sandbox);
+                line.optional("sandbox", sandbox);
                 line.error(error);
             }
         }
-        let severity = match result {
-            Ok(success) if success.warnings.is_empty() => Severity::Info,
-            _ => Severity::Warning,
+        let level = match result {
+            Ok(success) if success.warnings().is_empty() => Level::Info,
+            _ => Level::Warning,
         };
-        self.send(severity, "result", line)
+        self.send(level, "result", line)
     }
 
-    /// Records a hook, a smoke test or a health gate that is over, with the end
-    /// of its output; and the way back.
+    /// Records an event of a request that still runs.
     ///
-    /// Errors: [`Code::AuditUnreachable`].
-    pub fn told(&self, told: &Told<'_>) -> Result<(), Error> {
-        let Told::Ended {
-            step,
-            release,
-            what,
-            exit,
-            failed,
-            output,
-            took,
-        } = told
-        else {
-            return self.returned(told);
-        };
-        let event = if step.is_hook() { "hook" } else { "gate" };
-        let mut line = self.line(event);
-        line.pair("step", step);
-        line.pair("release", release);
-        line.pair("what", what);
-        let (outcome, severity) = match failed {
-            None => ("ok", Severity::Info),
-            Some(_) => ("failed", Severity::Warning),
-        };
-        line.pair("outcome", outcome);
-        line.maybe("exit", *exit);
-        line.maybe("why", *failed);
-        line.pair("ms", took.as_millis());
-        line.end("output", output, MAX_OUTPUT);
-        self.send(severity, event, line)
+    /// # Errors
+    ///
+    /// [`Code::AuditUnreachable`] if syslog did not take the line.
+    pub fn event(&self, event: &AuditEvent<'_>) -> Result<()> {
+        match event {
+            AuditEvent::StepEnded {
+                step,
+                release,
+                what,
+                exit,
+                failed,
+                output,
+                took,
+            } => {
+                let name = if step.is_hook() { "hook" } else { "gate" };
+                let mut line = self.line(name);
+                line.pair("step", step);
+                line.pair("release", release);
+                line.pair("what", what);
+                let (outcome, level) = match failed {
+                    None => ("ok", Level::Info),
+                    Some(_) => ("failed", Level::Warning),
+                };
+                line.pair("outcome", outcome);
+                line.optional("exit", *exit);
+                line.optional("why", *failed);
+                line.pair("ms", took.as_millis());
+                line.tail("output", output, MAX_OUTPUT);
+                self.send(level, name, line)
+            }
+            AuditEvent::Reverted {
+                failed,
+                live,
+                passed,
+            } => {
+                let mut line = self.line("return");
+                line.pair("release", failed);
+                line.pair("live", live.map_or("-", ReleaseId::as_str));
+                line.pair("outcome", if *passed { "ok" } else { "failed" });
+                self.send(Level::Warning, "return", line)
+            }
+        }
     }
 
-    fn returned(&self, told: &Told<'_>) -> Result<(), Error> {
-        let Told::Returned { left, live, passed } = told else {
-            return Ok(());
-        };
-        let mut line = self.line("return");
-        line.pair("release", left);
-        line.pair("live", live.map_or("-", ReleaseId::as_str));
-        line.pair("outcome", if *passed { "ok" } else { "failed" });
-        self.send(Severity::Warning, "return", line)
-    }
-
+    /// Returns a line with the pairs that every event has.
     fn line(&self, event: &str) -> Line {
         let mut line = Line(String::new());
         line.pair("event", event);
-        line.maybe("site", self.site);
-        line.maybe("key", self.session.key.as_ref());
-        line.maybe("fingerprint", self.session.fingerprint.as_ref());
-        line.maybe("client", self.session.client);
+        line.optional("site", self.site);
+        line.optional("key", self.session.key.as_ref());
+        line.optional("fingerprint", self.session.fingerprint.as_ref());
+        line.optional("client", self.session.client);
         line
     }
 
-    fn send(&self, severity: Severity, id: &'static str, line: Line) -> Result<(), Error> {
-        let patience = match self.required {
-            true => PATIENCE,
-            false => Duration::ZERO,
+    fn send(&self, level: Level, message_id: &'static str, line: Line) -> Result<()> {
+        let timeout = if self.required {
+            SEND_TIMEOUT
+        } else {
+            Duration::ZERO
         };
-        let sent = self.syslog.send(severity, id, &line.0, patience);
+        let sent = self.syslog.send(level, message_id, &line.0, timeout);
         sent.map_err(|error| {
             Error::new(
                 Code::AuditUnreachable,
                 format!(
                     "cannot write the audit to '{}': {}",
                     self.syslog.socket().display(),
-                    crate::error::describe(&error)
+                    describe(&error)
                 ),
             )
             .remedy("start the syslog daemon, or try again when it is back")
@@ -197,34 +197,78 @@ impl<'a> Audit<'a> {
     }
 }
 
-/// The pairs of one line; what does not fit any more is left out, whole.
+/// The pairs of one line. A pair that does not fit is left out as a whole.
 struct Line(String);
 
 impl Line {
-    fn pair(&mut self, key: &str, value: impl Display) {
-        self.bytes(key, value.to_string().as_bytes(), 200);
+    fn request(&mut self, session: &Session) {
+        let request = session.command.as_deref().unwrap_or_default();
+        self.bytes("request", request, MAX_REQUEST);
     }
 
-    fn maybe(&mut self, key: &str, value: Option<impl Display>) {
+    /// Adds the fields of a success.
+    fn success(&mut self, success: &Success, sandbox: Option<&Enforcement>) {
+        match success {
+            Success::Received(received) => self.received(received, sandbox),
+            Success::Activated(activated) => self.activated(activated, sandbox),
+            Success::Listed(_) => self.optional("sandbox", sandbox),
+        }
+        let warnings = success.warnings();
+        if !warnings.is_empty() {
+            self.pair("warning", warnings.join("; "));
+        }
+    }
+
+    fn received(&mut self, received: &Received, sandbox: Option<&Enforcement>) {
+        let upload = received.upload.as_ref();
+        self.signed_by(received.signed.as_ref());
+        self.optional("sandbox", sandbox);
+        self.optional("unpacker", upload.map(|upload| &upload.unpacker));
+        self.pair("release", &received.release);
+        self.optional("payload", upload.map(|upload| upload.payload_bytes));
+        self.pair("bytes", received.sums.bytes);
+        self.pair("files", received.sums.files);
+    }
+
+    fn activated(&mut self, activated: &Activated, sandbox: Option<&Enforcement>) {
+        self.signed_by(activated.signed.as_ref());
+        self.optional("sandbox", sandbox);
+        self.pair("release", &activated.release);
+        self.optional("previous", activated.previous.as_ref());
+    }
+
+    fn signed_by(&mut self, signed: Option<&Signed>) {
+        if let Some(signed) = signed {
+            let fingerprints = signed.to_string();
+            self.bytes("signed_by", fingerprints.as_bytes(), MAX_SIGNED_BY);
+        }
+    }
+
+    fn error(&mut self, error: &Error) {
+        let (name, exit) = error.code.parts();
+        self.pair("exit", exit);
+        self.pair("code", name);
+        self.pair("problem", &error.problem);
+    }
+
+    fn pair(&mut self, key: &str, value: impl Display) {
+        self.bytes(key, value.to_string().as_bytes(), MAX_VALUE);
+    }
+
+    fn optional(&mut self, key: &str, value: Option<impl Display>) {
         if let Some(value) = value {
             self.pair(key, value);
         }
     }
 
-    fn error(&mut self, error: &Error) {
-        self.pair("exit", error.code.exit());
-        self.pair("code", error.code.word());
-        self.pair("problem", &error.problem);
-    }
-
-    /// The end of `value`, which is printable ASCII: a program says last why it
-    /// failed.
-    fn end(&mut self, key: &str, value: &str, max: usize) {
+    /// Adds the end of `value`, which is printable ASCII: a program says last
+    /// why it failed.
+    fn tail(&mut self, key: &str, value: &str, max: usize) {
         let mut from = value.len().saturating_sub(max);
-        // Ends: each turn leaves a byte out. Escaping makes two of one at most,
-        // so with half of what is over, no more goes than must.
+        // Terminates: each turn drops at least one byte. Escaping at most
+        // doubles a byte, so dropping half of the surplus never drops too much.
         loop {
-            let length = escape::quoted(&value.as_bytes()[from..]).len();
+            let length = escape::escape_quoted(&value.as_bytes()[from..]).len();
             match length.checked_sub(max) {
                 None | Some(0) => break,
                 Some(over) => from += over.div_ceil(2),
@@ -234,10 +278,10 @@ impl Line {
     }
 
     fn bytes(&mut self, key: &str, value: &[u8], max: usize) {
-        // Escaping makes no byte less than one, so no more than `max` bytes of
-        // the value can count; the rest is not even looked at.
-        let escaped = escape::quoted(&value[..value.len().min(max + 1)]);
-        let pair = format!("{key}=\"{}\"", escape::bounded(&escaped, max));
+        // Escaping never shortens, so only the first `max` bytes can appear.
+        // Escape one more than that, so that a longer value is marked as cut.
+        let escaped = escape::escape_quoted(&value[..value.len().min(max + 1)]);
+        let pair = format!("{key}=\"{}\"", escape::truncate(&escaped, max));
         let gap = usize::from(!self.0.is_empty());
         if self.0.len() + gap + pair.len() <= MAX_TEXT {
             // Writing to a String cannot fail.
@@ -261,10 +305,10 @@ mod tests {
     }
 
     #[test]
-    fn of_an_output_the_end_is_kept() {
+    fn a_long_output_keeps_its_end() {
         for start in ["x".repeat(500), "\"\\".repeat(250), String::new()] {
             let mut line = Line(String::new());
-            line.end("output", &format!("{start} | the end"), 100);
+            line.tail("output", &format!("{start} | the end"), 100);
             assert!(line.0.ends_with(" | the end\""), "{}", line.0);
             assert!(line.0.len() <= "output=\"\"".len() + 100, "{}", line.0);
             let least = 98.min(start.len());
@@ -273,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_bounded_and_keeps_the_verdict() {
+    fn a_line_is_bounded_and_keeps_the_decision() {
         let mut line = Line(String::new());
         line.pair("site", "s".repeat(64));
         line.pair("key", "k".repeat(64));

@@ -115,7 +115,7 @@ fn dispatch(argv: &[OsString]) -> u8 {
     // without a command (login(1)'s custom), and as `NAME -c STRING` else.
     match argv {
         [name] if name.as_bytes().starts_with(b"-") => {
-            serve::refuse_login("this account has no interactive shell".to_owned(), None)
+            serve::reject_login("this account has no interactive shell".to_owned(), None)
         }
         [_, flag, string] if flag == "-c" => login_shell(string),
         _ => match Cli::try_parse_from(argv) {
@@ -166,7 +166,7 @@ fn options(serve: Serve) -> Options {
 /// request is read from nowhere else. So that is looked at first, before a
 /// configuration that the string names is opened.
 fn login_shell(string: &OsString) -> u8 {
-    let refuse = |problem: String| serve::refuse_login(problem, Some(string.as_bytes().to_vec()));
+    let refuse = |problem: String| serve::reject_login(problem, Some(string.as_bytes().to_vec()));
     let words = string
         .to_str()
         .and_then(|text| shell_words::split(text).ok());
@@ -180,7 +180,7 @@ fn login_shell(string: &OsString) -> u8 {
         _ => false,
     };
     if !ours {
-        let problem = request::foreign(string.as_bytes()).map_or_else(
+        let problem = request::known_client_name(string.as_bytes()).map_or_else(
             || "this account serves forced commands only".to_owned(),
             |name| format!("{name} is not served here"),
         );
@@ -195,7 +195,7 @@ fn login_shell(string: &OsString) -> u8 {
         }) => serve::serve(options(serve)),
         Ok(_) => refuse("this account serves forced commands only".to_owned()),
         // Also for '--help': nobody reads it here who wrote the command.
-        Err(error) => serve::refuse_forced_command(usage_problem(&error)),
+        Err(error) => serve::reject_forced_command(usage_problem(&error)),
     }
 }
 
@@ -208,7 +208,7 @@ fn usage(argv: &[OsString], error: &clap::Error) -> u8 {
     let problem = usage_problem(error);
     // The forced command itself is wrong: the client can do nothing about it.
     if argv.get(1).is_some_and(|word| word == "serve") {
-        return serve::refuse_forced_command(problem);
+        return serve::reject_forced_command(problem);
     }
     reply::exit(&Error::new(Code::BadRequest, problem).remedy("see 'deploy-shell --help'"))
 }

@@ -1,33 +1,34 @@
-//! The site's configuration file: every key, its default, and what makes the
-//! file itself unacceptable. Whoever can write it decides what a client may do,
-//! so one that others can write is refused, not read with a warning.
+//! The site's configuration file: its keys, their defaults, and the checks of the
+//! file itself. A person who can write the file decides what a client may do, so
+//! a file that others can write is an error, not a warning.
 
 mod command;
 mod file;
 mod keys;
+mod rules;
 mod units;
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 pub use command::{Argv, HttpUrl};
-pub use file::read as read_trusted;
+pub use file::read_trusted;
 pub use keys::{
-    Archive, Audit, Facility, Floor, Health, Hook, Hooks, Limits, Pending, Preview, RelativePath,
-    Sandbox, Signatures, Symlinks,
+    Archive, Audit, Floor, Health, Hook, Hooks, Limits, Pending, Preview, RelativePath, Sandbox,
+    Signatures, Symlinks,
 };
-pub use units::{ByteSize, Percent, Span};
+pub use units::Percent;
 
 use crate::error::{Code, Error, Result};
-use crate::manifest::MAX_SIGNATURES;
 use crate::names::{LinkName, SiteName};
 use crate::shared_paths::Shared;
 
-/// Where `--site NAME` is looked up.
+/// The directory of the file that `--site NAME` selects.
 pub const FOLDER: &str = "/etc/deploy-shell";
 
-/// A site's file, checked.
+/// A site's checked configuration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -37,10 +38,10 @@ pub struct Config {
     pub root: PathBuf,
     #[serde(default = "current")]
     pub link: LinkName,
-    #[serde(default = "five")]
+    #[serde(default = "five", deserialize_with = "units::whole_number")]
     pub keep: usize,
-    #[serde(default = "ten_minutes")]
-    pub min_age: Span,
+    #[serde(default = "ten_minutes", deserialize_with = "units::duration")]
+    pub min_age: Duration,
     #[serde(default)]
     pub floor: Floor,
     #[serde(default)]
@@ -53,7 +54,7 @@ pub struct Config {
     pub limits: Limits,
     #[serde(default)]
     pub shared: Shared,
-    /// None: releases need no signatures.
+    /// None if releases need no signatures.
     pub signatures: Option<Signatures>,
     #[serde(default)]
     pub preview: Preview,
@@ -68,28 +69,32 @@ pub struct Config {
 }
 
 fn current() -> LinkName {
-    LinkName::try_from("current").expect("'current' is a link's name")
+    LinkName::try_from("current").expect("'current' is a valid symlink name")
 }
 
 fn five() -> usize {
     5
 }
 
-fn ten_minutes() -> Span {
-    Span(std::time::Duration::from_secs(600))
+fn ten_minutes() -> Duration {
+    Duration::from_secs(600)
 }
 
 impl Config {
     /// Reads and checks the file at `path`.
     ///
-    /// Errors: [`Code::BadConfig`], naming the file and, for its contents, the line.
+    /// # Errors
+    ///
+    /// [`Code::BadConfig`] with the name of the file and, for its contents, the line.
     pub fn load(path: &Path) -> Result<Config> {
-        Config::parse(path, &file::read(path)?)
+        Config::parse(path, &read_trusted(path)?)
     }
 
     /// Checks `text` as the contents of the file at `path`.
     ///
-    /// Errors: as [`Config::load`].
+    /// # Errors
+    ///
+    /// As [`Config::load`].
     pub fn parse(path: &Path, text: &str) -> Result<Config> {
         let shown = path.display();
         let bad = |problem: String| Error::new(Code::BadConfig, format!("'{shown}'{problem}"));
@@ -109,102 +114,63 @@ impl Config {
             let line = error
                 .span()
                 .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            let problem = error.message().lines().next().unwrap_or("is not TOML");
-            bad(format!(" line {line}: {}", problem.replace('`', "'")))
-                .remedy("see the README for the keys and what they take")
+            bad(format!(" line {line}: {}", explain(&error, text)))
+                .remedy("see deploy-shell.toml(5)")
         })?;
         config.site = Some(site);
-        config.check().map_err(bad)?;
+        rules::check(&config).map_err(|conflict| bad(format!(": {conflict}")))?;
         Ok(config)
     }
 
-    /// The site's name.
+    /// Returns the site's name.
     pub fn site(&self) -> &SiteName {
         self.site.as_ref().expect("parse() sets the site")
     }
 
-    /// Everything of the operator's that is run around a swap.
+    /// Returns every command that the operator has configured.
     pub fn commands(&self) -> impl Iterator<Item = &Argv> {
         let hooks = self.hooks.all().map(|hook| &hook.command);
         hooks.chain(&self.health.command)
     }
+}
 
-    /// What no type of a single key can say.
-    fn check(&self) -> std::result::Result<(), String> {
-        let absolute = |path: &Path| {
-            path.is_absolute() && path.components().all(|part| part != Component::ParentDir)
-        };
-        if !absolute(&self.root) || self.root.parent().is_none() {
-            return Err(format!(
-                ": root '{}' is not an absolute path below '/'",
-                self.root.display()
-            ));
-        }
-        (self.shared.check()).map_err(|why| format!(": [shared] {why}"))?;
-        if let Some(signatures) = &self.signatures {
-            let path = &signatures.allowed_signers;
-            if !absolute(path) {
-                return Err(format!(
-                    ": allowed_signers '{}' in [signatures] is not an absolute path",
-                    path.display()
-                ));
-            }
-            // More than a request can hold would refuse every release.
-            if usize::from(signatures.threshold.get()) > MAX_SIGNATURES {
-                return Err(format!(
-                    ": threshold in [signatures] is over {MAX_SIGNATURES}"
-                ));
+/// Returns the problem that the TOML parser found, with the key's name where the
+/// parser names only the value, and quotes like those of our other messages.
+fn explain(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().lines().next().unwrap_or("is not TOML");
+    let mismatch = ["invalid type: ", "invalid value: "];
+    let expected = mismatch
+        .iter()
+        .find_map(|start| message.strip_prefix(start)?.split_once(", expected "));
+    let problem = match expected {
+        Some((_, expected)) => {
+            let expected = match expected {
+                "a boolean" => "true or false",
+                "a string" => "a string, such as \"text\"",
+                "a sequence" => "a list, such as [\"one\", \"two\"]",
+                "a nonzero u8" => "a whole number from 1 on, such as 2",
+                other => other,
+            };
+            match error.span().and_then(|span| key_before(text, span.start)) {
+                Some(key) => format!("'{key}' takes {expected}"),
+                None => format!("a value of another kind, expected {expected}"),
             }
         }
-        self.check_gate()?;
-        if !absolute(&self.audit.socket) {
-            return Err(format!(
-                ": socket '{}' in [audit] is not an absolute path",
-                self.audit.socket.display()
-            ));
-        }
-        Ok(())
-    }
+        None => message.to_owned(),
+    };
+    problem.replace('`', "'")
+}
 
-    /// Hooks and health.
-    fn check_gate(&self) -> std::result::Result<(), String> {
-        if self.preview.link == self.link {
-            return Err(format!(
-                ": link '{}' in [preview] is the live one",
-                self.link
-            ));
-        }
-        for command in self.commands() {
-            // What stands below the root, a client has sent.
-            let program = command.program();
-            if program.starts_with(&self.root) {
-                return Err(format!(
-                    ": the program '{}' stands in the site's own root",
-                    program.display()
-                ));
-            }
-        }
-        let health = &self.health;
-        if health.url.is_some() && health.command.is_some() {
-            return Err(": [health] has a url and a command, and can have one".to_owned());
-        }
-        if let Some(contains) = &health.contains {
-            if health.url.is_none() {
-                return Err(": contains in [health] has no url to look at".to_owned());
-            }
-            if contains.is_empty() || contains.len() > 256 || contains.contains(char::is_control) {
-                return Err(": contains in [health] is empty, too long or not text".to_owned());
-            }
-        }
-        let spans = self.hooks.all().map(|hook| hook.timeout);
-        if spans
-            .chain([health.interval, health.timeout])
-            .any(|span| span.0.is_zero())
-        {
-            return Err(": a time of 0s in [hooks] or [health] leaves nothing to wait".to_owned());
-        }
-        Ok(())
-    }
+/// Returns the key whose value begins at `at`, if both are on one line.
+fn key_before(text: &str, at: usize) -> Option<&str> {
+    let line = text.get(..at)?.rsplit('\n').next()?;
+    let key = line
+        .strip_suffix(' ')
+        .unwrap_or(line)
+        .strip_suffix('=')?
+        .trim();
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    (!key.is_empty() && key.bytes().all(is_bare)).then_some(key)
 }
 
 #[cfg(test)]
@@ -225,10 +191,10 @@ mod tests {
     fn defaults_are_those_of_the_contract() {
         let config = load("root = \"/srv/www/example.com\"").unwrap();
         assert_eq!((config.keep, config.link.as_str()), (5, "current"));
-        assert_eq!(config.min_age.0.as_secs(), 600);
-        assert_eq!(config.archive.max_compressed, ByteSize(512 << 20));
-        assert_eq!(config.limits.idle_timeout.0.as_secs(), 30);
-        assert_eq!(config.audit.facility as u8, 10);
+        assert_eq!(config.min_age.as_secs(), 600);
+        assert_eq!(config.archive.max_compressed, 512 << 20);
+        assert_eq!(config.limits.idle_timeout.as_secs(), 30);
+        assert_eq!(config.audit.facility as u8 >> 3, 10);
         assert!(config.audit.required);
         assert_eq!(config.site().as_str(), "blog");
     }
@@ -253,7 +219,7 @@ mod tests {
     fn hooks_and_health_are_checked() {
         let bare = load("root = \"/srv/x\"").unwrap();
         assert!(bare.hooks.after_swap.is_empty() && bare.health.url.is_none());
-        assert_eq!(bare.health.interval.0.as_secs(), 5);
+        assert_eq!(bare.health.interval.as_secs(), 5);
         assert_eq!(bare.preview.link.as_str(), "preview");
         let hook = |stage: &str, rest: &str| {
             load(&format!("root = \"/srv/x\"\n[[hooks.{stage}]]\n{rest}"))
@@ -263,10 +229,10 @@ mod tests {
             "command = [\"/bin/true\", \"a b\"]\ntimeout = \"5m\"",
         );
         let config = config.unwrap();
-        assert_eq!(config.hooks.after_swap[0].timeout.0.as_secs(), 300);
+        assert_eq!(config.hooks.after_swap[0].timeout.as_secs(), 300);
         assert_eq!(config.hooks.after_swap[0].command.arguments(), ["a b"]);
         let no_timeout = hook("before_rollback", "command = [\"/bin/true\"]").unwrap();
-        assert_eq!(no_timeout.hooks.before_rollback[0].timeout.0.as_secs(), 60);
+        assert_eq!(no_timeout.hooks.before_rollback[0].timeout.as_secs(), 60);
         for (stage, rest) in [
             ("after_swap", "command = []"),
             ("after_swap", "command = [\"true\"]"),
@@ -321,7 +287,11 @@ mod tests {
     fn wrong_contents_name_the_line() {
         for (text, line, word) in [
             ("root = \"/srv/x\"\ncolour = 1", 2, "colour"),
-            ("root = \"/srv/x\"\nkeep = \"five\"", 2, "invalid type"),
+            (
+                "root = \"/srv/x\"\nkeep = \"5\"",
+                2,
+                "'keep' takes a whole number, such as 5",
+            ),
             (
                 "root = \"/srv/x\"\n[archive]\n\nmax_file = \"1GB\"",
                 4,

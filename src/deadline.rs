@@ -1,5 +1,5 @@
-//! Reading from what may stop sending: a client, or a process of ours that
-//! handles hostile bytes. Every read is bounded in time.
+//! Reads from a peer that may stop sending: a client, or a child process that
+//! handles hostile bytes. Every read has a time limit.
 
 use std::io::{Error, ErrorKind, Read, Result};
 use std::os::fd::AsFd;
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// When an operation as a whole must be over.
+/// The time at which a whole operation must be finished.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
 
 impl Deadline {
-    pub fn after(span: Duration) -> Deadline {
-        Deadline(Instant::now() + span)
+    pub fn after(duration: Duration) -> Deadline {
+        Deadline(Instant::now() + duration)
     }
 
-    /// The time that is left, zero when it has passed.
+    /// Returns the time left, zero once the deadline has passed.
     pub fn left(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
@@ -27,14 +27,14 @@ impl Deadline {
     }
 }
 
-/// A span as poll(2) takes it, rounded up, so that the last wait is not a busy
-/// one.
-pub fn timeout(span: Duration) -> PollTimeout {
-    PollTimeout::try_from(span.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+/// Converts a duration for poll(2), rounded up: rounded down, the last wait
+/// would become a busy loop.
+pub fn timeout(duration: Duration) -> PollTimeout {
+    PollTimeout::try_from(duration.as_millis() + 1).unwrap_or(PollTimeout::MAX)
 }
 
-/// Reads from a descriptor, waiting at most `idle` for each read and never
-/// past `deadline`. Running out of time is [`ErrorKind::TimedOut`].
+/// Reads from a descriptor, and waits at most `idle` for each read and never
+/// past `deadline`. A read that takes longer fails with [`ErrorKind::TimedOut`].
 #[derive(Debug)]
 pub struct TimedReader<F> {
     from: F,
@@ -51,15 +51,15 @@ impl<F: AsFd> TimedReader<F> {
         }
     }
 
-    /// Whether the other end is closed and nothing is left to read.
-    pub fn has_ended(&self) -> bool {
+    /// Returns whether the other end is closed and nothing is left to read.
+    pub fn is_closed(&self) -> bool {
         let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].revents() == Some(PollFlags::POLLHUP)
     }
 
-    fn wait(&self) -> Result<()> {
+    fn wait_until_readable(&self) -> Result<()> {
         let until = Instant::now() + self.idle.min(self.deadline.left());
-        // Ends: `until` does not move, and only signals cut a wait short.
+        // Terminates: `until` does not move, and only signals cut a wait short.
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
@@ -75,12 +75,12 @@ impl<F: AsFd> TimedReader<F> {
 
 impl<F: AsFd> Read for TimedReader<F> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        // Bytes that keep trickling in do not stretch the whole.
+        // A peer that sends single bytes must not extend the whole operation.
         if self.deadline.has_passed() {
             return Err(ErrorKind::TimedOut.into());
         }
         loop {
-            self.wait()?;
+            self.wait_until_readable()?;
             match nix::unistd::read(self.from.as_fd(), buffer) {
                 Err(Errno::EINTR | Errno::EAGAIN) => {}
                 other => return other.map_err(Error::from),
@@ -95,7 +95,7 @@ mod tests {
     use std::io::{Write, pipe};
 
     #[test]
-    fn silence_and_trickles_both_end() {
+    fn a_silent_and_a_slow_peer_both_time_out() {
         let (from, mut to) = pipe().unwrap();
         let short = Duration::from_millis(30);
         let long = Duration::from_secs(600);

@@ -53,7 +53,7 @@ impl<'a> Name<'a> {
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&escape::line(self.0))
+        f.write_str(&escape::escape(self.0))
     }
 }
 

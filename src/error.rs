@@ -1,87 +1,82 @@
-//! What can go wrong, as the client sees it: a code word, an exit status, one
-//! line of prose and, where there is one, the remedy.
+//! The errors that a client sees: a code word with its exit status, one line
+//! that names the problem, and a second line with the remedy where there is one.
 
 use std::fmt;
 use std::sync::OnceLock;
 
-/// A code word and its exit status.
-///
-/// The statuses are those of sysexits(3) where it has one. 1, 2, 101, 128 and
-/// above and 255 are never used: a shell, a panic, a signal and ssh itself
-/// produce those, and a client must be able to tell them from our answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Code {
-    BadRequest,
-    DigestMismatch,
-    BadSignature,
-    BadArchive,
-    TooLarge,
-    MissingPath,
-    NoSuchRelease,
-    GateFailed,
-    Internal,
-    UnpackerDied,
-    ReleaseExists,
-    IoError,
-    DiskFull,
-    Timeout,
-    Busy,
-    RateLimited,
-    NotCurrent,
-    AuditUnreachable,
-    Denied,
-    BadConfig,
-    BadLayout,
-    NoSandbox,
+/// Defines [`Code`], [`Code::ALL`] and [`Code::parts`] from one table.
+macro_rules! codes {
+    ($($code:ident = ($name:literal, $exit:literal),)*) => {
+        /// A code word and its exit status.
+        ///
+        /// The statuses follow sysexits(3) where it has one. 1, 2, 101, 128 and
+        /// above and 255 are never used: a shell, a panic, a signal and ssh
+        /// itself produce them, and a client must be able to tell them from our
+        /// answer.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Code {
+            $($code,)*
+        }
+
+        impl Code {
+            /// Every code, in the order of the exit statuses.
+            pub const ALL: &'static [Code] = &[$(Code::$code,)*];
+
+            /// Returns the code word and the exit status.
+            pub const fn parts(self) -> (&'static str, u8) {
+                match self {
+                    $(Code::$code => ($name, $exit),)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    BadRequest = ("bad-request", 64),
+    DigestMismatch = ("digest-mismatch", 65),
+    BadSignature = ("bad-signature", 65),
+    BadArchive = ("bad-archive", 65),
+    TooLarge = ("too-large", 65),
+    MissingPath = ("missing-path", 65),
+    NoSuchRelease = ("no-such-release", 66),
+    GateFailed = ("gate-failed", 69),
+    Internal = ("internal", 70),
+    UnpackerDied = ("unpacker-died", 70),
+    ReleaseExists = ("release-exists", 73),
+    IoError = ("io-error", 74),
+    DiskFull = ("disk-full", 74),
+    Timeout = ("timeout", 74),
+    Busy = ("busy", 75),
+    RateLimited = ("rate-limited", 75),
+    NotCurrent = ("not-current", 75),
+    AuditUnreachable = ("audit-unreachable", 75),
+    Denied = ("denied", 77),
+    BadConfig = ("bad-config", 78),
+    BadLayout = ("bad-layout", 78),
+    NoSandbox = ("no-sandbox", 78),
 }
 
 impl Code {
-    /// The fixed word for machines, first on the line of stderr.
-    pub const fn word(self) -> &'static str {
-        self.pair().0
+    /// Returns the fixed code word, which begins the error line for scripts.
+    pub const fn name(self) -> &'static str {
+        self.parts().0
     }
 
-    /// The exit status that goes with the word.
+    /// Returns the exit status that belongs to the code word.
     pub const fn exit(self) -> u8 {
-        self.pair().1
-    }
-
-    const fn pair(self) -> (&'static str, u8) {
-        match self {
-            Code::BadRequest => ("bad-request", 64),
-            Code::DigestMismatch => ("digest-mismatch", 65),
-            Code::BadSignature => ("bad-signature", 65),
-            Code::BadArchive => ("bad-archive", 65),
-            Code::TooLarge => ("too-large", 65),
-            Code::MissingPath => ("missing-path", 65),
-            Code::NoSuchRelease => ("no-such-release", 66),
-            Code::GateFailed => ("gate-failed", 69),
-            Code::Internal => ("internal", 70),
-            Code::UnpackerDied => ("unpacker-died", 70),
-            Code::ReleaseExists => ("release-exists", 73),
-            Code::IoError => ("io-error", 74),
-            Code::DiskFull => ("disk-full", 74),
-            Code::Timeout => ("timeout", 74),
-            Code::Busy => ("busy", 75),
-            Code::RateLimited => ("rate-limited", 75),
-            Code::NotCurrent => ("not-current", 75),
-            Code::AuditUnreachable => ("audit-unreachable", 75),
-            Code::Denied => ("denied", 77),
-            Code::BadConfig => ("bad-config", 78),
-            Code::BadLayout => ("bad-layout", 78),
-            Code::NoSandbox => ("no-sandbox", 78),
-        }
+        self.parts().1
     }
 }
 
-/// A failure with everything the reply needs.
+/// An error with everything that the reply and the audit line need.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub struct Error {
     pub code: Code,
     /// Lower case, the problem first, the subject in single quotes, no full stop.
     pub problem: String,
-    /// What the reader can do about it.
+    /// What the reader can do about the problem.
     pub remedy: Option<String>,
 }
 
@@ -96,16 +91,17 @@ impl Error {
         }
     }
 
-    /// The same failure with a second line that says what to do.
+    /// Returns the same error with a remedy.
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// An operating system's failure while `doing` something ("cannot read 'x'").
+    /// Returns the error of a system call that failed while `doing` something
+    /// ("cannot read 'x'").
     ///
-    /// A full disk is told apart from other failures here, once; who knows the
-    /// file system adds its name and the free bytes.
+    /// Only this function distinguishes a full disk from other I/O errors. A
+    /// caller that knows the file system adds its name and the free bytes.
     pub fn io(doing: impl fmt::Display, error: impl Into<std::io::Error>) -> Self {
         let error = error.into();
         let full = [nix::libc::ENOSPC, nix::libc::EDQUOT];
@@ -117,28 +113,28 @@ impl Error {
     }
 }
 
-/// Where the first bug showed itself.
-static BUG: OnceLock<String> = OnceLock::new();
+/// The source location of the first panic.
+static PANIC_LOCATION: OnceLock<String> = OnceLock::new();
 
-/// Keeps panics from writing to stderr themselves; [`bug`] tells of them.
+/// Stops panics from writing to stderr; [`bug`] reports them instead.
 pub fn catch_bugs() {
     std::panic::set_hook(Box::new(|info| {
-        let place = info.location().map(ToString::to_string);
-        _ = BUG.set(place.unwrap_or_default());
+        let location = info.location().map(ToString::to_string);
+        _ = PANIC_LOCATION.set(location.unwrap_or_default());
     }));
 }
 
-/// The failure that a caught panic is.
+/// Returns the error that reports a caught panic.
 pub fn bug() -> Error {
-    let place = BUG.get().map_or("", String::as_str);
+    let location = PANIC_LOCATION.get().map_or("", String::as_str);
     Error::new(
         Code::Internal,
-        format!("a bug ended the request, at {place}"),
+        format!("a bug ended the request, at {location}"),
     )
     .remedy("'list' shows what is live; please report it")
 }
 
-/// The system's words for `error`, without Rust's `(os error N)`.
+/// Returns the system's description of `error`, without Rust's `(os error N)`.
 pub fn describe(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
@@ -151,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn disk_full_is_told_apart() {
+    fn a_full_disk_has_its_own_code() {
         let full = Error::io("cannot write", nix::errno::Errno::ENOSPC);
         assert_eq!(full.code, Code::DiskFull);
         let quota = Error::io("cannot write", nix::errno::Errno::EDQUOT);
@@ -159,5 +155,13 @@ mod tests {
         let other = Error::io("cannot write", nix::errno::Errno::EIO);
         assert_eq!((other.code, other.code.exit()), (Code::IoError, 74));
         assert!(!other.problem.contains("os error"), "{}", other.problem);
+    }
+
+    #[test]
+    fn no_code_uses_a_status_of_a_shell_a_signal_or_ssh() {
+        for code in Code::ALL {
+            let (name, exit) = code.parts();
+            assert!(matches!(exit, 64..=78), "{name}: {exit}");
+        }
     }
 }

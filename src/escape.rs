@@ -1,37 +1,40 @@
-//! Bytes to printable ASCII, one way, for every line that leaves the process.
+//! Converts bytes to printable ASCII, in one way, for every line that leaves
+//! the process.
 //!
-//! Replies and audit lines carry names that a client or an archive chose. A
-//! terminal must not be driven by them, and a log line must not be split or
-//! forged by them, so escaping happens here, in the sinks, where no call site
-//! can forget it.
+//! Replies and audit lines contain names that a client or an archive chose.
+//! Such a name must not control a terminal, and must not split or forge a log
+//! line. The functions that write lines call this module, so no caller can
+//! forget to escape.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// `bytes` with everything but printable ASCII written as `\xNN`.
+/// Returns `bytes` with everything except printable ASCII written as `\xNN`.
 ///
 /// A backslash is doubled, so that two different inputs never print alike.
-pub fn line(bytes: &[u8]) -> String {
-    escaped(bytes, b"\\")
+pub fn escape(bytes: &[u8]) -> String {
+    escape_with(bytes, b"\\")
 }
 
-/// `text` as it is if it is printable ASCII, and escaped if not: for text that
-/// may have been escaped already, where a second time would not be the same.
-pub fn printable(text: &[u8]) -> Cow<'_, str> {
-    // To the end of it and not to the first that is not: so it is quick.
-    let plain = |plain, byte: &u8| plain & matches!(byte, b' '..=b'~');
+/// Returns `text` unchanged if it is printable ASCII, and escaped otherwise.
+///
+/// Use it for text that may be escaped already: escaping twice would change it.
+pub fn escape_if_needed(text: &[u8]) -> Cow<'_, str> {
+    // Reads to the end instead of stopping early: the compiler vectorizes that.
+    let printable = |so_far, byte: &u8| so_far & matches!(byte, b' '..=b'~');
     match std::str::from_utf8(text) {
-        Ok(plain_text) if text.iter().fold(true, plain) => plain_text.into(),
-        _ => line(text).into(),
+        Ok(unchanged) if text.iter().fold(true, printable) => unchanged.into(),
+        _ => escape(text).into(),
     }
 }
 
-/// Like [`line`], and safe between double quotes as well (`"` becomes `\"`).
-pub fn quoted(bytes: &[u8]) -> String {
-    escaped(bytes, b"\\\"")
+/// Escapes like [`escape`], and `"` as `\"`, so that the result can be placed
+/// between double quotes.
+pub fn escape_quoted(bytes: &[u8]) -> String {
+    escape_with(bytes, b"\\\"")
 }
 
-fn escaped(bytes: &[u8], backslashed: &[u8]) -> String {
+fn escape_with(bytes: &[u8], backslashed: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for &byte in bytes {
         match byte {
@@ -47,9 +50,9 @@ fn escaped(bytes: &[u8], backslashed: &[u8]) -> String {
     out
 }
 
-/// The longest prefix of `text` (printable ASCII) of at most `max` bytes that
-/// does not end inside an escape; `...` marks a cut.
-pub fn bounded(text: &str, max: usize) -> String {
+/// Returns the longest prefix of `text` (printable ASCII) of at most `max`
+/// bytes that does not end inside an escape; `...` marks a cut.
+pub fn truncate(text: &str, max: usize) -> String {
     debug_assert!(text.is_ascii());
     if text.len() <= max {
         return text.to_owned();
@@ -76,16 +79,16 @@ mod tests {
 
     #[test]
     fn control_bytes_and_utf8_become_hex() {
-        assert_eq!(line(b"a\n\x1b[31m\xc3\xa9"), "a\\x0a\\x1b[31m\\xc3\\xa9");
-        assert_eq!(line(b"a\\x0a"), "a\\\\x0a");
-        assert_eq!(quoted(b"k=\"v\""), "k=\\\"v\\\"");
+        assert_eq!(escape(b"a\n\x1b[31m\xc3\xa9"), "a\\x0a\\x1b[31m\\xc3\\xa9");
+        assert_eq!(escape(b"a\\x0a"), "a\\\\x0a");
+        assert_eq!(escape_quoted(b"k=\"v\""), "k=\\\"v\\\"");
     }
 
     #[test]
-    fn a_cut_never_splits_an_escape() {
-        let text = quoted(b"\n\"\\abc");
+    fn truncating_never_splits_an_escape() {
+        let text = escape_quoted(b"\n\"\\abc");
         for max in 0..text.len() + 2 {
-            let cut = bounded(&text, max);
+            let cut = truncate(&text, max);
             assert!(cut.len() <= max.max(3), "{cut}");
             let body = cut.strip_suffix("...").unwrap_or(&cut);
             assert!(text.starts_with(body));

@@ -1,45 +1,22 @@
-//! What the reply and the record need to tell: a success, the counterpart of
-//! [`crate::error::Error`], and what happens on the way to either.
+//! What a request reports while it runs: [`Progress`] for the client, and
+//! [`AuditEvent`] for the audit log.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::hooks::Stage;
 use crate::names::ReleaseId;
-use crate::sandbox::Enforcement;
-use crate::signature::Signed;
 
-/// What a verb did.
-#[derive(Debug, Default)]
-pub struct Success {
-    /// The lines of stdout.
-    pub lines: Vec<String>,
-    pub release: Option<ReleaseId>,
-    /// What was live before.
-    pub previous: Option<ReleaseId>,
-    /// The payload's bytes as received.
-    pub payload_bytes: Option<u64>,
-    /// Regular files of the release, and their bytes.
-    pub files: Option<u64>,
-    pub bytes: Option<u64>,
-    /// Whose signatures counted, where the site asks for any.
-    pub signed: Option<Signed>,
-    /// What confined the unpacker, if it was needed.
-    pub unpacker: Option<Enforcement>,
-    /// What went wrong without changing success into failure.
-    pub warnings: Vec<String>,
-}
-
-/// One step of the gate, as replies and the record name it.
+/// One step of the gate, as replies and the audit log name it.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub stage: Stage,
-    /// Which of the stage's hooks, from 0.
+    /// The number of the hook within its stage, from 0.
     pub index: usize,
 }
 
 impl Step {
-    /// Whether it is one of the operator's hooks.
+    /// Returns whether the step is one of the operator's hooks.
     pub fn is_hook(self) -> bool {
         !matches!(self.stage, Stage::Smoke | Stage::Health)
     }
@@ -47,51 +24,64 @@ impl Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = self.index + 1;
-        match self.stage {
-            Stage::BeforeSwap => write!(f, "before_swap {number}"),
-            Stage::AfterSwap => write!(f, "after_swap {number}"),
-            Stage::BeforeRollback => write!(f, "before_rollback {number}"),
-            Stage::Smoke => f.write_str("smoke"),
-            Stage::Health => f.write_str("health"),
+        let stage = self.stage;
+        if self.is_hook() {
+            write!(f, "{stage} {}", self.index + 1)
+        } else {
+            write!(f, "{stage}")
         }
     }
 }
 
-/// What is told while a request is under way, to the client and the record.
+/// Progress that the client sees on stderr.
 #[derive(Debug)]
-pub enum Told<'a> {
-    /// A line that a command wrote.
-    Line { step: Step, text: &'a str },
-    /// It has not passed yet, and is asked again.
+pub enum Progress<'a> {
+    /// A command wrote a line.
+    Output { step: Step, line: &'a str },
+    /// A check has not passed yet and will be repeated.
     Waiting {
         step: Step,
+        /// The last answer.
         seen: &'a str,
         waited: Duration,
         within: Duration,
     },
-    /// A step is over.
-    Ended {
+    /// Something went wrong beside the failure that the reply reports.
+    Warning(&'a str),
+}
+
+/// An event that gets an audit line before the result is known.
+#[derive(Debug)]
+pub enum AuditEvent<'a> {
+    /// A hook, the smoke test or the health check has ended.
+    StepEnded {
         step: Step,
         release: &'a ReleaseId,
-        /// What was run or asked.
+        /// The program or the address.
         what: &'a str,
-        /// The last exit status, if that is how it ended.
+        /// The last exit status, if the program exited.
         exit: Option<i32>,
-        /// Why it failed, if it did.
+        /// Why the step failed, if it did.
         failed: Option<&'a str>,
-        /// The end of what a command wrote, or what the last answer was.
+        /// The end of the command's output, or the last answer.
         output: &'a str,
         took: Duration,
     },
-    /// A release has failed and was left again.
-    Returned {
-        left: &'a ReleaseId,
-        /// What is live now.
+    /// A release failed after the swap, and the automatic rollback has ended.
+    Reverted {
+        failed: &'a ReleaseId,
+        /// The release that is live now.
         live: Option<&'a ReleaseId>,
-        /// Whether that has passed what is asked of it.
+        /// Whether the live release has passed its checks.
         passed: bool,
     },
-    /// What went wrong beside a failure.
-    Warning(&'a str),
+}
+
+/// Takes the reports of a running request.
+pub trait Reporter {
+    /// Shows progress to the client.
+    fn progress(&mut self, progress: &Progress<'_>);
+
+    /// Writes an audit line.
+    fn audit(&mut self, event: &AuditEvent<'_>);
 }

@@ -36,5 +36,6 @@ pub mod session;
 pub mod shared_paths;
 pub mod signature;
 pub mod store;
+pub mod success;
 pub mod syslog;
 pub mod verify;

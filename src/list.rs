@@ -6,12 +6,12 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::error::Result;
-use crate::event::Success;
 use crate::names::{ReleaseId, Sha256Digest, SiteName};
 use crate::policy::Granted;
 use crate::request::List;
 use crate::store::history::{Release, State};
 use crate::store::{Store, ledger};
+use crate::success::Success;
 
 /// The document of `list --json`.
 #[derive(Debug, Serialize)]
@@ -94,10 +94,7 @@ pub fn list(config: &Config, store: &Store, asked: &Granted<List>) -> Result<Suc
     } else {
         table(&rows)
     };
-    Ok(Success {
-        lines,
-        ..Success::default()
-    })
+    Ok(Success::Listed(lines))
 }
 
 const HEAD: [&str; 7] = [

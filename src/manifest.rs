@@ -25,14 +25,11 @@ use std::io::{BufRead, Read};
 use jiff::Timestamp;
 use nix::sys::stat::SFlag;
 
-use crate::names::{ReleaseId, Sha256Digest, SignatureText};
+use crate::names::{MAX_SIGNATURES, ReleaseId, Sha256Digest, SignatureText};
 
 /// The longest line: a path and a link's target of 1,024 bytes each, every
 /// byte escaped, and the fixed words.
 pub const MAX_LINE: usize = 2 * 4 * 1024 + 256;
-
-/// The most signatures a manifest keeps; a request has no room for more.
-pub const MAX_SIGNATURES: usize = 16;
 
 /// One thing in a release.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,6 +18,8 @@ pub const MAX_DEPTH: usize = 32;
 pub const RELEASES_DIR: &str = "releases";
 pub const SHARED_DIR: &str = "shared";
 const RESERVED: [&str; 2] = [RELEASES_DIR, SHARED_DIR];
+/// The maximum number of signatures of a release.
+pub const MAX_SIGNATURES: usize = 16;
 
 /// Defines a name that is a checked text and nothing more. Shared, because what
 /// folds a journal keeps each of them in more than one place.
@@ -103,28 +105,28 @@ name!(
     /// It becomes one path component, so it can be neither hidden, nor an
     /// option, nor a way up.
     ReleaseId,
-    |text| plain(text, b"._-") && !leads_up(text),
+    |text| is_allowed_charset(text, b"._-") && !leads_up(text),
     "a release ([0-9A-Za-z][0-9A-Za-z._-]{0,63}, no '..')"
 );
 
 name!(
     /// The operator's name for a key: `[0-9A-Za-z][0-9A-Za-z._@-]{0,63}`.
     KeyLabel,
-    |text| plain(text, b"._@-"),
+    |text| is_allowed_charset(text, b"._@-"),
     "a key label ([0-9A-Za-z][0-9A-Za-z._@-]{0,63})"
 );
 
 name!(
     /// A site, the stem of its configuration file: `[0-9A-Za-z][0-9A-Za-z._-]{0,63}` without `..`.
     SiteName,
-    |text| plain(text, b"._-") && !leads_up(text),
+    |text| is_allowed_charset(text, b"._-") && !leads_up(text),
     "a site's name ([0-9A-Za-z][0-9A-Za-z._-]{0,63}, no '..')"
 );
 
 name!(
     /// A link in the site's root: `[0-9A-Za-z][0-9A-Za-z._-]{0,63}`, and none of our own folders.
     LinkName,
-    |text| plain(text, b"._-") && !RESERVED.contains(&text),
+    |text| is_allowed_charset(text, b"._-") && !RESERVED.contains(&text),
     "a link's name ([0-9A-Za-z][0-9A-Za-z._-]{0,63}, not 'releases' or 'shared')"
 );
 
@@ -143,7 +145,7 @@ fn base64(text: &str) -> bool {
     !body.is_empty() && padded && body.bytes().all(alphabet)
 }
 
-fn plain(text: &str, also: &[u8]) -> bool {
+fn is_allowed_charset(text: &str, also: &[u8]) -> bool {
     text.len() <= 64
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text

@@ -95,7 +95,7 @@ impl fmt::Display for Grants {
     }
 }
 
-/// A request that [`judge`] has allowed. The field is private, so no other
+/// A request that [`decide`] has allowed. The field is private, so no other
 /// module can make one: to hold a `Granted<Swap>` is to have been judged.
 #[derive(Debug)]
 pub struct Granted<T>(T);
@@ -121,7 +121,7 @@ pub enum Permit {
 pub struct Denied;
 
 /// Grants `request` to a key with `grants`, or denies it.
-pub fn judge(request: Request, grants: Grants) -> Result<Permit, Denied> {
+pub fn decide(request: Request, grants: Grants) -> Result<Permit, Denied> {
     if !grants.allows(Verb::of(&request)) {
         return Err(Denied);
     }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn judge_follows_the_table() {
+    fn decide_follows_the_table() {
         for (verb, word, _) in VERBS {
             let request = || {
                 let text = match verb {
@@ -167,10 +167,10 @@ mod tests {
                 Request::parse(text.as_bytes()).unwrap()
             };
             for (granted, text, _) in VERBS {
-                let verdict = judge(request(), text.parse().unwrap());
+                let verdict = decide(request(), text.parse().unwrap());
                 assert_eq!(verdict.is_ok(), granted == verb, "{word} with {text}");
             }
-            assert!(judge(request(), Grants::ALL).is_ok());
+            assert!(decide(request(), Grants::ALL).is_ok());
         }
     }
 }

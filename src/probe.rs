@@ -72,7 +72,7 @@ pub fn main(question: &Question, sandbox_required: bool) -> u8 {
         Ok((verdict, said)) => (verdict.exit(), said),
         Err(error) => (error.code.exit(), error.problem),
     };
-    let said = escape::bounded(&escape::printable(said.as_bytes()), MAX_SAID);
+    let said = escape::truncate(&escape::escape_if_needed(said.as_bytes()), MAX_SAID);
     // The status tells the same to whoever does not read it.
     _ = writeln!(std::io::stdout(), "{said}");
     status

@@ -20,17 +20,17 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
-use crate::event::Success;
 use crate::manifest::{self, Identity, Sums};
 use crate::names::{ReleaseId, SignatureText};
 use crate::policy::Granted;
 use crate::request::Receive;
-use crate::signature::{NAMESPACE, Requirement, Signed, Statement};
+use crate::signature::{NAMESPACE, Requirement, Signed};
 use crate::store::history::History;
 use crate::store::journal::{self, Event};
 use crate::store::layout::{STAGED_MANIFEST, STAGED_TREE};
 use crate::store::ledger::{self, Ledger, PATIENCE};
 use crate::store::{Actor, Store};
+use crate::success::{Received, Success, Upload};
 use staging::Staging;
 
 pub use unpacker::probe_sandbox as probe_unpacker_sandbox;
@@ -46,7 +46,7 @@ pub fn receive(
     actor: &Actor,
     asked: &Granted<Receive>,
 ) -> Result<Success> {
-    let deadline = Deadline::after(config.limits.total_timeout.0);
+    let deadline = Deadline::after(config.limits.total_timeout);
     // Before a byte is read, as all of what follows here.
     let signed = signed(config, required, asked)?;
     // A retry of what is there already costs nothing,
@@ -54,7 +54,7 @@ pub fn receive(
     let (history, _) = ledger::peek(store)?;
     let there = already_there(config, required, store, &history, asked)?;
     if let Some((sums, signed)) = there {
-        return Ok(success(asked, sums, signed, ALREADY));
+        return Ok(already_received(asked, sums, signed));
     }
     store.require_shared(&config.shared)?;
     admit(config, store, &history)?;
@@ -95,15 +95,20 @@ pub fn receive(
     // Another receive of the same content may have been faster.
     let there = already_there(config, required, store, &ledger.history, asked)?;
     if let Some((sums, signed)) = there {
-        return Ok(success(asked, sums, signed, ALREADY));
+        return Ok(already_received(asked, sums, signed));
     }
     let warnings = publish(config, ledger, asked, &staging, sums)?;
-    Ok(Success {
-        payload_bytes: Some(payload_bytes),
-        unpacker: Some(confinement),
+    Ok(Success::Received(Received {
+        release: asked.release.clone(),
+        sha256: asked.sha256,
+        sums,
+        signed,
+        upload: Some(Upload {
+            payload_bytes,
+            unpacker: confinement,
+        }),
         warnings,
-        ..success(asked, sums, signed, "")
-    })
+    }))
 }
 
 /// Holds the declared signatures against what the site asks for.
@@ -124,17 +129,15 @@ fn signed(
                 .remedy("send the release without --signature"),
         );
     };
-    let statement = Statement {
-        site: config.site(),
-        release: &asked.release,
-        sha256: asked.sha256,
-    };
-    let now = jiff::Timestamp::now();
-    match required.judge(&statement, &asked.signatures, now) {
+    let Receive {
+        release,
+        sha256,
+        signatures,
+    } = asked;
+    match required.check(config.site(), release, *sha256, signatures) {
         Ok(signed) => Ok(Some(signed)),
         Err(why) => Err(bad(format!(
-            "'{}' is not signed as it must be: {why}",
-            asked.release
+            "'{release}' is not signed as it must be: {why}"
         ))
         .remedy(format!(
             "sign the statement with ssh-keygen -Y sign -n {NAMESPACE}, and send it as --signature"
@@ -182,15 +185,11 @@ fn already_there(
         let problem = format!("release '{release}' exists with sha256 {}", identity.sha256);
         return Err(exists(problem));
     }
-    let judged = required.map(|required| {
-        let statement = Statement {
-            site: config.site(),
-            release,
-            sha256: identity.sha256,
-        };
-        required.judge(&statement, &identity.signatures, jiff::Timestamp::now())
+    let checked = required.map(|required| {
+        let (sha256, signatures) = (identity.sha256, &identity.signatures);
+        required.check(config.site(), release, sha256, signatures)
     });
-    let signed = judged.transpose().map_err(|why| {
+    let signed = checked.transpose().map_err(|why| {
         let problem =
             format!("release '{release}' exists, and came without these signatures: {why}");
         exists(problem)
@@ -228,7 +227,7 @@ fn admit(config: &Config, store: &Store, history: &History) -> Result<()> {
         .releases
         .iter()
         .filter(|(_, release)| release.activated.is_none() && !release.bad)
-        .filter(|(_, release)| within(release.received, config.pending.max_age.0))
+        .filter(|(_, release)| within(release.received, config.pending.max_age))
         .filter(|(id, _)| present.contains(id))
         .count();
     let max = config.pending.max;
@@ -319,22 +318,14 @@ fn publish(
     Ok(warnings)
 }
 
-/// How the line ends for a release that was there already.
-const ALREADY: &str = " result=\"already received\"";
-
-fn success(asked: &Receive, sums: Sums, signed: Option<Signed>, result: &str) -> Success {
-    let Receive {
-        release, sha256, ..
-    } = asked;
-    let Sums { files, bytes } = sums;
-    Success {
-        lines: vec![format!(
-            "ok receive {release} sha256={sha256} files={files} bytes={bytes}{result}"
-        )],
-        release: Some(release.clone()),
-        files: Some(files),
-        bytes: Some(bytes),
+/// Returns the success of a release that an earlier request received.
+fn already_received(asked: &Receive, sums: Sums, signed: Option<Signed>) -> Success {
+    Success::Received(Received {
+        release: asked.release.clone(),
+        sha256: asked.sha256,
+        sums,
         signed,
-        ..Success::default()
-    }
+        upload: None,
+        warnings: Vec::new(),
+    })
 }

@@ -1,9 +1,8 @@
-//! The only writer of stdout and stderr.
+//! The only module that writes to stdout and stderr.
 //!
-//! Every line is escaped to printable ASCII here, in the sink. A client that
-//! has gone is no error: what was decided has been done and audited by the
-//! time a reply is written, so a closed pipe is ignored (Rust ignores SIGPIPE
-//! at start, so a write fails instead of killing us).
+//! Every line is escaped to printable ASCII here. A closed pipe is ignored: the
+//! request has been decided, done and logged before the reply is written. (Rust
+//! ignores SIGPIPE at start, so a write fails instead of killing the process.)
 
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -14,23 +13,22 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
 use crate::escape;
-use crate::event::Told;
+use crate::event::Progress;
 
 /// The longest line of stderr, in bytes; a longer one is cut and marked. Lines
-/// of stdout are not: they are made of bounded parts, and half of a JSON
-/// document is none.
+/// of stdout are never cut: their parts are bounded, and half of a JSON document
+/// would be useless.
 const MAX_LINE: usize = 8192;
 
-/// The longest line of what is told on the way, in bytes: a pipe that has any
-/// room has room for so much (pipe(7), PIPE_BUF).
+/// The longest progress line, in bytes. A pipe that poll(2) reports writable has
+/// room for PIPE_BUF bytes (pipe(7)), so such a line never blocks.
 const MAX_NOTE: usize = 4000;
 
-/// How long a client may keep such lines waiting, all together, in
-/// milliseconds.
-const PATIENCE: u16 = 1000;
+/// How long a client may delay all progress lines together, in milliseconds.
+const MAX_DELAY: u16 = 1000;
 
-/// How much of that is left.
-static LEFT: AtomicU16 = AtomicU16::new(PATIENCE);
+/// How much of [`MAX_DELAY`] is left.
+static DELAY_LEFT: AtomicU16 = AtomicU16::new(MAX_DELAY);
 
 /// Writes lines to stdout.
 pub fn lines<'a>(lines: impl IntoIterator<Item = &'a str>) {
@@ -44,64 +42,63 @@ pub fn lines<'a>(lines: impl IntoIterator<Item = &'a str>) {
         .and_then(|()| stdout.flush());
 }
 
-/// Writes a failure to stderr: the problem, then the remedy.
-pub fn failure(error: &Error) {
+/// Writes an error to stderr, the problem and then the remedy, and returns its
+/// exit status.
+pub fn exit(error: &Error) -> u8 {
+    let (name, exit) = error.code.parts();
     let mut out = String::new();
     push(
         &mut out,
-        &format!("deploy-shell: {}: {}", error.code.word(), error.problem),
+        &format!("deploy-shell: {name}: {}", error.problem),
         MAX_LINE,
     );
     if let Some(remedy) = &error.remedy {
         push(&mut out, remedy, MAX_LINE);
     }
-    to_stderr(&out);
+    write_stderr(&out);
+    exit
 }
 
-/// Writes a failure to stderr and returns its exit status.
-pub fn exit(error: &Error) -> u8 {
-    failure(error);
-    error.code.exit()
-}
-
-/// Writes a line to stderr that is no failure: `word` says of what, and is
-/// never a failure's code word.
+/// Writes a line to stderr that does not report an error. `word` names its
+/// source and is never a code word.
 pub fn note(word: &str, text: &str) {
-    // It is told while the site is locked, and perhaps while a release is live
-    // that has yet to prove itself. A client that does not read must not be
-    // able to draw that out: once its time is used up, it is told no more.
+    // The site is locked meanwhile, and an unconfirmed release may be live. A
+    // client that does not read must not prolong that: once it has used up its
+    // time, it gets no more progress lines.
     if !stderr_has_room() {
         return;
     }
     let mut out = String::new();
     push(&mut out, &format!("deploy-shell: {word}: {text}"), MAX_NOTE);
-    to_stderr(&out);
+    write_stderr(&out);
 }
 
-/// Waits until stderr takes a line, for as long as is left to the client. A
-/// closed one does: writing to it fails.
+/// Waits until stderr takes a line, at most for the time that the client has
+/// left. A closed stderr counts as ready: the write fails at once.
 fn stderr_has_room() -> bool {
-    let left = LEFT.load(Ordering::Relaxed);
+    let left = DELAY_LEFT.load(Ordering::Relaxed);
     let stderr = std::io::stderr();
     let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
     let begun = Instant::now();
     let room = poll(&mut fds, PollTimeout::from(left)) != Ok(0);
-    let waited = u16::try_from(begun.elapsed().as_millis()).unwrap_or(PATIENCE);
-    LEFT.store(left.saturating_sub(waited), Ordering::Relaxed);
+    let waited = u16::try_from(begun.elapsed().as_millis()).unwrap_or(MAX_DELAY);
+    DELAY_LEFT.store(left.saturating_sub(waited), Ordering::Relaxed);
     room
 }
 
-/// Writes a warning to stderr: what was decided holds all the same.
+/// Writes a warning to stderr: a problem that does not change the result.
 pub fn warning(text: &str) {
     note("warning", text);
 }
 
-/// Tells what happens while a request is under way.
-pub fn told(told: &Told<'_>) {
-    match told {
-        Told::Line { step, text } if step.is_hook() => note("hook", &format!("{step}: {text}")),
-        Told::Line { step, text } => note(&step.to_string(), text),
-        Told::Waiting {
+/// Writes the progress of a running request to stderr.
+pub fn report(progress: &Progress<'_>) {
+    match progress {
+        Progress::Output { step, line } if step.is_hook() => {
+            note("hook", &format!("{step}: {line}"));
+        }
+        Progress::Output { step, line } => note(&step.to_string(), line),
+        Progress::Waiting {
             step,
             seen,
             waited,
@@ -111,34 +108,33 @@ pub fn told(told: &Told<'_>) {
             let text = format!("not yet, after {waited} of {within} s: {seen}");
             note(&step.to_string(), &text);
         }
-        // The failure says it, or nothing needs to be said.
-        Told::Ended { .. } | Told::Returned { .. } => {}
-        Told::Warning(text) => warning(text),
+        Progress::Warning(text) => warning(text),
     }
 }
 
-/// Whether somebody looks at stderr.
+/// Returns whether stderr is a terminal.
 pub fn stderr_is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
-/// Draws `text` over what was last drawn so, on a terminal's stderr.
+/// Replaces the last line of a terminal's stderr by `text`.
 pub fn progress(text: &str) {
-    let text = escape::printable(text.as_bytes());
+    let text = escape::escape_if_needed(text.as_bytes());
     // To the start of the line, and clear to its end (ECMA-48, EL).
-    to_stderr(&format!("\r\x1b[K{text}"));
+    write_stderr(&format!("\r\x1b[K{text}"));
 }
 
-fn to_stderr(out: &str) {
+fn write_stderr(out: &str) {
     _ = std::io::stderr().lock().write_all(out.as_bytes());
 }
 
 fn push(out: &mut String, line: &str, max: usize) {
-    // Names in errors are often escaped already.
-    let line = escape::printable(line.as_bytes());
-    match line.len() <= max {
-        true => out.push_str(&line),
-        false => out.push_str(&escape::bounded(&line, max)),
+    // Names in error messages are often escaped already.
+    let line = escape::escape_if_needed(line.as_bytes());
+    if line.len() <= max {
+        out.push_str(&line);
+    } else {
+        out.push_str(&escape::truncate(&line, max));
     }
     out.push('\n');
 }

@@ -57,7 +57,7 @@ impl Request {
         if bytes.is_empty() {
             return Err("no request".to_owned());
         }
-        if let Some(name) = foreign(bytes) {
+        if let Some(name) = known_client_name(bytes) {
             return Err(format!("{name} is not served here"));
         }
         if bytes.len() > MAX_LEN {
@@ -129,7 +129,7 @@ impl Request {
 
 /// The name of the other client that sends such a command, when a person
 /// mistakes this account for an ordinary one.
-pub fn foreign(bytes: &[u8]) -> Option<&'static str> {
+pub fn known_client_name(bytes: &[u8]) -> Option<&'static str> {
     let program = bytes.split(|byte| *byte == b' ').next()?;
     // An sftp subsystem is asked for by the path of its server.
     match program.rsplit(|byte| *byte == b'/').next()? {

@@ -1,6 +1,6 @@
-//! The pipeline of one request, on one screen: who asks, under what
-//! configuration, what, whether they may; the record; the act; the record; the
-//! reply.
+//! The pipeline of one request. Start reading here: [`serve`] reads the
+//! environment, the configuration and the request, decides, logs, runs the verb,
+//! logs the result and replies.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::activate::gate::Gate;
 use crate::audit::Audit;
 use crate::config::{self, Config};
 use crate::error::{self, Code, Error, Result};
-use crate::event::{Success, Told};
+use crate::event::{AuditEvent, Progress, Reporter};
 use crate::hooks::Runner;
 use crate::names::KeyLabel;
 use crate::policy::{self, Grants, Permit, Verb};
@@ -19,9 +19,10 @@ use crate::sandbox::{self, Enforcement};
 use crate::session::Session;
 use crate::signature::Requirement;
 use crate::store::{Actor, Store};
+use crate::success::Success;
 use crate::{activate, list, privileges, receive, reply};
 
-/// What the operator's argv says: which site, which key, which verbs.
+/// The options of the forced command: the site, the key and its verbs.
 #[derive(Debug)]
 pub struct Options {
     pub config: PathBuf,
@@ -29,7 +30,7 @@ pub struct Options {
     pub allow: Grants,
 }
 
-/// Serves one request, to the exit status.
+/// Serves one request and returns the exit status.
 pub fn serve(options: Options) -> u8 {
     let started = Instant::now();
     sandbox::reset_inherited_state();
@@ -37,72 +38,67 @@ pub fn serve(options: Options) -> u8 {
 
     let config = match Config::load(&options.config) {
         Ok(config) => config,
-        Err(error) => return refuse_without_site(&session, &error),
+        Err(error) => return reject_without_site(&session, &error),
     };
     let audit = Audit::new(&config.audit, Some(config.site()), &session);
 
     let request = match Request::parse(session.command.as_deref().unwrap_or_default()) {
         Ok(request) => request,
-        Err(problem) => return turn_away(&audit, &bad_request(problem)),
+        Err(problem) => return reject(&audit, &bad_request(problem)),
     };
     let verb = Verb::of(&request);
-    let permit = match policy::judge(request, options.allow) {
+    let permit = match policy::decide(request, options.allow) {
         Ok(permit) => permit,
         Err(policy::Denied) => {
             let error = Error::new(Code::Denied, format!("this key may not {verb}"))
                 .remedy("the operator grants verbs with '--allow' in authorized_keys");
-            return turn_away(&audit, &error);
+            return reject(&audit, &error);
         }
     };
 
-    let mut unrecorded = Vec::new();
+    let mut log = RequestLog::new(&audit);
     if let Err(error) = audit.request(None) {
         if audit.required() && verb.writes() {
-            reply::failure(&error);
-            return error.code.exit();
+            return reply::exit(&error);
         }
-        unrecorded.push(error.problem);
+        log.unrecorded.push(error.problem);
     }
-    let mut tell = |told: &Told<'_>| {
-        reply::told(told);
-        if let Err(error) = audit.told(told) {
-            unrecorded.push(error.problem);
-        }
-    };
-    let path = &options.config;
-    let (confinement, done) = act(&config, path, &session.actor(verb), &permit, &mut tell);
-    let took = started.elapsed();
-    if let Err(error) = audit.result(done.as_ref(), confinement.as_ref(), took) {
-        unrecorded.push(error.problem);
-    }
-    unrecorded.dedup();
-    answer(done, unrecorded)
+    let (confinement, result) = run_verb(
+        &config,
+        &options.config,
+        &session.actor(verb),
+        &permit,
+        &mut log,
+    );
+    log.check(audit.result(result.as_ref(), confinement.as_ref(), started.elapsed()));
+    answer(result, log.unrecorded)
 }
 
-fn act(
+/// Opens the site, confines the process, and runs the verb that `permit` allows.
+fn run_verb(
     config: &Config,
-    path: &Path,
+    config_path: &Path,
     actor: &Actor,
     permit: &Permit,
-    tell: &mut dyn FnMut(&Told<'_>),
+    log: &mut RequestLog<'_>,
 ) -> (Option<Enforcement>, Result<Success>) {
     let mut confinement = None;
     let verb = actor.verb;
     let attempt = || {
         let store = Store::open(config)?;
-        // Outside the site, and so out of reach once we are confined.
+        // The allowed signers are outside of the site, and so out of reach for
+        // the confined process.
         let required = match verb {
             Verb::List => None,
             _ => Requirement::load(config)?,
         };
         let required = required.as_ref();
-        // Outside of what confines us, and before the lock and the journal are
-        // open: what runs the operator's commands. The folders' handles end with
-        // its start.
+        // The hook runner starts before the sandbox, which it must not inherit,
+        // and before the lock and the journal are open.
         let runner = match verb {
             Verb::Swap | Verb::Rollback => {
                 sandbox::block_termination_signals();
-                Runner::start(config, path)?
+                Runner::start(config, config_path)?
             }
             Verb::Receive | Verb::List => None,
         };
@@ -112,7 +108,7 @@ fn act(
         confinement
             .insert(privileges::restrict_monitor(verb, &store, &records))
             .ensure_full(config.sandbox.required)?;
-        let gate = Gate::new(config, runner, tell);
+        let gate = Gate::new(config, runner, log);
         match permit {
             Permit::Receive(asked) => receive::receive(config, required, &store, actor, asked),
             Permit::Swap(asked) => activate::swap(config, required, &store, actor, gate, asked),
@@ -122,61 +118,92 @@ fn act(
             Permit::List(asked) => list::list(config, &store, asked),
         }
     };
-    // A bug must not keep the result out of the record. What is used after a
-    // panic the attempt has only read, or set as a whole.
-    let done = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| Err(error::bug()));
-    (confinement, done)
+    // A panic must not keep the result out of the audit log. Unwind safety: the
+    // attempt sets `confinement` as a whole and otherwise only appends to `log`.
+    let result = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| Err(error::bug()));
+    (confinement, result)
 }
 
-/// Replies. What could not be recorded is told beside a success alone: a
-/// failure is one problem and its remedy.
-fn answer(done: Result<Success>, unrecorded: Vec<String>) -> u8 {
-    match done {
-        Ok(success) => {
-            reply::lines(success.lines.iter().map(String::as_str));
-            for warning in unrecorded.iter().chain(&success.warnings) {
-                reply::warning(warning);
-            }
-            0
+/// Shows progress to the client, writes audit lines, and keeps the problems of
+/// lines that could not be written.
+struct RequestLog<'a> {
+    audit: &'a Audit<'a>,
+    unrecorded: Vec<String>,
+}
+
+impl<'a> RequestLog<'a> {
+    fn new(audit: &'a Audit<'a>) -> RequestLog<'a> {
+        RequestLog {
+            audit,
+            unrecorded: Vec::new(),
         }
-        Err(error) => {
-            reply::failure(&error);
-            error.code.exit()
+    }
+
+    /// Keeps the problem of a line that could not be written.
+    fn check(&mut self, written: Result<()>) {
+        if let Err(error) = written {
+            self.unrecorded.push(error.problem);
+            self.unrecorded.dedup();
         }
     }
 }
 
-/// Refuses with one line in the record; that it cannot be written changes
-/// nothing, since nothing is done.
-fn turn_away(audit: &Audit<'_>, error: &Error) -> u8 {
-    _ = audit.request(Some(error));
-    reply::failure(error);
-    error.code.exit()
+impl Reporter for RequestLog<'_> {
+    fn progress(&mut self, progress: &Progress<'_>) {
+        reply::report(progress);
+    }
+
+    fn audit(&mut self, event: &AuditEvent<'_>) {
+        self.check(self.audit.event(event));
+    }
 }
 
-/// The record of what no site's configuration vouches for goes to where the
-/// defaults say.
-fn refuse_without_site(session: &Session, error: &Error) -> u8 {
+/// Writes the reply and returns the exit status. Audit lines that could not be
+/// written become warnings of a success only: the reply to a failure is one
+/// problem and its remedy.
+fn answer(result: Result<Success>, unrecorded: Vec<String>) -> u8 {
+    match result {
+        Ok(success) => {
+            reply::lines(success.lines().iter().map(String::as_str));
+            for warning in unrecorded.iter().chain(success.warnings()) {
+                reply::warning(warning);
+            }
+            0
+        }
+        Err(error) => reply::exit(&error),
+    }
+}
+
+/// Rejects a request with one audit line. Nothing is done, so it does not
+/// matter if the line cannot be written.
+fn reject(audit: &Audit<'_>, error: &Error) -> u8 {
+    _ = audit.request(Some(error));
+    reply::exit(error)
+}
+
+/// Rejects a request for which no site's configuration could be read. The audit
+/// line goes to the default socket.
+fn reject_without_site(session: &Session, error: &Error) -> u8 {
     let defaults = config::Audit {
         required: false,
         ..config::Audit::default()
     };
-    turn_away(&Audit::new(&defaults, None, session), error)
+    reject(&Audit::new(&defaults, None, session), error)
 }
 
-/// Refuses a forced command that is not one of ours to serve.
-pub fn refuse_forced_command(problem: String) -> u8 {
+/// Rejects a forced command that this program cannot serve.
+pub fn reject_forced_command(problem: String) -> u8 {
     let error = Error::new(Code::BadConfig, problem).remedy(
         "the operator's forced command is wrong; 'deploy-shell-admin authorize' prints one",
     );
-    refuse_without_site(&Session::from_environment(None), &error)
+    reject_without_site(&Session::from_environment(None), &error)
 }
 
-/// Refuses a login that comes with no request of a forced command.
-pub fn refuse_login(problem: String, command: Option<Vec<u8>>) -> u8 {
+/// Rejects a login that has no request of a forced command.
+pub fn reject_login(problem: String, command: Option<Vec<u8>>) -> u8 {
     let mut session = Session::from_environment(None);
     session.command = command.or(session.command);
-    refuse_without_site(&session, &bad_request(problem))
+    reject_without_site(&session, &bad_request(problem))
 }
 
 fn bad_request(problem: String) -> Error {

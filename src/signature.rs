@@ -24,8 +24,7 @@ pub use time::server_zone;
 
 use crate::config::{self, Config};
 use crate::error::{Code, Error, Result};
-use crate::manifest::MAX_SIGNATURES;
-use crate::names::{ReleaseId, Sha256Digest, SignatureText, SiteName};
+use crate::names::{MAX_SIGNATURES, ReleaseId, Sha256Digest, SignatureText, SiteName};
 
 /// What is signed. Its text is the contract: four lines, each ended by a line
 /// feed.
@@ -59,7 +58,7 @@ pub struct Requirement {
 }
 
 /// Enough signatures that held, when it was asked: only
-/// [`Requirement::judge`] makes one.
+/// [`Requirement::check`] makes one.
 #[derive(Clone, Debug)]
 pub struct Signed {
     by: Vec<Fingerprint>,
@@ -108,14 +107,38 @@ impl Requirement {
         Requirement { signers, threshold }
     }
 
-    /// Whether enough signers, each with a key of its own and each allowed
+    /// Checks that enough signers, allowed at this moment, have signed the
+    /// statement that names the site, the release and the payload's digest.
+    ///
+    /// # Errors
+    ///
+    /// As [`Requirement::check_at`].
+    pub fn check(
+        &self,
+        site: &SiteName,
+        release: &ReleaseId,
+        sha256: Sha256Digest,
+        signatures: &[SignatureText],
+    ) -> Result<Signed, String> {
+        let statement = Statement {
+            site,
+            release,
+            sha256,
+        };
+        self.check_at(&statement, signatures, Timestamp::now())
+    }
+
+    /// Checks that enough signers, each with a different key and each allowed at
     /// `now`, have signed the statement.
     ///
-    /// A signature that does not count is no harm: while keys are exchanged, a
+    /// A signature that does not count does no harm: while keys are exchanged, a
     /// client may sign with the old and the new one.
     ///
-    /// Errors: how many there are, and of each signature why it does not count.
-    pub fn judge(
+    /// # Errors
+    ///
+    /// A phrase: how many signers have signed, and why each other signature does
+    /// not count.
+    pub fn check_at(
         &self,
         statement: &Statement<'_>,
         signatures: &[SignatureText],

@@ -1,13 +1,17 @@
-//! Handing one line to the machine's syslog, without ever waiting long for it.
+//! Sends one line to the machine's syslog socket within a time limit.
 //!
-//! The `syslog` crate would do the sending, but its sockets block without a
-//! bound when the daemon stands still and the socket's queue is full, and a
-//! deploy must not hang on that. What remains is small: connect, set a time
-//! limit, send one datagram.
+//! The `syslog` crate supplies the facilities, the severities, [`LogFormat`] and
+//! [`Logger`]. The rest of it does not fit:
 //!
-//! A socket is opened for each line and closed again. A daemon that was
-//! restarted in between (in mid-upload, say) has made a new socket under the
-//! same name, and the next line finds it.
+//! - `syslog::unix` connects and sends without a time limit. A daemon that has
+//!   stopped reading would hang a deploy, so [`Connection`] is our own.
+//! - `Formatter3164` pads the day with a zero; syslog(3) pads it with a space.
+//! - `Formatter5424` takes a number as the MSGID, and writes `localhost` for an
+//!   unknown host and a fraction of a second of varying length. Our MSGID is a
+//!   word (`request`, `result`).
+//!
+//! Every line opens a new socket. A daemon that restarts during an upload makes
+//! a new socket under the same name, and the next line finds it.
 
 use std::io::{Error, ErrorKind, Result, Write};
 use std::os::fd::AsRawFd;
@@ -15,38 +19,42 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ::syslog::{Facility, LogFormat, Logger, Severity};
 use jiff::Timestamp;
 use nix::sys::socket::sockopt::SendTimeout;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use crate::config::Facility;
-
-/// Between tries, while the daemon is away.
+/// The pause between two attempts while the daemon is away, and the shortest
+/// time limit of one attempt.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Where the readers expect the local BSD form: journald and rsyslog's and
-/// syslog-ng's local sockets parse what syslog(3) writes and nothing newer.
+/// The local sockets of journald, rsyslog and syslog-ng. Their readers parse the
+/// BSD format that syslog(3) writes, and not RFC 5424.
 const LOCAL: [&str; 2] = ["/dev/log", "/run/systemd/journal/dev-log"];
 
-/// A severity (RFC 5424, table 2).
+/// The severities that the audit log uses.
 #[derive(Clone, Copy, Debug)]
-pub enum Severity {
-    Warning = 4,
-    Info = 6,
+pub enum Level {
+    Info,
+    Warning,
 }
 
+/// A syslog socket and the facility for its lines.
 #[derive(Debug)]
 pub struct Syslog {
     socket: PathBuf,
-    facility: Facility,
+    format: Format,
 }
 
 impl Syslog {
     pub fn new(socket: &Path, facility: Facility) -> Self {
         Syslog {
             socket: socket.to_owned(),
-            facility,
+            format: Format {
+                facility,
+                local: LOCAL.iter().any(|local| Path::new(local) == socket),
+            },
         }
     }
 
@@ -54,18 +62,26 @@ impl Syslog {
         &self.socket
     }
 
-    /// Sends one line of printable ASCII; `id` is the RFC 5424 MSGID.
+    /// Sends one line of printable ASCII; `message_id` is the MSGID of RFC 5424.
     ///
-    /// Errors: that of the last try, when `patience` did not suffice to hand it over.
-    pub fn send(&self, severity: Severity, id: &str, text: &str, patience: Duration) -> Result<()> {
+    /// # Errors
+    ///
+    /// Returns the error of the last attempt if no attempt within `timeout`
+    /// succeeded.
+    pub fn send(
+        &self,
+        level: Level,
+        message_id: &str,
+        text: &str,
+        timeout: Duration,
+    ) -> Result<()> {
         debug_assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')));
-        let line = self.format(severity, id, text);
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         loop {
-            match self.hand_over(line.as_bytes(), deadline) {
+            match self.try_send(level, Line { message_id, text }, deadline) {
                 Ok(()) => return Ok(()),
-                // Ends: each turn sleeps, and the deadline does not move.
-                Err(error) if Instant::now() + PAUSE < deadline && may_come_back(&error) => {
+                // Terminates: each turn sleeps, and the deadline does not move.
+                Err(error) if Instant::now() + PAUSE < deadline && is_transient(&error) => {
                     std::thread::sleep(PAUSE);
                 }
                 Err(error) => return Err(error),
@@ -73,67 +89,131 @@ impl Syslog {
         }
     }
 
-    fn hand_over(&self, line: &[u8], deadline: Instant) -> Result<()> {
-        let left = || {
-            Some(
-                deadline
-                    .saturating_duration_since(Instant::now())
-                    .max(PAUSE),
-            )
+    fn try_send(&self, level: Level, line: Line<'_>, deadline: Instant) -> Result<()> {
+        let connection = Connection::open(&self.socket, deadline)?;
+        let mut logger = Logger::new(connection, self.format);
+        let sent = match level {
+            Level::Info => logger.info(line),
+            Level::Warning => logger.warning(line),
         };
-        let datagram = UnixDatagram::unbound()?;
-        match datagram.connect(&self.socket) {
-            Ok(()) => {
-                datagram.set_write_timeout(left())?;
-                datagram.send(line).map(drop)
-            }
-            // EPROTOTYPE: somebody listens there, with a stream socket.
-            Err(error) if error.raw_os_error() == Some(nix::libc::EPROTOTYPE) => {
-                let mut stream = self.connect_stream(deadline)?;
-                stream.set_write_timeout(left())?;
-                // Framed by a line feed, which the text cannot hold (RFC 6587, 3.4.2).
-                stream.write_all(&[line, b"\n"].concat())
-            }
-            Err(error) => Err(error),
-        }
+        sent.map_err(|error| match error {
+            ::syslog::Error::Write(error) | ::syslog::Error::Io(error) => error,
+            other => Error::other(other.to_string()),
+        })
     }
+}
 
-    /// A stream's connect waits as well, while the daemon accepts nobody. Only a
-    /// time limit that is set before it bounds it (unix(7), SO_SNDTIMEO), which
-    /// is why the standard library's own will not do.
-    fn connect_stream(&self, deadline: Instant) -> Result<UnixStream> {
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .max(PAUSE);
-        let limit = TimeVal::milliseconds(left.as_millis() as i64);
-        socket::setsockopt(&socket, SendTimeout, &limit)?;
-        socket::connect(socket.as_raw_fd(), &UnixAddr::new(&self.socket)?)?;
-        Ok(UnixStream::from(socket))
-    }
+/// What one line says.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    message_id: &'a str,
+    text: &'a str,
+}
 
-    fn format(&self, severity: Severity, id: &str, text: &str) -> String {
-        let priority = self.facility as u8 * 8 + severity as u8;
+/// The header of our lines.
+#[derive(Clone, Copy, Debug)]
+struct Format {
+    facility: Facility,
+    /// Whether to use the BSD format instead of RFC 5424.
+    local: bool,
+}
+
+impl LogFormat<Line<'_>> for Format {
+    /// Writes the line with one call, because a datagram is one write.
+    fn format<W: Write>(
+        &self,
+        out: &mut W,
+        severity: Severity,
+        line: Line<'_>,
+    ) -> ::syslog::Result<()> {
+        let Line { message_id, text } = line;
+        // The crate's facilities are shifted past the severity already.
+        let priority = self.facility as u8 | severity as u8;
         let pid = std::process::id();
         let now = Timestamp::now();
-        if LOCAL.iter().any(|local| Path::new(local) == self.socket) {
-            // What glibc's syslog(3) writes; local sockets carry no host name.
-            // In UTC: TZ is not read, and both journald and rsyslog stamp the
-            // time of arrival themselves.
+        let line = if self.local {
+            // The format of glibc's syslog(3); local sockets carry no host name.
+            // The time is UTC: this program does not read TZ, and journald and
+            // rsyslog use the time of arrival.
             let stamp = now.strftime("%b %e %H:%M:%S");
             format!("<{priority}>{stamp} deploy-shell[{pid}]: {text}")
         } else {
             // RFC 5424, section 6: version, time, host, application, process,
             // message id, no structured data.
             let host = host_name();
-            format!("<{priority}>1 {now:.6} {host} deploy-shell {pid} {id} - {text}")
+            format!("<{priority}>1 {now:.6} {host} deploy-shell {pid} {message_id} - {text}")
+        };
+        out.write_all(line.as_bytes())
+            .map_err(::syslog::Error::Write)
+    }
+}
+
+/// A connected socket with a time limit. Each write is one message.
+enum Connection {
+    Datagram(UnixDatagram),
+    Stream(UnixStream),
+}
+
+impl Connection {
+    fn open(path: &Path, deadline: Instant) -> Result<Connection> {
+        let datagram = UnixDatagram::unbound()?;
+        match datagram.connect(path) {
+            Ok(()) => {
+                datagram.set_write_timeout(Some(time_left(deadline)))?;
+                Ok(Connection::Datagram(datagram))
+            }
+            // EPROTOTYPE: a stream socket listens there.
+            Err(error) if error.raw_os_error() == Some(nix::libc::EPROTOTYPE) => {
+                let stream = connect_stream(path, deadline)?;
+                stream.set_write_timeout(Some(time_left(deadline)))?;
+                Ok(Connection::Stream(stream))
+            }
+            Err(error) => Err(error),
         }
     }
 }
 
-/// Gone, refusing or full: what a daemon's restart looks like from here.
-fn may_come_back(error: &Error) -> bool {
+impl Write for Connection {
+    fn write(&mut self, message: &[u8]) -> Result<usize> {
+        match self {
+            Connection::Datagram(socket) => socket.send(message),
+            Connection::Stream(socket) => {
+                // Framed by a line feed, which the text cannot contain (RFC 6587,
+                // section 3.4.2).
+                socket.write_all(&[message, b"\n"].concat())?;
+                Ok(message.len())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Connects a stream socket. connect(2) blocks while the daemon accepts nobody,
+/// and only a send timeout that was set before limits it (unix(7), SO_SNDTIMEO).
+/// The standard library cannot set one before it connects.
+fn connect_stream(path: &Path, deadline: Instant) -> Result<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    let limit = TimeVal::milliseconds(time_left(deadline).as_millis() as i64);
+    socket::setsockopt(&socket, SendTimeout, &limit)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// Returns the time left for one attempt. It is never zero, which would mean
+/// "without a limit" to the kernel.
+fn time_left(deadline: Instant) -> Duration {
+    deadline
+        .saturating_duration_since(Instant::now())
+        .max(PAUSE)
+}
+
+/// Returns whether the error can be that of a daemon that restarts: its socket
+/// is missing, refuses or is full.
+fn is_transient(error: &Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::NotFound
@@ -146,7 +226,7 @@ fn may_come_back(error: &Error) -> bool {
     )
 }
 
-/// The host's name, or `-` (RFC 5424's nil) if it is not printable ASCII.
+/// Returns the host's name, or `-` (RFC 5424's nil) if it is not printable ASCII.
 fn host_name() -> String {
     nix::unistd::gethostname()
         .ok()
@@ -161,16 +241,26 @@ mod tests {
     use std::io::{BufRead, BufReader};
     use std::os::unix::net::UnixListener;
 
+    fn formatted(syslog: &Syslog, severity: Severity, message_id: &str) -> String {
+        let text = "a=\"b\"";
+        let mut out = Vec::new();
+        syslog
+            .format
+            .format(&mut out, severity, Line { message_id, text })
+            .unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
     #[test]
-    fn the_form_follows_the_socket() {
-        let local = Syslog::new(Path::new("/dev/log"), Facility::Authpriv);
-        let line = local.format(Severity::Info, "request", "a=\"b\"");
+    fn the_format_follows_the_socket() {
+        let local = Syslog::new(Path::new("/dev/log"), Facility::LOG_AUTHPRIV);
+        let line = formatted(&local, Severity::LOG_INFO, "request");
         assert!(
             line.starts_with("<86>") && line.ends_with("]: a=\"b\""),
             "{line}"
         );
-        let other = Syslog::new(Path::new("/run/x"), Facility::Local7);
-        let line = other.format(Severity::Warning, "result", "a=\"b\"");
+        let other = Syslog::new(Path::new("/run/x"), Facility::LOG_LOCAL7);
+        let line = formatted(&other, Severity::LOG_WARNING, "result");
         let words: Vec<_> = line.splitn(8, ' ').collect();
         assert_eq!(
             (words[0], words[3], words[5], words[6]),
@@ -185,17 +275,12 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_socket_is_taken_too() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+    fn a_stream_socket_gets_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
         let listener = UnixListener::bind(&path).unwrap();
-        Syslog::new(&path, Facility::User)
-            .send(
-                Severity::Info,
-                "result",
-                "x=\"1\"",
-                Duration::from_millis(200),
-            )
+        Syslog::new(&path, Facility::LOG_USER)
+            .send(Level::Info, "result", "x=\"1\"", Duration::from_millis(200))
             .unwrap();
         let mut line = String::new();
         BufReader::new(listener.accept().unwrap().0)
@@ -205,15 +290,15 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_is_an_error_and_not_a_wait_without_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+    fn a_full_queue_is_an_error_after_the_time_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
         let _never_read = UnixDatagram::bind(&path).unwrap();
         let filler = UnixDatagram::unbound().unwrap();
         filler.set_nonblocking(true).unwrap();
         while filler.send_to(b"x", &path).is_ok() {}
-        let sent = Syslog::new(&path, Facility::User).send(
-            Severity::Info,
+        let sent = Syslog::new(&path, Facility::LOG_USER).send(
+            Level::Info,
             "result",
             "x=\"1\"",
             Duration::from_millis(200),

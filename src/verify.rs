@@ -69,7 +69,7 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = match self.path.as_slice() {
             b"" => ".".to_owned(),
-            path => format!("./{}", escape::line(path)),
+            path => format!("./{}", escape::escape(path)),
         };
         match &self.what {
             What::Missing => write!(f, "missing {path}"),
@@ -82,7 +82,7 @@ impl fmt::Display for Difference {
                 write!(f, "changed {path}: {found} bytes, not {expected}")
             }
             What::Content => write!(f, "changed {path}: other content of the same size"),
-            What::Link { found } => write!(f, "link {path}: to '{}'", escape::line(found)),
+            What::Link { found } => write!(f, "link {path}: to '{}'", escape::escape(found)),
             What::Unreadable(why) => write!(f, "unreadable {path}: {why}"),
         }
     }

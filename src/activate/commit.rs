@@ -14,12 +14,12 @@ use super::gate::{Asked, Failed, Gate};
 use super::{preflight, prune};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::event::Success;
 use crate::names::ReleaseId;
 use crate::policy::Verb;
 use crate::signature::Requirement;
 use crate::store::journal::{Event, How, Record};
 use crate::store::ledger::Ledger;
+use crate::success::{Activated, Change, Success};
 
 /// From what is live to what shall be.
 pub struct Activation {
@@ -104,18 +104,15 @@ impl<'g> Transition<'_, 'g> {
                 return Err(self.overtaken(to, &now, failed.as_ref()));
             }
         }
-        let verb = verb(*how);
-        let previous = from.as_ref().map_or("-", ReleaseId::as_str);
-        let line = format!("ok {verb} {to} previous={previous}");
         let warnings = self.prune(None).1;
-        Ok(Success {
-            lines: vec![line],
-            release: Some(activation.to),
+        Ok(Success::Activated(Activated {
+            verb: verb(activation.how),
+            release: activation.to,
             previous: activation.from,
+            change: Change::Moved,
             signed: candidate.signed,
             warnings,
-            ..Success::default()
-        })
+        }))
     }
 
     /// What is left to do when a release has failed before the link moved.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Hook};
 use crate::error::Result;
-use crate::event::{Step, Told};
+use crate::event::{AuditEvent, Progress, Reporter, Step};
 use crate::hooks::{Ended, NOT_YET, Runner, Stage, Task};
 use crate::names::ReleaseId;
 use crate::store::Store;
@@ -66,7 +66,7 @@ pub struct Gate<'a> {
     config: &'a Config,
     /// None: the site has nothing to be run.
     runner: Option<Runner>,
-    tell: &'a mut dyn FnMut(&Told<'_>),
+    reporter: &'a mut dyn Reporter,
 }
 
 /// How one run of a command ended, with the end of its output.
@@ -79,23 +79,27 @@ impl<'a> Gate<'a> {
     pub fn new(
         config: &'a Config,
         runner: Option<Runner>,
-        tell: &'a mut dyn FnMut(&Told<'_>),
+        reporter: &'a mut dyn Reporter,
     ) -> Gate<'a> {
         Gate {
             config,
             runner,
-            tell,
+            reporter,
         }
     }
 
     pub fn warn(&mut self, text: &str) {
-        (self.tell)(&Told::Warning(text));
+        self.reporter.progress(&Progress::Warning(text));
     }
 
     /// Tells of the way back: what was left, what is live now, and whether that
     /// has passed.
-    pub fn returned(&mut self, left: &ReleaseId, live: Option<&ReleaseId>, passed: bool) {
-        (self.tell)(&Told::Returned { left, live, passed });
+    pub fn returned(&mut self, failed: &ReleaseId, live: Option<&ReleaseId>, passed: bool) {
+        self.reporter.audit(&AuditEvent::Reverted {
+            failed,
+            live,
+            passed,
+        });
     }
 
     /// Whether anything is asked of a release once it is live.
@@ -155,11 +159,11 @@ impl<'a> Gate<'a> {
         for (index, hook) in hooks.iter().enumerate() {
             let step = Step { stage, index };
             let started = Instant::now();
-            let run = self.run(step, asked, hook.timeout.0, true);
+            let run = self.run(step, asked, hook.timeout, true);
             let what = shown(hook.command.program());
             let failed = match &run.ended {
                 Ok(Ended::Exit(0)) => None,
-                ended => Some(how_it_ended(ended, hook.timeout.0)),
+                ended => Some(how_it_ended(ended, hook.timeout)),
             };
             self.ended(step, asked, &what, failed.as_deref(), &run, started);
             if let Some(failed) = failed {
@@ -181,7 +185,7 @@ impl<'a> Gate<'a> {
         asked: Asked<'_>,
     ) -> Result<(), Failed> {
         let step = Step { stage, index: 0 };
-        let (interval, within) = (self.config.health.interval.0, self.config.health.timeout.0);
+        let (interval, within) = (self.config.health.interval, self.config.health.timeout);
         let started = Instant::now();
         let probe = at_most.is_some();
         let mut nevers = 0;
@@ -219,7 +223,7 @@ impl<'a> Gate<'a> {
                 let failed = format!("not within {} s: {seen}", within.as_secs());
                 break (Some(failed), run);
             }
-            (self.tell)(&Told::Waiting {
+            self.reporter.progress(&Progress::Waiting {
                 step,
                 seen: &seen,
                 waited,
@@ -246,10 +250,10 @@ impl<'a> Gate<'a> {
             within,
         };
         let mut output = String::new();
-        let tell = &mut self.tell;
+        let reporter = &mut *self.reporter;
         let mut line = |text: &str| {
             if aloud {
-                tell(&Told::Line { step, text });
+                reporter.progress(&Progress::Output { step, line: text });
             }
             if !output.is_empty() {
                 output.push_str(" | ");
@@ -275,7 +279,7 @@ impl<'a> Gate<'a> {
         run: &Run,
         started: Instant,
     ) {
-        (self.tell)(&Told::Ended {
+        self.reporter.audit(&AuditEvent::StepEnded {
             step,
             release: asked.release,
             what,

@@ -10,7 +10,7 @@ use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest::Identity;
 use crate::names::ReleaseId;
-use crate::signature::{Requirement, Signed, Statement};
+use crate::signature::{Requirement, Signed};
 use crate::store::Store;
 use crate::store::history::History;
 use crate::store::ledger::Ledger;
@@ -107,14 +107,14 @@ fn check_identity(history: &History, identity: &Identity) -> Result<()> {
 
 /// The kept signatures, held against the signers of today.
 fn signatures(config: &Config, required: &Requirement, identity: &Identity) -> Result<Signed> {
-    let statement = Statement {
-        site: config.site(),
-        release: &identity.release,
-        sha256: identity.sha256,
-    };
-    let now = jiff::Timestamp::now();
-    let judged = required.judge(&statement, &identity.signatures, now);
-    judged.map_err(|why| {
+    let Identity {
+        release,
+        sha256,
+        signatures,
+        ..
+    } = identity;
+    let checked = required.check(config.site(), release, *sha256, signatures);
+    checked.map_err(|why| {
         Error::new(
             Code::BadSignature,
             format!("'{}' may not become live: {why}", identity.release),
@@ -135,7 +135,7 @@ fn content(ledger: &Ledger<'_>, release: &ReleaseId) -> Result<()> {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let named = escape::bounded(&escape::printable(named.join(", ").as_bytes()), 2000);
+    let named = escape::truncate(&escape::escape_if_needed(named.join(", ").as_bytes()), 2000);
     Err(Error::new(
         Code::DigestMismatch,
         format!("'{release}' is not what was received: {named}{more}"),

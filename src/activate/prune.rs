@@ -46,14 +46,14 @@ fn choose(
         .filter(|(_, release)| {
             // Workers may still run in one that has just been replaced.
             let last = release.last_live().unwrap_or(release.received);
-            journal::age(last, now) >= config.min_age.0
+            journal::age(last, now) >= config.min_age
         })
         .map(|(id, _)| id.clone())
         .collect();
     chosen.extend(
         in_state(State::Pending)
             .into_iter()
-            .filter(|(_, release)| journal::age(release.received, now) >= config.pending.max_age.0)
+            .filter(|(_, release)| journal::age(release.received, now) >= config.pending.max_age)
             .map(|(id, _)| id.clone()),
     );
     chosen

@@ -7,9 +7,9 @@ use super::commit::{Live, Transition, Unproved, verb};
 use super::gate::Failed;
 use super::preflight;
 use crate::error::{Code, Error, Result};
-use crate::event::Success;
 use crate::names::ReleaseId;
 use crate::store::journal::{self, Event, How};
+use crate::success::{Activated, Change, Success};
 
 const NEITHER: &str =
     "look at the service itself, and at what the hooks do; 'list' shows what is live";
@@ -36,16 +36,15 @@ impl Transition<'_, '_> {
                 return Err(self.overtaken(&to, &now, failed.as_ref()));
             }
         }
-        let line = format!("ok {} {to} result=proved", verb(how));
         let warnings = self.prune(None).1;
-        Ok(Success {
-            lines: vec![line],
-            release: Some(to),
+        Ok(Success::Activated(Activated {
+            verb: verb(how),
+            release: to,
             previous: before,
+            change: Change::Confirmed,
             signed,
             warnings,
-            ..Success::default()
-        })
+        }))
     }
 
     /// What becomes of a release that was asked again and failed.

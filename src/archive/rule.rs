@@ -91,7 +91,7 @@ impl fmt::Display for Rule {
             Rule::Fifo => "fifo",
             Rule::Sparse => "sparse file (make the archive without --sparse)",
             Rule::UnknownType(flag) => {
-                let flag = escape::line(&[*flag]);
+                let flag = escape::escape(&[*flag]);
                 return write!(f, "unknown entry type '{flag}'");
             }
             Rule::DataWhereNone => "size on an entry without data",
@@ -102,7 +102,7 @@ impl fmt::Display for Rule {
             Rule::PaxMalformed => "pax record is malformed",
             Rule::PaxRepeated => "pax key is repeated",
             Rule::PaxKey(key) => {
-                let key = escape::bounded(key, 100);
+                let key = escape::truncate(key, 100);
                 return write!(f, "pax key '{key}' is not allowed");
             }
             Rule::PaxSize => "pax size differs from the header",
@@ -180,7 +180,7 @@ impl fmt::Display for Failure {
                 entry: Some(name),
                 rule,
             } => {
-                let name = escape::bounded(&escape::line(name), 300);
+                let name = escape::truncate(&escape::escape(name), 300);
                 write!(f, "'{name}': {rule}")
             }
             Failure::Io(error) => write!(f, "{error}"),

@@ -329,6 +329,6 @@ fn create(target: &Target, executable: bool) -> Result<File, Failure> {
 }
 
 fn cannot(target: &Target, error: impl Into<std::io::Error>) -> Failure {
-    let name = crate::escape::line(&target.name);
+    let name = crate::escape::escape(&target.name);
     Failure::Io(Error::io(format!("cannot write '{name}'"), error))
 }

@@ -22,7 +22,7 @@ const MAX_FILE: u64 = 256 * 1024;
 /// theirs). The folders above are the business of `check`.
 ///
 /// Errors: [`Code::BadConfig`], naming the file.
-pub fn read(path: &Path) -> Result<String> {
+pub fn read_trusted(path: &Path) -> Result<String> {
     let shown = path.display();
     let bad = |problem: String| Error::new(Code::BadConfig, format!("'{shown}' {problem}"));
     let cannot = |error: std::io::Error| bad(format!("cannot be read: {}", describe(&error)));
@@ -87,7 +87,7 @@ mod tests {
         std::fs::write(&path, "root = \"/srv/x\"").unwrap();
         for mode in [0o664, 0o646] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let error = read(&path).unwrap_err();
+            let error = read_trusted(&path).unwrap_err();
             assert!(
                 error.problem.contains("can be written"),
                 "{}",
@@ -95,9 +95,9 @@ mod tests {
             );
         }
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        read(&path).unwrap();
+        read_trusted(&path).unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        let error = read(&path).unwrap_err();
+        let error = read_trusted(&path).unwrap_err();
         assert!(error.problem.contains("folder"), "{}", error.problem);
     }
 }

@@ -4,19 +4,24 @@ use std::num::NonZeroU8;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use ::syslog::Facility;
 use serde::Deserialize;
 
 use super::command::{Argv, HttpUrl};
-use super::units::{ByteSize, Percent, Span};
+use super::units::{self, Percent};
 use crate::names::{LinkName, ReleaseId};
 
 /// `[archive]`: what a payload may be.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Archive {
-    pub max_compressed: ByteSize,
-    pub max_unpacked: ByteSize,
-    pub max_file: ByteSize,
+    #[serde(deserialize_with = "units::size")]
+    pub max_compressed: u64,
+    #[serde(deserialize_with = "units::size")]
+    pub max_unpacked: u64,
+    #[serde(deserialize_with = "units::size")]
+    pub max_file: u64,
+    #[serde(deserialize_with = "units::whole_number")]
     pub max_entries: u32,
     pub required_paths: Vec<RelativePath>,
     pub symlinks: Symlinks,
@@ -36,17 +41,22 @@ pub enum Symlinks {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pending {
+    #[serde(deserialize_with = "units::whole_number")]
     pub max: usize,
-    pub max_age: Span,
+    #[serde(deserialize_with = "units::duration")]
+    pub max_age: Duration,
 }
 
 /// `[limits]`: what a client may use up.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
+    #[serde(deserialize_with = "units::whole_number")]
     pub receives_per_hour: usize,
-    pub idle_timeout: Span,
-    pub total_timeout: Span,
+    #[serde(deserialize_with = "units::duration")]
+    pub idle_timeout: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub total_timeout: Duration,
     pub reserve: Percent,
 }
 
@@ -90,8 +100,8 @@ impl Hooks {
 #[serde(deny_unknown_fields)]
 pub struct Hook {
     pub command: Argv,
-    #[serde(default = "one_minute")]
-    pub timeout: Span,
+    #[serde(default = "one_minute", deserialize_with = "units::duration")]
+    pub timeout: Duration,
 }
 
 /// `[health]`: what a release must answer before and after it is live.
@@ -106,8 +116,10 @@ pub struct Health {
     pub contains: Option<String>,
     /// In the place of `url`: healthy when it exits with 0.
     pub command: Option<Argv>,
-    pub interval: Span,
-    pub timeout: Span,
+    #[serde(deserialize_with = "units::duration")]
+    pub interval: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub timeout: Duration,
 }
 
 /// The release before which none may become live, if there is one.
@@ -133,6 +145,7 @@ impl TryFrom<String> for Floor {
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
     pub socket: PathBuf,
+    #[serde(deserialize_with = "units::facility")]
     pub facility: Facility,
     pub required: bool,
 }
@@ -143,24 +156,6 @@ pub struct Audit {
 pub struct Sandbox {
     /// Whether a request is refused unless every piece is on.
     pub required: bool,
-}
-
-/// A syslog facility (RFC 5424, table 1) that a deploy record may go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Facility {
-    User = 1,
-    Daemon = 3,
-    Auth = 4,
-    Authpriv = 10,
-    Local0 = 16,
-    Local1,
-    Local2,
-    Local3,
-    Local4,
-    Local5,
-    Local6,
-    Local7,
 }
 
 /// A path below a release: relative, of plain components, at most 1,024 bytes.
@@ -200,8 +195,8 @@ fn one() -> NonZeroU8 {
     NonZeroU8::MIN
 }
 
-fn one_minute() -> Span {
-    Span(Duration::from_secs(60))
+fn one_minute() -> Duration {
+    Duration::from_secs(60)
 }
 
 impl Default for Preview {
@@ -219,8 +214,8 @@ impl Default for Health {
             url: None,
             contains: None,
             command: None,
-            interval: Span(Duration::from_secs(5)),
-            timeout: Span(Duration::from_secs(120)),
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(120),
         }
     }
 }
@@ -228,9 +223,9 @@ impl Default for Health {
 impl Default for Archive {
     fn default() -> Self {
         Archive {
-            max_compressed: ByteSize(512 << 20),
-            max_unpacked: ByteSize(2 << 30),
-            max_file: ByteSize(1 << 30),
+            max_compressed: 512 << 20,
+            max_unpacked: 2 << 30,
+            max_file: 1 << 30,
             max_entries: 100_000,
             required_paths: Vec::new(),
             symlinks: Symlinks::Inside,
@@ -242,7 +237,7 @@ impl Default for Pending {
     fn default() -> Self {
         Pending {
             max: 10,
-            max_age: Span(Duration::from_secs(7 * 86_400)),
+            max_age: Duration::from_secs(7 * 86_400),
         }
     }
 }
@@ -251,8 +246,8 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             receives_per_hour: 60,
-            idle_timeout: Span(Duration::from_secs(30)),
-            total_timeout: Span(Duration::from_secs(30 * 60)),
+            idle_timeout: Duration::from_secs(30),
+            total_timeout: Duration::from_secs(30 * 60),
             reserve: Percent::try_from("3%".to_owned()).expect("3% is a share"),
         }
     }
@@ -262,7 +257,7 @@ impl Default for Audit {
     fn default() -> Self {
         Audit {
             socket: PathBuf::from("/dev/log"),
-            facility: Facility::Authpriv,
+            facility: Facility::LOG_AUTHPRIV,
             required: true,
         }
     }

@@ -1,60 +1,76 @@
-//! Sizes, spans of time and shares, as the configuration writes them.
+//! Sizes, durations, shares and whole numbers as the configuration writes them.
+//!
+//! The functions are for serde's `deserialize_with`. The text that they give to
+//! serde as expected becomes the error message: see `explain` in `config.rs`.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
+use ::syslog::Facility;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
 
-/// A number of bytes: `0`, `4096`, `512KiB`, `512MiB`, `2GiB`, `1TiB` (powers of 1,024).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct ByteSize(pub u64);
+const SIZE: &str = "a size such as \"512MiB\"";
+const DURATION: &str = "a time such as \"30s\", \"10m\" or \"7d\"";
+const WHOLE_NUMBER: &str = "a whole number, such as 5";
 
-impl TryFrom<String> for ByteSize {
-    type Error = String;
+/// The syslog facilities that the audit log may use.
+const FACILITIES: [&str; 12] = [
+    "user", "daemon", "auth", "authpriv", "local0", "local1", "local2", "local3", "local4",
+    "local5", "local6", "local7",
+];
 
-    fn try_from(text: String) -> Result<Self, String> {
-        let (number, unit) = split(&text);
-        let shift = match unit {
-            "" | "B" => 0,
-            "KiB" => 10,
-            "MiB" => 20,
-            "GiB" => 30,
-            "TiB" => 40,
-            _ => return Err(wrong(&text, "a size such as \"512MiB\"")),
-        };
-        number
-            .and_then(|number| number.checked_mul(1 << shift))
-            .map(ByteSize)
-            .ok_or_else(|| wrong(&text, "a size such as \"512MiB\""))
-    }
+/// Reads a number of bytes: `0`, `4096`, `512KiB`, `512MiB`, `2GiB`, `1TiB`
+/// (powers of 1,024).
+pub fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    from.deserialize_str(Text(parse_size, SIZE))
 }
 
-/// A span of time: `0s`, `30s`, `10m`, `12h`, `7d`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Span(pub Duration);
+/// Reads a duration: `0s`, `30s`, `10m`, `12h`, `7d`.
+pub fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    from.deserialize_str(Text(parse_duration, DURATION))
+}
 
-impl TryFrom<String> for Span {
-    type Error = String;
+/// Reads a syslog facility.
+pub fn facility<'de, D: Deserializer<'de>>(from: D) -> Result<Facility, D::Error> {
+    let text = String::deserialize(from)?;
+    let known = FACILITIES.contains(&text.as_str());
+    let facility = known.then(|| text.parse().ok()).flatten();
+    facility.ok_or_else(|| D::Error::unknown_variant(&text, &FACILITIES))
+}
 
-    fn try_from(text: String) -> Result<Self, String> {
-        // A hundred years: far enough for every use, near enough that adding it
-        // to a time of today cannot overflow.
-        const MAX: u64 = 100 * 365 * 86_400;
-        let (number, unit) = split(&text);
-        let seconds = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 3_600,
-            "d" => 86_400,
-            _ => return Err(wrong(&text, "a time such as \"30s\", \"10m\" or \"7d\"")),
-        };
-        number
-            .and_then(|number| number.checked_mul(seconds))
-            .filter(|seconds| *seconds <= MAX)
-            .map(|seconds| Span(Duration::from_secs(seconds)))
-            .ok_or_else(|| wrong(&text, "a time such as \"30s\", \"10m\" or \"7d\""))
-    }
+/// Reads a number that is not negative.
+pub fn whole_number<'de, D: Deserializer<'de>, N: TryFrom<u64>>(from: D) -> Result<N, D::Error> {
+    from.deserialize_u64(WholeNumber(PhantomData))
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let (number, unit) = split(text);
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return None,
+    };
+    number?.checked_mul(1 << shift)
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    // A hundred years. Adding that to the current time cannot overflow.
+    const MAX: u64 = 100 * 365 * 86_400;
+    let (number, unit) = split(text);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    let total = number?.checked_mul(seconds)?;
+    (total <= MAX).then(|| Duration::from_secs(total))
 }
 
 /// A share of a whole, `0%` to `99%`.
@@ -63,7 +79,7 @@ impl TryFrom<String> for Span {
 pub struct Percent(u8);
 
 impl Percent {
-    /// This share of `whole`.
+    /// Returns this share of `whole`.
     pub fn of(self, whole: u64) -> u64 {
         whole / 100 * u64::from(self.0) + whole % 100 * u64::from(self.0) / 100
     }
@@ -75,12 +91,12 @@ impl TryFrom<String> for Percent {
     fn try_from(text: String) -> Result<Self, String> {
         match split(&text) {
             (Some(number @ 0..=99), "%") => Ok(Percent(number as u8)),
-            _ => Err(wrong(&text, "a share from \"0%\" to \"99%\"")),
+            _ => Err(format!("'{text}' is not a share from \"0%\" to \"99%\"")),
         }
     }
 }
 
-/// The digits at the start, as a number, and what follows them.
+/// Splits `text` into the number that its leading digits form, and the rest.
 fn split(text: &str) -> (Option<u64>, &str) {
     let end = text
         .find(|character: char| !character.is_ascii_digit())
@@ -88,8 +104,43 @@ fn split(text: &str) -> (Option<u64>, &str) {
     (text[..end].parse().ok(), &text[end..])
 }
 
-fn wrong(text: &str, what: &str) -> String {
-    format!("'{text}' is not {what}")
+/// Visits a string: its parser, and what the parser takes.
+struct Text<T>(fn(&str) -> Option<T>, &'static str);
+
+impl<T> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.1)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        let Text(parse, what) = self;
+        parse(text).ok_or_else(|| E::custom(format_args!("'{text}' is not {what}")))
+    }
+}
+
+/// Visits a number that fits `N`.
+struct WholeNumber<N>(PhantomData<N>);
+
+impl<N: TryFrom<u64>> Visitor<'_> for WholeNumber<N> {
+    type Value = N;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(WHOLE_NUMBER)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<N, E> {
+        let fits = N::try_from(number).ok();
+        fits.ok_or_else(|| E::custom(format_args!("{number} is too large")))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<N, E> {
+        match u64::try_from(number) {
+            Ok(number) => self.visit_u64(number),
+            Err(_) => Err(E::custom(format_args!("'{number}' is not {WHOLE_NUMBER}"))),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -98,9 +149,8 @@ mod tests {
 
     #[test]
     fn sizes() {
-        let read = |text: &str| ByteSize::try_from(text.to_owned()).map(|size| size.0).ok();
-        assert_eq!(read("512MiB"), Some(512 << 20));
-        assert_eq!(read("0"), Some(0));
+        assert_eq!(parse_size("512MiB"), Some(512 << 20));
+        assert_eq!(parse_size("0"), Some(0));
         for bad in [
             "",
             "MiB",
@@ -111,36 +161,51 @@ mod tests {
             "99999999999TiB",
             "1mib",
         ] {
-            assert_eq!(read(bad), None, "{bad}");
+            assert_eq!(parse_size(bad), None, "{bad}");
         }
     }
 
     #[test]
-    fn spans() {
-        let read = |text: &str| {
-            Span::try_from(text.to_owned())
-                .map(|span| span.0.as_secs())
-                .ok()
-        };
-        assert_eq!(
-            (read("30s"), read("7d"), read("0s")),
-            (Some(30), Some(604_800), Some(0))
-        );
+    fn durations() {
+        for (text, seconds) in [("30s", 30), ("7d", 604_800), ("0s", 0)] {
+            let expected = Some(Duration::from_secs(seconds));
+            assert_eq!(parse_duration(text), expected, "{text}");
+        }
         for bad in ["", "30", "s", "1w", "-1s", "1m30s", "99999999999d"] {
-            assert_eq!(read(bad), None, "{bad}");
+            assert_eq!(parse_duration(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn shares_do_not_overflow() {
-        let read = |text: &str| Percent::try_from(text.to_owned()).ok();
-        assert_eq!(read("3%").unwrap().of(1_000), 30);
-        assert_eq!(read("3%").unwrap().of(150), 4);
-        assert!(read("99%").unwrap().of(u64::MAX) < u64::MAX);
+        let percent = |text: &str| Percent::try_from(text.to_owned()).ok();
+        assert_eq!(percent("3%").unwrap().of(1_000), 30);
+        assert_eq!(percent("3%").unwrap().of(150), 4);
+        assert!(percent("99%").unwrap().of(u64::MAX) < u64::MAX);
         assert!(
             ["", "3", "100%", "-1%", "3.5%"]
                 .iter()
-                .all(|bad| read(bad).is_none())
+                .all(|bad| percent(bad).is_none())
         );
+    }
+
+    #[test]
+    fn only_the_documented_facilities_are_read() {
+        #[derive(Deserialize)]
+        struct Key {
+            #[serde(deserialize_with = "facility")]
+            facility: Facility,
+        }
+        let read = |word: &str| {
+            let key: Result<Key, _> = toml::from_str(&format!("facility = \"{word}\""));
+            key.map(|key| key.facility as u8 >> 3)
+        };
+        assert_eq!((read("user"), read("local7")), (Ok(1), Ok(23)));
+        for word in FACILITIES {
+            read(word).unwrap();
+        }
+        for bad in ["kern", "LOCAL0", "log_user", "cron", ""] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -78,7 +78,8 @@ impl Jobs {
         let (leader, output) = match start(command) {
             Ok(started) => started,
             Err(why) => {
-                let why = escape::bounded(&escape::line(why.as_bytes()), super::protocol::MAX_TEXT);
+                let why =
+                    escape::truncate(&escape::escape(why.as_bytes()), super::protocol::MAX_TEXT);
                 self.answer(Ended::NotStarted(why));
                 return Ok(());
             }

@@ -110,7 +110,7 @@ impl Site {
         let hook = |list: &[Hook]| {
             let hook = list.get(order.index).ok_or_else(absent)?;
             let command = self.operators(&hook.command, order)?;
-            Ok((command, within.min(hook.timeout.0)))
+            Ok((command, within.min(hook.timeout)))
         };
         match order.stage {
             Stage::BeforeSwap => hook(&hooks.before_swap),

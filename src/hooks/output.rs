@@ -56,7 +56,7 @@ impl Output {
         let line = std::mem::take(&mut self.begun);
         let beyond = std::mem::take(&mut self.beyond);
         let text = line.strip_suffix(b"\r").unwrap_or(&line);
-        let text = escape::bounded(&escape::line(text), MAX_TEXT);
+        let text = escape::truncate(&escape::escape(text), MAX_TEXT);
         if self.lines == MAX_LINES || self.shown + text.len() > MAX_SHOWN {
             // Nothing is shown behind a gap.
             self.lines = MAX_LINES;

@@ -94,7 +94,7 @@ impl Answer {
     /// and its length, whatever was sent.
     pub fn parse(line: &[u8]) -> Option<Answer> {
         let line = line.strip_suffix(b"\n")?;
-        let text = |bytes| escape::bounded(&escape::printable(bytes), MAX_TEXT);
+        let text = |bytes| escape::truncate(&escape::escape_if_needed(bytes), MAX_TEXT);
         if let Some(said) = line.strip_prefix(b"out ") {
             return Some(Answer::Line(text(said)));
         }

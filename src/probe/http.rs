@@ -44,7 +44,7 @@ pub fn judge(from: &mut impl Read, contains: Option<&[u8]>) -> Seen {
     let Some(text) = contains else {
         return (Verdict::Passes, "answers 200".to_owned());
     };
-    let shown = escape::line(text);
+    let shown = escape::escape(text);
     if head.encoded {
         let said = "the body is encoded, and was asked for as it is";
         return (Verdict::Never, said.to_owned());

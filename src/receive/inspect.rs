@@ -210,7 +210,7 @@ fn component<'a>(name: &'a [u8], path: &[u8]) -> Result<Name<'a>> {
 }
 
 fn lie(path: &[u8], what: &str) -> Error {
-    let path = escape::bounded(&escape::line(path), 300);
+    let path = escape::truncate(&escape::escape(path), 300);
     Error::new(
         Code::UnpackerDied,
         format!("the unpacker's report is not true: './{path}' {what}"),
@@ -219,7 +219,7 @@ fn lie(path: &[u8], what: &str) -> Error {
 }
 
 fn io(path: &[u8], errno: Errno) -> Error {
-    let path = escape::bounded(&escape::line(path), 300);
+    let path = escape::truncate(&escape::escape(path), 300);
     Error::io(format!("cannot inspect './{path}'"), errno)
 }
 

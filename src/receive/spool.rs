@@ -116,9 +116,9 @@ fn take_in(
     free: &Receiver<Vec<u8>>,
 ) -> Result<()> {
     let limits = &config.limits;
-    let max = config.archive.max_compressed.0;
+    let max = config.archive.max_compressed;
     let (room, _) = store.room(limits.reserve)?;
-    let mut input = TimedReader::new(std::io::stdin(), limits.idle_timeout.0, deadline);
+    let mut input = TimedReader::new(std::io::stdin(), limits.idle_timeout, deadline);
     // Ends: each turn adds to `bytes`, which is bounded, or ends it.
     loop {
         let mut buffer = free.recv().map_err(|_| error::bug())?;
@@ -149,10 +149,10 @@ fn take_in(
 
 fn timeout(config: &Config, deadline: Deadline, bytes: u64) -> Error {
     let problem = if deadline.has_passed() {
-        let seconds = config.limits.total_timeout.0.as_secs();
+        let seconds = config.limits.total_timeout.as_secs();
         format!("the payload took longer than {seconds} s, {bytes} bytes of it came")
     } else {
-        let seconds = config.limits.idle_timeout.0.as_secs();
+        let seconds = config.limits.idle_timeout.as_secs();
         format!("nothing came for {seconds} s, after {bytes} bytes of the payload")
     };
     Error::new(Code::Timeout, problem).remedy("send the payload again, with '< FILE'")

@@ -60,7 +60,7 @@ pub fn run(
     }
     let copied = copy(&mut report, manifest, config.archive.max_entries)
         .map_err(|error| store.io("cannot write the manifest", error))?;
-    if copied.is_err() && !report.get_mut().has_ended() {
+    if copied.is_err() && !report.get_mut().is_closed() {
         // It writes what is no report, and may never end by itself.
         child.kill();
     }
@@ -69,7 +69,7 @@ pub fn run(
     let timed = TimedReader::new(stderr, deadline.left(), deadline);
     // What it cannot be read for is told by the exit status as well.
     _ = timed.take(MAX_PROSE).read_to_end(&mut prose);
-    let prose = escape::printable(
+    let prose = escape::escape_if_needed(
         prose
             .split(|byte| *byte == b'\n')
             .next()
@@ -132,8 +132,8 @@ fn start(
     let archive = &config.archive;
     let job = UnpackJob {
         limits: Limits {
-            max_unpacked: archive.max_unpacked.0,
-            max_file: archive.max_file.0,
+            max_unpacked: archive.max_unpacked,
+            max_file: archive.max_file,
             max_entries: archive.max_entries,
             room_bytes,
             room_inodes,

@@ -43,8 +43,8 @@ pub fn verify(text: &SignatureText, message: &[u8]) -> Result<KeyData, String> {
         return Err("is of a version that is not known".to_owned());
     }
     if signature.namespace() != NAMESPACE {
-        let shown = crate::escape::line(signature.namespace().as_bytes());
-        let shown = crate::escape::bounded(&shown, 60);
+        let shown = crate::escape::escape(signature.namespace().as_bytes());
+        let shown = crate::escape::truncate(&shown, 60);
         return Err(format!("is for '{shown}', not for '{NAMESPACE}'"));
     }
     if !signature.reserved().is_empty() {
@@ -124,7 +124,7 @@ fn accept_kind(key: &KeyData) -> Result<(), String> {
                 Algorithm::Rsa { .. } => "RSA".to_owned(),
                 Algorithm::Dsa => "DSA".to_owned(),
                 other => {
-                    crate::escape::bounded(&crate::escape::line(other.as_str().as_bytes()), 60)
+                    crate::escape::truncate(&crate::escape::escape(other.as_str().as_bytes()), 60)
                 }
             };
             Err(format!(

@@ -96,7 +96,7 @@ fn busy(file: File) -> Error {
     _ = file.take(NOTE as u64).read_to_end(&mut note);
     let holder = match note.trim_ascii_end() {
         b"" => "another request".to_owned(),
-        note => escape::line(note),
+        note => escape::escape(note),
     };
     Error::new(Code::Busy, format!("the site is locked: {holder}"))
         .remedy("try again when that request has ended")

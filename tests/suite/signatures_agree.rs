@@ -57,7 +57,7 @@ fn ours_at(
         sha256: Sha256Digest::try_from(HEX).unwrap(),
     };
     Requirement::new(signers, threshold)
-        .judge(&statement, &signatures, now)
+        .check_at(&statement, &signatures, now)
         .map(|signed| signed.to_string())
 }
 

@@ -1,0 +1,116 @@
+//! What a successful request did, one variant per kind of verb: the counterpart
+//! of [`crate::error::Error`]. The reply's stdout is derived here, the audit
+//! fields in `audit.rs`.
+
+use crate::manifest::Sums;
+use crate::names::{ReleaseId, Sha256Digest};
+use crate::policy::Verb;
+use crate::sandbox::Enforcement;
+use crate::signature::Signed;
+
+/// What a verb did.
+#[derive(Debug)]
+pub enum Success {
+    /// `receive`
+    Received(Received),
+    /// `swap` and `rollback`
+    Activated(Activated),
+    /// `list`: the lines of the table, or the JSON document.
+    Listed(Vec<String>),
+}
+
+/// A release that is in `releases/`.
+#[derive(Debug)]
+pub struct Received {
+    pub release: ReleaseId,
+    pub sha256: Sha256Digest,
+    pub sums: Sums,
+    /// The signers that counted, if the site requires signatures.
+    pub signed: Option<Signed>,
+    /// The upload that this request unpacked; none if an earlier request had
+    /// received the same content.
+    pub upload: Option<Upload>,
+    pub warnings: Vec<String>,
+}
+
+/// An upload that was received and unpacked.
+#[derive(Debug)]
+pub struct Upload {
+    /// The bytes of the payload as received.
+    pub payload_bytes: u64,
+    /// The confinement of the unpacker.
+    pub unpacker: Enforcement,
+}
+
+/// A release that is live.
+#[derive(Debug)]
+pub struct Activated {
+    pub verb: Verb,
+    pub release: ReleaseId,
+    /// The release that was live before.
+    pub previous: Option<ReleaseId>,
+    pub change: Change,
+    /// The signers that counted, if the site requires signatures.
+    pub signed: Option<Signed>,
+    /// What went wrong after the swap without undoing it.
+    pub warnings: Vec<String>,
+}
+
+/// What a `swap` or `rollback` changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The current symlink.
+    Moved,
+    /// Nothing: the release was live and confirmed.
+    Unchanged,
+    /// The release was live, and has now passed its post-swap checks.
+    Confirmed,
+}
+
+impl Success {
+    /// Returns the lines of stdout.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Success::Received(received) => vec![received.line()],
+            Success::Activated(activated) => vec![activated.line()],
+            Success::Listed(lines) => lines.clone(),
+        }
+    }
+
+    /// Returns the problems that did not turn the success into a failure.
+    pub fn warnings(&self) -> &[String] {
+        match self {
+            Success::Received(received) => &received.warnings,
+            Success::Activated(activated) => &activated.warnings,
+            Success::Listed(_) => &[],
+        }
+    }
+}
+
+impl Received {
+    fn line(&self) -> String {
+        let Received {
+            release, sha256, ..
+        } = self;
+        let Sums { files, bytes } = self.sums;
+        let result = match self.upload {
+            Some(_) => "",
+            None => " result=\"already received\"",
+        };
+        format!("ok receive {release} sha256={sha256} files={files} bytes={bytes}{result}")
+    }
+}
+
+impl Activated {
+    fn line(&self) -> String {
+        let Activated { verb, release, .. } = self;
+        match self.change {
+            Change::Moved => {
+                let previous = self.previous.as_ref().map_or("-", ReleaseId::as_str);
+                format!("ok {verb} {release} previous={previous}")
+            }
+            Change::Unchanged => format!("ok {verb} {release} result=unchanged"),
+            Change::Confirmed => format!("ok {verb} {release} result=proved"),
+        }
+    }
+}
