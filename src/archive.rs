@@ -181,7 +181,7 @@ impl Unpacker<'_> {
 
     fn check_room(&self) -> Result<(), Failure> {
         if self.unpacked > self.limits.room_bytes || self.tree.len() > self.limits.room_inodes {
-            let full = "only the reserve would be left of the disk";
+            let full = "not enough space: the configured reserve would be used";
             return Err(Failure::Io(Error::new(Code::DiskFull, full)));
         }
         Ok(())

@@ -5,7 +5,6 @@
 //! that process made is in quarantine until all of it is checked and durable;
 //! and one rename, which cannot replace anything, publishes it.
 
-mod ahead;
 mod inspect;
 mod spool;
 mod staging;
@@ -77,9 +76,7 @@ pub fn receive(
         let on = unpacker::run(store, config, spool, tree, deadline, &mut manifest, reports)?;
         manifest.flush().map_err(cannot)?;
         let mut written = staging.manifest()?;
-        let sums = ahead::meanwhile(&mut written, |next| {
-            inspect::inspect(tree, &config.shared, next)
-        })?;
+        let sums = inspect::inspect(tree, &config.shared, &mut written)?;
         require_paths(config, store, tree)?;
         Ok((on, sums))
     })?;

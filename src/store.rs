@@ -315,7 +315,7 @@ impl Store {
     pub fn only_reserve(&self) -> Error {
         self.with_room(Error::new(
             Code::DiskFull,
-            "only the reserve would be left of the disk",
+            "not enough space: the configured reserve would be used",
         ))
     }
 

@@ -333,7 +333,7 @@ fn the_reserve_of_inodes_is_kept_free() {
             let before = site.snapshot();
             let reply = site.receive(release, payload);
             reply.refused(74, "disk-full");
-            let words = "only the reserve would be left of the disk";
+            let words = "not enough space: the configured reserve would be used";
             assert!(reply.stderr.contains(words), "{kind:?}: {reply:?}");
             names_path_and_room(&site, &reply);
             assert_eq!(site.snapshot(), before, "{kind:?}");

@@ -1,13 +1,27 @@
-//! Reports and trees that agree, and each way in which they may not.
+//! Reports and trees that agree, and each way in which they may differ.
 
 use super::*;
+use crate::manifest::trailer;
 use crate::names::Sha256Digest;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-fn entry(line: &str) -> Entry {
-    let digest = Sha256Digest([0; 32]);
-    Entry::parse(&line.replace("SHA", &format!("sha256digest={digest}"))).unwrap()
+/// A report with these entries and the sums of them.
+fn report(lines: &[impl AsRef<str>]) -> String {
+    let digest = format!("sha256digest={}", Sha256Digest([0; 32]));
+    let mut sums = Sums::default();
+    let mut text = String::new();
+    for line in lines {
+        let line = line.as_ref().replace("SHA", &digest);
+        sums.add(&Entry::parse(&line).unwrap());
+        text += &(line + "\n");
+    }
+    text + &trailer(sums)
+}
+
+fn inspect_path(root: &Path, shared: &Shared, report: &str) -> Result<Sums> {
+    let tree = Dir::open_root(root).unwrap();
+    inspect(&tree, shared, &mut report.as_bytes())
 }
 
 const HONEST: [&str; 4] = [
@@ -17,10 +31,10 @@ const HONEST: [&str; 4] = [
     "./f type=file mode=0644 size=1 SHA",
 ];
 
-/// Makes the honest tree, lets `change` at it, and inspects it by `report`.
-fn verdict(report: &[&str], change: impl FnOnce(&Path)) -> Result<Sums> {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("tree");
+/// Makes the honest tree, applies `change`, and compares it with `report`.
+fn inspect_changed(report: &str, change: impl FnOnce(&Path)) -> Result<Sums> {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("tree");
     let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
     fs::create_dir_all(root.join("d")).unwrap();
     mode(&root, 0o755).unwrap();
@@ -29,23 +43,19 @@ fn verdict(report: &[&str], change: impl FnOnce(&Path)) -> Result<Sums> {
     mode(&root.join("f"), 0o644).unwrap();
     symlink("../f", root.join("d/l")).unwrap();
     change(&root);
-    let mut entries = report.iter().map(|line| entry(line));
-    let shared = Shared::default();
-    inspect(&Dir::open_root(&root).unwrap(), &shared, || {
-        Ok(entries.next())
-    })
+    inspect_path(&root, &Shared::default(), report)
 }
 
 #[test]
-fn an_honest_report_is_believed() {
-    let sums = verdict(&HONEST, |_| ()).unwrap();
+fn a_report_that_matches_is_accepted() {
+    let sums = inspect_changed(&report(&HONEST), |_| ()).unwrap();
     assert_eq!(sums, Sums { files: 1, bytes: 1 });
 }
 
 #[test]
-fn every_lie_is_found() {
+fn every_difference_of_the_tree_is_found() {
     type Change = fn(&Path);
-    let lies: [(&str, Change); 10] = [
+    let changes: [(&str, Change); 10] = [
         ("an extra file", |root| {
             fs::write(root.join("z"), "").unwrap()
         }),
@@ -58,13 +68,13 @@ fn every_lie_is_found() {
         ("set-user-id", |root| {
             fs::set_permissions(root.join("f"), Permissions::from_mode(0o4644)).unwrap();
         }),
-        ("a folder for all", |root| {
+        ("a directory that everyone may write", |root| {
             fs::set_permissions(root.join("d"), Permissions::from_mode(0o1777)).unwrap();
         }),
         ("a second name", |root| {
             fs::hard_link(root.join("f"), root.parent().unwrap().join("g")).unwrap();
         }),
-        ("a link for a file", |root| {
+        ("a symlink in place of a file", |root| {
             fs::remove_file(root.join("f")).unwrap();
             symlink("d", root.join("f")).unwrap();
         }),
@@ -77,26 +87,26 @@ fn every_lie_is_found() {
             let mode = nix::sys::stat::Mode::from_bits_truncate(0o644);
             nix::unistd::mkfifo(&root.join("f"), mode).unwrap();
         }),
-        ("an open root", |root| {
+        ("a root that everyone may write", |root| {
             fs::set_permissions(root, Permissions::from_mode(0o777)).unwrap();
         }),
     ];
-    for (what, change) in lies {
-        let error = verdict(&HONEST, change).expect_err(what);
+    for (what, change) in changes {
+        let error = inspect_changed(&report(&HONEST), change).expect_err(what);
         assert_eq!(error.code, Code::UnpackerDied, "{what}: {error}");
     }
 }
 
 #[test]
-fn reported_lies_are_found() {
+fn every_difference_of_the_report_is_found() {
     let with = |extra: &'static str, at: usize| {
-        let mut report = HONEST.to_vec();
-        report.insert(at, extra);
-        verdict(&report, |_| ())
+        let mut lines = HONEST.to_vec();
+        lines.insert(at, extra);
+        inspect_changed(&report(&lines), |_| ())
     };
     assert!(with("./../../etc/passwd type=file mode=0644 size=1 SHA", 4).is_err());
     assert!(with("./f type=file mode=0644 size=1 SHA", 4).is_err());
-    assert!(verdict(&HONEST[..3], |_| ()).is_err());
+    assert!(inspect_changed(&report(&HONEST[..3]), |_| ()).is_err());
     let out = [
         HONEST[0],
         HONEST[1],
@@ -107,48 +117,62 @@ fn reported_lies_are_found() {
         fs::remove_file(root.join("d/l")).unwrap();
         symlink("../../f", root.join("d/l")).unwrap();
     };
-    assert!(verdict(&out, change).is_err());
+    assert!(inspect_changed(&report(&out), change).is_err());
     let newline = "./a\\012b type=dir mode=0755";
-    let report = [HONEST[0], newline, HONEST[1], HONEST[2], HONEST[3]];
+    let lines = [HONEST[0], newline, HONEST[1], HONEST[2], HONEST[3]];
     let make = |root: &Path| fs::create_dir(root.join("a\nb")).unwrap();
-    assert!(verdict(&report, make).is_err());
+    assert!(inspect_changed(&report(&lines), make).is_err());
 }
 
-/// The verdict on links, where the site shares `e` and `d/s`.
-fn shared_verdict(links: &[(&str, &str)]) -> Result<Sums> {
-    let folder = tempfile::tempdir().unwrap();
-    // Deep enough that every way out leads somewhere.
-    let root = folder.path().join("releases/tree");
+#[test]
+fn a_malformed_report_is_refused() {
+    let whole = report(&HONEST);
+    let end = whole.find('#').unwrap();
+    for bad in [
+        "",
+        &whole[..end],
+        &whole[..whole.len() - 1],
+        &format!("{}# files 1 bytes 0\n", &whole[..end]),
+        &format!("{whole}./z type=dir mode=0755\n"),
+        &whole.replace("./f type=file", "./f type=disk"),
+    ] {
+        let error = inspect_changed(bad, |_| ()).expect_err(bad);
+        assert_eq!(error.code, Code::UnpackerDied, "{bad}: {error}");
+    }
+}
+
+/// Inspects a tree with these symlinks, where the site shares `e` and `d/s`.
+fn inspect_symlinks(links: &[(&str, &str)]) -> Result<Sums> {
+    let directory = tempfile::tempdir().unwrap();
+    // Deep enough that every target outside of the tree exists.
+    let root = directory.path().join("releases/tree");
     let mode = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o755));
     fs::create_dir_all(root.join("d")).unwrap();
-    fs::create_dir_all(folder.path().join("shared/d/s")).unwrap();
-    fs::write(folder.path().join("shared/e"), "").unwrap();
+    fs::create_dir_all(directory.path().join("shared/d/s")).unwrap();
+    fs::write(directory.path().join("shared/e"), "").unwrap();
     mode(&root).unwrap();
     mode(&root.join("d")).unwrap();
-    let mut report = vec![
-        ". type=dir mode=0755".into(),
-        "./d type=dir mode=0755".into(),
+    let mut lines = vec![
+        ". type=dir mode=0755".to_owned(),
+        "./d type=dir mode=0755".to_owned(),
     ];
     for (path, target) in links {
         symlink(target, root.join(path)).unwrap();
-        report.push(format!("./{path} type=link mode=0777 link={target}"));
+        lines.push(format!("./{path} type=link mode=0777 link={target}"));
     }
-    let mut entries = report.iter().map(|line: &String| entry(line));
     let shared = Shared {
         links: vec!["e".parse().unwrap(), "d/s".parse().unwrap()],
         ..Shared::default()
     };
-    inspect(&Dir::open_root(&root).unwrap(), &shared, || {
-        Ok(entries.next())
-    })
+    inspect_path(&root, &shared, &report(&lines))
 }
 
 #[test]
-fn shared_links_are_all_there_and_exact_and_no_other_leads_out() {
+fn all_shared_symlinks_exist_and_no_other_symlink_leads_out() {
     let (d, e) = ("../../../shared/d/s", "../../shared/e");
-    shared_verdict(&[("d/s", d), ("e", e)]).unwrap();
-    shared_verdict(&[("d/s", d), ("e", e), ("f", "d")]).unwrap();
-    for lies in [
+    inspect_symlinks(&[("d/s", d), ("e", e)]).unwrap();
+    inspect_symlinks(&[("d/s", d), ("e", e), ("f", "d")]).unwrap();
+    for wrong in [
         &[("d/s", d)][..],
         &[("e", e)],
         &[],
@@ -156,31 +180,29 @@ fn shared_links_are_all_there_and_exact_and_no_other_leads_out() {
         &[("d/s", d), ("e", "../../shared/../shared/e")],
         &[("d/s", d), ("e", "d")],
         &[("d/s", "../../../shared/d"), ("e", e)],
-        // Theirs is the place, not the text.
+        // Only the symlink at the shared path may have the shared target.
         &[("d/s", d), ("e", e), ("f", e)],
         &[("d/s", d), ("e", e), ("f", "e")],
         &[("d/s", d), ("e", e), ("f", "d/s/below")],
         &[("d/s", d), ("e", e), ("f", "d/s/../e")],
     ] {
-        let error = shared_verdict(lies).expect_err(&format!("{lies:?}"));
-        assert_eq!(error.code, Code::UnpackerDied, "{lies:?}: {error}");
+        let error = inspect_symlinks(wrong).expect_err(&format!("{wrong:?}"));
+        assert_eq!(error.code, Code::UnpackerDied, "{wrong:?}: {error}");
     }
 }
 
 #[test]
-fn a_folder_where_a_shared_link_must_be_is_found() {
+fn a_directory_in_place_of_a_shared_symlink_is_found() {
     let shared = Shared {
         links: vec!["d".parse().unwrap()],
         ..Shared::default()
     };
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mode = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o755));
-    mode(folder.path()).unwrap();
-    fs::create_dir(folder.path().join("d")).unwrap();
-    mode(&folder.path().join("d")).unwrap();
-    let report = [". type=dir mode=0755", "./d type=dir mode=0755"];
-    let mut entries = report.iter().map(|line| entry(line));
-    let tree = Dir::open_root(folder.path()).unwrap();
-    let error = inspect(&tree, &shared, || Ok(entries.next())).unwrap_err();
+    mode(directory.path()).unwrap();
+    fs::create_dir(directory.path().join("d")).unwrap();
+    mode(&directory.path().join("d")).unwrap();
+    let report = report(&[". type=dir mode=0755", "./d type=dir mode=0755"]);
+    let error = inspect_path(directory.path(), &shared, &report).unwrap_err();
     assert!(error.problem.contains("./d"), "{error}");
 }
