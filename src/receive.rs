@@ -1,9 +1,9 @@
 //! `receive`: verify, then parse, then publish. Nothing becomes live here.
 //!
-//! The order is the argument. Nothing of the payload is interpreted before its
-//! digest is the promised one; what interprets it is a process of its own; what
-//! that process made is in quarantine until all of it is checked and durable;
-//! and one rename, which cannot replace anything, publishes it.
+//! The order gives the security. No byte of the payload is interpreted before its
+//! digest equals the digest of the request. A separate process interprets it. The
+//! files that this process makes stay in a staging directory until all of them are
+//! checked and durable. One rename, which cannot replace anything, publishes them.
 
 mod inspect;
 mod spool;
@@ -36,89 +36,101 @@ pub use unpacker::probe_sandbox as probe_unpacker_sandbox;
 
 /// Receives a release.
 ///
-/// Errors: whatever the steps refuse. None of them leaves anything behind: the
-/// last of them is the rename that publishes.
+/// # Errors
+///
+/// Any step may refuse. A refusal leaves nothing behind, because the last step is
+/// the rename that publishes.
 pub fn receive(
     config: &Config,
     required: Option<&Requirement>,
     store: &Store,
     actor: &Actor,
-    asked: &Granted<Receive>,
+    request: &Granted<Receive>,
 ) -> Result<Success> {
     let deadline = Deadline::after(config.limits.total_timeout);
-    // Before a byte is read, as all of what follows here.
-    let signed = signed(config, required, asked)?;
-    // A retry of what is there already costs nothing,
-    // and what would be refused in the end is refused at once.
+    // All checks up to the spool come before the first byte of the payload is read:
+    // a retry of a received release costs nothing, and a request that must fail
+    // fails at once.
+    let signed = check_signatures(config, required, request)?;
     let (history, _) = ledger::peek(store)?;
-    let there = already_there(config, required, store, &history, asked)?;
-    if let Some((sums, signed)) = there {
-        return Ok(already_received(asked, sums, signed));
+    let received = find_received(config, required, store, &history, request)?;
+    if let Some((sums, signed)) = received {
+        return Ok(already_received(request, sums, signed));
     }
     store.require_shared(&config.shared)?;
-    admit(config, store, &history)?;
+    check_admission(config, store, &history)?;
 
-    let spool = spool::spool(store, config, &asked.sha256, deadline)?;
-    let payload_bytes = spool.bytes();
-    let staging = Staging::make(store, &asked.release)?;
-    let mut manifest = BufWriter::with_capacity(64 * 1024, staging.make_manifest()?);
+    let payload = spool::spool(store, config, &request.sha256, deadline)?;
+    let payload_bytes = payload.bytes();
+    let staging = Staging::create(store, &request.release)?;
+    let mut manifest = BufWriter::with_capacity(64 * 1024, staging.create_manifest()?);
     let identity = Identity {
-        release: asked.release.clone(),
-        sha256: asked.sha256,
-        signatures: kept(signed.as_ref()),
+        release: request.release.clone(),
+        sha256: request.sha256,
+        signatures: signatures_to_keep(signed.as_ref()),
         received: journal::now(),
     };
     let cannot = |error| store.io("cannot write the manifest", error);
     write!(manifest, "{identity}").map_err(cannot)?;
     let tree = &staging.tree;
-    let (confinement, sums) = writeback::meanwhile(store, tree, |flusher| {
-        let reports = || flusher.now();
-        let on = unpacker::run(store, config, spool, tree, deadline, &mut manifest, reports)?;
+    let (enforcement, sums) = writeback::with_background_sync(store, tree, |sync| {
+        let begins = || sync.request();
+        let enforcement = unpacker::run(
+            store,
+            config,
+            payload,
+            tree,
+            deadline,
+            &mut manifest,
+            begins,
+        )?;
         manifest.flush().map_err(cannot)?;
-        let mut written = staging.manifest()?;
-        let sums = inspect::inspect(tree, &config.shared, &mut written)?;
-        require_paths(config, store, tree)?;
-        Ok((on, sums))
+        let mut report = staging.open_report()?;
+        let sums = inspect::inspect(tree, &config.shared, &mut report)?;
+        check_required_paths(config, store, tree)?;
+        Ok((enforcement, sums))
     })?;
     drop(manifest);
-    // One call for all the files and the manifest: a release is durable as a
-    // whole before any of it has its name. Nobody writes any more, and most of
-    // it is on the disk by now.
+    // One syncfs(2) makes all files and the manifest durable before either is
+    // published. No process writes any more, and the background sync has written
+    // most of it.
     tree.sync_file_system()
         .map_err(|errno| store.io("cannot sync the release", errno))?;
-    // The upload is done and would be lost, so this waits as long as a receive
-    // may last, and no less than any other request.
+    // A failure would lose a complete upload, so this waits for the lock as long as
+    // the receive may last, and at least as long as any other request.
     let ledger = Ledger::open(store, actor, deadline.left().max(PATIENCE))?;
     // Another receive of the same content may have been faster.
-    let there = already_there(config, required, store, &ledger.history, asked)?;
-    if let Some((sums, signed)) = there {
-        return Ok(already_received(asked, sums, signed));
+    let received = find_received(config, required, store, &ledger.history, request)?;
+    if let Some((sums, signed)) = received {
+        return Ok(already_received(request, sums, signed));
     }
-    let warnings = publish(config, ledger, asked, &staging, sums)?;
+    let warnings = publish(config, ledger, request, &staging, sums)?;
     Ok(Success::Received(Received {
-        release: asked.release.clone(),
-        sha256: asked.sha256,
+        release: request.release.clone(),
+        sha256: request.sha256,
         sums,
         signed,
         upload: Some(Upload {
             payload_bytes,
-            unpacker: confinement,
+            unpacker: enforcement,
         }),
         warnings,
     }))
 }
 
-/// Holds the declared signatures against what the site asks for.
+/// Checks the signatures of the request. Returns none if the site requires none.
 ///
-/// Errors: [`Code::BadSignature`].
-fn signed(
+/// # Errors
+///
+/// [`Code::BadSignature`].
+fn check_signatures(
     config: &Config,
     required: Option<&Requirement>,
-    asked: &Receive,
+    request: &Receive,
 ) -> Result<Option<Signed>> {
     let bad = |problem: String| Error::new(Code::BadSignature, problem);
     let Some(required) = required else {
-        if asked.signatures.is_empty() {
+        if request.signatures.is_empty() {
             return Ok(None);
         }
         return Err(
@@ -130,11 +142,11 @@ fn signed(
         release,
         sha256,
         signatures,
-    } = asked;
+    } = request;
     match required.check(config.site(), release, *sha256, signatures) {
         Ok(signed) => Ok(Some(signed)),
         Err(why) => Err(bad(format!(
-            "'{release}' is not signed as it must be: {why}"
+            "'{release}' does not have the required signatures: {why}"
         ))
         .remedy(format!(
             "sign the statement with ssh-keygen -Y sign -n {NAMESPACE}, and send it as --signature"
@@ -142,43 +154,46 @@ fn signed(
     }
 }
 
-fn kept(signed: Option<&Signed>) -> Vec<SignatureText> {
+fn signatures_to_keep(signed: Option<&Signed>) -> Vec<SignatureText> {
     signed.map_or(Vec::new(), |signed| signed.signatures().to_vec())
 }
 
-/// What one exact content under this id came to, if it is there already.
+/// Returns the release of the request, if an earlier request received the same
+/// content under the same id.
 ///
-/// Errors: [`Code::ReleaseExists`] for other content, and for the same content
-/// whose own signatures hold no more: a success would promise a swap that will
-/// be refused, and what stands beside a release never changes either.
-fn already_there(
+/// # Errors
+///
+/// [`Code::ReleaseExists`] for other content, and for the same content whose
+/// stored signatures are no longer valid: a success would promise a swap that will
+/// be refused, and the stored signatures never change.
+fn find_received(
     config: &Config,
     required: Option<&Requirement>,
     store: &Store,
     history: &History,
-    asked: &Receive,
+    request: &Receive,
 ) -> Result<Option<(Sums, Option<Signed>)>> {
-    let release = &asked.release;
+    let release = &request.release;
     let exists = |problem: String| {
         Error::new(Code::ReleaseExists, problem)
             .remedy("choose another id; a release never changes")
     };
     let cannot = |errno: nix::Error| store.io(format!("cannot look for '{release}'"), errno);
     if !store.releases.exists(release).map_err(cannot)? {
-        // Gone by somebody's hand while it is live: whatever came under this
-        // id would be live at once, without a swap.
+        // Another process removed the live release. New content under its id would
+        // be live at once, without a swap.
         if history.live.as_ref() == Some(release) {
-            let problem = format!("the link names '{release}', which is gone");
+            let problem = format!("the current symlink names '{release}', which is missing");
             return Err(exists(problem));
         }
         return Ok(None);
     }
     if !store.is_present(release)? {
-        let problem = format!("'{release}' stands in releases/ and was not received");
+        let problem = format!("'{release}' is in releases/ but was not received");
         return Err(exists(problem));
     }
     let (identity, mut entries) = store.manifest(release)?;
-    if identity.sha256 != asked.sha256 {
+    if identity.sha256 != request.sha256 {
         let problem = format!("release '{release}' exists with sha256 {}", identity.sha256);
         return Err(exists(problem));
     }
@@ -187,8 +202,7 @@ fn already_there(
         required.check(config.site(), release, sha256, signatures)
     });
     let signed = checked.transpose().map_err(|why| {
-        let problem =
-            format!("release '{release}' exists, and came without these signatures: {why}");
+        let problem = format!("release '{release}' exists without the required signatures: {why}");
         exists(problem)
     })?;
     let known = history.releases.get(release);
@@ -200,8 +214,12 @@ fn already_there(
     Ok(Some((sums.unwrap_or_default(), signed)))
 }
 
-/// Whether another release may come in now.
-fn admit(config: &Config, store: &Store, history: &History) -> Result<()> {
+/// Checks the limits on received and on pending releases.
+///
+/// # Errors
+///
+/// [`Code::RateLimited`] and [`Code::Busy`].
+fn check_admission(config: &Config, store: &Store, history: &History) -> Result<()> {
     let now = journal::now();
     let within = |time, span| journal::age(time, now) < span;
     let hour = Duration::from_secs(3600);
@@ -214,11 +232,11 @@ fn admit(config: &Config, store: &Store, history: &History) -> Result<()> {
     if lately >= max {
         return Err(Error::new(
             Code::RateLimited,
-            format!("too many releases within the hour: {lately} of {max}"),
+            format!("too many releases within one hour: {lately} of {max}"),
         )
         .remedy("wait, or raise receives_per_hour in the site's configuration"));
     }
-    // One that is too old counts no more: the next swap removes it.
+    // An older release does not count: the next swap removes it.
     let present = store.present()?;
     let pending = history
         .releases
@@ -231,16 +249,21 @@ fn admit(config: &Config, store: &Store, history: &History) -> Result<()> {
     if pending >= max {
         return Err(Error::new(
             Code::Busy,
-            format!("too many releases are pending that were never live: {pending} of {max}"),
+            format!("too many pending releases, which were never live: {pending} of {max}"),
         )
         .remedy("swap to one, wait until they are too old, or raise 'max' in [pending]"));
     }
     Ok(())
 }
 
-/// A path at or beneath a shared one is looked for in `shared/`: the link to it
-/// leads nowhere yet.
-fn require_paths(config: &Config, store: &Store, tree: &Dir) -> Result<()> {
+/// Checks that the release has every path that the configuration requires. A path at
+/// or below a shared path is looked up in `shared/`, because the symlink to it leads
+/// nowhere in the staging directory.
+///
+/// # Errors
+///
+/// [`Code::MissingPath`], and the failures of `shared/`.
+fn check_required_paths(config: &Config, store: &Store, tree: &Dir) -> Result<()> {
     for path in &config.archive.required_paths {
         let shown = path.as_path().display();
         let bytes = path.as_path().as_os_str().as_bytes();
@@ -264,7 +287,7 @@ fn require_paths(config: &Config, store: &Store, tree: &Dir) -> Result<()> {
                     Code::MissingPath,
                     format!("the release has no '{shown}', which this site requires"),
                 )
-                .remedy("archive the site's own folder: tar -C dist -c ."));
+                .remedy("archive the contents of the site's directory: tar -C dist -c ."));
             }
             Err(errno) => return Err(Error::io(format!("cannot look for '{shown}'"), errno)),
         }
@@ -272,42 +295,43 @@ fn require_paths(config: &Config, store: &Store, tree: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// Makes the release exist; returns what went wrong after it had its name.
+/// Publishes the release. Returns a warning for each failure after the release
+/// exists.
 fn publish(
     config: &Config,
     mut ledger: Ledger<'_>,
-    asked: &Receive,
+    request: &Receive,
     staging: &Staging<'_>,
     sums: Sums,
 ) -> Result<Vec<String>> {
-    let release: &ReleaseId = &asked.release;
+    let release: &ReleaseId = &request.release;
     let store = ledger.store;
-    // Again, now that nobody else can come in between: uploads that run side by
-    // side must not pass a limit together.
-    admit(config, store, &ledger.history)?;
+    // Again, now that this process holds the lock: concurrent uploads must not
+    // exceed a limit together.
+    check_admission(config, store, &ledger.history)?;
     store.require_shared(&config.shared)?;
     let cannot = |errno: nix::Error| store.io(format!("cannot publish '{release}'"), errno);
-    // The manifest first: a release that exists has one. If we are killed in
-    // between, the next request removes a manifest without its release.
+    // The manifest first: every release has one. If this process is killed between
+    // the renames, the next request removes the manifest without a release.
     staging
-        .folder
+        .directory
         .rename_new(STAGED_MANIFEST, &store.manifests, release)
         .and_then(|()| store.manifests.sync())
         .and_then(|()| {
             staging
-                .folder
+                .directory
                 .rename_new(STAGED_TREE, &store.releases, release)
         })
         .map_err(cannot)?;
-    // The release exists, and this process is confined to adding: it could not
-    // take it back. What cannot be synced or written down now is a warning; the
-    // next request finds the release and writes it down.
+    // The release exists, and the sandbox keeps this process from removing it. A
+    // failed sync or a failed journal record becomes a warning; the next request
+    // finds the release and records it.
     let mut warnings = Vec::new();
     if let Err(errno) = store.releases.sync() {
         warnings.push(store.io("cannot sync 'releases'", errno).to_string());
     }
     let mut record = ledger.draft(Event::Received, Some(release));
-    record.sha256 = Some(asked.sha256);
+    record.sha256 = Some(request.sha256);
     (record.files, record.bytes) = (Some(sums.files), Some(sums.bytes));
     if let Err(error) = ledger.append(record) {
         warnings.push(error.to_string());
@@ -316,10 +340,10 @@ fn publish(
 }
 
 /// Returns the success of a release that an earlier request received.
-fn already_received(asked: &Receive, sums: Sums, signed: Option<Signed>) -> Success {
+fn already_received(request: &Receive, sums: Sums, signed: Option<Signed>) -> Success {
     Success::Received(Received {
-        release: asked.release.clone(),
-        sha256: asked.sha256,
+        release: request.release.clone(),
+        sha256: request.sha256,
         sums,
         signed,
         upload: None,

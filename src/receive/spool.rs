@@ -1,5 +1,5 @@
-//! The payload on its way in: to an unnamed file, hashed as it arrives, under
-//! limits of size and time. Not a byte of it is interpreted here.
+//! Writes the payload to an unnamed file and hashes it as it arrives, under limits
+//! of size and time. Nothing here interprets a byte of it.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -13,45 +13,49 @@ use crate::error::{self, Code, Error, Result};
 use crate::names::Sha256Digest;
 use crate::store::Store;
 
-/// How much is read at once, in bytes.
+/// The size of a buffer, in bytes.
 const BUFFER: usize = 256 * 1024;
 
-/// How many buffers there are: while one is hashed, the next are read and written.
-/// All that is in memory of the payload is in them.
+/// The number of buffers: while one is hashed, the next ones are read and written.
+/// No other part of the payload is in memory.
 const BUFFERS: usize = 4;
 
-/// A buffer, and how many bytes of it were read.
+/// A buffer, and the number of bytes that were read into it.
 type Piece = (Vec<u8>, usize);
 
-/// A payload whose digest was the promised one. The fields are private: no
-/// other module can make one, and nothing unpacks anything else.
+/// A payload whose digest equals the digest of the request. The fields are private:
+/// no other module can create one, and the unpacker gets nothing else.
 #[derive(Debug)]
-pub struct Verified {
+pub struct VerifiedPayload {
     file: File,
     bytes: u64,
 }
 
-impl Verified {
+impl VerifiedPayload {
+    /// Returns the size in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
+    /// Returns the file, whose offset is at its end.
     pub fn into_file(self) -> File {
         self.file
     }
 }
 
-/// Spools stdin to its end and verifies it.
+/// Copies stdin to a file until its end, and verifies the digest. The file has no
+/// name, so nothing of it remains however the process ends.
 ///
-/// Errors: [`Code::DigestMismatch`], [`Code::TooLarge`], [`Code::Timeout`],
-/// [`Code::DiskFull`], [`Code::BadLayout`], [`Code::IoError`]. The file has no name, so that nothing is left of it,
-/// whatever happens.
+/// # Errors
+///
+/// [`Code::DigestMismatch`], [`Code::TooLarge`], [`Code::Timeout`],
+/// [`Code::DiskFull`], [`Code::BadLayout`], [`Code::IoError`].
 pub fn spool(
     store: &Store,
     config: &Config,
-    promised: &Sha256Digest,
+    expected: &Sha256Digest,
     deadline: Deadline,
-) -> Result<Verified> {
+) -> Result<VerifiedPayload> {
     let mut file = store.incoming.unnamed_file().map_err(|errno| match errno {
         nix::errno::Errno::EOPNOTSUPP => Error::new(
             Code::BadLayout,
@@ -61,67 +65,71 @@ pub fn spool(
             ),
         )
         .remedy("keep the site on ext4, xfs, btrfs or tmpfs"),
-        errno => store.io("cannot make the spool", errno),
+        errno => store.io("cannot create the spool", errno),
     })?;
     let mut bytes = 0;
-    // Hashed by another thread: a client on a fast line sends sooner than one
+    // A second thread hashes: a client on a fast network sends faster than one
     // processor hashes and writes.
     let found = std::thread::scope(|scope| {
         let (pieces, to_hash) = sync_channel(BUFFERS);
-        let (give_back, free) = sync_channel(BUFFERS);
+        let (give_back, free_buffers) = sync_channel(BUFFERS);
         for _ in 0..BUFFERS {
             give_back.send(vec![0; BUFFER]).map_err(|_| error::bug())?;
         }
         let hash = std::thread::Builder::new()
             .spawn_scoped(scope, move || hash(&to_hash, &give_back))
             .map_err(|error| Error::io("cannot start a thread", error))?;
-        take_in(
-            store, config, deadline, &mut file, &mut bytes, pieces, &free,
+        copy_payload(
+            store,
+            config,
+            deadline,
+            &mut file,
+            &mut bytes,
+            pieces,
+            &free_buffers,
         )?;
         hash.join().map_err(|_| error::bug())
     })?;
-    // The end of stdin proves nothing: a connection that broke ends it just as
-    // well. Only the digest tells a whole payload.
-    if found != *promised {
+    // The end of stdin proves nothing, because a broken connection ends it too. Only
+    // the digest proves that the payload is complete.
+    if found != *expected {
         return Err(Error::new(
             Code::DigestMismatch,
-            format!(
-                "the payload of {bytes} bytes has sha256 {found}, not the {promised} asked for"
-            ),
+            format!("the payload of {bytes} bytes has sha256 {found}, not {expected} as requested"),
         )
-        .remedy("send the very file that was hashed; the connection may have broken"));
+        .remedy("send the file that was hashed; the connection may have broken"));
     }
-    Ok(Verified { file, bytes })
+    Ok(VerifiedPayload { file, bytes })
 }
 
-/// Hashes what comes, in the order in which it came, and gives it back.
+/// Hashes the buffers in their order, and gives each back.
 fn hash(pieces: &Receiver<Piece>, give_back: &SyncSender<Vec<u8>>) -> Sha256Digest {
     let mut hash = Sha256::new();
     for (buffer, read) in pieces {
         hash.update(&buffer[..read]);
-        // Nobody takes it any more when the last one has come.
+        // After the last one nobody receives it.
         _ = give_back.send(buffer);
     }
     Sha256Digest(hash.finalize().into())
 }
 
-/// Reads stdin to its end, writes what comes, and hands it on to be hashed.
-fn take_in(
+/// Copies stdin to `file` until its end, and sends every buffer to be hashed.
+fn copy_payload(
     store: &Store,
     config: &Config,
     deadline: Deadline,
     file: &mut File,
     bytes: &mut u64,
     pieces: SyncSender<Piece>,
-    free: &Receiver<Vec<u8>>,
+    free_buffers: &Receiver<Vec<u8>>,
 ) -> Result<()> {
     let limits = &config.limits;
     let max = config.archive.max_compressed;
     let (room, _) = store.room(limits.reserve)?;
     let mut input = TimedReader::new(std::io::stdin(), limits.idle_timeout, deadline);
-    // Ends: each turn adds to `bytes`, which is bounded, or ends it.
+    // Terminates: each turn adds to `bytes`, which is bounded, or returns.
     loop {
-        let mut buffer = free.recv().map_err(|_| error::bug())?;
+        let mut buffer = free_buffers.recv().map_err(|_| error::bug())?;
         let read = match input.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(read) => read,

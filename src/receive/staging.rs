@@ -1,4 +1,4 @@
-//! Quarantine: a folder of its own for each receive, gone unless published.
+//! A staging directory for each receive, which is removed unless it is published.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -13,25 +13,29 @@ use crate::store::layout::{INCOMING, STAGED_MANIFEST, STAGED_TREE, STATE};
 use crate::store::ledger;
 use crate::store::lock::Held;
 
-/// `incoming/<staging>/` with `tree/` in it.
+/// A directory in `incoming/`, with `tree/` and the manifest in it.
 pub struct Staging<'a> {
     store: &'a Store,
     name: String,
-    pub folder: Dir,
+    pub directory: Dir,
     pub tree: Dir,
-    /// Tells other requests, which clear away what crashes left, that this
-    /// folder is in use. It ends with the process.
+    /// Other requests remove what a crash has left. This lock tells them that the
+    /// directory is in use; the kernel releases it when the process ends.
     _hold: Held<OwnedFd>,
 }
 
 impl<'a> Staging<'a> {
-    pub fn make(store: &'a Store, release: &ReleaseId) -> Result<Staging<'a>> {
-        let cannot = |errno: nix::Error| store.io("cannot make a staging folder", errno);
+    /// Creates and locks the directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Busy`], and those of the system calls.
+    pub fn create(store: &'a Store, release: &ReleaseId) -> Result<Staging<'a>> {
+        let cannot = |errno: nix::Error| store.io("cannot create a staging directory", errno);
         let pid = std::process::id();
-        // Between making the folder and holding it, another request may take
-        // it for debris and remove it; then the next turn makes another. A
-        // name that is taken (the same process number, in another namespace)
-        // is passed over.
+        // Before this process has locked the new directory, another request may remove
+        // it as a leftover; the next turn creates another. A name that exists (the
+        // same process number in another namespace) is skipped.
         for attempt in 0..100 {
             let name = format!("{release}.{pid}.{attempt}");
             let as_name = || Name::new(name.as_bytes()).ok_or(nix::Error::EINVAL);
@@ -41,20 +45,20 @@ impl<'a> Staging<'a> {
                 Err(errno) => return Err(cannot(errno)),
             }
             let held = || {
-                let folder = store.incoming.open_dir(as_name()?)?;
-                let hold = ledger::hold(&folder);
-                let there = store.incoming.stat(as_name()?)?;
-                let same = folder.own_stat()?.st_ino == there.st_ino;
-                Ok::<_, nix::Error>(hold.filter(|_| same).map(|hold| (folder, hold)))
+                let directory = store.incoming.open_dir(as_name()?)?;
+                let hold = ledger::hold(&directory);
+                let found = store.incoming.stat(as_name()?)?;
+                let same = directory.own_stat()?.st_ino == found.st_ino;
+                Ok::<_, nix::Error>(hold.filter(|_| same).map(|hold| (directory, hold)))
             };
             match held() {
-                Ok(Some((folder, hold))) => {
-                    folder.make_dir(STAGED_TREE, 0o755).map_err(cannot)?;
-                    let tree = folder.open_dir(STAGED_TREE).map_err(cannot)?;
+                Ok(Some((directory, hold))) => {
+                    directory.make_dir(STAGED_TREE, 0o755).map_err(cannot)?;
+                    let tree = directory.open_dir(STAGED_TREE).map_err(cannot)?;
                     return Ok(Staging {
                         store,
                         name,
-                        folder,
+                        directory,
                         tree,
                         _hold: hold,
                     });
@@ -63,21 +67,33 @@ impl<'a> Staging<'a> {
                 Err(errno) => return Err(cannot(errno)),
             }
         }
-        Err(Error::new(Code::Busy, "no staging folder could be made")
-            .remedy(format!("look into '{STATE}/{INCOMING}'")))
+        Err(Error::new(
+            Code::Busy,
+            "cannot create a staging directory: every name exists",
+        )
+        .remedy(format!("examine '{STATE}/{INCOMING}'")))
     }
 
-    /// The manifest's file, empty, to be written.
-    pub fn make_manifest(&self) -> Result<File> {
-        self.folder
+    /// Creates the manifest's file.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system call.
+    pub fn create_manifest(&self) -> Result<File> {
+        self.directory
             .create_new(STAGED_MANIFEST, 0o600)
-            .map_err(|errno| self.store.io("cannot make the manifest", errno))
+            .map_err(|errno| self.store.io("cannot create the manifest", errno))
     }
 
-    /// The manifest as written, to be read from its first entry on.
-    pub fn manifest(&self) -> Result<BufReader<File>> {
+    /// Opens the written manifest at its first entry, where the unpacker's report
+    /// begins.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IoError`].
+    pub fn open_report(&self) -> Result<BufReader<File>> {
         let cannot = |error: std::io::Error| self.store.io("cannot read the manifest", error);
-        let file = self.folder.open_file(STAGED_MANIFEST);
+        let file = self.directory.open_file(STAGED_MANIFEST);
         let mut manifest = BufReader::new(file.map_err(|errno| cannot(errno.into()))?);
         Identity::read(&mut manifest).map_err(|why| cannot(std::io::Error::other(why)))?;
         Ok(manifest)
@@ -86,7 +102,7 @@ impl<'a> Staging<'a> {
 
 impl Drop for Staging<'_> {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next request's sweep.
+        // After a failure, the next request's sweep removes it.
         if let Some(name) = Name::new(self.name.as_bytes()) {
             _ = self.store.incoming.remove_tree(name);
         }

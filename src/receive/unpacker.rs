@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use super::spool::Verified;
+use super::spool::VerifiedPayload;
 use crate::archive::{self, Limits, UnpackJob};
 use crate::config::{Config, Symlinks};
 use crate::deadline::{Deadline, TimedReader};
@@ -40,7 +40,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 pub fn run(
     store: &Store,
     config: &Config,
-    spool: Verified,
+    spool: VerifiedPayload,
     tree: &Dir,
     deadline: Deadline,
     manifest: &mut impl Write,
@@ -125,7 +125,7 @@ fn copy<F: AsFd>(
 
 fn start(
     config: &Config,
-    spool: Verified,
+    spool: VerifiedPayload,
     tree: &Dir,
     (room_bytes, room_inodes): (u64, u64),
 ) -> Result<Child> {

@@ -1,75 +1,79 @@
-//! Having the disk work while the processor does: what is written goes out a
-//! part at a time, and the sync at the end has little left to wait for.
+//! Writes staged files to the disk in the background, so that the disk works while
+//! the unpacker does, and the final sync has little left to write.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use crate::dir::{self, Dir};
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::store::Store;
 
-/// How much is written before it is sent on its way, in bytes.
-const STEP: u64 = 64 << 20;
+/// The number of written bytes after which the background thread syncs.
+const SYNC_EVERY: u64 = 64 << 20;
 
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(20);
+/// The interval at which it looks at the free space.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What has the disk work, as whoever makes it work sees it.
-pub struct Flusher(SyncSender<()>);
+/// Handle for requesting an early sync of the staged files.
+pub struct BackgroundSync(SyncSender<()>);
 
-impl Flusher {
-    /// Has what is written by now go out at once.
-    pub fn now(&self) {
-        // Where one is to come already, that one will do.
+impl BackgroundSync {
+    /// Requests a sync now, and does not wait for it.
+    pub fn request(&self) {
+        // If a request is waiting already, that one is enough.
         _ = self.0.try_send(());
     }
 }
 
-/// Does `work`, and has what is written in `tree`'s file system meanwhile go out.
+/// Runs `work` while a background thread calls syncfs(2), so that the final sync
+/// has little left to write.
 ///
-/// Errors: those of `work`; and [`crate::error::Code::IoError`],
-/// [`crate::error::Code::DiskFull`] if a sync failed. None of them may be passed
-/// over: the kernel reports a failed write to one sync alone (syncfs(2)), and the
-/// one at the end would know nothing of it.
-pub fn meanwhile<T>(
+/// # Errors
+///
+/// Returns `work`'s error, or `IoError`/`DiskFull` if any background sync failed:
+/// the kernel reports a write error to only one syncfs call, so the final sync
+/// would not see it.
+pub fn with_background_sync<T>(
     store: &Store,
     tree: &Dir,
-    work: impl FnOnce(&Flusher) -> Result<T>,
+    work: impl FnOnce(&BackgroundSync) -> Result<T>,
 ) -> Result<T> {
     std::thread::scope(|scope| {
-        let (asks, asked) = sync_channel(1);
-        let flushing = std::thread::Builder::new()
-            .spawn_scoped(scope, move || flush(tree, &asked))
+        let (sender, requests) = sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .spawn_scoped(scope, move || sync_repeatedly(tree, &requests))
             .map_err(|error| Error::io("cannot start a thread", error))?;
-        let flusher = Flusher(asks);
-        let done = work(&flusher);
-        drop(flusher);
-        let flushed = flushing.join().map_err(|_| crate::error::bug())?;
-        let done = done?;
-        flushed.map_err(|errno| store.io("cannot sync the release", errno))?;
-        Ok(done)
+        let handle = BackgroundSync(sender);
+        let result = work(&handle);
+        // The thread ends when the handle is gone.
+        drop(handle);
+        let synced = thread.join().map_err(|_| error::bug())?;
+        let value = result?;
+        synced.map_err(|errno| store.io("cannot sync the release", errno))?;
+        Ok(value)
     })
 }
 
-/// Syncs when it is asked to, and after each [`STEP`], by the room that is gone,
-/// until nobody holds the other end any more. What others write counts as well;
-/// that does no harm.
-fn flush(tree: &Dir, asked: &Receiver<()>) -> dir::Result<()> {
-    // Where it cannot be told, the sync at the end does it all.
-    let free = || tree.space().map_or(0, |space| space.free_bytes);
-    let mut before = free();
+/// Syncs on request, and whenever [`SYNC_EVERY`] bytes of free space are used up.
+/// Writes of other processes count as well; that does no harm.
+///
+/// Terminates: the channel closes when `work` ends.
+fn sync_repeatedly(tree: &Dir, requests: &Receiver<()>) -> dir::Result<()> {
+    // If the free space is unknown, the final sync writes everything.
+    let free_bytes = || tree.space().map_or(0, |space| space.free_bytes);
+    let mut before = free_bytes();
     loop {
-        let at_once = match asked.recv_timeout(LOOK) {
+        let requested = match requests.recv_timeout(POLL_INTERVAL) {
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
             Err(RecvTimeoutError::Timeout) => false,
             Ok(()) => true,
         };
-        let now = free();
-        if at_once || before.saturating_sub(now) >= STEP {
+        let now = free_bytes();
+        if requested || before.saturating_sub(now) >= SYNC_EVERY {
             tree.sync_file_system()?;
-            before = free();
+            before = free_bytes();
         } else {
-            // Somebody may have made room.
+            // Another process may have freed space.
             before = before.max(now);
         }
     }
@@ -81,15 +85,15 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     #[test]
-    fn it_ends_with_the_work() {
-        let folder = tempfile::tempdir().unwrap();
-        let tree = Dir::open_root(folder.path()).unwrap();
-        let (ended, wait) = sync_channel::<()>(0);
+    fn the_thread_ends_with_the_work() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Dir::open_root(directory.path()).unwrap();
+        let (sender, requests) = sync_channel::<()>(0);
         std::thread::scope(|scope| {
-            let flushing = scope.spawn(|| flush(&tree, &{ wait }));
-            assert!(!flushing.is_finished());
-            drop(ended);
-            assert_eq!(flushing.join().unwrap(), Ok(()));
+            let thread = scope.spawn(|| sync_repeatedly(&tree, &{ requests }));
+            assert!(!thread.is_finished());
+            drop(sender);
+            assert_eq!(thread.join().unwrap(), Ok(()));
         });
     }
 }
