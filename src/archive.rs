@@ -1,10 +1,10 @@
-//! The unpacker: a process of its own, the only one that parses an archive.
+//! The unpacker: a process of its own, and the only one that parses an archive.
 //!
-//! It is this program, executed anew, with the verified spool as its standard
-//! input, the staging folder as its working directory, nothing else open and
-//! an empty environment. It writes the archive's files below its working
-//! directory and reports their manifest on its standard output, or why not on
-//! its standard error. It knows no site, no configuration and no request.
+//! The monitor executes this program again, with the verified spool as stdin, the
+//! staging directory as working directory, nothing else open and an empty
+//! environment. The unpacker writes the archive's files into its working directory.
+//! It reports their manifest on stdout, or on stderr why it failed. It knows no
+//! site, no configuration and no request: [`UnpackJob`] is all that it is told.
 
 mod entries;
 mod header;
@@ -29,65 +29,72 @@ use nix::errno::Errno;
 
 use crate::dir::{Dir, Name};
 use crate::error::{Code, Error};
+use crate::manifest::DIR_MODE;
 use crate::message;
 use crate::sandbox;
 use crate::shared_paths::{Existing, Shared, SharedPath};
-use entries::{Entries, Entry, Kind};
-use report::{check_links, report};
+use entries::{Entries, Entry, EntryKind};
+use report::{check_symlinks, write_report};
 use rule::Rule;
 use tree::{Added, Node, Tree};
-use writer::Target;
+use writer::Destination;
 use zstd_frame::Frame;
 
 pub use job::{Limits, MAX_JOB, UnpackJob, WORD};
-pub use rule::Failure;
+pub use rule::UnpackError;
 pub use writer::Writers;
 
 /// Runs as the unpacker, to the exit status: 0 with the manifest on stdout, or
-/// the status of the failure with its prose on stderr.
+/// the status of the error with its text on stderr.
 ///
-/// The first line on stdout tells what confinement is on, before a byte of
-/// the payload is read.
+/// The first line on stdout says what sandbox is on. It is written before the
+/// unpacker reads a byte of the payload.
 pub fn main(job: UnpackJob) -> u8 {
     sandbox::reset_inherited_state();
-    let Err(failure) = run(&job) else {
+    let Err(failure) = run_job(&job) else {
         return 0;
     };
     let code = match &failure {
-        Failure::Refused { .. } => Code::BadArchive,
-        Failure::Io(error) => error.code,
-        Failure::Stopped => Code::Internal,
+        UnpackError::Refused { .. } => Code::BadArchive,
+        UnpackError::Io(error) => error.code,
+        UnpackError::WriterStopped => Code::Internal,
     };
     _ = writeln!(std::io::stderr(), "{failure}");
-    // The monitor tells a full disk by its status alone.
+    // The monitor recognizes a full disk by its status alone.
     match code {
         Code::DiskFull => FULL,
         code => code.exit(),
     }
 }
 
-fn run(job: &UnpackJob) -> Result<(), Failure> {
+fn run_job(job: &UnpackJob) -> Result<(), UnpackError> {
     let limits = job.limits;
-    let opened = |errno| cannot("open the staging folder", errno);
-    let staging = Dir::working().map_err(opened)?;
-    let spool = payload()?;
+    let staging = Dir::working().map_err(|errno| io_error("open the staging directory", errno))?;
+    let spool = stdin_file()?;
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(4));
-    let on = sandbox::restrict_unpacker(&staging, limits.max_file, limits.memory());
-    // Threads are started between the two halves: they inherit the first, and
-    // the second leaves nobody the calls to start more.
+    let partial = sandbox::restrict_unpacker(&staging, limits.max_file, limits.memory());
+    // The threads start between the two halves of the sandbox: they inherit the
+    // first half, and the second half forbids starting more.
     let writers = Writers::start(threads)?;
-    let on = sandbox::restrict_unpacker_syscalls(on);
-    on.ensure_full(job.sandbox_required).map_err(Failure::Io)?;
-    let on = message::encode(&on).map_err(Failure::Io)?;
-    writeln!(std::io::stdout(), "{SANDBOX}{on}")
-        .map_err(|error| cannot("write the report", error))?;
+    let sandbox = sandbox::restrict_unpacker_syscalls(partial);
+    sandbox
+        .ensure_full(job.sandbox_required)
+        .map_err(UnpackError::Io)?;
+    let sandbox = message::encode(&sandbox).map_err(UnpackError::Io)?;
+    writeln!(std::io::stdout(), "{SANDBOX}{sandbox}")
+        .map_err(|error| io_error("write the report", error))?;
     let out = &mut std::io::stdout();
     unpack_into(spool, staging, limits, &job.shared, writers, out)
 }
 
-/// Unpacks `spool` below `staging`, makes the shared links, and writes the
-/// entries of the manifest with their sums to `out`. To be confined by now is
-/// the caller's part, and so is the mask of 022.
+/// Unpacks `spool` into `staging`, creates the shared symlinks, and writes the
+/// manifest's entries and sums to `out`.
+///
+/// The caller has set the umask to 022 and has turned the sandbox on.
+///
+/// # Errors
+///
+/// Returns the rule that the archive breaks, or the error of the operating system.
 pub fn unpack_into(
     spool: File,
     staging: Dir,
@@ -95,10 +102,10 @@ pub fn unpack_into(
     shared: &Shared,
     writers: Writers,
     out: &mut impl Write,
-) -> Result<(), Failure> {
+) -> Result<(), UnpackError> {
     let staging = Arc::new(staging);
     let tree = unpack(spool, &staging, limits, shared, writers)?;
-    report(&tree, &staging, out)
+    write_report(&tree, &staging, out)
 }
 
 /// What the first line of the report begins with.
@@ -108,25 +115,25 @@ pub const SANDBOX: &str = "# sandbox ";
 /// no client ever sees it.
 pub const FULL: u8 = 76;
 
-fn payload() -> Result<File, Failure> {
+fn stdin_file() -> Result<File, UnpackError> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned();
     stdin
         .map(File::from)
-        .map_err(|error| cannot("open the payload", error))
+        .map_err(|error| io_error("open the payload", error))
 }
 
-fn cannot(doing: &str, error: impl Into<std::io::Error>) -> Failure {
-    Failure::Io(Error::io(format!("cannot {doing}"), error))
+fn io_error(doing: &str, error: impl Into<std::io::Error>) -> UnpackError {
+    UnpackError::Io(Error::io(format!("cannot {doing}"), error))
 }
 
-/// Unpacks, and gives what there is now below `staging`.
+/// Unpacks `spool`, and returns the tree of everything that is now in `staging`.
 fn unpack(
     spool: File,
     staging: &Arc<Dir>,
     limits: Limits,
     shared: &Shared,
     writers: Writers,
-) -> Result<Tree, Failure> {
+) -> Result<Tree, UnpackError> {
     let frame = Frame::open(spool, limits.stream(), limits.max_unpacked)?;
     let mut unpacker = Unpacker {
         limits,
@@ -137,13 +144,13 @@ fn unpack(
         unpacked: 0,
         open: vec![(Vec::new(), Arc::clone(staging))],
     };
-    match unpacker.place_all() {
-        // finish() has the failure of the thread that stopped.
-        Ok(()) | Err(Failure::Stopped) => {}
-        Err(failure) => return Err(failure),
+    match unpacker.unpack_entries() {
+        // finish() returns the error of the thread that stopped.
+        Ok(()) | Err(UnpackError::WriterStopped) => {}
+        Err(error) => return Err(error),
     }
     let empty = unpacker.tree.len() == 0;
-    unpacker.link_shared()?;
+    unpacker.create_shared_symlinks()?;
     let digests = unpacker.writers.finish()?;
     unpacker.entries.finish()?;
     if empty {
@@ -153,7 +160,7 @@ fn unpack(
     for (id, digest) in digests {
         tree.set_digest(id, digest);
     }
-    check_links(&tree, staging)?;
+    check_symlinks(&tree, staging)?;
     Ok(tree)
 }
 
@@ -164,76 +171,78 @@ struct Unpacker<'a> {
     tree: Tree,
     writers: Writers,
     unpacked: u64,
-    /// The folders from the release down to where the last entry went. Their
-    /// handles stay open because entries come folder by folder.
+    /// The directories from the release down to that of the last entry. Their
+    /// handles stay open because archives list one directory after the other.
     open: Vec<(Vec<u8>, Arc<Dir>)>,
 }
 
 impl Unpacker<'_> {
-    fn place_all(&mut self) -> Result<(), Failure> {
-        while let Some(entry) = self.entries.next()? {
-            let placed = self.place(&entry);
-            placed.map_err(|failure| failure.at(&entry.name))?;
-            self.check_room()?;
+    fn unpack_entries(&mut self) -> Result<(), UnpackError> {
+        while let Some(entry) = self.entries.next_entry()? {
+            self.unpack_entry(&entry)
+                .map_err(|error| error.at(&entry.name))?;
+            self.check_reserve()?;
         }
         Ok(())
     }
 
-    fn check_room(&self) -> Result<(), Failure> {
+    fn check_reserve(&self) -> Result<(), UnpackError> {
         if self.unpacked > self.limits.room_bytes || self.tree.len() > self.limits.room_inodes {
-            let full = "not enough space: the configured reserve would be used";
-            return Err(Failure::Io(Error::new(Code::DiskFull, full)));
+            let full = "only the reserve would be left of the disk";
+            return Err(UnpackError::Io(Error::new(Code::DiskFull, full)));
         }
         Ok(())
     }
 
-    fn place(&mut self, entry: &Entry) -> Result<(), Failure> {
+    fn unpack_entry(&mut self, entry: &Entry) -> Result<(), UnpackError> {
         let path = entry.path.as_bytes();
         let covering = self.shared.covering(path);
         if covering.is_some() && self.shared.existing == Existing::Refuse {
-            return Err(Rule::Shared.into());
+            return Err(Rule::AtSharedPath.into());
         }
-        if !matches!(entry.kind, Kind::Dir) && self.shared.is_above_one(path) {
-            return Err(Rule::AboveShared.into());
+        if !matches!(entry.kind, EntryKind::Dir) && self.shared.is_above_one(path) {
+            return Err(Rule::AboveSharedPath.into());
         }
-        // By the same rules, whether it will be there or is left out.
-        let node = self.admit(&entry.kind)?;
+        // The same rules hold for an entry that is not unpacked.
+        let node = self.node_within_limits(&entry.kind)?;
         let components = entry.path.components();
         let added = self.tree.add(&components, node)?;
-        if let Some(link) = covering {
-            // The folders above the link are the release's.
-            let above = link.components().len() - 1;
-            self.folder(&components[..above], added.known)?;
+        if let Some(shared) = covering {
+            // The directories above the shared symlink belong to the release.
+            let above = shared.components().len() - 1;
+            self.open_dir(&components[..above], added.known)?;
             return match entry.kind {
-                Kind::File { size, .. } => self.pass_over(size),
+                EntryKind::File { size, .. } => self.skip_data(size),
                 _ => Ok(()),
             };
         }
         match &entry.kind {
-            Kind::Dir => self.folder(&components, added.known).map(drop),
-            Kind::Link { target } => {
-                let place = self.target(&components, &added)?;
-                make_link(&place.folder, target, &place.name)
+            EntryKind::Dir => self.open_dir(&components, added.known).map(drop),
+            EntryKind::Symlink { target } => {
+                let destination = self.destination(&components, &added)?;
+                create_symlink(&destination.dir, target, &destination.name)
             }
-            Kind::File { executable, size } => {
-                let target = self.target(&components, &added)?;
+            EntryKind::File { executable, size } => {
+                let destination = self.destination(&components, &added)?;
                 let entries = &mut self.entries;
                 self.writers
-                    .file(target, *executable, *size, |piece| entries.read_data(piece))
+                    .write_file(destination, *executable, *size, |buffer| {
+                        entries.read_data(buffer)
+                    })
             }
         }
     }
 
-    /// What an entry is in the tree, if the limits let it be there.
-    fn admit(&mut self, kind: &Kind) -> Result<Node, Failure> {
+    /// Returns the tree's node for an entry that is within the limits.
+    fn node_within_limits(&mut self, kind: &EntryKind) -> Result<Node, UnpackError> {
         match *kind {
-            Kind::Dir => Ok(Node::Dir {
+            EntryKind::Dir => Ok(Node::Dir {
                 children: BTreeMap::new(),
                 named: true,
             }),
-            Kind::Link { .. } if !self.limits.symlinks => Err(Rule::LinksDenied.into()),
-            Kind::Link { .. } => Ok(Node::Link),
-            Kind::File { executable, size } => {
+            EntryKind::Symlink { .. } if !self.limits.symlinks => Err(Rule::SymlinksDenied.into()),
+            EntryKind::Symlink { .. } => Ok(Node::Symlink),
+            EntryKind::File { executable, size } => {
                 if size > self.limits.max_file {
                     return Err(Rule::File(self.limits.max_file).into());
                 }
@@ -250,52 +259,53 @@ impl Unpacker<'_> {
         }
     }
 
-    /// Reads a file's data, and keeps none of it.
-    fn pass_over(&mut self, size: u64) -> Result<(), Failure> {
-        let mut scrap = [0; 4096];
+    /// Reads a file's data and discards it.
+    fn skip_data(&mut self, size: u64) -> Result<(), UnpackError> {
+        let mut scratch = [0; 4096];
         let mut left = size;
         while left > 0 {
-            let piece = left.min(scrap.len() as u64);
-            self.entries.read_data(&mut scrap[..piece as usize])?;
-            left -= piece;
+            let len = left.min(scratch.len() as u64);
+            self.entries.read_data(&mut scratch[..len as usize])?;
+            left -= len;
         }
         Ok(())
     }
 
-    /// Makes the links to what the site shares, once everything else has its
-    /// place, and the folders above them that the archive did not bring.
-    fn link_shared(&mut self) -> Result<(), Failure> {
+    /// Creates the symlinks to the site's shared paths, after all entries, and the
+    /// directories above them that the archive does not have.
+    fn create_shared_symlinks(&mut self) -> Result<(), UnpackError> {
         let shared = self.shared;
-        for link in &shared.links {
-            self.link_one(link)
-                .map_err(|failure| failure.at(link.as_bytes()))?;
+        for path in &shared.links {
+            self.create_shared_symlink(path)
+                .map_err(|error| error.at(path.as_bytes()))?;
         }
-        self.check_room()
+        self.check_reserve()
     }
 
-    fn link_one(&mut self, link: &SharedPath) -> Result<(), Failure> {
-        let components = link.components();
-        let known = self.tree.share(&components)?;
+    fn create_shared_symlink(&mut self, path: &SharedPath) -> Result<(), UnpackError> {
+        let components = path.components();
+        let known = self.tree.add_shared_symlink(&components)?;
         let (name, above) = components.split_last().ok_or(Rule::NameEmpty)?;
-        let folder = self.folder(above, known)?;
-        make_link(&folder, link.target().as_bytes(), name)
+        let dir = self.open_dir(above, known)?;
+        create_symlink(&dir, path.target().as_bytes(), name)
     }
 
-    /// Opens the folder that a file or a link goes into.
-    fn target(&mut self, path: &[&[u8]], added: &Added) -> Result<Target, Failure> {
+    /// Opens the directory that a file or symlink goes into.
+    fn destination(&mut self, path: &[&[u8]], added: &Added) -> Result<Destination, UnpackError> {
         let (name, above) = path.split_last().ok_or(Rule::NameEmpty)?;
-        Ok(Target {
-            folder: self.folder(above, added.known)?,
+        Ok(Destination {
+            dir: self.open_dir(above, added.known)?,
             name: (*name).into(),
             id: added.id,
         })
     }
 
-    /// Opens a folder; of its path the first `known` components exist.
+    /// Opens a directory. The first `known` components of its path exist; the
+    /// others are created.
     ///
-    /// One component at a time, each opened without following a link, from
-    /// the handle of the one above.
-    fn folder(&mut self, path: &[&[u8]], known: usize) -> Result<Arc<Dir>, Failure> {
+    /// Each component is opened from the handle of the one above, and no symlink
+    /// is followed.
+    fn open_dir(&mut self, path: &[&[u8]], known: usize) -> Result<Arc<Dir>, UnpackError> {
         let same = self.open[1..]
             .iter()
             .zip(path)
@@ -306,26 +316,26 @@ impl Unpacker<'_> {
             let parent = &self.open[depth].1;
             let name = Name::new(component).ok_or(Rule::NameEmpty)?;
             if depth >= known {
-                match parent.make_dir(name, 0o755) {
+                match parent.make_dir(name, DIR_MODE) {
                     Ok(()) => {}
                     Err(Errno::EEXIST) => return Err(Rule::Duplicate.into()),
-                    Err(errno) => return Err(cannot("make a folder", errno)),
+                    Err(errno) => return Err(io_error("create a directory", errno)),
                 }
             }
-            let folder = parent
+            let dir = parent
                 .open_dir(name)
-                .map_err(|errno| cannot("open a folder", errno))?;
-            self.open.push((component.to_vec(), Arc::new(folder)));
+                .map_err(|errno| io_error("open a directory", errno))?;
+            self.open.push((component.to_vec(), Arc::new(dir)));
         }
         Ok(Arc::clone(&self.open[path.len()].1))
     }
 }
 
-fn make_link(folder: &Dir, target: &[u8], name: &[u8]) -> Result<(), Failure> {
+fn create_symlink(dir: &Dir, target: &[u8], name: &[u8]) -> Result<(), UnpackError> {
     let name = Name::new(name).ok_or(Rule::NameEmpty)?;
-    match folder.symlink(OsStr::from_bytes(target), name) {
+    match dir.symlink(OsStr::from_bytes(target), name) {
         Ok(()) => Ok(()),
         Err(Errno::EEXIST) => Err(Rule::Duplicate.into()),
-        Err(errno) => Err(cannot("make a link", errno)),
+        Err(errno) => Err(io_error("create a symlink", errno)),
     }
 }

@@ -1,5 +1,5 @@
-//! A manifest: its head, its entries line by line, and all of it. Every line
-//! has one spelling, so whatever is accepted is written back as it was.
+//! Reads a manifest: its head, single entries, and the whole. Each line has one
+//! spelling, so every accepted line is written back unchanged.
 
 #![no_main]
 
@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
         if let Ok(line) = std::str::from_utf8(line)
             && let Ok(entry) = Entry::parse(line)
         {
-            sound(&entry, line);
+            check_entry(&entry, line);
         }
     }
     let mut rest = bytes;
@@ -25,15 +25,15 @@ fuzz_target!(|bytes: &[u8]| {
     } else {
         rest = bytes;
     }
-    body(rest);
+    check_body(rest);
 });
 
-fn body(bytes: &[u8]) {
+fn check_body(bytes: &[u8]) {
     let mut rest = bytes;
     let mut entries = Entries::new(&mut rest);
     let mut written = String::new();
     let mut sums = Sums::default();
-    // Ends: every turn takes a line.
+    // Terminates: every turn consumes a line.
     let whole = loop {
         match entries.next_entry() {
             Ok(Some(entry)) => {
@@ -48,12 +48,12 @@ fn body(bytes: &[u8]) {
         }
     };
     if whole {
-        assert_eq!(entries.next_entry(), Ok(None), "its end is its end");
+        assert_eq!(entries.next_entry(), Ok(None), "no entry follows the end");
         written += &trailer(sums);
         assert_eq!(written.as_bytes(), bytes, "the body, written back");
         assert!(written.lines().all(|line| line.len() < MAX_LINE));
     } else {
-        // As far as it was accepted, it is a beginning of what was read.
+        // The accepted entries are the beginning of the input.
         assert!(
             bytes.starts_with(written.as_bytes()),
             "the entries, written back"
@@ -61,7 +61,7 @@ fn body(bytes: &[u8]) {
     }
 }
 
-fn sound(entry: &Entry, line: &str) {
+fn check_entry(entry: &Entry, line: &str) {
     assert_eq!(entry.to_string(), line, "an entry, written back");
     assert!(
         line.bytes().all(|byte| matches!(byte, b' '..=b'~')),

@@ -1,4 +1,4 @@
-//! Extended header records, by the program's reader and by a naive one.
+//! Reads extended header records with the program's reader and with a naive one.
 
 #![no_main]
 
@@ -7,8 +7,8 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let records = records(bytes);
-    let ours = Pax::parse(bytes);
-    let naive = records.as_ref().and_then(|records| judged(records));
+    let ours = Pax::from_records(bytes);
+    let naive = records.as_ref().and_then(|records| allowed(records));
     assert_eq!(ours.as_ref().ok(), naive.as_ref(), "{ours:?}");
 
     let comments =
@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     );
 });
 
-/// All records, or none if one of them is malformed.
+/// Returns all records; none if one of them is malformed.
 fn records(bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
     let mut records = Vec::new();
     let mut at = 0;
@@ -43,14 +43,14 @@ fn records(bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
     Some(records)
 }
 
-/// Canonical decimal digits: as the number writes itself.
+/// Reads decimal digits in their only accepted spelling.
 fn number(digits: &[u8], max: u64) -> Option<u64> {
     let value: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
     (value <= max && value.to_string().as_bytes() == digits).then_some(value)
 }
 
-/// What the records say, or none if one of them is not allowed.
-fn judged(records: &[(String, Vec<u8>)]) -> Option<Pax> {
+/// Returns what the records set; none if one of them is not allowed.
+fn allowed(records: &[(String, Vec<u8>)]) -> Option<Pax> {
     let mut pax = Pax::default();
     for (index, (key, value)) in records.iter().enumerate() {
         if records[..index].iter().any(|(before, _)| before == key) {

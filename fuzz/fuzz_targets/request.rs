@@ -1,6 +1,6 @@
-//! Any bytes as SSH_ORIGINAL_COMMAND. A request is accepted exactly if the
-//! contract's grammar, written here a second time, takes it; and then it is
-//! written back byte for byte.
+//! Reads any bytes as SSH_ORIGINAL_COMMAND. A request is accepted exactly if the
+//! contract's grammar, which this target implements a second time, accepts it.
+//! Then it is written back byte for byte.
 
 #![no_main]
 
@@ -57,7 +57,8 @@ fn release(word: &str) -> bool {
             .all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter))
 }
 
-/// Groups of four; only the last may have one or two `=` at its end.
+/// Returns whether the word is groups of four, where only the last may end in one
+/// or two `=`.
 fn base64(word: &str) -> bool {
     let padding = if word.ends_with("==") {
         2

@@ -1,7 +1,8 @@
-//! A tar stream, unpacked on a site that shares nothing and on others that
-//! share some of the names fuzzing is fond of. `staged::unpack_sharing` holds
-//! what must be true of any tree; this target adds that sharing changes
-//! nothing else: the tree is the one without it, less what was left out.
+//! Unpacks a tar stream on a site without shared paths, and on sites that share
+//! some of the names that fuzzing often produces. `staged::unpack_sharing` checks
+//! what must hold for every tree. This target also checks that sharing changes
+//! nothing else: the tree is the same as without it, except for the entries that
+//! were not unpacked.
 
 #![no_main]
 
@@ -19,7 +20,7 @@ const SITES: [&[&str]; 4] = [
 ];
 
 fuzz_target!(|tar: &[u8]| {
-    let payload = zstd::bulk::compress(tar, 1).expect("zstd takes anything");
+    let payload = zstd::bulk::compress(tar, 1).expect("zstd accepts any bytes");
     let plain = staged::unpack(&payload);
     let site: usize = tar.iter().map(|byte| usize::from(*byte)).sum();
     for existing in [Existing::Refuse, Existing::Replace] {
@@ -39,7 +40,7 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     headers::mutate(data, size, max_size, seed, fuzzer_mutate)
 });
 
-/// Whether `path` is `upper` or beneath it, by their parts.
+/// Returns whether `path` is `upper` or below it, compared by components.
 fn within(path: &[u8], upper: &[u8]) -> bool {
     let mut parts = path.split(|byte| *byte == b'/');
     upper
@@ -49,10 +50,10 @@ fn within(path: &[u8], upper: &[u8]) -> bool {
 
 fn compare(plain: &Tree, found: Option<&Tree>, shared: &Shared) {
     let links: Tree = staged::shared_links(shared).collect();
-    let held = |path: &[u8]| links.keys().any(|link| within(path, link));
-    let holds = plain.keys().any(|path| held(path));
-    let mut wanted: Tree = plain.clone();
-    wanted.retain(|path, _| !held(path));
+    let is_shared = |path: &[u8]| links.keys().any(|link| within(path, link));
+    let has_shared = plain.keys().any(|path| is_shared(path));
+    let mut expected: Tree = plain.clone();
+    expected.retain(|path, _| !is_shared(path));
     let mut obstructed = false;
     let mut more = 0;
     for (link, kind) in &links {
@@ -61,26 +62,26 @@ fn compare(plain: &Tree, found: Option<&Tree>, shared: &Shared) {
                 Some(Kind::Dir) => {}
                 Some(_) => obstructed = true,
                 None => {
-                    more += usize::from(wanted.insert(link[..end].to_vec(), Kind::Dir).is_none())
+                    more += usize::from(expected.insert(link[..end].to_vec(), Kind::Dir).is_none())
                 }
             }
         }
-        wanted.insert(link.clone(), kind.clone());
+        expected.insert(link.clone(), kind.clone());
         more += 1;
     }
-    let refused = obstructed || holds && shared.existing == Existing::Refuse;
+    let refused = obstructed || has_shared && shared.existing == Existing::Refuse;
     match found {
         Some(found) => {
             assert!(!refused, "{} was accepted", staged::shown(plain));
             assert!(
-                *found == wanted,
+                *found == expected,
                 "{} for {}",
                 staged::shown(found),
-                staged::shown(&wanted)
+                staged::shown(&expected)
             );
         }
-        // A link of the archive may lead through a shared path; without any,
-        // there is no other reason than that it is too much.
+        // A symlink of the archive can lead through a shared path. Without any
+        // symlink, the only other reason is a limit.
         None => {
             let linked = plain.values().any(|kind| matches!(kind, Kind::Link { .. }));
             let full = plain.len() - 1 + more > LIMITS.max_entries as usize;

@@ -1,7 +1,7 @@
-//! The words of `--signature`: each line of the input is one. A request with
-//! them is accepted exactly if every one is padded base64 and all fit; and none
-//! that a fuzzer could make is a signature. The same input is read as a list of
-//! allowed signers, too.
+//! Reads each line of the input as a word of `--signature`. A request with them is
+//! accepted exactly if every word is padded base64 and all of them fit. No word that
+//! a fuzzer can make is a valid signature. The same input is also read as a list of
+//! allowed signers.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 const HEAD: &str =
     "receive r --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
-/// The one signer; nobody here has its private key.
+/// The only signer. Its private key is not known here.
 const SIGNERS: &str =
     "* ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti\n";
 
@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let read = Request::parse(&line);
     if words.iter().any(|word| word.contains(&b' ')) {
-        // It may be the beginning of another option.
+        // The word can be the beginning of another option.
         if let Ok(request) = read {
             assert_eq!(request.to_string().as_bytes(), line, "written back");
         }

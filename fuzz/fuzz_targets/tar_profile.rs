@@ -1,6 +1,6 @@
-//! A tar stream, wrapped into a zstd frame here and unpacked as `receive`
-//! unpacks it. `staged::unpack` holds what must be true of any input; this
-//! target adds how an accepted stream must end.
+//! Unpacks a tar stream as `receive` does, after putting it into a zstd frame.
+//! `staged::unpack` checks what must hold for every input; this target also checks
+//! how an accepted stream ends.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use deploy_shell_fuzz::{headers, staged};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 
 fuzz_target!(|tar: &[u8]| {
-    let payload = zstd::bulk::compress(tar, 1).expect("zstd takes anything");
+    let payload = zstd::bulk::compress(tar, 1).expect("zstd accepts any bytes");
     if let Some(tree) = staged::unpack(&payload) {
         let end = tar.len().saturating_sub(1024);
         assert!(

@@ -1,6 +1,6 @@
-//! The payload itself. Whatever is accepted must be exactly one frame by the
-//! library's own account, and its header must ask for no more than 128 MiB by
-//! a second reading of it (RFC 8878, section 3.1.1.1).
+//! Unpacks the payload itself. An accepted payload must be exactly one frame, as the
+//! zstd library measures it. A second reader of its header (RFC 8878, section
+//! 3.1.1.1) must find a window of at most 128 MiB.
 
 #![no_main]
 
@@ -18,7 +18,7 @@ fuzz_target!(|payload: &[u8]| {
     }
 });
 
-/// What a decoder must keep of a frame.
+/// Returns the window size that the frame header states.
 fn window(frame: &[u8]) -> Option<u64> {
     let (magic, rest) = frame.split_at_checked(4)?;
     assert_eq!(magic, b"\x28\xb5\x2f\xfd", "another magic number");

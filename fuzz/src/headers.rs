@@ -1,6 +1,8 @@
-//! Mutations of a tar archive. Bytes changed blindly break a checksum, and
-//! then nothing behind the first check is ever reached; so checksums are
-//! mended after most changes, and some changes are made to whole entries.
+//! Mutations of a tar archive.
+//!
+//! A random change of a byte breaks a checksum, and then the code after the first
+//! check never runs. So most mutations correct the checksums afterwards, and some
+//! mutations change whole entries.
 
 use std::ops::Range;
 
@@ -19,7 +21,7 @@ const FIELDS: [(usize, usize); 9] = [
     (345, 155),
 ];
 
-/// What stands in such fields, or nearly.
+/// Values of such fields, and values that are almost valid.
 const VALUES: [&[u8]; 24] = [
     b"\0",
     b"/",
@@ -47,7 +49,7 @@ const VALUES: [&[u8]; 24] = [
     b"xgLK25",
 ];
 
-/// A small generator (xorshift32): a mutation must follow from its seed alone.
+/// A small random generator (xorshift32): the seed alone determines a mutation.
 struct Choice(u32);
 
 impl Choice {
@@ -59,8 +61,8 @@ impl Choice {
     }
 }
 
-/// Changes `data[..size]` by `seed` and gives the new size; `blind` is the
-/// fuzzer's own mutation, which most of the time has a part in it.
+/// Changes `data[..size]` as `seed` says, and returns the new size. `blind` is the
+/// fuzzer's own mutation, which makes half of the changes.
 pub fn mutate(
     data: &mut [u8],
     size: usize,
@@ -70,18 +72,19 @@ pub fn mutate(
 ) -> usize {
     let mut choice = Choice(seed | 1);
     let size = match choice.below(8) {
-        0..=2 => field(data, size, &mut choice),
-        3 => copied(data, size, max_size, &mut choice),
-        4 => removed(data, size, &mut choice),
+        0..=2 => change_field(data, size, &mut choice),
+        3 => copy_entry(data, size, max_size, &mut choice),
+        4 => remove_entry(data, size, &mut choice),
         _ => blind(data, size, max_size),
     };
     if choice.below(16) != 0 {
-        mend(&mut data[..size]);
+        correct_checksums(&mut data[..size]);
     }
     size
 }
 
-/// The entries: a header with its data, as far as the sizes can be believed.
+/// Returns the ranges of the entries, a header with its data, as the sizes state
+/// them.
 fn entries(data: &[u8]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -101,8 +104,8 @@ fn entries(data: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// Makes every header's checksum right.
-pub fn mend(data: &mut [u8]) {
+/// Gives every header the right checksum.
+pub fn correct_checksums(data: &mut [u8]) {
     for entry in entries(data) {
         let header = &mut data[entry.start..entry.start + BLOCK];
         header[148..156].fill(b' ');
@@ -111,7 +114,8 @@ pub fn mend(data: &mut [u8]) {
     }
 }
 
-fn field(data: &mut [u8], size: usize, choice: &mut Choice) -> usize {
+/// Puts a value into a field of one header.
+fn change_field(data: &mut [u8], size: usize, choice: &mut Choice) -> usize {
     let entries = entries(&data[..size]);
     if entries.is_empty() {
         return size;
@@ -119,7 +123,7 @@ fn field(data: &mut [u8], size: usize, choice: &mut Choice) -> usize {
     let at = entries[choice.below(entries.len())].start;
     let (offset, len) = FIELDS[choice.below(FIELDS.len())];
     let value = VALUES[choice.below(VALUES.len())];
-    // The last values are sets to choose one byte from.
+    // A field of one byte gets one byte of the value.
     let value = if len == 1 {
         let from = choice.below(value.len());
         &value[from..=from]
@@ -138,7 +142,7 @@ fn field(data: &mut [u8], size: usize, choice: &mut Choice) -> usize {
 }
 
 /// Puts a copy of one entry before another.
-fn copied(data: &mut [u8], size: usize, max_size: usize, choice: &mut Choice) -> usize {
+fn copy_entry(data: &mut [u8], size: usize, max_size: usize, choice: &mut Choice) -> usize {
     let entries = entries(&data[..size]);
     if entries.is_empty() {
         return size;
@@ -154,7 +158,8 @@ fn copied(data: &mut [u8], size: usize, max_size: usize, choice: &mut Choice) ->
     new
 }
 
-fn removed(data: &mut [u8], size: usize, choice: &mut Choice) -> usize {
+/// Removes one entry.
+fn remove_entry(data: &mut [u8], size: usize, choice: &mut Choice) -> usize {
     let entries = entries(&data[..size]);
     if entries.is_empty() {
         return size;

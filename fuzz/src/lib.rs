@@ -1,5 +1,5 @@
-//! What the targets share: a folder to unpack into and the look at what came
-//! of it, and mutations that keep a tar archive worth reading.
+//! Code that the targets share: unpacking into a temporary directory, the checks of
+//! the result, and mutations that keep a tar archive readable.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
-//! Unpacking in process, and a second opinion on what is on disk afterwards.
+//! Unpacks in process, and then checks what is on disk.
 //!
-//! Everything here is written without the program's own path and link code:
-//! two readers that share a mistake would agree on it.
+//! Nothing here uses the program's own code for paths and symlinks: two readers
+//! that share a mistake would agree on it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,10 +12,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use deploy_shell::manifest::{Entries, Entry, Kind};
+use deploy_shell::archive::{self, Limits, UnpackError, Writers};
 use deploy_shell::dir::Dir;
+use deploy_shell::manifest::{Entries, Entry, Kind};
 use deploy_shell::shared_paths::Shared;
-use deploy_shell::archive::{self, Limits, Writers};
 use nix::sys::stat::{Mode, umask};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -29,37 +29,39 @@ pub const LIMITS: Limits = Limits {
     symlinks: true,
 };
 
-/// Most folders that a link may lead through.
+/// The maximum number of steps when following a symlink.
 const MAX_STEPS: usize = 4096;
 
-/// By path below the release, itself `""`.
+/// Everything in a release, by path. The release itself is `""`.
 pub type Tree = BTreeMap<Vec<u8>, Kind>;
 
-/// Unpacks `payload` and checks what is there; the tree, if it was accepted.
+/// Unpacks `payload`, checks what is on disk, and returns the tree if the payload
+/// was accepted.
 ///
 /// # Panics
-/// If anything holds that must not hold for any input.
+///
+/// Panics if a property that must hold for every input does not hold.
 pub fn unpack(payload: &[u8]) -> Option<Tree> {
     unpack_sharing(payload, &Shared::default())
 }
 
-/// The same on a site that shares paths: each is there as its link, and
-/// nothing else leads out.
+/// Does the same on a site with shared paths: each of them is a symlink, and no
+/// other symlink leads out.
 pub fn unpack_sharing(payload: &[u8], shared: &Shared) -> Option<Tree> {
     umask(Mode::from_bits_truncate(0o022));
     let hold = hold();
     let release = hold.path().join("release");
-    fs::create_dir(&release).expect("a folder for the release");
+    fs::create_dir(&release).expect("a directory for the release");
     let mut spool = tempfile::tempfile_in(hold.path()).expect("a spool");
     spool.write_all(payload).expect("a filled spool");
 
     let mut report = Vec::new();
-    let accepted = read(spool, &release, shared, &mut report);
+    let accepted = unpack_spool(spool, &release, shared, &mut report);
     let beside: Vec<OsString> = names(hold.path());
-    assert_eq!(beside, ["release"], "something was written outside");
+    assert_eq!(beside, ["release"], "nothing is outside of the release");
     let tree = accepted.then(|| {
         let tree = walk(&release);
-        assert_eq!(reported(&report), tree, "the report is not what is there");
+        assert_eq!(reported(&report), tree, "the report matches the disk");
         assert!(tree.len() > 1 || tree.contains_key(b"".as_slice()));
         let links: Tree = shared_links(shared).collect();
         for (path, kind) in &links {
@@ -69,7 +71,7 @@ pub fn unpack_sharing(payload: &[u8], shared: &Shared) -> Option<Tree> {
             if let Kind::Link { target } = kind
                 && !links.contains_key(path)
             {
-                stays_inside(&tree, path, target);
+                assert_inside(&tree, path, target);
             }
         }
         tree
@@ -78,35 +80,35 @@ pub fn unpack_sharing(payload: &[u8], shared: &Shared) -> Option<Tree> {
     tree
 }
 
-/// The links of `shared`, their targets in the contract's words.
+/// Returns the symlinks for `shared`, with the targets that the contract states.
 pub fn shared_links(shared: &Shared) -> impl Iterator<Item = (Vec<u8>, Kind)> {
     shared.links.iter().map(|link| {
         let path = link.as_str();
-        let folders = path.matches('/').count();
-        let target = format!("../../{}shared/{path}", "../".repeat(folders));
+        let depth = path.matches('/').count();
+        let target = format!("../../{}shared/{path}", "../".repeat(depth));
         let target = target.into_bytes();
         (path.as_bytes().to_vec(), Kind::Link { target })
     })
 }
 
-fn read(spool: File, release: &Path, shared: &Shared, report: &mut Vec<u8>) -> bool {
-    let staging = Dir::open_root(release).expect("the folder");
+fn unpack_spool(spool: File, release: &Path, shared: &Shared, report: &mut Vec<u8>) -> bool {
+    let staging = Dir::open_root(release).expect("the directory");
     let writers = Writers::start(2).expect("two threads");
     match archive::unpack_into(spool, staging, LIMITS, shared, writers, report) {
         Ok(()) => true,
-        Err(failure @ archive::Failure::Refused { .. }) => {
-            // It is shown to a client, on one line.
-            let text = failure.to_string();
+        Err(error @ UnpackError::Refused { .. }) => {
+            // The client sees this text, on one line.
+            let text = error.to_string();
             assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')));
             assert!(text.len() < 1024, "{text}");
             false
         }
-        // The limits' own answer; nothing else can fail in memory.
-        Err(archive::Failure::Io(error)) => {
+        // A limit was reached. Nothing else can fail: the files are in memory.
+        Err(UnpackError::Io(error)) => {
             assert_eq!(error.code, deploy_shell::error::Code::DiskFull, "{error}");
             false
         }
-        Err(archive::Failure::Stopped) => panic!("a thread stopped without a reason"),
+        Err(UnpackError::WriterStopped) => panic!("a thread stopped without an error"),
     }
 }
 
@@ -117,11 +119,11 @@ fn hold() -> TempDir {
     } else {
         tempfile::tempdir()
     };
-    made.expect("a temporary folder")
+    made.expect("a temporary directory")
 }
 
-/// After a refusal the writing threads may still be at work on what they were
-/// given; the program itself would have ended.
+/// Removes the directory. After a refusal the writer threads can still write; in the
+/// program itself the process would have ended.
 fn remove(hold: TempDir) {
     static LEFT: AtomicU64 = AtomicU64::new(0);
     for _ in 0..1000 {
@@ -132,18 +134,18 @@ fn remove(hold: TempDir) {
     }
     assert!(
         LEFT.fetch_add(1, Ordering::Relaxed) < 100,
-        "folders are left"
+        "directories can be removed"
     );
 }
 
-fn names(folder: &Path) -> Vec<OsString> {
-    fs::read_dir(folder)
-        .expect("a folder")
+fn names(dir: &Path) -> Vec<OsString> {
+    fs::read_dir(dir)
+        .expect("a directory")
         .map(|entry| entry.expect("an entry").file_name())
         .collect()
 }
 
-/// What is on disk: files, folders and links of the right modes, or a panic.
+/// Returns what is on disk: files, directories and symlinks with the right modes.
 fn walk(release: &Path) -> Tree {
     let mut tree = Tree::new();
     let mut waiting = vec![PathBuf::new()];
@@ -156,7 +158,7 @@ fn walk(release: &Path) -> Tree {
             waiting.extend(names(&place).iter().map(|name| path.join(name)));
             Kind::Dir
         } else if found.is_symlink() {
-            let target = fs::read_link(&place).expect("a link");
+            let target = fs::read_link(&place).expect("a symlink");
             Kind::Link {
                 target: target.into_os_string().into_vec(),
             }
@@ -171,14 +173,14 @@ fn walk(release: &Path) -> Tree {
             }
         };
         let path = path.into_os_string().into_vec();
-        plain(&path);
+        assert_valid_name(&path);
         tree.insert(path, kind);
     }
     tree
 }
 
-/// The contract's words on names.
-fn plain(path: &[u8]) {
+/// Checks a name by the rules of the contract.
+fn assert_valid_name(path: &[u8]) {
     let text = std::str::from_utf8(path).expect("names are UTF-8");
     assert!(!text.chars().any(char::is_control), "{text:?}");
     assert!(
@@ -197,9 +199,9 @@ fn reported(report: &[u8]) -> Tree {
     tree
 }
 
-/// Follows a link by names alone. Where a part is missing anything may come
-/// to stand one day, so from there on a step up counts as leaving.
-fn stays_inside(tree: &Tree, link: &[u8], target: &[u8]) {
+/// Follows a symlink by names alone. A missing part can become anything one day, so
+/// a step up after it counts as leaving the release.
+fn assert_inside(tree: &Tree, link: &[u8], target: &[u8]) {
     let shown = || format!("{} -> {}", link.escape_ascii(), target.escape_ascii());
     let mut at: Vec<&[u8]> = link.split(|byte| *byte == b'/').collect();
     at.pop();
@@ -209,12 +211,12 @@ fn stays_inside(tree: &Tree, link: &[u8], target: &[u8]) {
     while let Some(step) = ahead.pop() {
         steps += 1;
         if steps > MAX_STEPS {
-            panic!("{} leads in circles", shown());
+            panic!("{} does not end", shown());
         }
         match step {
             b"" | b"." => continue,
             b".." => {
-                assert!(!missing, "{} steps up from what is not there", shown());
+                assert!(!missing, "{} steps up from a missing part", shown());
                 assert!(at.pop().is_some(), "{} leaves the release", shown());
                 continue;
             }
@@ -223,23 +225,23 @@ fn stays_inside(tree: &Tree, link: &[u8], target: &[u8]) {
         match tree.get(&at.join(&b'/')) {
             Some(Kind::Dir) => {}
             Some(Kind::Link { target }) => {
-                assert!(!target.starts_with(b"/"), "{} turns absolute", shown());
+                assert!(!target.starts_with(b"/"), "{} becomes absolute", shown());
                 at.pop();
                 ahead.extend(parts(target));
             }
-            // A file with more behind it is as good as missing.
+            // A path through a file leads nowhere, as if it was missing.
             Some(Kind::File { .. }) | None => missing = true,
         }
     }
     assert!(!target.starts_with(b"/"), "{} is absolute", shown());
 }
 
-/// The components, the first one last.
+/// Returns the components in reverse order.
 fn parts(target: &[u8]) -> Vec<&[u8]> {
     target.split(|byte| *byte == b'/').rev().collect()
 }
 
-/// For messages.
+/// Returns the names in the tree, for a message.
 pub fn shown(tree: &Tree) -> String {
     let names: Vec<String> = tree
         .keys()

@@ -1,42 +1,42 @@
-//! The tar stream as entries of the profile: headers with their long names
-//! joined, and the end seen to be the end.
+//! Reads the tar stream as entries of the profile: joins headers with their long
+//! names, and checks that the end is the end.
 
-use super::header::{BLOCK, Header, Type};
-use super::path::{CleanPath, check_target};
+use super::header::{BLOCK, Header, HeaderKind};
+use super::path::{CleanPath, check_symlink_target};
 use super::pax::{self, Pax};
-use super::rule::{Failure, Rule};
+use super::rule::{Rule, UnpackError};
 use super::zstd_frame::Frame;
 
-/// One entry. A file's data must be read with [`Entries::read_data`] before
-/// the next entry is asked for.
+/// One entry. Read a file's data with [`Entries::read_data`] before the next
+/// entry.
 #[derive(Debug)]
 pub struct Entry {
     /// As the archive has it, for refusals.
     pub name: Vec<u8>,
     pub path: CleanPath,
-    pub kind: Kind,
+    pub kind: EntryKind,
 }
 
 #[derive(Debug)]
-pub enum Kind {
+pub enum EntryKind {
     Dir,
     File { executable: bool, size: u64 },
-    Link { target: Vec<u8> },
+    Symlink { target: Vec<u8> },
 }
 
 /// The entries of one archive.
 pub struct Entries {
     frame: Frame,
-    /// Data of the present entry that was not read yet, and its padding.
+    /// Unread data of the current entry, and its padding.
     left: u64,
     padding: usize,
 }
 
-/// Extended headers seen since the last entry.
+/// The extended headers since the last entry.
 #[derive(Default)]
 struct Extended {
     name: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
+    symlink_target: Option<Vec<u8>>,
     pax: Option<Pax>,
 }
 
@@ -49,44 +49,46 @@ impl Entries {
         }
     }
 
-    /// The next entry; none at the two zero blocks.
-    pub fn next(&mut self) -> Result<Option<Entry>, Failure> {
+    /// Returns the next entry; none at the two zero blocks.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, UnpackError> {
         debug_assert_eq!(self.left, 0, "the last entry's data was read");
         let mut extended = Extended::default();
-        // Ends: each turn consumes a block of a stream of bounded length.
+        // Terminates: each turn consumes a block of a stream of bounded length.
         loop {
-            let Some(block) = self.block()? else {
+            let Some(block) = self.read_block()? else {
                 if !extended.is_empty() {
                     return Err(Rule::ExtendedAlone.into());
                 }
-                // One zero block was read; the end is two of them.
-                return match self.block()? {
+                // That was one zero block; the end is two of them.
+                return match self.read_block()? {
                     None => Ok(None),
                     Some(_) => Err(Rule::NoEnd.into()),
                 };
             };
-            let name = Header::name_of(&block);
-            let header = Header::parse(&block).map_err(|rule| {
-                let shown = extended.name().unwrap_or(&name);
-                Failure::from(rule).at(shown)
+            let header = Header::from_block(&block).map_err(|rule| {
+                let header_name = Header::shown_name(&block);
+                UnpackError::from(rule).at(extended.name().unwrap_or(&header_name))
             })?;
             match header.kind {
-                Type::Pax | Type::PaxGlobal | Type::GnuName | Type::GnuLink => self
-                    .extend(&mut extended, &header)
-                    .map_err(|failure| failure.at(&header.name))?,
-                Type::File | Type::Dir | Type::Link => {
+                HeaderKind::Pax
+                | HeaderKind::PaxGlobal
+                | HeaderKind::GnuLongName
+                | HeaderKind::GnuLongLink => self
+                    .read_extended(&mut extended, &header)
+                    .map_err(|error| error.at(&header.name))?,
+                HeaderKind::File | HeaderKind::Dir | HeaderKind::Symlink => {
                     let name = extended.name().unwrap_or(&header.name).to_vec();
                     return self
-                        .entry(extended, header)
+                        .join_entry(extended, header)
                         .map(Some)
-                        .map_err(|failure| failure.at(&name));
+                        .map_err(|error| error.at(&name));
                 }
             }
         }
     }
 
-    /// Reads data of the present file into all of `buffer`.
-    pub fn read_data(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
+    /// Reads data of the current file into all of `buffer`.
+    pub fn read_data(&mut self, buffer: &mut [u8]) -> Result<(), UnpackError> {
         debug_assert!(buffer.len() as u64 <= self.left);
         self.frame.fill(buffer)?;
         self.left -= buffer.len() as u64;
@@ -96,29 +98,29 @@ impl Entries {
         Ok(())
     }
 
-    /// Sees that nothing but zeros follows, in the archive and behind it.
-    pub fn finish(self) -> Result<(), Failure> {
+    /// Checks that only zeros follow in the archive, and nothing after it.
+    pub fn finish(self) -> Result<(), UnpackError> {
         self.frame.finish()
     }
 
-    /// A block, or none if it is all zeros.
-    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, Failure> {
+    /// Returns the next block, or none if it is all zeros.
+    fn read_block(&mut self) -> Result<Option<[u8; BLOCK]>, UnpackError> {
         let mut block = [0; BLOCK];
         match self.frame.read(&mut block)? {
-            // An archive that ends on a block's edge lacks its end; one that
-            // ends elsewhere is cut short.
+            // An archive that stops at the edge of a block lacks its end; one that
+            // stops elsewhere is cut short.
             0 => return Err(Rule::NoEnd.into()),
             read => self.frame.fill(&mut block[read..])?,
         }
         Ok(block.iter().any(|byte| *byte != 0).then_some(block))
     }
 
-    /// Reads past the padding, and tells whether it is all zeros.
-    fn skip_padding(&mut self) -> Result<bool, Failure> {
-        let mut scrap = [0; BLOCK];
+    /// Reads past the padding, and returns whether it is all zeros.
+    fn skip_padding(&mut self) -> Result<bool, UnpackError> {
+        let mut scratch = [0; BLOCK];
         let padding = std::mem::take(&mut self.padding);
-        self.frame.fill(&mut scrap[..padding])?;
-        Ok(scrap.iter().all(|byte| *byte == 0))
+        self.frame.fill(&mut scratch[..padding])?;
+        Ok(scratch.iter().all(|byte| *byte == 0))
     }
 
     fn begin_data(&mut self, size: u64) {
@@ -126,7 +128,12 @@ impl Entries {
         self.padding = (size.next_multiple_of(BLOCK as u64) - size) as usize;
     }
 
-    fn extend(&mut self, extended: &mut Extended, header: &Header) -> Result<(), Failure> {
+    /// Reads the data of an extended header.
+    fn read_extended(
+        &mut self,
+        extended: &mut Extended,
+        header: &Header,
+    ) -> Result<(), UnpackError> {
         if header.size > pax::MAX {
             return Err(Rule::ExtendedTooLong.into());
         }
@@ -135,72 +142,73 @@ impl Entries {
             self.begin_data(header.size);
             self.frame.fill(&mut data)?;
             self.left = 0;
-            // Some readers read a name or a record on to the next NUL.
+            // Some readers read a name or a record up to the next NUL.
             if !self.skip_padding()? {
                 return Err(Rule::ExtendedAfterEnd.into());
             }
         }
         match header.kind {
-            Type::Pax => {
+            HeaderKind::Pax => {
                 if extended.pax.is_some() {
                     return Err(Rule::TwoPaxHeaders.into());
                 }
-                let mut pax = Pax::parse(&data)?;
-                give(&mut extended.name, pax.path.take())?;
-                give(&mut extended.link, pax.linkpath.take())?;
+                let mut pax = Pax::from_records(&data)?;
+                set_long_name(&mut extended.name, pax.path.take())?;
+                set_long_name(&mut extended.symlink_target, pax.linkpath.take())?;
                 extended.pax = Some(pax);
             }
-            Type::PaxGlobal => {
+            HeaderKind::PaxGlobal => {
                 if !extended.is_empty() {
                     return Err(Rule::ExtendedAlone.into());
                 }
                 Pax::check_global(&data)?;
             }
-            // Both end in a NUL, which some makers leave out.
+            // Both end in a NUL, which some archivers leave out.
             kind => {
                 data.pop_if(|last| *last == 0);
                 let slot = match kind {
-                    Type::GnuName => &mut extended.name,
-                    _ => &mut extended.link,
+                    HeaderKind::GnuLongName => &mut extended.name,
+                    _ => &mut extended.symlink_target,
                 };
-                give(slot, Some(data))?;
+                set_long_name(slot, Some(data))?;
             }
         }
         Ok(())
     }
 
-    fn entry(&mut self, extended: Extended, header: Header) -> Result<Entry, Failure> {
-        if header.ragged {
+    /// Makes an entry of its own header and the extended headers before it.
+    fn join_entry(&mut self, extended: Extended, header: Header) -> Result<Entry, UnpackError> {
+        if header.trailing_garbage {
             return Err(Rule::NameAfterEnd.into());
         }
-        let said = extended.pax.and_then(|pax| pax.size);
-        if said.is_some_and(|size| size != header.size) {
+        let pax_size = extended.pax.and_then(|pax| pax.size);
+        if pax_size.is_some_and(|size| size != header.size) {
             return Err(Rule::PaxSize.into());
         }
         let name = extended.name.unwrap_or(header.name);
-        let path = CleanPath::read(&name, header.kind == Type::Dir)?;
-        if extended.link.is_some() && header.kind != Type::Link {
-            return Err(Rule::LinkNameAlone.into());
+        let path = CleanPath::from_entry_name(&name, header.kind == HeaderKind::Dir)?;
+        if extended.symlink_target.is_some() && header.kind != HeaderKind::Symlink {
+            return Err(Rule::LongTargetAlone.into());
         }
         let kind = match header.kind {
-            Type::File => Kind::File {
+            HeaderKind::File => EntryKind::File {
                 executable: header.executable,
                 size: header.size,
             },
-            _ if header.size != 0 => return Err(Rule::DataWhereNone.into()),
-            Type::Dir => Kind::Dir,
+            _ if header.size != 0 => return Err(Rule::SizeWithoutData.into()),
+            HeaderKind::Dir => EntryKind::Dir,
             _ => {
-                // A long target stands in for one that is cut short in the
-                // header. Where there is none, some readers see a file.
-                if header.link.is_empty() {
-                    return Err(Rule::LinkEmpty.into());
+                // A long target replaces one that is cut short in the header.
+                // Where the header has none, some readers see a file.
+                if header.symlink_target.is_empty() {
+                    return Err(Rule::TargetEmpty.into());
                 }
-                let target = extended.link.unwrap_or(header.link);
-                check_target(&target)?;
-                Kind::Link { target }
+                let target = extended.symlink_target.unwrap_or(header.symlink_target);
+                check_symlink_target(&target)?;
+                EntryKind::Symlink { target }
             }
         };
-        if let Kind::File { size, .. } = kind {
+        if let EntryKind::File { size, .. } = kind {
             self.begin_data(size);
         }
         Ok(Entry { name, path, kind })
@@ -209,7 +217,7 @@ impl Entries {
 
 impl Extended {
     fn is_empty(&self) -> bool {
-        self.name.is_none() && self.link.is_none() && self.pax.is_none()
+        self.name.is_none() && self.symlink_target.is_none() && self.pax.is_none()
     }
 
     fn name(&self) -> Option<&[u8]> {
@@ -217,8 +225,8 @@ impl Extended {
     }
 }
 
-/// Sets a long name; there may be one for each entry.
-fn give(slot: &mut Option<Vec<u8>>, value: Option<Vec<u8>>) -> Result<(), Rule> {
+/// Sets a long name or target. Each entry may have one.
+fn set_long_name(slot: &mut Option<Vec<u8>>, value: Option<Vec<u8>>) -> Result<(), Rule> {
     match value.and_then(|value| slot.replace(value)) {
         Some(_) => Err(Rule::TwoLongNames),
         None => Ok(()),

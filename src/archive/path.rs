@@ -1,4 +1,4 @@
-//! Names as archives write them, to paths that can do no harm.
+//! Turns the names in an archive into paths that can do no harm.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -10,16 +10,20 @@ use super::rule::Rule;
 use crate::dir::Dir;
 use crate::names::{MAX_COMPONENT, MAX_DEPTH, MAX_PATH};
 
-/// A path below the release: plain components, none of them `.`, `..` or empty.
+/// A path inside the release: no component is `.`, `..` or empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CleanPath(Vec<u8>);
 
 impl CleanPath {
-    /// Reads the name of an entry; `folder` tells whether it is one.
+    /// Reads the name of an entry; `is_dir` says whether the entry is a directory.
     ///
-    /// `./`, doubled slashes and a folder's last slash drop out, as they do
-    /// for the kernel; everything else that is not a plain path is refused.
-    pub fn read(name: &[u8], folder: bool) -> Result<CleanPath, Rule> {
+    /// `./`, doubled slashes and the last slash of a directory drop out, as they do
+    /// in the kernel.
+    ///
+    /// # Errors
+    ///
+    /// Returns the rule that the name breaks, if it is not a plain relative path.
+    pub fn from_entry_name(name: &[u8], is_dir: bool) -> Result<CleanPath, Rule> {
         let text = std::str::from_utf8(name).map_err(|_| Rule::NameNotUtf8)?;
         if text.is_empty() {
             return Err(Rule::NameEmpty);
@@ -51,7 +55,7 @@ impl CleanPath {
         if depth > MAX_DEPTH {
             return Err(Rule::NameDepth);
         }
-        if !folder {
+        if !is_dir {
             if depth == 0 {
                 return Err(Rule::NameEmpty);
             }
@@ -66,7 +70,7 @@ impl CleanPath {
         &self.0
     }
 
-    /// The components; none for the release itself.
+    /// Returns the components; none for the release itself.
     pub fn components(&self) -> Vec<&[u8]> {
         if self.0.is_empty() {
             return Vec::new();
@@ -75,65 +79,74 @@ impl CleanPath {
     }
 }
 
-/// Checks what a link's target says by itself. Whether it stays inside is
-/// asked of the kernel, once everything is there.
-pub fn check_target(target: &[u8]) -> Result<(), Rule> {
+/// Checks the text of a symlink's target. [`check_link_escape`] checks where it
+/// leads, once everything has been unpacked.
+pub fn check_symlink_target(target: &[u8]) -> Result<(), Rule> {
     if target.is_empty() {
-        return Err(Rule::LinkEmpty);
+        return Err(Rule::TargetEmpty);
     }
-    let text = std::str::from_utf8(target).map_err(|_| Rule::LinkNotUtf8)?;
+    let text = std::str::from_utf8(target).map_err(|_| Rule::TargetNotUtf8)?;
     if text.contains(char::is_control) {
-        return Err(Rule::LinkControl);
+        return Err(Rule::TargetControl);
     }
     if text.starts_with('/') {
-        return Err(Rule::LinkAbsolute);
+        return Err(Rule::TargetAbsolute);
     }
     if target.len() > MAX_PATH {
-        return Err(Rule::LinkLong);
+        return Err(Rule::TargetLong);
     }
     Ok(())
 }
 
-/// Where a link leads.
+/// Where a symlink leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lead {
+pub enum LinkTarget {
+    /// To a place inside the release.
     Inside,
-    Out,
-    Ring,
+    /// To a place outside of it.
+    Escapes,
+    /// Back to itself.
+    Loop,
 }
 
-/// Where the link at `path` below `release` leads; `target` reads it.
+/// Returns where the symlink at `path` inside `release` leads; `target` reads its
+/// target.
 ///
-/// The kernel is asked, with everything in its place: it will be the one to
-/// follow the links when they are served, through other links if need be. For
-/// a link that leads nowhere it cannot know what a part that is missing will
-/// be one day, so such a target must be one that only descends after its
-/// first steps up.
-pub fn lead(
+/// The kernel resolves it, after everything has been unpacked: the kernel also
+/// follows the symlinks when the release is served, through other symlinks if
+/// there are any. Where a part of the target is missing, the kernel cannot know
+/// what will be there one day. Such a target may only descend after its first
+/// steps up.
+///
+/// # Errors
+///
+/// Returns any other error of openat2(2) or readlinkat(2).
+pub fn check_link_escape(
     release: &Dir,
     path: &Path,
     target: impl FnOnce() -> nix::Result<OsString>,
-) -> nix::Result<Lead> {
+) -> nix::Result<LinkTarget> {
     match release.resolve_beneath(path) {
-        Ok(_) => Ok(Lead::Inside),
-        Err(Errno::EXDEV) => Ok(Lead::Out),
-        Err(Errno::ELOOP) => Ok(Lead::Ring),
+        Ok(_) => Ok(LinkTarget::Inside),
+        Err(Errno::EXDEV) => Ok(LinkTarget::Escapes),
+        Err(Errno::ELOOP) => Ok(LinkTarget::Loop),
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => {
-            match only_leading_parents(target()?.as_bytes()) {
-                true => Ok(Lead::Inside),
-                false => Ok(Lead::Out),
+            if has_only_leading_dot_dots(target()?.as_bytes()) {
+                Ok(LinkTarget::Inside)
+            } else {
+                Ok(LinkTarget::Escapes)
             }
         }
         Err(errno) => Err(errno),
     }
 }
 
-/// Whether every `..` of a target stands before its first name.
+/// Returns whether every `..` of a target is before its first name.
 ///
 /// Such a target cannot leave the release even where a part of it does not
-/// exist: the steps up are taken from a real folder, which bounds them, and
-/// after that it only descends.
-fn only_leading_parents(target: &[u8]) -> bool {
+/// exist: the steps up start from a real directory, which limits them, and
+/// after that the target only descends.
+fn has_only_leading_dot_dots(target: &[u8]) -> bool {
     let mut descended = false;
     for component in target.split(|byte| *byte == b'/') {
         match component {
@@ -151,12 +164,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(name: &str, folder: bool) -> Result<String, Rule> {
-        CleanPath::read(name.as_bytes(), folder).map(|path| String::from_utf8(path.0).unwrap())
+    fn read(name: &str, is_dir: bool) -> Result<String, Rule> {
+        CleanPath::from_entry_name(name.as_bytes(), is_dir)
+            .map(|path| String::from_utf8(path.0).unwrap())
     }
 
     #[test]
-    fn harmless_spellings_are_one_path() {
+    fn harmless_spellings_give_one_path() {
         for name in ["a/b", "./a/b", "a//b", "a/./b", ".//a///b"] {
             assert_eq!(read(name, false).as_deref(), Ok("a/b"), "{name}");
         }
@@ -166,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_exact() {
+    fn name_limits_are_exact() {
         assert!(read(&"a".repeat(255), false).is_ok());
         assert_eq!(read(&"a".repeat(256), false), Err(Rule::NameComponent));
         assert!(read(&["d"; 32].join("/"), false).is_ok());
@@ -181,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused() {
+    fn any_other_name_is_refused() {
         for (name, rule) in [
             ("", Rule::NameEmpty),
             ("/a", Rule::NameAbsolute),
@@ -197,23 +211,26 @@ mod tests {
         ] {
             assert_eq!(read(name, false), Err(rule), "{name:?}");
         }
-        assert_eq!(CleanPath::read(b"\xff", false), Err(Rule::NameNotUtf8));
+        assert_eq!(
+            CleanPath::from_entry_name(b"\xff", false),
+            Err(Rule::NameNotUtf8)
+        );
     }
 
     proptest! {
-        /// What the configuration may share, a release may have.
+        /// A release may contain every path that the configuration may share.
         #[test]
-        fn every_shared_path_is_one_of_a_release(path in "(a{200,255}/){0,5}[.a/]{0,8}") {
+        fn every_shared_path_is_a_valid_release_path(path in "(a{200,255}/){0,5}[.a/]{0,8}") {
             if let Ok(shared) = path.parse::<crate::shared_paths::SharedPath>() {
                 prop_assert_eq!(read(&path, true), Ok(path));
-                prop_assert_eq!(check_target(shared.target().as_bytes()), Ok(()));
+                prop_assert_eq!(check_symlink_target(shared.target().as_bytes()), Ok(()));
             }
         }
 
         #[test]
-        fn no_name_leads_up_or_out(name in proptest::collection::vec(
-            prop_oneof![Just(b'.'), Just(b'/'), Just(b'a'), any::<u8>()], 0..40), folder: bool) {
-            if let Ok(path) = CleanPath::read(&name, folder) {
+        fn no_clean_path_has_dot_dot_or_a_slash_in_a_component(name in proptest::collection::vec(
+            prop_oneof![Just(b'.'), Just(b'/'), Just(b'a'), any::<u8>()], 0..40), is_dir: bool) {
+            if let Ok(path) = CleanPath::from_entry_name(&name, is_dir) {
                 for component in path.components() {
                     prop_assert!(crate::dir::Name::new(component).is_some());
                 }

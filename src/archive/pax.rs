@@ -1,12 +1,12 @@
-//! Extended header records (POSIX.1-2017, pax, "pax Extended Header"):
-//! `LENGTH KEY=VALUE\n`, the length counting all of itself.
+//! Reads the records of extended headers (POSIX.1-2017, pax, "pax Extended
+//! Header"): `LENGTH KEY=VALUE\n`, where the length counts the whole record.
 
 use super::rule::Rule;
 
-/// The greatest size of an extended header, in bytes.
+/// The maximum size of an extended header, in bytes.
 pub const MAX: u64 = 8 * 1024;
 
-/// What an extended header may say of its entry; the rest of it is harmless.
+/// What an extended header sets for its entry. All other allowed keys are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pax {
     pub path: Option<Vec<u8>>,
@@ -14,19 +14,19 @@ pub struct Pax {
     pub size: Option<u64>,
 }
 
-/// Keys that tell of times, owners and the like: nothing we keep.
+/// Keys for times, owners and the like, which a release does not keep.
 const HARMLESS: [&str; 9] = [
     "atime", "ctime", "mtime", "uid", "gid", "uname", "gname", "comment", "charset",
 ];
 
-/// Vendor attributes: extended attributes, flags, creation times. Sparse maps
-/// are among the vendors' keys as well and change what the data means:
-/// `GNU.sparse.*` is not in this list, `SCHILY.realsize` is taken out by name.
+/// Vendor attributes: extended attributes, flags, creation times. Sparse maps are
+/// vendor keys as well, and they change the meaning of the data: `GNU.sparse.*` is
+/// not in this list, and `SCHILY.realsize` is refused by name.
 const VENDORS: [&str; 4] = ["SCHILY.", "LIBARCHIVE.", "RHT.", "MSWINDOWS."];
 
 impl Pax {
     /// Reads the records of an `x` header.
-    pub fn parse(bytes: &[u8]) -> Result<Pax, Rule> {
+    pub fn from_records(bytes: &[u8]) -> Result<Pax, Rule> {
         let mut pax = Pax::default();
         let mut seen: Vec<&str> = Vec::new();
         for record in records(bytes) {
@@ -38,7 +38,7 @@ impl Pax {
             match key {
                 "path" => pax.path = Some(value.to_owned()),
                 "linkpath" => pax.linkpath = Some(value.to_owned()),
-                "size" => pax.size = Some(decimal(value).ok_or(Rule::PaxMalformed)?),
+                "size" => pax.size = Some(parse_decimal(value).ok_or(Rule::PaxMalformed)?),
                 "hdrcharset" if matches!(value, b"BINARY" | b"ISO-IR 10646 2000 UTF-8") => {}
                 "SCHILY.realsize" => return Err(Rule::PaxKey(key.to_owned())),
                 _ if HARMLESS.contains(&key) => {}
@@ -49,8 +49,8 @@ impl Pax {
         Ok(pax)
     }
 
-    /// Checks the records of a `g` header, which may hold comments alone: what
-    /// it says would silently hold for every entry that follows.
+    /// Checks the records of a `g` header, which may hold only comments: any other
+    /// record would silently apply to every entry that follows.
     pub fn check_global(bytes: &[u8]) -> Result<(), Rule> {
         records(bytes).try_for_each(|record| match record? {
             ("comment", _) => Ok(()),
@@ -59,36 +59,36 @@ impl Pax {
     }
 }
 
-/// The `(key, value)` records; ends after the first error.
+/// Returns the `(key, value)` records; stops after the first error.
 fn records(mut rest: &[u8]) -> impl Iterator<Item = Result<(&str, &[u8]), Rule>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let record = split(rest);
-        // Ends: a record that was read is at least "5 a=\n" long.
-        rest = record.map_or(&[], |(_, _, behind)| behind);
+        let record = split_first_record(rest);
+        // Terminates: a record is at least as long as "5 a=\n".
+        rest = record.map_or(&[], |(_, _, after)| after);
         let malformed = Err(Rule::PaxMalformed);
         Some(record.map_or(malformed, |(key, value, _)| Ok((key, value))))
     })
 }
 
-/// Splits the first record off: key, value, what follows.
-fn split(bytes: &[u8]) -> Option<(&str, &[u8], &[u8])> {
+/// Splits off the first record: its key, its value, and the bytes after it.
+fn split_first_record(bytes: &[u8]) -> Option<(&str, &[u8], &[u8])> {
     let space = bytes.iter().take(5).position(|byte| *byte == b' ')?;
-    let len = usize::try_from(decimal(&bytes[..space])?).ok()?;
-    let (record, behind) = bytes.split_at_checked(len)?;
+    let len = usize::try_from(parse_decimal(&bytes[..space])?).ok()?;
+    let (record, after) = bytes.split_at_checked(len)?;
     let body = record.get(space + 1..)?.strip_suffix(b"\n")?;
     let equals = body.iter().position(|byte| *byte == b'=')?;
     let (key, value) = (&body[..equals], &body[equals + 1..]);
-    // Keys are shown in refusals, so they are held to visible ASCII.
+    // Refusals show keys, so a key is visible ASCII.
     let visible = !key.is_empty() && key.iter().all(u8::is_ascii_graphic);
     let key = std::str::from_utf8(key).ok().filter(|_| visible)?;
-    Some((key, value, behind))
+    Some((key, value, after))
 }
 
-/// Decimal digits without a sign, and without a zero in front.
-fn decimal(digits: &[u8]) -> Option<u64> {
+/// Reads decimal digits without a sign and without a leading zero.
+fn parse_decimal(digits: &[u8]) -> Option<u64> {
     let canonical = digits == b"0" || digits.first().is_some_and(|first| *first != b'0');
     if !canonical || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// One record, its length counted as POSIX says.
+    /// Returns one record, with its length as POSIX counts it.
     fn record(key: &str, value: &[u8]) -> Vec<u8> {
         let body = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
         let mut len = body.len() + 1;
@@ -113,7 +113,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(
+        fn written_records_read_back(
             path in proptest::collection::vec(any::<u8>(), 0..300),
             link in proptest::collection::vec(any::<u8>(), 0..300),
             size in any::<u64>(),
@@ -124,10 +124,10 @@ mod tests {
                 record("SCHILY.xattr.user.x", &path), record("size", size_text.as_bytes()),
             ].concat();
             let pax = Pax { path: Some(path), linkpath: Some(link), size: Some(size) };
-            prop_assert_eq!(Pax::parse(&bytes), Ok(pax));
+            prop_assert_eq!(Pax::from_records(&bytes), Ok(pax));
             for end in 1..bytes.len() {
-                // Cut anywhere but between records, it is refused; never a panic.
-                if let Ok(pax) = Pax::parse(&bytes[..end]) {
+                // A cut anywhere but between records is refused, and never panics.
+                if let Ok(pax) = Pax::from_records(&bytes[..end]) {
                     prop_assert!(bytes[end - 1] == b'\n' && pax.size.is_none());
                 }
             }
@@ -135,18 +135,18 @@ mod tests {
 
         #[test]
         fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            _ = Pax::parse(&bytes);
+            _ = Pax::from_records(&bytes);
             _ = Pax::check_global(&bytes);
         }
 
         #[test]
-        fn near_misses_never_panic(text in "[0-9]{1,5} ?(path|size|mtime)?=?[0-9a-z\n]{0,20}\n?") {
-            _ = Pax::parse(text.as_bytes());
+        fn almost_valid_records_never_panic(text in "[0-9]{1,5} ?(path|size|mtime)?=?[0-9a-z\n]{0,20}\n?") {
+            _ = Pax::from_records(text.as_bytes());
         }
     }
 
     #[test]
-    fn lengths_are_exact() {
+    fn record_lengths_are_exact() {
         for bad in [
             "10 path=ab\n",
             "13 path=ab\n\n",
@@ -163,16 +163,16 @@ mod tests {
             "9 p\0th=a\n",
         ] {
             assert_eq!(
-                Pax::parse(bad.as_bytes()),
+                Pax::from_records(bad.as_bytes()),
                 Err(Rule::PaxMalformed),
                 "{bad:?}"
             );
         }
-        assert!(Pax::parse(b"12 path=abc\n").is_ok());
+        assert!(Pax::from_records(b"12 path=abc\n").is_ok());
     }
 
     #[test]
-    fn keys_that_change_the_meaning_are_refused() {
+    fn keys_that_change_the_data_are_refused() {
         for key in [
             "GNU.sparse.map",
             "SCHILY.realsize",
@@ -180,10 +180,10 @@ mod tests {
             "security.capability",
         ] {
             let refused = Err(Rule::PaxKey(key.to_owned()));
-            assert_eq!(Pax::parse(&record(key, b"1")), refused);
+            assert_eq!(Pax::from_records(&record(key, b"1")), refused);
         }
         let twice = [record("path", b"a"), record("path", b"b")].concat();
-        assert_eq!(Pax::parse(&twice), Err(Rule::PaxRepeated));
+        assert_eq!(Pax::from_records(&twice), Err(Rule::PaxRepeated));
         assert_eq!(Pax::check_global(&record("comment", b"0123abcd")), Ok(()));
         assert_eq!(
             Pax::check_global(&record("path", b"x")),

@@ -1,39 +1,42 @@
-//! What is done once everything is in its place: no link of the archive may lead
-//! out of the release, and what there is now is reported.
+//! What the unpacker reports to the monitor.
+//!
+//! On stdout: one message about the sandbox, then the entries and sums of the
+//! manifest, as lines of the manifest. The monitor copies those lines into the
+//! manifest as they are. On stderr: after a failure, one message that says why.
 
 use std::ffi::OsStr;
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::cannot;
-use super::path::{self, Lead};
-use super::rule::{Failure, Rule};
+use super::io_error;
+use super::path::{self, LinkTarget};
+use super::rule::{Rule, UnpackError};
 use super::tree::{Node, Tree};
 use crate::dir::Dir;
 use crate::manifest::{Entry, Kind, Sums, trailer};
 
-/// Sees that no link of the archive leads out of the release, with everything
-/// in its place. A shared link leads out, and so does what goes through one.
-pub fn check_links(tree: &Tree, staging: &Dir) -> Result<(), Failure> {
+/// Checks that no symlink of the archive leads out of the release, after everything
+/// has been unpacked. A shared symlink leads out, and so does a symlink through it.
+pub fn check_symlinks(tree: &Tree, staging: &Dir) -> Result<(), UnpackError> {
     tree.visit(|path, node| {
-        if !matches!(node, Node::Link) {
+        if !matches!(node, Node::Symlink) {
             return Ok(());
         }
-        let refused = |rule: Rule| Err(Failure::from(rule).at(path));
+        let refuse = |rule: Rule| Err(UnpackError::from(rule).at(path));
         let path = Path::new(OsStr::from_bytes(path));
         let target = || staging.read_link_beneath(path);
-        match path::lead(staging, path, target) {
-            Ok(Lead::Inside) => Ok(()),
-            Ok(Lead::Out) => refused(Rule::LinkLeaves),
-            Ok(Lead::Ring) => refused(Rule::LinkLoops),
-            Err(errno) => Err(cannot("follow a link", errno)),
+        match path::check_link_escape(staging, path, target) {
+            Ok(LinkTarget::Inside) => Ok(()),
+            Ok(LinkTarget::Escapes) => refuse(Rule::SymlinkEscapes),
+            Ok(LinkTarget::Loop) => refuse(Rule::SymlinkLoop),
+            Err(errno) => Err(io_error("follow a symlink", errno)),
         }
     })
 }
 
 /// Writes the manifest's entries and its sums.
-pub fn report(tree: &Tree, staging: &Dir, out: &mut impl Write) -> Result<(), Failure> {
+pub fn write_report(tree: &Tree, staging: &Dir, out: &mut impl Write) -> Result<(), UnpackError> {
     let mut out = BufWriter::with_capacity(64 * 1024, out);
     let mut sums = Sums::default();
     tree.visit(|path, node| {
@@ -48,9 +51,9 @@ pub fn report(tree: &Tree, staging: &Dir, out: &mut impl Write) -> Result<(), Fa
                 size: *size,
                 sha256: sha256.expect("every file was written"),
             },
-            Node::Link | Node::Shared => {
+            Node::Symlink | Node::SharedSymlink => {
                 let target = staging.read_link_beneath(Path::new(OsStr::from_bytes(path)));
-                let target = target.map_err(|errno| cannot("read a link", errno))?;
+                let target = target.map_err(|errno| io_error("read a symlink", errno))?;
                 Kind::Link {
                     target: target.into_vec(),
                 }
@@ -61,9 +64,9 @@ pub fn report(tree: &Tree, staging: &Dir, out: &mut impl Write) -> Result<(), Fa
             kind,
         };
         sums.add(&entry);
-        writeln!(out, "{entry}").map_err(|error| cannot("write the report", error))
+        writeln!(out, "{entry}").map_err(|error| io_error("write the report", error))
     })?;
     out.write_all(trailer(sums).as_bytes())
         .and_then(|()| out.flush())
-        .map_err(|error| cannot("write the report", error))
+        .map_err(|error| io_error("write the report", error))
 }

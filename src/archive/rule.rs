@@ -1,12 +1,12 @@
-//! The rules of the archive profile, each with the words in which a refusal
-//! names it. An archive is refused by entry and rule, so that its maker can
-//! mend it without a look at this code.
+//! The rules of the archive profile, each with the text of its refusal. A refusal
+//! names the entry and the rule, so that the user can fix the archive without
+//! reading this code.
 
 use std::fmt;
 
 use crate::escape;
 
-/// What an archive broke.
+/// The rule that an archive breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
     // The zstd frame (RFC 8878).
@@ -27,7 +27,7 @@ pub enum Rule {
     Fifo,
     Sparse,
     UnknownType(u8),
-    DataWhereNone,
+    SizeWithoutData,
     // Extended headers.
     ExtendedTooLong,
     ExtendedAfterEnd,
@@ -39,7 +39,7 @@ pub enum Rule {
     PaxSize,
     PaxGlobal,
     ExtendedAlone,
-    LinkNameAlone,
+    LongTargetAlone,
     // Names.
     NameEmpty,
     NameAbsolute,
@@ -52,19 +52,19 @@ pub enum Rule {
     NameAfterEnd,
     FileSlash,
     Duplicate,
-    BeneathNonFolder,
+    BelowNonDirectory,
     // Paths that the site shares.
-    Shared,
-    AboveShared,
-    // Links.
-    LinkEmpty,
-    LinkAbsolute,
-    LinkLong,
-    LinkNotUtf8,
-    LinkControl,
-    LinkLeaves,
-    LinkLoops,
-    LinksDenied,
+    AtSharedPath,
+    AboveSharedPath,
+    // Symlinks.
+    TargetEmpty,
+    TargetAbsolute,
+    TargetLong,
+    TargetNotUtf8,
+    TargetControl,
+    SymlinkEscapes,
+    SymlinkLoop,
+    SymlinksDenied,
     // Limits.
     Entries(u32),
     Unpacked(u64),
@@ -94,7 +94,7 @@ impl fmt::Display for Rule {
                 let flag = escape::escape(&[*flag]);
                 return write!(f, "unknown entry type '{flag}'");
             }
-            Rule::DataWhereNone => "size on an entry without data",
+            Rule::SizeWithoutData => "size on an entry without data",
             Rule::ExtendedTooLong => "extended header over 8 KiB",
             Rule::ExtendedAfterEnd => "extended header has bytes after its end",
             Rule::TwoLongNames => "two long names for one entry",
@@ -108,7 +108,7 @@ impl fmt::Display for Rule {
             Rule::PaxSize => "pax size differs from the header",
             Rule::PaxGlobal => "global pax header with more than a comment",
             Rule::ExtendedAlone => "extended header without an entry",
-            Rule::LinkNameAlone => "long link target on something that is not a link",
+            Rule::LongTargetAlone => "long symlink target on an entry that is not a symlink",
             Rule::NameEmpty => "name is empty",
             Rule::NameAbsolute => "name is absolute",
             Rule::NameDotDot => "name has '..'",
@@ -120,19 +120,19 @@ impl fmt::Display for Rule {
             Rule::NameAfterEnd => "name has bytes after its end",
             Rule::FileSlash => "file name ends in '/'",
             Rule::Duplicate => "duplicate name",
-            Rule::BeneathNonFolder => "beneath something that is not a folder",
-            Rule::Shared => {
+            Rule::BelowNonDirectory => "below an entry that is not a directory",
+            Rule::AtSharedPath => {
                 "at a shared path (leave it out, or set existing = \"replace\" in [shared])"
             }
-            Rule::AboveShared => "not a folder, and above a shared path",
-            Rule::LinkEmpty => "link target is empty",
-            Rule::LinkAbsolute => "link target is absolute",
-            Rule::LinkLong => "link target over 1024 bytes",
-            Rule::LinkNotUtf8 => "link target is not utf-8",
-            Rule::LinkControl => "link target has a control character",
-            Rule::LinkLeaves => "link leaves the release",
-            Rule::LinkLoops => "link loops",
-            Rule::LinksDenied => "links are denied",
+            Rule::AboveSharedPath => "above a shared path, but not a directory",
+            Rule::TargetEmpty => "symlink target is empty",
+            Rule::TargetAbsolute => "symlink target is absolute",
+            Rule::TargetLong => "symlink target over 1024 bytes",
+            Rule::TargetNotUtf8 => "symlink target is not utf-8",
+            Rule::TargetControl => "symlink target has a control character",
+            Rule::SymlinkEscapes => "symlink leads outside of the release",
+            Rule::SymlinkLoop => "symlink loops",
+            Rule::SymlinksDenied => "symlinks are denied",
             Rule::Entries(max) => return write!(f, "more than {max} entries"),
             Rule::Unpacked(max) => return write!(f, "unpacked size over {max} bytes"),
             Rule::File(max) => return write!(f, "file over {max} bytes"),
@@ -142,22 +142,22 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Why unpacking ended.
+/// Why unpacking failed.
 #[derive(Debug)]
-pub enum Failure {
-    /// The archive is not in the profile. `entry` is the name as the archive has it.
+pub enum UnpackError {
+    /// The archive breaks a rule. `entry` is the name as the archive has it.
     Refused { entry: Option<Vec<u8>>, rule: Rule },
-    /// The operating system failed us.
+    /// The operating system reported an error, or a limit of the site was reached.
     Io(crate::error::Error),
-    /// A writing thread has given up; its own failure tells why.
-    Stopped,
+    /// A writer thread has stopped. Its own error says why.
+    WriterStopped,
 }
 
-impl Failure {
-    /// Names the entry, where none was named yet.
-    pub fn at(self, name: &[u8]) -> Failure {
+impl UnpackError {
+    /// Adds the name of the entry, unless there is one already.
+    pub fn at(self, name: &[u8]) -> UnpackError {
         match self {
-            Failure::Refused { entry: None, rule } => Failure::Refused {
+            UnpackError::Refused { entry: None, rule } => UnpackError::Refused {
                 entry: Some(name.to_owned()),
                 rule,
             },
@@ -166,25 +166,25 @@ impl Failure {
     }
 }
 
-impl From<Rule> for Failure {
-    fn from(rule: Rule) -> Failure {
-        Failure::Refused { entry: None, rule }
+impl From<Rule> for UnpackError {
+    fn from(rule: Rule) -> UnpackError {
+        UnpackError::Refused { entry: None, rule }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for UnpackError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Refused { entry: None, rule } => write!(f, "{rule}"),
-            Failure::Refused {
+            UnpackError::Refused { entry: None, rule } => write!(f, "{rule}"),
+            UnpackError::Refused {
                 entry: Some(name),
                 rule,
             } => {
                 let name = escape::truncate(&escape::escape(name), 300);
                 write!(f, "'{name}': {rule}")
             }
-            Failure::Io(error) => write!(f, "{error}"),
-            Failure::Stopped => f.write_str("a writing thread has stopped"),
+            UnpackError::Io(error) => write!(f, "{error}"),
+            UnpackError::WriterStopped => f.write_str("a writer thread has stopped"),
         }
     }
 }

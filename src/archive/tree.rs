@@ -1,45 +1,45 @@
-//! What an archive has named so far: the guard against duplicates, against
-//! names beneath a file, and the source of the manifest.
+//! The tree of names that the archive has used so far. It finds duplicates and
+//! names below a file, and the manifest is made from it.
 //!
-//! It is kept as a tree of components, so that its size is bounded by the
-//! names that are new and not by the paths that repeat them.
+//! It is a tree of components, so that the new names limit its size, and not the
+//! paths that repeat them.
 
 use std::collections::BTreeMap;
 
 use super::rule::Rule;
 use crate::names::Sha256Digest;
 
-/// A node's place in the tree.
-pub type Id = u32;
+/// The index of a node in the tree.
+pub type NodeId = u32;
 
 /// The release itself.
-const ROOT: Id = 0;
+const ROOT: NodeId = 0;
 
 #[derive(Debug)]
 pub enum Node {
     Dir {
-        /// By name, so that the manifest comes out sorted.
-        children: BTreeMap<Box<[u8]>, Id>,
-        /// Whether the archive has an entry of its own for it.
+        /// By name, so that the manifest is sorted.
+        children: BTreeMap<Box<[u8]>, NodeId>,
+        /// Whether the archive has an entry for the directory itself.
         named: bool,
     },
     File {
         executable: bool,
         size: u64,
-        /// Once it is written.
+        /// Set after the file has been written.
         sha256: Option<Sha256Digest>,
     },
-    /// The target is read back from disk; kept here it could be 100 MB.
-    Link,
-    /// A link of ours, to what the site shares.
-    Shared,
+    /// The target is read back from disk. All targets together could be 100 MB.
+    Symlink,
+    /// A symlink of ours to a shared path of the site.
+    SharedSymlink,
 }
 
-/// Where an entry went.
+/// The result of adding an entry.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Added {
-    pub id: Id,
-    /// How many leading components were folders before; the others are new.
+    pub id: NodeId,
+    /// How many leading components were directories before. The others are new.
     pub known: usize,
 }
 
@@ -50,7 +50,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A tree of at most `max` things besides the release itself.
+    /// Returns a tree of at most `max` nodes besides the release itself.
     pub fn new(max: u32) -> Tree {
         let root = Node::Dir {
             children: BTreeMap::new(),
@@ -62,23 +62,23 @@ impl Tree {
         }
     }
 
-    /// How many things there are, the release itself not counted.
+    /// Returns the number of nodes without the release itself.
     pub fn len(&self) -> u64 {
         self.nodes.len() as u64 - 1
     }
 
-    /// Adds `node` at `path`, with the folders above it that are missing.
+    /// Adds `node` at `path`, with the missing directories above it.
     pub fn add(&mut self, path: &[&[u8]], node: Node) -> Result<Added, Rule> {
         let Some((last, above)) = path.split_last() else {
-            self.name_folder(ROOT)?;
+            self.mark_named(ROOT)?;
             return Ok(Added { id: ROOT, known: 0 });
         };
-        let (at, known) = self.folders(above)?;
-        let folder = matches!(node, Node::Dir { .. });
-        match self.child(at, last, || node)? {
+        let (parent, known) = self.add_directories(above)?;
+        let is_dir = matches!(node, Node::Dir { .. });
+        match self.find_or_add_child(parent, last, || node)? {
             (id, true) => Ok(Added { id, known }),
-            (id, false) if folder => {
-                self.name_folder(id)?;
+            (id, false) if is_dir => {
+                self.mark_named(id)?;
                 Ok(Added {
                     id,
                     known: known + 1,
@@ -88,44 +88,45 @@ impl Tree {
         }
     }
 
-    /// Puts a link of ours at `path`, in the place of whatever was added there:
-    /// that was left out. Everything added goes on counting.
+    /// Adds a symlink of ours at `path`. It replaces what the archive added there,
+    /// which was not unpacked but still counts.
     ///
-    /// Returns how many leading components were folders before.
-    pub fn share(&mut self, path: &[&[u8]]) -> Result<usize, Rule> {
+    /// Returns how many leading components were directories before.
+    pub fn add_shared_symlink(&mut self, path: &[&[u8]]) -> Result<usize, Rule> {
         let (last, above) = path.split_last().ok_or(Rule::NameEmpty)?;
-        let (at, known) = self.folders(above)?;
-        let next = self.nodes.len() as Id;
+        let (parent, known) = self.add_directories(above)?;
+        let next = self.nodes.len() as NodeId;
         if next > self.max {
             return Err(Rule::Entries(self.max));
         }
-        if let Node::Dir { children, .. } = &mut self.nodes[at as usize] {
+        if let Node::Dir { children, .. } = &mut self.nodes[parent as usize] {
             children.insert((*last).into(), next);
         }
-        self.nodes.push(Node::Shared);
+        self.nodes.push(Node::SharedSymlink);
         Ok(known)
     }
 
-    /// The folder at `path`, made if need be, and how many of the components
-    /// were there.
-    fn folders(&mut self, path: &[&[u8]]) -> Result<(Id, usize), Rule> {
-        let mut at = ROOT;
+    /// Returns the directory at `path`, after adding the missing ones, and how many
+    /// of the components were there before.
+    fn add_directories(&mut self, path: &[&[u8]]) -> Result<(NodeId, usize), Rule> {
+        let mut parent = ROOT;
         let mut known = 0;
         for component in path {
-            let (id, new) = self.child(at, component, || Node::Dir {
+            let (id, new) = self.find_or_add_child(parent, component, || Node::Dir {
                 children: BTreeMap::new(),
                 named: false,
             })?;
             if !new {
                 known += 1;
             }
-            at = id;
+            parent = id;
         }
-        Ok((at, known))
+        Ok((parent, known))
     }
 
-    /// A folder may get its entry after things beneath it, but only one.
-    fn name_folder(&mut self, id: Id) -> Result<(), Rule> {
+    /// Records that the archive has an entry for the directory. It may follow the
+    /// entries below it, but there may be only one.
+    fn mark_named(&mut self, id: NodeId) -> Result<(), Rule> {
         match &mut self.nodes[id as usize] {
             Node::Dir { named, .. } if !*named => {
                 *named = true;
@@ -135,15 +136,16 @@ impl Tree {
         }
     }
 
-    fn child(
+    /// Returns the child of this name, and whether it is new.
+    fn find_or_add_child(
         &mut self,
-        parent: Id,
+        parent: NodeId,
         name: &[u8],
         make: impl FnOnce() -> Node,
-    ) -> Result<(Id, bool), Rule> {
-        let next = self.nodes.len() as Id;
+    ) -> Result<(NodeId, bool), Rule> {
+        let next = self.nodes.len() as NodeId;
         let Node::Dir { children, .. } = &mut self.nodes[parent as usize] else {
-            return Err(Rule::BeneathNonFolder);
+            return Err(Rule::BelowNonDirectory);
         };
         if let Some(id) = children.get(name) {
             return Ok((*id, false));
@@ -156,22 +158,22 @@ impl Tree {
         Ok((next, true))
     }
 
-    /// Records what a file's content turned out to be.
-    pub fn set_digest(&mut self, id: Id, digest: Sha256Digest) {
+    /// Records the digest of a written file.
+    pub fn set_digest(&mut self, id: NodeId, digest: Sha256Digest) {
         if let Node::File { sha256, .. } = &mut self.nodes[id as usize] {
             *sha256 = Some(digest);
         }
     }
 
-    /// Visits everything, parents first and siblings by name.
+    /// Visits every node: parents first, siblings by name.
     pub fn visit<E>(&self, mut each: impl FnMut(&[u8], &Node) -> Result<(), E>) -> Result<(), E> {
         self.visit_from(ROOT, &mut Vec::new(), &mut each)
     }
 
-    // Recursion is bounded: a path has at most 32 components.
+    // Terminates: a path has at most 32 components, which limits the recursion.
     fn visit_from<E>(
         &self,
-        id: Id,
+        id: NodeId,
         path: &mut Vec<u8>,
         each: &mut impl FnMut(&[u8], &Node) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -209,16 +211,16 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_and_names_beneath_files() {
+    fn duplicates_and_names_below_files_are_refused() {
         let mut tree = Tree::new(100);
-        assert_eq!(add(&mut tree, "a/b/c", Node::Link), Ok(0));
-        assert_eq!(add(&mut tree, "a/b/c", Node::Link), Err(Rule::Duplicate));
+        assert_eq!(add(&mut tree, "a/b/c", Node::Symlink), Ok(0));
+        assert_eq!(add(&mut tree, "a/b/c", Node::Symlink), Err(Rule::Duplicate));
         assert_eq!(add(&mut tree, "a/b/c", dir()), Err(Rule::Duplicate));
         assert_eq!(
-            add(&mut tree, "a/b/c/d", Node::Link),
-            Err(Rule::BeneathNonFolder)
+            add(&mut tree, "a/b/c/d", Node::Symlink),
+            Err(Rule::BelowNonDirectory)
         );
-        assert_eq!(add(&mut tree, "a/b", Node::Link), Err(Rule::Duplicate));
+        assert_eq!(add(&mut tree, "a/b", Node::Symlink), Err(Rule::Duplicate));
         assert_eq!(add(&mut tree, "a/b", dir()), Ok(2));
         assert_eq!(add(&mut tree, "a/b", dir()), Err(Rule::Duplicate));
         assert_eq!(tree.add(&[], dir()), Ok(Added { id: ROOT, known: 0 }));
@@ -226,27 +228,27 @@ mod tests {
     }
 
     #[test]
-    fn folders_in_between_count_as_entries() {
+    fn implied_directories_count_as_entries() {
         let mut tree = Tree::new(3);
-        assert_eq!(add(&mut tree, "a/b/c", Node::Link), Ok(0));
-        assert_eq!(add(&mut tree, "a/d", Node::Link), Err(Rule::Entries(3)));
+        assert_eq!(add(&mut tree, "a/b/c", Node::Symlink), Ok(0));
+        assert_eq!(add(&mut tree, "a/d", Node::Symlink), Err(Rule::Entries(3)));
     }
 
     #[test]
-    fn a_shared_link_takes_the_place_of_what_was_left_out() {
+    fn a_shared_symlink_replaces_an_entry_that_was_not_unpacked() {
         let mut tree = Tree::new(5);
-        assert_eq!(add(&mut tree, "a/b/c", Node::Link), Ok(0));
-        assert_eq!(tree.share(&[b"a", b"b"]), Ok(1));
-        assert_eq!(tree.share(&[b"d"]), Ok(0));
-        // What was left out counts: three, and the two links.
-        assert_eq!(tree.share(&[b"e"]), Err(Rule::Entries(5)));
+        assert_eq!(add(&mut tree, "a/b/c", Node::Symlink), Ok(0));
+        assert_eq!(tree.add_shared_symlink(&[b"a", b"b"]), Ok(1));
+        assert_eq!(tree.add_shared_symlink(&[b"d"]), Ok(0));
+        // The replaced entries count: three of them, and the two symlinks.
+        assert_eq!(tree.add_shared_symlink(&[b"e"]), Err(Rule::Entries(5)));
         assert_eq!(
-            add(&mut tree, "a/b/c", Node::Link),
-            Err(Rule::BeneathNonFolder)
+            add(&mut tree, "a/b/c", Node::Symlink),
+            Err(Rule::BelowNonDirectory)
         );
         let mut seen = Vec::new();
         tree.visit(|path, node| {
-            let shared = matches!(node, Node::Shared);
+            let shared = matches!(node, Node::SharedSymlink);
             seen.push((String::from_utf8(path.to_vec()).unwrap(), shared));
             Ok::<_, ()>(())
         })
@@ -259,10 +261,10 @@ mod tests {
     }
 
     #[test]
-    fn visits_in_order() {
+    fn nodes_are_visited_in_order() {
         let mut tree = Tree::new(10);
         for path in ["b", "a/z", "a/y"] {
-            add(&mut tree, path, Node::Link).unwrap();
+            add(&mut tree, path, Node::Symlink).unwrap();
         }
         let mut seen = Vec::new();
         tree.visit(|path, _| {

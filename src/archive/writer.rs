@@ -1,10 +1,9 @@
-//! Writing files, by several threads.
+//! Writes files on several threads.
 //!
-//! Small files travel in batches, so that a thread is woken for half a
-//! megabyte and not for each file; a large one goes in pieces to two threads,
-//! of which one writes and the other hashes. Queues are short, and buffers go
-//! round: what is in memory is bounded by their number, whatever the archive
-//! says of its sizes.
+//! Small files are sent in batches, so that a thread wakes for half a megabyte and
+//! not for each file. A large file is sent in pieces to two threads: one writes and
+//! the other hashes. Queues are short and buffers are reused. Their number limits
+//! the memory, whatever sizes the archive states.
 
 use std::fs::File;
 use std::io::Write;
@@ -16,60 +15,60 @@ use std::thread::JoinHandle;
 use nix::errno::Errno;
 use sha2::{Digest, Sha256};
 
-use super::rule::{Failure, Rule};
-use super::tree::Id;
+use super::rule::{Rule, UnpackError};
+use super::tree::NodeId;
 use crate::dir::{Dir, Name};
 use crate::error::Error;
-use crate::manifest;
+use crate::manifest::file_mode;
 use crate::names::Sha256Digest;
 
-/// A piece of a large file and the fill of a batch, in bytes.
+/// The size of a piece of a large file, and of a batch, in bytes.
 const PIECE: usize = 512 * 1024;
 
-/// Most files in a batch. Each may hold another folder's handle, and so
-/// (queue + threads + 1) × this many are open at most: 624, of the 1,024 that
-/// the unpacker may have.
+/// The maximum number of files in a batch. Each file can hold the handle of another
+/// directory, so at most (queue + threads + 1) times this many are open: 624 of the
+/// 1,024 descriptors that the unpacker may have.
 const BATCH_FILES: usize = 48;
 
-/// Jobs that wait, for whichever thread is free first.
+/// The maximum number of jobs that wait for a free thread.
 const QUEUE: usize = 8;
 
-/// Pieces that wait for each of the two threads of a large file.
+/// The maximum number of pieces that wait for each of a large file's two threads.
 const PIECES: usize = 4;
 
-/// Where a file goes.
+/// Where a file is written.
 #[derive(Debug)]
-pub struct Target {
-    pub folder: Arc<Dir>,
+pub struct Destination {
+    pub dir: Arc<Dir>,
     pub name: Box<[u8]>,
-    /// Its node, under which its digest is reported.
-    pub id: Id,
+    /// The node that gets the file's digest.
+    pub id: NodeId,
 }
 
-/// A whole file, its data a range of its batch's.
-struct Small {
-    target: Target,
+/// A whole file. Its data is a range of its batch's data.
+struct SmallFile {
+    destination: Destination,
     executable: bool,
     data: Range<usize>,
 }
 
 enum Job {
-    /// Whole files, their data side by side.
-    Batch(Vec<u8>, Vec<Small>),
-    /// A large file, written from its pieces.
+    /// Whole files, with their data side by side.
+    Batch(Vec<u8>, Vec<SmallFile>),
+    /// A large file, to be written from its pieces.
     Write {
-        target: Target,
+        destination: Destination,
         executable: bool,
         pieces: Receiver<Arc<Piece>>,
     },
-    /// The same pieces, hashed by another thread meanwhile.
+    /// The same pieces, which another thread hashes at the same time.
     Hash {
-        id: Id,
+        id: NodeId,
         pieces: Receiver<Arc<Piece>>,
     },
 }
 
-/// So many bytes from the start of the buffer.
+/// The first `len` bytes of `buffer`.
 struct Piece {
     buffer: Vec<u8>,
     len: usize,
@@ -81,35 +80,39 @@ impl Piece {
     }
 }
 
-type Digests = Vec<(Id, Sha256Digest)>;
+type Digests = Vec<(NodeId, Sha256Digest)>;
 
-/// What is to be done; none once a thread has stopped. One for all threads:
-/// with one each, one could wait for work while another had too much.
+/// The jobs; none after a thread has stopped. All threads share one queue: with one
+/// queue each, a thread could be idle while another has several jobs.
 type Queue = Mutex<Option<Receiver<Job>>>;
 
 /// The threads, and the batch that is being filled.
 pub struct Writers {
-    threads: Vec<JoinHandle<Result<Digests, Failure>>>,
+    threads: Vec<JoinHandle<Result<Digests, UnpackError>>>,
     jobs: SyncSender<Job>,
-    /// Buffers that were written out. A new one costs more than to fill it: the
-    /// kernel clears its pages first.
+    /// Buffers whose data has been written. A new buffer costs more than filling
+    /// it: the kernel clears its pages first.
     free: Receiver<Vec<u8>>,
-    /// The batch's, of which the first `filled` bytes are taken.
+    /// The batch's data, of which the first `filled` bytes are in use.
     data: Vec<u8>,
     filled: usize,
-    files: Vec<Small>,
+    files: Vec<SmallFile>,
 }
 
 impl Writers {
-    /// Starts threads, two at least: with one, a large file would wait for ever
-    /// for somebody to hash what it writes.
-    pub fn start(count: usize) -> Result<Writers, Failure> {
+    /// Starts the threads, at least two: with one, a large file would wait forever
+    /// for a thread to hash what the first one writes.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`UnpackError::Io`] if a thread cannot be started.
+    pub fn start(count: usize) -> Result<Writers, UnpackError> {
         let count = count.max(2);
-        let cannot = |error| Failure::Io(Error::io("cannot start a thread", error));
-        let (ready, stands) = sync_channel(count);
-        // As many as go round while one large file is written. Several that wait
-        // behind one another may have more, up to PIECES for each job; what has
-        // no room here is freed.
+        let start_error = |error| UnpackError::Io(Error::io("cannot start a thread", error));
+        let (ready, started) = sync_channel(count);
+        // As many buffers as are in use while one large file is written. Several
+        // large files in the queue can have more, up to PIECES for each job; buffers
+        // that do not fit in here are freed.
         let (give_back, free) = sync_channel(QUEUE + 2 * PIECES + count + 1);
         let (jobs, queue) = sync_channel(QUEUE);
         let queue = Arc::new(Mutex::new(Some(queue)));
@@ -119,15 +122,15 @@ impl Writers {
                 let queue = Arc::clone(&queue);
                 std::thread::Builder::new().spawn(move || {
                     _ = ready.send(());
-                    work(&queue, &give_back)
+                    run_jobs(&queue, &give_back)
                 })
             })
             .collect::<std::io::Result<_>>()
-            .map_err(cannot)?;
-        // All of them run our code by now, and none is still in the calls by
+            .map_err(start_error)?;
+        // Now every thread runs our code. None is still in the system calls by
         // which a thread sets itself up.
         for _ in 0..count {
-            _ = stands.recv();
+            _ = started.recv();
         }
         Ok(Writers {
             threads,
@@ -139,49 +142,53 @@ impl Writers {
         })
     }
 
-    /// Writes a file of `size` bytes, which `read` fills piece by piece.
-    pub fn file(
+    /// Writes a file of `size` bytes. `read` fills the buffers that it is given.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `read`, or [`UnpackError::WriterStopped`].
+    pub fn write_file(
         &mut self,
-        target: Target,
+        destination: Destination,
         executable: bool,
         size: u64,
-        mut read: impl FnMut(&mut [u8]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+        mut read: impl FnMut(&mut [u8]) -> Result<(), UnpackError>,
+    ) -> Result<(), UnpackError> {
         if size > (PIECE / 2) as u64 {
-            return self.large(target, executable, size, read);
+            return self.write_large(destination, executable, size, read);
         }
         let size = size as usize;
         if self.filled + size > PIECE || self.files.len() == BATCH_FILES {
             self.flush()?;
         }
         if self.data.is_empty() {
-            self.data = self.buffer();
+            self.data = self.take_buffer();
         }
         let data = self.filled..self.filled + size;
         if size > 0 {
             read(&mut self.data[data.clone()])?;
         }
         self.filled += size;
-        self.files.push(Small {
-            target,
+        self.files.push(SmallFile {
+            destination,
             executable,
             data,
         });
         Ok(())
     }
 
-    fn large(
+    fn write_large(
         &mut self,
-        target: Target,
+        destination: Destination,
         executable: bool,
         size: u64,
-        mut read: impl FnMut(&mut [u8]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+        mut read: impl FnMut(&mut [u8]) -> Result<(), UnpackError>,
+    ) -> Result<(), UnpackError> {
         let (write, to_write) = sync_channel(PIECES);
         let (hash, to_hash) = sync_channel(PIECES);
-        let id = target.id;
+        let id = destination.id;
         self.send(Job::Write {
-            target,
+            destination,
             executable,
             pieces: to_write,
         })?;
@@ -191,31 +198,31 @@ impl Writers {
         })?;
         let mut left = size;
         while left > 0 {
-            let mut buffer = self.buffer();
+            let mut buffer = self.take_buffer();
             let len = left.min(PIECE as u64) as usize;
             read(&mut buffer[..len])?;
             left -= len as u64;
             let piece = Arc::new(Piece { buffer, len });
-            // Ends: what was queued before ends by itself, and there are two
-            // threads at least, so that both jobs are taken.
+            // Terminates: the jobs before these two end by themselves, and there are
+            // at least two threads, so both jobs are taken.
             write
                 .send(Arc::clone(&piece))
                 .and_then(|()| hash.send(piece))
-                .map_err(|_| Failure::Stopped)?;
+                .map_err(|_| UnpackError::WriterStopped)?;
         }
         Ok(())
     }
 
-    /// A buffer of [`PIECE`] bytes, with whatever was in it before.
-    fn buffer(&self) -> Vec<u8> {
+    /// Returns a buffer of [`PIECE`] bytes. It still has its old content.
+    fn take_buffer(&self) -> Vec<u8> {
         self.free.try_recv().unwrap_or_else(|_| vec![0; PIECE])
     }
 
-    fn send(&self, job: Job) -> Result<(), Failure> {
-        self.jobs.send(job).map_err(|_| Failure::Stopped)
+    fn send(&self, job: Job) -> Result<(), UnpackError> {
+        self.jobs.send(job).map_err(|_| UnpackError::WriterStopped)
     }
 
-    fn flush(&mut self) -> Result<(), Failure> {
+    fn flush(&mut self) -> Result<(), UnpackError> {
         if self.files.is_empty() {
             return Ok(());
         }
@@ -225,58 +232,63 @@ impl Writers {
         self.send(Job::Batch(data, files))
     }
 
-    /// Writes what is left, waits for all threads, and gives the digests.
-    pub fn finish(mut self) -> Result<Digests, Failure> {
-        // If a thread has stopped, its own failure is what join() returns.
+    /// Writes the last batch, waits for all threads, and returns the digests.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the first thread that stopped with one.
+    pub fn finish(mut self) -> Result<Digests, UnpackError> {
+        // If a thread has stopped, join() returns its own error.
         _ = self.flush();
         let mut digests = Vec::new();
-        let mut failed = None;
+        let mut first_error = None;
         drop(self.jobs);
         for thread in self.threads {
             match thread.join() {
                 Ok(Ok(written)) => digests.extend(written),
-                Ok(Err(failure)) => failed = failed.or(Some(failure)),
+                Ok(Err(error)) => first_error = first_error.or(Some(error)),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        match failed {
-            Some(failure) => Err(failure),
+        match first_error {
+            Some(error) => Err(error),
             None => Ok(digests),
         }
     }
 }
 
-fn work(queue: &Queue, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, Failure> {
-    let _stop = Stop(queue);
+/// Runs jobs until there are no more.
+fn run_jobs(queue: &Queue, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, UnpackError> {
+    let _close_on_exit = CloseQueue(queue);
     let mut digests = Vec::new();
-    // Whoever is done with a piece last gives its buffer back.
+    // The last user of a piece gives its buffer back.
     let done = |piece| {
         if let Some(Piece { buffer, .. }) = Arc::into_inner(piece) {
             _ = give_back.try_send(buffer);
         }
     };
-    while let Some(job) = next(queue) {
+    while let Some(job) = next_job(queue) {
         match job {
             Job::Batch(data, files) => {
                 for small in files {
-                    let (bytes, target) = (&data[small.data], small.target);
-                    let mut file = create(&target, small.executable)?;
+                    let (bytes, destination) = (&data[small.data], small.destination);
+                    let mut file = create_file(&destination, small.executable)?;
                     file.write_all(bytes)
-                        .map_err(|error| cannot(&target, error))?;
-                    digests.push((target.id, Sha256Digest(Sha256::digest(bytes).into())));
+                        .map_err(|error| write_error(&destination, error))?;
+                    digests.push((destination.id, Sha256Digest(Sha256::digest(bytes).into())));
                 }
-                // Nobody takes it any more when the last one has come.
+                // This fails after the last entry: nothing receives buffers then.
                 _ = give_back.try_send(data);
             }
             Job::Write {
-                target,
+                destination,
                 executable,
                 pieces,
             } => {
-                let mut file = create(&target, executable)?;
+                let mut file = create_file(&destination, executable)?;
                 for piece in pieces {
                     file.write_all(piece.bytes())
-                        .map_err(|error| cannot(&target, error))?;
+                        .map_err(|error| write_error(&destination, error))?;
                     done(piece);
                 }
             }
@@ -293,42 +305,42 @@ fn work(queue: &Queue, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, Failu
     Ok(digests)
 }
 
-/// The next job; none if there will be no more. Whoever waits here holds the
-/// lock, and the others wait for it.
-fn next(queue: &Queue) -> Option<Job> {
+/// Returns the next job; none if there will be no more. The thread that waits here
+/// holds the lock, and the other threads wait for the lock.
+fn next_job(queue: &Queue) -> Option<Job> {
     lock(queue).as_ref()?.recv().ok()
 }
 
 fn lock(queue: &Queue) -> MutexGuard<'_, Option<Receiver<Job>>> {
-    // What it holds is whole whatever panicked.
+    // A panic cannot leave the content half changed.
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A thread that stops, for whatever reason, ends the queue, and with it what
-/// waits there: nobody may wait for a thread that will not come. It may wait for
-/// the lock itself, until the next job comes or there will be no more.
-struct Stop<'a>(&'a Queue);
+/// Drops the job queue when a thread exits for any reason, so that the sender fails
+/// instead of waiting for a thread that no longer exists. The drop can wait for the
+/// lock until the next job comes, or until there will be no more.
+struct CloseQueue<'a>(&'a Queue);
 
-impl Drop for Stop<'_> {
+impl Drop for CloseQueue<'_> {
     fn drop(&mut self) {
         *lock(self.0) = None;
     }
 }
 
-/// Makes the file. Its mode is one of two; the mask is 022 in this process.
-fn create(target: &Target, executable: bool) -> Result<File, Failure> {
-    let mode = manifest::file_mode(executable);
-    let name = Name::new(&target.name).ok_or(Failure::from(Rule::NameEmpty))?;
-    match target.folder.create_new(name, mode) {
+/// Creates the file with one of its two modes. The umask of this process is 022.
+fn create_file(destination: &Destination, executable: bool) -> Result<File, UnpackError> {
+    let mode = file_mode(executable);
+    let name = Name::new(&destination.name).ok_or(UnpackError::from(Rule::NameEmpty))?;
+    match destination.dir.create_new(name, mode) {
         Ok(file) => Ok(file),
-        // The tree knows of no such name, but the file system takes another
-        // name for the same: one that ignores case or normalises.
-        Err(Errno::EEXIST) => Err(Failure::from(Rule::Duplicate).at(&target.name)),
-        Err(errno) => Err(cannot(target, errno)),
+        // The tree has no such name, but the file system takes another name for the
+        // same one: it ignores case, or it normalizes names.
+        Err(Errno::EEXIST) => Err(UnpackError::from(Rule::Duplicate).at(&destination.name)),
+        Err(errno) => Err(write_error(destination, errno)),
     }
 }
 
-fn cannot(target: &Target, error: impl Into<std::io::Error>) -> Failure {
-    let name = crate::escape::escape(&target.name);
-    Failure::Io(Error::io(format!("cannot write '{name}'"), error))
+fn write_error(destination: &Destination, error: impl Into<std::io::Error>) -> UnpackError {
+    let name = crate::escape::escape(&destination.name);
+    UnpackError::Io(Error::io(format!("cannot write '{name}'"), error))
 }

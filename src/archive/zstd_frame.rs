@@ -1,25 +1,27 @@
-//! Exactly one zstd frame (RFC 8878), nothing before it and nothing after it.
+//! Decompresses exactly one zstd frame (RFC 8878), with nothing before or after it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
 
 use zstd::stream::read::Decoder;
+use zstd::zstd_safe::get_error_name;
+use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
 
-use super::rule::{Failure, Rule};
+use super::rule::{Rule, UnpackError};
 use crate::error::Error;
 
 /// The frame's magic number. A skippable frame has another and is refused:
 /// tools disagree about what follows one.
 const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
 
-/// The largest window, as a power of two: 128 MiB, what `zstd -d` takes
-/// without being told to (zstd(1), --memory).
+/// The maximum window, as a power of two: 128 MiB, which is what `zstd -d` accepts
+/// by default (zstd(1), --memory).
 const WINDOW_LOG_MAX: u32 = 27;
 
-/// How much is read from the spool at once, in bytes.
+/// The size of one read from the spool, in bytes.
 const INPUT: usize = 128 * 1024;
 
-/// The decompressed stream, which ends for good after `max` bytes.
+/// The decompressed stream. It yields at most `max` bytes.
 pub struct Frame {
     decoder: Decoder<'static, BufReader<File>>,
     left: u64,
@@ -27,10 +29,12 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// `max` bounds the whole stream, headers and padding included;
-    /// `max_unpacked` is what the refusal names.
-    pub fn open(mut spool: File, max: u64, max_unpacked: u64) -> Result<Frame, Failure> {
-        let cannot = |error| Failure::Io(Error::io("cannot read the payload", error));
+    /// Opens the frame in `spool`.
+    ///
+    /// `max` limits the whole stream, with headers and padding. The refusal names
+    /// `max_unpacked`.
+    pub fn open(mut spool: File, max: u64, max_unpacked: u64) -> Result<Frame, UnpackError> {
+        let cannot = |error| UnpackError::Io(Error::io("cannot read the payload", error));
         let mut magic = [0; 4];
         spool.rewind().map_err(cannot)?;
         match spool.read_exact(&mut magic) {
@@ -52,34 +56,31 @@ impl Frame {
     }
 
     /// Reads some bytes; 0 is the end of the frame.
-    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, UnpackError> {
+        // Terminates: only a signal makes another turn.
         loop {
             match self.decoder.read(buffer) {
                 Ok(read) => {
-                    // Nothing is cut silently: what passes the limit refuses
-                    // the archive.
+                    // The stream is never cut silently: an archive over the
+                    // limit is refused.
                     self.left = (self.left.checked_sub(read as u64))
                         .ok_or(Rule::Unpacked(self.max_unpacked))?;
                     return Ok(read);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                // zstd's own errors come without an error number.
+                // zstd's own errors have no error number.
                 Err(error) if error.raw_os_error().is_none() => {
-                    let window = error.to_string().contains("too much memory");
-                    return Err(if window {
-                        Rule::Window
-                    } else {
-                        Rule::ZstdDamaged
-                    }
-                    .into());
+                    return Err(decoding_rule(&error).into());
                 }
-                Err(error) => return Err(Failure::Io(Error::io("cannot read the payload", error))),
+                Err(error) => {
+                    return Err(UnpackError::Io(Error::io("cannot read the payload", error)));
+                }
             }
         }
     }
 
-    /// Fills `buffer`; an early end is an error.
-    pub fn fill(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
+    /// Fills `buffer`. An early end is an error.
+    pub fn fill(&mut self, buffer: &mut [u8]) -> Result<(), UnpackError> {
         let mut filled = 0;
         while filled < buffer.len() {
             match self.read(&mut buffer[filled..])? {
@@ -90,11 +91,11 @@ impl Frame {
         Ok(())
     }
 
-    /// Reads to the end of the frame, which must be zeros, and sees that it is
-    /// the end of the payload, too.
-    pub fn finish(mut self) -> Result<(), Failure> {
+    /// Reads to the end of the frame, which must be zeros, and checks that the
+    /// payload ends there as well.
+    pub fn finish(mut self) -> Result<(), UnpackError> {
         let mut buffer = vec![0; INPUT];
-        // Ends: `read` takes from a budget that never grows.
+        // Terminates: `read` takes from a budget that never grows.
         loop {
             match self.read(&mut buffer)? {
                 0 => break,
@@ -108,7 +109,21 @@ impl Frame {
         match input.fill_buf() {
             Ok([]) => Ok(()),
             Ok(_) => Err(Rule::AfterFrame.into()),
-            Err(error) => Err(Failure::Io(Error::io("cannot read the payload", error))),
+            Err(error) => Err(UnpackError::Io(Error::io("cannot read the payload", error))),
         }
+    }
+}
+
+/// Returns the rule that an error of the decoder stands for.
+///
+/// The `zstd` crate keeps only the name of an error code, so the code that we mean
+/// is turned into its name by the same function and compared with it.
+fn decoding_rule(error: &std::io::Error) -> Rule {
+    // zstd's functions return a code as a negated `size_t`.
+    let too_large = ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge as usize;
+    if error.to_string() == get_error_name(too_large.wrapping_neg()) {
+        Rule::Window
+    } else {
+        Rule::ZstdDamaged
     }
 }

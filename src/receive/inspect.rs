@@ -16,7 +16,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 
-use crate::archive::path::{self, CleanPath, Lead};
+use crate::archive::path::{self, CleanPath, LinkTarget};
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result};
 use crate::escape;
@@ -81,7 +81,7 @@ impl<R: BufRead> Inspection<'_, R> {
             };
             let entry = self.next_entry(&below)?;
             let is_directory = entry.kind == Kind::Dir;
-            let clean = CleanPath::read(&below, is_directory);
+            let clean = CleanPath::from_entry_name(&below, is_directory);
             let name = Name::new(name)
                 .filter(|_| clean.is_ok_and(|clean| clean.as_bytes() == below))
                 .ok_or_else(|| report_mismatch(&below, "has a name that no release may have"))?;
@@ -121,7 +121,7 @@ impl<R: BufRead> Inspection<'_, R> {
             };
         };
         let found = directory.read_link(name).map_err(|errno| io(path, errno))?;
-        if found.as_bytes() != target || path::check_target(target).is_err() {
+        if found.as_bytes() != target || path::check_symlink_target(target).is_err() {
             return Err(report_mismatch(path, "has another target than reported"));
         }
         match shared {
@@ -155,9 +155,11 @@ fn check_metadata(entry: &Entry, stat: &FileStat) -> Result<()> {
 fn check_link_escape(tree: &Dir, path: &[u8], target: &[u8]) -> Result<()> {
     let at = Path::new(OsStr::from_bytes(path));
     let target = || Ok(OsStr::from_bytes(target).to_owned());
-    match path::lead(tree, at, target).map_err(|errno| io(path, errno))? {
-        Lead::Inside => Ok(()),
-        Lead::Out | Lead::Ring => Err(report_mismatch(path, "is a symlink out of the release")),
+    match path::check_link_escape(tree, at, target).map_err(|errno| io(path, errno))? {
+        LinkTarget::Inside => Ok(()),
+        LinkTarget::Escapes | LinkTarget::Loop => {
+            Err(report_mismatch(path, "is a symlink out of the release"))
+        }
     }
 }
 

@@ -276,7 +276,7 @@ is not allowed
 pax size differs from the header
 global pax header with more than a comment
 extended header without an entry
-long link target on something that is not a link
+long symlink target on an entry that is not a symlink
 name is empty
 name is absolute
 name has '..'
@@ -288,17 +288,17 @@ path deeper than 32
 name has bytes after its end
 file name ends in '/'
 duplicate name
-beneath something that is not a folder
+below an entry that is not a directory
 at a shared path
-not a folder, and above a shared path
-link target is empty
-link target is absolute
-link target over 1024 bytes
-link target is not utf-8
-link target has a control character
-link leaves the release
-link loops
-links are denied
+above a shared path, but not a directory
+symlink target is empty
+symlink target is absolute
+symlink target over 1024 bytes
+symlink target is not utf-8
+symlink target has a control character
+symlink leads outside of the release
+symlink loops
+symlinks are denied
 more than
 unpacked size over
 file over";

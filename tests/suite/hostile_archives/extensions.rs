@@ -12,7 +12,7 @@ const SIZES: &str = "pax size differs from the header";
 const TWICE: &str = "two pax headers for one entry";
 const NAMES: &str = "two long names for one entry";
 const ALONE: &str = "extended header without an entry";
-const NOT_A_LINK: &str = "long link target on something that is not a link";
+const NOT_A_LINK: &str = "long symlink target on an entry that is not a symlink";
 const BEHIND: &str = "extended header has bytes after its end";
 const CONTROL: &str = "name has a control character";
 const GLOBAL: &str = "global pax header with more than a comment";
@@ -300,7 +300,7 @@ pub fn gnu() -> Vec<Case> {
         case(
             "a long target over no target",
             "a",
-            "link target is empty",
+            "symlink target is empty",
             |tar| tar.long_link("index.html").link("a", ""),
         ),
         // Python sees a folder.

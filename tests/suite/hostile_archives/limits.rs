@@ -91,7 +91,7 @@ fn no_links() -> Vec<Case> {
     vec![case(
         "a link where links are denied",
         "l",
-        "links are denied",
+        "symlinks are denied",
         |tar| tar.link("l", "index.html"),
     )]
 }

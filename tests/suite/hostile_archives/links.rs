@@ -4,11 +4,11 @@
 use super::{Case, case};
 use crate::archive::{Header, LINK, Tar};
 
-const EMPTY: &str = "link target is empty";
-const ABSOLUTE: &str = "link target is absolute";
-const OVER: &str = "link target over 1024 bytes";
-const LEAVES: &str = "link leaves the release";
-const LOOPS: &str = "link loops";
+const EMPTY: &str = "symlink target is empty";
+const ABSOLUTE: &str = "symlink target is absolute";
+const OVER: &str = "symlink target over 1024 bytes";
+const LEAVES: &str = "symlink leads outside of the release";
+const LOOPS: &str = "symlink loops";
 
 pub fn cases() -> Vec<Case> {
     let mut cases = targets();
@@ -42,13 +42,13 @@ fn targets() -> Vec<Case> {
         case(
             "a target that is not UTF-8",
             "l",
-            "link target is not utf-8",
+            "symlink target is not utf-8",
             |tar| tar.link("l", b"\xff"),
         ),
         case(
             "a target with a control character",
             "l",
-            "link target has a control character",
+            "symlink target has a control character",
             |tar| tar.link("l", "a\x1b[2J"),
         ),
         case("a target with two ends", "l", BEHIND, |tar| {

@@ -5,7 +5,7 @@ use super::{Case, case};
 use crate::archive::{Header, PREFIX, Tar};
 
 const DUPLICATE: &str = "duplicate name";
-const BENEATH: &str = "beneath something that is not a folder";
+const BENEATH: &str = "below an entry that is not a directory";
 
 pub fn cases() -> Vec<Case> {
     let mut cases = duplicates();

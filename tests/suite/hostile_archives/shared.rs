@@ -29,8 +29,8 @@ existing = "replace"
 "#;
 
 const AT: &str = r#"at a shared path (leave it out, or set existing = "replace" in [shared])"#;
-const ABOVE: &str = "not a folder, and above a shared path";
-const LEAVES: &str = "link leaves the release";
+const ABOVE: &str = "above a shared path, but not a directory";
+const LEAVES: &str = "symlink leads outside of the release";
 
 /// What has to stand in `shared/`; sites without `[shared]` do not mind.
 pub fn prepare(site: &Site) {
@@ -160,13 +160,13 @@ fn left_out() -> Vec<Case> {
         case(
             "beneath a file that is replaced",
             ".env/x",
-            "beneath something that is not a folder",
+            "below an entry that is not a directory",
             |tar| tar.file(".env", "").file(".env/x", ""),
         ),
         case(
             "an absolute link in the place of a shared one",
             ".env",
-            "link target is absolute",
+            "symlink target is absolute",
             |tar| tar.link(".env", "/etc/passwd"),
         ),
         case("a hard link at a shared path", ".env", HARD, |tar| {
