@@ -1,5 +1,5 @@
-//! Real small file systems (ext4, xfs and tmpfs, mounted over the site's root)
-//! that run out of blocks or of inodes. They are root's to mount.
+//! Small real file systems (ext4, xfs and tmpfs, mounted over the site's root) that
+//! run out of blocks or of inodes. Only root can mount them.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -14,21 +14,21 @@ use crate::receive_limits::names_path_and_room;
 use crate::refuge::killed_in_mid_gate;
 use crate::site::Site;
 
-/// What is made, and how large it must be.
+/// A file system and its size.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// In KiB and inodes; no smaller than it must be, without a journal.
+    /// KiB and inodes; the smallest possible, without a journal.
     Ext4(u32, u32),
-    /// As large as xfs must be; inodes may take 1 % of it.
+    /// The smallest possible; inodes may use 1 % of it.
     Xfs,
-    /// With 4 MiB and so many inodes.
+    /// 4 MiB, and this number of inodes.
     Tmpfs(u32),
 }
 
 const KINDS: [Kind; 2] = [Kind::Ext4(2048, 256), Kind::Xfs];
 
 impl Kind {
-    /// Makes the file system in a file, and gives the options to mount it by.
+    /// Makes the file system in a file, and returns the options to mount it.
     fn format(self, image: &Path) -> String {
         let (command, kibibytes) = match self {
             Kind::Ext4(kibibytes, inodes) => {
@@ -48,12 +48,12 @@ impl Kind {
 }
 
 impl Mounted {
-    /// Takes all the room there is, to the last block.
+    /// Uses every free block.
     fn fill(&self) -> Ballast {
         let path = self.disk.join("ballast");
         let mut file = File::create(&path).expect("a file");
         let mut piece = vec![0x5a; 16 << 20];
-        // Ends: each size is given up once the disk has no room for it.
+        // Terminates: the size is halved whenever the disk has no space for it.
         while !piece.is_empty() {
             if file.write_all(&piece).is_err() || file.sync_data().is_err() {
                 piece.truncate(piece.len() / 2);
@@ -62,10 +62,10 @@ impl Mounted {
         Ballast(path)
     }
 
-    /// Takes all the inodes there are.
+    /// Uses every free inode.
     fn fill_with_files(&self) -> Ballast {
         let path = self.disk.join("ballast");
-        fs::create_dir(&path).expect("a folder");
+        fs::create_dir(&path).expect("a directory");
         let mut made = 0;
         while File::create(path.join(made.to_string())).is_ok() {
             made += 1;
@@ -78,22 +78,23 @@ impl Mounted {
 struct Ballast(PathBuf);
 
 impl Ballast {
-    /// Gives back so many bytes.
-    fn leave(&self, bytes: u64) {
+    /// Frees this number of bytes.
+    fn free(&self, bytes: u64) {
         let file = fs::OpenOptions::new().write(true).open(&self.0);
-        let file = file.expect("it is there");
-        let length = file.metadata().expect("it is there").len();
+        let file = file.expect("it exists");
+        let length = file.metadata().expect("it exists").len();
         file.set_len(length - bytes)
             .and_then(|()| file.sync_all())
-            .expect("it is cut");
+            .expect("it is truncated");
     }
 
-    fn throw_out(self) {
-        match self.0.is_dir() {
-            true => fs::remove_dir_all(&self.0),
-            false => fs::remove_file(&self.0),
-        }
-        .expect("it goes");
+    fn remove(self) {
+        let removed = if self.0.is_dir() {
+            fs::remove_dir_all(&self.0)
+        } else {
+            fs::remove_file(&self.0)
+        };
+        removed.expect("it is removed");
     }
 }
 
@@ -108,37 +109,37 @@ fn small_with(kind: Kind, config: &str) -> Option<(Site, Mounted)> {
     Some((site, mounted))
 }
 
-/// With 1 MiB of room, the payload is too much: nothing of it is left.
-fn fills(payload: &[u8]) {
+/// With 1 MiB of space, the payload is too large, and nothing of it remains.
+fn receive_fills_the_disk(payload: &[u8]) {
     for kind in KINDS {
         let Some((site, mounted)) = small(kind) else {
             return;
         };
         let ballast = mounted.fill();
-        ballast.leave(1 << 20);
+        ballast.free(1 << 20);
         let before = site.snapshot();
         let reply = site.receive("big", payload);
         leaves_nothing(&site, &reply, 74, "disk-full");
         names_path_and_room(&site, &reply);
         assert_eq!(site.snapshot(), before);
-        ballast.throw_out();
+        ballast.remove();
         site.receive("small", &tarball(&[("a", b"1")])).ok();
     }
 }
 
 #[test]
-fn a_disk_that_fills_while_the_client_sends() {
-    fills(&tarball(&[("noise", &noise(4 << 20))]));
+fn the_disk_fills_while_the_client_sends() {
+    receive_fills_the_disk(&tarball(&[("noise", &noise(4 << 20))]));
 }
 
 #[test]
-fn a_disk_that_fills_while_unpacking() {
-    // Small when sent, larger than the room when unpacked, in one file.
-    fills(&tarball(&[("x", &vec![b'x'; 4 << 20])]));
+fn the_disk_fills_while_unpacking() {
+    // Small when sent; one file that is larger than the space when unpacked.
+    receive_fills_the_disk(&tarball(&[("x", &vec![b'x'; 4 << 20])]));
 }
 
-/// Has a and then b live, each with its name for a page.
-fn two_were_live(site: &Site) {
+/// Makes `a` and then `b` live; the page of each is its name.
+fn make_two_live(site: &Site) {
     for release in ["a", "b"] {
         let payload = tarball(&[("index.html", release.as_bytes())]);
         site.receive(release, &payload).ok();
@@ -152,7 +153,7 @@ fn a_disk_without_free_inodes() {
         let Some((site, mounted)) = small(kind) else {
             return;
         };
-        two_were_live(&site);
+        make_two_live(&site);
         let many = (0..300).fold(Tar::new(), |tar, n| tar.file(format!("f{n}"), b""));
         let many = zstd(&many.end());
         let ballast = mounted.fill_with_files();
@@ -160,9 +161,9 @@ fn a_disk_without_free_inodes() {
         let reply = site.receive("many", &many);
         reply.refused(74, "disk-full");
         assert_eq!(site.snapshot(), before);
-        moves_or_does_not(&site);
-        ballast.throw_out();
-        goes_on(&site);
+        swaps_succeed_or_change_nothing(&site);
+        ballast.remove();
+        requests_succeed(&site);
     }
 }
 
@@ -172,21 +173,21 @@ fn a_disk_without_a_free_block() {
         let Some((site, mounted)) = small(kind) else {
             return;
         };
-        two_were_live(&site);
+        make_two_live(&site);
         let ballast = mounted.fill();
         let before = site.snapshot();
         let reply = site.receive("c", &tarball(&[("index.html", b"c")]));
         reply.refused(74, "disk-full");
         assert_eq!(site.snapshot(), before);
-        moves_or_does_not(&site);
-        ballast.throw_out();
-        goes_on(&site);
+        swaps_succeed_or_change_nothing(&site);
+        ballast.remove();
+        requests_succeed(&site);
     }
 }
 
-/// Swaps and rollbacks with no room at all: each does what it says, or says
-/// that it could not and has done nothing. Whatever was answered is true.
-fn moves_or_does_not(site: &Site) {
+/// Runs swaps and rollbacks without any space. Each succeeds as reported, or fails and
+/// changes nothing.
+fn swaps_succeed_or_change_nothing(site: &Site) {
     for request in ["swap a", "swap b", "rollback", "swap b", "rollback a"] {
         let live = site.current();
         let reply = site.ssh("ci", request);
@@ -195,7 +196,7 @@ fn moves_or_does_not(site: &Site) {
                 assert_eq!(site.current(), live, "{request}");
             }
             0 => assert_ne!(site.current(), live, "{request}: {reply:?}"),
-            // After the way back of a rollback there is nothing good before it.
+            // After a rollback there is no earlier confirmed release.
             66 => assert_eq!(site.current(), live, "{request}"),
             _ => {
                 reply.refused(74, "disk-full");
@@ -203,9 +204,9 @@ fn moves_or_does_not(site: &Site) {
                 assert_eq!(site.current(), live, "{request}");
             }
         }
-        let live = site.current().expect("something is live");
+        let live = site.current().expect("a release is live");
         let content = fs::read_to_string(site.root().join("current/index.html"));
-        assert_eq!(content.expect("it is whole"), live);
+        assert_eq!(content.expect("it is readable"), live);
         let shown = site.ssh("ci", "list").ok();
         let first = shown.lines().nth(1).expect("a release");
         assert!(
@@ -215,8 +216,8 @@ fn moves_or_does_not(site: &Site) {
     }
 }
 
-/// With room again, all is as ever.
-fn goes_on(site: &Site) {
+/// With space again, requests succeed.
+fn requests_succeed(site: &Site) {
     site.receive("d", &tarball(&[("index.html", b"d")])).ok();
     site.ssh("ci", "swap d").ok();
     assert_eq!(site.current().as_deref(), Some("d"));
@@ -228,66 +229,67 @@ fn goes_on(site: &Site) {
     assert!(site.leftovers().is_empty());
 }
 
-/// Release c fails after it has taken all that there is, by this script.
-fn sick(kind: Kind, takes: &str) -> Option<(Site, Mounted)> {
-    let script = format!("[ $DEPLOY_RELEASE != c ] || {{ cd {{dir}}/disk; {takes}; exit 1; }}");
+/// Makes a site whose release `c` fails its check after this script has run.
+fn with_failing_release(kind: Kind, command: &str) -> Option<(Site, Mounted)> {
+    let script = format!("[ $DEPLOY_RELEASE != c ] || {{ cd {{dir}}/disk; {command}; exit 1; }}");
     let (site, mounted) = small_with(kind, &hook("after_swap", &script))?;
-    two_were_live(&site);
+    make_two_live(&site);
     site.receive("c", &tarball(&[("index.html", b"c")])).ok();
     Some((site, mounted))
 }
 
-/// Takes every inode. A redirection that fails is the end of it.
-const TAKES_INODES: &str =
+/// Uses every inode. The shell ends at the redirection that fails.
+const USE_EVERY_INODE: &str =
     "mkdir ballast; i=0; while printf '' > ballast/$i; do i=$((i + 1)); done";
 
-/// What c took is no reason for it to stay live. `a` is how the first one is by then.
-fn is_left(site: &Site, mounted: &Mounted, a: &str) {
+/// Asserts that `c` is rolled back although the disk is full. `a` is the state of the
+/// first release afterwards.
+fn is_rolled_back(site: &Site, mounted: &Mounted, a: &str) {
     let problem = gate_failed(&site.ssh("ci", "swap c"));
     assert!(problem.ends_with(", and 'b' is live again"), "{problem}");
     assert_eq!(site.current().as_deref(), Some("b"));
     assert_eq!(states(site), ["b current", "c bad", a]);
-    Ballast(mounted.disk.join("ballast")).throw_out();
-    goes_on(site);
+    Ballast(mounted.disk.join("ballast")).remove();
+    requests_succeed(site);
 }
 
 const WITH_FEW_INODES: [Kind; 3] = [Kind::Tmpfs(120), Kind::Ext4(4096, 128), Kind::Xfs];
 
 #[test]
-fn a_release_that_takes_every_inode_does_not_stay_live_by_that() {
+fn a_release_that_uses_every_inode_is_rolled_back() {
     for kind in WITH_FEW_INODES {
-        let Some((site, mounted)) = sick(kind, TAKES_INODES) else {
+        let Some((site, mounted)) = with_failing_release(kind, USE_EVERY_INODE) else {
             return;
         };
-        is_left(&site, &mounted, "a previous");
+        is_rolled_back(&site, &mounted, "a previous");
     }
 }
 
 #[test]
-fn nor_where_what_was_live_before_never_proved_itself() {
+fn a_release_that_uses_every_inode_is_rolled_back_to_an_unconfirmed_one() {
     for kind in WITH_FEW_INODES {
-        let Some((site, mounted)) = sick(kind, TAKES_INODES) else {
+        let Some((site, mounted)) = with_failing_release(kind, USE_EVERY_INODE) else {
             return;
         };
         killed_in_mid_gate(&site, "swapped", "a");
-        is_left(&site, &mounted, "a bad");
+        is_rolled_back(&site, &mounted, "a bad");
     }
 }
 
 #[test]
-fn a_release_that_takes_every_block_does_not_stay_live_by_that() {
+fn a_release_that_uses_every_block_is_rolled_back() {
     for kind in [Kind::Tmpfs(120), Kind::Ext4(2048, 256), Kind::Xfs] {
-        let Some((site, mounted)) = sick(kind, "cat /dev/zero > ballast") else {
+        let Some((site, mounted)) = with_failing_release(kind, "cat /dev/zero > ballast") else {
             return;
         };
-        is_left(&site, &mounted, "a previous");
+        is_rolled_back(&site, &mounted, "a previous");
     }
 }
 
 #[test]
-fn without_room_for_the_way_back_nothing_is_moved() {
+fn without_space_for_the_fallback_symlink_nothing_is_swapped() {
     for kind in WITH_FEW_INODES {
-        let Some((site, mounted)) = sick(kind, "touch ../ran") else {
+        let Some((site, mounted)) = with_failing_release(kind, "touch ../ran") else {
             return;
         };
         let ballast = mounted.fill_with_files();
@@ -297,8 +299,8 @@ fn without_room_for_the_way_back_nothing_is_moved() {
         names_path_and_room(&site, &reply);
         assert_eq!(site.snapshot(), before);
         assert!(!site.dir().join("ran").exists(), "{kind:?}");
-        ballast.throw_out();
-        goes_on(&site);
+        ballast.remove();
+        requests_succeed(&site);
     }
 }
 
@@ -338,10 +340,10 @@ fn the_reserve_of_inodes_is_kept_free() {
             names_path_and_room(&site, &reply);
             assert_eq!(site.snapshot(), before, "{kind:?}");
         };
-        // There are inodes for it, and not above the reserve.
+        // The inodes suffice only with those of the reserve.
         refused("next", &of_files(150));
         site.receive("next", &of_files(21)).ok();
-        // Nor for anything any more: another has taken them.
+        // Another process has used the inodes above the reserve.
         for number in 0..100 {
             File::create(mounted.disk.join(number.to_string())).expect("a file");
         }

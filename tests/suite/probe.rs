@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::confinement;
 use crate::runner::Ground;
+use crate::sandbox;
 use crate::site::BIN;
 
 /// A server that treats each connection, by its number, as it is told to. It
@@ -307,11 +307,7 @@ fn without_its_walls_it_reads_nothing() {
         count.fetch_add(usize::from(!head.is_empty()), Ordering::Relaxed);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
     });
-    let walls = [
-        confinement::LANDLOCK,
-        confinement::SECCOMP,
-        confinement::NO_NEW_PRIVS,
-    ];
+    let walls = [sandbox::LANDLOCK, sandbox::SECCOMP, sandbox::NO_NEW_PRIVS];
     for (calls, piece) in walls
         .into_iter()
         .zip(["landlock", "seccomp", "no_new_privs"])
@@ -321,7 +317,7 @@ fn without_its_walls_it_reads_nothing() {
             if optional {
                 command.arg("--sandbox-optional");
             }
-            confinement::on_a_kernel_without(calls, || outcome(command))
+            sandbox::on_a_kernel_without(calls, || outcome(command))
         };
         let before = read.load(Ordering::Relaxed);
         let (code, said) = run(false);

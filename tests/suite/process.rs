@@ -1,4 +1,4 @@
-//! Processes the tests start, watch and end.
+//! Processes that the tests start, watch and end.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 
 use crate::site::{Reply, Site};
 
-/// Long enough for a slow, busy machine; reached only where something hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Long enough for a slow, busy machine; only a process that hangs exceeds it.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A process that does not outlive its test.
+/// A process that ends with its test.
 pub struct Running(pub Child);
 
 impl Running {
     pub fn is_over(&mut self) -> bool {
-        self.0.try_wait().expect("a child of ours").is_some()
+        self.0.try_wait().expect("the child exists").is_some()
     }
 
-    /// The end the process comes to by itself.
+    /// Waits until the process ends by itself, and returns its reply.
     pub fn reply(mut self) -> Reply {
         eventually("the process ends", || self.is_over());
-        let status = self.0.wait().expect("a child of ours");
+        let status = self.0.wait().expect("the child exists");
         Reply {
             code: status.code().unwrap_or(-1),
             stdout: text(self.0.stdout.take()),
@@ -35,41 +35,41 @@ impl Running {
 fn text(pipe: Option<impl Read>) -> String {
     let mut bytes = Vec::new();
     if let Some(mut pipe) = pipe {
-        pipe.read_to_end(&mut bytes).expect("what was printed");
+        pipe.read_to_end(&mut bytes).expect("the output is read");
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only where it has ended already.
+        // Both fail only if it has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Waits for something another process does in its own time.
+/// Waits until `is_so` is true because of another process.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(start.elapsed() < TIMEOUT, "timeout: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// A copy of a program, to be executed. Made by a process of its own: a child
-/// that another thread starts meanwhile would hold a file of ours open for
-/// writing, and what is open for writing is not executed (ETXTBSY).
+/// Copies a program that is to be executed, by cp(1). A copy by this process could
+/// fail to execute (ETXTBSY): a child that another thread starts meanwhile inherits
+/// the file that is open for writing.
 pub fn copy_program(from: impl AsRef<Path>, to: &Path) {
     let copied = Command::new("cp").arg(from.as_ref()).arg(to).status();
     assert!(copied.expect("cp runs").success(), "{}", to.display());
 }
 
-/// Daemons live in folders that an ordinary user's PATH leaves out.
+/// Daemons are in directories that are not in an ordinary user's PATH.
 pub fn daemon(name: &str) -> PathBuf {
     ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin"]
         .iter()
-        .map(|folder| PathBuf::from(folder).join(name))
+        .map(|directory| PathBuf::from(directory).join(name))
         .find(|path| path.exists())
         .unwrap_or_else(|| panic!("'{name}' is not installed"))
 }
@@ -90,11 +90,11 @@ impl Upload {
         }
     }
 
-    /// Starts it and waits until the server has taken the request up.
+    /// Starts it, and waits until the server has recorded the request.
     pub fn taken_up(site: &Site, request: &str) -> Upload {
         let before = site.audit_lines().len();
         let upload = Upload::start(site, request);
-        eventually("the request is on record", || {
+        eventually("the request is in the audit log", || {
             site.audit_lines()[before..]
                 .iter()
                 .any(|line| line.contains("event=\"request\"") && line.contains(request))
@@ -102,14 +102,14 @@ impl Upload {
         upload
     }
 
-    /// A server that refuses before it has read everything closes the pipe:
-    /// its reply is the test's business, not this.
+    /// Sends bytes. A server that refuses early closes the pipe; the test looks at its
+    /// reply, so a failed write is ignored.
     pub fn send(&mut self, bytes: &[u8]) {
         let stdin = self.stdin.as_mut().expect("not finished yet");
         let _ = stdin.write_all(bytes);
     }
 
-    /// End of file.
+    /// Sends the end of file.
     pub fn close(&mut self) {
         self.stdin = None;
     }
@@ -119,7 +119,7 @@ impl Upload {
         self.client.reply()
     }
 
-    /// The reply to a client that goes on without ever closing its pipe.
+    /// Returns the reply to a client that never closes its pipe.
     pub fn outlast(self) -> Reply {
         let Upload { client, stdin } = self;
         let reply = client.reply();
@@ -127,10 +127,10 @@ impl Upload {
         reply
     }
 
-    /// SIGKILL: no farewell to the server, and no end of file by the client.
+    /// Kills the client by SIGKILL, so that it ends without telling the server.
     pub fn kill(mut self) {
-        self.client.0.kill().expect("a child of ours");
-        self.client.0.wait().expect("a child of ours");
+        self.client.0.kill().expect("the child exists");
+        self.client.0.wait().expect("the child exists");
     }
 }
 
@@ -143,12 +143,12 @@ pub struct Process {
 }
 
 fn processes() -> Vec<Process> {
-    let folder = fs::read_dir("/proc").expect("/proc");
-    let pids = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let directory = fs::read_dir("/proc").expect("/proc");
+    let pids = directory.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter_map(process).collect()
 }
 
-/// None where it has ended in between.
+/// Returns none if the process has ended.
 fn process(pid: i32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?;
@@ -164,30 +164,30 @@ fn process(pid: i32) -> Option<Process> {
 }
 
 impl Process {
-    /// By its own arguments: the shell sshd starts it with names the same
-    /// words, but as one argument.
+    /// Compares whole arguments: the shell by which sshd starts the program has the
+    /// same words in one argument.
     fn serves(&self, site: &Site) -> bool {
-        let config = site.config_path().to_str().expect("a plain path");
+        let config = site.config_path().to_str().expect("the path is UTF-8");
         let named = |word: &str| self.arguments.iter().any(|argument| argument == word);
         named("serve") && named(config)
     }
 }
 
-/// The processes that serve requests to `site` right now.
+/// Returns the processes that serve a request to `site` now.
 pub fn serving(site: &Site) -> Vec<Process> {
     let mut all = processes();
     all.retain(|process| process.serves(site));
     all
 }
 
-/// The processes that were started with `word` among their words.
+/// Returns the processes that have `word` as one of their arguments.
 pub fn holding(word: &str) -> Vec<i32> {
     let mut all = processes();
     all.retain(|process| process.arguments.iter().any(|argument| argument == word));
     all.iter().map(|process| process.pid).collect()
 }
 
-/// The children those processes have started for another purpose.
+/// Returns the other children of those processes: the unpackers.
 pub fn unpacking(site: &Site) -> Vec<Process> {
     let mut all = processes();
     let servers: Vec<i32> = all

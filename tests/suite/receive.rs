@@ -1,4 +1,5 @@
-//! `receive`: what arrives is what stands in `releases/`, or nothing is.
+//! `receive`: a release in `releases/` has every byte of the payload, or it does not
+//! exist.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +15,7 @@ use crate::archive::{Header, MODE, Tar, tarball, zstd};
 use crate::process::{Process, Upload, eventually, serving, unpacking};
 use crate::site::{BIN, Reply, Site, sha256};
 
-/// Bytes that no compressor makes smaller, the same ones every time.
+/// Returns incompressible bytes, which are the same at every call.
 pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -28,7 +29,7 @@ pub fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// So many small files that unpacking them takes a while.
+/// Returns an archive of `count` small files, which takes a while to unpack.
 pub fn many_files(count: usize) -> Vec<u8> {
     let files = (0..count).fold(Tar::new(), |tar, number| {
         tar.file(format!("d{}/f{number}", number % 50), number.to_string())
@@ -36,18 +37,18 @@ pub fn many_files(count: usize) -> Vec<u8> {
     zstd(&files.end())
 }
 
-/// The regular files below `folder` and their bytes.
-fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+/// Returns the regular files below `directory` and their bytes.
+fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(&next).expect("a folder") {
+    let mut directories = vec![directory.to_owned()];
+    while let Some(next) = directories.pop() {
+        for entry in fs::read_dir(&next).expect("a directory") {
             let path = entry.expect("an entry").path();
-            let kind = fs::symlink_metadata(&path).expect("it is there");
+            let kind = fs::symlink_metadata(&path).expect("it exists");
             if kind.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if kind.is_file() {
-                let below = path.strip_prefix(folder).expect("below").to_owned();
+                let below = path.strip_prefix(directory).expect("below").to_owned();
                 found.insert(below, fs::read(&path).expect("a file"));
             }
         }
@@ -55,14 +56,14 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// No half of anything stands in our own folders.
+/// Asserts that our own directories have no leftovers.
 #[track_caller]
 pub fn no_debris(site: &Site) {
     let found = site.leftovers();
     assert!(found.is_empty(), "{found:?}");
 }
 
-/// Refused, and the site is as it was: no release, no debris.
+/// Asserts that the request failed and that the site has no release and no leftovers.
 #[track_caller]
 pub fn leaves_nothing(site: &Site, reply: &Reply, code: i32, word: &str) {
     reply.refused(code, word);
@@ -107,13 +108,13 @@ fn every_byte_arrives() {
     assert!(contents(&release) == wanted, "the bytes differ");
     assert_eq!(site.releases(), ["20260412-142033"]);
     no_debris(&site);
-    assert_eq!(site.current(), None, "receive publishes nothing");
+    assert_eq!(site.current(), None, "receive makes nothing live");
     let manifest = site.root().join(".deploy-shell/manifests/20260412-142033");
     assert!(manifest.is_file());
 }
 
 #[test]
-fn a_received_release_can_go_live_and_be_read_through_the_link() {
+fn a_received_release_can_go_live_and_be_read_through_the_symlink() {
     let site = Site::new();
     site.receive("r1", &tarball(&[("index.html", b"live")]))
         .ok();
@@ -124,7 +125,7 @@ fn a_received_release_can_go_live_and_be_read_through_the_link() {
 }
 
 #[test]
-fn the_same_again_is_a_success_and_changes_nothing() {
+fn a_second_receive_of_the_same_payload_succeeds_and_changes_nothing() {
     let site = Site::new();
     let payload = tarball(&[("index.html", b"once")]);
     let first = site.receive("r1", &payload).ok();
@@ -148,7 +149,7 @@ fn the_same_again_is_a_success_and_changes_nothing() {
 }
 
 #[test]
-fn another_content_under_the_same_id_is_refused() {
+fn other_content_under_the_same_id_is_refused() {
     let site = Site::new();
     site.receive("r1", &tarball(&[("a", b"first")])).ok();
     let before = site.snapshot();
@@ -169,7 +170,7 @@ fn a_wrong_digest_leaves_nothing() {
     let reply = site.ssh_with_input("ci", &request, &payload);
     leaves_nothing(&site, &reply, 65, "digest-mismatch");
 
-    // One byte more or less than was announced is another payload.
+    // A payload with one byte more or less has another digest.
     let request = Site::receive_command("r1", &payload);
     let longer = [payload.as_slice(), b"\0"].concat();
     for input in [&longer, &payload[..payload.len() - 1]] {
@@ -185,13 +186,13 @@ fn an_empty_stdin_leaves_nothing() {
     let request = Site::receive_command("r1", &tarball(&[("a", b"")]));
     let reply = site.ssh("ci", &request);
     leaves_nothing(&site, &reply, 65, "digest-mismatch");
-    // Announced as it is: the digest is right, and still it is no archive.
+    // The digest of the empty payload is right, but it is not an archive.
     let reply = site.ssh("ci", &Site::receive_command("r1", b""));
     leaves_nothing(&site, &reply, 65, "bad-archive");
 }
 
 #[test]
-fn paths_that_are_required_must_be_there() {
+fn required_paths_must_exist() {
     let site = Site::with_config(
         "[archive]\nrequired_paths = [\"index.html\", \"assets/app.js\", \"media\"]\n",
     );
@@ -210,7 +211,7 @@ fn paths_that_are_required_must_be_there() {
 }
 
 #[test]
-fn a_required_path_that_is_a_dangling_link_is_missing() {
+fn a_required_path_that_is_a_dangling_symlink_is_missing() {
     let site = Site::with_config("[archive]\nrequired_paths = [\"index.html\"]\n");
     let tar = Tar::new().file("a", b"").link("index.html", "nowhere");
     let reply = site.receive("r1", &zstd(&tar.end()));
@@ -218,7 +219,7 @@ fn a_required_path_that_is_a_dangling_link_is_missing() {
 }
 
 #[test]
-fn modes_come_from_us_and_not_from_umask_or_archive() {
+fn modes_do_not_depend_on_the_umask_or_the_archive() {
     let mode = |text: &str, name: &str| Header::file(name, 0).put(MODE, text);
     let tar = Tar::new()
         .header(Header::folder("open").put(MODE, "0000777"))
@@ -227,11 +228,11 @@ fn modes_come_from_us_and_not_from_umask_or_archive() {
         .header(mode("0000000", "closed/page"))
         .header(mode("0006777", "open/tool"))
         .header(mode("0000100", "closed/tool"))
-        .file("implied/folder/page", b"");
+        .file("implied/directory/page", b"");
     let payload = zstd(&tar.end());
     for umask in ["000", "027", "077"] {
         let site = Site::new();
-        // sshd masks group and others itself, so the program is run directly.
+        // sshd sets a umask itself, so this runs the program directly.
         let mut command = Command::new("sh");
         let script = format!("umask {umask}; exec \"$0\" \"$@\"");
         command.args(["-c", &script, BIN, "serve", "--key", "ci", "--config"]);
@@ -248,14 +249,14 @@ fn modes_come_from_us_and_not_from_umask_or_archive() {
             ("open", 0o755),
             ("closed", 0o755),
             ("implied", 0o755),
-            ("implied/folder", 0o755),
-            ("implied/folder/page", 0o644),
+            ("implied/directory", 0o755),
+            ("implied/directory/page", 0o644),
             ("open/page", 0o644),
             ("closed/page", 0o644),
             ("open/tool", 0o755),
             ("closed/tool", 0o755),
         ] {
-            let found = fs::metadata(release.join(name)).expect("it is there");
+            let found = fs::metadata(release.join(name)).expect("it exists");
             let found = found.permissions().mode() & 0o7777;
             assert_eq!(found, wanted, "'{name}' under umask {umask}: {found:o}");
         }
@@ -263,7 +264,7 @@ fn modes_come_from_us_and_not_from_umask_or_archive() {
 }
 
 #[test]
-fn the_journal_says_what_arrived_and_from_whom() {
+fn the_journal_records_the_payload_and_the_sender() {
     let site = Site::new();
     let payload = tarball(&[("a", b"12345"), ("b/c", b"678")]);
     site.receive("r1", &payload).ok();
@@ -284,7 +285,7 @@ fn the_journal_says_what_arrived_and_from_whom() {
     assert!(time.ends_with('Z'), "{time}");
 }
 
-/// What `ssh-keygen -l` calls this key.
+/// Returns the fingerprint of this key by `ssh-keygen -l`.
 pub fn fingerprint(site: &Site, key: &str) -> String {
     let output = Command::new("ssh-keygen")
         .args(["-l", "-f"])
@@ -296,10 +297,10 @@ pub fn fingerprint(site: &Site, key: &str) -> String {
     word.expect("a fingerprint").to_owned()
 }
 
-/// A receive of `payload` whose unpacker stands still.
+/// Starts a receive of `payload`, and stops its unpacker by SIGSTOP.
 ///
-/// The unpacker may be too quick to be caught: then the release is there, and
-/// the next id is tried.
+/// The unpacker may end before it is stopped. Then the release exists, and this tries
+/// the next id.
 pub fn stopped_unpacker(site: &Site, payload: &[u8]) -> (String, Upload, Process) {
     for attempt in 0..8 {
         let release = format!("try{attempt}");
@@ -307,8 +308,8 @@ pub fn stopped_unpacker(site: &Site, payload: &[u8]) -> (String, Upload, Process
         upload.send(payload);
         upload.close();
         let mut caught = None;
-        eventually("the receive is unpacked or over", || {
-            // What is still being loaded has the loader's files open.
+        eventually("the unpacker is stopped or the receive ends", || {
+            // Before its main function, the process has the loader's files open.
             caught = unpacking(site)
                 .into_iter()
                 .filter(|_| has_begun(site))
@@ -317,27 +318,27 @@ pub fn stopped_unpacker(site: &Site, payload: &[u8]) -> (String, Upload, Process
         });
         match caught {
             Some(child) => {
-                // Each thread stops by itself, at its next step.
-                eventually("all of it stands still", || stands_still(child.pid));
+                // Each thread stops at its next return from the kernel.
+                eventually("every thread is stopped", || is_stopped(child.pid));
                 return (release, upload, child);
             }
             None => _ = upload.finish().ok(),
         }
     }
-    panic!("no unpacker was ever seen");
+    panic!("every unpacker ended before it was stopped");
 }
 
-/// Whether something has been unpacked, and is not yet published.
+/// Returns whether a staging directory has an unpacked file.
 fn has_begun(site: &Site) -> bool {
     let incoming = fs::read_dir(site.root().join(".deploy-shell/incoming"));
-    incoming.expect("it is there").flatten().any(|staging| {
+    incoming.expect("it exists").flatten().any(|staging| {
         fs::read_dir(staging.path().join("tree")).is_ok_and(|mut tree| tree.next().is_some())
     })
 }
 
-/// Whether every thread of a process is stopped (proc_pid_stat(5), `T`).
-fn stands_still(pid: i32) -> bool {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it is there");
+/// Returns whether every thread of a process is stopped (proc_pid_stat(5), `T`).
+fn is_stopped(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it exists");
     threads.flatten().all(|thread| {
         let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
         stat.rsplit_once(") ")
@@ -346,7 +347,7 @@ fn stands_still(pid: i32) -> bool {
 }
 
 #[test]
-fn what_unpacks_is_a_process_of_its_own() {
+fn the_unpacker_is_a_separate_process() {
     let site = Site::new();
     let (release, upload, child) = stopped_unpacker(&site, &many_files(5000));
     let server = serving(&site);
@@ -360,26 +361,26 @@ fn what_unpacks_is_a_process_of_its_own() {
     match fs::read(format!("/proc/{}/environ", child.pid)) {
         Ok(environment) => {
             assert_eq!(environment, b"");
-            has_nothing_of_ours(&site, child.pid);
+            assert_no_inherited_descriptors(&site, child.pid);
         }
-        // Then nobody but root may look inside, and that is as it should be.
+        // The process is not dumpable: only root may read this, as intended.
         Err(error)
             if error.kind() == ErrorKind::PermissionDenied && !Uid::effective().is_root() =>
         {
-            println!("not looked into by an ordinary user: it is not dumpable");
+            println!("skipped: an ordinary user cannot inspect a process that is not dumpable");
         }
         Err(error) => panic!("its environment: {error}"),
     }
-    kill(Pid::from_raw(child.pid), Signal::SIGCONT).expect("it goes on");
+    kill(Pid::from_raw(child.pid), Signal::SIGCONT).expect("it continues");
     upload.finish().ok();
     assert!(site.releases().contains(&release));
 }
 
-/// It stands in its staging folder, and what is open there is what it was
-/// given and what it opened itself.
-fn has_nothing_of_ours(site: &Site, pid: i32) {
+/// Asserts that the unpacker's working directory is its staging directory, and that it
+/// has only the descriptors that it was given or opened itself.
+fn assert_no_inherited_descriptors(site: &Site, pid: i32) {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    let cwd = fs::read_link(proc.join("cwd")).expect("its folder");
+    let cwd = fs::read_link(proc.join("cwd")).expect("its directory");
     let incoming = site.root().join(".deploy-shell/incoming");
     let shown = cwd.display();
     assert!(cwd.starts_with(&incoming) && cwd != incoming, "{shown}");
@@ -393,17 +394,17 @@ fn has_nothing_of_ours(site: &Site, pid: i32) {
         let shown = target.display();
         assert!(
             given || target == spool || target.starts_with(&cwd),
-            "{number:?} is {shown}"
+            "descriptor {number:?} is {shown}"
         );
     }
 }
 
 #[test]
-fn an_unpacker_that_dies_leaves_nothing() {
+fn an_unpacker_that_is_killed_leaves_nothing() {
     let site = Site::new();
     let payload = many_files(5000);
     let (release, upload, child) = stopped_unpacker(&site, &payload);
-    kill(Pid::from_raw(child.pid), Signal::SIGKILL).expect("it is there");
+    kill(Pid::from_raw(child.pid), Signal::SIGKILL).expect("it exists");
     let reply = upload.finish();
     reply.refused(70, "unpacker-died");
     assert!(!site.releases().contains(&release));

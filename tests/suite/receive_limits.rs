@@ -1,5 +1,5 @@
-//! What `receive` refuses for size, time, rate and room, and that a refusal
-//! leaves nothing behind.
+//! The limits of `receive` on size, time, rate and space. A refusal leaves nothing
+//! behind.
 
 use std::fs;
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::process::Upload;
 use crate::receive::{leaves_nothing, no_debris, noise};
 use crate::site::{Reply, Site, set_mode};
 
-/// A valid archive of exactly `length` bytes: incompressible content, and a
+/// Returns a valid archive of exactly `length` bytes: incompressible content, and a
 /// zstd frame whose blocks are cut until it has the right size.
 fn payload_of(length: usize) -> Vec<u8> {
     let frame = |content: usize, cuts: usize| {
@@ -32,13 +32,17 @@ fn payload_of(length: usize) -> Vec<u8> {
         .map(|cuts| frame(content, cuts))
         .find(|payload| payload.len() >= length)
         .expect("enough cuts");
-    assert_eq!(payload.len(), length, "not a multiple of three away");
+    assert_eq!(
+        payload.len(),
+        length,
+        "the difference is not a multiple of three"
+    );
     payload
 }
 
 #[test]
 fn the_compressed_limit_is_exact() {
-    // Both sizes are reached by cutting blocks, so neither is special.
+    // Cut blocks reach every size, so this one is not special.
     let limit = payload_of(65536 + 2);
     let site = Site::with_config(&format!(
         "[archive]\nmax_compressed = \"{}B\"\n",
@@ -54,13 +58,12 @@ fn the_compressed_limit_is_exact() {
 }
 
 #[test]
-fn a_payload_without_end_is_cut_off() {
+fn an_endless_payload_is_refused() {
     let site = Site::with_config("[archive]\nmax_compressed = \"64KiB\"\n");
     let request = Site::receive_command("r1", b"never sent in full");
     let mut upload = Upload::start(&site, &request);
     let piece = noise(64 << 10);
-    // Far more than all buffers between the two hold: it ends because the
-    // server ends it.
+    // Far more than all buffers hold, so only the server can end it.
     for _ in 0..2000 {
         if upload.client.is_over() {
             break;
@@ -72,18 +75,18 @@ fn a_payload_without_end_is_cut_off() {
 }
 
 #[test]
-fn a_client_that_falls_silent_is_given_up() {
+fn a_client_that_stops_sending_times_out() {
     let site = Site::with_config("[limits]\nidle_timeout = \"1s\"\n");
     let payload = tarball(&[("noise", &noise(200_000))]);
     let mut upload = Upload::start(&site, &Site::receive_command("r1", &payload));
     upload.send(&payload[..payload.len() / 2]);
-    // The pipe stays open: nothing but the clock can end this.
+    // The pipe stays open, so only the timeout can end this.
     let reply = upload.outlast();
     leaves_nothing(&site, &reply, 74, "timeout");
 }
 
 #[test]
-fn a_client_that_never_sends_is_given_up() {
+fn a_client_that_never_sends_times_out() {
     let site = Site::with_config("[limits]\nidle_timeout = \"1s\"\n");
     let request = Site::receive_command("r1", &tarball(&[("a", b"")]));
     let reply = Upload::start(&site, &request).outlast();
@@ -91,7 +94,7 @@ fn a_client_that_never_sends_is_given_up() {
 }
 
 #[test]
-fn a_trickle_does_not_escape_the_total_limit() {
+fn slow_sending_does_not_escape_the_total_timeout() {
     let site = Site::with_config("[limits]\nidle_timeout = \"30s\"\ntotal_timeout = \"2s\"\n");
     let payload = tarball(&[("noise", &noise(200_000))]);
     let mut upload = Upload::start(&site, &Site::receive_command("r1", &payload));
@@ -107,7 +110,7 @@ fn a_trickle_does_not_escape_the_total_limit() {
 }
 
 #[test]
-fn slow_is_not_idle() {
+fn a_slow_client_is_not_idle() {
     let site = Site::with_config("[limits]\nidle_timeout = \"8s\"\n");
     let payload = tarball(&[("noise", &noise(200_000))]);
     let mut upload = Upload::start(&site, &Site::receive_command("r1", &payload));
@@ -119,11 +122,11 @@ fn slow_is_not_idle() {
 }
 
 #[test]
-fn receives_are_counted_over_the_last_hour() {
+fn receives_of_the_last_hour_are_counted() {
     let site = Site::with_config("[limits]\nreceives_per_hour = 2\n");
     let payload = |release: &str| tarball(&[("id", release.as_bytes())]);
     site.receive("r1", &payload("r1")).ok();
-    // What was not received does not count.
+    // A failed receive does not count.
     let request = Site::receive_command("bad", b"other bytes");
     site.ssh_with_input("ci", &request, &payload("bad"))
         .refused(65, "digest-mismatch");
@@ -140,7 +143,7 @@ fn receives_are_counted_over_the_last_hour() {
         .refused(75, "rate-limited");
 }
 
-/// Makes everything in the journal this many minutes older.
+/// Makes every record of the journal this many minutes older.
 fn age_the_journal(site: &Site, minutes: i64) {
     let mut text = String::new();
     for mut event in site.journal() {
@@ -155,7 +158,7 @@ fn age_the_journal(site: &Site, minutes: i64) {
 }
 
 #[test]
-fn only_so_many_releases_may_wait() {
+fn the_number_of_pending_releases_is_limited() {
     let site = Site::with_config("[pending]\nmax = 2\n");
     let payload = |release: &str| tarball(&[("id", release.as_bytes())]);
     site.receive("r1", &payload("r1")).ok();
@@ -163,7 +166,7 @@ fn only_so_many_releases_may_wait() {
     let before = site.snapshot();
     site.receive("r3", &payload("r3")).refused(75, "busy");
     assert_eq!(site.snapshot(), before);
-    // A retry adds nothing, and CI must be able to go on.
+    // A retry adds no release, and CI must be able to repeat it.
     let again = site.receive("r2", &payload("r2")).ok();
     assert!(again.ends_with("result=\"already received\"\n"), "{again}");
 
@@ -171,10 +174,10 @@ fn only_so_many_releases_may_wait() {
     site.receive("r3", &payload("r3")).ok();
 }
 
-/// One that failed before it was live has had its turn, and one that is
-/// overdue is as good as gone.
+/// A release that failed its checks is no longer pending, and the next swap removes one
+/// that is too old.
 #[test]
-fn neither_the_bad_nor_the_overdue_wait() {
+fn bad_and_expired_releases_are_not_pending() {
     let hook = "[[hooks.before_swap]]\ncommand = [\"/bin/false\"]\n";
     let site = Site::with_config(&format!("[pending]\nmax = 1\nmax_age = \"1h\"\n{hook}"));
     let payload = |release: &str| tarball(&[("id", release.as_bytes())]);
@@ -196,7 +199,7 @@ fn a_reserve_that_cannot_be_met_is_disk_full() {
     let site = Site::with_config("[limits]\nreserve = \"99%\"\n");
     let room = statvfs(site.root()).expect("the file system");
     if room.blocks_available() > room.blocks() / 100 * 98 {
-        println!("skipped: the file system is as good as empty");
+        println!("skipped: the file system is almost empty");
         return;
     }
     let reply = site.receive("r1", &tarball(&[("a", b"")]));
@@ -204,10 +207,10 @@ fn a_reserve_that_cannot_be_met_is_disk_full() {
     names_path_and_room(&site, &reply);
 }
 
-/// The line names the file system by a path on it, and a count of free bytes.
+/// Asserts that the message names a path on the file system and its free bytes.
 #[track_caller]
 pub fn names_path_and_room(site: &Site, reply: &Reply) {
-    let root = site.root().to_str().expect("a plain path");
+    let root = site.root().to_str().expect("the path is UTF-8");
     assert!(reply.stderr.contains(root), "{}", reply.stderr);
     let words: Vec<&str> = reply.stderr.split_whitespace().collect();
     let counted = words
@@ -217,9 +220,9 @@ pub fn names_path_and_room(site: &Site, reply: &Reply) {
     assert!(reply.stderr.contains("free"), "{}", reply.stderr);
 }
 
-/// A limit on file sizes ends a program by SIGXFSZ unless it sees to it.
+/// By default, SIGXFSZ ends a process that exceeds its limit of file sizes.
 #[test]
-fn a_file_size_limit_is_an_error_and_not_a_death() {
+fn a_file_size_limit_is_an_error_and_does_not_kill() {
     let site = Site::new();
     let ssh = site.ssh_command("ci");
     let payload = tarball(&[("noise", &noise(1 << 20))]);
@@ -232,9 +235,9 @@ fn a_file_size_limit_is_an_error_and_not_a_death() {
     leaves_nothing(&site, &reply, 74, "io-error");
 }
 
-/// A folder that cannot be written to is told as such, and not as a bug.
+/// A directory without write permission is a reported error and not a bug.
 #[test]
-fn a_root_we_may_not_write_to() {
+fn a_root_without_write_permission() {
     if Uid::effective().is_root() {
         println!("skipped: root may write everywhere");
         return;

@@ -1,5 +1,5 @@
-//! Clients that die and requests that meet: a release is there whole, or not
-//! at all.
+//! Killed clients and concurrent requests: a release is complete, or it does not
+//! exist.
 
 use std::fs;
 
@@ -11,9 +11,9 @@ use crate::process::{Upload, eventually, serving};
 use crate::receive::{many_files, no_debris, noise, stopped_unpacker};
 use crate::site::Site;
 
-/// Waits until no request is being served any more.
-fn all_is_quiet(site: &Site) {
-    eventually("the server is done", || serving(site).is_empty());
+/// Waits until no process serves a request.
+fn wait_for_servers(site: &Site) {
+    eventually("every server ends", || serving(site).is_empty());
 }
 
 #[track_caller]
@@ -33,7 +33,7 @@ fn a_client_killed_while_sending_leaves_nothing() {
         let mut upload = Upload::taken_up(&site, &request);
         upload.send(&payload[..sent]);
         upload.kill();
-        all_is_quiet(&site);
+        wait_for_servers(&site);
         assert_eq!(site.releases(), [""; 0], "killed after {sent} bytes");
         nothing_is_left(&site);
         assert_eq!(site.snapshot(), empty, "killed after {sent} bytes");
@@ -41,8 +41,8 @@ fn a_client_killed_while_sending_leaves_nothing() {
     site.receive("r0", &payload).ok();
 }
 
-/// Every byte was sent, but the client did not live to say that this was all:
-/// what the digest vouches for may be taken, and must then be whole.
+/// The client sent every byte, but may have ended before the end of file. The server may
+/// accept the payload, because the digest is right; then the release is complete.
 #[test]
 fn a_client_killed_after_the_last_byte_leaves_all_or_nothing() {
     let site = Site::new();
@@ -56,7 +56,7 @@ fn a_client_killed_after_the_last_byte_leaves_all_or_nothing() {
             upload.close();
         }
         upload.kill();
-        all_is_quiet(&site);
+        wait_for_servers(&site);
         if site.releases().contains(&release) {
             let path = site.root().join("releases").join(&release);
             assert!(fs::read(path.join("noise")).expect("the file") == content);
@@ -73,10 +73,10 @@ fn a_client_killed_while_unpacking_leaves_all_or_nothing() {
     let payload = many_files(3000);
     let (release, upload, child) = stopped_unpacker(&site, &payload);
     upload.kill();
-    kill(Pid::from_raw(child.pid), Signal::SIGCONT).expect("it goes on");
-    all_is_quiet(&site);
+    kill(Pid::from_raw(child.pid), Signal::SIGCONT).expect("it continues");
+    wait_for_servers(&site);
     nothing_is_left(&site);
-    // Whichever it was, a retry succeeds and the release is whole.
+    // In both cases a retry succeeds and the release is complete.
     let reply = site.receive(&release, &payload).ok();
     assert!(reply.contains(" files=3000 "), "{reply}");
     site.ssh("ci", &format!("swap {release}")).ok();
@@ -87,19 +87,19 @@ fn a_server_killed_while_unpacking_leaves_nothing_after_the_next_start() {
     let site = Site::new();
     let payload = many_files(3000);
     let (release, upload, child) = stopped_unpacker(&site, &payload);
-    kill(Pid::from_raw(child.parent), Signal::SIGKILL).expect("it is there");
+    kill(Pid::from_raw(child.parent), Signal::SIGKILL).expect("it exists");
     assert_ne!(upload.finish().code, 0);
-    // It may have been ended with its parent.
+    // The kernel may have ended it with its parent.
     let _ = kill(Pid::from_raw(child.pid), Signal::SIGCONT);
     let reply = site.receive(&release, &payload).ok();
     assert!(!reply.contains("already received"), "{reply}");
-    all_is_quiet(&site);
+    wait_for_servers(&site);
     no_debris(&site);
     assert!(site.releases().contains(&release));
 }
 
 #[test]
-fn two_at_once_with_the_same_id_and_content_both_succeed() {
+fn concurrent_receives_of_the_same_id_and_content_both_succeed() {
     let site = Site::new();
     let payload = tarball(&[("noise", &noise(300_000))]);
     let request = Site::receive_command("r1", &payload);
@@ -120,10 +120,10 @@ fn two_at_once_with_the_same_id_and_content_both_succeed() {
     no_debris(&site);
 }
 
-/// The second one is done before the first has sent all: there is no lock
+/// The second receive ends before the first client has sent everything: no lock is held
 /// while a client sends.
 #[test]
-fn a_slow_sender_holds_up_nobody() {
+fn a_slow_client_does_not_delay_others() {
     let site = Site::new();
     let payload = tarball(&[("noise", &noise(300_000))]);
     let (head, tail) = payload.split_at(payload.len() / 2);
@@ -139,7 +139,7 @@ fn a_slow_sender_holds_up_nobody() {
 }
 
 #[test]
-fn two_at_once_with_the_same_id_and_other_content_one_wins() {
+fn of_concurrent_receives_of_the_same_id_and_other_content_one_succeeds() {
     let site = Site::new();
     let payloads = [b'a', b'b'].map(|byte| tarball(&[("page", &[byte; 3000])]));
     let uploads = payloads.each_ref().map(|payload| {
@@ -159,14 +159,14 @@ fn two_at_once_with_the_same_id_and_other_content_one_wins() {
     let page = fs::read(site.root().join("releases/r1/page")).expect("the page");
     assert_eq!(page, [b"ab"[winner]; 3000]);
     no_debris(&site);
-    // The manifest is the winner's as well.
+    // The manifest is the one of the release that succeeded.
     site.receive("r1", &payloads[winner]).ok();
     site.receive("r1", &payloads[1 - winner])
         .refused(73, "release-exists");
 }
 
 #[test]
-fn two_at_once_with_other_ids_both_arrive() {
+fn concurrent_receives_of_other_ids_both_succeed() {
     let site = Site::new();
     let releases = ["r1", "r2"];
     let uploads = releases.map(|release| {
@@ -195,7 +195,7 @@ fn two_at_once_with_other_ids_both_arrive() {
 }
 
 #[test]
-fn a_receive_that_a_swap_overtakes() {
+fn a_swap_during_a_receive() {
     let site = Site::new();
     for release in ["r1", "r2"] {
         site.receive(release, &tarball(&[("id", release.as_bytes())]))

@@ -1,9 +1,9 @@
-//! The confinement is reported as it is: on a kernel that lacks a piece a
-//! request is refused and the piece named, or, if the operator said so, served
-//! and the piece missing from the record.
+//! The audit log states the sandbox truthfully. On a kernel that lacks a mechanism
+//! a request fails and the message names the mechanism. If the configuration does
+//! not require the sandbox, the request succeeds and the audit log names it.
 //!
-//! Pieces are taken away by a seccomp filter on the thread that starts the
-//! program: to the program that is the picture of a kernel without them.
+//! A seccomp filter on the thread that starts the program hides the mechanisms: the
+//! program sees a kernel without them.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -22,16 +22,16 @@ use crate::site::{Reply, Site};
 const SET_SECCOMP: u64 = 22;
 const SET_NO_NEW_PRIVS: u64 = 38;
 
-/// A system call, and the value of its first argument if only that is meant.
+/// A system call, and the value of its first argument if the filter hides only that.
 pub type Call = (libc::c_long, Option<u64>);
 
-/// Runs a request with these calls answered as a kernel that lacks them does.
+/// Runs a request on a kernel that seems to lack these calls.
 fn without(calls: &[Call], site: &Site, request: &str, input: &[u8]) -> Reply {
     on_a_kernel_without(calls, || site.run(serve(site, "ci", request), input))
 }
 
-/// Does something on a thread for which these calls do not exist, nor for what
-/// it starts.
+/// Runs `run` on a thread for which these calls do not exist. They do not exist for
+/// its child processes either.
 pub fn on_a_kernel_without<T: Send>(calls: &[Call], run: impl FnOnce() -> T + Send) -> T {
     let filter = filter(calls);
     thread::scope(|scope| {
@@ -53,9 +53,9 @@ fn filter(calls: &[Call]) -> BpfProgram {
             rules.push(SeccompRule::new(vec![same]).unwrap());
         }
     }
-    let answer = SeccompAction::Errno(libc::ENOSYS as u32);
+    let missing = SeccompAction::Errno(libc::ENOSYS as u32);
     let arch = std::env::consts::ARCH.try_into().unwrap();
-    SeccompFilter::new(rules, SeccompAction::Allow, answer, arch)
+    SeccompFilter::new(rules, SeccompAction::Allow, missing, arch)
         .unwrap()
         .try_into()
         .unwrap()
@@ -72,11 +72,11 @@ pub const NO_NEW_PRIVS: &[Call] = &[(libc::SYS_prctl, Some(SET_NO_NEW_PRIVS))];
 fn result_line(site: &Site) -> Fields {
     let lines = site.audit_lines();
     let line = lines.iter().rfind(|line| line.contains("event=\"result\""));
-    Fields::read(line.expect("a result in the record"))
+    Fields::read(line.expect("a result in the audit log"))
 }
 
 #[test]
-fn a_full_confinement_is_in_the_record() {
+fn a_full_sandbox_is_in_the_audit_log() {
     let site = Site::new();
     put(&site, "a");
     result_line(&site).has(&[("sandbox", "full"), ("unpacker", "full")]);
@@ -87,11 +87,11 @@ fn a_full_confinement_is_in_the_record() {
 }
 
 #[test]
-fn a_missing_piece_is_named_and_refused() {
+fn a_missing_mechanism_is_named_and_refused() {
     let site = Site::new();
     put(&site, "a");
     let before = site.snapshot();
-    for (calls, piece) in [
+    for (calls, mechanism) in [
         (LANDLOCK, "landlock"),
         (SECCOMP, "seccomp"),
         (NO_NEW_PRIVS, "no_new_privs"),
@@ -101,24 +101,28 @@ fn a_missing_piece_is_named_and_refused() {
         for request in ["list", "swap a", "rollback", &receive] {
             let reply = without(calls, &site, request, &payload);
             reply.refused(78, "no-sandbox");
-            assert!(reply.stderr.contains(piece), "{piece}: {}", reply.stderr);
+            assert!(
+                reply.stderr.contains(mechanism),
+                "{mechanism}: {}",
+                reply.stderr
+            );
             let said = result_line(&site);
             let sandbox = said.get("sandbox").unwrap_or_default();
             assert!(
-                sandbox.starts_with("without ") && sandbox.contains(piece),
+                sandbox.starts_with("without ") && sandbox.contains(mechanism),
                 "{sandbox}"
             );
             said.has(&[("outcome", "failed"), ("code", "no-sandbox")]);
         }
-        assert_eq!(site.snapshot(), before, "without {piece}");
-        assert!(site.leftovers().is_empty(), "without {piece}");
+        assert_eq!(site.snapshot(), before, "without {mechanism}");
+        assert!(site.leftovers().is_empty(), "without {mechanism}");
     }
 }
 
 #[test]
-fn where_it_is_not_required_the_record_says_what_is_missing() {
+fn an_optional_sandbox_names_what_is_missing_in_the_audit_log() {
     let site = Site::with_config("[sandbox]\nrequired = false\n");
-    for (index, (calls, piece)) in [(LANDLOCK, "landlock"), (SECCOMP, "seccomp")]
+    for (index, (calls, mechanism)) in [(LANDLOCK, "landlock"), (SECCOMP, "seccomp")]
         .into_iter()
         .enumerate()
     {
@@ -127,13 +131,16 @@ fn where_it_is_not_required_the_record_says_what_is_missing() {
         let receive = Site::receive_command(&release, &payload);
         without(calls, &site, &receive, &payload).ok();
         let said = result_line(&site);
-        let without_piece = format!("without {piece}");
-        said.has(&[("sandbox", &without_piece), ("unpacker", &without_piece)]);
+        let without_mechanism = format!("without {mechanism}");
+        said.has(&[
+            ("sandbox", &without_mechanism),
+            ("unpacker", &without_mechanism),
+        ]);
         without(calls, &site, &format!("swap {release}"), b"").ok();
-        result_line(&site).has(&[("sandbox", &without_piece)]);
+        result_line(&site).has(&[("sandbox", &without_mechanism)]);
         assert_eq!(site.current(), Some(release));
     }
-    // And on the whole kernel nothing is missing, required or not.
+    // On the unrestricted kernel nothing is missing, required or not.
     ask(&site, "list").ok();
     result_line(&site).has(&[("sandbox", "full")]);
 }
