@@ -1,7 +1,9 @@
-//! The operator's command line, and its other form: the login shell's.
+//! Command-line parsing, for a forced command (`serve`) and for a login shell
+//! (`-c STRING`).
 //!
-//! argv is the operator's and trusted; it is the only source of authority. A
-//! client's bytes never come here: they are read by `request.rs` alone.
+//! argv comes from the operator (authorized_keys), is trusted, and is the only
+//! source of authority. Client input is read from SSH_ORIGINAL_COMMAND, and only
+//! by `request.rs`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -68,7 +70,7 @@ impl Site {
 struct Serve {
     #[command(flatten)]
     site: Site,
-    /// The operator's name for the key, for the record
+    /// Label of the key, shown in the log
     #[arg(long, value_name = "LABEL")]
     key: Option<KeyLabel>,
     /// The verbs this key may use [default: receive,swap,rollback,list]
@@ -95,15 +97,25 @@ struct Probe {
     sandbox_optional: bool,
 }
 
-/// The operator's command line, for the manual and the completions to be made from.
+/// What `--help` prints. clap is built without its help, which would be the
+/// larger part of it, because sshd runs this program for every request.
+const HELP: [&str; 2] = [
+    "deploy-shell is the forced command and login shell that sshd runs for a deploy user; see deploy-shell(1).",
+    "Operators use deploy-shell-admin to set up and check sites.",
+];
+
+/// The commands of deploy-shell-admin.
+const ADMIN_COMMANDS: [&str; 4] = ["init", "authorize", "check", "verify"];
+
+/// Returns the command line, from which the man pages and completions are made.
 pub fn definition() -> clap::Command {
     Cli::command()
 }
 
-/// Runs the program, to its exit status.
+/// Runs the program and returns its exit status.
 pub fn run(argv: Vec<OsString>) -> u8 {
     error::catch_bugs();
-    // 101 is never an answer of ours.
+    // 101, the status of a panic, must never be an answer.
     panic::catch_unwind(|| dispatch(&argv)).unwrap_or_else(|_| reply::exit(&error::bug()))
 }
 
@@ -112,20 +124,24 @@ fn dispatch(argv: &[OsString]) -> u8 {
         return status;
     }
     // sshd starts a login shell as `-NAME` without arguments for a session
-    // without a command (login(1)'s custom), and as `NAME -c STRING` else.
+    // without a command (login(1)), and as `NAME -c STRING` otherwise.
     match argv {
         [name] if name.as_bytes().starts_with(b"-") => {
             serve::reject_login("this account has no interactive shell".to_owned(), None)
         }
-        [_, flag, string] if flag == "-c" => login_shell(string),
+        [_, flag, string] if flag == "-c" => run_login_shell(string),
+        [_, word] if word == "--help" || word == "-h" || word == "help" => {
+            reply::lines(HELP);
+            0
+        }
         _ => match Cli::try_parse_from(argv) {
-            Ok(cli) => command(cli.command),
-            Err(error) => usage(argv, &error),
+            Ok(cli) => run_command(cli.command),
+            Err(error) => report_usage(argv, &error),
         },
     }
 }
 
-fn command(command: Command) -> u8 {
+fn run_command(command: Command) -> u8 {
     match command {
         Command::Serve(serve) => serve::serve(options(serve)),
         Command::Runner(run) => hooks::main(&run.config),
@@ -140,7 +156,7 @@ fn command(command: Command) -> u8 {
     }
 }
 
-/// Reads the words of a forced command as this program does when sshd runs it.
+/// Parses the words of a forced command as this program does when sshd runs it.
 pub fn parse_serve(words: &[String]) -> Option<Options> {
     match Cli::try_parse_from(words) {
         Ok(Cli {
@@ -158,74 +174,81 @@ fn options(serve: Serve) -> Options {
     }
 }
 
-/// `-c STRING`: STRING must be a serve command line, as `authorize` writes it.
+/// Runs `-c STRING`. STRING must be a `serve` command line, as
+/// `deploy-shell-admin authorize` writes it.
 ///
-/// Without a forced command sshd hands us the client's own string, and a client
-/// can write a serve command line as well as the operator can. It gains
-/// nothing: sshd sets SSH_ORIGINAL_COMMAND only beside a forced command, and a
-/// request is read from nowhere else. So that is looked at first, before a
-/// configuration that the string names is opened.
-fn login_shell(string: &OsString) -> u8 {
-    let refuse = |problem: String| serve::reject_login(problem, Some(string.as_bytes().to_vec()));
+/// Without a forced command sshd passes the client's own string, and a client
+/// can write a `serve` command line as well as the operator can. It gains
+/// nothing: sshd sets SSH_ORIGINAL_COMMAND only together with a forced command,
+/// and a request is read from nowhere else. This function checks that first,
+/// before it opens a configuration that the string names.
+fn run_login_shell(string: &OsString) -> u8 {
+    let reject = |problem: String| serve::reject_login(problem, Some(string.as_bytes().to_vec()));
     let words = string
         .to_str()
         .and_then(|text| shell_words::split(text).ok());
     let Some(words) = words else {
-        return refuse("this account has no shell".to_owned());
+        return reject("this account has no shell".to_owned());
     };
-    let ours = match words.as_slice() {
+    let is_serve = match words.as_slice() {
         [program, verb, ..] => {
             verb == "serve" && program.rsplit('/').next() == Some("deploy-shell")
         }
         _ => false,
     };
-    if !ours {
+    if !is_serve {
         let problem = request::known_client_name(string.as_bytes()).map_or_else(
             || "this account serves forced commands only".to_owned(),
             |name| format!("{name} is not served here"),
         );
-        return refuse(problem);
+        return reject(problem);
     }
     if Session::from_environment(None).command.is_none() {
-        return refuse("no request came with a forced command".to_owned());
+        return reject("no request came with a forced command".to_owned());
     }
     match Cli::try_parse_from(&words) {
         Ok(Cli {
             command: Command::Serve(serve),
         }) => serve::serve(options(serve)),
-        Ok(_) => refuse("this account serves forced commands only".to_owned()),
-        // Also for '--help': nobody reads it here who wrote the command.
+        Ok(_) => reject("this account serves forced commands only".to_owned()),
+        // Also for '--version': the reader is the client, not the operator who
+        // wrote the command.
         Err(error) => serve::reject_forced_command(usage_problem(&error)),
     }
 }
 
-/// A command line that clap does not take, or that asks for help.
-fn usage(argv: &[OsString], error: &clap::Error) -> u8 {
+/// Reports a command line that clap does not accept, or prints the version.
+fn report_usage(argv: &[OsString], error: &clap::Error) -> u8 {
     if !error.use_stderr() {
         reply::lines(error.render().to_string().lines());
         return 0;
     }
+    let word = argv.get(1).and_then(|word| word.to_str());
+    if let Some(command) = word.filter(|word| ADMIN_COMMANDS.contains(word)) {
+        let problem = format!("'{command}' is a command of deploy-shell-admin");
+        return reply::exit(&Error::new(Code::BadRequest, problem));
+    }
     let problem = usage_problem(error);
-    // The forced command itself is wrong: the client can do nothing about it.
-    if argv.get(1).is_some_and(|word| word == "serve") {
+    // A client cannot correct the operator's forced command.
+    if word == Some("serve") {
         return serve::reject_forced_command(problem);
     }
     reply::exit(&Error::new(Code::BadRequest, problem).remedy("see 'deploy-shell --help'"))
 }
 
-/// What clap says before it comes to the usage, on one line; the subject may
-/// stand on a line of its own.
+/// Returns clap's error message on one line, without the usage that follows it.
 pub fn usage_problem(error: &clap::Error) -> String {
     let text = error.render().to_string();
-    let said: Vec<&str> = match error.kind() {
+    let lines: Vec<&str> = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => vec!["no command is given"],
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => vec!["help is not served here"],
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => vec!["help is not available here"],
+        // clap puts the subject on a line of its own for some errors.
         _ => text
             .lines()
             .map(str::trim)
             .take_while(|line| !line.is_empty())
             .collect(),
     };
-    let said = said.join(" ");
-    said.trim_start_matches("error: ").replace('`', "'")
+    let message = lines.join(" ");
+    message.trim_start_matches("error: ").replace('`', "'")
 }

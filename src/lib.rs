@@ -1,10 +1,11 @@
 //! deploy-shell: the forced command and restricted shell that sshd runs for a
-//! locked-down deploy user. See README.md for its use and SECURITY.md for what
-//! it promises.
+//! locked-down deploy user. README.md describes its use, SECURITY.md its
+//! guarantees.
 //!
-//! Dependencies run downward only: `serve` knows all; `receive` and `activate`
-//! know permits and the store; `request` and `policy` know neither files nor
-//! the environment.
+//! Start reading at [`serve`], the pipeline of one request. Dependencies run
+//! downward only: `serve` knows every other module; `receive` and `activate` know
+//! permits and the store; `request` and `policy` know neither files nor the
+//! environment.
 
 #![forbid(unsafe_code)]
 

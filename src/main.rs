@@ -1,4 +1,4 @@
-//! Hands argv on; nothing else.
+//! Passes argv to the library.
 
 #![forbid(unsafe_code)]
 

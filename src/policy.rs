@@ -1,11 +1,11 @@
-//! Who may do what: one table of verbs, one function that grants or refuses.
-//! Pure: it knows neither files nor environment.
+//! The verbs, and the function that allows or denies a request. Pure: it knows
+//! neither files nor the environment.
 
 use std::fmt;
 
 use crate::request::{List, Receive, Request, Rollback, Swap};
 
-/// The four things there are.
+/// The verbs of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     Receive,
@@ -14,8 +14,8 @@ pub enum Verb {
     List,
 }
 
-/// Every verb: its word, and whether it changes anything (and so needs the
-/// audit to be reachable first).
+/// Every verb: its name, and whether it changes anything, so that the audit log
+/// must be reachable first.
 const VERBS: [(Verb, &str, bool); 4] = [
     (Verb::Receive, "receive", true),
     (Verb::Swap, "swap", true),
@@ -32,7 +32,7 @@ impl Verb {
         self.row().1
     }
 
-    /// Whether the verb can change anything on disk.
+    /// Returns whether the verb can change anything on disk.
     pub fn writes(self) -> bool {
         self.row().2
     }
@@ -53,7 +53,7 @@ impl fmt::Display for Verb {
     }
 }
 
-/// The verbs one key may use, as `--allow` states them.
+/// The verbs that a key may use, as `--allow` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grants([bool; VERBS.len()]);
 
@@ -68,7 +68,7 @@ impl Grants {
 impl std::str::FromStr for Grants {
     type Err = String;
 
-    /// Reads `receive,swap,…`: known verbs, each once, at least one.
+    /// Parses `receive,swap,…`: known verbs, each once, at least one.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut grants = Grants([false; VERBS.len()]);
         for word in text.split(',') {
@@ -77,7 +77,7 @@ impl std::str::FromStr for Grants {
                 .find(|(_, known, _)| *known == word)
                 .ok_or_else(|| format!("'{word}' is not a verb (receive, swap, rollback, list)"))?;
             if std::mem::replace(&mut grants.0[*verb as usize], true) {
-                return Err(format!("'{word}' stands twice"));
+                return Err(format!("'{word}' appears twice"));
             }
         }
         Ok(grants)
@@ -96,7 +96,7 @@ impl fmt::Display for Grants {
 }
 
 /// A request that [`decide`] has allowed. The field is private, so no other
-/// module can make one: to hold a `Granted<Swap>` is to have been judged.
+/// module can make one: a `Granted<Swap>` proves that the policy allowed it.
 #[derive(Debug)]
 pub struct Granted<T>(T);
 
@@ -108,7 +108,7 @@ impl<T> std::ops::Deref for Granted<T> {
     }
 }
 
-/// An allowed request, which carries what it allows. A denial carries nothing.
+/// An allowed request. A denial carries no request.
 #[derive(Debug)]
 pub enum Permit {
     Receive(Granted<Receive>),
@@ -120,7 +120,7 @@ pub enum Permit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denied;
 
-/// Grants `request` to a key with `grants`, or denies it.
+/// Allows `request` for a key with `grants`, or denies it.
 pub fn decide(request: Request, grants: Grants) -> Result<Permit, Denied> {
     if !grants.allows(Verb::of(&request)) {
         return Err(Denied);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn grants_are_read_exactly() {
+    fn grants_are_parsed_exactly() {
         let some: Grants = "swap,list".parse().unwrap();
         assert!(some.allows(Verb::Swap) && some.allows(Verb::List));
         assert!(!some.allows(Verb::Receive) && !some.allows(Verb::Rollback));
@@ -167,8 +167,8 @@ mod tests {
                 Request::parse(text.as_bytes()).unwrap()
             };
             for (granted, text, _) in VERBS {
-                let verdict = decide(request(), text.parse().unwrap());
-                assert_eq!(verdict.is_ok(), granted == verb, "{word} with {text}");
+                let decision = decide(request(), text.parse().unwrap());
+                assert_eq!(decision.is_ok(), granted == verb, "{word} with {text}");
             }
             assert!(decide(request(), Grants::ALL).is_ok());
         }

@@ -1,20 +1,20 @@
-//! The gate: the client's bytes to a [`Request`] and back. Pure.
+//! Parses the client's bytes into a [`Request`]. Pure.
 //!
-//! Four steps, each of which can only refuse: an alphabet in which no shell,
-//! pager or option parser has ever found a special meaning; words; exact arity
-//! and typed words; and the parsed request written back must be the input,
-//! byte for byte. The last makes every request have exactly one spelling, so
-//! that the line in the audit is what was run.
+//! Four steps follow each other, and each can only reject. The alphabet has no
+//! character that is special to a shell, pager or option parser. The words are
+//! split. Their number is exact, and each is parsed into its type. The parsed
+//! request, written back, must equal the input byte for byte: every request has
+//! exactly one spelling, so the audit line shows what ran.
 
 use std::fmt;
 
 use crate::names::{ReleaseId, Sha256Digest, SignatureText};
 
-/// The longest request, in bytes. sshd's own limit is far greater; four
-/// signatures fit.
+/// The maximum length of a request, in bytes. Four signatures fit. sshd's own
+/// limit is much higher.
 pub const MAX_LEN: usize = 4096;
 
-/// What a client may ask.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     Receive(Receive),
@@ -52,7 +52,11 @@ pub struct List {
 }
 
 impl Request {
-    /// Reads a request; the error is one line of prose.
+    /// Parses a request.
+    ///
+    /// # Errors
+    ///
+    /// Returns one line of prose.
     pub fn parse(bytes: &[u8]) -> Result<Request, String> {
         if bytes.is_empty() {
             return Err("no request".to_owned());
@@ -63,13 +67,10 @@ impl Request {
         if bytes.len() > MAX_LEN {
             return Err(format!("request over {MAX_LEN} bytes"));
         }
-        // Everything a valid request can hold, and nothing else: no quote, no
-        // backslash, no '#', no metacharacter of any shell.
-        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b" ._+/=-".contains(byte);
-        if !bytes.iter().all(allowed) {
-            return Err("request holds a character that no request has".to_owned());
+        if !bytes.iter().copied().all(is_allowed_byte) {
+            return Err("request has a character that no request may have".to_owned());
         }
-        // Neither of these two can fail in that alphabet.
+        // Neither of these two can fail with this alphabet.
         let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
         let words = shell_words::split(text).map_err(|error| error.to_string())?;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -127,11 +128,17 @@ impl Request {
     }
 }
 
-/// The name of the other client that sends such a command, when a person
-/// mistakes this account for an ordinary one.
+/// Returns whether a valid request can contain the byte: no quote, no backslash,
+/// no '#', no metacharacter of any shell.
+fn is_allowed_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b" ._+/=-".contains(&byte)
+}
+
+/// Returns the name of the client program that sends such a command to an
+/// ordinary account: sftp, scp, rsync or git.
 pub fn known_client_name(bytes: &[u8]) -> Option<&'static str> {
     let program = bytes.split(|byte| *byte == b' ').next()?;
-    // An sftp subsystem is asked for by the path of its server.
+    // sshd requests the sftp subsystem by the path of its server.
     match program.rsplit(|byte| *byte == b'/').next()? {
         b"sftp-server" | b"internal-sftp" | b"sftp" => Some("sftp"),
         b"scp" => Some("scp"),
@@ -223,12 +230,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_request_survives_its_own_spelling(request in request()) {
+        fn every_request_parses_from_its_own_text(request in request()) {
             prop_assert_eq!(Request::parse(request.to_string().as_bytes()), Ok(request));
         }
 
         #[test]
-        fn what_is_accepted_is_written_back_exactly(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn an_accepted_request_is_written_back_exactly(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             if let Ok(request) = Request::parse(&bytes) {
                 prop_assert_eq!(request.to_string().into_bytes(), bytes);
             }
@@ -247,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_spelling() {
+    fn other_spellings_are_rejected() {
         for text in [
             " list",
             "list ",
@@ -280,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn length_limit_is_exact() {
+    fn the_length_limit_is_exact() {
         let head = format!("receive a --sha256 {HEX} --signature ");
         let fill = |len: usize| format!("{head}{}", "A".repeat(len - head.len()));
         let longest = MAX_LEN - (MAX_LEN - head.len()) % 4;

@@ -1,14 +1,14 @@
-//! Who asks: the key, the client, the command. The environment is read here
-//! and nowhere else, and only three variables of it, all set by sshd:
+//! The client of a request: its key, its address and its command. Only this
+//! module reads the environment, and only three variables, which sshd sets:
 //!
 //! - `SSH_ORIGINAL_COMMAND`, the request;
-//! - `SSH_USER_AUTH`, the path of sshd's note of the key that was used
+//! - `SSH_USER_AUTH`, the path of the file in which sshd names the key
 //!   (`ExposeAuthInfo yes`, sshd_config(5));
 //! - `SSH_CONNECTION`, the client's address.
 //!
-//! Only the first has any say in what happens. The other two are for the
-//! record: authority comes from the argv that the operator wrote, the key's
-//! label with it.
+//! Only the request decides what happens. The other two are for the audit log:
+//! authority comes from argv, which the operator wrote, and so does the key's
+//! label.
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -24,16 +24,16 @@ use crate::names::KeyLabel;
 use crate::policy::Verb;
 use crate::store::Actor;
 
-/// The longest note that is read, in bytes: sshd writes one line for each
-/// authentication method that was used.
+/// The maximum size of sshd's file, in bytes. sshd writes one line for each
+/// authentication method that the client used.
 const MAX_AUTH_INFO: u64 = 16 * 1024;
 
-/// One client's request, with what is known of the client.
+/// One request and its client.
 #[derive(Debug)]
 pub struct Session {
-    /// The operator's name for the key, from argv. Authoritative.
+    /// The operator's label for the key, from argv. Authoritative.
     pub key: Option<KeyLabel>,
-    /// The key's fingerprint as sshd reports it: a cross-check in the record.
+    /// The key's fingerprint as sshd reports it: a cross-check in the audit log.
     pub fingerprint: Option<Fingerprint>,
     /// The client's address.
     pub client: Option<IpAddr>,
@@ -45,7 +45,7 @@ impl Session {
     /// Reads the environment.
     #[expect(
         clippy::disallowed_methods,
-        reason = "this is the one place that reads the environment"
+        reason = "only this function reads the environment"
     )]
     pub fn from_environment(key: Option<KeyLabel>) -> Session {
         let client = std::env::var_os("SSH_CONNECTION");
@@ -71,19 +71,19 @@ impl Session {
     }
 }
 
-/// The first of the four words of `SSH_CONNECTION`, if it is an IP address. It
-/// is `UNKNOWN` where sshd does not run on a socket. A scope (`fe80::1%eth0`)
-/// is dropped, so that only an address can reach a log.
+/// Returns the first of the four words of `SSH_CONNECTION` if it is an IP
+/// address. It is `UNKNOWN` if sshd does not run on a socket. A scope
+/// (`fe80::1%eth0`) is dropped, so that only an address can reach a log.
 fn client_address(text: &[u8]) -> Option<IpAddr> {
     let word = text.split(|byte| *byte == b' ').next()?;
     let address = word.split(|byte| *byte == b'%').next()?;
     std::str::from_utf8(address).ok()?.parse().ok()
 }
 
-/// The SHA-256 fingerprint of the key in sshd's note.
+/// Returns the SHA-256 fingerprint of the key that sshd's file names.
 fn fingerprint(path: &Path) -> Option<Fingerprint> {
-    // A path out of the environment: never waits on a fifo, follows no link,
-    // and reads only what this user (as whom sshd writes the note) owns.
+    // The path comes from the environment: do not wait for a fifo, follow no
+    // symlink, and read only a file of this user, as whom sshd writes it.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).bits())
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_are_taken() {
+    fn only_an_ip_address_is_a_client_address() {
         let read = |text: &str| client_address(text.as_bytes()).map(|ip| ip.to_string());
         assert_eq!(
             read("192.0.2.7 50000 192.0.2.1 22").as_deref(),
@@ -139,9 +139,9 @@ mod tests {
     }
 
     #[test]
-    fn fingerprint_is_that_of_the_note() {
-        let folder = tempfile::tempdir().unwrap();
-        let note = folder.path().join("auth");
+    fn the_fingerprint_is_that_of_the_key_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let note = dir.path().join("auth");
         let key =
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
         std::fs::write(&note, format!("publickey {key}\n")).unwrap();
@@ -150,9 +150,9 @@ mod tests {
 
         std::fs::write(&note, "password\n").unwrap();
         assert!(fingerprint(&note).is_none());
-        let link = folder.path().join("link");
+        let link = dir.path().join("link");
         std::os::unix::fs::symlink(&note, &link).unwrap();
         assert!(fingerprint(&link).is_none());
-        assert!(fingerprint(folder.path()).is_none());
+        assert!(fingerprint(dir.path()).is_none());
     }
 }

@@ -1,11 +1,11 @@
-//! Who has signed a release: the statement that is signed, the operator's list
-//! of signers, and the verdict. Pure, but for reading that list and the
-//! server's time zone, once, before the process confines itself.
+//! Signatures of releases: the signed statement, the operator's list of signers,
+//! and the decision. Pure, except that [`Requirement::load`] reads the list and
+//! the server's time zone before the process enters its sandbox.
 //!
-//! A signature is of a statement that names the site, the release and the
-//! payload's digest, so it says nothing about any other of the three. It is
-//! made by `ssh-keygen -Y sign -n deploy-shell` alone, and judged as
-//! `ssh-keygen -Y verify` would judge it.
+//! A signer signs a statement that names the site, the release and the payload's
+//! digest, so a signature is worth nothing for another site, release or payload.
+//! `ssh-keygen -Y sign -n deploy-shell` makes signatures, and this module accepts
+//! those that `ssh-keygen -Y verify` would accept.
 
 mod pattern;
 mod signers;
@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use ssh_key::Fingerprint;
 
 pub use jiff::tz::TimeZone;
-pub use signers::AllowedSigners;
+pub use signers::{AllowedSigners, parse_quoted};
 pub use sshsig::NAMESPACE;
 pub use time::server_zone;
 
@@ -26,13 +26,13 @@ use crate::config::{self, Config};
 use crate::error::{Code, Error, Result};
 use crate::names::{MAX_SIGNATURES, ReleaseId, Sha256Digest, SignatureText, SiteName};
 
-/// What is signed. Its text is the contract: four lines, each ended by a line
-/// feed.
+/// The signed statement. Its text is part of the contract: four lines, each
+/// ended by a line feed.
 #[derive(Clone, Copy, Debug)]
 pub struct Statement<'a> {
     pub site: &'a SiteName,
     pub release: &'a ReleaseId,
-    /// Of the payload.
+    /// The digest of the payload.
     pub sha256: Sha256Digest,
 }
 
@@ -50,14 +50,14 @@ impl fmt::Display for Statement<'_> {
     }
 }
 
-/// What a site asks of the signatures of a release.
+/// The signatures that a site requires of a release.
 #[derive(Debug)]
 pub struct Requirement {
     signers: AllowedSigners,
     threshold: usize,
 }
 
-/// Enough signatures that held, when it was asked: only
+/// Proof that enough signatures counted at the time of the check: only
 /// [`Requirement::check`] makes one.
 #[derive(Clone, Debug)]
 pub struct Signed {
@@ -66,14 +66,14 @@ pub struct Signed {
 }
 
 impl Signed {
-    /// Those that counted, one of each signer.
+    /// Returns the signatures that counted, one for each signer.
     pub fn signatures(&self) -> &[SignatureText] {
         &self.signatures
     }
 }
 
 impl fmt::Display for Signed {
-    /// The signers' fingerprints.
+    /// Writes the signers' fingerprints.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prints: Vec<String> = self.by.iter().map(ToString::to_string).collect();
         f.write_str(&prints.join(","))
@@ -81,11 +81,13 @@ impl fmt::Display for Signed {
 }
 
 impl Requirement {
-    /// The site's requirement, if it has one.
+    /// Returns the site's requirement, if it has one.
     ///
-    /// Errors: [`Code::BadConfig`], naming the signers' file and, for its
-    /// contents, the line. One that does not read in full is not read at all:
-    /// a line that is passed over may be the one that was to end a signer.
+    /// # Errors
+    ///
+    /// [`Code::BadConfig`] with the name of the signers' file and, for its
+    /// contents, the line. One bad line rejects the whole file: a skipped line
+    /// could be the one that withdraws a signer.
     pub fn load(config: &Config) -> Result<Option<Requirement>> {
         let Some(wanted) = &config.signatures else {
             return Ok(None);
@@ -97,7 +99,7 @@ impl Requirement {
                 Code::BadConfig,
                 format!("'{}' line {line}: {why}", path.display()),
             )
-            .remedy("see ALLOWED SIGNERS in ssh-keygen(1), and the README for what is not taken")
+            .remedy("see ALLOWED SIGNERS in ssh-keygen(1), and deploy-shell.toml(5) for what is not supported")
         })?;
         let threshold = usize::from(wanted.threshold.get());
         Ok(Some(Requirement::new(signers, threshold)))
@@ -152,15 +154,16 @@ impl Requirement {
         let mut kept = Vec::new();
         let mut reasons = Vec::new();
         for (index, text) in signatures.iter().enumerate() {
-            let judged = sshsig::verify(text, message.as_bytes()).and_then(|key| {
+            let checked = sshsig::verify(text, message.as_bytes()).and_then(|key| {
                 let site = statement.site.as_str();
                 self.signers.allow(&key, site, now.as_second())?;
-                match keys.contains(&key) {
-                    true => Err("is a second one by the same key".to_owned()),
-                    false => Ok(key),
+                if keys.contains(&key) {
+                    Err("is a second one by the same key".to_owned())
+                } else {
+                    Ok(key)
                 }
             });
-            match judged {
+            match checked {
                 Ok(key) => {
                     keys.push(key);
                     kept.push(text.clone());
@@ -194,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_statement_is_exact() {
+    fn the_statement_has_exactly_this_text() {
         let statement = Statement {
             site: &SiteName::try_from("blog").unwrap(),
             release: &ReleaseId::try_from("20260412-142033").unwrap(),

@@ -5,14 +5,14 @@ use std::path::{Component, Path};
 
 use serde::Deserialize;
 
-/// The longest command, in arguments and in bytes of one.
+/// The maximum number of arguments, and of bytes in one.
 const MAX_ARGUMENTS: usize = 64;
 const MAX_ARGUMENT: usize = 4096;
 
 /// The longest address, in bytes.
 const MAX_URL: usize = 1024;
 
-/// A program by its absolute path, and its arguments. No shell reads it.
+/// A program by its absolute path, and its arguments. No shell reads them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<String>")]
 pub struct Argv(Vec<String>);
@@ -34,7 +34,8 @@ impl TryFrom<Vec<String>> for Argv {
         let Some(program) = words.first() else {
             return Err("a command needs a program".to_owned());
         };
-        // Not looked up in PATH: what runs is what the operator has named.
+        // Not looked up in PATH: the program that runs is the one that the
+        // operator has named.
         let path = Path::new(program);
         if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
             return Err(format!("the program '{program}' is not an absolute path"));
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_is_named_by_its_path() {
+    fn a_program_needs_an_absolute_path() {
         let argv = |words: &[&str]| {
             Argv::try_from(words.iter().map(ToString::to_string).collect::<Vec<_>>())
         };

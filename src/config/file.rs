@@ -1,5 +1,5 @@
-//! Reading the files that decide what a client may do (the configuration, the
-//! allowed signers), and whom they are believed.
+//! Reads the files that decide what a client may do: the configuration and the
+//! allowed signers. Only root and this account may have written them.
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -10,18 +10,20 @@ use nix::fcntl::OFlag;
 
 use crate::error::{Code, Error, Result, describe};
 
-/// The largest such file, in bytes.
+/// The maximum size of such a file, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
 
-/// The file's text, if by its own mode and owner nobody but root and ourselves
-/// could have written it.
+/// Returns the file's text if the file's owner and mode let only root and this
+/// account write it.
 ///
-/// What is checked is the open file, not its name, so it cannot be exchanged
-/// in between. Its folder counts as well: who can write there can put another
-/// file in its place (a sticky folder such as /tmp protects what is not
-/// theirs). The folders above are the business of `check`.
+/// The check uses the open file, not its name, so the file cannot be exchanged
+/// in between. It includes the file's directory: a user who can write there can
+/// replace the file (a sticky directory such as /tmp protects files of others).
+/// `deploy-shell-admin check` looks at the directories above.
 ///
-/// Errors: [`Code::BadConfig`], naming the file.
+/// # Errors
+///
+/// [`Code::BadConfig`] with the name of the file.
 pub fn read_trusted(path: &Path) -> Result<String> {
     let shown = path.display();
     let bad = |problem: String| Error::new(Code::BadConfig, format!("'{shown}' {problem}"));
@@ -29,7 +31,7 @@ pub fn read_trusted(path: &Path) -> Result<String> {
     if !path.is_absolute() {
         return Err(bad("is not an absolute path".to_owned()));
     }
-    // O_NONBLOCK: a fifo in its place must not make us wait.
+    // O_NONBLOCK: opening a fifo must not block.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).bits())
@@ -43,20 +45,20 @@ pub fn read_trusted(path: &Path) -> Result<String> {
         return Err(bad("can be written by its group or by others".to_owned())
             .remedy(format!("chmod go-w '{shown}'")));
     }
-    if !trusted(meta.uid()) {
+    if !is_trusted_owner(meta.uid()) {
         return Err(bad(format!(
             "belongs to user {}, neither root nor this account",
             meta.uid()
         ))
         .remedy(format!("chown root '{shown}'")));
     }
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let meta = folder.metadata().map_err(cannot)?;
-    if !trusted(meta.uid()) || meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let meta = directory.metadata().map_err(cannot)?;
+    if !is_trusted_owner(meta.uid()) || meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
         return Err(
-            bad("stands in a folder that others can write".to_owned()).remedy(format!(
+            bad("is in a directory that others can write".to_owned()).remedy(format!(
                 "chown root '{0}' && chmod go-w '{0}'",
-                folder.display()
+                directory.display()
             )),
         );
     }
@@ -71,7 +73,7 @@ pub fn read_trusted(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-fn trusted(uid: u32) -> bool {
+fn is_trusted_owner(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
@@ -81,9 +83,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_file_that_others_can_write_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("blog.toml");
+    fn a_file_that_others_can_write_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blog.toml");
         std::fs::write(&path, "root = \"/srv/x\"").unwrap();
         for mode in [0o664, 0o646] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -96,8 +98,8 @@ mod tests {
         }
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         read_trusted(&path).unwrap();
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         let error = read_trusted(&path).unwrap_err();
-        assert!(error.problem.contains("folder"), "{}", error.problem);
+        assert!(error.problem.contains("directory"), "{}", error.problem);
     }
 }

@@ -1,4 +1,4 @@
-//! The tables of a site's file: their keys, and the defaults.
+//! The tables of a site's configuration, their keys and defaults.
 
 use std::num::NonZeroU8;
 use std::path::{Component, Path, PathBuf};
@@ -11,7 +11,7 @@ use super::command::{Argv, HttpUrl};
 use super::units::{self, Percent};
 use crate::names::{LinkName, ReleaseId};
 
-/// `[archive]`: what a payload may be.
+/// `[archive]`: the limits of a payload.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Archive {
@@ -27,17 +27,18 @@ pub struct Archive {
     pub symlinks: Symlinks,
 }
 
-/// What becomes of symbolic links in an archive.
+/// What happens to symlinks in an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Symlinks {
-    /// Those that resolve inside the release are kept, others refuse the archive.
+    /// Symlinks that resolve inside the release are kept; any other rejects the
+    /// archive.
     Inside,
-    /// Any refuses the archive.
+    /// Any symlink rejects the archive.
     Deny,
 }
 
-/// `[pending]`: releases received and never live.
+/// `[pending]`: releases that were received and never live.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pending {
@@ -47,7 +48,7 @@ pub struct Pending {
     pub max_age: Duration,
 }
 
-/// `[limits]`: what a client may use up.
+/// `[limits]`: the resources that a client may use.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -60,30 +61,30 @@ pub struct Limits {
     pub reserve: Percent,
 }
 
-/// `[signatures]`: who must have signed a release.
+/// `[signatures]`: the signers of a release.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signatures {
-    /// As of ssh-keygen(1), ALLOWED SIGNERS.
+    /// A file as in ssh-keygen(1), ALLOWED SIGNERS.
     pub allowed_signers: PathBuf,
-    /// How many of them, each with a key of its own.
+    /// How many signers must have signed, each with a different key.
     #[serde(default = "one")]
     pub threshold: NonZeroU8,
 }
 
-/// `[preview]`: the link that leads to a candidate while its smoke test runs.
+/// `[preview]`: the symlink to a release while its smoke test runs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Preview {
     pub link: LinkName,
 }
 
-/// `[[hooks.…]]`: the operator's commands, each list in the order it is run.
+/// `[[hooks.…]]`: the operator's commands, each list in the order in which it runs.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hooks {
     pub before_swap: Vec<Hook>,
-    /// Also after a rollback, and after the way back from a failed gate.
+    /// Also after a rollback, and after an automatic rollback.
     pub after_swap: Vec<Hook>,
     pub before_rollback: Vec<Hook>,
 }
@@ -95,7 +96,7 @@ impl Hooks {
     }
 }
 
-/// One command, and how long it may take.
+/// One command and its time limit.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hook {
@@ -104,17 +105,18 @@ pub struct Hook {
     pub timeout: Duration,
 }
 
-/// `[health]`: what a release must answer before and after it is live.
+/// `[health]`: the smoke test before the swap and the health check after it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Health {
-    /// Asked through the preview link, before the swap.
+    /// Requested through the preview symlink, before the swap.
     pub smoke_url: Option<HttpUrl>,
-    /// Asked after the swap, until it answers 200.
+    /// Requested after the swap, until the answer is 200.
     pub url: Option<HttpUrl>,
-    /// What the answer of `url` must contain; `{release}` is the release's id.
+    /// The text that the answer of `url` must contain; `{release}` is the
+    /// release's id.
     pub contains: Option<String>,
-    /// In the place of `url`: healthy when it exits with 0.
+    /// Instead of `url`: healthy if the command exits with 0.
     pub command: Option<Argv>,
     #[serde(deserialize_with = "units::duration")]
     pub interval: Duration,
@@ -122,7 +124,7 @@ pub struct Health {
     pub timeout: Duration,
 }
 
-/// The release before which none may become live, if there is one.
+/// The oldest release that may become live, if the operator set one.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Floor(pub Option<ReleaseId>);
@@ -140,7 +142,7 @@ impl TryFrom<String> for Floor {
     }
 }
 
-/// `[audit]`: where the record goes.
+/// `[audit]`: where the audit log goes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
@@ -150,15 +152,15 @@ pub struct Audit {
     pub required: bool,
 }
 
-/// `[sandbox]`: what becomes of a kernel that cannot confine us.
+/// `[sandbox]`: what happens on a kernel without all parts of the sandbox.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sandbox {
-    /// Whether a request is refused unless every piece is on.
+    /// Whether requests are refused unless every part is active.
     pub required: bool,
 }
 
-/// A path below a release: relative, of plain components, at most 1,024 bytes.
+/// A path below a release: relative, without `.` and `..`, at most 1,024 bytes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub struct RelativePath(PathBuf);
@@ -174,14 +176,14 @@ impl TryFrom<String> for RelativePath {
 
     fn try_from(text: String) -> Result<Self, String> {
         let path = PathBuf::from(&text);
-        let plain = path
+        let normal = path
             .components()
             .all(|part| matches!(part, Component::Normal(_)));
-        // Components are written back because `Path` reads `a//b` as `a/b`.
+        // Compared with its own components because `Path` reads `a//b` as `a/b`.
         let exact = path.components().collect::<PathBuf>().as_os_str() == path.as_os_str();
         if text.is_empty()
             || text.len() > 1024
-            || !plain
+            || !normal
             || !exact
             || text.contains(char::is_control)
         {
@@ -202,7 +204,7 @@ fn one_minute() -> Duration {
 impl Default for Preview {
     fn default() -> Self {
         Preview {
-            link: LinkName::try_from("preview").expect("'preview' is a link's name"),
+            link: LinkName::try_from("preview").expect("'preview' is a valid symlink name"),
         }
     }
 }

@@ -1,14 +1,14 @@
-//! Patterns as ssh_config(5) has them, and lists of them. Pure.
+//! Patterns and pattern lists as in ssh_config(5). Pure.
 //!
-//! Held to OpenSSH's `match_pattern_list`, also where that is odd: letters are
-//! told apart by case, one negated match outweighs all others wherever it
-//! stands, and a list with a pattern that is too long matches nothing.
+//! This module matches as OpenSSH's `match_pattern_list` does, also where that is
+//! odd: letters differ by case, one negated match outweighs all others at any
+//! place of the list, and a list with a pattern that is too long matches nothing.
 
-/// The longest pattern in a list that OpenSSH takes, in bytes.
+/// The maximum length of a pattern in a list, in bytes, as in OpenSSH.
 const MAX_PATTERN: usize = 1022;
 
-/// Whether one of the comma-separated patterns matches, and none of those
-/// that have a `!` in front.
+/// Returns whether one of the comma-separated patterns matches, and no pattern
+/// with a `!` in front does.
 pub fn list_matches(list: &str, text: &str) -> bool {
     let mut found = false;
     for pattern in list.split(',') {
@@ -29,14 +29,15 @@ pub fn list_matches(list: &str, text: &str) -> bool {
     found
 }
 
-/// `*` is any run of bytes, `?` any one byte.
+/// Matches one pattern: `*` is any sequence of bytes, `?` is any single byte.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut next) = (0, 0);
-    // Where the last `*` stands, and the text it does not reach yet. It is
-    // enough to go back to the last one: an earlier one that reached further
-    // could match nothing that this one cannot.
+    // The position of the last `*`, and the first byte of the text that it does
+    // not cover yet. Backtracking to the last one is enough: an earlier one that
+    // covered more could match nothing that this one cannot.
     let mut star = None;
-    // Ends: every turn moves on in the text, or back to one further on.
+    // Terminates: every turn advances in the text, or lets the `*` cover one byte
+    // more.
     while next < text.len() {
         match pattern.get(at) {
             Some(b'*') => {
@@ -48,9 +49,9 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
                 next += 1;
             }
             _ => match &mut star {
-                Some((stands, reached)) => {
-                    *reached += 1;
-                    (at, next) = (*stands + 1, *reached);
+                Some((position, covered)) => {
+                    *covered += 1;
+                    (at, next) = (*position + 1, *covered);
                 }
                 None => return false,
             },
@@ -65,21 +66,25 @@ mod tests {
     use proptest::prelude::*;
 
     /// The definition, word by word, in exponential time.
-    fn plainly(pattern: &[u8], text: &[u8]) -> bool {
+    fn matches_by_definition(pattern: &[u8], text: &[u8]) -> bool {
         match (pattern, text) {
             ([], text) => text.is_empty(),
-            ([b'*', rest @ ..], text) => (0..=text.len()).any(|skip| plainly(rest, &text[skip..])),
-            ([b'?', rest @ ..], [_, text @ ..]) => plainly(rest, text),
-            ([byte, rest @ ..], [first, text @ ..]) => byte == first && plainly(rest, text),
+            ([b'*', rest @ ..], text) => {
+                (0..=text.len()).any(|skip| matches_by_definition(rest, &text[skip..]))
+            }
+            ([b'?', rest @ ..], [_, text @ ..]) => matches_by_definition(rest, text),
+            ([byte, rest @ ..], [first, text @ ..]) => {
+                byte == first && matches_by_definition(rest, text)
+            }
             _ => false,
         }
     }
 
     proptest! {
         #[test]
-        fn it_is_what_the_definition_says(pattern in "[ab?*]{0,8}", text in "[ab]{0,8}") {
+        fn matching_follows_the_definition(pattern in "[ab?*]{0,8}", text in "[ab]{0,8}") {
             let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-            prop_assert_eq!(matches(pattern, text), plainly(pattern, text));
+            prop_assert_eq!(matches(pattern, text), matches_by_definition(pattern, text));
         }
     }
 

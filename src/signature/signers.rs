@@ -1,8 +1,8 @@
-//! The operator's list of signers, as ssh-keygen(1) describes it under ALLOWED
-//! SIGNERS: principals, options, a public key, one signer a line.
+//! The operator's list of signers, as in ssh-keygen(1), ALLOWED SIGNERS: one
+//! signer a line, with principals, options and a public key.
 //!
-//! Where ssh-keygen passes over a line that it cannot read, the whole file is
-//! refused here, with the line's number.
+//! ssh-keygen skips a line that it cannot parse. This module rejects the whole
+//! file, with the line's number.
 
 use base64ct::{Base64, Encoding};
 use jiff::tz::TimeZone;
@@ -16,34 +16,36 @@ use super::{pattern, time};
 #[derive(Debug)]
 pub struct AllowedSigners(Vec<Signer>);
 
-/// One line.
+/// One line of the file.
 #[derive(Debug)]
 struct Signer {
-    /// A list of patterns; what they are matched with is the site's name.
+    /// A list of patterns, which the site's name must match.
     principals: String,
     key: KeyData,
-    options: Options,
+    options: SignerOptions,
 }
 
 #[derive(Debug, Default, PartialEq)]
-struct Options {
+struct SignerOptions {
     /// A list of patterns.
     namespaces: Option<String>,
-    /// Seconds since 1970, the first and the last at which the key counts.
+    /// The first and the last second since 1970 at which the key counts.
     valid_after: Option<i64>,
     valid_before: Option<i64>,
 }
 
-const BLANK: [char; 2] = [' ', '\t'];
+const BLANKS: [char; 2] = [' ', '\t'];
 
 impl AllowedSigners {
-    /// Reads a file's text; `zone` is that of times without a `Z`.
+    /// Parses a file's text; `zone` is the zone of times without a `Z`.
     ///
-    /// Errors: the line's number, and what is wrong with it.
+    /// # Errors
+    ///
+    /// Returns the line's number and its problem.
     pub fn parse(text: &str, zone: &TimeZone) -> Result<Self, (usize, String)> {
         let mut signers = Vec::new();
         for (index, line) in text.split('\n').enumerate() {
-            // A file from Windows ends its lines with a carriage return.
+            // Lines of a file from Windows end with a carriage return.
             let line = line.trim_matches(['\r', ' ', '\t']);
             if line.is_empty() || line.starts_with('#') {
                 continue;
@@ -54,13 +56,15 @@ impl AllowedSigners {
         Ok(AllowedSigners(signers))
     }
 
-    /// Whether `key` may sign for `principal` at `now`.
+    /// Checks that `key` may sign for `principal` at `now`.
     ///
-    /// Errors: why not, of the last line that names the key.
+    /// # Errors
+    ///
+    /// Returns the reason of the last line that names the key.
     pub fn allow(&self, key: &KeyData, principal: &str, now: i64) -> Result<(), String> {
         let print = key.fingerprint(ssh_key::HashAlg::Sha256);
         let mut why = format!("is by {print}, which is not an allowed signer");
-        // As ssh-keygen does: the first line that allows it is enough, and one
+        // As in ssh-keygen, one line that allows the key is enough, and a line
         // that does not allow it denies nothing.
         for signer in self.0.iter().filter(|signer| signer.key == *key) {
             match signer.allow(principal, now) {
@@ -77,14 +81,14 @@ impl Signer {
         if line.contains(|character: char| character.is_control() && character != '\t') {
             return Err("has a control character".to_owned());
         }
-        let (principals, rest) = principals(line)?;
-        let rest = rest.trim_start_matches(BLANK);
-        let (options, key) = match public_key(rest) {
-            Some(key) => (Options::default(), key),
+        let (principals, rest) = split_principals(line)?;
+        let rest = rest.trim_start_matches(BLANKS);
+        let (options, key) = match parse_public_key(rest) {
+            Some(key) => (SignerOptions::default(), key),
             None => {
-                let (options, rest) = Options::parse(rest, zone)?;
-                let key = public_key(rest.trim_start_matches(BLANK));
-                (options, key.ok_or("has no public key that can be read")?)
+                let (options, rest) = SignerOptions::parse_prefix(rest, zone)?;
+                let key = parse_public_key(rest.trim_start_matches(BLANKS));
+                (options, key.ok_or("has no valid public key")?)
             }
         };
         Ok(Signer {
@@ -98,7 +102,7 @@ impl Signer {
         if !pattern::list_matches(&self.principals, principal) {
             return Err(format!("who does not sign for '{principal}'"));
         }
-        let Options {
+        let SignerOptions {
             namespaces,
             valid_after,
             valid_before,
@@ -109,7 +113,7 @@ impl Signer {
         {
             return Err(format!("who does not sign in the namespace '{NAMESPACE}'"));
         }
-        // Both ends count, as they do for ssh-keygen.
+        // Both limits are inclusive, as in ssh-keygen.
         if valid_after.is_some_and(|after| now < after) {
             return Err("whose key is not valid yet".to_owned());
         }
@@ -120,13 +124,16 @@ impl Signer {
     }
 }
 
-/// The first word; between double quotes it may have blanks in it.
-fn principals(line: &str) -> Result<(&str, &str), String> {
+/// Splits off the principals, the first word; in double quotes it may contain
+/// blanks.
+fn split_principals(line: &str) -> Result<(&str, &str), String> {
     let (word, rest) = match line.strip_prefix('"') {
         Some(quoted) => quoted
             .split_once('"')
             .ok_or("has a quote without its end")?,
-        None => line.split_once(BLANK).ok_or("has nothing but principals")?,
+        None => line
+            .split_once(BLANKS)
+            .ok_or("has nothing but principals")?,
     };
     if word.contains('"') {
         return Err("has a quote inside its principals".to_owned());
@@ -134,34 +141,39 @@ fn principals(line: &str) -> Result<(&str, &str), String> {
     Ok((word, rest))
 }
 
-/// The two words of a public key; what follows is a comment.
-fn public_key(text: &str) -> Option<KeyData> {
-    let mut words = text.split(BLANK).filter(|word| !word.is_empty());
+/// Parses the two words of a public key; the rest is a comment.
+fn parse_public_key(text: &str) -> Option<KeyData> {
+    let mut words = text.split(BLANKS).filter(|word| !word.is_empty());
     let (kind, body) = (words.next()?, words.next()?);
     let key = PublicKey::from_openssh(&format!("{kind} {body}")).ok()?;
-    // The library passes over some lengths, and takes compressed points, which
-    // OpenSSH does not: one key would count as two.
+    // The library ignores some lengths and accepts compressed points, which
+    // OpenSSH does not. One key with two spellings would count as two signers.
     if Base64::encode_string(&key.to_bytes().ok()?) != body {
         return None;
     }
     match key.key_data() {
-        // Certificates among them: they are of no use without an authority.
+        // Certificates among them: they need an authority, which is not supported.
         KeyData::Other(_) => None,
-        KeyData::Ecdsa(point) if !uncompressed(point.as_sec1_bytes()) => None,
-        KeyData::SkEcdsaSha2NistP256(key) if !uncompressed(key.ec_point().as_bytes()) => None,
+        KeyData::Ecdsa(point) if !is_uncompressed(point.as_sec1_bytes()) => None,
+        KeyData::SkEcdsaSha2NistP256(key) if !is_uncompressed(key.ec_point().as_bytes()) => None,
         key => Some(key.clone()),
     }
 }
 
-/// Whether a point is in the one form that OpenSSH has (SEC 1, section 2.3.3).
-fn uncompressed(point: &[u8]) -> bool {
+/// Returns whether a point is uncompressed, the only form of OpenSSH (SEC 1,
+/// section 2.3.3).
+fn is_uncompressed(point: &[u8]) -> bool {
     point.first() == Some(&4)
 }
 
-impl Options {
-    /// Reads `name="value"` pairs between commas, to the first blank.
-    fn parse<'a>(text: &'a str, zone: &TimeZone) -> Result<(Options, &'a str), String> {
-        let mut options = Options::default();
+impl SignerOptions {
+    /// Parses comma-separated `name="value"` pairs up to the first blank, and
+    /// returns the rest.
+    fn parse_prefix<'a>(
+        text: &'a str,
+        zone: &TimeZone,
+    ) -> Result<(SignerOptions, &'a str), String> {
+        let mut options = SignerOptions::default();
         let mut rest = text;
         loop {
             let end = rest.find(['=', ',', ' ', '\t']).unwrap_or(rest.len());
@@ -169,7 +181,7 @@ impl Options {
             let shown = rest[..end].to_owned();
             let known = ["namespaces", "valid-after", "valid-before"].contains(&name.as_str());
             if name == "cert-authority" {
-                return Err("certificates are not taken: 'cert-authority'".to_owned());
+                return Err("certificates are not supported: 'cert-authority'".to_owned());
             }
             if !known {
                 return Err(format!(
@@ -178,10 +190,10 @@ impl Options {
             }
             let value = rest[end..].strip_prefix("=\"");
             let (value, after) = value
-                .and_then(quoted)
+                .and_then(parse_quoted)
                 .ok_or_else(|| format!("'{shown}' has no value between quotes"))?;
             let time = || {
-                let read = time::read(&value, zone);
+                let read = time::parse_time(&value, zone);
                 read.ok_or_else(|| format!("'{value}' is not a time (YYYYMMDD[HHMM[SS]][Z])"))
             };
             let again = match name.as_str() {
@@ -190,11 +202,11 @@ impl Options {
                 _ => options.valid_before.replace(time()?).is_some(),
             };
             if again {
-                return Err(format!("'{shown}' stands twice"));
+                return Err(format!("'{shown}' appears twice"));
             }
             rest = match after.strip_prefix(',') {
                 Some(rest) => rest,
-                None if after.starts_with(BLANK) => {
+                None if after.starts_with(BLANKS) => {
                     options.check()?;
                     return Ok((options, after));
                 }
@@ -213,11 +225,15 @@ impl Options {
     }
 }
 
-/// What stands before the closing quote (`\"` is a quote in it), and after it.
-fn quoted(text: &str) -> Option<(String, &str)> {
+/// Parses the rest of a quoted string: returns the value before the closing
+/// quote, in which `\"` is a quote, and the text after it. None if no quote
+/// closes the string.
+///
+/// allowed_signers and authorized_keys share this grammar.
+pub fn parse_quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut rest = text;
-    // Ends: every turn consumes a character.
+    // Terminates: every turn consumes a character.
     loop {
         if let Some(after) = rest.strip_prefix("\\\"") {
             value.push('"');
@@ -244,13 +260,13 @@ mod tests {
         AllowedSigners::parse(&format!("# head\n\n{line}\n"), &TimeZone::UTC)
     }
 
-    fn verdict(line: &str, now: i64) -> Result<(), String> {
-        let key = public_key(KEY).unwrap();
+    fn check(line: &str, now: i64) -> Result<(), String> {
+        let key = parse_public_key(KEY).unwrap();
         parse(line).unwrap().allow(&key, "blog", now)
     }
 
     #[test]
-    fn lines_are_read_as_ssh_keygen_reads_them() {
+    fn lines_are_parsed_as_in_ssh_keygen() {
         for line in [
             format!("blog {KEY}"),
             format!("blog {KEY} a comment"),
@@ -261,11 +277,12 @@ mod tests {
             format!("blog NAMESPACES=\"git,deploy-*\",valid-after=\"19700102Z\" {KEY}"),
             format!("blog valid-before=\"19700102Z\" {KEY}\nblog {KEY}"),
         ] {
-            assert_eq!(verdict(&line, 1_800_000_000), Ok(()), "{line}");
+            assert_eq!(check(&line, 1_800_000_000), Ok(()), "{line}");
         }
     }
 
-    /// ssh-keygen takes a point in full only; here it would be a second signer.
+    /// ssh-keygen accepts only uncompressed points. A compressed one would count
+    /// as a second signer.
     #[test]
     fn a_key_has_one_spelling() {
         let kind = "ecdsa-sha2-nistp256";
@@ -288,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signer_is_bound_by_its_line() {
+    fn a_signer_may_sign_only_what_the_line_allows() {
         for (line, reason) in [
             (format!("shop {KEY}"), "does not sign for 'blog'"),
             (format!("*,!blog {KEY}"), "does not sign for 'blog'"),
@@ -301,17 +318,17 @@ mod tests {
             (format!("blog valid-before=\"20200101Z\" {KEY}"), "expired"),
             (String::new(), "not an allowed signer"),
         ] {
-            let why = verdict(&line, 1_800_000_000).unwrap_err();
+            let why = check(&line, 1_800_000_000).unwrap_err();
             assert!(why.contains(reason), "{line}: {why}");
         }
         let both =
             format!("blog valid-after=\"19700101000010Z\",valid-before=\"19700101000020Z\" {KEY}");
-        let valid: Vec<i64> = (0..30).filter(|now| verdict(&both, *now).is_ok()).collect();
+        let valid: Vec<i64> = (0..30).filter(|now| check(&both, *now).is_ok()).collect();
         assert_eq!(valid, (10..=20).collect::<Vec<_>>());
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused_by_line() {
+    fn an_invalid_line_is_rejected_with_its_number() {
         for (line, reason) in [
             ("blog".to_owned(), "nothing but principals"),
             ("blog ssh-ed25519".to_owned(), "ssh-ed25519"),
@@ -336,7 +353,7 @@ mod tests {
             ),
             (
                 format!("blog namespaces=\"a\" {}", &KEY[..40]),
-                "no public key",
+                "no valid public key",
             ),
             (format!("blog {KEY}\u{7}"), "control character"),
         ] {

@@ -1,11 +1,11 @@
-//! One signature in the form of OpenSSH's PROTOCOL.sshsig, to the key that has
-//! made it.
+//! Verifies one signature in the format of OpenSSH's PROTOCOL.sshsig and returns
+//! its key.
 //!
-//! Ed25519 and ECDSA, each also of a security key. RSA is refused: the library
-//! for it has stood under an advisory without a mended version since 2023
-//! (RUSTSEC-2023-0071; it concerns private keys, but an exception in every
-//! audit of what we depend on is a price that nobody has to pay who can sign
-//! with another key).
+//! Ed25519 and ECDSA are accepted, also with a security key. RSA is rejected: its
+//! library has had an advisory without a fixed version since 2023
+//! (RUSTSEC-2023-0071). The advisory concerns private keys, but it would need an
+//! exception in every audit of our dependencies, and every signer can use another
+//! kind of key.
 
 use base64ct::{Base64, Encoding};
 use ssh_key::public::KeyData;
@@ -13,34 +13,37 @@ use ssh_key::{Algorithm, PublicKey, SshSig};
 
 use crate::names::SignatureText;
 
-/// What the signature must be for: `ssh-keygen -Y sign -n deploy-shell`.
+/// The namespace of our signatures: `ssh-keygen -Y sign -n deploy-shell`.
 pub const NAMESPACE: &str = "deploy-shell";
 
-/// Characters on a line of the armored form, which ssh-key reads exactly so.
+/// The line length of the armored form that ssh-key accepts.
 const WIDTH: usize = 70;
 
-/// The flag of a security key that somebody has touched it (PROTOCOL.u2f).
-const PRESENT: u8 = 0x01;
+/// The flag of a security key that a person has touched it (PROTOCOL.u2f).
+const USER_PRESENT: u8 = 0x01;
 
-/// Flags and counter, which follow the signature proper of a security key.
-const SECURITY_KEY_END: usize = 5;
+/// The length of the flags and counter behind a security key's signature.
+const SECURITY_KEY_TAIL: usize = 5;
 
-/// The key that has made this signature of `message`.
+/// Returns the key that made this signature of `message`.
 ///
-/// Whether that key may sign is another question: anybody can make a key.
+/// The caller must check that the key is an allowed signer: anybody can make a
+/// key.
 ///
-/// Errors: a phrase, after "signature N".
+/// # Errors
+///
+/// Returns a phrase that follows "signature N".
 pub fn verify(text: &SignatureText, message: &[u8]) -> Result<KeyData, String> {
-    let signature = read(text)?;
+    let signature = parse(text)?;
     let key = signature.public_key();
-    accept_kind(key)?;
-    // The library reads a security key's flags off whatever signature it is
-    // given; so it must be one of that kind.
+    check_key_kind(key)?;
+    // The library reads a security key's flags from any signature, so check that
+    // the signature is of the key's kind.
     if signature.algorithm() != key.algorithm() {
         return Err("is of another kind than its key".to_owned());
     }
     if signature.version() != SshSig::VERSION {
-        return Err("is of a version that is not known".to_owned());
+        return Err("is of an unknown version".to_owned());
     }
     if signature.namespace() != NAMESPACE {
         let shown = crate::escape::escape(signature.namespace().as_bytes());
@@ -50,7 +53,7 @@ pub fn verify(text: &SignatureText, message: &[u8]) -> Result<KeyData, String> {
     if !signature.reserved().is_empty() {
         return Err("has something in its reserved field".to_owned());
     }
-    if !present(key, signature.signature_bytes()) {
+    if !has_user_presence(key, signature.signature_bytes()) {
         return Err("was made by a security key that nobody touched".to_owned());
     }
     PublicKey::from(key.clone())
@@ -59,35 +62,37 @@ pub fn verify(text: &SignatureText, message: &[u8]) -> Result<KeyData, String> {
     Ok(key.clone())
 }
 
-/// Reads the base64 body of an armored signature, exactly.
-fn read(text: &SignatureText) -> Result<SshSig, String> {
+/// Parses the base64 body of an armored signature, and accepts only one spelling.
+fn parse(text: &SignatureText) -> Result<SshSig, String> {
     let mut pem = String::from("-----BEGIN SSH SIGNATURE-----\n");
     let mut rest = text.as_str();
     while !rest.is_empty() {
-        // The text is ASCII by its type.
+        // SignatureText is ASCII, so any index is a character boundary.
         let (line, after) = rest.split_at(rest.len().min(WIDTH));
         pem.push_str(line);
         pem.push('\n');
         rest = after;
     }
     pem.push_str("-----END SSH SIGNATURE-----\n");
-    let signature = SshSig::from_pem(&pem).map_err(|_| "cannot be read as one".to_owned())?;
-    // The library passes over some lengths (that of an Ed25519 key); so what it
-    // has read must be all there was, in the one form there is.
-    match encode(&signature).as_deref() == Some(text.as_str()) {
-        true => Ok(signature),
-        false => Err("is not in its one exact form".to_owned()),
+    let signature =
+        SshSig::from_pem(&pem).map_err(|_| "cannot be read as a signature".to_owned())?;
+    // The library ignores some lengths (that of an Ed25519 key). Encoding again
+    // shows that it has parsed every byte, and that the spelling is the only one.
+    if encode(&signature).as_deref() == Some(text.as_str()) {
+        Ok(signature)
+    } else {
+        Err("is not in its one exact form".to_owned())
     }
 }
 
-/// The signature in its exact form: PROTOCOL.sshsig, and for security keys
-/// PROTOCOL.u2f, whose flags and counter stand behind the inner signature (the
-/// library's own writer has them inside it for ECDSA).
+/// Encodes the signature in its exact form: PROTOCOL.sshsig, and for security keys
+/// PROTOCOL.u2f, with the flags and the counter after the inner signature. (The
+/// library's own encoder puts them inside it for ECDSA.)
 fn encode(signature: &SshSig) -> Option<String> {
     let key = signature.public_key();
     let raw = signature.signature_bytes();
     let end = match key {
-        KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_) => SECURITY_KEY_END,
+        KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_) => SECURITY_KEY_TAIL,
         _ => 0,
     };
     let (raw, end) = raw.split_at(raw.len().checked_sub(end)?);
@@ -105,7 +110,7 @@ fn encode(signature: &SshSig) -> Option<String> {
     Some(Base64::encode_string(&blob))
 }
 
-/// A string of RFC 4251, section 5.
+/// Appends a string as in RFC 4251, section 5.
 fn put_string(blob: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
     let length = u32::try_from(bytes.len()).ok()?;
     blob.extend_from_slice(&length.to_be_bytes());
@@ -113,7 +118,7 @@ fn put_string(blob: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
-fn accept_kind(key: &KeyData) -> Result<(), String> {
+fn check_key_kind(key: &KeyData) -> Result<(), String> {
     match key {
         KeyData::Ed25519(_)
         | KeyData::SkEd25519(_)
@@ -128,22 +133,23 @@ fn accept_kind(key: &KeyData) -> Result<(), String> {
                 }
             };
             Err(format!(
-                "is by a key of a kind that is not taken here, {kind}; sign with Ed25519 or ECDSA"
+                "is by a key of the unsupported kind {kind}; sign with Ed25519 or ECDSA"
             ))
         }
     }
 }
 
-/// Whether somebody was there, as far as the kind of key can tell. `ssh-keygen
-/// -Y verify` does not ask, sshd does; here nobody is to publish anything with a
-/// key that only happens to be plugged in.
-fn present(key: &KeyData, signature: &[u8]) -> bool {
+/// Returns whether a person touched the security key; true for other keys.
+///
+/// `ssh-keygen -Y verify` does not check this, sshd does. Nobody shall publish a
+/// release with a security key that just happens to be plugged in.
+fn has_user_presence(key: &KeyData, signature: &[u8]) -> bool {
     match key {
         KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_) => signature
             .len()
-            .checked_sub(SECURITY_KEY_END)
+            .checked_sub(SECURITY_KEY_TAIL)
             .and_then(|at| signature.get(at))
-            .is_some_and(|flags| flags & PRESENT != 0),
+            .is_some_and(|flags| flags & USER_PRESENT != 0),
         _ => true,
     }
 }

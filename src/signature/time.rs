@@ -1,5 +1,5 @@
-//! The times in a signers' file: `YYYYMMDD[HHMM[SS]]`, with `Z` in UTC and
-//! without it in the server's own zone.
+//! The times in a signers' file: `YYYYMMDD[HHMM[SS]]`, in UTC with a `Z` and in
+//! the server's time zone without one.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,15 +7,15 @@ use std::io::Read;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::{Offset, TimeZone};
 
-/// The server's zone, for every program of this host (tzset(3)).
+/// The server's time zone, for every program of this host (tzset(3)).
 const ZONE: &str = "/etc/localtime";
 
-/// The largest zone file that is read, in bytes; the largest there is has four
+/// The maximum size of the zone file, in bytes. The largest real one has four
 /// thousand.
 const MAX_ZONE: u64 = 1024 * 1024;
 
-/// The server's zone, as a program without `TZ` has it: that variable may be a
-/// client's, and is not asked. UTC where there is none, as the C library has it.
+/// Returns the server's time zone, or UTC if none is set, as the C library does.
+/// It ignores `TZ`, because a client may have set that variable.
 pub fn server_zone() -> TimeZone {
     let read = || {
         let mut data = Vec::new();
@@ -26,8 +26,8 @@ pub fn server_zone() -> TimeZone {
     read().unwrap_or(TimeZone::UTC)
 }
 
-/// Seconds since 1970, which a time in a signers' file lies after.
-pub fn read(text: &str, zone: &TimeZone) -> Option<i64> {
+/// Parses a time of a signers' file to seconds since 1970, which must be positive.
+pub fn parse_time(text: &str, zone: &TimeZone) -> Option<i64> {
     let bare = |end: &str| {
         let at = text.len().checked_sub(end.len())?;
         let (head, tail) = text.split_at_checked(at)?;
@@ -48,17 +48,17 @@ pub fn read(text: &str, zone: &TimeZone) -> Option<i64> {
     let when = DateTime::from_parts(date.ok()?, time.ok()?);
     let seconds = match utc {
         Some(_) => Offset::UTC.to_timestamp(when).ok()?.as_second(),
-        None => local(when, zone)?,
+        None => local_to_seconds(when, zone)?,
     };
     (seconds > 0).then_some(seconds)
 }
 
-/// A wall clock's time as ssh-keygen takes it: by standard time all the year.
+/// Converts local time as ssh-keygen does: by standard time all year.
 ///
-/// It tells mktime(3) that no summer time is in force, so that in summer
-/// `valid-before` is one hour later than a reader may think. The verdict of
-/// `ssh-keygen -Y verify` counts more than that hour.
-fn local(when: DateTime, zone: &TimeZone) -> Option<i64> {
+/// ssh-keygen tells mktime(3) that no summer time is in force, so in summer
+/// `valid-before` is one hour later than a reader may think. Agreement with
+/// `ssh-keygen -Y verify` matters more than that hour.
+fn local_to_seconds(when: DateTime, zone: &TimeZone) -> Option<i64> {
     let there = zone.to_ambiguous_timestamp(when).later().ok()?;
     if !zone.to_offset_info(there).dst().is_dst() {
         return Some(there.as_second());
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_exactly() {
+    fn times_are_parsed_exactly() {
         let zone = TimeZone::fixed(Offset::constant(-5));
         for (text, seconds) in [
             ("19700101000001Z", 1),
@@ -89,7 +89,7 @@ mod tests {
             ("20260412003001Z", 1_775_953_801),
             ("20260412", 1_775_970_000),
         ] {
-            assert_eq!(read(text, &zone), Some(seconds), "{text}");
+            assert_eq!(parse_time(text, &zone), Some(seconds), "{text}");
         }
         for bad in [
             "",
@@ -109,7 +109,7 @@ mod tests {
             "\u{e9}Z",
             "2026041\u{e9}",
         ] {
-            assert_eq!(read(bad, &zone), None, "{bad}");
+            assert_eq!(parse_time(bad, &zone), None, "{bad}");
         }
     }
 
@@ -117,13 +117,13 @@ mod tests {
     fn local_time_is_standard_time() {
         // POSIX rules of the eastern United States: -5, in summer -4.
         let zone = TimeZone::posix("EST5EDT,M3.2.0,M11.1.0").unwrap();
-        let winter = read("20250101", &zone).unwrap();
-        assert_eq!(Some(winter), read("202501010500Z", &zone));
-        let summer = read("20250701", &zone).unwrap();
-        assert_eq!(Some(summer), read("202507010500Z", &zone));
-        let skipped = read("202503090230", &zone);
-        assert_eq!(skipped, read("202503090730Z", &zone));
-        let twice = read("202511020130", &zone);
-        assert_eq!(twice, read("202511020630Z", &zone));
+        let winter = parse_time("20250101", &zone).unwrap();
+        assert_eq!(Some(winter), parse_time("202501010500Z", &zone));
+        let summer = parse_time("20250701", &zone).unwrap();
+        assert_eq!(Some(summer), parse_time("202507010500Z", &zone));
+        let skipped = parse_time("202503090230", &zone);
+        assert_eq!(skipped, parse_time("202503090730Z", &zone));
+        let twice = parse_time("202511020130", &zone);
+        assert_eq!(twice, parse_time("202511020630Z", &zone));
     }
 }

@@ -79,6 +79,42 @@ fn anything_but_a_serve_command_line_is_refused() {
     assert_eq!(site.snapshot(), before);
 }
 
+#[test]
+fn the_operators_commands_name_the_operators_program() {
+    let site = Site::new();
+    let before = site.snapshot();
+    for command in ["init", "authorize", "check", "verify"] {
+        for arguments in [&[command][..], &[command, "--site", "blog"]] {
+            let reply = login_shell(&site, arguments, None);
+            assert_eq!((reply.code, &*reply.stdout), (64, ""), "{reply:?}");
+            let expected = format!(
+                "deploy-shell: bad-request: '{command}' is a command of deploy-shell-admin\n"
+            );
+            assert_eq!(reply.stderr, expected);
+        }
+        // A client gets no such hint.
+        let line = format!("{BIN} {command} --site blog");
+        let reply = login_shell(&site, &["-c", &line], Some("list"));
+        reply.refused(64, "bad-request");
+        assert!(!reply.stderr.contains("admin"), "{reply:?}");
+    }
+    assert_eq!(site.snapshot(), before);
+}
+
+#[test]
+fn help_is_for_the_operator_only() {
+    let site = Site::new();
+    for word in ["--help", "-h", "help"] {
+        let text = login_shell(&site, &[word], None).ok();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains("deploy-shell(1)"), "{text}");
+        assert!(text.contains("deploy-shell-admin"), "{text}");
+        let line = format!("{BIN} {word}");
+        let reply = login_shell(&site, &["-c", &line], Some("list"));
+        reply.refused(64, "bad-request");
+    }
+}
+
 /// The forced command itself is wrong: that may also be called the operator's
 /// mistake (78), but nothing is served, printed or executed.
 #[test]

@@ -2,6 +2,8 @@
 //! "AUTHORIZED_KEYS FILE FORMAT"): by their own grammar, in which the order
 //! counts and case does not.
 
+use deploy_shell::signature::parse_quoted;
+
 /// What the options come to, in the order in which they stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -174,20 +176,10 @@ fn word<'a>(text: &'a str, name: &str) -> Option<&'a str> {
         .then(|| &text[name.len()..])
 }
 
-/// A value in double quotes, in which `\"` is a quote and any other backslash
-/// is itself; and what follows it.
+/// Splits a value in double quotes from the text after it.
 fn quoted(text: &str) -> Result<(String, &str), &'static str> {
     let text = text.strip_prefix('"').ok_or("has a value without quotes")?;
-    let mut value = String::new();
-    let mut characters = text.char_indices().peekable();
-    while let Some((at, character)) = characters.next() {
-        match character {
-            '"' => return Ok((value, &text[at + 1..])),
-            '\\' if characters.next_if(|(_, next)| *next == '"').is_some() => value.push('"'),
-            other => value.push(other),
-        }
-    }
-    Err("has a quote without its end")
+    parse_quoted(text).ok_or("has a quote without its end")
 }
 
 #[cfg(test)]
