@@ -8,7 +8,7 @@ use crate::contention::hold;
 use crate::direct::{ask, live, put, record, states};
 use crate::fields::Fields;
 use crate::gating::{appears, hook, none_stays, returned, steps_on_record, touch, wait_for};
-use crate::process::{Upload, eventually, holding, serving};
+use crate::process::{Upload, eventually, pids_with_argument, serving};
 use crate::refuge::killed_in_mid_gate;
 use crate::service::{Answer, Service, ok};
 use crate::site::Site;
@@ -35,7 +35,7 @@ impl Leaves {
         client.kill();
         let sshd = site.dir().join("sshd_config");
         let sshd = sshd.to_str().expect("a plain path");
-        let connection = || holding(sshd);
+        let connection = || pids_with_argument(sshd);
         if let Leaves::Connection = self {
             for pid in connection() {
                 // It may have seen the end of its client already.

@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::direct::record;
 use crate::fields::Fields;
-use crate::process::{eventually, holding};
+use crate::process::{eventually, pids_with_argument};
 use crate::site::{Reply, Site};
 
 /// One hook, a script of sh. It has all the time in the world.
@@ -139,5 +139,5 @@ pub fn none_stays(site: &Site, marker: &str) {
 
 fn marked(site: &Site, marker: &str) -> Vec<i32> {
     let path = site.dir().join(marker);
-    holding(path.to_str().expect("a plain path"))
+    pids_with_argument(path.to_str().expect("a plain path"))
 }

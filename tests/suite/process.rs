@@ -181,7 +181,7 @@ pub fn serving(site: &Site) -> Vec<Process> {
 }
 
 /// Returns the processes that have `word` as one of their arguments.
-pub fn holding(word: &str) -> Vec<i32> {
+pub fn pids_with_argument(word: &str) -> Vec<i32> {
     let mut all = processes();
     all.retain(|process| process.arguments.iter().any(|argument| argument == word));
     all.iter().map(|process| process.pid).collect()

@@ -1,5 +1,4 @@
-//! SECURITY.md says what the program does and what the tests show: its tables
-//! are read here and held against both.
+//! Compares the tables of SECURITY.md with the program and with the tests.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,8 +14,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Whether the sources can be read: not by another user, where the checkout
-/// stands in root's home.
+/// Returns whether the sources are readable. Another user cannot read a checkout in
+/// root's home directory.
 fn readable() -> bool {
     let readable = fs::read_dir(root()).is_ok();
     if !readable {
@@ -25,7 +24,7 @@ fn readable() -> bool {
     readable
 }
 
-/// The cells of every row of the tables whose first heading is `first`.
+/// Returns the cells of every row of the tables whose first heading is `first`.
 fn rows(first: &str) -> Vec<Vec<&'static str>> {
     let mut found = Vec::new();
     let mut inside = false;
@@ -95,11 +94,11 @@ fn the_table_of_calls_with_argument_rules_is_the_programs() {
     assert_eq!(documented, rules.into_keys().collect());
 }
 
-/// Whether `name` is a test, or a case of a table, of that file.
-fn is_shown(file: &str, name: &str) -> Result<(), String> {
+/// Checks that `name` is a test, or a case of a table, in that file.
+fn check_test_exists(file: &str, name: &str) -> Result<(), String> {
     let text = ["tests/suite", "tests", "src"]
         .iter()
-        .map(|folder| root().join(folder).join(file))
+        .map(|directory| root().join(directory).join(file))
         .find_map(|path: PathBuf| fs::read_to_string(path).ok())
         .ok_or_else(|| format!("there is no file '{file}'"))?;
     let test = format!("#[test]\nfn {name}()");
@@ -112,7 +111,7 @@ fn is_shown(file: &str, name: &str) -> Result<(), String> {
 }
 
 #[test]
-fn what_shows_our_answers_is_there() {
+fn every_test_of_the_cve_table_exists() {
     if !readable() {
         return;
     }
@@ -130,9 +129,9 @@ fn what_shows_our_answers_is_there() {
             year.len() == 4 && digits(year) && number.len() >= 4 && digits(number)
         });
         assert!(sound, "{cve}");
-        assert!(seen.insert(cve), "{cve} stands twice");
+        assert!(seen.insert(cve), "{cve} is in the table twice");
         assert!(!wrong.is_empty() && !answer.is_empty(), "{cve}");
-        // What is not ours to mend needs no test of ours.
+        // A defect of other software needs no test here.
         if shown == "—" && answer.starts_with("not ours") {
             continue;
         }
@@ -141,16 +140,16 @@ fn what_shows_our_answers_is_there() {
             problems.push(format!("{cve}: '{shown}' is not `file: name`"));
             continue;
         };
-        if let Err(problem) = is_shown(file, name) {
+        if let Err(problem) = check_test_exists(file, name) {
             problems.push(format!("{cve}: {problem}"));
         }
     }
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
-/// What it calls findings, files and modules by exists under that name.
+/// Every finding of `check` and every path that the document names exists.
 #[test]
-fn words_of_check_and_paths_are_real() {
+fn named_findings_and_paths_exist() {
     if !readable() {
         return;
     }

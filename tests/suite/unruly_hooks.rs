@@ -14,7 +14,7 @@ use crate::gating::{
     appears, gate_failed, hook, none_is_left, returned, steps_on_record, timed_hook, told, touch,
     wait_for,
 };
-use crate::process::{Running, Upload, eventually, holding};
+use crate::process::{Running, Upload, eventually, pids_with_argument};
 use crate::site::Site;
 
 /// A process that never ends by itself, and is known by its last word.
@@ -215,7 +215,7 @@ fn what_lives_on_does_not_hold_the_lock() {
     let site = site(&hook("before_swap", &script));
     gate_failed(&site.ssh("ci", "swap b"));
     let stays = site.dir().join("stays");
-    let left = || holding(stays.to_str().expect("a plain path"));
+    let left = || pids_with_argument(stays.to_str().expect("a plain path"));
     eventually("it stays", || !left().is_empty());
     site.configure("");
     assert_eq!(site.ssh("ci", "swap b").ok(), "ok swap b previous=-\n");

@@ -1,0 +1,418 @@
+//! The table of attempts.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::parent_id;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::kill;
+use nix::unistd::{Pid, getsid};
+
+type Outcome = std::io::Result<()>;
+
+/// An attack, and the sandboxed processes that must not succeed with it.
+pub struct Attempt {
+    pub name: &'static str,
+    pub refused_to: &'static [&'static str],
+    pub refusal: Refusal,
+    pub run: fn(&Site) -> Outcome,
+}
+
+/// The result that proves that the sandbox refused an attempt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// An error, or SIGSYS.
+    Any,
+    /// SIGSYS alone. This kernel may lack the call: then an error proves nothing, and
+    /// the control run fails as well.
+    Killed,
+}
+
+pub const SIGNAL: &str = "signal the parent";
+const UNPACKER: &str = "unpacker";
+pub const PROBE: &str = "probe";
+pub const RECEIVE: &str = "receive";
+pub const SWAP: &str = "swap";
+pub const ROLLBACK: &str = "rollback";
+pub const LIST: &str = "list";
+/// The control run: no sandbox.
+pub const CONTROL: &str = "control";
+const EVERYONE: &[&str] = &[UNPACKER, PROBE, RECEIVE, SWAP, ROLLBACK, LIST];
+const ALL_WITHOUT_EXEC: &[&str] = &[UNPACKER, PROBE, SWAP, ROLLBACK, LIST];
+
+/// The site that is attacked: `site.toml`, `root/` with a release in it, and
+/// `beside/`, which is outside of the site.
+pub struct Site(pub PathBuf);
+
+impl Site {
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.0.join(path)
+    }
+}
+
+pub const ATTEMPTS: &[Attempt] = &[
+    Attempt {
+        name: "read a file of the system",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| File::open("/etc/passwd").map(drop),
+    },
+    Attempt {
+        name: "read a secret beside the site",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| File::open(site.path("beside/secret")).map(drop),
+    },
+    Attempt {
+        name: "list a directory beside the site",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| fs::read_dir(site.path("beside")).map(drop),
+    },
+    Attempt {
+        name: "write beside the site",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| fs::write(site.path("beside/new"), "x"),
+    },
+    Attempt {
+        name: "write through the working directory's parent",
+        refused_to: &[UNPACKER, PROBE],
+        refusal: Refusal::Any,
+        run: |_| fs::write("../escaped", "x"),
+    },
+    Attempt {
+        name: "write through a symlink out of the staging directory",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| {
+            symlink(site.path("beside"), "way-out")?;
+            fs::write("way-out/new", "x")
+        },
+    },
+    Attempt {
+        name: "read the configuration",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| File::open(site.path("site.toml")).map(drop),
+    },
+    Attempt {
+        name: "create a file in the site's root",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| fs::write(site.path("root/new"), "x"),
+    },
+    Attempt {
+        name: "change a file of a release",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| append(&site.path("root/releases/r1/index.html")),
+    },
+    Attempt {
+        name: "truncate a file of a release",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| {
+            let path = site.path("root/releases/r1/index.html");
+            let file = OpenOptions::new().write(true).truncate(true).open(path);
+            file.map(drop)
+        },
+    },
+    Attempt {
+        name: "add a file to a release",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| fs::write(site.path("root/releases/r1/new.html"), "x"),
+    },
+    Attempt {
+        name: "remove a file of a release",
+        refused_to: &[UNPACKER, PROBE, RECEIVE, LIST],
+        refusal: Refusal::Any,
+        run: |site| fs::remove_file(site.path("root/releases/r1/index.html")),
+    },
+    Attempt {
+        name: "move a release away",
+        refused_to: &[UNPACKER, PROBE, RECEIVE, LIST],
+        refusal: Refusal::Any,
+        run: |site| {
+            let (from, to) = ("root/releases/r1", "root/.deploy-shell/trash/r1");
+            fs::rename(site.path(from), site.path(to))
+        },
+    },
+    Attempt {
+        name: "replace the current symlink",
+        refused_to: &[UNPACKER, PROBE, RECEIVE, LIST],
+        refusal: Refusal::Any,
+        run: |site| {
+            symlink("releases/r1", site.path("root/.deploy-shell/next"))?;
+            fs::rename(
+                site.path("root/.deploy-shell/next"),
+                site.path("root/current"),
+            )
+        },
+    },
+    Attempt {
+        name: "write the journal",
+        refused_to: &[UNPACKER, PROBE, LIST],
+        refusal: Refusal::Any,
+        run: |site| append(&site.path("root/.deploy-shell/journal.jsonl")),
+    },
+    Attempt {
+        name: "write a shared file",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| append(&site.path("root/shared/.env")),
+    },
+    Attempt {
+        name: "write a shared file through a release's symlink",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| append(&site.path("root/releases/r1/.env")),
+    },
+    Attempt {
+        name: "read a shared file through a new symlink",
+        refused_to: &[UNPACKER],
+        refusal: Refusal::Any,
+        run: |_| {
+            symlink("../../../../shared/.env", "mine")?;
+            fs::read("mine").map(drop)
+        },
+    },
+    Attempt {
+        name: "execute a program of the system",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| Command::new("/bin/true").status().map(drop),
+    },
+    Attempt {
+        name: "execute this program itself",
+        refused_to: ALL_WITHOUT_EXEC,
+        refusal: Refusal::Any,
+        run: |_| {
+            Command::new("/proc/self/exe")
+                .arg("nothing")
+                .status()
+                .map(drop)
+        },
+    },
+    Attempt {
+        name: "start a thread",
+        refused_to: ALL_WITHOUT_EXEC,
+        refusal: Refusal::Any,
+        run: |_| std::thread::Builder::new().spawn(|| ()).map(drop),
+    },
+    Attempt {
+        name: "connect out by TCP",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| not_refused_by_peer(std::net::TcpStream::connect("127.0.0.1:9").map(drop)),
+    },
+    Attempt {
+        name: "connect out by an abstract socket",
+        refused_to: &[UNPACKER, PROBE],
+        refusal: Refusal::Any,
+        run: |_| {
+            let name = std::os::unix::net::SocketAddr::from_abstract_name("deploy-shell-nobody")?;
+            let made = std::os::unix::net::UnixStream::connect_addr(&name);
+            not_refused_by_peer(made.map(drop))
+        },
+    },
+    Attempt {
+        name: "read a file of the upload",
+        refused_to: &[UNPACKER, PROBE],
+        refusal: Refusal::Any,
+        run: |_| File::open("own").map(drop),
+    },
+    Attempt {
+        name: "create a file in the working directory",
+        refused_to: &[PROBE],
+        refusal: Refusal::Any,
+        run: |_| fs::write("new", "x"),
+    },
+    Attempt {
+        name: "send by UDP",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| std::net::UdpSocket::bind("127.0.0.1:0").map(drop),
+    },
+    Attempt {
+        name: "create a local socket",
+        refused_to: &[UNPACKER, PROBE],
+        refusal: Refusal::Any,
+        run: |_| std::os::unix::net::UnixDatagram::unbound().map(drop),
+    },
+    Attempt {
+        name: "listen on a local socket",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| {
+            std::os::unix::net::UnixListener::bind(site.path("root/.deploy-shell/s")).map(drop)
+        },
+    },
+    Attempt {
+        name: "trace the parent",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| {
+            nix::sys::ptrace::seize(parent(), nix::sys::ptrace::Options::empty())?;
+            Ok(())
+        },
+    },
+    Attempt {
+        name: SIGNAL,
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| Ok(kill(parent(), None)?),
+    },
+    Attempt {
+        name: "read the parent's memory through /proc",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| {
+            let mut byte = [0];
+            let path = format!("/proc/{}/environ", parent_id());
+            File::open(path)?.read(&mut byte).map(drop)
+        },
+    },
+    Attempt {
+        name: "read the parent's memory by system call",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| {
+            let remote = nix::sys::uio::RemoteIoVec { base: 0, len: 1 };
+            let mut byte = [0];
+            let mut local = [std::io::IoSliceMut::new(&mut byte)];
+            match nix::sys::uio::process_vm_readv(parent(), &mut local, &[remote]) {
+                // Nothing is mapped at address 0: the kernel looked there.
+                Ok(_) | Err(nix::Error::EFAULT) => Ok(()),
+                Err(errno) => Err(errno.into()),
+            }
+        },
+    },
+    Attempt {
+        name: "make a file set-user-id",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| fs::set_permissions("own", fs::Permissions::from_mode(0o4777)),
+    },
+    Attempt {
+        name: "change the owner of a file",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| {
+            let own = nix::unistd::geteuid().as_raw();
+            std::os::unix::fs::chown("own", Some(own), None)
+        },
+    },
+    Attempt {
+        name: "create a hard link",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| fs::hard_link(site.path("beside/secret"), "secret"),
+    },
+    Attempt {
+        name: "create a fifo",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| Ok(nix::unistd::mkfifo("fifo", nix::sys::stat::Mode::S_IRUSR)?),
+    },
+    Attempt {
+        name: "remove its own file",
+        refused_to: &[UNPACKER, PROBE, LIST],
+        refusal: Refusal::Any,
+        run: |_| fs::remove_file("own"),
+    },
+    Attempt {
+        name: "fill the memory",
+        refused_to: &[UNPACKER, PROBE],
+        refusal: Refusal::Any,
+        run: |_| {
+            let mut all: Vec<u8> = Vec::new();
+            let reserved = all.try_reserve_exact(3 << 30);
+            reserved.map_err(|_| ErrorKind::OutOfMemory.into())
+        },
+    },
+    Attempt {
+        name: "write a file larger than the limit",
+        refused_to: &[UNPACKER, PROBE],
+        refusal: Refusal::Any,
+        run: |_| {
+            let file = OpenOptions::new()
+                .create_new(true)
+                .write(true)
+                .open("large")?;
+            std::os::unix::fs::FileExt::write_all_at(&file, b"x", MAX_FILE)
+        },
+    },
+    Attempt {
+        name: "call getpid(2) by the x32 ABI",
+        refused_to: EVERYONE,
+        refusal: Refusal::Killed,
+        run: |_| raw_syscall(X32_GETPID),
+    },
+    Attempt {
+        name: "call execve(2) by the x32 ABI",
+        refused_to: EVERYONE,
+        refusal: Refusal::Killed,
+        run: |_| raw_syscall(X32_EXECVE),
+    },
+    #[cfg(target_arch = "x86_64")]
+    Attempt {
+        name: "call getpid(2) by the i386 ABI",
+        refused_to: EVERYONE,
+        refusal: Refusal::Killed,
+        run: |_| raw_syscall(I386_GETPID),
+    },
+    Attempt {
+        name: "create a process by clone3(2)",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(CLONE3),
+    },
+    Attempt {
+        name: "create a namespace by clone(2)",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(CLONE_NEW_NAMESPACE),
+    },
+];
+
+/// The calls of `attack/raw_syscalls.c`.
+const X32_GETPID: i32 = 1;
+const X32_EXECVE: i32 = 2;
+#[cfg(target_arch = "x86_64")]
+const I386_GETPID: i32 = 3;
+const CLONE3: i32 = 4;
+const CLONE_NEW_NAMESPACE: i32 = 5;
+
+/// Makes a system call by the preloaded object, which replaces getsid(3).
+fn raw_syscall(which: i32) -> Outcome {
+    match getsid(Some(Pid::from_raw(which))) {
+        // Bad arguments: the kernel's implementation of the call examined them.
+        Ok(_) | Err(nix::Error::EFAULT | nix::Error::EINVAL) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The maximum size of a file in this test, in bytes.
+pub const MAX_FILE: u64 = 1 << 20;
+
+fn append(path: &Path) -> Outcome {
+    let mut file = OpenOptions::new().append(true).open(path)?;
+    file.write_all(b"x")
+}
+
+/// Nothing listens there: a refusal by the peer means that the connection got out.
+fn not_refused_by_peer(outcome: Outcome) -> Outcome {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+        other => other,
+    }
+}
+
+fn parent() -> Pid {
+    Pid::from_raw(parent_id() as i32)
+}
