@@ -1,33 +1,53 @@
-//! `swap` and `rollback`: one function that moves the link ([`commit`]), two
-//! ways to say where to.
+//! `swap` and `rollback`: one function that plans a request and carries it out.
+//!
+//! [`plan`] decides, [`commit`] and [`revert`] act, [`outcome`] words the end.
+//! All that they do to the site goes through [`site::Site`].
 
 mod commit;
 pub mod gate;
+mod outcome;
+mod plan;
 mod preflight;
 mod prune;
 mod revert;
+mod site;
 
 use crate::config::Config;
-use crate::error::{Code, Error, Result};
-use crate::names::ReleaseId;
+use crate::error::Result;
 use crate::policy::Granted;
 use crate::request::{Rollback, Swap};
 use crate::signature::Requirement;
-use crate::store::journal::{Event, How};
+use crate::store::journal::How;
 use crate::store::ledger::{Ledger, PATIENCE};
 use crate::store::{Actor, Store};
-use crate::success::{Activated, Change, Success};
-use commit::{Activation, Transition};
+use crate::success::{Change, Success};
 use gate::Gate;
+use outcome::Outcome;
+use plan::{Plan, Request};
+use site::{LockedSite, Site};
 
 /// Makes a received release live.
 ///
-/// Errors: [`Code::NoSuchRelease`], [`Code::NotCurrent`], [`Code::Busy`],
+/// # Errors
+///
+/// Returns [`Code::NoSuchRelease`], [`Code::NotCurrent`], [`Code::Busy`],
 /// [`Code::DigestMismatch`], [`Code::BadSignature`], [`Code::Denied`],
-/// [`Code::BadConfig`], [`Code::BadLayout`], [`Code::IoError`],
-/// [`Code::DiskFull`], all of them before the link moves; and
-/// [`Code::GateFailed`], with what was live before still live, or live again.
-/// [`Code::NotCurrent`] also where another hand moves the link at any time.
+/// [`Code::BadConfig`], [`Code::BadLayout`], [`Code::IoError`] or
+/// [`Code::DiskFull`] before the symlink moves, and [`Code::GateFailed`] with
+/// the previous release still live, or live again. It also returns
+/// [`Code::NotCurrent`] when another process changes the symlink at any time.
+///
+/// [`Code::NoSuchRelease`]: crate::error::Code::NoSuchRelease
+/// [`Code::NotCurrent`]: crate::error::Code::NotCurrent
+/// [`Code::Busy`]: crate::error::Code::Busy
+/// [`Code::DigestMismatch`]: crate::error::Code::DigestMismatch
+/// [`Code::BadSignature`]: crate::error::Code::BadSignature
+/// [`Code::Denied`]: crate::error::Code::Denied
+/// [`Code::BadConfig`]: crate::error::Code::BadConfig
+/// [`Code::BadLayout`]: crate::error::Code::BadLayout
+/// [`Code::IoError`]: crate::error::Code::IoError
+/// [`Code::DiskFull`]: crate::error::Code::DiskFull
+/// [`Code::GateFailed`]: crate::error::Code::GateFailed
 pub fn swap(
     config: &Config,
     required: Option<&Requirement>,
@@ -36,19 +56,22 @@ pub fn swap(
     gate: Gate<'_>,
     asked: &Granted<Swap>,
 ) -> Result<Success> {
-    let transition = open(config, required, store, actor, gate)?;
-    expect_live(&transition.ledger, asked.if_current.as_ref())?;
-    let to = asked.release.clone();
-    if !store.is_present(&to)? {
-        return Err(no_such(format!("there is no release '{to}'")));
-    }
-    move_link(transition, How::Swap, to)
+    let request = Request {
+        how: How::Swap,
+        release: Some(&asked.release),
+        if_current: asked.if_current.as_ref(),
+    };
+    let ledger = Ledger::open(store, actor, PATIENCE)?;
+    let site = LockedSite::new(config, required, gate, ledger);
+    serve(site, request)
 }
 
 /// Goes back to a release that was live and good.
 ///
-/// Errors: as [`swap`]; [`Code::NoSuchRelease`] also for a release that was
-/// never live or is bad.
+/// # Errors
+///
+/// Returns what [`swap`] returns, and `NoSuchRelease` also for a release that
+/// was never live or is bad.
 pub fn rollback(
     config: &Config,
     required: Option<&Requirement>,
@@ -57,99 +80,61 @@ pub fn rollback(
     gate: Gate<'_>,
     asked: &Granted<Rollback>,
 ) -> Result<Success> {
-    let transition = open(config, required, store, actor, gate)?;
-    expect_live(&transition.ledger, asked.if_current.as_ref())?;
-    let history = &transition.ledger.history;
-    let present = store.present()?;
-    let to = match &asked.release {
-        None => {
-            // A release below the floor is passed over: it can never be meant.
-            // One whose signatures hold no more is not: what is live after it
-            // would be older than anybody asked for, and why is to be seen.
-            let floor = preflight::floor(config, history)?;
-            history
-                .previous(|id| present.contains(id) && history.reaches(id, floor))
-                .ok_or_else(|| {
-                    no_such("no release before the present one was live and good".to_owned())
-                })?
-                .clone()
-        }
-        Some(id) => {
-            let problem = match history.releases.get(id) {
-                _ if !present.contains(id) => Some("does not exist"),
-                Some(release) if release.bad => Some("was rolled away from and is bad"),
-                Some(release) if release.good() => None,
-                _ => Some("has never been live"),
-            };
-            if let Some(problem) = problem {
-                return Err(no_such(format!("release '{id}' {problem}")));
-            }
-            id.clone()
-        }
+    let request = Request {
+        how: How::Rollback,
+        release: asked.release.as_ref(),
+        if_current: asked.if_current.as_ref(),
     };
-    move_link(transition, How::Rollback, to)
+    let ledger = Ledger::open(store, actor, PATIENCE)?;
+    let site = LockedSite::new(config, required, gate, ledger);
+    serve(site, request)
 }
 
-/// Takes the lock, with all that an activation needs.
-fn open<'a, 'g>(
-    config: &'a Config,
-    required: Option<&'a Requirement>,
-    store: &'a Store,
-    actor: &'a Actor,
-    gate: Gate<'g>,
-) -> Result<Transition<'a, 'g>> {
-    Ok(Transition {
-        config,
-        required,
-        gate,
-        ledger: Ledger::open(store, actor, PATIENCE)?,
-        warnings: Vec::new(),
-    })
-}
-
-/// What to do when something else is live than was thought.
-const LOOK: &str = "look at 'list', then decide again";
-
-fn no_such(problem: String) -> Error {
-    Error::new(Code::NoSuchRelease, problem).remedy("'list' shows what there is")
-}
-
-/// Compare and swap: what the client believes to be live must be.
-fn expect_live(ledger: &Ledger<'_>, expected: Option<&ReleaseId>) -> Result<()> {
-    let live = ledger.history.live.as_ref();
-    match expected {
-        Some(expected) if live != Some(expected) => {
-            let live = live.map_or("nothing".to_owned(), |live| format!("'{live}'"));
-            Err(Error::new(
-                Code::NotCurrent,
-                format!("{live} is live, not '{expected}'"),
-            )
-            .remedy(LOOK))
+/// Carries the request out, gives back the lock, and words the result.
+fn serve(mut site: LockedSite<'_, '_>, request: Request<'_>) -> Result<Success> {
+    let outcome = run(&mut site, request)?;
+    let (mut gate, signed, warnings) = site.close();
+    if outcome.failed().is_some() {
+        for warning in &warnings {
+            gate.warn(warning);
         }
-        _ => Ok(()),
     }
+    outcome.into_result(signed, warnings)
 }
 
-fn move_link(mut transition: Transition<'_, '_>, how: How, to: ReleaseId) -> Result<Success> {
-    let history = &transition.ledger.history;
-    let from = history.live.clone();
-    if from.as_ref() != Some(&to) {
-        return transition.activate(Activation { from, to, how });
+/// Plans the request and carries it out.
+///
+/// # Errors
+///
+/// Returns what failed before the commit; nothing has changed.
+fn run(site: &mut dyn Site, request: Request<'_>) -> Result<Outcome> {
+    let how = request.how;
+    let present = site.present_for(how, request.release)?;
+    let has_checks = site.has_post_swap_checks();
+    let plan = plan::plan(site.history(), &present, site.floor(), has_checks, request)?;
+    let outcome = match plan {
+        Plan::Unchanged { release, confirm } => {
+            if confirm {
+                commit::confirm(site, &release);
+            }
+            return Ok(Outcome::Live {
+                how,
+                previous: Some(release.clone()),
+                release,
+                change: Change::Unchanged,
+            });
+        }
+        Plan::Recheck { release, previous } => commit::recheck(site, how, release, previous)?,
+        Plan::Move(planned) => commit::activate(site, planned)?,
+    };
+    // No fallback is needed from here on. A failure prunes as well: failing
+    // again and again must not fill the disk. The failed release is spared, so
+    // that a person can look at it.
+    site.clear_links();
+    // If the journal does not agree with the symlink, it does not say what is
+    // live, and nothing is removed.
+    if site.history().live == site.current().ok().flatten() {
+        site.prune(outcome.failed());
     }
-    if history.confirmation_pending && transition.gate.asks_the_live() {
-        return transition.prove_live(to, how);
-    }
-    // What it was to be asked, nobody asks any more.
-    if history.confirmation_pending {
-        let proved = transition.ledger.draft(Event::Confirmed, Some(&to));
-        transition.record(proved);
-    }
-    Ok(Success::Activated(Activated {
-        verb: commit::verb(how),
-        release: to,
-        previous: from,
-        change: Change::Unchanged,
-        signed: None,
-        warnings: transition.warnings,
-    }))
+    Ok(outcome)
 }

@@ -22,9 +22,9 @@ pub mod history;
 pub mod journal;
 pub mod layout;
 pub mod ledger;
-mod link;
 pub mod lock;
 pub mod shared_dir;
+mod symlink;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -172,9 +172,9 @@ impl Store {
 
     /// What is live: the release the link names.
     ///
-    /// Errors: as [`Store::leads`].
+    /// Errors: as [`Store::resolve_link`].
     pub fn current(&self) -> Result<Option<ReleaseId>> {
-        self.leads(&self.link)
+        self.resolve_link(&self.link)
     }
 
     /// The release that `link` names.
@@ -182,7 +182,7 @@ impl Store {
     /// Errors: [`Code::BadLayout`] when something other than a link to
     /// `releases/<release>` stands there. It is never replaced: it may be a
     /// folder with content, or a link that another tool made.
-    fn leads(&self, link: &LinkName) -> Result<Option<ReleaseId>> {
+    fn resolve_link(&self, link: &LinkName) -> Result<Option<ReleaseId>> {
         let shown = self.path.join(link.as_str());
         let shown = shown.display();
         let bad = |problem: &str, remedy: String| {

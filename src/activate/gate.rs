@@ -1,7 +1,6 @@
-//! What a release must pass around the moment in which it becomes live: the
-//! operator's hooks, the smoke test of the candidate, and its health once it
-//! is live. What runs them is the runner; here is only in which order, and
-//! what counts as passed.
+//! The gate: the operator's hooks, the smoke test of the candidate, and the
+//! health check of the live release. The hook runner runs the commands; this
+//! module decides their order, and which answers pass.
 
 use std::fmt;
 use std::path::Path;
@@ -15,48 +14,48 @@ use crate::names::ReleaseId;
 use crate::store::Store;
 use crate::store::journal::How;
 
-/// How long one answer over HTTP is waited for.
-const PROBE: Duration = Duration::from_secs(10);
+/// How long the gate waits for one HTTP answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the last try may take, when the time is up.
-const LEAST: Duration = Duration::from_secs(1);
+/// How long the last attempt may take once the time is up.
+const MIN_ATTEMPT: Duration = Duration::from_secs(1);
 
-/// As much of a command's output as is kept for the record, in bytes: its end,
-/// which is where a program says why it failed.
-const KEPT: usize = 400;
+/// How many bytes of a command's output the audit log keeps: the end, where a
+/// program says why it failed.
+const OUTPUT_TAIL: usize = 400;
 
-/// Why a release did not pass: the step, and how it ended.
+/// Why a release did not pass: the step, and how that ended.
 #[derive(Debug)]
-pub struct Failed {
+pub struct GateFailure {
     why: String,
-    /// Whether it was asked at all: what could not be run says nothing of it.
-    pub asked: bool,
+    /// Whether the check ran: one that could not run says nothing of the release.
+    pub ran: bool,
 }
 
-impl Failed {
-    /// For a reason that says nothing of the release.
-    pub fn unasked(why: &str) -> Failed {
-        Failed {
+impl GateFailure {
+    /// Makes a failure that says nothing of the release.
+    pub fn not_run(why: &str) -> GateFailure {
+        GateFailure {
             why: why.to_owned(),
-            asked: false,
+            ran: false,
         }
     }
 }
 
-impl fmt::Display for Failed {
+impl fmt::Display for GateFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)
     }
 }
 
-/// Whether anything was run, however it ended.
-fn was_run(ended: &Result<Ended>) -> bool {
+/// Returns whether a command ran, however it ended.
+fn ran(ended: &Result<Ended>) -> bool {
     !matches!(ended, Err(_) | Ok(Ended::NotStarted(_)))
 }
 
-/// The release that is asked, and the one that was live before it.
+/// The release that the gate checks, and the one that was live before it.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct GateContext<'a> {
     pub release: &'a ReleaseId,
     pub previous: Option<&'a ReleaseId>,
 }
@@ -64,7 +63,7 @@ pub struct Asked<'a> {
 /// A site's hooks and tests, with what runs them.
 pub struct Gate<'a> {
     config: &'a Config,
-    /// None: the site has nothing to be run.
+    /// None: the site has no commands.
     runner: Option<Runner>,
     reporter: &'a mut dyn Reporter,
 }
@@ -92,8 +91,7 @@ impl<'a> Gate<'a> {
         self.reporter.progress(&Progress::Warning(text));
     }
 
-    /// Tells of the way back: what was left, what is live now, and whether that
-    /// has passed.
+    /// Reports an automatic rollback to the audit log.
     pub fn returned(&mut self, failed: &ReleaseId, live: Option<&ReleaseId>, passed: bool) {
         self.reporter.audit(&AuditEvent::Reverted {
             failed,
@@ -102,117 +100,131 @@ impl<'a> Gate<'a> {
         });
     }
 
-    /// Whether anything is asked of a release once it is live.
-    pub fn asks_the_live(&self) -> bool {
+    /// Returns whether the site checks a release after it became live.
+    pub fn has_post_swap_checks(&self) -> bool {
         let health = &self.config.health;
         !self.config.hooks.after_swap.is_empty() || health.url.is_some() || health.command.is_some()
     }
 
-    /// The hooks before the link moves.
-    pub fn before(&mut self, how: How, asked: Asked<'_>) -> Result<(), Failed> {
+    /// Runs the hooks before the commit.
+    pub fn before(&mut self, how: How, context: GateContext<'_>) -> Result<(), GateFailure> {
         let hooks = &self.config.hooks;
         match how {
-            How::Swap => self.hooks(Stage::BeforeSwap, &hooks.before_swap, asked),
-            How::Rollback => self.hooks(Stage::BeforeRollback, &hooks.before_rollback, asked),
-            // What was live a moment ago needs no preparing, and nothing may
-            // stand in its way.
+            How::Swap => self.hooks(Stage::BeforeSwap, &hooks.before_swap, context),
+            How::Rollback => self.hooks(Stage::BeforeRollback, &hooks.before_rollback, context),
+            // The fallback was live moments ago: it needs no preparation, and
+            // no hook may block it.
             How::Return => Ok(()),
         }
     }
 
-    /// The smoke test of a candidate, through the preview link: the link is
-    /// there for as long as that takes.
+    /// Runs the smoke test of a candidate through the preview symlink, which
+    /// exists only during the test.
     ///
-    /// Errors: the outer one is of the link itself.
-    pub fn smoke(&mut self, store: &Store, asked: Asked<'_>) -> Result<Result<(), Failed>> {
+    /// # Errors
+    ///
+    /// Returns, as the outer error, a failure of the symlink itself.
+    pub fn smoke(
+        &mut self,
+        store: &Store,
+        context: GateContext<'_>,
+    ) -> Result<Result<(), GateFailure>> {
         let Some(url) = &self.config.health.smoke_url else {
             return Ok(Ok(()));
         };
-        store.preview(Some(asked.release))?;
-        let passed = self.wait(Stage::Smoke, url.as_str(), Some(PROBE), asked);
-        // Taken away before anything else happens; where that fails, the next
-        // request's sweep does it.
+        store.preview(Some(context.release))?;
+        let passed =
+            self.poll_until_healthy(Stage::Smoke, url.as_str(), Some(PROBE_TIMEOUT), context);
+        // If the removal fails, the next request's sweep removes it.
         if let Err(error) = store.preview(None) {
             self.warn(&error.to_string());
         }
         Ok(passed)
     }
 
-    /// What is asked of the live release: the hooks after the link has moved,
-    /// then its health.
-    pub fn after(&mut self, asked: Asked<'_>) -> Result<(), Failed> {
+    /// Runs the post-swap checks: the hooks after the commit, then the health
+    /// check.
+    pub fn after(&mut self, context: GateContext<'_>) -> Result<(), GateFailure> {
         let config = self.config;
-        self.hooks(Stage::AfterSwap, &config.hooks.after_swap, asked)?;
+        self.hooks(Stage::AfterSwap, &config.hooks.after_swap, context)?;
         let health = &config.health;
         match (&health.url, &health.command) {
-            (Some(url), _) => self.wait(Stage::Health, url.as_str(), Some(PROBE), asked),
+            (Some(url), _) => {
+                self.poll_until_healthy(Stage::Health, url.as_str(), Some(PROBE_TIMEOUT), context)
+            }
             (_, Some(command)) => {
                 let program = shown(command.program());
-                self.wait(Stage::Health, &program, None, asked)
+                self.poll_until_healthy(Stage::Health, &program, None, context)
             }
             (None, None) => Ok(()),
         }
     }
 
-    /// Runs hooks in their order, to the first that fails.
-    fn hooks(&mut self, stage: Stage, hooks: &[Hook], asked: Asked<'_>) -> Result<(), Failed> {
+    /// Runs hooks in order, up to the first that fails.
+    fn hooks(
+        &mut self,
+        stage: Stage,
+        hooks: &[Hook],
+        context: GateContext<'_>,
+    ) -> Result<(), GateFailure> {
         for (index, hook) in hooks.iter().enumerate() {
             let step = Step { stage, index };
             let started = Instant::now();
-            let run = self.run(step, asked, hook.timeout, true);
+            let run = self.run(step, context, hook.timeout, true);
             let what = shown(hook.command.program());
             let failed = match &run.ended {
                 Ok(Ended::Exit(0)) => None,
                 ended => Some(how_it_ended(ended, hook.timeout)),
             };
-            self.ended(step, asked, &what, failed.as_deref(), &run, started);
+            self.ended(step, context, &what, failed.as_deref(), &run, started);
             if let Some(failed) = failed {
-                return Err(Failed {
+                return Err(GateFailure {
                     why: format!("hook {step} ({what}) {failed}"),
-                    asked: was_run(&run.ended),
+                    ran: ran(&run.ended),
                 });
             }
         }
         Ok(())
     }
 
-    /// Asks again and again until it passes, can never pass, or the time is up.
-    fn wait(
+    /// Repeats a check until it passes, can never pass, or the time is up.
+    fn poll_until_healthy(
         &mut self,
         stage: Stage,
         what: &str,
         at_most: Option<Duration>,
-        asked: Asked<'_>,
-    ) -> Result<(), Failed> {
+        context: GateContext<'_>,
+    ) -> Result<(), GateFailure> {
         let step = Step { stage, index: 0 };
         let (interval, within) = (self.config.health.interval, self.config.health.timeout);
         let started = Instant::now();
         let probe = at_most.is_some();
         let mut nevers = 0;
-        // Before the swap, nobody else answers for the candidate.
+        // Before the swap, no other release answers for the candidate.
         let enough = if stage == Stage::Smoke { 1 } else { 2 };
-        // Ends: every turn but the last sleeps, and the time is bounded.
+        // Terminates: every turn but the last sleeps, and the time is bounded.
         let (failed, last) = loop {
-            // The last try is made when the time is up, and is given a moment.
-            let left = within.saturating_sub(started.elapsed()).max(LEAST);
+            // The last attempt starts when the time is up, and gets a moment.
+            let left = within.saturating_sub(started.elapsed()).max(MIN_ATTEMPT);
             let limit = at_most.map_or(left, |at_most| at_most.min(left));
-            // The answer of a probe is told once, below; a command's own lines
-            // as they come.
-            let run = self.run(step, asked, limit, !probe);
+            // The client sees a probe's answer once, below, and a command's
+            // lines as they come.
+            let run = self.run(step, context, limit, !probe);
             nevers = match &run.ended {
                 Ok(Ended::Exit(0)) => break (None, run),
                 Ok(Ended::Exit(NOT_YET) | Ended::TimedOut) => 0,
-                // What the probe says can never come right may be the last word
-                // of the process that was live before: it is asked once more.
+                // The process that was live before may have sent a final
+                // answer: the probe tries once more.
                 Ok(Ended::Exit(_) | Ended::Signal(_)) if probe => nevers + 1,
-                // A command of the operator's knows one way to say no.
+                // The operator's command has only one way to say no.
                 Ok(Ended::Exit(_) | Ended::Signal(_)) => 0,
                 Ok(Ended::NotStarted(_)) | Err(_) => 2,
             };
             let probed = probe && matches!(run.ended, Ok(Ended::Exit(_)));
-            let seen = match probed && !run.output.is_empty() {
-                true => run.output.clone(),
-                false => how_it_ended(&run.ended, limit),
+            let seen = if probed && !run.output.is_empty() {
+                run.output.clone()
+            } else {
+                how_it_ended(&run.ended, limit)
             };
             if nevers >= enough {
                 break (Some(seen), run);
@@ -231,22 +243,22 @@ impl<'a> Gate<'a> {
             });
             std::thread::sleep(interval.min(left));
         };
-        self.ended(step, asked, what, failed.as_deref(), &last, started);
+        self.ended(step, context, what, failed.as_deref(), &last, started);
         match failed {
             None => Ok(()),
-            Some(failed) => Err(Failed {
+            Some(failed) => Err(GateFailure {
                 why: format!("{step} ({what}): {failed}"),
-                asked: was_run(&last.ended),
+                ran: ran(&last.ended),
             }),
         }
     }
 
-    fn run(&mut self, step: Step, asked: Asked<'_>, within: Duration, aloud: bool) -> Run {
+    fn run(&mut self, step: Step, context: GateContext<'_>, within: Duration, aloud: bool) -> Run {
         let task = Task {
             stage: step.stage,
             index: step.index,
-            release: asked.release,
-            previous: asked.previous,
+            release: context.release,
+            previous: context.previous,
             within,
         };
         let mut output = String::new();
@@ -259,8 +271,8 @@ impl<'a> Gate<'a> {
                 output.push_str(" | ");
             }
             output.push_str(text);
-            // Lines are printable ASCII, so any byte is a place to cut.
-            let surplus = output.len().saturating_sub(KEPT);
+            // Lines are printable ASCII, so a cut at any byte is safe.
+            let surplus = output.len().saturating_sub(OUTPUT_TAIL);
             output.drain(..surplus);
         };
         let ended = match &mut self.runner {
@@ -273,7 +285,7 @@ impl<'a> Gate<'a> {
     fn ended(
         &mut self,
         step: Step,
-        asked: Asked<'_>,
+        context: GateContext<'_>,
         what: &str,
         failed: Option<&str>,
         run: &Run,
@@ -281,7 +293,7 @@ impl<'a> Gate<'a> {
     ) {
         self.reporter.audit(&AuditEvent::StepEnded {
             step,
-            release: asked.release,
+            release: context.release,
             what,
             exit: match run.ended {
                 Ok(Ended::Exit(status)) => Some(status),

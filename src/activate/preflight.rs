@@ -1,10 +1,11 @@
-//! What a release must be before the link may move to it: no older than the
-//! floor, of the content that was received, signed as the site asks for today,
-//! and, where that is configured, whole.
+//! Preflight: what a release must be before the current symlink may name it. It
+//! is no older than the floor, has the content that was received, is signed as
+//! the site requires today, and is unmodified where `verify_on_swap` asks that.
 //!
-//! All of it is asked now and of what is on disk: a signer who has been removed
-//! since the release was received counts no more.
+//! Preflight reads the disk and the signers of now: a signer who was removed
+//! since the release was received no longer counts.
 
+use super::plan;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::escape;
@@ -16,22 +17,24 @@ use crate::store::history::History;
 use crate::store::ledger::Ledger;
 use crate::verify;
 
-/// The differences that are named; the rest is counted.
+/// How many differences a message names; it counts the rest.
 const NAMED: usize = 3;
 
 /// A release that may become live.
 pub struct Candidate {
     identity: Identity,
-    /// By whose signatures, where the site asks for any.
+    /// The signers that counted, if the site requires signatures.
     pub signed: Option<Signed>,
 }
 
 impl Candidate {
-    /// Whether it is still there, with the manifest it had: what ran since it
-    /// was checked may have taken it away.
+    /// Returns whether the release is still there, with the same manifest: a
+    /// hook may have removed or replaced it since preflight.
     ///
-    /// Errors: it cannot be told.
-    pub fn is_as_it_was(&self, store: &Store) -> Result<bool> {
+    /// # Errors
+    ///
+    /// Returns an I/O error of the site.
+    pub fn is_unchanged(&self, store: &Store) -> Result<bool> {
         let release = &self.identity.release;
         if !store.is_present(release)? {
             return Ok(false);
@@ -44,53 +47,31 @@ impl Candidate {
     }
 }
 
-/// Whether `release` may become live.
+/// Checks that `release` may become live.
 ///
-/// Errors: [`Code::Denied`] and [`Code::BadConfig`] for the floor,
-/// [`Code::DigestMismatch`], [`Code::BadSignature`], [`Code::NoSuchRelease`].
+/// # Errors
+///
+/// Returns [`Code::Denied`] or [`Code::BadConfig`] for the floor,
+/// [`Code::DigestMismatch`], [`Code::BadSignature`] or [`Code::NoSuchRelease`].
 pub fn check(
     config: &Config,
     required: Option<&Requirement>,
     ledger: &Ledger<'_>,
     release: &ReleaseId,
 ) -> Result<Candidate> {
-    let floor = floor(config, &ledger.history)?;
-    if let Some(floor) = floor
-        && !ledger.history.reaches(release, Some(floor))
-    {
-        return Err(Error::new(
-            Code::Denied,
-            format!("release '{release}' came before '{floor}', this site's floor"),
-        )
-        .remedy("take a newer release, or lower 'floor' in the site's configuration"));
-    }
+    plan::check_above_floor(&ledger.history, config.floor.0.as_ref(), release)?;
     let (identity, _) = ledger.store.manifest(release)?;
     check_identity(&ledger.history, &identity)?;
     let signed = required
-        .map(|required| signatures(config, required, &identity))
+        .map(|required| check_signatures(config, required, &identity))
         .transpose()?;
     if config.verify_on_swap {
-        content(ledger, release)?;
+        check_content(ledger, release)?;
     }
     Ok(Candidate { identity, signed })
 }
 
-/// The site's floor, which must have come here once.
-///
-/// Errors: [`Code::BadConfig`]: a slip in its name would take the floor away,
-/// so nothing may become live until it is right.
-pub fn floor<'a>(config: &'a Config, history: &History) -> Result<Option<&'a ReleaseId>> {
-    match &config.floor.0 {
-        Some(floor) if !history.knows(floor) => Err(Error::new(
-            Code::BadConfig,
-            format!("floor '{floor}' was never received by this site"),
-        )
-        .remedy("receive it, or name another release in the site's configuration")),
-        floor => Ok(floor.as_ref()),
-    }
-}
-
-/// The manifest beside the release must be that of what was received.
+/// Checks that the manifest beside the release is the one that was received.
 fn check_identity(history: &History, identity: &Identity) -> Result<()> {
     let release = &identity.release;
     let known = history.releases.get(release);
@@ -105,8 +86,12 @@ fn check_identity(history: &History, identity: &Identity) -> Result<()> {
     Ok(())
 }
 
-/// The kept signatures, held against the signers of today.
-fn signatures(config: &Config, required: &Requirement, identity: &Identity) -> Result<Signed> {
+/// Checks the kept signatures against the signers of today.
+fn check_signatures(
+    config: &Config,
+    required: &Requirement,
+    identity: &Identity,
+) -> Result<Signed> {
     let Identity {
         release,
         sha256,
@@ -123,9 +108,9 @@ fn signatures(config: &Config, required: &Requirement, identity: &Identity) -> R
     })
 }
 
-/// Reads all of the release once more.
-fn content(ledger: &Ledger<'_>, release: &ReleaseId) -> Result<()> {
-    // In this thread alone: what confines a swap lets it start no others.
+/// Reads the whole release and compares it with its manifest.
+fn check_content(ledger: &Ledger<'_>, release: &ReleaseId) -> Result<()> {
+    // In this thread alone: the sandbox of a swap allows no new threads.
     let found = verify::release(ledger.store, release, 1, &|_| ())?;
     if found.is_empty() {
         return Ok(());

@@ -1,7 +1,9 @@
-//! Which releases have had their time, and their removal.
+//! Pruning: the choice of old releases, and their removal.
 //!
-//! Never the live one, never the one a rollback would choose, never anything
-//! that is not ours: only releases that the journal knows are looked at.
+//! Never the live release, never the one that a rollback would choose, and never
+//! a directory that is not ours: only releases that the journal knows count.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -14,18 +16,41 @@ use crate::store::history::{History, Release, State};
 use crate::store::journal::{self, Event};
 use crate::store::ledger::Ledger;
 
-/// Releases that were moved to the trash, under their names there.
+/// The releases in the trash, by their names there.
 #[derive(Debug, Default)]
 pub struct Trash(Vec<String>);
 
-/// Chooses what to prune of `present`. Pure.
-fn choose(
+/// What the configuration says of pruning.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    pub floor: Option<&'a ReleaseId>,
+    /// How many good releases stay, and how many bad ones.
+    pub keep: usize,
+    /// How long a release stays after it was last live.
+    pub min_age: Duration,
+    /// How long a release stays that was never live.
+    pub pending_max_age: Duration,
+}
+
+impl<'a> Rules<'a> {
+    fn new(config: &'a Config) -> Rules<'a> {
+        Rules {
+            floor: config.floor.0.as_ref(),
+            keep: config.keep,
+            min_age: config.min_age,
+            pending_max_age: config.pending.max_age,
+        }
+    }
+}
+
+/// Chooses the releases of `present` to prune. Pure.
+pub fn choose(
     history: &History,
     present: &[ReleaseId],
-    config: &Config,
+    rules: Rules<'_>,
     now: Timestamp,
 ) -> Vec<ReleaseId> {
-    let floor = config.floor.0.as_ref();
+    let floor = rules.floor;
     let eligible = |id: &ReleaseId| present.contains(id) && history.reaches(id, floor);
     let previous = history.previous(eligible);
     let in_state = |state: State| {
@@ -34,36 +59,35 @@ fn choose(
             .filter(|id| history.state(id, previous) == state)
             .filter_map(|id| Some((id, history.releases.get(id)?)))
             .collect();
-        // By when each became live; what never was, by when it came.
+        // Newest first: by when each became live, or by when it was received.
         let newest = |release: &Release| release.activated.map_or(release.seq, |(seq, _)| seq);
         found.sort_by_key(|(_, release)| std::cmp::Reverse(newest(release)));
         found
     };
-    // Bad ones are kept by the same count: they are what one wants to look at.
+    // The same count of bad ones stays: a person may want to look at them.
     let mut chosen: Vec<ReleaseId> = [State::Good, State::Bad]
         .into_iter()
-        .flat_map(|state| in_state(state).into_iter().skip(config.keep))
+        .flat_map(|state| in_state(state).into_iter().skip(rules.keep))
         .filter(|(_, release)| {
-            // Workers may still run in one that has just been replaced.
+            // Processes may still use a release that was just replaced.
             let last = release.last_live().unwrap_or(release.received);
-            journal::age(last, now) >= config.min_age
+            journal::age(last, now) >= rules.min_age
         })
         .map(|(id, _)| id.clone())
         .collect();
     chosen.extend(
         in_state(State::Pending)
             .into_iter()
-            .filter(|(_, release)| journal::age(release.received, now) >= config.pending.max_age)
+            .filter(|(_, release)| journal::age(release.received, now) >= rules.pending_max_age)
             .map(|(id, _)| id.clone()),
     );
     chosen
 }
 
-/// Moves what has had its time to the trash. The rename takes a release away
-/// as a whole; [`empty`] removes it, after the lock is given back.
+/// Moves old releases to the trash, except `spared`. The rename removes a
+/// release atomically; [`empty`] deletes it after the lock is given back.
 ///
-/// What cannot be moved is a warning: the swap before it has been made.
-/// `spared` has just failed: it is what one wants to look at.
+/// A failure becomes a warning: the commit before it stays.
 pub fn prune(
     ledger: &mut Ledger<'_>,
     config: &Config,
@@ -78,7 +102,12 @@ pub fn prune(
             return trash;
         }
     };
-    let chosen = choose(&ledger.history, &present, config, journal::now());
+    let chosen = choose(
+        &ledger.history,
+        &present,
+        Rules::new(config),
+        journal::now(),
+    );
     for release in chosen.into_iter().filter(|id| Some(id) != spared) {
         match move_away(ledger, &release) {
             Ok(name) => trash.0.push(name),
@@ -104,7 +133,7 @@ fn move_away(ledger: &mut Ledger<'_>, release: &ReleaseId) -> Result<String> {
     Ok(name)
 }
 
-/// Removes what was moved to the trash.
+/// Deletes the releases that [`prune`] moved to the trash.
 pub fn empty(store: &Store, trash: &Trash, warnings: &mut Vec<String>) {
     for name in &trash.0 {
         let removed = Name::new(name.as_bytes())

@@ -116,7 +116,7 @@ impl Scenario {
         // Where the way back fails, that is said.
         let stays = run
             .stderr
-            .contains("; it is still live, because the way back ");
+            .contains("; it is still live, because the automatic rollback ");
         if !promised && !killed && done && !stays {
             return Err("it failed and has done it".to_owned());
         }

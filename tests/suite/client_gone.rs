@@ -6,10 +6,10 @@ use nix::unistd::Pid;
 
 use crate::contention::hold;
 use crate::direct::{ask, live, put, record, states};
+use crate::fallback::killed_in_mid_gate;
 use crate::fields::Fields;
 use crate::gating::{appears, hook, none_stays, returned, steps_on_record, touch, wait_for};
 use crate::process::{Upload, eventually, pids_with_argument, serving};
-use crate::refuge::killed_in_mid_gate;
 use crate::service::{Answer, Service, ok};
 use crate::site::Site;
 

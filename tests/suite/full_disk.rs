@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::archive::{Tar, tarball, zstd};
 use crate::direct::states;
+use crate::fallback::killed_in_mid_gate;
 use crate::gating::{gate_failed, hook};
 use crate::mounted::{self, Mounted};
 use crate::receive::{leaves_nothing, noise};
 use crate::receive_limits::names_path_and_room;
-use crate::refuge::killed_in_mid_gate;
 use crate::site::Site;
 
 /// A file system and its size.

@@ -4,14 +4,15 @@
 use std::fs;
 
 use crate::direct::{ask, live, put, states};
+use crate::fallback::killed_in_mid_gate;
 use crate::gating::{gate_failed, hook, returned};
-use crate::refuge::killed_in_mid_gate;
 use crate::site::Site;
 
 /// What such a hand does.
 const TO_C: &str = "ln -sfn releases/c {dir}/root/current";
 
-const MOVED: &str = "the link was moved by another hand while this request ran: 'c' is live";
+const MOVED: &str =
+    "the current symlink was changed by another process during this request: 'c' is live";
 
 /// A site where c and then a are live and b is to come, with this hook after
 /// the swap.

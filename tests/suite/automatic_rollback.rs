@@ -163,7 +163,7 @@ fn if_the_way_back_fails_too_that_is_said_exactly() {
     let reply = site.ssh("ci", "swap b");
     reply.refused(74, "io-error");
     let words = "release 'b' failed its gate: hook after_swap 1 ('/bin/sh') exited with 1; it is \
-                 still live, because the way back to 'a' failed: cannot move the link ";
+                 still live, because the automatic rollback to 'a' failed: cannot move the link ";
     assert!(reply.stderr.contains(words), "{reply:?}");
     // The remedy, and that it is one.
     assert!(

@@ -1,0 +1,110 @@
+//! The symlinks that say which release is live, and which one is under test.
+
+use std::ffi::OsString;
+
+use super::Store;
+use super::layout::{BACK, NEXT, RELEASES};
+use crate::dir::{self, Name};
+use crate::error::Result;
+use crate::names::{LinkName, ReleaseId};
+
+impl Store {
+    /// Points the current symlink at `release` atomically, or removes it. The
+    /// change is durable once the root directory is synced.
+    ///
+    /// The rename is the commit point: before it nothing has changed, after it
+    /// the release is live.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::io`].
+    pub fn set_current(&self, release: Option<&ReleaseId>) -> Result<()> {
+        self.replace_link(&self.link, release)
+    }
+
+    /// Creates `.deploy-shell/back` now, so that an automatic rollback needs no
+    /// free inode or block on a full disk: a release that fails may have used
+    /// up the last of either, and must not stay live because of that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::io`]. The current symlink is unchanged.
+    pub fn prepare_fallback_link(&self, release: &ReleaseId) -> Result<()> {
+        let created = self.create_link(BACK, release);
+        created.map_err(|errno| self.io("cannot create the symlink for the fallback", errno))
+    }
+
+    /// Does what [`Store::set_current`] does, by the symlink that
+    /// [`Store::prepare_fallback_link`] created, if it names `release`.
+    ///
+    /// That rename needs no free space: both names exist, so the file system
+    /// replaces one inode number and removes the other name, and no directory
+    /// grows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::io`].
+    pub fn swap_to_fallback(&self, release: Option<&ReleaseId>) -> Result<()> {
+        let prepared = self.state.read_link(BACK).ok();
+        if release.is_some_and(|release| prepared == Some(target(release))) {
+            let moved = self.state.rename(BACK, &self.root, &self.link);
+            return moved.map_err(|errno| self.cannot_move(&self.link, errno));
+        }
+        // One that names another release is useless, and may hold the last inode.
+        _ = self.state.remove_file(BACK);
+        self.set_current(release)
+    }
+
+    /// Removes the temporary symlinks of a finished or killed activation. If
+    /// that fails, the next request's sweep removes them.
+    pub fn clear_links(&self) {
+        for name in [NEXT, BACK] {
+            _ = self.state.remove_file(name);
+        }
+    }
+
+    /// Points the preview symlink at a candidate, or removes it. Does nothing
+    /// if the site has no smoke test.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::current`]: a file that is not our symlink is not replaced.
+    pub fn preview(&self, release: Option<&ReleaseId>) -> Result<()> {
+        let Some(link) = &self.preview else {
+            return Ok(());
+        };
+        match (self.resolve_link(link)?, release) {
+            (None, None) => Ok(()),
+            _ => self.replace_link(link, release),
+        }
+    }
+
+    /// Renames a new symlink over the old one: only so does a reader always
+    /// find one of the two.
+    fn replace_link(&self, link: &LinkName, release: Option<&ReleaseId>) -> Result<()> {
+        let moved = match release {
+            None => self.root.remove_file(link),
+            Some(release) => self
+                .create_link(NEXT, release)
+                .and_then(|()| self.state.rename(NEXT, &self.root, link)),
+        };
+        moved.map_err(|errno| self.cannot_move(link, errno))
+    }
+
+    /// Creates a symlink to `release` in the state directory, in place of one
+    /// that a crash has left.
+    fn create_link(&self, name: Name<'_>, release: &ReleaseId) -> dir::Result<()> {
+        self.state
+            .remove_file(name)
+            .and_then(|()| self.state.symlink(&target(release), name))
+    }
+
+    fn cannot_move(&self, link: &LinkName, errno: nix::Error) -> crate::error::Error {
+        let shown = self.path.join(link.as_str());
+        self.io(format!("cannot move the link '{}'", shown.display()), errno)
+    }
+}
+
+fn target(release: &ReleaseId) -> OsString {
+    OsString::from(format!("{RELEASES}/{release}"))
+}
