@@ -25,7 +25,7 @@ use crate::syslog::{Level, Syslog};
 /// 1 KiB.
 const MAX_TEXT: usize = 880;
 
-/// The maximum length of a value without a limit of its own, in bytes.
+/// The maximum length of a value with no other limit, in bytes.
 const MAX_VALUE: usize = 200;
 
 /// The maximum length of the quoted request, in bytes.

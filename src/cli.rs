@@ -60,7 +60,7 @@ impl Site {
     pub fn path(&self) -> PathBuf {
         match (&self.config, &self.site) {
             (Some(path), _) => path.clone(),
-            (None, Some(site)) => PathBuf::from(format!("{}/{site}.toml", config::FOLDER)),
+            (None, Some(site)) => PathBuf::from(format!("{}/{site}.toml", config::DIRECTORY)),
             (None, None) => unreachable!("clap requires one of them"),
         }
     }
@@ -242,7 +242,7 @@ pub fn usage_problem(error: &clap::Error) -> String {
     let lines: Vec<&str> = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => vec!["no command is given"],
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => vec!["help is not available here"],
-        // clap puts the subject on a line of its own for some errors.
+        // For some errors clap puts the subject on a separate line.
         _ => text
             .lines()
             .map(str::trim)

@@ -26,7 +26,7 @@ use crate::names::{LinkName, SiteName};
 use crate::shared_paths::Shared;
 
 /// The directory of the file that `--site NAME` selects.
-pub const FOLDER: &str = "/etc/deploy-shell";
+pub const DIRECTORY: &str = "/etc/deploy-shell";
 
 /// A site's checked configuration.
 #[derive(Debug, Deserialize)]
@@ -180,8 +180,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn load(text: &str) -> Result<Config> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("blog.toml");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blog.toml");
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         Config::load(&path)

@@ -110,12 +110,12 @@ fn run_verb(
             .ensure_full(config.sandbox.required)?;
         let gate = Gate::new(config, runner, log);
         match permit {
-            Permit::Receive(asked) => receive::receive(config, required, &store, actor, asked),
-            Permit::Swap(asked) => activate::swap(config, required, &store, actor, gate, asked),
-            Permit::Rollback(asked) => {
-                activate::rollback(config, required, &store, actor, gate, asked)
+            Permit::Receive(request) => receive::receive(config, required, &store, actor, request),
+            Permit::Swap(request) => activate::swap(config, required, &store, actor, gate, request),
+            Permit::Rollback(request) => {
+                activate::rollback(config, required, &store, actor, gate, request)
             }
-            Permit::List(asked) => list::list(config, &store, asked),
+            Permit::List(request) => list::list(config, &store, request),
         }
     };
     // A panic must not keep the result out of the audit log. Unwind safety: the
