@@ -1,4 +1,5 @@
-//! The record: what it says of each request, and that no request can bend it.
+//! The audit log: its lines for each kind of request, and that no request can
+//! change their format.
 
 use crate::archive::tarball;
 use crate::direct::serve;
@@ -7,7 +8,7 @@ use crate::process::{Upload, eventually};
 use crate::receive::{fingerprint, noise};
 use crate::site::{Site, sha256};
 
-/// A value with its escapes undone.
+/// Returns a value without its escapes.
 #[track_caller]
 pub fn value(fields: &Fields, key: &str) -> String {
     let text = fields.get(key);
@@ -43,7 +44,7 @@ fn number(fields: &Fields, key: &str) -> u64 {
     value(fields, key).parse().expect("a number")
 }
 
-/// The lines that `act` added to the record.
+/// Returns the lines that `act` added to the audit log.
 #[track_caller]
 fn added(site: &Site, act: impl FnOnce()) -> Vec<String> {
     let before = site.audit_lines().len();
@@ -52,7 +53,7 @@ fn added(site: &Site, act: impl FnOnce()) -> Vec<String> {
 }
 
 #[track_caller]
-fn recorded(site: &Site, act: impl FnOnce()) -> Vec<Fields> {
+fn logged(site: &Site, act: impl FnOnce()) -> Vec<Fields> {
     let lines = added(site, act);
     lines.iter().map(|line| Fields::read(line)).collect()
 }
@@ -63,7 +64,7 @@ fn one(lines: Vec<Fields>) -> Fields {
     line
 }
 
-/// Two lines, of which the first allows and the second is the end.
+/// Returns two lines, an allowed request and its result.
 #[track_caller]
 fn pair(lines: Vec<Fields>) -> [Fields; 2] {
     let [first, second] = <[Fields; 2]>::try_from(lines).expect("two lines");
@@ -80,7 +81,7 @@ fn an_allowed_request_has_two_lines() {
     let who = [("site", "blog"), ("key", "ci"), ("fingerprint", &key)];
     let ok = [("outcome", "ok"), ("exit", "0")];
     for release in ["r1", "r2"] {
-        let [first, second] = pair(recorded(&site, || {
+        let [first, second] = pair(logged(&site, || {
             site.receive(release, &payload).ok();
         }));
         let request = Site::receive_command(release, &payload);
@@ -101,7 +102,7 @@ fn an_allowed_request_has_two_lines() {
         "list",
         "list --json",
     ] {
-        let [first, second] = pair(recorded(&site, || {
+        let [first, second] = pair(logged(&site, || {
             site.ssh("ci", request).ok();
         }));
         first.has(&[("request", request)]);
@@ -121,10 +122,10 @@ fn the_client_is_an_address_or_unknown() {
         ("UNKNOWN 65535 UNKNOWN 65535", None),
         ("192.0.2.7\" exit=\"0 1 2 3", None),
     ] {
-        // A real sshd on a pipe knows no address.
+        // An sshd on a pipe knows no address.
         let mut command = serve(&site, "ci", "list");
         command.env("SSH_CONNECTION", connection);
-        for line in pair(recorded(&site, || {
+        for line in pair(logged(&site, || {
             site.run(command, b"").ok();
         })) {
             match client {
@@ -136,7 +137,7 @@ fn the_client_is_an_address_or_unknown() {
 }
 
 #[test]
-fn an_allowed_request_that_fails_has_two_lines_as_well() {
+fn an_allowed_request_that_fails_has_two_lines() {
     let site = Site::new();
     let wrong = format!("receive r1 --sha256 {}", sha256(b"other"));
     for (request, exit, code) in [
@@ -144,7 +145,7 @@ fn an_allowed_request_that_fails_has_two_lines_as_well() {
         ("rollback", 66, "no-such-release"),
         (&wrong, 65, "digest-mismatch"),
     ] {
-        let [first, second] = pair(recorded(&site, || {
+        let [first, second] = pair(logged(&site, || {
             site.ssh("ci", request).refused(exit, code);
         }));
         first.has(&[("request", request)]);
@@ -158,7 +159,7 @@ fn an_allowed_request_that_fails_has_two_lines_as_well() {
 fn a_denied_request_has_one_line() {
     let site = Site::new();
     site.add_key("viewer", Some("list"));
-    let line = one(recorded(&site, || {
+    let line = one(logged(&site, || {
         site.ssh("viewer", "swap r1").refused(77, "denied");
     }));
     line.has(&[
@@ -176,7 +177,7 @@ fn a_denied_request_has_one_line() {
 fn a_bad_request_has_one_line() {
     let site = Site::new();
     for request in ["swap", "list --help", "rm -rf /", "swap \u{e9}", "scp -t ."] {
-        let line = one(recorded(&site, || {
+        let line = one(logged(&site, || {
             site.ssh("ci", request).refused(64, "bad-request");
         }));
         line.has(&[
@@ -189,10 +190,10 @@ fn a_bad_request_has_one_line() {
     }
 }
 
-/// The words before the pairs: priority and version, time, host, program,
-/// process, kind and the place of the structured data (RFC 5424, section 6).
+/// The header: priority and version, time, host, program, process, message id and
+/// structured data (RFC 5424, section 6).
 #[test]
-fn every_line_begins_as_syslog_wants_it() {
+fn every_line_begins_with_the_syslog_header() {
     let site = Site::new();
     let lines = added(&site, || {
         site.ssh("ci", "list").ok();
@@ -222,8 +223,8 @@ fn every_line_begins_as_syslog_wants_it() {
         let time = head[1];
         time.parse::<jiff::Timestamp>().expect("RFC 3339");
         let fraction = time.split_once('.').expect("a fraction").1;
-        // At most six digits (section 6.2.3.1), and always as many, so that
-        // lines sort by their text.
+        // Always six digits, the maximum (section 6.2.3.1), so that lines sort by
+        // their text.
         assert_eq!(fraction.len(), "123456Z".len(), "{time}");
         assert!(time.ends_with('Z'), "{time}");
         assert_eq!(head[2], host);
@@ -244,10 +245,10 @@ fn the_facility_is_the_configured_one() {
     }
 }
 
-/// Whatever the client says, its line is shorter than the oldest syslog
-/// allows, of printable ASCII, and has the same fields as any other.
+/// Every request gets a line that is shorter than the limit of the oldest syslog,
+/// printable ASCII, and has the same fields.
 #[test]
-fn no_request_bends_its_line() {
+fn no_request_changes_the_format_of_its_line() {
     let site = Site::new();
     let requests: Vec<Vec<u8>> = vec![
         vec![b'a'; 4096],
@@ -266,9 +267,9 @@ fn no_request_bends_its_line() {
         b" ".to_vec(),
     ];
     for request in requests {
-        // No ssh between, which might shorten them.
+        // Without ssh, which might shorten them.
         let command = serve(&site, "ci", &request);
-        let line = one(recorded(&site, || {
+        let line = one(logged(&site, || {
             site.run(command, b"").refused(64, "bad-request");
         }));
         line.has(&[
@@ -284,22 +285,22 @@ fn no_request_bends_its_line() {
             assert_eq!(shown, whole);
         } else {
             let kept = shown.strip_suffix("...").expect("a mark of the cut");
-            // The cut may go through a character of several bytes.
+            // The cut may split a character of several bytes.
             let kept = kept.trim_end_matches('\u{fffd}');
             assert!(shown.len() > 50 && whole.starts_with(kept), "{line:?}");
         }
     }
 }
 
-/// The longest request that is well-formed is cut as well, and its end with
-/// the verdict is not.
+/// The longest well-formed request is cut, and the line keeps the decision at its
+/// end.
 #[test]
 fn a_request_with_signatures_fits() {
     let site = Site::new();
     let signature = format!(" --signature {}", "QUJD".repeat(240));
     let request = Site::receive_command("r1", b"") + &signature.repeat(4);
     assert!((3900..=4096).contains(&request.len()));
-    let lines = recorded(&site, || {
+    let lines = logged(&site, || {
         assert_ne!(site.ssh("ci", &request).code, 0);
     });
     let shown = value(&lines[0], "request");
@@ -309,14 +310,14 @@ fn a_request_with_signatures_fits() {
 }
 
 #[test]
-fn a_client_that_vanishes_is_on_record() {
+fn a_client_that_disconnects_is_logged() {
     let site = Site::new();
     let payload = tarball(&[("noise", &noise(500_000))]);
-    let [_, second] = pair(recorded(&site, || {
+    let [_, second] = pair(logged(&site, || {
         let mut upload = Upload::taken_up(&site, &Site::receive_command("r1", &payload));
         upload.send(&payload[..1000]);
         upload.kill();
-        eventually("the result is on record", || site.audit_lines().len() == 2);
+        eventually("the result is logged", || site.audit_lines().len() == 2);
     }));
     second.has(&[
         ("outcome", "failed"),

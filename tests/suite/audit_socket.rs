@@ -1,4 +1,4 @@
-//! Where the record goes: a socket that is absent, full, a stream or replaced.
+//! The audit socket: absent, full, a stream socket, or replaced.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,14 +14,14 @@ use crate::process::{Upload, eventually};
 use crate::receive::noise;
 use crate::site::Site;
 
-/// A site whose record goes to `{dir}/other`, where nothing is yet.
+/// Returns a site whose audit log goes to `{dir}/other`, which does not exist yet.
 pub fn site(required: bool) -> Site {
     Site::with_config(&format!(
         "[audit]\nsocket = \"{{dir}}/other\"\nrequired = {required}\n"
     ))
 }
 
-/// A collector at `{dir}/other` that never waits long.
+/// Binds a collector at `{dir}/other` whose reads time out.
 pub fn bind(site: &Site) -> UnixDatagram {
     let socket = UnixDatagram::bind(site.dir().join("other")).expect("a socket");
     let patience = Some(Duration::from_secs(60));
@@ -36,7 +36,7 @@ fn next(socket: &UnixDatagram) -> Fields {
     Fields::read(&String::from_utf8_lossy(&buffer[..length]))
 }
 
-/// Everything that changes the site, and the one request that does not.
+/// Checks that every request that changes the site is refused, and `list` works.
 #[track_caller]
 fn only_list_works(site: &Site) {
     let before = site.snapshot();
@@ -51,7 +51,7 @@ fn only_list_works(site: &Site) {
     assert!(list.contains("r1") && list.contains("r2"), "{list}");
 }
 
-/// Two releases, the first of them live, received while the record works.
+/// Receives two releases and makes the first live while the audit log works.
 fn with_releases(site: &Site) {
     let socket = bind(site);
     let reader = thread::spawn(move || {
@@ -71,24 +71,24 @@ fn with_releases(site: &Site) {
 }
 
 #[test]
-fn without_a_required_record_nothing_changes() {
+fn without_a_required_audit_log_nothing_changes() {
     let site = site(true);
     with_releases(&site);
     only_list_works(&site);
 }
 
 #[test]
-fn a_socket_nobody_reads_from_any_more_is_no_record() {
+fn a_socket_without_a_reader_is_unreachable() {
     let site = site(true);
     with_releases(&site);
-    // As a syslogd leaves it that was killed: the name is there, nobody behind it.
+    // A syslogd that was killed leaves its socket, and nobody reads from it.
     drop(bind(&site));
     assert!(site.dir().join("other").exists());
     only_list_works(&site);
 }
 
 #[test]
-fn where_it_is_not_required_everything_works_without() {
+fn every_request_works_without_an_optional_audit_log() {
     let site = site(false);
     for release in ["r1", "r2"] {
         site.receive(release, &tarball(&[("id", release.as_bytes())]))
@@ -103,7 +103,7 @@ fn where_it_is_not_required_everything_works_without() {
     site.ssh("ci", "nonsense").refused(64, "bad-request");
 }
 
-/// Sends until the socket takes no more.
+/// Sends until the socket is full.
 fn fill(site: &Site) {
     let sender = UnixDatagram::unbound().expect("a socket");
     sender.set_nonblocking(true).expect("a flag");
@@ -112,19 +112,20 @@ fn fill(site: &Site) {
 }
 
 #[test]
-fn a_full_socket_is_no_record_and_hangs_nobody() {
+fn a_full_socket_is_unreachable_and_blocks_no_request() {
     let site = site(true);
     with_releases(&site);
     let socket = bind(&site);
     fill(&site);
-    // The harness kills what takes a minute, which is no exit status of ours.
+    // The harness kills a program after a minute, which is none of our exit
+    // statuses.
     only_list_works(&site);
     site.ssh("ci", "nonsense").refused(64, "bad-request");
     drop(socket);
 }
 
 #[test]
-fn a_full_socket_that_is_not_required_hangs_nobody() {
+fn a_full_optional_socket_blocks_no_request() {
     let site = site(false);
     let socket = bind(&site);
     fill(&site);
@@ -133,14 +134,14 @@ fn a_full_socket_that_is_not_required_hangs_nobody() {
     drop(socket);
 }
 
-/// What has been done has been done, whether or not its second line arrives.
+/// A swap that is done stays a success if its second line is lost.
 #[test]
-fn a_socket_that_fills_up_in_between_turns_no_success_into_failure() {
+fn a_socket_that_fills_up_during_a_swap_keeps_its_success() {
     let site = site(true);
     with_releases(&site);
     let socket = bind(&site);
     fill(&site);
-    // Room for the first line only.
+    // The socket has room for the first line only.
     let mut buffer = [0; 64];
     assert_eq!(socket.recv(&mut buffer).expect("a filler"), 6);
     let reply = site.ssh("ci", "swap r2").ok();
@@ -149,10 +150,10 @@ fn a_socket_that_fills_up_in_between_turns_no_success_into_failure() {
 }
 
 #[test]
-fn a_stream_socket_is_taken_too() {
+fn a_stream_socket_gets_every_line() {
     let site = site(true);
     let listener = UnixListener::bind(site.dir().join("other")).expect("a socket");
-    // Whether the lines share a connection is the sender's choice.
+    // The sender may use one connection for all lines or one for each.
     let reader = thread::spawn(move || {
         let mut lines = Vec::new();
         while lines.len() < 2 {
@@ -174,17 +175,17 @@ fn a_stream_socket_is_taken_too() {
     assert_eq!(events, [Some("request"), Some("result")]);
 }
 
-/// Its queue of connections is full, and connecting waits by default.
+/// The queue of connections is full, and connect(2) waits by default.
 #[test]
-fn a_stream_socket_that_nobody_accepts_from_hangs_nobody() {
+fn a_stream_socket_without_accept_blocks_no_request() {
     let site = site(true);
     let path = site.dir().join("other");
     let listener = UnixListener::bind(&path).expect("a socket");
     let connected = Arc::new(AtomicUsize::new(0));
     let filler = thread::spawn({
         let connected = Arc::clone(&connected);
-        // A connection stays in the queue when its client has closed it. Ends
-        // when the listener is gone.
+        // A connection stays in the queue after its client has closed it.
+        // Terminates: connecting fails once the listener is gone.
         move || {
             while UnixStream::connect(&path).is_ok() {
                 connected.fetch_add(1, Ordering::Relaxed);
@@ -204,7 +205,7 @@ fn a_stream_socket_that_nobody_accepts_from_hangs_nobody() {
 }
 
 #[test]
-fn a_syslogd_restarted_while_a_client_sends_is_found_again() {
+fn a_syslogd_that_restarts_during_an_upload_gets_the_result() {
     let site = site(true);
     let payload = tarball(&[("noise", &noise(200_000))]);
     let (head, tail) = payload.split_at(payload.len() / 2);
@@ -221,10 +222,10 @@ fn a_syslogd_restarted_while_a_client_sends_is_found_again() {
     next(&new).has(&[("event", "result"), ("outcome", "ok")]);
 }
 
-/// The same, but the old daemon lives on without its name: what it is sent
+/// As above, but the old daemon still runs without its name: a line sent to it
 /// would be lost.
 #[test]
-fn a_result_goes_to_who_has_the_name_now() {
+fn the_result_goes_to_the_socket_that_has_the_name_now() {
     let site = site(true);
     let payload = tarball(&[("noise", &noise(200_000))]);
     let (head, tail) = payload.split_at(payload.len() / 2);

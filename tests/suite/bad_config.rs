@@ -1,5 +1,5 @@
-//! What a mistake in the configuration looks like from a client's side: exit
-//! 78, the file named and, where it is the contents, the line.
+//! Mistakes in the configuration as a client sees them: exit 78 with the file's
+//! name and, for its contents, the line.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::direct::ask;
 use crate::site::{Site, set_mode, write_file};
 
 #[test]
-fn wrong_contents_name_the_file_and_the_line() {
+fn invalid_contents_are_reported_with_file_and_line() {
     let site = Site::new();
     let good = fs::read_to_string(site.config_path()).expect("the configuration");
     let root = good.lines().next().expect("the root");
@@ -71,7 +71,7 @@ fn wrong_contents_name_the_file_and_the_line() {
 }
 
 #[test]
-fn a_root_is_needed_and_absolute() {
+fn the_root_is_required_and_absolute() {
     let site = Site::new();
     let good = fs::read_to_string(site.config_path()).expect("the configuration");
     let rest: Vec<&str> = good.lines().skip(1).collect();
@@ -96,7 +96,7 @@ fn a_root_is_needed_and_absolute() {
 }
 
 #[test]
-fn shared_paths_that_do_not_go_together_are_refused() {
+fn conflicting_shared_paths_are_refused() {
     let site = Site::new();
     let good = fs::read_to_string(site.config_path()).expect("the configuration");
     for (links, why) in [
@@ -129,7 +129,7 @@ fn a_file_that_others_can_write_is_refused() {
         set_mode(site.config_path(), good);
         ask(&site, "list").ok();
     }
-    // Nor does the file's own mode help where its folder is open to others.
+    // The file's mode does not help if others can write to its directory.
     set_mode(site.dir(), 0o777);
     ask(&site, "list").refused(78, "bad-config");
     set_mode(site.dir(), 0o755);
@@ -137,7 +137,7 @@ fn a_file_that_others_can_write_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_none_is_refused() {
+fn a_missing_or_special_file_is_refused() {
     let site = Site::new();
     let path = site.config_path();
     let check = |what: &str| {
@@ -151,15 +151,15 @@ fn a_file_that_is_none_is_refused() {
     check("far too long");
     fs::remove_file(path).expect("it was there");
     check("missing");
-    fs::create_dir(path).expect("a folder");
-    check("a folder");
+    fs::create_dir(path).expect("a directory");
+    check("a directory");
     fs::remove_dir(path).expect("it was there");
     nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o644)).expect("a fifo");
-    check("a fifo, which must not be waited for");
+    check("a fifo, which must not block");
 }
 
 #[test]
-fn a_client_is_told_so_through_ssh() {
+fn a_client_sees_the_mistake_through_ssh() {
     let site = Site::new();
     let path = site.config_path();
     let good = fs::read_to_string(path).expect("the configuration");

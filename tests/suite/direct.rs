@@ -1,6 +1,5 @@
-//! The program started as `sshd` starts it, but without `sshd`: quick enough
-//! for histories of many steps, and in an environment that is exactly what
-//! the test says.
+//! Starts the program as `sshd` does, but without `sshd`: fast enough for
+//! histories of many steps, and with exactly the environment that the test sets.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -18,7 +17,7 @@ use crate::archive::tarball;
 use crate::process::{Running, eventually};
 use crate::site::{BIN, Reply, Site};
 
-/// The forced command of `key`, with this request and no other variable.
+/// Returns the forced command of `key`, with this request and no other variable.
 pub fn serve(site: &Site, key: &str, request: impl AsRef<[u8]>) -> Command {
     let mut command = Command::new(BIN);
     command
@@ -31,12 +30,13 @@ pub fn serve(site: &Site, key: &str, request: impl AsRef<[u8]>) -> Command {
     command
 }
 
-/// One request with the key that may do everything, and nothing on stdin.
+/// Sends one request with the key that may use every verb, and an empty stdin.
 pub fn ask(site: &Site, request: &str) -> Reply {
     site.run(serve(site, "ci", request), b"")
 }
 
-/// The archive every helper here sends for `release`: no two are the same.
+/// Returns the archive that every helper here sends for `release`. Each release
+/// has a different one.
 pub fn payload(release: &str) -> Vec<u8> {
     tarball(&[
         ("index.html", release.as_bytes()),
@@ -44,9 +44,9 @@ pub fn payload(release: &str) -> Vec<u8> {
     ])
 }
 
-/// The one line of a success that had nothing to warn of.
+/// Returns the one line of a success without warnings.
 #[track_caller]
-fn smooth(reply: Reply) -> String {
+fn success_line(reply: Reply) -> String {
     assert_eq!(reply.stderr, "", "{reply:?}");
     let stdout = reply.ok();
     assert_eq!(stdout.find('\n'), Some(stdout.len() - 1), "{stdout:?}");
@@ -58,30 +58,30 @@ fn smooth(reply: Reply) -> String {
 pub fn put(site: &Site, release: &str) {
     let payload = payload(release);
     let request = Site::receive_command(release, &payload);
-    let stdout = smooth(site.run(serve(site, "ci", request), &payload));
+    let stdout = success_line(site.run(serve(site, "ci", request), &payload));
     assert!(
         stdout.starts_with(&format!("ok receive {release} ")),
         "{stdout}"
     );
 }
 
-/// Receives each of these and makes it live, one after the other.
+/// Receives each release and makes it live, one after the other.
 #[track_caller]
 pub fn live(site: &Site, releases: &[&str]) {
     for release in releases {
         put(site, release);
-        smooth(ask(site, &format!("swap {release}")));
+        success_line(ask(site, &format!("swap {release}")));
     }
 }
 
-/// What `list --json` says.
+/// Returns the document of `list --json`.
 #[track_caller]
 pub fn listing(site: &Site) -> Value {
     let text = ask(site, "list --json").ok();
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// Every release with its state, in the order of the listing.
+/// Returns every release with its state, in the order of the listing.
 #[track_caller]
 pub fn states(site: &Site) -> Vec<String> {
     let listing = listing(site);
@@ -95,15 +95,15 @@ pub fn states(site: &Site) -> Vec<String> {
         .collect()
 }
 
-/// The whole state a request may change: the tree and the journal's bytes.
+/// Returns all that a request may change: the tree and the journal's bytes.
 pub fn everything(site: &Site) -> (BTreeMap<PathBuf, String>, Vec<u8>) {
     let journal = site.root().join(".deploy-shell/journal.jsonl");
     (site.snapshot(), fs::read(journal).unwrap_or_default())
 }
 
-/// Every audit line of the requests that have ended. Datagrams keep their
-/// order, so behind a mark of our own nothing sent before it is still to come,
-/// however busy the machine is.
+/// Returns every audit line of the requests that have ended. Datagrams keep their
+/// order, so every line sent before our mark has arrived once the mark arrives,
+/// on a busy machine too.
 pub fn record(site: &Site) -> Vec<String> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mark = format!("mark {}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -120,12 +120,12 @@ pub fn record(site: &Site) -> Vec<String> {
     lines
 }
 
-/// Runs a command whose stdin holds `payload` and then stays open, as that of
-/// a client which has not finished sending: whoever reads to the end, hangs.
+/// Runs a command whose stdin contains `payload` and then stays open, like that of
+/// a client that has not finished sending: a program that reads to the end hangs.
 #[track_caller]
 pub fn held_open(mut command: Command, payload: &[u8]) -> Reply {
     let (theirs, mut ours) = std::io::pipe().expect("a pipe");
-    // One pipe's buffer holds it, so this cannot block.
+    // The pipe's buffer has room for the payload, so this cannot block.
     assert!(payload.len() <= 16 << 10);
     ours.write_all(payload).expect("the payload is in the pipe");
     command

@@ -1,7 +1,7 @@
-//! An audit line, read as strictly as any log processor could: what a client
-//! sends must not be able to add a field to it, end it or start another.
+//! Parses an audit line as strictly as any log processor could: no request may
+//! add a field to the line, end it or start another.
 
-/// The pairs of one line in the RFC 5424 form.
+/// The pairs of one line in the format of RFC 5424.
 #[derive(Debug)]
 pub struct Fields {
     line: String,
@@ -9,8 +9,8 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Panics unless the line is under 1 KiB of printable ASCII: the header,
-    /// then `key="value"` pairs with one blank between them, no key twice.
+    /// Parses a line. Panics unless it is under 1 KiB of printable ASCII: the
+    /// header, then `key="value"` pairs with one space between them, no key twice.
     #[track_caller]
     pub fn read(line: &str) -> Fields {
         assert!(line.len() < 1024, "{} bytes: {line}", line.len());
@@ -21,7 +21,7 @@ impl Fields {
         let [priority, time, _host, name, pid, kind, "-", text] = parts[..] else {
             panic!("not an RFC 5424 header: {line}");
         };
-        // authpriv is facility 10, whatever the severity.
+        // authpriv is facility 10; the rest of the priority is the severity.
         let number = priority
             .strip_prefix('<')
             .and_then(|rest| rest.strip_suffix(">1"));
@@ -40,11 +40,12 @@ impl Fields {
             let word = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
             assert!(!key.is_empty() && key.bytes().all(word), "{key:?}: {line}");
             assert!(pairs.iter().all(|(seen, _)| seen != key), "{key}: {line}");
-            let end = closing_quote(after).unwrap_or_else(|| panic!("{key} is open: {line}"));
+            let end = closing_quote(after)
+                .unwrap_or_else(|| panic!("{key} has no closing quote: {line}"));
             pairs.push((key.to_owned(), after[..end].to_owned()));
             rest = &after[end + 1..];
             if let Some(next) = rest.strip_prefix(' ') {
-                assert!(!next.is_empty(), "a blank at the end: {line}");
+                assert!(!next.is_empty(), "a space at the end: {line}");
                 rest = next;
             } else {
                 assert_eq!(rest, "", "{line}");
@@ -58,7 +59,7 @@ impl Fields {
         fields
     }
 
-    /// The value as it stands in the line, its escapes untouched.
+    /// Returns the value as in the line, with its escapes.
     pub fn get(&self, key: &str) -> Option<&str> {
         let pair = self.pairs.iter().find(|(name, _)| name == key);
         pair.map(|(_, value)| value.as_str())
@@ -71,13 +72,13 @@ impl Fields {
         }
     }
 
-    /// Whether the client is said to be unknown, in one of the usual ways.
+    /// Returns whether the line says that the client is unknown.
     pub fn client_is_unknown(&self) -> bool {
         matches!(self.get("client"), None | Some("-"))
     }
 }
 
-/// Where the value ends: at the first quote no backslash stands before.
+/// Returns the index of the first quote that is not escaped.
 fn closing_quote(text: &str) -> Option<usize> {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate() {
@@ -91,7 +92,7 @@ fn closing_quote(text: &str) -> Option<usize> {
 }
 
 #[test]
-fn a_forged_field_would_be_seen() {
+fn the_parser_detects_a_forged_field() {
     let head = "<86>1 2026-11-20T15:38:12.123456Z node deploy-shell 7 request - ";
     let line = |text: &str| format!("{head}event=\"request\" {text}");
     let good = Fields::read(&line(

@@ -1,5 +1,5 @@
-//! What a key may do: every verb in each of its forms, asked with every set
-//! of granted verbs, and the file system looked at after each.
+//! The verbs of a key: sends every verb in each of its forms with every set of
+//! granted verbs, and checks the file system after each.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -10,8 +10,8 @@ use crate::site::{Reply, Site};
 
 const VERBS: [&str; 4] = ["receive", "swap", "rollback", "list"];
 
-/// What a granted request leaves behind, on a site where `b` is live and `a`
-/// was before it.
+/// The effect of a granted request on a site where `b` is live and `a` was live
+/// before it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Effect {
     Received,
@@ -33,7 +33,8 @@ const FORMS: [(&str, Effect); 10] = [
     ("list --json", Effect::Nothing),
 ];
 
-/// A key for each set of verbs: bit n grants verb n; none is the default, all.
+/// Returns the verbs of a set: bit n grants verb n, and no bit is the default,
+/// all verbs.
 fn granted(set: usize) -> Vec<&'static str> {
     let verbs = VERBS.iter().enumerate();
     let chosen = verbs.filter(|(bit, _)| set == 0 || set & 1 << bit != 0);
@@ -42,26 +43,26 @@ fn granted(set: usize) -> Vec<&'static str> {
 
 #[test]
 fn every_verb_is_granted_or_denied_by_every_set() {
-    let asked = AtomicUsize::new(0);
+    let sent = AtomicUsize::new(0);
     thread::scope(|scope| {
-        // A site for each half of the keys, so that the two can run at once.
+        // One site for each half of the keys, so that both run at the same time.
         for half in [0..8, 8..16] {
-            let asked = &asked;
+            let sent = &sent;
             scope.spawn(move || {
                 let site = Site::with_config(
                     "[pending]\nmax = 1000\n[limits]\nreceives_per_hour = 100000\n",
                 );
                 live(&site, &["a", "b"]);
                 for set in half {
-                    asked.fetch_add(every_form(&site, set), Ordering::Relaxed);
+                    sent.fetch_add(every_form(&site, set), Ordering::Relaxed);
                 }
             });
         }
     });
-    assert_eq!(asked.into_inner(), 16 * FORMS.len());
+    assert_eq!(sent.into_inner(), 16 * FORMS.len());
 }
 
-/// Asks each form with the key of this set; returns how many it has asked.
+/// Sends each form with the key of this set; returns the number of requests.
 fn every_form(site: &Site, set: usize) -> usize {
     let verbs = granted(set);
     let key = format!("set{set}");
@@ -85,7 +86,7 @@ fn every_form(site: &Site, set: usize) -> usize {
             let reply = site.ssh_with_input(&key, &request, &archive);
             let stdout = reply.ok();
             assert!(!stdout.is_empty(), "{case}");
-            happened(site, &case, effect, &release);
+            check_effect(site, &case, effect, &release);
             if matches!(effect, Effect::Nothing) {
                 assert!(everything(site) == before, "{case}");
             }
@@ -100,7 +101,7 @@ fn every_form(site: &Site, set: usize) -> usize {
     FORMS.len()
 }
 
-fn happened(site: &Site, case: &str, effect: Effect, release: &str) {
+fn check_effect(site: &Site, case: &str, effect: Effect, release: &str) {
     let has = |wanted: &str| states(site).contains(&wanted.to_owned());
     match effect {
         Effect::Received => assert!(has(&format!("{release} pending")), "{case}"),
@@ -115,7 +116,7 @@ fn denied(site: &Site, key: &str, request: &str, case: &str) {
     let heard = record(site).len();
     let mut ssh = site.ssh_command(key);
     ssh.arg("--").arg(request);
-    let reply = held_open(ssh, b"a payload nobody asked for");
+    let reply = held_open(ssh, b"an unwanted payload");
     assert_eq!(reply.code, 77, "{case}: {reply:?}");
     reply.refused(77, "denied");
     assert!(everything(site) == before, "{case}: something changed");
@@ -131,10 +132,10 @@ fn denied(site: &Site, key: &str, request: &str, case: &str) {
     ]);
 }
 
-/// Whether a release exists is none of the business of a key that may not
-/// touch it; what is no request is that for every key.
+/// A key without the verb learns nothing about releases. An invalid request is
+/// invalid for every key.
 #[test]
-fn the_verdict_comes_before_the_state_and_after_the_form() {
+fn the_decision_follows_parsing_and_precedes_the_state() {
     let site = Site::new();
     live(&site, &["a"]);
     site.add_key("looks", Some("list"));
@@ -149,7 +150,7 @@ fn the_verdict_comes_before_the_state_and_after_the_form() {
 }
 
 #[test]
-fn a_grant_that_cannot_be_read_grants_nothing() {
+fn an_invalid_grant_grants_nothing() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     let before = everything(&site);

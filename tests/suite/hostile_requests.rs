@@ -1,7 +1,6 @@
-//! Command lines a client must not get away with. Each goes through a real
-//! `sshd` with a payload behind it and stdin left open, and is refused the
-//! same way: exit 64, nothing read, nothing said on stdout, nothing changed,
-//! one line on record.
+//! Hostile command lines. Each goes through a real `sshd` with a payload on a
+//! stdin that stays open, and gets the same answer: exit 64, no byte read, an
+//! empty stdout, no change, one audit line.
 
 use std::ffi::OsStr;
 use std::io::{Seek, Write};
@@ -12,12 +11,12 @@ use crate::direct::{everything, held_open, live, put, record, serve};
 use crate::fields::Fields;
 use crate::site::Site;
 
-/// The command line as the client sends it, and what is wrong with it.
+/// The command line as the client sends it, and its fault.
 pub type Case = (&'static [u8], &'static str);
 
-const PAYLOAD: &[u8] = b"a payload nobody asked for";
+const PAYLOAD: &[u8] = b"an unwanted payload";
 
-/// A site where every verb would have something to do.
+/// Returns a site on which every verb would have an effect.
 pub fn busy_site() -> Site {
     let site = Site::new();
     live(&site, &["a", "b"]);
@@ -40,10 +39,10 @@ pub fn all_refused<'a>(site: &Site, cases: impl IntoIterator<Item = (&'a [u8], &
 
         let lines = record(site);
         assert_eq!(lines.len(), heard + 1, "{case}: {:?}", &lines[heard..]);
-        on_record(&lines[heard], request);
+        check_audit_line(&lines[heard], request);
         heard = lines.len();
 
-        // Shared with the program, the file's offset tells what it has read.
+        // The program shares the file's offset, which shows how much it has read.
         let mut stdin = tempfile::tempfile().expect("a file");
         stdin.write_all(PAYLOAD).expect("filled");
         stdin.rewind().expect("rewound");
@@ -62,8 +61,8 @@ pub fn all_refused<'a>(site: &Site, cases: impl IntoIterator<Item = (&'a [u8], &
     assert_eq!(record(site).len(), heard);
 }
 
-/// One line says who asked for what and that it was refused.
-fn on_record(line: &str, request: &[u8]) {
+/// Checks the audit line of a refused request.
+fn check_audit_line(line: &str, request: &[u8]) {
     let fields = Fields::read(line);
     fields.has(&[
         ("event", "request"),
@@ -73,10 +72,10 @@ fn on_record(line: &str, request: &[u8]) {
         ("code", "bad-request"),
         ("exit", "64"),
     ]);
-    let asked = fields.get("request").expect("what was asked");
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b" .-".contains(byte);
-    if (1..=100).contains(&request.len()) && request.iter().all(plain) {
-        assert_eq!(asked.as_bytes(), request, "{line}");
+    let logged = fields.get("request").expect("the request");
+    let unescaped = |byte: &u8| byte.is_ascii_alphanumeric() || b" .-".contains(byte);
+    if (1..=100).contains(&request.len()) && request.iter().all(unescaped) {
+        assert_eq!(logged.as_bytes(), request, "{line}");
     }
 }
 
@@ -94,7 +93,7 @@ const SHELL: &[Case] = &[
     (b"list `id`", "a command in backquotes"),
     (b"list $(id)", "a command substitution"),
     (b"swap $HOME", "a variable"),
-    (b"list${IFS}--json", "a variable as a blank"),
+    (b"list${IFS}--json", "a variable as a space"),
     (b"swap $((1+1))", "arithmetic"),
     (b"list > /tmp/out", "output to a file"),
     (b"list >> /tmp/out", "output appended to a file"),
@@ -122,7 +121,7 @@ const SHELL: &[Case] = &[
     (b"swap \"a", "an open double quote"),
     (b"swap a''", "empty quotes at a word's end"),
     (b"swap $'a'", "ANSI-C quotes"),
-    (b"swap a\\ b", "an escaped blank"),
+    (b"swap a\\ b", "an escaped space"),
     (b"l\\ist", "an escaped letter"),
     (b"swap a\\", "a backslash at the end"),
     (b"swap a\\\nlist", "a continued line"),
@@ -146,7 +145,7 @@ const BYTES: &[Case] = &[
     (b"list\nswap a", "two lines"),
     (b"list\r", "a carriage return"),
     (b"list\r\n", "a DOS line"),
-    (b"list\t--json", "a tab for a blank"),
+    (b"list\t--json", "a tab for a space"),
     (b"list\t", "a tab at the end"),
     (b"list\x0b--json", "a vertical tab"),
     (b"list\x0c", "a form feed"),
@@ -168,7 +167,7 @@ const BYTES: &[Case] = &[
     (b"\xef\xbb\xbflist", "a byte order mark"),
     ("swap café".as_bytes(), "an accent"),
     ("list\u{a0}--json".as_bytes(), "a no-break space"),
-    ("list \u{2013}json".as_bytes(), "a dash that is none"),
+    ("list \u{2013}json".as_bytes(), "a dash that is not ASCII"),
     ("ｌｉｓｔ".as_bytes(), "full-width letters"),
     ("swap \u{430}".as_bytes(), "a Cyrillic letter"),
     ("swap \u{202e}a".as_bytes(), "text turned right to left"),
@@ -208,21 +207,20 @@ const FORGERIES: &[Case] = &[
 ];
 
 #[test]
-fn the_record_cannot_be_forged() {
+fn audit_lines_cannot_be_forged() {
     refused_in(FORGERIES);
 }
 
 #[test]
-fn the_escaped_request_cannot_outgrow_the_line() {
-    // Every byte here needs an escape, which makes it longer, and the cut at
-    // the bound must not fall inside one.
+fn an_escaped_request_fits_the_audit_line() {
+    // Every byte here needs a longer escape, and the cut must not split one.
     let mut cases: Vec<(Vec<u8>, &str)> = Vec::new();
     for byte in [b'"', b'\\', b']', b'\n', 0x01, 0x1b, 0x7f, 0xff] {
         for length in [150, 500, 1024, 4096] {
-            cases.push((vec![byte; length], "one byte, again and again"));
+            cases.push((vec![byte; length], "one byte repeated"));
         }
     }
-    // Off by one each time, so that the bound falls on each byte of an escape.
+    // Shifted by one each time, so that the limit falls on each byte of an escape.
     for shift in 0..4 {
         let text = ["a".repeat(shift).into_bytes(), vec![b'"'; 2000]].concat();
         cases.push((text, "quotes behind a shift"));

@@ -1,6 +1,6 @@
-//! Who asks: the key's label and fingerprint and the client's address, as
-//! they reach the audit and the journal; and that nothing else a client or
-//! its environment says has any influence.
+//! The identity of a client: the key's label and fingerprint and the client's
+//! address reach the audit log and the journal, and nothing else in the client's
+//! command or environment has any influence.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -13,7 +13,7 @@ use crate::fields::Fields;
 use crate::receive::fingerprint;
 use crate::site::{Site, write_file};
 
-/// The lines one request adds to the audit.
+/// Returns the audit lines that one request adds.
 fn audited(site: &Site, act: impl FnOnce()) -> Vec<Fields> {
     let heard = record(site).len();
     act();
@@ -25,7 +25,7 @@ fn audited(site: &Site, act: impl FnOnce()) -> Vec<Fields> {
 }
 
 #[test]
-fn label_and_fingerprint_reach_the_audit_and_the_journal() {
+fn label_and_fingerprint_reach_the_audit_log_and_the_journal() {
     let site = Site::new();
     put(&site, "a");
     site.add_key("laptop", Some("swap"));
@@ -34,19 +34,19 @@ fn label_and_fingerprint_reach_the_audit_and_the_journal() {
         let lines = audited(&site, || {
             site.ssh(key, request).ok();
         });
-        let [asked, result] = &lines[..] else {
+        let [allowed, result] = &lines[..] else {
             panic!("{lines:?}");
         };
         let print = fingerprint(&site, key);
         assert!(print.starts_with("SHA256:"), "{print}");
-        asked.has(&[
+        allowed.has(&[
             ("key", key),
             ("fingerprint", &print),
             ("request", request),
             ("decision", "allowed"),
         ]);
-        // Under sshd as a proxy command there is no peer to name.
-        assert!(asked.client_is_unknown(), "{asked:?}");
+        // An sshd that runs as a proxy command has no peer address.
+        assert!(allowed.client_is_unknown(), "{allowed:?}");
         result.has(&[("event", "result"), ("outcome", "ok"), ("exit", "0")]);
     }
     let journal = site.journal();
@@ -75,8 +75,8 @@ fn a_client_cannot_choose_its_label() {
         assert_eq!(lines.len(), 1, "{lines:?}");
         lines[0].has(&[("key", "ci"), ("decision", "refused")]);
     }
-    // sshd drops these itself unless it is told to accept them; here they
-    // get through for certain.
+    // sshd drops these unless it is configured to accept them. This test sets
+    // them directly.
     let mut command = serve(&site, "ci", "list");
     for name in ["KEY", "DEPLOY_SHELL_KEY", "SSH_KEY", "LOGNAME", "USER"] {
         command.env(name, "boss");
@@ -91,9 +91,9 @@ fn a_client_cannot_choose_its_label() {
     assert!(!texts.iter().any(|line| line.contains(" key=\"boss\"")));
 }
 
-/// The label is the operator's, who may still have a slip of the hand.
+/// The operator writes the label, and may mistype it.
 #[test]
-fn a_label_cannot_break_the_record() {
+fn a_label_cannot_break_an_audit_line() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     for label in [
@@ -124,7 +124,7 @@ fn connection(site: &Site, value: impl AsRef<OsStr>, request: &str) -> Command {
 }
 
 #[test]
-fn the_clients_address_is_recorded() {
+fn the_client_address_is_logged() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     let mut to = ["a", "b"].into_iter().cycle();
@@ -146,7 +146,7 @@ fn the_clients_address_is_recorded() {
 }
 
 #[test]
-fn a_garbled_address_reaches_neither_log_nor_journal() {
+fn an_invalid_address_reaches_neither_log_nor_journal() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     let mut to = ["a", "b"].into_iter().cycle();
@@ -193,10 +193,10 @@ fn a_garbled_address_reaches_neither_log_nor_journal() {
     }
 }
 
-/// `SSH_USER_AUTH` names a file of sshd's; one that is not as sshd writes it
-/// costs the cross-check, never the request, and adds nothing to the record.
+/// `SSH_USER_AUTH` names a file of sshd. An invalid file costs the fingerprint,
+/// never the request, and adds nothing to the audit log.
 #[test]
-fn a_garbled_key_file_is_no_fingerprint() {
+fn an_invalid_key_file_gives_no_fingerprint() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     let path = site.dir().join("auth");
@@ -240,11 +240,11 @@ fn a_garbled_key_file_is_no_fingerprint() {
             content[..content.len().min(60)].escape_ascii().to_string()
         );
     }
-    let folder = site.dir().as_os_str();
+    let directory = site.dir().as_os_str();
     for path in ["", "/nonexistent", "evil\n", "/dev/null"].map(OsStr::new) {
         assert!(matches!(run(path).as_deref(), None | Some("-")), "{path:?}");
     }
-    assert!(matches!(run(folder).as_deref(), None | Some("-")));
+    assert!(matches!(run(directory).as_deref(), None | Some("-")));
     for line in record(&site) {
         assert!(!line.contains("evil"), "{line}");
     }
@@ -257,9 +257,9 @@ fn no_other_variable_has_any_influence() {
     put(&site, "c");
     let config = site.config_path().as_os_str();
     let other = Site::new();
-    let folder = site.dir().join("elsewhere");
-    fs::create_dir(&folder).expect("a folder");
-    let folder = folder.as_os_str();
+    let directory = site.dir().join("elsewhere");
+    fs::create_dir(&directory).expect("a directory");
+    let directory = directory.as_os_str();
     let variables: [(&str, &OsStr); 30] = [
         ("DEPLOY_SHELL_CONFIG", other.config_path().as_os_str()),
         ("DEPLOY_SHELL_SITE", OsStr::new("other")),
@@ -270,10 +270,10 @@ fn no_other_variable_has_any_influence() {
         ("DEPLOY_RELEASE", OsStr::new("c")),
         ("CONFIG", config),
         ("ALLOW", OsStr::new("list")),
-        ("HOME", folder),
-        ("XDG_CONFIG_HOME", folder),
-        ("PATH", folder),
-        ("PWD", folder),
+        ("HOME", directory),
+        ("XDG_CONFIG_HOME", directory),
+        ("PATH", directory),
+        ("PWD", directory),
         ("SHELL", OsStr::new("/bin/false")),
         ("USER", OsStr::new("root")),
         ("LOGNAME", OsStr::new("root")),
@@ -285,7 +285,7 @@ fn no_other_variable_has_any_influence() {
         ("RUST_BACKTRACE", OsStr::new("full")),
         ("RUST_LOG", OsStr::new("trace")),
         ("RUST_MIN_STACK", OsStr::new("1")),
-        ("TMPDIR", folder),
+        ("TMPDIR", directory),
         ("TMPDIR", OsStr::new("/nonexistent")),
         ("COLUMNS", OsStr::new("20")),
         ("CLICOLOR_FORCE", OsStr::new("1")),
@@ -321,15 +321,15 @@ fn no_other_variable_has_any_influence() {
         }
     }
     assert!(everything(&site) == before);
-    assert_eq!(fs::read_dir(folder).expect("a folder").count(), 0);
+    assert_eq!(fs::read_dir(directory).expect("a directory").count(), 0);
     assert!(record(&other).is_empty());
     assert_eq!(other.releases(), [] as [&str; 0]);
 }
 
-/// The spool belongs beneath the root: another folder may be on another file
+/// The spool belongs below the root: another directory may be on another file
 /// system, or shared.
 #[test]
-fn a_receive_needs_no_temporary_folder() {
+fn a_receive_needs_no_temporary_directory() {
     let site = Site::new();
     let archive = payload("a");
     let mut command = serve(&site, "ci", Site::receive_command("a", &archive));
@@ -340,7 +340,7 @@ fn a_receive_needs_no_temporary_folder() {
     assert_eq!(site.releases(), ["a"]);
 }
 
-/// A forced command without a request: `ssh node`, and nothing more.
+/// A forced command without a request: only `ssh node`.
 #[test]
 fn without_a_request_nothing_happens() {
     let site = Site::new();

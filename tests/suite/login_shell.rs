@@ -1,5 +1,5 @@
-//! `deploy-shell` as the login shell, and what people get who come with other
-//! clients than `ssh`, or with no request at all.
+//! `deploy-shell` as the login shell, and the answers to other clients than `ssh`
+//! and to sessions without a request.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::site::{BIN, Reply, Site, write_file};
 
-/// The login shell as sshd starts it for a forced command.
+/// Runs the login shell as sshd starts it for a forced command.
 fn login_shell(site: &Site, args: &[&str], request: Option<&str>) -> Reply {
     let mut command = Command::new(BIN);
     command.env_clear().arg0("deploy-shell").args(args);
@@ -31,7 +31,7 @@ fn the_forced_command_is_served() {
     let line = serve(&site);
     let listed = login_shell(&site, &["-c", &line], Some("list")).ok();
     assert!(listed.starts_with("RELEASE"), "{listed}");
-    // Its grants and its label hold as they do without a login shell.
+    // Its grants and its label apply as without a login shell.
     let line = format!("{line} --allow list");
     let reply = login_shell(&site, &["-c", &line], Some("rollback"));
     reply.refused(77, "denied");
@@ -115,10 +115,10 @@ fn help_is_for_the_operator_only() {
     }
 }
 
-/// The forced command itself is wrong: that may also be called the operator's
-/// mistake (78), but nothing is served, printed or executed.
+/// The forced command itself is wrong, which may also count as the operator's
+/// mistake (78). Nothing is served, printed or executed.
 #[test]
-fn a_serve_command_line_that_is_none_is_refused() {
+fn an_invalid_serve_command_line_is_refused() {
     let site = Site::new();
     let before = site.snapshot();
     let good = serve(&site);
@@ -154,10 +154,10 @@ fn a_serve_command_line_that_is_none_is_refused() {
     assert_eq!(site.snapshot(), before);
 }
 
-/// A key without `command=` lets the client write the line itself: sshd then
-/// sets no `SSH_ORIGINAL_COMMAND`, and nothing is possible.
+/// With a key without `command=` the client writes the line itself. sshd then sets
+/// no `SSH_ORIGINAL_COMMAND`, and every line is refused.
 #[test]
-fn without_a_forced_command_nothing_is_possible() {
+fn without_a_forced_command_every_request_is_refused() {
     let site = Site::new();
     let line = serve(&site);
     login_shell(&site, &["-c", &line], None).refused(64, "bad-request");
@@ -182,7 +182,7 @@ fn without_a_forced_command_nothing_is_possible() {
     site.run(command, b"list\nid\n").refused(64, "bad-request");
 }
 
-/// `ssh` with the options of the harness, as a program that other clients run.
+/// Returns a program for other clients to run: `ssh` with the harness's options.
 fn wrapper(site: &Site) -> (PathBuf, String) {
     let command = site.ssh_command("ci");
     let mut words: Vec<&str> = command
@@ -200,9 +200,10 @@ fn wrapper(site: &Site) -> (PathBuf, String) {
     (path, destination)
 }
 
-/// The client fails and prints `said`, and the record has one line of it.
+/// Checks that the client fails and prints one of `said`, and that the audit log has
+/// one line about it.
 #[track_caller]
-fn turned_away(site: &Site, command: Command, said: &[&str]) {
+fn assert_rejected(site: &Site, command: Command, said: &[&str]) {
     let shown = format!("{command:?}");
     let heard = site.audit_lines().len();
     let reply = site.run(command, b"");
@@ -218,14 +219,13 @@ fn turned_away(site: &Site, command: Command, said: &[&str]) {
     assert!(audited[0].contains("exit=\"64\""), "{shown}: {audited:?}");
 }
 
-/// What clients show of a refusal. sshd drops what a subsystem prints on
-/// standard error, so sftp, and scp since it is sftp underneath, only see
-/// that it is over.
+/// The messages that clients show. sshd drops the stderr of a subsystem, so sftp,
+/// and scp, which uses sftp, only see that the connection closed.
 const REFUSED: &[&str] = &["deploy-shell: bad-request: "];
 const DROPPED: &[&str] = &["deploy-shell: bad-request: ", "Connection closed"];
 
 #[test]
-fn other_clients_are_turned_away() {
+fn other_clients_are_rejected() {
     let site = Site::new();
     site.receive(
         "20260412-142033",
@@ -241,16 +241,16 @@ fn other_clients_are_turned_away() {
 
     let mut sftp = client("sftp");
     sftp.arg("-S").arg(&ssh).args(["-b", "/dev/null", &host]);
-    turned_away(&site, sftp, DROPPED);
+    assert_rejected(&site, sftp, DROPPED);
     let mut scp = client("scp");
     scp.arg("-S").arg(&ssh).arg(&from).arg(&stolen);
-    turned_away(&site, scp, DROPPED);
+    assert_rejected(&site, scp, DROPPED);
     let mut scp = client("scp");
     scp.arg("-S").arg(&ssh).arg(site.config_path()).arg(&to);
-    turned_away(&site, scp, DROPPED);
+    assert_rejected(&site, scp, DROPPED);
     let mut rsync = client("rsync");
     rsync.arg("-e").arg(&ssh).args(["-a", &from]).arg(&stolen);
-    turned_away(&site, rsync, REFUSED);
+    assert_rejected(&site, rsync, REFUSED);
     let mut rsync = client("rsync");
     rsync
         .arg("-e")
@@ -258,13 +258,13 @@ fn other_clients_are_turned_away() {
         .arg("-a")
         .arg(site.config_path())
         .arg(&to);
-    turned_away(&site, rsync, REFUSED);
+    assert_rejected(&site, rsync, REFUSED);
     let mut git = client("git");
     git.args(["clone", "-q", &format!("ssh://{host}/srv/repository")]);
     git.arg(&stolen)
         .env("GIT_SSH", &ssh)
         .env("GIT_SSH_VARIANT", "ssh");
-    turned_away(&site, git, REFUSED);
+    assert_rejected(&site, git, REFUSED);
 
     assert!(!stolen.exists());
     assert!(!site.dir().join("planted").exists());
@@ -272,7 +272,7 @@ fn other_clients_are_turned_away() {
 }
 
 #[test]
-fn what_those_clients_ask_for_is_a_bad_request() {
+fn the_requests_of_other_clients_are_bad_requests() {
     let site = Site::new();
     for request in [
         "internal-sftp",
@@ -296,12 +296,12 @@ fn a_login_without_a_command_is_a_bad_request() {
     let reply = site.run(site.ssh_command("ci"), b"");
     reply.refused(64, "bad-request");
     assert_eq!(site.audit_lines().len(), 1);
-    // What is typed is not read as requests either.
+    // Typed lines are not read as requests either.
     let reply = site.run(site.ssh_command("ci"), b"list\nexit\n");
     reply.refused(64, "bad-request");
     assert!(
         fs::read_dir(site.root().join("releases"))
-            .expect("a folder")
+            .expect("a directory")
             .next()
             .is_none()
     );

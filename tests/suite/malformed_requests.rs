@@ -1,6 +1,6 @@
-//! Command lines of harmless bytes that are still no request: wrong words,
-//! wrong order, wrong spacing, what other programs' clients would send; and
-//! beside them the border cases that are requests, and get their own answer.
+//! Command lines of allowed bytes that are not requests: wrong words, wrong
+//! order, wrong spacing, the commands of other clients. Border cases that are
+//! requests come last; each gets the answer of a valid request.
 
 use crate::archive::zstd;
 use crate::direct::{everything, held_open, record};
@@ -14,7 +14,7 @@ fn refused_in(cases: &[Case]) {
 
 const VERBS: &[Case] = &[
     (b"", "nothing"),
-    (b" ", "a blank"),
+    (b" ", "a space"),
     (b"-", "a dash"),
     (b"--", "two dashes"),
     (b"help", "help"),
@@ -62,15 +62,15 @@ const VERBS: &[Case] = &[
     (b"list --js", "an abbreviated option"),
     (b"delete a", "a verb there never was"),
     (b"list swap a", "two requests"),
-    (b"list  --json", "two blanks"),
-    (b"swap  a", "two blanks before a release"),
-    (b" list", "a blank first"),
-    (b"list ", "a blank last"),
-    (b"swap a ", "a blank after a release"),
+    (b"list  --json", "two spaces"),
+    (b"swap  a", "two spaces before a release"),
+    (b" list", "a space first"),
+    (b"list ", "a space last"),
+    (b"swap a ", "a space after a release"),
 ];
 
 #[test]
-fn unknown_verbs_and_loose_spacing_are_refused() {
+fn unknown_verbs_and_other_spacing_are_refused() {
     refused_in(VERBS);
 }
 
@@ -112,13 +112,13 @@ const ARITY: &[Case] = &[
 ];
 
 #[test]
-fn wrong_arity_and_options_are_refused() {
+fn wrong_numbers_of_words_and_options_are_refused() {
     refused_in(ARITY);
 }
 
 const RELEASES: &[Case] = &[
-    (b"swap ..", "the parent folder"),
-    (b"swap .", "the folder itself"),
+    (b"swap ..", "the parent directory"),
+    (b"swap .", "the directory itself"),
     (b"swap ...", "three dots"),
     (b"swap a..b", "two dots inside"),
     (b"swap a..", "two dots at the end"),
@@ -129,7 +129,7 @@ const RELEASES: &[Case] = &[
     (b"swap a/", "a slash at the end"),
     (b"swap releases/a", "a path from the root"),
     (b"swap .a", "a dot first"),
-    (b"swap .deploy-shell", "our own folder"),
+    (b"swap .deploy-shell", "our own directory"),
     (b"swap -a", "a dash first"),
     (b"swap _a", "an underscore first"),
     (b"swap a+b", "a plus"),
@@ -138,9 +138,12 @@ const RELEASES: &[Case] = &[
     (b"swap a@b", "an at sign"),
     (b"swap a%2e%2e", "dots as a browser sends them"),
     (b"swap a^", "a caret"),
-    (b"swap a --if-current ..", "the parent folder as condition"),
+    (
+        b"swap a --if-current ..",
+        "the parent directory as condition",
+    ),
     (b"swap a --if-current -b", "a dash first in the condition"),
-    (b"rollback ..", "the parent folder, back"),
+    (b"rollback ..", "the parent directory, back"),
     (b"rollback /etc", "an absolute path, back"),
     (b"rollback --if-current a/b", "a path as condition"),
     (
@@ -154,7 +157,7 @@ const RELEASES: &[Case] = &[
 ];
 
 #[test]
-fn names_that_are_no_release_are_refused() {
+fn invalid_release_names_are_refused() {
     refused_in(RELEASES);
 }
 
@@ -190,7 +193,7 @@ const CLIENTS: &[Case] = &[
 ];
 
 #[test]
-fn other_programs_clients_are_refused() {
+fn commands_of_other_clients_are_refused() {
     refused_in(CLIENTS);
 }
 
@@ -212,8 +215,8 @@ fn malformed_receives_are_refused() {
         ("receive x --sha256 HEX --sha256 HEX", "a digest twice"),
         ("receive x y --sha256 HEX", "two releases"),
         ("receive x --sha256 HEX y", "a word at the end"),
-        ("receive x  --sha256 HEX", "two blanks"),
-        ("receive x --sha256 HEX ", "a blank at the end"),
+        ("receive x  --sha256 HEX", "two spaces"),
+        ("receive x --sha256 HEX ", "a space at the end"),
         ("receive x --sha256 HEX0", "65 digits"),
         ("receive x --sha256 0xHEX", "a prefix"),
         ("receive x --sha256 sha256:HEX", "another prefix"),
@@ -267,9 +270,10 @@ fn receive(release: &str, hex: &str) -> String {
     format!("receive {release} --sha256 {hex}")
 }
 
-/// A well-formed `receive` of exactly this many bytes, filled by signatures.
+/// Returns a well-formed `receive` of exactly `length` bytes, filled with
+/// signatures.
 fn long_receive(length: usize) -> String {
-    // Base64 comes by the four, so the release's length makes up the rest.
+    // Base64 has a length of four times n, so the release's length adds the rest.
     let fits = |name: &usize| (length - receive(&"r".repeat(*name), HEX).len()) % 4 == 1;
     let name = (1..=4).find(fits).expect("one of four");
     let mut request = receive(&"r".repeat(name), HEX);
@@ -287,12 +291,12 @@ fn long_receive(length: usize) -> String {
 }
 
 #[test]
-fn length_is_bounded_at_4096_bytes() {
+fn a_request_over_4096_bytes_is_refused() {
     let words = "a ".repeat(2000);
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (vec![b'a'; 4096], "one word of 4,096 bytes"),
         (vec![b'a'; 4097], "one word of 4,097 bytes"),
-        (vec![b' '; 4096], "blanks"),
+        (vec![b' '; 4096], "spaces"),
         (words.trim_end().into(), "very many words"),
         (
             format!("swap {}", "a".repeat(4091)).into(),
@@ -318,7 +322,7 @@ fn a_session_without_a_command_is_refused() {
     held_open(site.ssh_command("ci"), b"id\n").refused(64, "bad-request");
     let mut sftp = site.ssh_command("ci");
     sftp.args(["-s", "sftp"]);
-    // A subsystem's stderr is not passed on by sshd.
+    // sshd does not forward the stderr of a subsystem.
     let reply = held_open(sftp, b"\0\0\0\x05\x01\0\0\0\x03");
     assert_eq!((reply.code, reply.stdout.as_str()), (64, ""), "{reply:?}");
     let lines = record(&site);
@@ -329,9 +333,9 @@ fn a_session_without_a_command_is_refused() {
     assert!(everything(&site) == before);
 }
 
-/// Neither the parser nor the bounds may refuse what the grammar allows.
+/// The parser and its limits must accept all that the grammar allows.
 #[test]
-fn border_cases_get_their_own_answer() {
+fn border_cases_are_valid_requests() {
     let site = Site::new();
     let long = "r".repeat(64);
     let empty = sha256(b"");
@@ -365,15 +369,15 @@ fn border_cases_get_their_own_answer() {
 }
 
 #[test]
-fn a_request_of_4096_bytes_is_read() {
+fn a_request_of_4096_bytes_is_parsed() {
     let site = Site::new();
     for request in [
         long_receive(4096),
         format!("{} --signature YQ==", receive("x", HEX)),
         format!("{} --signature a+/b --signature YWI=", receive("x", HEX)),
     ] {
-        // Without [signatures] a site may ignore these or refuse them, but
-        // not as a request it cannot read.
+        // A site without [signatures] may ignore or refuse these, but the request
+        // itself is valid.
         let reply = site.ssh("ci", &request);
         assert_eq!(reply.code, 65, "{request}: {reply:?}");
     }

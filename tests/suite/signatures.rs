@@ -1,5 +1,5 @@
-//! Signed releases through the real program: what is refused before a byte is
-//! read, what is kept, and what a swap asks again.
+//! Signed releases through the real program: which are refused before a byte is
+//! read, which signatures are kept, and what a swap checks again.
 
 mod floor;
 
@@ -11,7 +11,7 @@ use crate::site::{Reply, Site, sha256, write_file};
 
 const SIGNED: &str = "[signatures]\nallowed_signers = \"{dir}/signers\"\n";
 
-/// A site that takes what these have signed.
+/// Returns a site that requires signatures of these signers.
 fn site(signers: &[&Key]) -> Site {
     site_with("", SIGNED, signers)
 }
@@ -34,7 +34,7 @@ fn write_signers(site: &Site, text: &str) {
     write_file(&site.dir().join("signers"), 0o644, text.as_bytes());
 }
 
-/// Replaces one text of the configuration by another.
+/// Replaces a string in the configuration.
 fn reconfigure(site: &Site, from: &str, to: &str) {
     let text = fs::read_to_string(site.config_path()).expect("a configuration");
     assert!(text.contains(from), "{text}");
@@ -58,7 +58,7 @@ fn send(site: &Site, release: &str, signatures: &[String]) -> Reply {
     site.run(serve(site, "ci", request), &payload(release))
 }
 
-/// Received with the signatures of these.
+/// Receives a release with the signatures of these signers.
 #[track_caller]
 fn put_signed(site: &Site, release: &str, signers: &[&Key]) {
     let signatures: Vec<String> = signers
@@ -68,7 +68,7 @@ fn put_signed(site: &Site, release: &str, signers: &[&Key]) {
     send(site, release, &signatures).ok();
 }
 
-/// Refused, with nothing changed.
+/// Checks that the request is refused and changes nothing.
 #[track_caller]
 fn refused(site: &Site, request: &str, code: i32, word: &str, reason: &str) {
     let before = everything(site);
@@ -79,7 +79,7 @@ fn refused(site: &Site, request: &str, code: i32, word: &str, reason: &str) {
 }
 
 #[test]
-fn a_signed_release_goes_live_and_the_record_says_by_whom() {
+fn a_signed_release_becomes_live_and_its_signer_is_logged() {
     let (alice, bob) = (key("ed25519/alice"), key("ecdsa-256/bob"));
     let site = site(&[&alice, &bob]);
     for (release, signer) in [("a", &alice), ("b", &bob)] {
@@ -108,14 +108,14 @@ fn a_signed_release_goes_live_and_the_record_says_by_whom() {
         .collect();
     let (a, b) = (print(&alice), print(&bob));
     assert_eq!(signed_by, [&a, &a, &b, &b, &a].map(String::clone));
-    // A retry costs nothing, with the signature made anew or not.
+    // A retry succeeds at once, with the same signature and with a new one.
     let again = alice.signature("blog", "a", &payload("a"));
     let reply = send(&site, "a", &[again]).ok();
     assert!(reply.contains("already received"), "{reply}");
 }
 
 #[test]
-fn what_is_not_signed_is_refused_before_a_byte_is_read() {
+fn an_unsigned_release_is_refused_before_a_byte_is_read() {
     let (alice, mallory) = (key("ed25519/alice"), key("ed25519/mallory"));
     let site = site(&[&alice]);
     let before = everything(&site);
@@ -147,7 +147,7 @@ fn what_is_not_signed_is_refused_before_a_byte_is_read() {
             "signature 2",
         ),
     ] {
-        // Whoever read stdin to its end would hang.
+        // A program that reads stdin to its end would hang.
         let reply = held_open(serve(&site, "ci", request("a", &signatures)), &payload("a"));
         reply.refused(65, "bad-signature");
         assert!(reply.stderr.contains(reason), "{reply:?}");
@@ -155,7 +155,7 @@ fn what_is_not_signed_is_refused_before_a_byte_is_read() {
     }
     assert!(everything(&site) == before);
     assert!(record(&site).iter().all(|line| !line.contains("signed_by")));
-    // One that does not count does not stand in the way of one that does.
+    // A signature that does not count does no harm to one that does.
     let both = vec![
         mallory.signature("blog", "a", &payload("a")),
         good("blog", "a", "a"),
@@ -167,7 +167,7 @@ fn what_is_not_signed_is_refused_before_a_byte_is_read() {
 }
 
 #[test]
-fn a_payload_other_than_the_signed_one_is_refused() {
+fn a_payload_that_differs_from_the_signed_one_is_refused() {
     let alice = key("ed25519/alice");
     let site = site(&[&alice]);
     let before = everything(&site);
@@ -179,7 +179,7 @@ fn a_payload_other_than_the_signed_one_is_refused() {
 }
 
 #[test]
-fn without_the_table_a_signature_is_refused() {
+fn a_site_without_signatures_refuses_a_signature() {
     let site = Site::new();
     let signature = key("ed25519/alice").signature("blog", "a", &payload("a"));
     let reply = send(&site, "a", &[signature]);
@@ -188,7 +188,7 @@ fn without_the_table_a_signature_is_refused() {
 }
 
 #[test]
-fn a_threshold_takes_keys_of_different_hands() {
+fn a_threshold_needs_different_keys() {
     let (alice, bob) = (key("ed25519/alice"), key("ecdsa-384/bob"));
     let signatures = format!("{SIGNED}threshold = 2\n");
     let site = site_with("", &signatures, &[&alice, &bob]);
@@ -204,7 +204,7 @@ fn a_threshold_takes_keys_of_different_hands() {
     }
     put_signed(&site, "a", &[&alice, &bob]);
     ask(&site, "swap a").ok();
-    // The grants of keys go with it: each may do its part and no other.
+    // Grants still apply: each key may use its own verbs only.
     site.add_key("uploads", Some("receive"));
     site.add_key("swaps", Some("swap"));
     let signatures = [&alice, &bob].map(|key| key.signature("blog", "b", &payload("b")));
@@ -218,7 +218,7 @@ fn a_threshold_takes_keys_of_different_hands() {
 }
 
 #[test]
-fn a_release_from_before_is_not_swapped_to() {
+fn a_release_without_signatures_does_not_become_live_later() {
     let alice = key("ed25519/alice");
     let site = Site::new();
     put(&site, "old");
@@ -241,9 +241,9 @@ fn a_release_from_before_is_not_swapped_to() {
             "'old' may not become live: 0 of 1",
         );
     }
-    // What is live is left alone.
+    // The live release stays live.
     assert!(ask(&site, "swap live").ok().contains("result=unchanged"));
-    // Its id is taken, by a release that can never go live as it is.
+    // Its id is in use, by a release that can never become live without a signature.
     let again = alice.signature("blog", "old", &payload("old"));
     let reply = send(&site, "old", &[again]);
     reply.refused(73, "release-exists");
@@ -254,7 +254,7 @@ fn a_release_from_before_is_not_swapped_to() {
     put_signed(&site, "new", &[&alice]);
     ask(&site, "swap new").ok();
     refused(&site, "rollback", 65, "bad-signature", "'live'");
-    // The operator may say so.
+    // The operator can allow it.
     reconfigure(&site, "[signatures]", "[limits]");
     reconfigure(&site, "allowed_signers", "#");
     ask(&site, "rollback").ok();
@@ -262,7 +262,7 @@ fn a_release_from_before_is_not_swapped_to() {
 }
 
 #[test]
-fn a_signer_who_is_removed_counts_no_more() {
+fn a_removed_signer_no_longer_counts() {
     let (alice, bob) = (key("ed25519/alice"), key("ed25519/bob"));
     let site = site(&[&alice, &bob]);
     put_signed(&site, "a", &[&alice]);
@@ -301,7 +301,7 @@ fn a_signer_who_is_removed_counts_no_more() {
 }
 
 #[test]
-fn kept_signatures_are_of_their_own_release() {
+fn kept_signatures_count_for_their_release_only() {
     let alice = key("ed25519/alice");
     let site = site(&[&alice]);
     put_signed(&site, "a", &[&alice]);
@@ -328,7 +328,7 @@ fn kept_signatures_are_of_their_own_release() {
     let none = a.replace(&format!("{}\n", signature(&a)), "");
     write_file(&path("a"), 0o600, none.as_bytes());
     refused(&site, "swap a", 65, "bad-signature", "0 of 1");
-    // And of their own site.
+    // They count for their own site only.
     write_file(&path("a"), 0o600, a.as_bytes());
     let config = fs::read(site.config_path()).expect("a configuration");
     let shop = site.dir().join("shop.toml");
@@ -342,7 +342,7 @@ fn kept_signatures_are_of_their_own_release() {
 }
 
 #[test]
-fn a_list_of_signers_that_does_not_read_stops_everything_but_list() {
+fn an_invalid_list_of_signers_stops_every_verb_but_list() {
     let alice = key("ed25519/alice");
     let site = site(&[&alice]);
     put_signed(&site, "a", &[&alice]);
@@ -379,7 +379,7 @@ fn a_list_of_signers_that_does_not_read_stops_everything_but_list() {
 }
 
 #[test]
-fn rollback_makes_nothing_live_that_never_was_and_swap_no_more() {
+fn rollback_reaches_only_former_live_releases() {
     let alice = key("ed25519/alice");
     let site = site(&[&alice]);
     for release in ["a", "b", "new"] {

@@ -1,4 +1,4 @@
-//! Our verdict on signatures, held against that of `ssh-keygen -Y verify`.
+//! Compares our decision on signatures with that of `ssh-keygen -Y verify`.
 
 mod lists;
 
@@ -14,14 +14,14 @@ use crate::signing::{
 const RELEASE: &str = "20260412-142033";
 const HEX: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
-/// POSIX rules that both read without a zone database.
+/// POSIX rules, which both parse without a time zone database.
 const ZONES: [&str; 2] = ["UTC0", "EST5EDT,M3.2.0,M11.1.0"];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Verdict {
     Good,
     Bad,
-    /// ssh-keygen takes it and we do not; the README says so.
+    /// ssh-keygen accepts it and we do not, as documented.
     Stricter,
 }
 use Verdict::{Bad, Good, Stricter};
@@ -62,13 +62,12 @@ fn ours_at(
 }
 
 #[track_caller]
-fn hold(cases: &[Case]) {
-    let folder = tempfile::tempdir().unwrap();
+fn compare(cases: &[Case]) {
+    let dir = tempfile::tempdir().unwrap();
     let text = statement("blog", RELEASE, HEX);
     for case in cases {
         for zone in ZONES {
-            let theirs =
-                ssh_keygen_accepts(folder.path(), zone, &case.signers, &case.armored, &text);
+            let theirs = ssh_keygen_accepts(dir.path(), zone, &case.signers, &case.armored, &text);
             let ours = ours(zone, &case.signers, &case.armored, 1);
             let expected = (case.verdict != Bad, case.verdict == Good);
             assert_eq!(
@@ -100,7 +99,7 @@ fn good(key: &Key) -> String {
 }
 
 #[test]
-fn on_what_was_signed() {
+fn we_agree_on_signed_statements() {
     let alice = key("ed25519/alice");
     let signers = format!("blog {}\n", alice.public);
     let sign = |site: &str, release: &str, hex: &str| {
@@ -159,11 +158,11 @@ fn on_what_was_signed() {
             alice.sign_with("deploy-shell", &right, &["-O", &format!("hashalg={hash}")]);
         cases.push(case(hash, &signers, &signature, Good));
     }
-    hold(&cases);
+    compare(&cases);
 }
 
 #[test]
-fn on_kinds_of_keys() {
+fn we_agree_on_kinds_of_keys() {
     let mut cases = Vec::new();
     for (name, verdict) in [
         ("ed25519/alice", Good),
@@ -184,7 +183,7 @@ fn on_kinds_of_keys() {
             Bad,
         ));
     }
-    // A list may have an RSA key in it, for others.
+    // A list may contain an RSA key, for other programs.
     let (alice, rsa) = (key("ed25519/alice"), key("rsa-2048/alice"));
     let both = format!("blog {}\nblog {}\n", rsa.public, alice.public);
     cases.push(case("beside an RSA key", both, &good(&alice), Good));
@@ -205,7 +204,7 @@ fn on_kinds_of_keys() {
                 verdict,
             ));
             let mut forged = dearmor(&armored);
-            // The flags: before the counter, which ends the blob.
+            // The flags are before the counter, which is the end of the blob.
             let at = forged.len() - 5;
             forged[at] ^= 0x01;
             let armored = armor(&forged);
@@ -217,11 +216,11 @@ fn on_kinds_of_keys() {
             ));
         }
     }
-    hold(&cases);
+    compare(&cases);
 }
 
 #[test]
-fn on_damaged_signatures() {
+fn we_agree_on_damaged_signatures() {
     let alice = key("ed25519/alice");
     let signers = format!("blog {}\n", alice.public);
     let whole = good(&alice);
@@ -268,7 +267,7 @@ fn on_damaged_signatures() {
     ] {
         let mut changed = blob.clone();
         changed[at] ^= 0x01;
-        // A version below the one there is, is taken by ssh-keygen.
+        // ssh-keygen accepts versions below the current one.
         let verdict = if at == 9 { Stricter } else { Bad };
         cases.push(case(
             format!("byte {at} changed"),
@@ -277,7 +276,7 @@ fn on_damaged_signatures() {
             verdict,
         ));
     }
-    // The same key's signature behind other fields.
+    // A signature of the same key after other fields.
     let public = &blob[14..14 + 51];
     let signature = &blob[blob.len() - 83..];
     assert_eq!(sshsig(public, "deploy-shell", b"", signature), blob);
@@ -336,12 +335,12 @@ fn on_damaged_signatures() {
             Bad,
         ),
     ]);
-    hold(&cases);
+    compare(&cases);
 }
 
-/// Beyond ssh-keygen, which passes over some bits: there is one form.
+/// ssh-keygen ignores some bits. We accept exactly one form.
 #[test]
-fn no_signature_with_a_changed_bit_is_taken() {
+fn no_signature_with_a_changed_bit_is_accepted() {
     let text = statement("blog", RELEASE, HEX);
     let (ed25519, ecdsa) = (key("ed25519/alice"), key("ecdsa-256/alice"));
     for (public, armored) in [
@@ -364,7 +363,7 @@ fn no_signature_with_a_changed_bit_is_taken() {
     }
 }
 
-/// Beyond what ssh-keygen judges: how many have signed.
+/// ssh-keygen does not count signers. We do.
 #[test]
 fn a_signer_counts_once() {
     let (alice, bob, carol) = (
@@ -385,7 +384,7 @@ fn a_signer_counts_once() {
     for (signatures, reason) in [
         (&[&alice][..], "1 of 2"),
         (&[&alice, &alice], "second one by the same key"),
-        // Its signatures differ from each other, and it is one key all the same.
+        // The signatures differ, but the key is the same.
         (&[&bob, &bob], "second one by the same key"),
         (&[&alice, &carol], "not an allowed signer"),
         (&[&carol, &carol], "0 of 2"),

@@ -1,4 +1,4 @@
-//! Keys and signatures as `ssh-keygen` makes them, and such as it would not.
+//! Keys and signatures as `ssh-keygen` makes them, and some that it would not make.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use crate::site::sha256;
 
-/// A key pair made once for the whole run, by its name: the kind is what stands
-/// before the `/` (`ed25519/alice`, `ecdsa-384/bob`, `rsa-2048/carol`).
+/// A key pair, made once for the whole run. The part of its name before the `/` is
+/// the kind (`ed25519/alice`, `ecdsa-384/bob`, `rsa-2048/carol`).
 #[derive(Clone, Debug)]
 pub struct Key {
     pub path: PathBuf,
@@ -24,17 +24,17 @@ pub struct Key {
 
 pub fn key(name: &str) -> Key {
     static KEYS: OnceLock<(TempDir, Mutex<BTreeMap<String, Key>>)> = OnceLock::new();
-    let (folder, keys) = KEYS.get_or_init(|| {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        (folder, Mutex::default())
+    let (dir, keys) = KEYS.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        (dir, Mutex::default())
     });
     let mut keys = keys.lock().expect("no test panics here");
     let make = || {
-        let path = folder.path().join(name.replace('/', "-"));
+        let path = dir.path().join(name.replace('/', "-"));
         let (kind, _) = name.split_once('/').expect("KIND/NAME");
         let (kind, bits) = kind.split_once('-').unwrap_or((kind, "256"));
-        // One in 256 secrets of ECDSA is shorter by a byte, and is not read by
-        // the library that stands in for a security key here: then another.
+        // One in 256 ECDSA secrets is a byte shorter, and the library that replaces
+        // a security key here does not read it. Make another one then.
         loop {
             let made = Command::new("ssh-keygen")
                 .args(["-q", "-t", kind, "-b", bits, "-N", "", "-C", name, "-f"])
@@ -56,7 +56,7 @@ pub fn key(name: &str) -> Key {
 }
 
 impl Key {
-    /// The armored signature of `text`, by `ssh-keygen -Y sign`.
+    /// Returns the armored signature of `text` by `ssh-keygen -Y sign`.
     pub fn sign(&self, namespace: &str, text: &str) -> String {
         self.sign_with(namespace, text, &[])
     }
@@ -79,14 +79,14 @@ impl Key {
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// The release's signature as a client sends it.
+    /// Returns the release's signature as a client sends it.
     pub fn signature(&self, site: &str, release: &str, payload: &[u8]) -> String {
         let text = statement(site, release, &sha256(payload));
         one_line(&self.sign("deploy-shell", &text))
     }
 
-    /// This key's secret as a security key's: what it would answer with these
-    /// flags. Returns its public line and the armored signature.
+    /// Uses this key's secret as a security key would, with these flags. Returns
+    /// the public line and the armored signature.
     pub fn as_security_key(&self, flags: u8, text: &str) -> (String, String) {
         let private = PrivateKey::read_openssh_file(&self.path).expect("a private key");
         let application = "ssh:";
@@ -99,7 +99,7 @@ impl Key {
                 KeyData::SkEcdsaSha2NistP256(SkEcdsaSha2NistP256::new(*key, application)),
                 "sk-ecdsa-sha2-nistp256@openssh.com",
             ),
-            other => panic!("no security key is like {other:?}"),
+            other => panic!("no security key has the kind of {other:?}"),
         };
         let signed = SshSig::signed_data("deploy-shell", HashAlg::Sha512, text.as_bytes());
         let mut end = vec![flags];
@@ -139,7 +139,7 @@ pub fn string(bytes: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), bytes].concat()
 }
 
-/// A blob as PROTOCOL.sshsig has it.
+/// Returns a blob as in PROTOCOL.sshsig.
 pub fn sshsig(key: &[u8], namespace: &str, reserved: &[u8], signature: &[u8]) -> Vec<u8> {
     [
         b"SSHSIG\0\0\0\x01".to_vec(),
@@ -156,7 +156,7 @@ const HEAD: &str = "-----BEGIN SSH SIGNATURE-----\n";
 const FOOT: &str = "-----END SSH SIGNATURE-----\n";
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// What the README's `sed` and `tr` make of it.
+/// Returns the result of the README's `sed` and `tr`.
 pub fn one_line(armored: &str) -> String {
     armored
         .lines()
@@ -173,7 +173,7 @@ pub fn armor_line(line: &str) -> String {
     format!("{HEAD}{}{FOOT}", lines.concat())
 }
 
-/// Base64 (RFC 4648) on lines of 70, between OpenSSH's own head and foot.
+/// Returns base64 (RFC 4648) in lines of 70 between OpenSSH's begin and end lines.
 pub fn armor(blob: &[u8]) -> String {
     let mut line = String::new();
     for chunk in blob.chunks(3) {
@@ -208,20 +208,21 @@ pub fn dearmor(armored: &str) -> Vec<u8> {
     blob
 }
 
-/// What `ssh-keygen -Y verify` says, run in `folder` with this time zone.
+/// Runs `ssh-keygen -Y verify` in `dir` with this time zone and returns its
+/// decision.
 pub fn ssh_keygen_accepts(
-    folder: &Path,
+    dir: &Path,
     zone: &str,
     signers: &str,
     armored: &str,
     text: &str,
 ) -> bool {
-    ssh_keygen_accepts_at(folder, zone, signers, armored, text, None)
+    ssh_keygen_accepts_at(dir, zone, signers, armored, text, None)
 }
 
-/// The same, at another time than now.
+/// As [`ssh_keygen_accepts`], at another time than now.
 pub fn ssh_keygen_accepts_at(
-    folder: &Path,
+    dir: &Path,
     zone: &str,
     signers: &str,
     armored: &str,
@@ -229,15 +230,15 @@ pub fn ssh_keygen_accepts_at(
     time: Option<&str>,
 ) -> bool {
     let time = time.map(|time| ["-O".to_owned(), format!("verify-time={time}")]);
-    fs::write(folder.join("signers"), signers).expect("written");
-    fs::write(folder.join("statement.sig"), armored).expect("written");
-    fs::write(folder.join("statement"), text).expect("written");
-    let input = fs::File::open(folder.join("statement")).expect("it is there");
+    fs::write(dir.join("signers"), signers).expect("written");
+    fs::write(dir.join("statement.sig"), armored).expect("written");
+    fs::write(dir.join("statement"), text).expect("written");
+    let input = fs::File::open(dir.join("statement")).expect("it is there");
     Command::new("ssh-keygen")
         .args(["-Y", "verify", "-n", "deploy-shell", "-I", "blog"])
         .args(["-f", "signers", "-s", "statement.sig"])
         .args(time.iter().flatten())
-        .current_dir(folder)
+        .current_dir(dir)
         .env("TZ", zone)
         .stdin(input)
         .stdout(Stdio::null())

@@ -1,5 +1,5 @@
-//! The record as a real rsyslogd reads it: by RFC 5424 from a socket of its
-//! own, and in the local form from `/dev/log`.
+//! The audit log as a real rsyslogd parses it: RFC 5424 from a separate socket,
+//! and the local format from `/dev/log`.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -16,7 +16,7 @@ struct Rsyslogd {
 }
 
 impl Rsyslogd {
-    /// `input` is how it reads the socket.
+    /// `input` configures how rsyslogd reads the socket.
     fn start(site: &Site, input: &str) -> Rsyslogd {
         let dir = site.dir().to_str().expect("a plain path");
         let properties = [
@@ -38,8 +38,8 @@ impl Rsyslogd {
              action(type=\"omfile\" file=\"{dir}/written\" template=\"taken-apart\")\n"
         );
         fs::write(site.dir().join("rsyslog.conf"), config).expect("its configuration");
-        // A copy, because some distributions confine the program by its path to
-        // folders that are not ours.
+        // A copy, because AppArmor confines the program by its path on some
+        // distributions, to directories that do not include ours.
         let program = site.dir().join("rsyslogd");
         copy_program(daemon("rsyslogd"), &program);
         let process = Command::new(&program)
@@ -59,7 +59,7 @@ impl Rsyslogd {
     }
 }
 
-/// What rsyslogd made of the lines with this in them, property by property.
+/// Returns the properties that rsyslogd parsed from the lines that contain `mark`.
 fn written(site: &Site, mark: &str, count: usize) -> Vec<Vec<String>> {
     let path = site.dir().join("written");
     let mut found = Vec::new();
@@ -95,9 +95,9 @@ fn arrived_whole(lines: &[Vec<String>], request: &str) {
 }
 
 #[test]
-fn a_real_rsyslogd_takes_the_lines_apart() {
+fn a_real_rsyslogd_parses_the_lines() {
     let site = site(true);
-    // As rsyslog documents it for senders that speak RFC 5424.
+    // As rsyslog documents for senders of RFC 5424.
     let _daemon = Rsyslogd::start(&site, "UseSpecialParser=\"off\" ParseHostname=\"on\"");
     let payload = tarball(&[("a", b"1")]);
     site.receive("r1", &payload).ok();
@@ -106,11 +106,11 @@ fn a_real_rsyslogd_takes_the_lines_apart() {
     arrived_whole(&lines, &Site::receive_command("r1", &payload));
 }
 
-/// `program` in a mount namespace of its own, where `/dev/log` is `{dir}/other`;
-/// none, with the reason printed, where this machine lets nobody have one.
+/// Returns `program` in a new mount namespace where `/dev/log` is `{dir}/other`.
+/// Returns none and prints the reason if this machine allows no such namespace.
 fn behind_dev_log(site: &Site, program: &[&str]) -> Option<Command> {
-    // Only what a program may need: the socket, and somewhere to write nothing.
-    // Only what a program may need: the socket, and somewhere to write nothing.
+    // Only what a program may need: the socket and /dev/null.
+    // Only what a program may need: the socket and /dev/null.
     let script = "mkdir -p \"$0.dev\" && mount -t tmpfs -o mode=755 none \"$0.dev\" && \
                   : > \"$0.dev/null\" && mount --bind /dev/null \"$0.dev/null\" && \
                   ln -s \"$0\" \"$0.dev/log\" && mount --rbind \"$0.dev\" /dev && \
@@ -129,7 +129,7 @@ fn behind_dev_log(site: &Site, program: &[&str]) -> Option<Command> {
     Some(apart(program))
 }
 
-/// One request to a site whose record goes to `/dev/log` by its very name.
+/// Sends one request to a site whose audit log goes to the path `/dev/log`.
 fn serve_behind_dev_log(site: &Site, request: &str, input: &[u8]) -> Option<Reply> {
     let config = site.config_path().to_str().expect("a plain path");
     let program = [BIN, "serve", "--key", "ci", "--config", config];
@@ -138,9 +138,9 @@ fn serve_behind_dev_log(site: &Site, request: &str, input: &[u8]) -> Option<Repl
     Some(site.run(command, input))
 }
 
-/// As rsyslogd reads it by default.
+/// With rsyslogd's default input.
 #[test]
-fn a_real_rsyslogd_behind_dev_log_takes_the_lines_apart() {
+fn a_real_rsyslogd_behind_dev_log_parses_the_lines() {
     let site = Site::with_config("[audit]\nsocket = \"/dev/log\"\n");
     let _daemon = Rsyslogd::start(&site, "");
     let payload = tarball(&[("a", b"1")]);
@@ -154,9 +154,9 @@ fn a_real_rsyslogd_behind_dev_log_takes_the_lines_apart() {
     arrived_whole(&lines, &request);
 }
 
-/// The local form names no host and no year, and every syslogd knows it.
+/// The local format has no host and no year; every syslogd parses it.
 #[test]
-fn dev_log_gets_the_local_form() {
+fn dev_log_gets_the_local_format() {
     let site = Site::with_config("[audit]\nsocket = \"/dev/log\"\n");
     let socket = bind(&site);
     let Some(reply) = serve_behind_dev_log(&site, "list", b"") else {
@@ -168,7 +168,7 @@ fn dev_log_gets_the_local_form() {
     let line = String::from_utf8_lossy(&buffer[..length]).into_owned();
     let date = line.strip_prefix("<86>").and_then(|rest| rest.get(..15));
     let date = date.unwrap_or_else(|| panic!("no priority and date: {line}"));
-    // Any leap year: the form has none, and February may have 29 days.
+    // A leap year, because the format has no year and February may have 29 days.
     let dated = format!("2028 {date}");
     jiff::civil::DateTime::strptime("%Y %b %e %H:%M:%S", &dated).expect("a date");
     let rest = &line["<86>".len() + 15..];

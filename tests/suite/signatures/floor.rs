@@ -1,4 +1,4 @@
-//! `floor`: what came before it stays where it is.
+//! `floor`: no release from before it becomes live.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::signing::key;
 use crate::site::Site;
 
 #[test]
-fn nothing_from_before_the_floor_becomes_live() {
+fn no_release_from_before_the_floor_becomes_live() {
     let site = Site::with_config("keep = 50\n");
     for release in ["a", "b", "c", "d"] {
         put(&site, release);
@@ -31,7 +31,7 @@ fn nothing_from_before_the_floor_becomes_live() {
     );
     assert!(listing(&site)["previous"].is_null());
     ask(&site, "swap 0-last").ok();
-    // A floor that never was holds everything, but for what is live already.
+    // A floor that the site never received stops every release except the live one.
     reconfigure(&site, "\"c\"", "\"cc\"");
     for request in ["swap d", "swap a", "rollback", "rollback c"] {
         refused(&site, request, 78, "bad-config", "'cc' was never received");
@@ -44,7 +44,7 @@ fn nothing_from_before_the_floor_becomes_live() {
 }
 
 #[test]
-fn what_was_pruned_and_comes_back_is_as_old_as_it_was() {
+fn a_pruned_release_that_is_received_again_keeps_its_age() {
     let alice = key("ed25519/alice");
     let top = "keep = 0\nmin_age = \"0s\"\nfloor = \"b\"\n";
     let site = site_with(top, SIGNED, &[&alice]);
@@ -55,7 +55,7 @@ fn what_was_pruned_and_comes_back_is_as_old_as_it_was() {
     fs::remove_dir_all(site.root().join("releases/a")).expect("it is there");
     ask(&site, "swap c").ok();
     ask(&site, "swap d").ok();
-    // The floor's own release may go as well.
+    // The release of the floor itself may be pruned too.
     fs::remove_dir_all(site.root().join("releases/b")).expect("it is there");
     ask(&site, "swap c").ok();
     put_signed(&site, "a", &[&alice]);

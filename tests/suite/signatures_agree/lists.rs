@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 
 use super::Verdict::{Bad, Good, Stricter};
-use super::{HEX, RELEASE, ZONES, case, good, hold, ours_at};
+use super::{HEX, RELEASE, ZONES, case, compare, good, ours_at};
 use crate::signing::{key, ssh_keygen_accepts_at, statement};
 
 #[test]
-fn on_lists_of_signers() {
+fn we_agree_on_lists_of_signers() {
     let (alice, bob) = (key("ed25519/alice"), key("ed25519/bob"));
     let a = &alice.public;
     let signature = good(&alice);
@@ -96,7 +96,7 @@ fn on_lists_of_signers() {
             format!("# x\r\nblog {a}\r\nblog {b}\r\n"),
             Good,
         ),
-        ("blanks", format!("  blog \t {a}  \n"), Good),
+        ("spaces", format!("  blog \t {a}  \n"), Good),
         ("the second line", format!("blog {b}\nblog {a}\n"), Good),
         (
             "another's line first",
@@ -116,7 +116,7 @@ fn on_lists_of_signers() {
             format!("blog {}\n", a.replace("ssh-ed25519", "ssh-rsa")),
             Bad,
         ),
-        // They pass over a line that they cannot read.
+        // ssh-keygen skips a line that it cannot parse.
         (
             "a broken line before",
             format!("blog cert-authority {b}\nblog {a}\n"),
@@ -139,16 +139,16 @@ fn on_lists_of_signers() {
         };
         cases.push(case(name, signers, &signature, verdict));
     }
-    hold(&cases);
+    compare(&cases);
 }
 
 #[test]
-fn on_local_time_to_the_hour() {
+fn we_agree_on_local_time_to_the_hour() {
     let alice = key("ed25519/alice");
     let signature = good(&alice);
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let text = statement("blog", RELEASE, HEX);
-    // In winter, in summer, and around both changes of the clocks.
+    // In winter, in summer, and around both clock changes.
     for now in [
         "2025-01-15T12",
         "2025-07-15T12",
@@ -167,7 +167,7 @@ fn on_local_time_to_the_hour() {
             let time = format!("{}Z", digits(now));
             for zone in ZONES {
                 let theirs = ssh_keygen_accepts_at(
-                    folder.path(),
+                    dir.path(),
                     zone,
                     &signers,
                     &signature,
