@@ -1,10 +1,11 @@
-//! `check`, the doctor: reads the configuration, the machine and sshd, and
-//! states key by key exactly what a thief of it could do. Whatever widens that
-//! is a finding with its remedy.
+//! `check`: audits the configuration, the machine and sshd, and reports for each
+//! key what someone with that key can do. Everything that gives a key, the account
+//! or another user more than the README promises is a finding with its remedy.
 //!
-//! Three steps, apart from each other: facts are gathered (`account`, `disk`,
-//! `paths`, `probe`, `server`, `sources`, each doing its own I/O), then judged
-//! (`judge`, pure, over the table in `findings`), then told (`tell`, pure).
+//! There are three separate steps. `account`, `filesystem`, `keys_files`, `paths`,
+//! `probe` and `sshd_config` gather facts and do I/O; `rules` turns the facts into
+//! findings of the table in `findings`; `report` and `capabilities` print both.
+//! The last two steps do no I/O.
 
 mod account;
 mod authorized_keys;
@@ -29,164 +30,197 @@ use std::path::{Path, PathBuf};
 use deploy_shell::config::Config;
 use deploy_shell::error::{Result, describe};
 use deploy_shell::signature::Requirement;
-use facts::{Account, End, Facts, Places, Program, Runs, Source, named_ours};
+use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
+use facts::{
+    Account, Facts, ForcedCommand, InstalledProgram, KeysFile, PasswdEntry, Resolution, SitePaths,
+    is_deploy_shell,
+};
+use paths::resolve_path;
 
-pub use forced_command::{Forced, Read};
-
-/// What `check` prints, and whether it found nothing.
+/// What `check` prints, and whether there are no findings.
 #[derive(Debug)]
 pub struct Report {
     pub lines: Vec<String>,
     pub sound: bool,
 }
 
-/// Checks the site of the configuration at `path`. `sshd_config` is the file
-/// sshd reads, if it is not the usual one; `read` reads a forced command.
+/// Checks the site of the configuration at `config_path`. `sshd_config` is the
+/// file that sshd reads, if it is not the default one.
 ///
-/// Afterwards this process is confined, and no longer root's: all that is left
-/// to do is to print.
+/// Afterwards this process runs as the account in a sandbox: it can only print.
 ///
-/// Errors: [`Code::BadConfig`](deploy_shell::error::Code::BadConfig) when the
-/// configuration or its list of signers does not load.
-pub fn check(path: &Path, sshd_config: Option<&Path>, read: Read) -> Result<Report> {
-    let config = Config::load(path)?;
-    // Every request but `list` fails on a list of signers that does not read.
+/// # Errors
+///
+/// [`Code::BadConfig`](deploy_shell::error::Code::BadConfig) when the configuration
+/// or its list of signers does not load.
+pub fn check(config_path: &Path, sshd_config: Option<&Path>) -> Result<Report> {
+    let config = Config::load(config_path)?;
+    // Every request but `list` fails on a list of signers that does not load.
     Requirement::load(&config)?;
-    let ours = crate::program::deploy_shell()?;
-    let facts = gather(path, config, sshd_config, &ours, read);
-    let findings = rules::judge(&facts);
+    let program = crate::program::deploy_shell()?;
+    let facts = gather_facts(config_path, config, sshd_config, &program);
+    let findings = rules::all_findings(&facts);
     Ok(Report {
-        lines: report::report(&facts, &findings),
+        lines: report::report_lines(&facts, &findings),
         sound: findings.is_empty(),
     })
 }
 
-fn gather(
-    path: &Path,
+fn gather_facts(
+    config_path: &Path,
     config: Config,
     sshd_config: Option<&Path>,
-    ours: &Path,
-    read: Read,
+    program: &Path,
 ) -> Facts {
-    let mut unseen = Vec::new();
-    let below = folders(&config);
-    let places = Places {
-        config: paths::walk(path),
-        signers: (config.signatures.as_ref())
-            .map(|signatures| paths::walk(&signatures.allowed_signers)),
-        hooks: (config.commands())
-            .map(|command| paths::walk(command.program()))
-            .collect(),
-        root: paths::walk(&config.root),
-        below: below.iter().map(|path| paths::walk(path)).collect(),
-        shared: shared(&config).map(|path| paths::walk(&path)).collect(),
-        socket: paths::walk(&config.audit.socket),
-        sshd_config: sshd_config::files(sshd_config.unwrap_or(Path::new(sshd_config::CONFIG))),
-    };
-    let looked = [&places.config, &places.root, &places.socket];
-    let looked = looked.into_iter().chain(&places.signers);
-    let looked = looked.chain(&places.hooks);
-    for way in looked.chain(&places.sshd_config) {
-        if let End::Unseen(why) = &way.end {
-            unseen.push(format!("who can write '{}': {why}", way.path.display()));
+    let mut not_checked = Vec::new();
+    let directories = site_directories(&config.root);
+    let paths = resolve_site_paths(config_path, &config, &directories, sshd_config);
+    for resolved in unowned_paths(&paths) {
+        if let Resolution::NotChecked(why) = &resolved.resolution {
+            let shown = resolved.path.display();
+            not_checked.push(format!("who can write '{shown}': {why}"));
         }
     }
-    let account = look_at_account(&config, &mut unseen);
-    let entry = account.as_ref().and_then(|account| account.entry.as_ref());
-
-    let server = entry.and_then(|entry| match sshd_config::ask(&entry.name, sshd_config) {
-        Ok(settings) => Some(settings),
-        Err(why) => {
-            unseen.push(format!(
-                "what sshd allows '{}': {why}; keys were looked for in the usual places",
-                entry.name
-            ));
-            None
-        }
-    });
-    let runs = |line: &authorized_keys::KeyLine| {
-        let command = line.options.command.as_deref();
-        forced_command::runs(command, read, |config| forced_command::site(config, path))
+    let account = site_account(&config.root, &mut not_checked);
+    let passwd = account.as_ref().and_then(|account| account.passwd.as_ref());
+    let sshd = passwd.and_then(|entry| sshd_settings(entry, sshd_config, &mut not_checked));
+    let classify = |key: &authorized_keys::AuthorizedKey| {
+        let command = key.options.command.as_deref();
+        forced_command::classify_command(command, |config| {
+            forced_command::site_of(config, config_path)
+        })
     };
-    let sources = match (&account, entry) {
-        (Some(account), Some(entry)) => {
-            keys_files::look(server.as_ref(), entry, account.uid, runs, &mut unseen)
+    let keys_files = match (&account, passwd) {
+        (Some(Account { uid, .. }), Some(entry)) => {
+            keys_files::read_keys_files(sshd.as_ref(), entry, *uid, classify, &mut not_checked)
         }
         _ => Vec::new(),
     };
-    let programs = programs(ours, account.as_ref(), &sources);
-    let disk = filesystem::look(&config.root, &below, &mut unseen);
+    let programs = installed_programs(program, passwd, &keys_files);
+    let filesystem = filesystem::examine_filesystem(&config.root, &directories, &mut not_checked);
     // The last: it takes from this process what the rest needs.
-    let probe = probe::all(path, &config, account.as_ref(), &mut unseen);
+    let probe = probe::probe_as_account(
+        config_path,
+        &config,
+        program,
+        account.as_ref(),
+        &mut not_checked,
+    );
     Facts {
-        path: path.to_owned(),
+        config_path: config_path.to_owned(),
         config,
-        places,
+        paths,
         programs,
         account,
-        server,
-        sources,
-        disk,
+        sshd,
+        keys_files,
+        filesystem,
         probe,
-        unseen,
+        not_checked,
     }
 }
 
-/// The folders below the root that we rely on.
-fn folders(config: &Config) -> Vec<PathBuf> {
-    let names = [
-        "releases",
-        ".deploy-shell",
-        ".deploy-shell/manifests",
-        ".deploy-shell/incoming",
-        ".deploy-shell/trash",
-    ];
-    names.map(|name| config.root.join(name)).to_vec()
+/// Returns the directories below the root that deploy-shell relies on.
+fn site_directories(root: &Path) -> Vec<PathBuf> {
+    let state = root.join(STATE);
+    let mut directories = vec![root.join(RELEASES), state.clone()];
+    directories.extend(STATE_DIRS.map(|name| state.join(name)));
+    directories
 }
 
-fn shared(config: &Config) -> impl Iterator<Item = PathBuf> {
-    let folder = config.root.join("shared");
-    let links = config.shared.links.iter();
-    links.map(move |link| folder.join(link.as_str()))
+fn resolve_site_paths(
+    config_path: &Path,
+    config: &Config,
+    directories: &[PathBuf],
+    sshd_config: Option<&Path>,
+) -> SitePaths {
+    let shared = config.root.join(SHARED);
+    let signatures = config.signatures.as_ref();
+    SitePaths {
+        config: resolve_path(config_path),
+        signers: signatures.map(|signatures| resolve_path(&signatures.allowed_signers)),
+        hooks: (config.commands())
+            .map(|command| resolve_path(command.program()))
+            .collect(),
+        root: resolve_path(&config.root),
+        directories: directories.iter().map(|path| resolve_path(path)).collect(),
+        shared: (config.shared.links.iter())
+            .map(|link| resolve_path(&shared.join(link.as_str())))
+            .collect(),
+        socket: resolve_path(&config.audit.socket),
+        sshd_config: sshd_config::resolve_config_files(
+            sshd_config.unwrap_or(Path::new(sshd_config::DEFAULT_CONFIG)),
+        ),
+    }
 }
 
-/// The account is whose the state folder is.
-fn look_at_account(config: &Config, unseen: &mut Vec<String>) -> Option<Account> {
-    let state = config.root.join(".deploy-shell");
+/// Iterates over the paths that every user must be able to look at. The probe
+/// reports on the site's directories and shared paths.
+fn unowned_paths(paths: &SitePaths) -> impl Iterator<Item = &facts::ResolvedPath> {
+    [&paths.config, &paths.root, &paths.socket]
+        .into_iter()
+        .chain(&paths.signers)
+        .chain(&paths.hooks)
+        .chain(&paths.sshd_config)
+}
+
+/// Returns the account that owns the state directory.
+fn site_account(root: &Path, not_checked: &mut Vec<String>) -> Option<Account> {
+    let state = root.join(STATE);
     match state.symlink_metadata() {
-        Ok(meta) => Some(account::look(meta.uid(), unseen)),
+        Ok(metadata) => Some(account::look_up_account(metadata.uid(), not_checked)),
         Err(error) => {
-            unseen.push(format!(
-                "whose the site is: '{}': {}",
-                state.display(),
-                describe(&error)
+            let why = describe(&error);
+            not_checked.push(format!(
+                "who owns the site, and its keys: '{}': {why}",
+                state.display()
             ));
             None
         }
     }
 }
 
-/// Every path by which this program is run, and itself.
-fn programs(ours: &Path, account: Option<&Account>, sources: &[Source]) -> Vec<Program> {
-    let entry = account.and_then(|account| account.entry.as_ref());
-    let mut found = vec![ours.to_owned()];
-    found.extend(
-        entry
-            .map(|entry| entry.shell.clone())
-            .filter(|path| named_ours(path)),
-    );
-    let keys = sources.iter().flat_map(|source| &source.lines);
-    for key in keys.filter_map(|line| line.key.as_ref().ok()) {
-        if let Runs::Serve(serve) = &key.runs
-            && serve.program.is_absolute()
-        {
-            found.push(serve.program.clone());
+fn sshd_settings(
+    account: &PasswdEntry,
+    sshd_config: Option<&Path>,
+    not_checked: &mut Vec<String>,
+) -> Option<facts::SshdSettings> {
+    match sshd_config::query_sshd(&account.name, sshd_config) {
+        Ok(settings) => Some(settings),
+        Err(why) => {
+            not_checked.push(format!(
+                "what sshd allows '{}': {why}; the keys are those of the default files",
+                account.name
+            ));
+            None
         }
     }
-    found.sort();
-    found.dedup();
-    found
+}
+
+/// Examines `program`, and every path by which the account or a key runs it.
+fn installed_programs(
+    program: &Path,
+    account: Option<&PasswdEntry>,
+    keys_files: &[KeysFile],
+) -> Vec<InstalledProgram> {
+    let mut paths = vec![program.to_owned()];
+    paths.extend(
+        account
+            .map(|entry| entry.shell.clone())
+            .filter(|path| is_deploy_shell(path)),
+    );
+    let lines = keys_files.iter().flat_map(|file| &file.lines);
+    for key in lines.filter_map(|line| line.key.as_ref().ok()) {
+        if let ForcedCommand::Serve(serve) = &key.command
+            && serve.program.is_absolute()
+        {
+            paths.push(serve.program.clone());
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    paths
         .iter()
-        .map(|path| paths::program(path, ours))
+        .map(|path| paths::examine_program(path, program))
         .collect()
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use deploy_shell::cli::{Site, parse_serve, usage_problem};
+use deploy_shell::cli::{Site, usage_problem};
 use deploy_shell::error::{self, Code, Error, Result};
 use deploy_shell::names::{KeyLabel, ReleaseId};
 use deploy_shell::policy::Grants;
@@ -109,7 +109,7 @@ fn command(command: Command) -> Result<u8> {
             (line, true)
         }
         Command::Check(check) => {
-            let report = check::check(&check.site.path(), check.sshd_config.as_deref(), forced)?;
+            let report = check::check(&check.site.path(), check.sshd_config.as_deref())?;
             (report.lines, report.sound)
         }
         Command::Verify(verify) => {
@@ -119,14 +119,4 @@ fn command(command: Command) -> Result<u8> {
     };
     reply::lines(lines.iter().map(String::as_str));
     Ok(u8::from(!sound))
-}
-
-/// Reads a forced command as `deploy-shell` does when sshd runs it.
-fn forced(words: &[String]) -> Option<check::Forced> {
-    let options = parse_serve(words)?;
-    Some(check::Forced {
-        config: options.config,
-        key: options.key,
-        allow: options.allow,
-    })
 }

@@ -1,6 +1,5 @@
-//! `check`, the doctor: what it reports of a site, and what sshd's settings
-//! make it find. The findings that need no real sshd are provoked one by one
-//! beside the code; here the facts are real.
+//! The report of `check`, and its findings about sshd's settings. Unit tests beside
+//! the code provoke every finding with made-up facts; here the facts are real.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +13,7 @@ use crate::site::{Reply, Site, admin, set_mode, write_file};
 
 const DROP_IN: &str = include_str!("../../sshd/50-deploy-shell.conf");
 
-/// The arguments that check a site with its own sshd configuration.
+/// Returns the arguments that check a site with its own sshd configuration.
 pub fn arguments(site: &Site) -> Vec<String> {
     let sshd_config = site.dir().join("sshd_config");
     ["check", "--config", text(site.config_path())]
@@ -30,9 +29,9 @@ pub fn check(site: &Site) -> Reply {
     operator(site, &words, b"")
 }
 
-/// The words of all findings; each has its problem and its remedy.
+/// Returns the codes of all findings. Each must have a problem and a remedy.
 #[track_caller]
-pub fn words(reply: &Reply) -> BTreeSet<String> {
+pub fn codes(reply: &Reply) -> BTreeSet<String> {
     assert_eq!(reply.stderr, "", "{reply:?}");
     let lines: Vec<&str> = reply.stdout.lines().collect();
     let mut found = BTreeSet::new();
@@ -41,12 +40,12 @@ pub fn words(reply: &Reply) -> BTreeSet<String> {
         let printable = line.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         assert!(printable, "{line:?}");
         if let Some(finding) = line.strip_prefix("finding: ") {
-            let (word, problem) = finding.split_once(": ").expect("a word and a problem");
+            let (code, problem) = finding.split_once(": ").expect("a code and a problem");
             let remedy = lines
                 .get(at + 1)
                 .and_then(|line| line.strip_prefix("  remedy: "));
             assert!(!problem.is_empty() && !remedy.expect("a remedy").is_empty());
-            found.insert(word.to_owned());
+            found.insert(code.to_owned());
             count += 1;
         }
     }
@@ -60,23 +59,23 @@ pub fn words(reply: &Reply) -> BTreeSet<String> {
     found
 }
 
-/// What is found now and was not found `before`; and nothing has gone.
+/// Returns the codes that are new since `before`, of which none may be gone.
 #[track_caller]
 pub fn added(before: &BTreeSet<String>, reply: &Reply) -> Vec<String> {
-    let now = words(reply);
+    let now = codes(reply);
     assert!(before.is_subset(&now), "{before:?} {reply:?}");
     now.difference(before).cloned().collect()
 }
 
-/// Puts lines before the site's sshd configuration, where they win.
+/// Puts lines first in the site's sshd configuration, where they override others.
 pub fn prefix_sshd(site: &Site, lines: &str) {
     let path = site.dir().join("sshd_config");
     let rest = fs::read_to_string(&path).expect("the configuration");
     write_file(&path, 0o644, format!("{lines}\n{rest}").as_bytes());
 }
 
-/// Gives the site's sshd the drop-in, for `user`, so that no setting of it is
-/// found.
+/// Gives the site's sshd the drop-in for `user`, so that `check` finds nothing in
+/// its settings.
 pub fn quiet_sshd(site: &Site, user: &str) {
     let drop_in = DROP_IN
         .replace("Match User deploy", &format!("Match User {user}"))
@@ -95,7 +94,7 @@ pub fn me() -> String {
     user.expect("an account").name
 }
 
-/// A site whose sshd is set as it should be.
+/// Returns a site whose sshd has the recommended settings.
 pub fn quiet_site() -> Site {
     let site = Site::new();
     quiet_sshd(&site, &me());
@@ -103,24 +102,24 @@ pub fn quiet_site() -> Site {
 }
 
 #[test]
-fn what_a_thief_could_do_is_told_key_by_key() {
+fn the_capabilities_of_each_key_are_listed() {
     let site = quiet_site();
     site.add_key("builder", Some("receive"));
     site.add_key("anna", Some("swap,rollback,list"));
     let before = site.snapshot();
     let reply = check(&site);
-    words(&reply);
+    codes(&reply);
     let file = site.dir().join("authorized_keys");
     let print = crate::receive::fingerprint(&site, "ci");
     let start = format!("key ci ({print}, {} line 1): ", file.display());
-    let told = |start: &str| {
+    let line_of = |start: &str| {
         let line = reply.stdout.lines().find(|line| line.starts_with(start));
         line.unwrap_or_else(|| panic!("{start}: {reply:?}"))
             .to_owned()
     };
-    let ci = told(&start);
+    let ci = line_of(&start);
     for words in [
-        "may receive, swap, rollback and list on site blog; a thief could publish any content \
+        "may receive, swap, rollback and list on site blog; someone with this key can publish any content \
          (no signatures are required), ",
         "make any received release live, ",
         "go back to any release that was live and good",
@@ -128,29 +127,29 @@ fn what_a_thief_could_do_is_told_key_by_key() {
         assert!(ci.contains(words), "{ci}");
     }
     assert!(ci.ends_with("; nothing else"), "{ci}");
-    let builder = told("key builder (");
+    let builder = line_of("key builder (");
     assert!(
         builder.contains("line 2): may receive on site blog; "),
         "{builder}"
     );
     assert!(
-        builder.contains("not live before another key swaps to it"),
+        builder.contains("not live until another key swaps to it"),
         "{builder}"
     );
-    let anna = told("key anna (");
+    let anna = line_of("key anna (");
     assert!(
         !anna.contains("content") && anna.ends_with("; nothing else"),
         "{anna}"
     );
-    // It looks, and touches nothing.
+    // check changes nothing.
     assert_eq!(site.snapshot(), before);
     assert!(site.audit_lines().is_empty());
     assert!(site.journal().is_empty());
 }
 
 #[test]
-fn every_lax_setting_of_sshd_is_found() {
-    // Those a Match block may set, and with what.
+fn every_unsafe_setting_of_sshd_is_found() {
+    // The settings that a Match block can change.
     let set = [
         ("AllowAgentForwarding yes", "agent-forwarding"),
         ("X11Forwarding yes", "x11-forwarding"),
@@ -201,35 +200,35 @@ fn every_lax_setting_of_sshd_is_found() {
         ),
     ];
     let blocks =
-        set.map(|(lines, word)| (format!("Match User {}\n{lines}\nMatch all", me()), word));
-    // And those that hold for all users.
+        set.map(|(lines, code)| (format!("Match User {}\n{lines}\nMatch all", me()), code));
+    // The settings that hold for all users.
     let global = [
         ("PermitUserEnvironment yes".to_owned(), "user-environment"),
         ("StrictModes no".to_owned(), "strict-modes"),
     ];
-    let before = words(&check(&quiet_site()));
-    for (lines, word) in blocks.into_iter().chain(global) {
+    let before = codes(&check(&quiet_site()));
+    for (lines, code) in blocks.into_iter().chain(global) {
         let site = quiet_site();
         prefix_sshd(&site, &lines);
-        assert_eq!(added(&before, &check(&site)), [word], "{lines}");
+        assert_eq!(added(&before, &check(&site)), [code], "{lines}");
     }
 }
 
 #[test]
-fn another_way_in_beside_a_key_is_none() {
-    let before = words(&check(&quiet_site()));
+fn a_password_in_addition_to_a_key_is_no_finding() {
+    let before = codes(&check(&quiet_site()));
     let site = quiet_site();
-    // Both are asked for: the password is no way around the key.
+    // sshd requires both: nobody can log in with the password alone.
     let lines = "AuthenticationMethods publickey,password\nPasswordAuthentication yes";
     prefix_sshd(&site, &format!("Match User {}\n{lines}\nMatch all", me()));
     assert_eq!(added(&before, &check(&site)), [""; 0]);
 }
 
 #[test]
-fn sshd_as_it_comes_is_found_lax() {
+fn the_default_settings_of_sshd_are_found() {
     let site = Site::new();
-    let found = words(&check(&site));
-    for word in [
+    let found = codes(&check(&site));
+    for code in [
         "tcp-forwarding",
         "socket-forwarding",
         "agent-forwarding",
@@ -237,9 +236,9 @@ fn sshd_as_it_comes_is_found_lax() {
         "user-rc",
         "strict-modes",
     ] {
-        assert!(found.contains(word), "{word}: {found:?}");
+        assert!(found.contains(code), "{code}: {found:?}");
     }
-    // The record has the fingerprint, and the sftp server meets the command.
+    // The audit has the fingerprint, and the forced command replaces the sftp server.
     assert!(
         !found.contains("auth-info") && !found.contains("sftp-reachable"),
         "{found:?}"
@@ -247,19 +246,22 @@ fn sshd_as_it_comes_is_found_lax() {
 }
 
 #[test]
-fn an_sshd_that_does_not_answer_is_unseen_and_no_finding() {
+fn an_sshd_without_an_answer_is_not_checked_and_no_finding() {
     let site = Site::new();
-    assert!(words(&check(&site)).contains("tcp-forwarding"));
+    assert!(codes(&check(&site)).contains("tcp-forwarding"));
     prefix_sshd(&site, "NoSuchKeyword yes");
     let reply = check(&site);
-    assert!(!words(&reply).contains("tcp-forwarding"), "{reply:?}");
-    let unseen = format!("unseen: what sshd allows '{}': 'sshd -T' fails: ", me());
-    assert!(reply.stdout.contains(&unseen), "{reply:?}");
+    assert!(!codes(&reply).contains("tcp-forwarding"), "{reply:?}");
+    let expected = format!(
+        "not checked: what sshd allows '{}': 'sshd -T' fails: ",
+        me()
+    );
+    assert!(reply.stdout.contains(&expected), "{reply:?}");
     assert!(!reply.stdout.contains("; nothing else\n"), "{reply:?}");
 }
 
 #[test]
-fn a_configuration_that_does_not_load_is_told_as_everywhere() {
+fn a_configuration_that_does_not_load_is_an_error() {
     let site = Site::with_config("colour = 1\n");
     check(&site).refused(78, "bad-config");
     let none = site.dir().join("none.toml");
@@ -268,11 +270,11 @@ fn a_configuration_that_does_not_load_is_told_as_everywhere() {
     assert_eq!((reply.code, reply.stdout.as_str()), (64, ""), "{reply:?}");
 }
 
-/// Without rights of its own it says what it could not see.
+/// Without root's rights, the report says what could not be checked.
 #[test]
-fn a_stranger_sees_what_strangers_can() {
+fn another_user_gets_a_report_of_what_was_not_checked() {
     if !Uid::effective().is_root() {
-        return; // Only root can be someone else.
+        return; // Only root can become another user.
     }
     let site = quiet_site();
     let program = site.dir().join("deploy-shell-admin");
@@ -286,13 +288,13 @@ fn a_stranger_sees_what_strangers_can() {
         .env_clear()
         .env("PATH", "/usr/bin:/bin");
     let reply = site.run(command, b"");
-    words(&reply);
-    for unseen in [
-        "unseen: whether 'root' has a password: '/etc/shadow' cannot be read: permission denied",
-        "unseen: what sshd allows 'root': 'sshd -T' fails: ",
-        "unseen: what the account meets, and what confines it: run check as root or as 'root'",
+    codes(&reply);
+    for expected in [
+        "not checked: whether 'root' has a password: '/etc/shadow' cannot be read: permission denied",
+        "not checked: what sshd allows 'root': 'sshd -T' fails: ",
+        "not checked: what the account can do, and its sandbox: run check as root or as 'root'",
     ] {
-        assert!(reply.stdout.contains(unseen), "{reply:?}");
+        assert!(reply.stdout.contains(expected), "{reply:?}");
     }
-    assert!(!reply.stdout.contains("confinement: "), "{reply:?}");
+    assert!(!reply.stdout.contains("\nsandbox: "), "{reply:?}");
 }

@@ -1,12 +1,12 @@
-//! What `check` finds in the lines of authorized_keys, read as sshd reads
-//! them: some of the verdicts are held against sshd itself.
+//! The findings of `check` about lines of authorized_keys. Some tests compare its
+//! reading of a line with sshd itself.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::check::{added, check, me, prefix_sshd, quiet_site, words};
+use crate::check::{added, check, codes, me, prefix_sshd, quiet_site};
 use crate::operator::text;
 use crate::process::Running;
 use crate::site::{BIN, Site, write_file};
@@ -15,14 +15,14 @@ fn keys(site: &Site) -> PathBuf {
     site.dir().join("authorized_keys")
 }
 
-/// The key of `label`, without its options.
+/// Returns the public key of `label`, without options.
 fn public(site: &Site, label: &str) -> String {
     let path = site.dir().join(format!("key-{label}.pub"));
     fs::read_to_string(path).expect("a public key")
 }
 
-/// Writes the keys file of one line: `options`, in which `SERVE` stands for the
-/// forced command, before the key.
+/// Writes a keys file of one line: `options`, with the forced command in place of
+/// `SERVE`, before the key.
 fn only_key(site: &Site, options: &str) {
     let serve = format!(
         "command=\"{BIN} serve --config {} --key ci\"",
@@ -40,7 +40,7 @@ fn only_key(site: &Site, options: &str) {
 fn every_option_that_widens_a_key_is_found() {
     let site = quiet_site();
     only_key(&site, "restrict,SERVE");
-    let before = words(&check(&site));
+    let before = codes(&check(&site));
     for (options, expected) in [
         ("restrict,pty,SERVE", &["key-terminal"][..]),
         ("SERVE,restrict,PORT-forwarding", &["key-port-forwarding"]),
@@ -95,12 +95,12 @@ fn every_option_that_widens_a_key_is_found() {
 }
 
 #[test]
-fn a_command_that_a_shell_would_read_otherwise_is_found() {
+fn a_command_that_a_shell_interprets_is_found() {
     let site = quiet_site();
     only_key(&site, "restrict,SERVE");
-    let before = words(&check(&site));
+    let before = codes(&check(&site));
     let config = text(site.config_path());
-    for (command, word) in [
+    for (command, code) in [
         (
             format!("{BIN} serve --config {config} --key ci; id"),
             "command-is-not-plain",
@@ -128,25 +128,25 @@ fn a_command_that_a_shell_would_read_otherwise_is_found() {
     ] {
         only_key(&site, &format!("restrict,command=\"{command}\""));
         let reply = check(&site);
-        assert_eq!(added(&before, &reply), [word], "{command}: {reply:?}");
+        assert_eq!(added(&before, &reply), [code], "{command}: {reply:?}");
     }
 }
 
 #[test]
-fn a_key_of_another_site_is_told_and_no_finding() {
+fn a_key_of_another_site_is_listed_and_no_finding() {
     let site = quiet_site();
     only_key(&site, "restrict,SERVE");
-    let before = words(&check(&site));
+    let before = codes(&check(&site));
     let shop = site.dir().join("shop.toml");
     write_file(&shop, 0o644, b"root = \"/srv/shop\"\n");
-    for (config, told) in [
+    for (config, words) in [
         (
             "shop.toml",
             "may swap on another site, 'shop', and nothing on this one; ",
         ),
         (
             "none.toml",
-            "which does not exist; a thief could do nothing; nothing else",
+            "which does not exist; someone with this key can do nothing; nothing else",
         ),
     ] {
         let config = site.dir().join(config);
@@ -157,20 +157,20 @@ fn a_key_of_another_site_is_told_and_no_finding() {
         only_key(&site, &format!("restrict,command=\"{command}\""));
         let reply = check(&site);
         assert_eq!(added(&before, &reply), [""; 0], "{reply:?}");
-        assert!(reply.stdout.contains(told), "{reply:?}");
+        assert!(reply.stdout.contains(words), "{reply:?}");
     }
 }
 
 #[test]
-fn keys_and_labels_that_stand_twice_are_found() {
+fn keys_and_labels_that_occur_twice_are_found() {
     let site = quiet_site();
     only_key(&site, "restrict,SERVE");
-    let before = words(&check(&site));
+    let before = codes(&check(&site));
     let line = fs::read_to_string(keys(&site)).expect("the keys");
     let fewer = line.replace("--key ci", "--key ci --allow list");
     site.add_key("other", None);
     let other = line.replace(&public(&site, "ci"), &public(&site, "other"));
-    for (second, word) in [
+    for (second, code) in [
         (&line, "key-twice"),
         (&fewer, "key-twice-differing"),
         (&other, "label-shared"),
@@ -181,7 +181,7 @@ fn keys_and_labels_that_stand_twice_are_found() {
             format!("{line}\n# and\n{second}").as_bytes(),
         );
         let reply = check(&site);
-        assert_eq!(added(&before, &reply), [word], "{reply:?}");
+        assert_eq!(added(&before, &reply), [code], "{reply:?}");
     }
 }
 
@@ -189,7 +189,7 @@ fn keys_and_labels_that_stand_twice_are_found() {
 fn weak_keys_are_found() {
     let site = quiet_site();
     only_key(&site, "restrict,SERVE");
-    let before = words(&check(&site));
+    let before = codes(&check(&site));
     for (kind, bits, expected) in [
         ("rsa", "2048", &["weak-rsa-key"][..]),
         ("rsa", "3072", &[]),
@@ -215,33 +215,33 @@ fn weak_keys_are_found() {
     }
 }
 
-/// `internal-sftp` serves a key that has no `command=`, whatever the login
-/// shell is; `check` says so, and sftp shows it.
+/// `internal-sftp` serves a key without `command=`, even with deploy-shell as the
+/// login shell. `check` finds that, and an sftp client shows it.
 #[test]
-fn sftp_without_a_command_is_found_and_is_real() {
+fn sftp_without_a_command_is_found_and_works() {
     let site = quiet_site();
     only_key(&site, "restrict");
-    let without = words(&check(&site));
-    // The harness's sshd has the subsystem; the drop-in does not take it away.
+    let without = codes(&check(&site));
+    // The harness's sshd has the subsystem, and the drop-in keeps it.
     assert!(without.contains("sftp-reachable"), "{without:?}");
     only_key(&site, "restrict,SERVE");
-    assert!(!words(&check(&site)).contains("sftp-reachable"));
+    assert!(!codes(&check(&site)).contains("sftp-reachable"));
 
     prefix_sshd(
         &site,
         &format!("Match User {}\nForceCommand /usr/bin/true\nMatch all", me()),
     );
     only_key(&site, "restrict");
-    let forced = words(&check(&site));
+    let forced = codes(&check(&site));
     assert!(
         !forced.contains("sftp-reachable") && forced.contains("force-command"),
         "{forced:?}"
     );
 
-    // Under a temporary folder StrictModes would refuse the keys.
+    // Below a temporary directory, StrictModes would refuse the keys.
     let site = Site::new();
     only_key(&site, "restrict");
-    assert!(words(&check(&site)).contains("sftp-reachable"));
+    assert!(codes(&check(&site)).contains("sftp-reachable"));
     let mut command = site.ssh_command("ci");
     command.args(["-s", "sftp"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -249,16 +249,16 @@ fn sftp_without_a_command_is_found_and_is_real() {
     // SSH_FXP_INIT, version 3 (draft-ietf-secsh-filexfer-02), and a version back.
     let mut stdin = client.0.stdin.take().expect("a pipe");
     stdin.write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3]).expect("sent");
-    let mut answer = [0; 5];
+    let mut response = [0; 5];
     let mut stdout = client.0.stdout.take().expect("a pipe");
-    stdout.read_exact(&mut answer).expect("an answer");
-    assert_eq!(answer[4], 2, "{answer:?}");
+    stdout.read_exact(&mut response).expect("a response");
+    assert_eq!(response[4], 2, "{response:?}");
 }
 
-/// Where our reading of a line and sshd's part, a thief would get something
-/// else than we say.
+/// If sshd understood a line differently, the key would grant something else than
+/// `check` reports.
 #[test]
-fn sshd_takes_the_lines_that_we_read_and_skips_the_others() {
+fn sshd_accepts_the_lines_that_check_reads_and_skips_the_others() {
     let site = Site::new();
     for options in [
         "restrict,SERVE",
@@ -282,12 +282,43 @@ fn sshd_takes_the_lines_that_we_read_and_skips_the_others() {
         "restrict, SERVE",
     ] {
         only_key(&site, options);
-        let ours = !words(&check(&site)).contains("key-line-unread");
+        let read = !codes(&check(&site)).contains("key-line-unread");
         let reply = site.ssh("ci", "list");
-        assert_eq!(reply.code == 0, ours, "{options}: {reply:?}");
+        assert_eq!(reply.code == 0, read, "{options}: {reply:?}");
         assert!(
             reply.code == 0 || reply.stderr.contains("Permission denied"),
             "{options}: {reply:?}"
         );
+    }
+}
+
+/// The last digit of a padded key has bits that belong to no byte. sshd accepts
+/// only zeros there.
+#[test]
+fn sshd_and_check_refuse_bits_behind_the_last_byte_of_a_key() {
+    let site = Site::new();
+    let path = site.dir().join("key-padded");
+    // The blob has 104 bytes, so its base64 ends with one '='.
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-N", "", "-t", "ecdsa", "-b", "256", "-C", "", "-f"])
+        .arg(&path)
+        .status();
+    assert!(made.expect("ssh-keygen starts").success());
+    let valid = public(&site, "padded");
+    let digits = valid.trim_end().strip_suffix('=').expect("padding");
+    let (start, last) = digits.split_at(digits.len() - 1);
+    // The two low bits are 0, so the next digit sets one of them.
+    let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let at = alphabet.find(last).expect("a base64 digit");
+    let invalid = format!("{start}{}=\n", &alphabet[at + 1..at + 2]);
+    only_key(&site, "restrict,SERVE");
+    let line = fs::read_to_string(keys(&site)).expect("the keys");
+    for (key, accepted) in [(&valid, true), (&invalid, false)] {
+        let line = line.replace(&public(&site, "ci"), key);
+        write_file(&keys(&site), 0o644, line.as_bytes());
+        let read = !codes(&check(&site)).contains("key-line-unread");
+        let reply = site.ssh("padded", "list");
+        assert_eq!(read, accepted, "{key}");
+        assert_eq!(reply.code == 0, accepted, "{key}: {reply:?}");
     }
 }

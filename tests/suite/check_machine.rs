@@ -1,4 +1,4 @@
-//! What `check` finds in the configuration, the files and the kernel.
+//! The findings of `check` about the configuration, the files and the kernel.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,15 +10,15 @@ use nix::libc;
 use nix::unistd::{Uid, User};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
-use crate::check::{added, arguments, check, me, quiet_site, quiet_sshd, words};
+use crate::check::{added, arguments, check, codes, me, quiet_site, quiet_sshd};
 use crate::operator::text;
 use crate::process::copy_program;
 use crate::site::{BIN, Reply, Site, admin, set_mode, write_file};
 
 #[test]
-fn what_the_configuration_leaves_open_is_found() {
-    let before = words(&check(&quiet_site()));
-    for (extra, word) in [
+fn unsafe_settings_of_the_configuration_are_found() {
+    let before = codes(&check(&quiet_site()));
+    for (extra, code) in [
         (
             "[audit]\nsocket = \"{dir}/audit.socket\"\nrequired = false\n",
             "audit-not-required",
@@ -30,24 +30,24 @@ fn what_the_configuration_leaves_open_is_found() {
         let site = Site::with_config(extra);
         quiet_sshd(&site, &me());
         let reply = check(&site);
-        assert_eq!(added(&before, &reply), [word], "{reply:?}");
+        assert_eq!(added(&before, &reply), [code], "{reply:?}");
     }
 }
 
 type Change<'a> = &'a dyn Fn(&Site);
 
-/// What is added, but for an ordinary user's own copy of the program being its
-/// own.
+/// Returns the codes that are new, without the one that says that the user who
+/// runs the tests owns the program.
 #[track_caller]
 fn added_by_others(before: &BTreeSet<String>, reply: &Reply) -> Vec<String> {
     let mut found = added(before, reply);
-    found.retain(|word| word != "program-owned-by-account" || Uid::effective().is_root());
+    found.retain(|code| code != "program-owned-by-account" || Uid::effective().is_root());
     found
 }
 
 #[test]
-fn files_that_others_can_write_are_found() {
-    let before = words(&check(&quiet_site()));
+fn files_that_other_users_can_write_are_found() {
+    let before = codes(&check(&quiet_site()));
     let open: [(&str, Change, &str); 5] = [
         (
             "the keys",
@@ -65,12 +65,12 @@ fn files_that_others_can_write_are_found() {
             "root-writable",
         ),
         (
-            "the socket's folder",
+            "the directory of the socket",
             &|site| {
-                let folder = site.dir().join("open");
-                fs::create_dir(&folder).expect("a folder");
-                set_mode(&folder, 0o777);
-                let moved = folder.join("audit.socket");
+                let directory = site.dir().join("open");
+                fs::create_dir(&directory).expect("a directory");
+                set_mode(&directory, 0o777);
+                let moved = directory.join("audit.socket");
                 fs::rename(site.dir().join("audit.socket"), &moved).expect("moved");
                 let config = fs::read_to_string(site.config_path()).expect("the configuration");
                 let config = config.replace("/audit.socket", "/open/audit.socket");
@@ -91,26 +91,26 @@ fn files_that_others_can_write_are_found() {
             "program-writable",
         ),
     ];
-    for (what, change, word) in open {
+    for (what, change, code) in open {
         let site = quiet_site();
         change(&site);
         let reply = check(&site);
-        let mut expected: Vec<&str> = vec![word];
-        // An ordinary user's own files are found for their owner already.
-        expected.retain(|word| !before.contains(*word));
+        let mut expected: Vec<&str> = vec![code];
+        // An ordinary user owns the files, so some codes are there before.
+        expected.retain(|code| !before.contains(*code));
         assert_eq!(
             added_by_others(&before, &reply),
             expected,
             "{what}: {reply:?}"
         );
-        assert!(words(&reply).contains(word), "{what}: {reply:?}");
+        assert!(codes(&reply).contains(code), "{what}: {reply:?}");
     }
 }
 
 #[test]
 fn another_program_of_the_same_name_is_found() {
     let site = quiet_site();
-    let before = words(&check(&site));
+    let before = codes(&check(&site));
     let program = site.dir().join("deploy-shell");
     write_file(&program, 0o755, b"#!/bin/sh\n");
     let keys = site.dir().join("authorized_keys");
@@ -126,10 +126,10 @@ fn another_program_of_the_same_name_is_found() {
 
 #[test]
 fn a_site_that_cannot_be_opened_is_found() {
-    let before = words(&check(&quiet_site()));
-    for folder in ["releases", ".deploy-shell/trash"] {
+    let before = codes(&check(&quiet_site()));
+    for directory in ["releases", ".deploy-shell/trash"] {
         let site = quiet_site();
-        fs::remove_dir(site.root().join(folder)).expect("removed");
+        fs::remove_dir(site.root().join(directory)).expect("removed");
         let reply = check(&site);
         assert_eq!(added(&before, &reply), ["layout"], "{reply:?}");
         assert!(reply.stdout.contains("does not exist"), "{reply:?}");
@@ -137,30 +137,73 @@ fn a_site_that_cannot_be_opened_is_found() {
     let site = quiet_site();
     fs::remove_dir_all(site.root()).expect("removed");
     let reply = check(&site);
-    assert!(words(&reply).contains("layout"), "{reply:?}");
+    assert!(codes(&reply).contains("layout"), "{reply:?}");
     assert!(
-        reply.stdout.contains("unseen: whose the site is: "),
+        reply
+            .stdout
+            .contains("not checked: who owns the site, and its keys: "),
         "{reply:?}"
     );
+    let opened = "finding: layout: the site cannot be opened: ";
+    assert!(reply.stdout.contains(opened), "{reply:?}");
+    // check does not know whose keys to look for.
+    assert!(!reply.stdout.contains("no key was found"), "{reply:?}");
+}
+
+/// The two programs belong into one directory.
+#[test]
+fn a_deploy_shell_that_is_missing_or_cannot_be_started_is_found() {
+    let site = quiet_site();
+    let before = codes(&check(&site));
+    let checker = site.dir().join("deploy-shell-admin");
+    copy_program(text(admin()), &checker);
+    set_mode(&checker, 0o755);
+    let program = site.dir().join("deploy-shell");
+    let check = || {
+        let mut command = Command::new(&checker);
+        command.env_clear().args(arguments(&site));
+        site.run(command, b"")
+    };
+    let sandbox = format!(
+        "not checked: the sandbox of the unpacker: '{}': ",
+        text(&program)
+    );
+    let reply = check();
+    assert_eq!(added_by_others(&before, &reply), ["program-missing"]);
+    let missing = format!("finding: program-missing: '{}', ", text(&program));
+    assert!(reply.stdout.contains(&missing), "{reply:?}");
+    assert!(reply.stdout.contains(&sandbox), "{reply:?}");
+
+    copy_program(BIN, &program);
+    set_mode(&program, 0o644);
+    let reply = check();
+    assert_eq!(added_by_others(&before, &reply), [""; 0], "{reply:?}");
+    let denied = reply.stdout.lines().find(|line| line.starts_with(&sandbox));
+    let denied = denied.unwrap_or_else(|| panic!("{reply:?}"));
+    assert!(denied.contains("permission denied"), "{denied}");
+    set_mode(&program, 0o755);
+    let reply = check();
+    assert_eq!(added_by_others(&before, &reply), [""; 0], "{reply:?}");
+    assert!(!reply.stdout.contains(&sandbox), "{reply:?}");
 }
 
 #[test]
-fn what_is_shared_and_will_not_do_is_found() {
+fn missing_and_unsafe_shared_paths_are_found() {
     let links = "[shared]\nlinks = [\".env\", \"public/uploads\"]\n";
     let shared = |change: Change| {
         let site = Site::with_config(links);
         quiet_sshd(&site, &me());
         let shared = site.root().join("shared");
         write_file(&shared.join(".env"), 0o600, b"");
-        fs::create_dir_all(shared.join("public/uploads")).expect("a folder");
+        fs::create_dir_all(shared.join("public/uploads")).expect("a directory");
         change(&site);
         check(&site)
     };
-    let before = words(&check(&quiet_site()));
+    let before = codes(&check(&quiet_site()));
     let sound = shared(&|_| ());
     assert_eq!(added(&before, &sound), [""; 0]);
-    let reach = "which reaches 'shared/.env' and 'shared/public/uploads' as the application does";
-    assert!(sound.stdout.contains(reach), "{sound:?}");
+    let access = "with the application's access to 'shared/.env' and 'shared/public/uploads'";
+    assert!(sound.stdout.contains(access), "{sound:?}");
     let changes: [(&str, Change, &str); 6] = [
         (
             "no file",
@@ -168,60 +211,60 @@ fn what_is_shared_and_will_not_do_is_found() {
             "shared-missing",
         ),
         (
-            "no folder",
+            "no directory",
             &|site| fs::remove_dir_all(site.root().join("shared")).expect("removed"),
             "shared-missing",
         ),
         (
-            "a way out",
+            "a symlink out of the site",
             &|site| {
                 let path = site.root().join("shared/.env");
                 fs::remove_file(&path).expect("removed");
-                symlink("/etc/passwd", path).expect("a link");
+                symlink("/etc/passwd", path).expect("a symlink");
             },
             "shared-unsafe",
         ),
         (
-            "a link for the folder",
+            "a symlink in place of the directory",
             &|site| {
                 let (path, away) = (site.root().join("shared"), site.dir().join("away"));
                 fs::rename(&path, &away).expect("moved");
-                symlink(away, path).expect("a link");
+                symlink(away, path).expect("a symlink");
             },
             "shared-unsafe",
         ),
         (
-            "a file for all",
+            "a file that all users can write",
             &|site| set_mode(&site.root().join("shared/.env"), 0o666),
             "shared-writable",
         ),
         (
-            "a folder for all",
+            "a directory that all users can write",
             &|site| set_mode(&site.root().join("shared/public"), 0o777),
             "shared-writable",
         ),
     ];
-    for (what, change, word) in changes {
+    for (what, change, code) in changes {
         let reply = shared(change);
-        assert_eq!(added(&before, &reply), [word], "{what}: {reply:?}");
+        assert_eq!(added(&before, &reply), [code], "{what}: {reply:?}");
     }
     let sticky = shared(&|site| set_mode(&site.root().join("shared/public"), 0o1777));
     assert_eq!(added(&before, &sticky), [""; 0]);
 }
 
-/// A kernel without Landlock, as a process sees it.
+/// For the process, its seccomp filter looks like a kernel without Landlock.
 #[test]
-fn a_confinement_that_is_not_on_is_found() {
+fn a_sandbox_without_landlock_is_found() {
     let site = quiet_site();
     let before = check(&site);
     assert!(
         before
             .stdout
-            .contains("\nconfinement: requests full, the unpacker full\n"),
+            .contains("\nsandbox: requests full, the unpacker full\n"),
         "these tests need Landlock: {before:?}"
     );
-    let before = words(&before);
-    // A thread's filter is inherited by what it starts, and goes with it.
+    let before = codes(&before);
+    // The processes that a thread starts inherit its filter; other threads do not.
     let reply = std::thread::scope(|scope| {
         let without = scope.spawn(|| {
             let call = libc::SYS_landlock_create_ruleset;
@@ -247,13 +290,13 @@ fn a_confinement_that_is_not_on_is_found() {
     assert!(
         reply
             .stdout
-            .contains("\nconfinement: requests without landlock, the unpacker without landlock\n"),
+            .contains("\nsandbox: requests without landlock, the unpacker without landlock\n"),
         "{reply:?}"
     );
 }
 
-/// A site installed for an account of its own, as the README says, but in a
-/// temporary folder.
+/// Returns a site installed for `account`, as the README says, but in a temporary
+/// directory, with its two programs.
 fn installed(account: &User) -> (Site, std::path::PathBuf, std::path::PathBuf) {
     let site = Site::new();
     quiet_sshd(&site, &account.name);
@@ -274,39 +317,39 @@ fn give(path: &Path, account: &User) {
     let (uid, gid) = (account.uid.as_raw(), account.gid.as_raw());
     lchown(path, Some(uid), Some(gid)).expect("root may give files away");
     if path.is_dir() {
-        for entry in fs::read_dir(path).expect("a folder") {
+        for entry in fs::read_dir(path).expect("a directory") {
             give(&entry.expect("an entry").path(), account);
         }
     }
 }
 
-/// As root, for an account of its own: the only thing to find is its shell,
-/// and with that set right, nothing.
+/// Installed by root for another account, a site has one finding, the login shell.
+/// With deploy-shell as the login shell there is none.
 #[test]
 fn a_site_installed_as_the_readme_says_is_sound() {
     if !Uid::effective().is_root() {
         return; // Only root can give a site to another account.
     }
-    // Every Debian has it: locked, without a shell, its home root's.
+    // On every Debian: locked, without a shell, with a home directory of root's.
     let account = User::from_name("daemon").expect("the user database");
     let (site, program, checker) = installed(&account.expect("an account named daemon"));
     let mut command = Command::new(&checker);
     command.env_clear().args(arguments(&site));
     let reply = site.run(command, b"");
     assert_eq!(
-        words(&reply).into_iter().collect::<Vec<_>>(),
+        codes(&reply).into_iter().collect::<Vec<_>>(),
         ["login-shell"],
         "{reply:?}"
     );
     assert!(
         reply
             .stdout
-            .contains("\nconfinement: requests full, the unpacker full\n"),
+            .contains("\nsandbox: requests full, the unpacker full\n"),
         "{reply:?}"
     );
-    assert!(!reply.stdout.contains("unseen: "), "{reply:?}");
+    assert!(!reply.stdout.contains("not checked: "), "{reply:?}");
 
-    // The account's entry is changed for this process alone.
+    // A mount namespace changes the account's entry for this process alone.
     let passwd = fs::read_to_string("/etc/passwd").expect("readable");
     let changed: Vec<String> = passwd
         .lines()
@@ -333,6 +376,6 @@ fn a_site_installed_as_the_readme_says_is_sound() {
     let mut line = vec![text(&checker).to_owned()];
     line.extend(arguments(&site));
     let reply = inside(&line);
-    assert!(words(&reply).is_empty(), "{reply:?}");
+    assert!(codes(&reply).is_empty(), "{reply:?}");
     assert_eq!(reply.code, 0, "{reply:?}");
 }

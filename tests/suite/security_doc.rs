@@ -153,7 +153,7 @@ fn named_findings_and_paths_exist() {
     if !readable() {
         return;
     }
-    let findings = fs::read_to_string(root().join("admin/src/check/findings.rs"));
+    let findings = fs::read_to_string(root().join("admin/src/check/findings_table.rs"));
     let findings = findings.expect("the findings");
     for word in ["root-writable", "sftp-reachable", "shared-writable"] {
         assert!(DOC.contains(&format!("`{word}`")), "{word}");

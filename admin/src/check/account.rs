@@ -1,46 +1,44 @@
-//! Looking at the deploy account: its entries, its groups, its home folder.
+//! Gathers facts about the deploy account: its entry, groups, password and home
+//! directory.
 
 use std::ffi::CString;
 use std::path::Path;
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
-use super::facts::{Account, End, Entry, HomeFolder, Password};
-use super::paths::walk;
+use super::facts::{Account, HomeDirectory, PasswdEntry, PasswordState, Resolution};
+use super::paths::resolve_path;
 use deploy_shell::error::describe;
 
 const PASSWD: &str = "/etc/passwd";
 const SHADOW: &str = "/etc/shadow";
 
-/// What is known of the account with this uid; what cannot be seen is added
-/// to `unseen`.
-pub fn look(uid: u32, unseen: &mut Vec<String>) -> Account {
+/// Looks up the account with this uid. Adds to `not_checked` what it cannot see.
+pub fn look_up_account(uid: u32, not_checked: &mut Vec<String>) -> Account {
     let found = User::from_uid(Uid::from_raw(uid)).unwrap_or_else(|errno| {
-        unseen.push(format!(
-            "the account of uid {uid}: {}",
-            describe(&errno.into())
-        ));
+        let why = describe(&errno.into());
+        not_checked.push(format!("the account of uid {uid}: {why}"));
         None
     });
     let mut account = Account {
         uid,
-        entry: None,
-        twins: Vec::new(),
+        passwd: None,
+        uid_aliases: Vec::new(),
         groups: Vec::new(),
         password: None,
-        home: HomeFolder::default(),
+        home: HomeDirectory::default(),
     };
     let Some(user) = found else {
         return account;
     };
     match std::fs::read_to_string(PASSWD) {
-        Ok(text) => account.twins = twins(&text, uid, &user.name),
-        Err(error) => unseen.push(cannot_read(Path::new(PASSWD), &error)),
+        Ok(text) => account.uid_aliases = uid_aliases(&text, uid, &user.name),
+        Err(error) => not_checked.push(cannot_read(Path::new(PASSWD), &error)),
     }
-    account.groups = groups(&user.name, user.gid);
-    account.password = password(&user, unseen);
-    account.home = home(&user.dir, unseen);
-    account.entry = Some(Entry {
+    account.groups = group_names(&user.name, user.gid);
+    account.password = password_state(&user, not_checked);
+    account.home = examine_home(&user.dir, not_checked);
+    account.passwd = Some(PasswdEntry {
         name: user.name,
         shell: user.shell,
         home: user.dir,
@@ -52,8 +50,8 @@ pub fn cannot_read(path: &Path, error: &std::io::Error) -> String {
     format!("'{}' cannot be read: {}", path.display(), describe(error))
 }
 
-/// The other names of `uid` in passwd(5).
-fn twins(passwd: &str, uid: u32, name: &str) -> Vec<String> {
+/// Returns the other names of `uid` in the text of a passwd(5) file.
+fn uid_aliases(passwd: &str, uid: u32, name: &str) -> Vec<String> {
     passwd
         .lines()
         .map(|line| line.split(':').collect::<Vec<_>>())
@@ -62,8 +60,8 @@ fn twins(passwd: &str, uid: u32, name: &str) -> Vec<String> {
         .collect()
 }
 
-fn groups(name: &str, first: Gid) -> Vec<String> {
-    let ids = CString::new(name).map(|name| getgrouplist(&name, first).unwrap_or_default());
+fn group_names(account: &str, primary: Gid) -> Vec<String> {
+    let ids = CString::new(account).map(|name| getgrouplist(&name, primary).unwrap_or_default());
     ids.unwrap_or_default()
         .into_iter()
         .map(|id| match Group::from_gid(id) {
@@ -73,67 +71,67 @@ fn groups(name: &str, first: Gid) -> Vec<String> {
         .collect()
 }
 
-fn password(user: &User, unseen: &mut Vec<String>) -> Option<Password> {
+fn password_state(user: &User, not_checked: &mut Vec<String>) -> Option<PasswordState> {
     match user.passwd.to_bytes() {
         b"x" => {}
-        field => return Some(kind(field)),
+        field => return Some(classify_password(field)),
     }
     match std::fs::read(SHADOW) {
-        Ok(text) => shadow(&text, user.name.as_bytes()).map(kind),
+        Ok(text) => shadow_password(&text, user.name.as_bytes()).map(classify_password),
         Err(error) => {
             let why = cannot_read(Path::new(SHADOW), &error);
-            unseen.push(format!("whether '{}' has a password: {why}", user.name));
+            not_checked.push(format!("whether '{}' has a password: {why}", user.name));
             None
         }
     }
 }
 
-/// The password field of `name` in shadow(5).
-fn shadow<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+/// Returns the password field of `name` in the text of a shadow(5) file.
+fn shadow_password<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     text.split(|byte| *byte == b'\n').find_map(|line| {
         let mut fields = line.split(|byte| *byte == b':');
         (fields.next()? == name).then(|| fields.next())?
     })
 }
 
-/// crypt(5): nothing that starts with these is the hash of a password.
-fn kind(field: &[u8]) -> Password {
+/// No hash of a password starts with `!` or `*` (crypt(5)).
+fn classify_password(field: &[u8]) -> PasswordState {
     match field.first() {
-        None => Password::Empty,
-        Some(b'!' | b'*') => Password::Locked,
-        Some(_) => Password::Set,
+        None => PasswordState::Empty,
+        Some(b'!' | b'*') => PasswordState::Locked,
+        Some(_) => PasswordState::Set,
     }
 }
 
-fn home(path: &Path, unseen: &mut Vec<String>) -> HomeFolder {
-    let way = walk(path);
-    if way.end != End::Reached {
-        if let End::Unseen(why) = &way.end {
-            unseen.push(format!("the home folder '{}': {why}", path.display()));
+fn examine_home(path: &Path, not_checked: &mut Vec<String>) -> HomeDirectory {
+    let location = resolve_path(path);
+    if location.resolution != Resolution::Complete {
+        if let Resolution::NotChecked(why) = &location.resolution {
+            not_checked.push(format!("the home directory '{}': {why}", path.display()));
         }
-        return HomeFolder::default();
+        return HomeDirectory::default();
     }
-    let folder = path.join(".ssh");
-    let ssh = walk(&folder);
-    let mut home = HomeFolder {
-        way: Some(way),
-        ..HomeFolder::default()
+    let directory = path.join(".ssh");
+    let ssh = resolve_path(&directory);
+    let mut home = HomeDirectory {
+        location: Some(location),
+        ..HomeDirectory::default()
     };
-    let mut there = |name: &str| match walk(&folder.join(name)).end {
-        End::Reached => true,
-        End::Missing => false,
-        End::Unseen(why) => {
-            unseen.push(format!("'{}/{name}': {why}", folder.display()));
+    let mut exists = |name: &str| match resolve_path(&directory.join(name)).resolution {
+        Resolution::Complete => true,
+        Resolution::Missing => false,
+        Resolution::NotChecked(why) => {
+            not_checked.push(format!("'{}/{name}': {why}", directory.display()));
             false
         }
     };
-    if ssh.end != End::Missing {
-        home.rc = there("rc");
-        home.environment = there("environment");
-        home.keys = ["authorized_keys", "authorized_keys2"]
+    if ssh.resolution != Resolution::Missing {
+        home.has_rc = exists("rc");
+        home.has_environment = exists("environment");
+        home.keys_files = ["authorized_keys", "authorized_keys2"]
             .into_iter()
-            .filter(|name| there(name))
-            .map(|name| folder.join(name))
+            .filter(|name| exists(name))
+            .map(|name| directory.join(name))
             .collect();
         home.ssh = Some(ssh);
     }
@@ -145,37 +143,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn twins_are_other_names_of_the_same_uid() {
+    fn uid_aliases_are_other_names_of_the_same_uid() {
         let passwd = "root:x:0:0::/:/bin/sh\ndeploy:x:998:998::/:/x\n\
                       web:x:998:33::/:/bin/sh\nbroken\nother:x:99:99::/:/x\n";
-        assert_eq!(twins(passwd, 998, "deploy"), ["web"]);
-        assert!(twins(passwd, 0, "root").is_empty());
+        assert_eq!(uid_aliases(passwd, 998, "deploy"), ["web"]);
+        assert!(uid_aliases(passwd, 0, "root").is_empty());
     }
 
     #[test]
-    fn a_password_is_what_shadow_says() {
+    fn the_password_field_of_shadow_decides() {
         let text = b"root:*:1::\ndeploy:!$6$x:1::\nweb:$y$j9T$x:1::\nopen::1::\n";
-        let read = |name: &[u8]| shadow(text, name).map(kind);
-        assert_eq!(read(b"root"), Some(Password::Locked));
-        assert_eq!(read(b"deploy"), Some(Password::Locked));
-        assert_eq!(read(b"web"), Some(Password::Set));
-        assert_eq!(read(b"open"), Some(Password::Empty));
-        assert_eq!(read(b"none"), None);
+        let state = |name: &[u8]| shadow_password(text, name).map(classify_password);
+        assert_eq!(state(b"root"), Some(PasswordState::Locked));
+        assert_eq!(state(b"deploy"), Some(PasswordState::Locked));
+        assert_eq!(state(b"web"), Some(PasswordState::Set));
+        assert_eq!(state(b"open"), Some(PasswordState::Empty));
+        assert_eq!(state(b"none"), None);
     }
 
     #[test]
-    fn a_home_folder_is_looked_through() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut unseen = Vec::new();
-        assert!(home(&folder.path().join("none"), &mut unseen).way.is_none());
-        assert!(home(folder.path(), &mut unseen).ssh.is_none());
-        std::fs::create_dir(folder.path().join(".ssh")).unwrap();
+    fn the_files_in_a_home_directory_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut not_checked = Vec::new();
+        let none = directory.path().join("none");
+        assert!(examine_home(&none, &mut not_checked).location.is_none());
+        assert!(
+            examine_home(directory.path(), &mut not_checked)
+                .ssh
+                .is_none()
+        );
+        std::fs::create_dir(directory.path().join(".ssh")).unwrap();
         for name in ["rc", "authorized_keys2"] {
-            std::fs::write(folder.path().join(".ssh").join(name), "").unwrap();
+            std::fs::write(directory.path().join(".ssh").join(name), "").unwrap();
         }
-        let found = home(folder.path(), &mut unseen);
-        assert!(found.rc && !found.environment && found.ssh.is_some());
-        assert_eq!(found.keys, [folder.path().join(".ssh/authorized_keys2")]);
-        assert!(unseen.is_empty(), "{unseen:?}");
+        let home = examine_home(directory.path(), &mut not_checked);
+        assert!(home.has_rc && !home.has_environment && home.ssh.is_some());
+        let expected = directory.path().join(".ssh/authorized_keys2");
+        assert_eq!(home.keys_files, [expected]);
+        assert!(not_checked.is_empty(), "{not_checked:?}");
     }
 }

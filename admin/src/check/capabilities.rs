@@ -1,274 +1,280 @@
-//! What a thief of one key could do, in plain words.
+//! Describes in a sentence what someone with a key can do: two tables of
+//! capabilities, one of the site and one of sshd.
 
-use super::facts::{Facts, Key, Place, Runs, Serve, Site};
-use super::key_options::Options;
+use super::facts::{Facts, ForcedCommand, Key, KeyPosition, ServeCommand, ServedSite};
+use super::key_options::KeyOptions;
 use super::rules;
 use deploy_shell::policy::{Grants, Verb};
 
-/// What holds for every release where the site asks for no signatures.
-const UNSIGNED: &str = "no signatures are required";
+const VERBS: [Verb; 4] = [Verb::Receive, Verb::Swap, Verb::Rollback, Verb::List];
 
-/// What holds where the site has hooks: which of a release's files they
-/// execute, cannot be told from here.
-const RUNS: &str = "have {} of its hooks and health check run, as the account and in the \
-                    release's folder, with whatever of the release they execute";
+/// A row of a table: whether the key has the capability, and what that is.
+type Capability = (bool, String);
 
-/// What a thief of one key could do.
-pub fn tell(facts: &Facts, place: Place<'_>, key: &Key) -> String {
-    let name = match &key.runs {
-        Runs::Serve(Serve {
-            key: Some(label), ..
+/// What a key runs.
+struct Effect {
+    text: String,
+    /// Whether someone with the key can run nothing else.
+    bounded: bool,
+}
+
+fn bounded(text: impl Into<String>) -> Effect {
+    let text = text.into();
+    Effect {
+        text,
+        bounded: true,
+    }
+}
+
+fn unbounded(text: String) -> Effect {
+    Effect {
+        text,
+        bounded: false,
+    }
+}
+
+/// Returns the line of the report about one key.
+pub fn describe_key(facts: &Facts, position: KeyPosition<'_>, key: &Key) -> String {
+    let name = match &key.command {
+        ForcedCommand::Serve(ServeCommand {
+            label: Some(label), ..
         }) => format!("key {label}"),
         _ => "key without a label".to_owned(),
     };
-    let options = &key.line.options;
-    let (what, bounded) = runs(facts, key);
-    let authority = match options.cert_authority {
-        true => "whoever it certifies: ",
-        false => "",
+    let options = &key.entry.options;
+    let authority = if options.cert_authority {
+        "each key that it certifies: "
+    } else {
+        ""
     };
-    let extras = extras(facts, options);
-    let end = match (extras.is_empty(), bounded, facts.server.is_some()) {
-        (false, ..) => format!("; and beside that {}", and(&extras)),
+    let effect = effect_of(facts, key);
+    let extras = granted(sshd_capabilities(facts, options));
+    let end = match (extras.is_empty(), effect.bounded, facts.sshd.is_some()) {
+        (false, ..) => format!("; in addition, sshd lets it {}", enumerate(&extras)),
         (true, true, true) => "; nothing else".to_owned(),
-        (true, true, false) => "; nothing else that could be seen".to_owned(),
+        (true, true, false) => "; nothing else that check can see".to_owned(),
         (true, false, _) => String::new(),
     };
-    let print = key.line.fingerprint;
-    format!(
-        "{name} ({print}, {place}{}): {authority}{what}{end}",
-        only(options)
-    )
+    let fingerprint = key.entry.fingerprint;
+    let limits = limits(options);
+    let what = effect.text;
+    format!("{name} ({fingerprint}, {position}{limits}): {authority}{what}{end}")
 }
 
-/// Where and until when the key is good.
-fn only(options: &Options) -> String {
-    let from = options
-        .from
-        .iter()
-        .map(|from| format!(", only from {from}"));
-    let until = options
-        .expiry
-        .iter()
-        .map(|until| format!(", until {until}"));
-    from.chain(until).collect()
+/// Returns from where and until when sshd accepts the key.
+fn limits(options: &KeyOptions) -> String {
+    let from = options.from.iter();
+    let until = options.expiry.iter();
+    from.map(|from| format!(", only from {from}"))
+        .chain(until.map(|until| format!(", until {until}")))
+        .collect()
 }
 
-/// What the key runs, and whether that is a bound.
-fn runs(facts: &Facts, key: &Key) -> (String, bool) {
+fn effect_of(facts: &Facts, key: &Key) -> Effect {
     let account = facts.account_name();
-    if let Some(command) = rules::forced(facts.server.as_ref()) {
-        let text =
-            format!("runs sshd's own '{command}' as '{account}', in place of its own command");
-        return (text, false);
+    if let Some(command) = rules::sshd_forced_command(facts.sshd.as_ref()) {
+        return unbounded(format!(
+            "runs sshd's ForceCommand '{command}' as '{account}' instead of its own command"
+        ));
     }
-    let command = key.line.options.command.as_deref().unwrap_or_default();
-    match &key.runs {
-        Runs::Serve(serve) => served(facts, serve),
-        Runs::NotServe => (
-            format!("runs '{command}', which serves nothing; a thief could see what that prints"),
-            false,
-        ),
-        Runs::Other => (
-            format!(
-                "runs '{command}' as '{account}'; a thief could do whatever that program lets a client do"
-            ),
-            false,
-        ),
-        Runs::Obscure => (
-            format!(
-                "runs '{command}' as '{account}'; what that is depends on the shell that reads it"
-            ),
-            false,
-        ),
-        Runs::Anything => anything(facts, &account),
+    let command = key.entry.options.command.as_deref().unwrap_or_default();
+    match &key.command {
+        ForcedCommand::Serve(serve) => effect_of_serve(facts, serve),
+        ForcedCommand::None => effect_without_command(facts, &account),
+        ForcedCommand::NotServe => unbounded(format!(
+            "runs '{command}', which serves no site; someone with this key sees its output"
+        )),
+        ForcedCommand::OtherProgram => unbounded(format!(
+            "runs '{command}' as '{account}'; someone with this key can do everything that this \
+             program lets a client do"
+        )),
+        ForcedCommand::NotPlain => unbounded(format!(
+            "runs '{command}' as '{account}'; the effect depends on the shell that reads it"
+        )),
     }
 }
 
-fn served(facts: &Facts, serve: &Serve) -> (String, bool) {
-    let text = match &serve.site {
-        Site::This => format!(
-            "may {} on site {}; a thief could {}",
-            verbs(serve.allow),
+fn effect_of_serve(facts: &Facts, serve: &ServeCommand) -> Effect {
+    let verbs: Vec<String> = VERBS
+        .into_iter()
+        .filter(|verb| serve.allow.allows(*verb))
+        .map(|verb| verb.to_string())
+        .collect();
+    let verbs = enumerate(&verbs);
+    match &serve.site {
+        ServedSite::This => bounded(format!(
+            "may {verbs} on site {}; someone with this key can {}",
             facts.config.site(),
-            and(&could(facts, serve.allow))
-        ),
-        Site::Other(other) => format!(
-            "may {} on another site, '{other}', and nothing on this one; check that site as well",
-            verbs(serve.allow)
-        ),
-        Site::None(path) => format!(
-            "serves '{}', which does not exist; a thief could do nothing",
+            enumerate(&granted(site_capabilities(facts, serve.allow)))
+        )),
+        ServedSite::Other(other) => bounded(format!(
+            "may {verbs} on another site, '{other}', and nothing on this one; check that site as well"
+        )),
+        ServedSite::Missing(path) => bounded(format!(
+            "serves '{}', which does not exist; someone with this key can do nothing",
             path.display()
-        ),
-        Site::Unread(path) => {
-            let shown = path.display();
-            let text = format!(
-                "serves '{shown}', which does not load here; what a thief could do cannot be said"
-            );
-            return (text, false);
-        }
-    };
-    (text, true)
+        )),
+        ServedSite::Unreadable(path) => unbounded(format!(
+            "serves '{}', which does not load here; what someone with this key can do is unknown",
+            path.display()
+        )),
+    }
 }
 
-fn anything(facts: &Facts, account: &str) -> (String, bool) {
-    let settings = facts.server.as_ref();
+fn effect_without_command(facts: &Facts, account: &str) -> Effect {
+    let settings = facts.sshd.as_ref();
     let subsystems = settings.map_or(&[][..], |settings| settings.all("subsystem"));
     let sftp = subsystems
         .iter()
         .any(|value| value.starts_with("sftp internal-sftp"));
-    let entry = facts
-        .account
-        .as_ref()
-        .and_then(|account| account.entry.as_ref());
-    let text = match entry {
-        _ if facts.shell_is_ours() && sftp => format!(
-            "has no command=; the login shell refuses, but a thief could read and write every file that '{account}' can, by sftp"
+    match facts.passwd() {
+        _ if facts.login_shell_is_deploy_shell() && sftp => unbounded(format!(
+            "has no command=; the login shell refuses, but someone with this key can read and \
+             write every file that '{account}' can, by sftp"
+        )),
+        _ if facts.login_shell_is_deploy_shell() => bounded(
+            "has no command=, and the login shell refuses: someone with this key can run nothing",
         ),
-        _ if facts.shell_is_ours() => {
-            return (
-                "has no command=, and the login shell refuses: a thief could run nothing"
-                    .to_owned(),
-                true,
-            );
-        }
-        Some(entry) => format!(
-            "has no command=; a thief could run any command as '{account}' with the login shell '{}'",
+        Some(entry) => unbounded(format!(
+            "has no command=; someone with this key can run any command as '{account}' with the \
+             login shell '{}'",
             entry.shell.display()
-        ),
-        None => format!(
-            "has no command=; a thief could do as '{account}' whatever its login shell lets anyone do"
-        ),
-    };
-    (text, false)
+        )),
+        None => unbounded(format!(
+            "has no command=; someone with this key can do everything that the login shell of \
+             '{account}' allows"
+        )),
+    }
 }
 
-fn verbs(allow: Grants) -> String {
-    let all = [Verb::Receive, Verb::Swap, Verb::Rollback, Verb::List];
-    let words: Vec<String> = all
-        .into_iter()
-        .filter(|verb| allow.allows(*verb))
-        .map(|verb| verb.to_string())
-        .collect();
-    and(&words)
-}
-
-fn could(facts: &Facts, allow: Grants) -> Vec<String> {
-    let mut found = Vec::new();
+/// The capabilities that deploy-shell grants on the site.
+fn site_capabilities(facts: &Facts, allow: Grants) -> Vec<Capability> {
     let config = &facts.config;
-    let max = config.pending.max;
-    let (content, such, which) = match &config.signatures {
-        None => (format!("any content ({UNSIGNED})"), "", ""),
-        Some(wanted) => {
-            let signers = match wanted.threshold.get() {
+    let [receive, swap, rollback, list] = VERBS.map(|verb| allow.allows(verb));
+    let (content, such) = match &config.signatures {
+        None => ("any content (no signatures are required)".to_owned(), ""),
+        Some(required) => {
+            let signers = match required.threshold.get() {
                 1 => "a signer has".to_owned(),
                 more => format!("{more} signers have"),
             };
-            let path = wanted.allowed_signers.display();
+            let path = required.allowed_signers.display();
             let content = format!("only what {signers} signed for this site ('{path}')");
-            (content, "such ", " whose signatures hold")
+            (content, "such ")
         }
     };
-    // As the application: it is that which runs, or serves, what is published.
-    let links = config.shared.links.iter();
-    let shared: Vec<String> = links.map(|link| format!("'shared/{link}'")).collect();
-    let reach = match shared.is_empty() {
-        true => String::new(),
-        false => format!(", which reaches {} as the application does", and(&shared)),
+    // The application serves or runs what is published.
+    let shared = config.shared.links.iter();
+    let shared: Vec<String> = shared.map(|link| format!("'shared/{link}'")).collect();
+    let access = if shared.is_empty() {
+        String::new()
+    } else {
+        let shared = enumerate(&shared);
+        format!(", with the application's access to {shared}")
     };
-    match (allow.allows(Verb::Receive), allow.allows(Verb::Swap)) {
-        (true, true) => found.push(format!("publish {content}{reach}")),
-        (true, false) => found.push(format!(
-            "upload {content}, which is not live before another key swaps to it"
-        )),
-        _ => {}
-    }
-    if allow.allows(Verb::Receive) {
-        found.push(format!(
-            "fill the disk with up to {max} {such}releases that were never live, down to the reserve"
-        ));
-    }
-    let floor = match &config.floor.0 {
-        None => String::new(),
-        Some(floor) => format!(" from '{floor}' on"),
+    let max = config.pending.max;
+    let floor = config
+        .floor
+        .0
+        .iter()
+        .map(|floor| format!("from '{floor}' on"));
+    let signed = config
+        .signatures
+        .iter()
+        .map(|_| "with valid signatures".to_owned());
+    let conditions: Vec<String> = floor.chain(signed).collect();
+    let conditions = if conditions.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", conditions.join(", "))
     };
-    if allow.allows(Verb::Swap) {
-        found.push(format!("make any received release{floor} live{which}"));
-    }
-    if allow.allows(Verb::Rollback) {
-        found.push(format!(
-            "go back to any release{floor} that was live and good{which}"
-        ));
-    }
-    let moves = allow.allows(Verb::Swap) || allow.allows(Verb::Rollback);
-    match config.commands().count() {
-        0 => {}
-        _ if !moves => {}
-        1 => found.push(RUNS.replace("{}", "the command")),
-        many => found.push(RUNS.replace("{}", &format!("the {many} commands"))),
-    }
-    if allow.allows(Verb::List) {
-        found.push("see which releases there are".to_owned());
-    }
-    found
+    let commands = config.commands().count();
+    let run = match commands {
+        1 => "the command".to_owned(),
+        many => format!("the {many} commands"),
+    };
+    vec![
+        (receive && swap, format!("publish {content}{access}")),
+        (
+            receive && !swap,
+            format!("upload {content}, which is not live until another key swaps to it"),
+        ),
+        (
+            receive,
+            format!(
+                "fill the disk with up to {max} {such}releases that were never live, down to the \
+                 reserve"
+            ),
+        ),
+        (swap, format!("make any received release{conditions} live")),
+        (
+            rollback,
+            format!("go back to any release{conditions} that was live and good"),
+        ),
+        // check cannot know which files of a release the commands execute.
+        (
+            commands > 0 && (swap || rollback),
+            format!(
+                "run {run} of the hooks and the health check, as the account, in the release's \
+                 directory, with all code of the release that they execute"
+            ),
+        ),
+        (list, "see which releases exist".to_owned()),
+    ]
 }
 
-/// What sshd gives the key beside its command, where both its options and the
-/// server's settings do; a setting that could not be seen counts as on.
-fn extras(facts: &Facts, options: &Options) -> Vec<String> {
-    let settings = facts.server.as_ref();
-    let on = |keyword: &str| settings.is_none_or(|settings| settings.on(keyword));
-    let covered = settings.is_some_and(|settings| settings.on("disableforwarding"));
-    let rc = facts
-        .account
-        .as_ref()
-        .is_some_and(|account| account.home.rc);
-    let forwards = options.port_forwarding && !covered;
+/// The capabilities that sshd grants in addition to the command: those that both
+/// the key's options and sshd's settings allow. An unknown setting counts as on.
+fn sshd_capabilities(facts: &Facts, options: &KeyOptions) -> Vec<Capability> {
+    let settings = facts.sshd.as_ref();
+    let on = |keyword: &str| settings.is_none_or(|settings| settings.is_on(keyword));
+    let disabled = settings.is_some_and(|settings| settings.is_on("disableforwarding"));
+    let forwards = options.port_forwarding && !disabled;
+    let has_rc = (facts.account.as_ref()).is_some_and(|account| account.home.has_rc);
     let tunnel = match settings {
-        Some(settings) => settings.on("permittunnel"),
+        Some(settings) => settings.is_on("permittunnel"),
         None => options.tunnel.is_some(),
     };
     let targets = match options.permit_open.as_slice() {
         [] => "any host and port that the node reaches".to_owned(),
-        some => and(some),
+        some => enumerate(some),
     };
-    [
+    let rows = [
         (
             forwards && on("allowtcpforwarding"),
-            format!("connect to {targets}"),
+            &*format!("connect to {targets}"),
         ),
         (
             forwards && on("allowstreamlocalforwarding"),
-            "connect to the node's own sockets".to_owned(),
+            "connect to the node's Unix sockets",
         ),
         (
             options.agent_forwarding && on("allowagentforwarding"),
-            "use an agent of its own on the node".to_owned(),
+            "forward its agent to the node",
         ),
+        (options.x11_forwarding && on("x11forwarding"), "forward X11"),
+        (options.pty && on("permittty"), "get a terminal"),
         (
-            options.x11_forwarding && on("x11forwarding"),
-            "forward X11".to_owned(),
+            options.user_rc && on("permituserrc") && has_rc,
+            "run ~/.ssh/rc",
         ),
-        (options.pty && on("permittty"), "have a terminal".to_owned()),
+        (tunnel, "join networks through a tunnel device"),
         (
-            options.user_rc && on("permituserrc") && rc,
-            "have ~/.ssh/rc run".to_owned(),
+            settings.is_some_and(rules::accepts_dangerous_variables),
+            "set environment variables of its command",
         ),
-        (tunnel, "join networks by a tunnel device".to_owned()),
-        (
-            settings.is_some_and(rules::sets_variables),
-            "set variables of what it runs".to_owned(),
-        ),
-    ]
-    .into_iter()
-    .filter(|(has, _)| *has)
-    .map(|(_, what)| what)
-    .collect()
+    ];
+    rows.map(|(has, what)| (has, what.to_owned())).into()
 }
 
-/// `a`, `a and b`, `a, b and c`.
-fn and(words: &[String]) -> String {
+/// Returns the capabilities of a table that the key has.
+fn granted(table: Vec<Capability>) -> Vec<String> {
+    let rows = table.into_iter().filter(|(has, _)| *has);
+    rows.map(|(_, what)| what).collect()
+}
+
+/// Returns `a`, `a and b`, or `a, b and c`.
+fn enumerate(words: &[String]) -> String {
     match words {
         [] => String::new(),
         [one] => one.clone(),
@@ -278,215 +284,182 @@ fn and(words: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{SERVE, key, sound};
+    use super::super::fixture::{SERVE, key, set_setting, sound};
     use super::*;
 
-    /// What is told of the only key.
-    fn told(change: impl Fn(&mut Facts)) -> String {
+    /// Returns the line about the only key.
+    fn described(change: impl Fn(&mut Facts)) -> String {
         let mut facts = sound();
         change(&mut facts);
-        let (place, key) = facts.keys().next().unwrap();
-        tell(&facts, place, key)
+        let (position, key) = facts.keys().next().unwrap();
+        describe_key(&facts, position, key)
     }
 
-    fn options(facts: &mut Facts, text: &str) {
-        facts.sources[0].lines[0].key = Ok(key(text));
+    fn set_options(facts: &mut Facts, text: &str) {
+        facts.keys_files[0].lines[0].key = Ok(key(text));
+    }
+
+    /// Gives the site the configuration of this text.
+    fn configure(facts: &mut Facts, text: &str) {
+        let site = facts.config.site.take();
+        facts.config = toml::from_str(&format!("root = \"/srv/blog\"\n{text}")).unwrap();
+        facts.config.site = site;
     }
 
     #[test]
-    fn a_sound_key_is_told_in_one_sentence() {
-        let line = told(|_| {});
+    fn a_sound_key_is_described_in_one_sentence() {
+        let line = described(|_| {});
         assert!(line.starts_with("key ci (SHA256:"), "{line}");
         assert!(
             line.ends_with(
                 ", /etc/deploy-shell/authorized_keys/deploy line 3): may receive, swap, rollback \
-                 and list on site blog; a thief could publish any content (no signatures are \
-                 required), fill the disk with up to 10 releases that were never live, down to \
-                 the reserve, make any received release live, go back to any release that was \
-                 live and good and see which releases there are; nothing else"
+                 and list on site blog; someone with this key can publish any content (no \
+                 signatures are required), fill the disk with up to 10 releases that were never \
+                 live, down to the reserve, make any received release live, go back to any \
+                 release that was live and good and see which releases exist; nothing else"
             ),
             "{line}"
         );
     }
 
     #[test]
-    fn each_grant_has_its_words() {
+    fn each_verb_has_its_capabilities() {
         for (allow, words) in [
-            (
-                "receive",
-                "which is not live before another key swaps to it",
-            ),
+            ("receive", "which is not live until another key swaps to it"),
             (
                 "swap",
-                "may swap on site blog; a thief could make any received release live; nothing else",
+                "may swap on site blog; someone with this key can make any received release live; \
+                 nothing else",
             ),
             (
                 "rollback",
-                "a thief could go back to any release that was live and good; nothing else",
+                "can go back to any release that was live and good; nothing else",
             ),
-            (
-                "list",
-                "a thief could see which releases there are; nothing else",
-            ),
+            ("list", "can see which releases exist; nothing else"),
         ] {
-            let command =
-                format!("restrict,command=\"/usr/local/bin/deploy-shell serve blog ci {allow}\"");
-            let line = told(|facts| options(facts, &command));
+            let allowed = SERVE.replace("--key ci", &format!("--key ci --allow {allow}"));
+            let line = described(|facts| set_options(facts, &format!("restrict,{allowed}")));
             assert!(line.contains(words), "{line}");
             assert!(!line.contains("publish"), "{line}");
         }
     }
 
     #[test]
-    fn signatures_and_a_floor_are_told() {
-        let line = told(|facts| {
-            let text = "root = \"/srv/blog\"\nfloor = \"r1\"\n[signatures]\nthreshold = 2\n\
-                        allowed_signers = \"/etc/s\"";
-            let site = facts.config.site.take();
-            facts.config = toml::from_str(text).unwrap();
-            facts.config.site = site;
+    fn signatures_and_a_floor_are_conditions() {
+        let line = described(|facts| {
+            let text = "floor = \"r1\"\n[signatures]\nthreshold = 2\nallowed_signers = \"/etc/s\"";
+            configure(facts, text);
         });
-        assert!(!line.contains(UNSIGNED), "{line}");
+        assert!(!line.contains("no signatures are required"), "{line}");
         for words in [
-            "could publish only what 2 signers have signed for this site ('/etc/s'), ",
-            "make any received release from 'r1' on live whose signatures hold, ",
-            "go back to any release from 'r1' on that was live and good whose signatures hold",
+            "can publish only what 2 signers have signed for this site ('/etc/s'), ",
+            "make any received release (from 'r1' on, with valid signatures) live, ",
+            "go back to any release (from 'r1' on, with valid signatures) that was live and good",
         ] {
             assert!(line.contains(words), "{line}");
         }
     }
 
     #[test]
-    fn hooks_are_told_of_keys_that_run_them() {
+    fn hooks_belong_to_keys_that_can_run_them() {
         let hooked = |facts: &mut Facts| {
-            let text = "root = \"/srv/blog\"\n[[hooks.before_swap]]\n\
-                        command = [\"/usr/bin/php\", \"artisan\"]\n\
+            let text = "[[hooks.before_swap]]\ncommand = [\"/usr/bin/php\", \"artisan\"]\n\
                         [health]\ncommand = [\"/usr/local/bin/healthy\"]";
-            let site = facts.config.site.take();
-            facts.config = toml::from_str(text).unwrap();
-            facts.config.site = site;
+            configure(facts, text);
         };
-        let words = "have the 2 commands of its hooks and health check run, as the account";
-        assert!(told(hooked).contains(words), "{}", told(hooked));
-        let lists = told(|facts| {
+        let line = described(hooked);
+        let words = "run the 2 commands of the hooks and the health check, as the account";
+        assert!(line.contains(words), "{line}");
+        let line = described(|facts| {
             hooked(facts);
-            let command = "restrict,command=\"/usr/local/bin/deploy-shell serve blog ci list\"";
-            options(facts, command);
+            let lists = SERVE.replace("--key ci", "--key ci --allow list");
+            set_options(facts, &format!("restrict,{lists}"));
         });
-        assert!(!lists.contains("hooks"), "{lists}");
+        assert!(!line.contains("hooks"), "{line}");
     }
 
     #[test]
-    fn what_a_published_release_shares_is_told() {
+    fn shared_paths_belong_to_keys_that_publish() {
         let share = |facts: &mut Facts| {
-            let site = facts.config.site.take();
-            let text = "root = \"/srv/blog\"\n[shared]\nlinks = [\".env\", \"up\"]";
-            facts.config = toml::from_str(text).unwrap();
-            facts.config.site = site;
+            configure(facts, "[shared]\nlinks = [\".env\", \"up\"]");
         };
-        let reach = ", which reaches 'shared/.env' and 'shared/up' as the application does, ";
-        assert!(told(share).contains(reach), "{}", told(share));
-        // Who cannot make it live reaches nothing by it.
-        let upload = format!("restrict,{}", SERVE.replace("blog ci", "blog ci receive"));
-        let line = told(|facts| {
+        let line = described(share);
+        let access = ", with the application's access to 'shared/.env' and 'shared/up', ";
+        assert!(line.contains(access), "{line}");
+        // A key that cannot make a release live gets no access through one.
+        let line = described(|facts| {
             share(facts);
-            options(facts, &upload);
+            let uploads = SERVE.replace("--key ci", "--key ci --allow receive");
+            set_options(facts, &format!("restrict,{uploads}"));
+        });
+        assert!(line.contains("upload"), "{line}");
+        assert!(!line.contains("shared/"), "{line}");
+    }
+
+    #[test]
+    fn capabilities_of_sshd_come_last() {
+        // sshd denies what the options of a bare key allow.
+        assert!(described(|facts| set_options(facts, SERVE)).ends_with("; nothing else"));
+        let line = described(|facts| {
+            set_options(facts, SERVE);
+            facts.sshd = None;
+        });
+        let words = "; in addition, sshd lets it connect to any host and port";
+        assert!(line.contains(words), "{line}");
+        assert!(line.contains("get a terminal"), "{line}");
+        let line = described(|facts| {
+            set_setting(facts, "permittunnel", "yes");
+            set_setting(facts, "acceptenv", "LD_*");
         });
         assert!(
-            line.contains("upload") && !line.contains("shared/"),
+            line.ends_with(
+                "; in addition, sshd lets it join networks through a tunnel device and set \
+                 environment variables of its command"
+            ),
             "{line}"
         );
     }
 
     #[test]
-    fn what_comes_beside_the_command_is_told() {
-        let bare = "command=\"/usr/local/bin/deploy-shell serve blog ci\"";
-        // sshd keeps it from a key that its options let have it.
-        assert!(told(|facts| options(facts, bare)).ends_with("; nothing else"));
-        let line = told(|facts| {
-            options(facts, bare);
-            facts.server = None;
-        });
-        assert!(
-            line.contains("; and beside that connect to any host and port"),
-            "{line}"
-        );
-        assert!(line.contains("have a terminal"), "{line}");
-        let line = told(|facts| {
-            let settings = facts.server.as_mut().unwrap();
-            settings.0.insert("permittunnel".into(), vec!["yes".into()]);
-            settings.0.insert("acceptenv".into(), vec!["LD_*".into()]);
-        });
-        assert!(
-            line.ends_with("; and beside that join networks by a tunnel device and set variables of what it runs"),
-            "{line}"
-        );
-    }
-
-    #[test]
-    fn without_a_forced_command_the_shell_is_the_bound() {
-        let line = told(|facts| options(facts, "restrict"));
-        assert!(
-            line.ends_with("a thief could run nothing; nothing else"),
-            "{line}"
-        );
-        let line = told(|facts| {
-            options(facts, "restrict");
-            let settings = facts.server.as_mut().unwrap();
-            settings
-                .0
-                .insert("subsystem".into(), vec!["sftp internal-sftp".into()]);
+    fn without_a_forced_command_the_login_shell_decides() {
+        let line = described(|facts| set_options(facts, "restrict"));
+        assert!(line.ends_with("can run nothing; nothing else"), "{line}");
+        let line = described(|facts| {
+            set_options(facts, "restrict");
+            set_setting(facts, "subsystem", "sftp internal-sftp");
         });
         assert!(line.contains("read and write every file"), "{line}");
         assert!(!line.contains("nothing else"), "{line}");
-        let line = told(|facts| {
-            options(facts, "restrict");
-            let entry = facts.account.as_mut().unwrap().entry.as_mut().unwrap();
-            entry.shell = "/bin/bash".into();
+        let line = described(|facts| {
+            set_options(facts, "restrict");
+            let account = facts.account.as_mut().unwrap();
+            account.passwd.as_mut().unwrap().shell = "/bin/bash".into();
         });
-        assert!(
-            line.contains("run any command as 'deploy' with the login shell '/bin/bash'"),
-            "{line}"
-        );
+        let words = "run any command as 'deploy' with the login shell '/bin/bash'";
+        assert!(line.contains(words), "{line}");
     }
 
     #[test]
-    fn other_sites_and_no_sites_are_told_apart() {
-        let serve = |config: &str| {
-            format!("restrict,command=\"/usr/local/bin/deploy-shell serve {config} ci\"")
+    fn other_missing_and_unreadable_sites_differ() {
+        let served = |site: &str| {
+            let serve = SERVE.replace("--site blog", &format!("--site {site}"));
+            described(|facts| set_options(facts, &format!("restrict,{serve}")))
         };
-        let line = told(|facts| options(facts, &serve("shop")));
+        let line = served("shop");
         assert!(line.contains("on another site, 'shop'"), "{line}");
-        let line = told(|facts| options(facts, &serve("none")));
-        assert!(
-            line.ends_with("a thief could do nothing; nothing else"),
-            "{line}"
-        );
-        let line = told(|facts| options(facts, &serve("odd")));
-        assert!(
-            line.ends_with("what a thief could do cannot be said"),
-            "{line}"
-        );
-        let line = told(|facts| {
-            let settings = facts.server.as_mut().unwrap();
-            settings
-                .0
-                .insert("forcecommand".into(), vec!["/bin/x".into()]);
-        });
-        assert!(line.contains("runs sshd's own '/bin/x'"), "{line}");
+        let line = served("none");
+        assert!(line.ends_with("can do nothing; nothing else"), "{line}");
+        let line = served("odd");
+        assert!(line.ends_with("can do is unknown"), "{line}");
+        let line = described(|facts| set_setting(facts, "forcecommand", "/bin/x"));
+        assert!(line.contains("runs sshd's ForceCommand '/bin/x'"), "{line}");
     }
 
     #[test]
-    fn bounds_of_place_and_time_are_told() {
-        let line = told(|facts| {
-            options(
-                facts,
-                "restrict,from=\"192.0.2.0/24\",expiry-time=\"20270101\",command=\"/usr/local/bin/deploy-shell serve blog ci\"",
-            );
-        });
-        assert!(
-            line.contains(" line 3, only from 192.0.2.0/24, until 20270101): may"),
-            "{line}"
-        );
+    fn limits_of_address_and_time_are_named() {
+        let options = "restrict,from=\"192.0.2.0/24\",expiry-time=\"20270101\"";
+        let line = described(|facts| set_options(facts, &format!("{options},{SERVE}")));
+        let words = " line 3, only from 192.0.2.0/24, until 20270101): may";
+        assert!(line.contains(words), "{line}");
     }
 }

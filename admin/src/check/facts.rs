@@ -1,10 +1,11 @@
-//! What was found out, before anything is judged. Plain data: whoever gathers
-//! it does I/O, whoever judges it does none.
+//! What `check` gathers before it judges anything. Plain data: the gathering
+//! modules do I/O, and the rules do none.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::authorized_keys::KeyLine;
+use super::authorized_keys::AuthorizedKey;
 use deploy_shell::config::Config;
 use deploy_shell::error::Error;
 use deploy_shell::names::{KeyLabel, SiteName};
@@ -12,134 +13,144 @@ use deploy_shell::policy::Grants;
 use deploy_shell::sandbox::Enforcement;
 use deploy_shell::store::shared_dir::Fault;
 
-/// Everything.
+/// Everything that the rules and the report read.
 #[derive(Debug)]
 pub struct Facts {
-    /// The configuration's path.
-    pub path: PathBuf,
+    pub config_path: PathBuf,
     pub config: Config,
-    pub places: Places,
-    /// This program, as far as an account or a key runs it by some path.
-    pub programs: Vec<Program>,
-    /// The account that serves the site; none if it could not be told.
+    pub paths: SitePaths,
+    /// Each path by which the account or a key runs `deploy-shell`.
+    pub programs: Vec<InstalledProgram>,
+    /// The account that serves the site; `None` where its owner is unknown.
     pub account: Option<Account>,
-    /// What sshd says holds for the account; none if it could not be asked.
-    pub server: Option<Settings>,
-    /// The files that sshd reads keys from, in its order.
-    pub sources: Vec<Source>,
-    pub disk: Disk,
-    pub probe: Probe,
-    /// What could not be seen, and why. Not findings.
-    pub unseen: Vec<String>,
+    /// sshd's settings for the account; `None` where sshd gave no answer.
+    pub sshd: Option<SshdSettings>,
+    /// The files that sshd reads the account's keys from, in its order.
+    pub keys_files: Vec<KeysFile>,
+    pub filesystem: Filesystem,
+    pub probe: AccountProbe,
+    /// What could not be checked, and why. These are not findings.
+    pub not_checked: Vec<String>,
 }
 
-/// Every component of a path, links followed, from `/` on.
+/// A path with every component on the way to its end, symlinks followed, from
+/// `/` on.
 #[derive(Clone, Debug)]
-pub struct Way {
+pub struct ResolvedPath {
     pub path: PathBuf,
-    pub steps: Vec<Step>,
-    /// Whether it could be followed to its end.
-    pub end: End,
+    pub components: Vec<PathComponent>,
+    pub resolution: Resolution,
 }
 
+/// How far a path could be followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    Reached,
-    /// There is nothing of that name.
+pub enum Resolution {
+    /// To its end.
+    Complete,
+    /// There is no file of that name.
     Missing,
-    /// It could not be looked at, in the system's words.
-    Unseen(String),
+    /// A component could not be looked at, for this reason.
+    NotChecked(String),
 }
 
-/// One component.
+/// One directory, symlink or file on the way to the end of a path.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct PathComponent {
     pub path: PathBuf,
     pub uid: u32,
     pub mode: u32,
-    pub kind: StepKind,
+    pub kind: ComponentKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepKind {
-    Folder,
-    Link,
+pub enum ComponentKind {
+    Directory,
+    Symlink,
     Other,
 }
 
-/// The paths that matter whoever the account is.
-#[derive(Debug)]
-pub struct Places {
-    pub config: Way,
-    /// The list of signers, if the site asks for signatures.
-    pub signers: Option<Way>,
-    /// The programs of hooks and of the health check.
-    pub hooks: Vec<Way>,
-    pub root: Way,
-    /// The folders below the root that we rely on.
-    pub below: Vec<Way>,
-    /// What every release leads to, in `shared/`.
-    pub shared: Vec<Way>,
-    pub socket: Way,
-    /// What sshd reads, and the folders of what it includes.
-    pub sshd_config: Vec<Way>,
+impl PathComponent {
+    /// Returns whether this is a directory in which only a file's owner can
+    /// rename or remove it, such as `/tmp`.
+    pub fn is_sticky_directory(&self) -> bool {
+        self.kind == ComponentKind::Directory && self.mode & 0o1000 != 0
+    }
 }
 
-/// A path by which this program, or one of its name, is run.
+/// The paths that matter for every account.
 #[derive(Debug)]
-pub struct Program {
-    pub way: Way,
-    /// Whether it is byte for byte the program that runs this check.
-    pub same: bool,
+pub struct SitePaths {
+    pub config: ResolvedPath,
+    /// The list of signers, if the site requires signatures.
+    pub signers: Option<ResolvedPath>,
+    /// The programs of the hooks and of the health check.
+    pub hooks: Vec<ResolvedPath>,
+    pub root: ResolvedPath,
+    /// The directories below the root that deploy-shell relies on.
+    pub directories: Vec<ResolvedPath>,
+    /// The shared paths, in `shared/`.
+    pub shared: Vec<ResolvedPath>,
+    pub socket: ResolvedPath,
+    /// The files of sshd's configuration, and the directories of its includes.
+    pub sshd_config: Vec<ResolvedPath>,
 }
 
-/// The deploy account: the owner of the site's state folder.
+/// A path by which `deploy-shell` is run.
+#[derive(Debug)]
+pub struct InstalledProgram {
+    pub location: ResolvedPath,
+    /// Whether its bytes are not those of the `deploy-shell` beside this program.
+    pub differs: bool,
+}
+
+/// The deploy account: the owner of the site's state directory.
 #[derive(Debug)]
 pub struct Account {
     pub uid: u32,
-    /// Its passwd entry.
-    pub entry: Option<Entry>,
-    /// Other names with the same uid in /etc/passwd.
-    pub twins: Vec<String>,
-    /// The groups it is in.
+    /// Its entry in the user database.
+    pub passwd: Option<PasswdEntry>,
+    /// Other names of the same uid in /etc/passwd.
+    pub uid_aliases: Vec<String>,
+    /// The names of its groups.
     pub groups: Vec<String>,
-    /// None: could not be seen.
-    pub password: Option<Password>,
-    pub home: HomeFolder,
+    /// `None` where it could not be checked.
+    pub password: Option<PasswordState>,
+    pub home: HomeDirectory,
 }
 
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct PasswdEntry {
     pub name: String,
     pub shell: PathBuf,
     pub home: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Password {
+pub enum PasswordState {
     /// No password matches.
     Locked,
     Empty,
     Set,
 }
 
-/// What is in the account's home folder, if it has one.
+/// What is in the account's home directory, if it exists.
 #[derive(Debug, Default)]
-pub struct HomeFolder {
-    pub way: Option<Way>,
-    pub ssh: Option<Way>,
-    pub rc: bool,
-    pub environment: bool,
-    /// Keys files in `~/.ssh`, whether or not sshd reads them.
-    pub keys: Vec<PathBuf>,
+pub struct HomeDirectory {
+    pub location: Option<ResolvedPath>,
+    pub ssh: Option<ResolvedPath>,
+    pub has_rc: bool,
+    pub has_environment: bool,
+    /// The keys files in `~/.ssh`, whether or not sshd reads them.
+    pub keys_files: Vec<PathBuf>,
 }
 
-/// `sshd -T`: keywords in lower case, with their values in order.
+/// The output of `sshd -T`: keywords in lower case, with their values in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings(pub BTreeMap<String, Vec<String>>);
+pub struct SshdSettings(pub BTreeMap<String, Vec<String>>);
 
-impl Settings {
-    /// A keyword's only or first value; `sshd -T` leaves out what is unset.
+impl SshdSettings {
+    /// Returns the only or first value of `keyword`. `sshd -T` omits some
+    /// keywords that are not set.
     pub fn get(&self, keyword: &str) -> Option<&str> {
         self.0.get(keyword)?.first().map(String::as_str)
     }
@@ -148,108 +159,114 @@ impl Settings {
         self.0.get(keyword).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether it is set to anything but `no` or `none`.
-    pub fn on(&self, keyword: &str) -> bool {
+    /// Returns whether `keyword` is set to anything but `no` or `none`.
+    pub fn is_on(&self, keyword: &str) -> bool {
         self.get(keyword)
             .is_some_and(|value| !matches!(value, "no" | "none" | ""))
     }
 }
 
-/// A file of keys.
+/// A file that sshd reads keys from.
 #[derive(Debug)]
-pub struct Source {
-    pub way: Way,
-    pub lines: Vec<Line>,
+pub struct KeysFile {
+    pub location: ResolvedPath,
+    pub lines: Vec<KeysFileLine>,
 }
 
-/// A line of it that is neither empty nor a comment.
+/// A line of a keys file that is neither empty nor a comment.
 #[derive(Debug)]
-pub struct Line {
+pub struct KeysFileLine {
     pub number: usize,
-    /// Or why it cannot be read.
+    /// The key, or why it cannot be read.
     pub key: Result<Key, &'static str>,
 }
 
 #[derive(Debug)]
 pub struct Key {
-    pub line: KeyLine,
-    pub runs: Runs,
+    pub entry: AuthorizedKey,
+    pub command: ForcedCommand,
 }
 
-/// What a key's `command=` runs.
+/// What the `command=` of a key runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Runs {
-    /// There is none.
-    Anything,
-    Serve(Serve),
-    /// This program, and not its `serve`, or in a way that it does not take.
+pub enum ForcedCommand {
+    /// The key has no `command=`.
+    None,
+    Serve(ServeCommand),
+    /// It runs `deploy-shell`, with arguments that are no valid `serve`.
     NotServe,
-    /// Another program, or several.
-    Other,
-    /// It has characters that a shell gives a meaning to.
-    Obscure,
+    /// It runs another program, or nothing.
+    OtherProgram,
+    /// It has characters with a meaning to a shell.
+    NotPlain,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Serve {
+pub struct ServeCommand {
     pub program: PathBuf,
-    pub site: Site,
-    pub key: Option<KeyLabel>,
+    pub site: ServedSite,
+    pub label: Option<KeyLabel>,
     pub allow: Grants,
 }
 
 /// The site that a forced command serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Site {
+pub enum ServedSite {
+    /// The site that this run of `check` is about.
     This,
     Other(SiteName),
-    /// There is no such configuration.
-    None(PathBuf),
-    /// Its configuration does not load here; for the account it may.
-    Unread(PathBuf),
+    /// Its configuration does not exist.
+    Missing(PathBuf),
+    /// Its configuration does not load here. It may load for the account.
+    Unreadable(PathBuf),
 }
 
 /// The file system of the site.
 #[derive(Debug, Default)]
-pub struct Disk {
-    /// The kind of network file system it is on.
+pub struct Filesystem {
+    /// The kind of network file system that the root is on.
     pub network: Option<&'static str>,
-    /// Folders below the root that are on another file system.
-    pub elsewhere: Vec<PathBuf>,
-    /// Folders in which names differ only by case.
-    pub folding: Vec<PathBuf>,
+    /// Directories below the root that are on another file system.
+    pub other_filesystems: Vec<PathBuf>,
+    /// Directories in which case does not distinguish names.
+    pub case_insensitive: Vec<PathBuf>,
 }
 
-/// What the account itself meets, tried out as that account.
+/// What a request of the account would meet, tried out as the account.
 #[derive(Debug, Default)]
-pub struct Probe {
-    /// Why it cannot read the configuration.
+pub struct AccountProbe {
+    /// Why the account cannot load the configuration.
     pub config: Option<Error>,
     /// Why it cannot open the site.
     pub layout: Option<Error>,
-    /// What it finds wrong with the shared paths.
+    /// What is wrong with the shared paths.
     pub shared: Vec<Fault>,
-    /// Why it cannot make an unnamed file.
-    pub unnamed: Option<String>,
-    /// Why it cannot reach the audit socket.
+    /// Why it cannot create an unnamed file.
+    pub unnamed_file: Option<String>,
+    /// Why it cannot connect to the audit socket.
     pub socket: Option<String>,
-    /// What confined the unpacker, and the monitor; none if not tried.
+    /// The sandbox of the unpacker, and of the monitor; `None` if not tried.
     pub unpacker: Option<Enforcement>,
     pub monitor: Option<Enforcement>,
 }
 
 impl Facts {
-    /// The keys that could be read, each with its file.
-    pub fn keys(&self) -> impl Iterator<Item = (Place<'_>, &Key)> {
-        self.sources.iter().flat_map(|source| {
-            source.lines.iter().filter_map(|line| {
+    /// Iterates over the keys that could be read, each with its position.
+    pub fn keys(&self) -> impl Iterator<Item = (KeyPosition<'_>, &Key)> {
+        self.keys_files.iter().flat_map(|file| {
+            file.lines.iter().filter_map(|line| {
                 let key = line.key.as_ref().ok()?;
-                Some((Place::of(source, line), key))
+                Some((KeyPosition::new(file, line), key))
             })
         })
     }
 
-    /// The account's name, or its uid where it has none.
+    /// Returns the account's entry in the user database, where it is known.
+    pub fn passwd(&self) -> Option<&PasswdEntry> {
+        self.account.as_ref()?.passwd.as_ref()
+    }
+
+    /// Returns the account's name, or its uid where it has none.
     pub fn account_name(&self) -> String {
         match &self.account {
             Some(account) => account.name(),
@@ -257,45 +274,45 @@ impl Facts {
         }
     }
 
-    /// Whether the account's login shell is this program.
-    pub fn shell_is_ours(&self) -> bool {
-        let entry = self.account.as_ref().and_then(|it| it.entry.as_ref());
-        entry.is_some_and(|entry| named_ours(&entry.shell))
+    /// Returns whether the account's login shell is `deploy-shell`.
+    pub fn login_shell_is_deploy_shell(&self) -> bool {
+        self.passwd()
+            .is_some_and(|entry| is_deploy_shell(&entry.shell))
     }
 }
 
 impl Account {
     pub fn name(&self) -> String {
-        match &self.entry {
+        match &self.passwd {
             Some(entry) => entry.name.clone(),
             None => format!("uid {}", self.uid),
         }
     }
 }
 
-/// Where a line stands.
+/// The file and the line of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct KeyPosition<'a> {
     pub file: &'a Path,
     pub line: usize,
 }
 
-impl<'a> Place<'a> {
-    pub fn of(source: &'a Source, line: &Line) -> Place<'a> {
-        Place {
-            file: &source.way.path,
+impl<'a> KeyPosition<'a> {
+    pub fn new(file: &'a KeysFile, line: &KeysFileLine) -> KeyPosition<'a> {
+        KeyPosition {
+            file: &file.location.path,
             line: line.number,
         }
     }
 }
 
-impl std::fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for KeyPosition<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} line {}", self.file.display(), self.line)
     }
 }
 
-/// Whether a path has this program's name.
-pub fn named_ours(path: &Path) -> bool {
+/// Returns whether a path has the file name of `deploy-shell`.
+pub fn is_deploy_shell(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == "deploy-shell")
 }

@@ -1,4 +1,4 @@
-//! Looking at the file system the site is on.
+//! Gathers facts about the file system of the site.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::statfs;
 
-use super::facts::Disk;
+use super::facts::Filesystem;
 use deploy_shell::error::describe;
+use deploy_shell::store::layout::SHARED;
 
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// File systems whose other end is elsewhere, or a program: what a rename or a
-/// sync means there is not the kernel's to promise (statfs(2), linux/magic.h).
+/// File systems that a server or a user-space program implements: there the
+/// kernel alone cannot guarantee what a rename or a sync does (statfs(2),
+/// linux/magic.h).
 const NETWORK: [(u32, &str); 12] = [
     (0x6969, "nfs"),
     (0x517b, "smb"),
@@ -29,77 +31,87 @@ const NETWORK: [(u32, &str); 12] = [
     (0x0bd0_0bd0, "lustre"),
 ];
 
-/// Looks at the root and the folders below it that we rely on.
-pub fn look(root: &Path, below: &[PathBuf], unseen: &mut Vec<String>) -> Disk {
+/// Examines the root, and the directories below it that deploy-shell relies on.
+pub fn examine_filesystem(
+    root: &Path,
+    directories: &[PathBuf],
+    not_checked: &mut Vec<String>,
+) -> Filesystem {
     let network = match statfs(root) {
-        Ok(found) => network(found.filesystem_type().0 as u64 as u32),
+        Ok(found) => network_kind(found.filesystem_type().0 as u64 as u32),
         Err(errno) => {
             let why = describe(&errno.into());
-            unseen.push(format!("the file system of '{}': {why}", root.display()));
+            not_checked.push(format!("the file system of '{}': {why}", root.display()));
             None
         }
     };
-    let mut elsewhere = match std::fs::read(MOUNTS) {
-        Ok(text) => mounts(
-            &text,
-            &root.canonicalize().unwrap_or_else(|_| root.to_owned()),
-        ),
+    let mut other_filesystems = match std::fs::read(MOUNTS) {
+        Ok(text) => {
+            let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+            mounts_below(&text, &root)
+        }
         Err(error) => {
-            unseen.push(format!("mounts below the root: {}", describe(&error)));
+            let why = describe(&error);
+            not_checked.push(format!("mounts below the root: {why}"));
             Vec::new()
         }
     };
-    let device = |path: &Path| path.metadata().ok().map(|meta| meta.dev());
-    let others = below
+    let device = |path: &Path| path.metadata().ok().map(|metadata| metadata.dev());
+    let elsewhere = directories
         .iter()
         .filter(|path| device(path).is_some_and(|found| Some(found) != device(root)));
-    elsewhere.extend(others.cloned());
-    elsewhere.sort();
-    elsewhere.dedup();
-    let folders = below.iter().map(PathBuf::as_path).chain([root]);
-    let (mut folding, mut unread) = (Vec::new(), Vec::new());
-    for folder in folders {
-        match folds(folder) {
-            Some(true) => folding.push(folder.to_owned()),
+    other_filesystems.extend(elsewhere.cloned());
+    other_filesystems.sort();
+    other_filesystems.dedup();
+    let (mut case_insensitive, mut unreadable) = (Vec::new(), Vec::new());
+    for directory in directories.iter().map(PathBuf::as_path).chain([root]) {
+        match is_case_insensitive(directory) {
+            Some(true) => case_insensitive.push(directory.to_owned()),
             Some(false) => {}
-            None => unread.push(format!("'{}'", folder.display())),
+            None => unreadable.push(format!("'{}'", directory.display())),
         }
     }
-    if !unread.is_empty() {
-        unseen.push(format!("whether case counts in {}", unread.join(", ")));
+    if !unreadable.is_empty() {
+        let shown = unreadable.join(", ");
+        not_checked.push(format!(
+            "whether the file system is case-insensitive ({shown})"
+        ));
     }
-    Disk {
+    Filesystem {
         network,
-        elsewhere,
-        folding,
+        other_filesystems,
+        case_insensitive,
     }
 }
 
-fn network(magic: u32) -> Option<&'static str> {
+fn network_kind(magic: u32) -> Option<&'static str> {
     let row = NETWORK.iter().find(|(known, _)| *known == magic);
     row.map(|(_, name)| *name)
 }
 
-/// The mount points of proc_pid_mountinfo(5) below `root`, without those in
-/// `shared/`, which is the application's own. A bind mount counts: it has the
-/// root's device, and yet no rename leads across it.
-fn mounts(text: &[u8], root: &Path) -> Vec<PathBuf> {
+/// Returns the mount points below `root`, from the text of
+/// proc_pid_mountinfo(5). It leaves out those in `shared/`, which belongs to the
+/// application. Bind mounts count: they have the root's device, but rename(2) does
+/// not cross them either.
+fn mounts_below(text: &[u8], root: &Path) -> Vec<PathBuf> {
+    let shared = root.join(SHARED);
     text.split(|byte| *byte == b'\n')
         .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
-        .map(|field| PathBuf::from(OsString::from_vec(unescape(field))))
+        .map(|field| PathBuf::from(OsString::from_vec(unescape_octal(field))))
         .filter(|path| path != root && path.starts_with(root))
-        .filter(|path| !path.starts_with(root.join("shared")))
+        .filter(|path| !path.starts_with(&shared))
         .collect()
 }
 
-/// Blanks and the like are written as a backslash and three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
+/// The kernel escapes spaces and the like as a backslash and three octal digits.
+fn unescape_octal(field: &[u8]) -> Vec<u8> {
     let octal = |digits: &[u8]| {
         let text = std::str::from_utf8(digits).ok()?;
         u8::from_str_radix(text, 8).ok()
     };
     let mut bytes = Vec::new();
     let mut at = 0;
+    // Terminates: `at` grows in each turn.
     while at < field.len() {
         let escaped = (field[at] == b'\\')
             .then(|| field.get(at + 1..at + 4).and_then(octal))
@@ -110,15 +122,16 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Whether names in a folder that differ only by case are the same name: a
-/// name in it is looked up in another case. The kernel's own flag for it can
-/// only be read by ioctl(2), and not every such file system has it.
-fn folds(folder: &Path) -> Option<bool> {
-    let mut names = folder
+/// Returns whether two names that differ only by case are one name in a
+/// directory; `None` if it cannot be read. This looks up an existing name in the
+/// other case: only ioctl(2) reads the kernel's own flag, and not every such file
+/// system has it.
+fn is_case_insensitive(directory: &Path) -> Option<bool> {
+    let mut names = directory
         .read_dir()
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.file_name()));
-    let other = |name: &OsString| {
+    let swap_case = |name: &OsString| {
         let mut bytes = name.as_bytes().to_vec();
         for byte in &mut bytes {
             *byte ^= u8::from(byte.is_ascii_alphabetic()) << 5;
@@ -126,15 +139,15 @@ fn folds(folder: &Path) -> Option<bool> {
         (bytes != name.as_bytes()).then(|| OsString::from_vec(bytes))
     };
     // The first name with a letter in it decides.
-    let Some((name, other)) = names.find_map(|name| Some((name.clone(), other(&name)?))) else {
+    let Some((name, other)) = names.find_map(|name| Some((name.clone(), swap_case(&name)?))) else {
         return Some(false);
     };
-    let same = || {
-        let left = folder.join(name).symlink_metadata().ok()?;
-        let right = folder.join(other).symlink_metadata().ok()?;
+    let same_file = || {
+        let left = directory.join(name).symlink_metadata().ok()?;
+        let right = directory.join(other).symlink_metadata().ok()?;
         Some((left.dev(), left.ino()) == (right.dev(), right.ino()))
     };
-    Some(same().unwrap_or(false))
+    Some(same_file().unwrap_or(false))
 }
 
 #[cfg(test)]
@@ -149,44 +162,45 @@ mod tests {
             25 22 0:7 / /srv/a/shared/uploads rw - nfs x rw\n\
             26 22 0:8 / /srv/a/b\\040c rw - tmpfs x rw\n\
             27 22 0:8 / /srv/ab rw - tmpfs x rw\nodd\n";
-        let found = mounts(text, Path::new("/srv/a"));
         assert_eq!(
-            found,
+            mounts_below(text, Path::new("/srv/a")),
             [Path::new("/srv/a/releases"), Path::new("/srv/a/b c")]
         );
     }
 
     #[test]
-    fn network_file_systems_are_known_by_their_number() {
-        assert_eq!(network(0x6969), Some("nfs"));
-        assert_eq!(network(0xff53_4d42), Some("cifs"));
-        assert_eq!(network(0xef53), None);
+    fn network_file_systems_are_known_by_their_magic_number() {
+        assert_eq!(network_kind(0x6969), Some("nfs"));
+        assert_eq!(network_kind(0xff53_4d42), Some("cifs"));
+        assert_eq!(network_kind(0xef53), None);
     }
 
     #[test]
-    fn a_folder_that_keeps_case_does_not_fold() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(folds(folder.path()), Some(false));
-        std::fs::write(folder.path().join("Name"), "").unwrap();
-        assert_eq!(folds(folder.path()), Some(false));
-        // Both cases there, and two files.
-        std::fs::write(folder.path().join("nAME"), "").unwrap();
-        assert_eq!(folds(folder.path()), Some(false));
-        std::fs::remove_file(folder.path().join("nAME")).unwrap();
-        assert_eq!(folds(&folder.path().join("none")), None);
-        // A hard link is what a folding file system would show.
-        std::fs::hard_link(folder.path().join("Name"), folder.path().join("nAME")).unwrap();
-        assert_eq!(folds(folder.path()), Some(true));
+    fn a_case_sensitive_directory_is_told_from_a_case_insensitive_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        assert_eq!(is_case_insensitive(directory.path()), Some(false));
+        std::fs::write(path("Name"), "").unwrap();
+        assert_eq!(is_case_insensitive(directory.path()), Some(false));
+        // Both cases exist, as two files.
+        std::fs::write(path("nAME"), "").unwrap();
+        assert_eq!(is_case_insensitive(directory.path()), Some(false));
+        std::fs::remove_file(path("nAME")).unwrap();
+        assert_eq!(is_case_insensitive(&path("none")), None);
+        // A hard link looks like a case-insensitive file system.
+        std::fs::hard_link(path("Name"), path("nAME")).unwrap();
+        assert_eq!(is_case_insensitive(directory.path()), Some(true));
     }
 
     #[test]
-    fn a_plain_folder_is_on_one_file_system() {
-        let folder = tempfile::tempdir().unwrap();
-        let below = folder.path().join("releases");
-        std::fs::create_dir(&below).unwrap();
-        let mut unseen = Vec::new();
-        let found = look(folder.path(), &[below], &mut unseen);
-        assert!(found.elsewhere.is_empty() && found.folding.is_empty());
-        assert!(unseen.is_empty(), "{unseen:?}");
+    fn an_ordinary_directory_is_on_one_file_system() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::create_dir(path("releases")).unwrap();
+        let mut not_checked = Vec::new();
+        let directories = [path("releases")];
+        let found = examine_filesystem(directory.path(), &directories, &mut not_checked);
+        assert!(found.other_filesystems.is_empty() && found.case_insensitive.is_empty());
+        assert!(not_checked.is_empty(), "{not_checked:?}");
     }
 }

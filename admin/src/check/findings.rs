@@ -1,67 +1,100 @@
-//! Everything that `check` may find: one table of words and remedies.
+//! A finding of `check`, and the table of all of them.
 
 use std::fmt;
 
-/// One thing that widens what a key, an account or a stranger can do.
+use deploy_shell::error::Error;
+
+/// A problem, and what to do about it: something gives a key, the account or
+/// another user more than the README promises.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    pub word: Word,
-    /// Lower case, the problem, the subject in single quotes.
-    pub problem: String,
-    /// What the remedy is about: it stands where the table has `{}`.
-    pub subject: String,
+    pub code: FindingCode,
+    /// Lower case, the problem first, the subject in single quotes.
+    pub text: String,
+    pub remedy: String,
 }
 
 impl Finding {
-    pub fn new(word: Word, subject: impl fmt::Display, problem: impl fmt::Display) -> Finding {
+    /// Makes a finding with the remedy of the table, filled in with `subject`.
+    pub fn new(code: FindingCode, subject: impl Subject, text: impl fmt::Display) -> Finding {
         Finding {
-            word,
-            problem: problem.to_string(),
-            subject: subject.to_string(),
+            code,
+            text: text.to_string(),
+            remedy: subject.fill(code.remedy()),
         }
     }
 
-    pub fn remedy(&self) -> String {
-        self.word.remedy().replace("{}", &self.subject)
+    /// Makes a finding of an error of the library. The error's own remedy fills
+    /// the table's; `otherwise` does where the error has none.
+    pub fn of_error(code: FindingCode, what: &str, error: &Error, otherwise: &str) -> Finding {
+        let remedy = error.remedy.as_deref().unwrap_or(otherwise);
+        Finding::new(code, remedy, format!("{what}: {error}"))
     }
 }
 
-/// Defines the words, and the table of all of them.
+/// What a remedy of the table names.
+pub trait Subject {
+    /// Returns the remedy with the subject in its places.
+    fn fill(&self, remedy: &str) -> String;
+}
+
+/// A single subject has the places `{}`.
+impl<T: fmt::Display> Subject for T {
+    fn fill(&self, remedy: &str) -> String {
+        remedy.replace("{}", &self.to_string())
+    }
+}
+
+/// An account and its group have the places `{account}` and `{group}`.
+pub struct Membership<'a> {
+    pub account: &'a str,
+    pub group: &'a str,
+}
+
+impl Subject for Membership<'_> {
+    fn fill(&self, remedy: &str) -> String {
+        remedy
+            .replace("{account}", self.account)
+            .replace("{group}", self.group)
+    }
+}
+
+/// Defines the codes from the table.
 macro_rules! findings {
-    ($($name:ident $word:literal $remedy:literal,)*) => {
+    ($($variant:ident $code:literal $remedy:literal,)*) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Word {
-            $($name,)*
+        pub enum FindingCode {
+            $($variant,)*
         }
 
-        impl Word {
-            /// Every word, in the order of the table.
+        impl FindingCode {
+            /// Every code, in the order of the table.
             #[cfg(test)]
-            pub const ALL: &[Word] = &[$(Word::$name,)*];
+            pub const ALL: &[FindingCode] = &[$(FindingCode::$variant,)*];
 
-            /// The stable word that scripts may rely on.
-            pub fn word(self) -> &'static str {
+            /// Returns the word that scripts may rely on.
+            pub fn name(self) -> &'static str {
                 match self {
-                    $(Word::$name => $word,)*
+                    $(FindingCode::$variant => $code,)*
                 }
             }
 
             fn remedy(self) -> &'static str {
                 match self {
-                    $(Word::$name => $remedy,)*
+                    $(FindingCode::$variant => $remedy,)*
                 }
             }
         }
     };
 }
 
-impl fmt::Display for Word {
+include!("findings_table.rs");
+
+impl fmt::Display for FindingCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.name())
     }
 }
-
-include!("findings_table.rs");
 
 #[cfg(test)]
 mod tests {
@@ -69,18 +102,26 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn words_are_distinct_and_every_remedy_names_its_subject() {
-        let words: BTreeSet<&str> = Word::ALL.iter().map(|word| word.word()).collect();
-        assert_eq!(words.len(), Word::ALL.len());
-        assert!(words.len() >= 30, "{}", words.len());
-        for word in Word::ALL {
-            let text = word.word();
+    fn codes_are_distinct_and_every_remedy_names_its_subject() {
+        let names: BTreeSet<&str> = FindingCode::ALL.iter().map(|code| code.name()).collect();
+        assert_eq!(names.len(), FindingCode::ALL.len());
+        assert!(names.len() >= 30, "{}", names.len());
+        for code in FindingCode::ALL {
+            let name = code.name();
             let kebab =
                 |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-            assert!(text.bytes().all(kebab), "{text}");
-            let finding = Finding::new(*word, "SUBJECT", "problem");
-            assert!(finding.remedy().contains("SUBJECT"), "{text}");
-            assert!(!finding.remedy().contains("{}"), "{text}");
+            assert!(name.bytes().all(kebab), "{name}");
+            let remedy = match code {
+                FindingCode::PowerfulGroup => {
+                    let (account, group) = ("SUBJECT", "GROUP");
+                    let remedy = Membership { account, group }.fill(code.remedy());
+                    assert!(remedy.contains(group), "{remedy}");
+                    remedy
+                }
+                code => "SUBJECT".fill(code.remedy()),
+            };
+            assert!(remedy.contains("SUBJECT"), "{name}");
+            assert!(!remedy.contains(['{', '}']), "{name}");
         }
     }
 }

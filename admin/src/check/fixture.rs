@@ -1,154 +1,152 @@
-//! For the tests: a site installed as the README says, as facts.
+//! For the tests: the facts of a site installed as the README says.
 
 use std::path::{Path, PathBuf};
 
-use super::authorized_keys;
+use super::authorized_keys::parse_key_line;
 use super::facts::*;
-use super::forced_command::{self, Forced};
-use deploy_shell::policy::Grants;
+use super::forced_command::classify_command;
+use deploy_shell::config::Config;
 use deploy_shell::sandbox::Enforcement;
 
 pub const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
 pub const OTHER_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHNhbXBsZS1rZXktMS1vZi0zLXJlcGxhY2UtYnktb3du";
-pub const SERVE: &str = "command=\"/usr/local/bin/deploy-shell serve blog ci\"";
+pub const SERVE: &str = "command=\"/usr/local/bin/deploy-shell serve --site blog --key ci\"";
 
-/// Stands in for clap: `deploy-shell serve SITE [LABEL [VERBS]]`.
-fn read(words: &[String]) -> Option<Forced> {
-    Some(Forced {
-        config: PathBuf::from(words.get(2)?),
-        key: words.get(3).map(|label| label.parse().unwrap()),
-        allow: words
-            .get(4)
-            .map_or(Grants::ALL, |verbs| verbs.parse().unwrap()),
-    })
-}
-
-fn site(config: &Path) -> Site {
-    match config.to_str() {
-        Some("blog") => Site::This,
-        Some("shop") => Site::Other("shop".parse().unwrap()),
-        Some("odd") => Site::Unread(config.to_owned()),
-        _ => Site::None(config.to_owned()),
+/// Stands in for the configurations in /etc/deploy-shell.
+fn site_of(config: &Path) -> ServedSite {
+    match config.file_stem().and_then(|name| name.to_str()) {
+        Some("blog") => ServedSite::This,
+        Some("shop") => ServedSite::Other("shop".parse().unwrap()),
+        Some("odd") => ServedSite::Unreadable(config.to_owned()),
+        _ => ServedSite::Missing(config.to_owned()),
     }
 }
 
-/// A key with these options.
+/// Returns [`KEY`] with these options.
 pub fn key(options: &str) -> Key {
-    line_key(&format!("{options} {KEY}"))
+    key_of_line(&format!("{options} {KEY}"))
 }
 
-pub fn line_key(line: &str) -> Key {
-    let line = authorized_keys::read(line).unwrap().unwrap();
-    let runs = forced_command::runs(line.options.command.as_deref(), read, site);
-    Key { line, runs }
+pub fn key_of_line(line: &str) -> Key {
+    let entry = parse_key_line(line).unwrap().unwrap();
+    let command = classify_command(entry.options.command.as_deref(), site_of);
+    Key { entry, command }
 }
 
-/// A path of which every component is root's, but for those from `own` on.
-pub fn way(path: &str, own: Option<&str>) -> Way {
+/// Returns a path whose components belong to root, up to `own`, and to the account
+/// from there on.
+pub fn resolved(path: &str, own: Option<&str>) -> ResolvedPath {
     let path = PathBuf::from(path);
     let mut parts: Vec<&Path> = path.ancestors().collect();
     parts.reverse();
-    let last = parts.len() - 1;
-    let steps = parts.iter().enumerate().map(|(at, part)| Step {
-        path: part.to_path_buf(),
-        uid: match own.is_some_and(|own| part.starts_with(own)) {
-            true => 998,
-            false => 0,
-        },
-        mode: if at == last { 0o644 } else { 0o755 },
-        kind: if at == last {
-            StepKind::Other
-        } else {
-            StepKind::Folder
-        },
-    });
-    Way {
-        steps: steps.collect(),
+    let component = |part: &&Path| {
+        let last = *part == path;
+        PathComponent {
+            path: part.to_path_buf(),
+            uid: if own.is_some_and(|own| part.starts_with(own)) {
+                998
+            } else {
+                0
+            },
+            mode: if last { 0o644 } else { 0o755 },
+            kind: if last {
+                ComponentKind::Other
+            } else {
+                ComponentKind::Directory
+            },
+        }
+    };
+    ResolvedPath {
+        components: parts.iter().map(component).collect(),
         path: path.clone(),
-        end: End::Reached,
+        resolution: Resolution::Complete,
     }
+}
+
+pub fn set_setting(facts: &mut Facts, keyword: &str, value: &str) {
+    let settings = facts.sshd.as_mut().unwrap();
+    settings
+        .0
+        .insert(keyword.to_owned(), vec![value.to_owned()]);
 }
 
 /// The drop-in of `sshd/`, as `sshd -T` prints it.
-fn settings() -> Settings {
-    let mut settings = Settings::default();
-    for (keyword, value) in [
-        ("authenticationmethods", "publickey"),
-        ("authorizedkeysfile", "/etc/deploy-shell/authorized_keys/%u"),
-        ("acceptenv", "DEPLOY_SHELL_ACCEPTS_NOTHING"),
-        ("disableforwarding", "yes"),
-        ("exposeauthinfo", "yes"),
-        ("strictmodes", "yes"),
-        ("subsystem", "sftp /usr/lib/openssh/sftp-server"),
-        ("allowtcpforwarding", "no"),
-        ("permittty", "no"),
-        ("permituserrc", "no"),
-        ("passwordauthentication", "no"),
-        ("allowagentforwarding", "no"),
-        ("x11forwarding", "no"),
-        ("permittunnel", "no"),
-        ("forcecommand", "none"),
-    ] {
-        settings
-            .0
-            .insert(keyword.to_owned(), vec![value.to_owned()]);
-    }
-    settings
-}
+const DROP_IN: [(&str, &str); 15] = [
+    ("authenticationmethods", "publickey"),
+    ("authorizedkeysfile", "/etc/deploy-shell/authorized_keys/%u"),
+    ("acceptenv", "DEPLOY_SHELL_ACCEPTS_NOTHING"),
+    ("disableforwarding", "yes"),
+    ("exposeauthinfo", "yes"),
+    ("strictmodes", "yes"),
+    ("subsystem", "sftp /usr/lib/openssh/sftp-server"),
+    ("allowtcpforwarding", "no"),
+    ("permittty", "no"),
+    ("permituserrc", "no"),
+    ("passwordauthentication", "no"),
+    ("allowagentforwarding", "no"),
+    ("x11forwarding", "no"),
+    ("permittunnel", "no"),
+    ("forcecommand", "none"),
+];
 
-/// A site installed as the README says, seen by root.
+/// Returns the facts of a sound site, as root sees them.
 pub fn sound() -> Facts {
-    let mut config: deploy_shell::config::Config = toml::from_str("root = \"/srv/blog\"").unwrap();
+    let mut config: Config = toml::from_str("root = \"/srv/blog\"").unwrap();
     config.site = Some("blog".parse().unwrap());
-    let own = |path: &str| way(path, Some("/srv/blog"));
-    Facts {
-        path: PathBuf::from("/etc/deploy-shell/blog.toml"),
+    let root = |path: &str| resolved(path, None);
+    let own = |path: &str| resolved(path, Some("/srv/blog"));
+    let mut facts = Facts {
+        config_path: PathBuf::from("/etc/deploy-shell/blog.toml"),
         config,
-        places: Places {
-            config: way("/etc/deploy-shell/blog.toml", None),
-            signers: Some(way("/etc/deploy-shell/blog.allowed_signers", None)),
-            hooks: vec![way("/usr/bin/systemctl", None)],
+        paths: SitePaths {
+            config: root("/etc/deploy-shell/blog.toml"),
+            signers: Some(root("/etc/deploy-shell/blog.allowed_signers")),
+            hooks: vec![root("/usr/bin/systemctl")],
             root: own("/srv/blog"),
-            below: vec![own("/srv/blog/releases"), own("/srv/blog/.deploy-shell")],
-            shared: vec![way("/srv/blog/shared/public/uploads", Some("/srv"))],
-            socket: way("/dev/log", None),
-            sshd_config: vec![way("/etc/ssh/sshd_config", None)],
+            directories: vec![own("/srv/blog/releases"), own("/srv/blog/.deploy-shell")],
+            shared: vec![resolved("/srv/blog/shared/public/uploads", Some("/srv"))],
+            socket: root("/dev/log"),
+            sshd_config: vec![root("/etc/ssh/sshd_config")],
         },
-        programs: vec![Program {
-            way: way("/usr/local/bin/deploy-shell", None),
-            same: true,
+        programs: vec![InstalledProgram {
+            location: root("/usr/local/bin/deploy-shell"),
+            differs: false,
         }],
         account: Some(Account {
             uid: 998,
-            entry: Some(Entry {
+            passwd: Some(PasswdEntry {
                 name: "deploy".to_owned(),
                 shell: PathBuf::from("/usr/local/bin/deploy-shell"),
                 home: PathBuf::from("/var/lib/deploy-shell"),
             }),
-            twins: Vec::new(),
+            uid_aliases: Vec::new(),
             groups: vec!["deploy".to_owned()],
-            password: Some(Password::Locked),
-            home: HomeFolder {
-                way: Some(way("/var/lib/deploy-shell", None)),
-                ..HomeFolder::default()
+            password: Some(PasswordState::Locked),
+            home: HomeDirectory {
+                location: Some(root("/var/lib/deploy-shell")),
+                ..HomeDirectory::default()
             },
         }),
-        server: Some(settings()),
-        sources: vec![Source {
-            way: way("/etc/deploy-shell/authorized_keys/deploy", None),
-            lines: vec![Line {
+        sshd: Some(SshdSettings::default()),
+        keys_files: vec![KeysFile {
+            location: root("/etc/deploy-shell/authorized_keys/deploy"),
+            lines: vec![KeysFileLine {
                 number: 3,
                 key: Ok(key(&format!("restrict,{SERVE}"))),
             }],
         }],
-        disk: Disk::default(),
-        probe: Probe {
+        filesystem: Filesystem::default(),
+        probe: AccountProbe {
             unpacker: Some(Enforcement::default()),
             monitor: Some(Enforcement::default()),
-            ..Probe::default()
+            ..AccountProbe::default()
         },
-        unseen: Vec::new(),
+        not_checked: Vec::new(),
+    };
+    for (keyword, value) in DROP_IN {
+        set_setting(&mut facts, keyword, value);
     }
+    facts
 }

@@ -1,78 +1,70 @@
-//! What a key's forced command runs.
+//! Classifies what a key's forced command runs.
 //!
-//! sshd hands the command to the account's login shell. Only a command that
-//! every shell reads alike, word by word, is understood here; it is then read
-//! by the very parser that reads it when the key is used.
+//! sshd hands the command to the account's login shell. `check` understands only
+//! commands that every shell splits into the same words. The parser that reads
+//! such a command line when the key is used then reads it here as well.
 
 use std::path::{Path, PathBuf};
 
-use super::facts::{End, Runs, Serve, Site, named_ours};
-use super::paths::walk;
+use super::facts::{ForcedCommand, Resolution, ServeCommand, ServedSite, is_deploy_shell};
+use super::paths::resolve_path;
+use deploy_shell::cli::parse_serve;
 use deploy_shell::config::Config;
-use deploy_shell::names::KeyLabel;
-use deploy_shell::policy::Grants;
 
-/// A `serve` command line: which configuration, which label, which verbs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Forced {
-    pub config: PathBuf,
-    pub key: Option<KeyLabel>,
-    pub allow: Grants,
-}
-
-/// Reads the words of a `serve` command line, as the program does that is run
-/// by it; none if it would not take them.
-pub type Read = fn(&[String]) -> Option<Forced>;
-
-/// What `command` runs; `site` tells which site a configuration is of.
-pub fn runs(command: Option<&str>, read: Read, site: impl Fn(&Path) -> Site) -> Runs {
+/// Classifies `command`; `site_of` returns the site that a configuration is for.
+pub fn classify_command(
+    command: Option<&str>,
+    site_of: impl Fn(&Path) -> ServedSite,
+) -> ForcedCommand {
     let Some(command) = command else {
-        return Runs::Anything;
+        return ForcedCommand::None;
     };
     let words: Vec<String> = command
         .split_ascii_whitespace()
         .map(str::to_owned)
         .collect();
-    let Some(program) = words.first() else {
-        return Runs::Other;
+    let Some(program) = words.first().map(PathBuf::from) else {
+        return ForcedCommand::OtherProgram;
     };
-    // A program of another name may be anything, whatever its arguments.
-    if !named_ours(Path::new(program)) {
-        return Runs::Other;
+    // The arguments say nothing about a program of another name.
+    if !is_deploy_shell(&program) {
+        return ForcedCommand::OtherProgram;
     }
-    if !command.bytes().all(plain) {
-        return Runs::Obscure;
+    if !command.bytes().all(is_plain) {
+        return ForcedCommand::NotPlain;
     }
-    let serves = words.get(1).is_some_and(|verb| verb == "serve");
-    match serves.then(|| read(&words)).flatten() {
-        Some(forced) => Runs::Serve(Serve {
-            program: PathBuf::from(program),
-            site: site(&forced.config),
-            key: forced.key,
-            allow: forced.allow,
+    match parse_serve(&words) {
+        Some(options) => ForcedCommand::Serve(ServeCommand {
+            program,
+            site: site_of(&options.config),
+            label: options.key,
+            allow: options.allow,
         }),
-        None => Runs::NotServe,
+        None => ForcedCommand::NotServe,
     }
 }
 
-/// A character that no shell gives a meaning to, or a blank between words.
-fn plain(byte: u8) -> bool {
+/// Returns whether no shell gives a meaning to `byte`, other than the space that
+/// separates words.
+fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/._-+@,= ".contains(&byte)
 }
 
-/// Which site `config` is of, when `this` is being checked.
-pub fn site(config: &Path, this: &Path) -> Site {
-    let same = |left: &Path, right: &Path| {
-        left == right
-            || matches!((left.canonicalize(), right.canonicalize()), (Ok(left), Ok(right)) if left == right)
+/// Returns the site that `config` is for, where `this` is the one being checked.
+pub fn site_of(config: &Path, this: &Path) -> ServedSite {
+    let same = || {
+        config == this
+            || matches!((config.canonicalize(), this.canonicalize()), (Ok(left), Ok(right)) if left == right)
     };
-    if same(config, this) {
-        return Site::This;
+    if same() {
+        return ServedSite::This;
     }
     match Config::load(config) {
-        Ok(other) => Site::Other(other.site().clone()),
-        Err(_) if walk(config).end == End::Missing => Site::None(config.to_owned()),
-        Err(_) => Site::Unread(config.to_owned()),
+        Ok(other) => ServedSite::Other(other.site().clone()),
+        Err(_) if resolve_path(config).resolution == Resolution::Missing => {
+            ServedSite::Missing(config.to_owned())
+        }
+        Err(_) => ServedSite::Unreadable(config.to_owned()),
     }
 }
 
@@ -80,22 +72,18 @@ pub fn site(config: &Path, this: &Path) -> Site {
 mod tests {
     use super::*;
 
-    fn read(words: &[String]) -> Option<Forced> {
-        (words.len() == 4).then(|| Forced {
-            config: PathBuf::from(&words[3]),
-            key: None,
-            allow: Grants::ALL,
-        })
-    }
-
     #[test]
-    fn only_a_plain_serve_command_line_is_one() {
-        let look = |command: &str| runs(Some(command), read, |_| Site::This);
+    fn only_a_plain_serve_command_line_serves() {
+        let classify = |command: &str| classify_command(Some(command), |_| ServedSite::This);
         let good = "/usr/local/bin/deploy-shell serve --config /etc/deploy-shell/blog.toml";
-        assert!(matches!(look(good), Runs::Serve(_)));
-        assert_eq!(look(&format!("{good} more")), Runs::NotServe);
-        assert_eq!(look("/usr/local/bin/deploy-shell"), Runs::NotServe);
-        assert_eq!(look("deploy-shell init --config x"), Runs::NotServe);
+        assert!(matches!(classify(good), ForcedCommand::Serve(_)));
+        for not_serve in [
+            &format!("{good} more"),
+            "/usr/local/bin/deploy-shell",
+            "deploy-shell init --config x",
+        ] {
+            assert_eq!(classify(not_serve), ForcedCommand::NotServe, "{not_serve}");
+        }
         for other in [
             "",
             " ",
@@ -103,35 +91,38 @@ mod tests {
             "sh -c 'deploy-shell serve'",
             "env deploy-shell serve",
         ] {
-            assert_eq!(look(other), Runs::Other, "{other}");
+            assert_eq!(classify(other), ForcedCommand::OtherProgram, "{other}");
         }
         for bad in [
             ";id", "&&id", " $X", " `id`", "\nid", " >x", " 'x", " *", " ~",
         ] {
-            assert_eq!(look(&format!("{good}{bad}")), Runs::Obscure, "{bad}");
+            let command = format!("{good}{bad}");
+            assert_eq!(classify(&command), ForcedCommand::NotPlain, "{bad}");
         }
-        assert_eq!(runs(None, read, |_| Site::This), Runs::Anything);
+        let none = classify_command(None, |_| ServedSite::This);
+        assert_eq!(none, ForcedCommand::None);
     }
 
     #[test]
-    fn a_site_is_known_by_its_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let this = folder.path().join("blog.toml");
-        let shop = folder.path().join("shop.toml");
+    fn a_site_is_identified_by_its_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let (this, shop) = (path("blog.toml"), path("shop.toml"));
         for path in [&this, &shop] {
             std::fs::write(path, "root = \"/srv/x\"").unwrap();
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
             std::fs::set_permissions(path, mode).unwrap();
         }
-        let link = folder.path().join("link.toml");
-        std::os::unix::fs::symlink(&this, &link).unwrap();
-        assert_eq!(site(&this, &this), Site::This);
-        assert_eq!(site(&link, &this), Site::This);
-        assert_eq!(site(&shop, &this), Site::Other("shop".parse().unwrap()));
-        let none = folder.path().join("none.toml");
-        assert_eq!(site(&none, &this), Site::None(none));
-        let odd = folder.path().join("odd.toml");
+        let symlink = path("symlink.toml");
+        std::os::unix::fs::symlink(&this, &symlink).unwrap();
+        assert_eq!(site_of(&this, &this), ServedSite::This);
+        assert_eq!(site_of(&symlink, &this), ServedSite::This);
+        let other = ServedSite::Other("shop".parse().unwrap());
+        assert_eq!(site_of(&shop, &this), other);
+        let none = path("none.toml");
+        assert_eq!(site_of(&none, &this), ServedSite::Missing(none));
+        let odd = path("odd.toml");
         std::fs::write(&odd, "odd").unwrap();
-        assert_eq!(site(&odd, &this), Site::Unread(odd));
+        assert_eq!(site_of(&odd, &this), ServedSite::Unreadable(odd));
     }
 }

@@ -1,12 +1,11 @@
-//! The options before a key, read as sshd reads them (sshd(8),
-//! "AUTHORIZED_KEYS FILE FORMAT"): by their own grammar, in which the order
-//! counts and case does not.
+//! Parses the options before a key as sshd does (sshd(8), "AUTHORIZED_KEYS FILE
+//! FORMAT"). In that grammar the order counts and case does not.
 
 use deploy_shell::signature::parse_quoted;
 
-/// What the options come to, in the order in which they stand.
+/// The effect of all options of a key together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct KeyOptions {
     pub restrict: bool,
     pub port_forwarding: bool,
     pub agent_forwarding: bool,
@@ -24,10 +23,10 @@ pub struct Options {
     pub permit_listen: Vec<String>,
 }
 
-impl Default for Options {
-    /// What a key without options may do.
+impl Default for KeyOptions {
+    /// Returns what sshd grants a key without options.
     fn default() -> Self {
-        Options {
+        KeyOptions {
             restrict: false,
             port_forwarding: true,
             agent_forwarding: true,
@@ -47,10 +46,11 @@ impl Default for Options {
     }
 }
 
-/// Where the options end: at the first blank outside of quotes.
-pub fn end(line: &str) -> Result<usize, &'static str> {
+/// Returns where the options end: at the first space or tab outside of quotes.
+pub fn options_end(line: &str) -> Result<usize, &'static str> {
     let bytes = line.as_bytes();
     let (mut at, mut quoted) = (0, false);
+    // Terminates: `at` grows in each turn.
     while let Some(byte) = bytes.get(at) {
         match byte {
             b' ' | b'\t' if !quoted => break,
@@ -66,15 +66,16 @@ pub fn end(line: &str) -> Result<usize, &'static str> {
     Ok(at)
 }
 
-impl Options {
-    /// Reads a list of options. Each stands for itself: what comes later in
-    /// the list wins, so `restrict,pty` gives a terminal and `pty,restrict` none.
-    /// sshd takes an empty one for nothing.
-    pub fn read(text: &str) -> Result<Options, &'static str> {
-        let mut options = Options::default();
+impl KeyOptions {
+    /// Parses a list of options. A later option overrides an earlier one, so
+    /// `restrict,pty` grants a terminal and `pty,restrict` does not. sshd ignores
+    /// an empty option.
+    pub fn parse_list(text: &str) -> Result<KeyOptions, &'static str> {
+        let mut options = KeyOptions::default();
         let mut rest = text;
+        // Terminates: each turn removes an option or a comma from `rest`.
         loop {
-            rest = options.take(rest)?;
+            rest = options.apply_option(rest)?;
             match rest.strip_prefix(',') {
                 _ if rest.is_empty() => return Ok(options),
                 None => return Err("has an option that is not known"),
@@ -83,41 +84,40 @@ impl Options {
         }
     }
 
-    /// Takes one option off `text`, and gives what follows it.
-    fn take<'a>(&mut self, text: &'a str) -> Result<&'a str, &'static str> {
+    /// Applies the first option of `text`, and returns what follows it.
+    fn apply_option<'a>(&mut self, text: &'a str) -> Result<&'a str, &'static str> {
         if text.is_empty() || text.starts_with(',') {
             return Ok(text);
         }
-        if let Some(rest) = word(text, "restrict") {
+        if let Some(rest) = strip_name(text, "restrict") {
             self.restrict = true;
             for flag in self.flags() {
                 *flag.1 = false;
             }
             return Ok(rest);
         }
-        if let Some(rest) = word(text, "cert-authority") {
+        if let Some(rest) = strip_name(text, "cert-authority") {
             self.cert_authority = true;
             return Ok(rest);
         }
-        // Asking for less than the default, and for the touch of a FIDO key.
-        let (bare, on) = match word(text, "no-") {
+        let (bare, on) = match strip_name(text, "no-") {
             Some(bare) => (bare, false),
             None => (text, true),
         };
         for (name, flag) in self.flags() {
-            if let Some(rest) = word(bare, name) {
+            if let Some(rest) = strip_name(bare, name) {
                 *flag = on;
                 return Ok(rest);
             }
         }
-        if let Some(rest) = word(bare, "touch-required") {
+        if let Some(rest) = strip_name(bare, "touch-required") {
             self.touch_required = on;
             return Ok(rest);
         }
-        if let Some(rest) = word(bare, "verify-required") {
+        if let Some(rest) = strip_name(bare, "verify-required") {
             return Ok(rest);
         }
-        self.take_value(text)
+        self.apply_option_with_value(text)
     }
 
     fn flags(&mut self) -> [(&'static str, &mut bool); 5] {
@@ -130,9 +130,9 @@ impl Options {
         ]
     }
 
-    fn take_value<'a>(&mut self, text: &'a str) -> Result<&'a str, &'static str> {
-        let valued = |name: &str| word(text, name).and_then(|rest| rest.strip_prefix('='));
-        // principals= only says something about certificates.
+    fn apply_option_with_value<'a>(&mut self, text: &'a str) -> Result<&'a str, &'static str> {
+        let valued = |name: &str| strip_name(text, name).and_then(|rest| rest.strip_prefix('='));
+        // sshd uses principals= for certificates only.
         let mut principals = None;
         for (name, once) in [
             ("command", &mut self.command),
@@ -141,9 +141,9 @@ impl Options {
             ("principals", &mut principals),
         ] {
             if let Some(rest) = valued(name) {
-                let (value, rest) = quoted(rest)?;
+                let (value, rest) = unquote(rest)?;
                 if once.replace(value).is_some() {
-                    return Err("has an option twice that may stand once");
+                    return Err("repeats an option that sshd accepts once");
                 }
                 return Ok(rest);
             }
@@ -154,13 +154,13 @@ impl Options {
             ("permitlisten", &mut self.permit_listen),
         ] {
             if let Some(rest) = valued(name) {
-                let (value, rest) = quoted(rest)?;
+                let (value, rest) = unquote(rest)?;
                 many.push(value);
                 return Ok(rest);
             }
         }
         if let Some(rest) = valued("tunnel") {
-            let (value, rest) = quoted(rest)?;
+            let (value, rest) = unquote(rest)?;
             self.tunnel = Some(value);
             return Ok(rest);
         }
@@ -168,8 +168,8 @@ impl Options {
     }
 }
 
-/// What follows `name`, whatever the case, at the start of `text`.
-fn word<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+/// Returns what follows `name`, in any case, at the start of `text`.
+fn strip_name<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let start = text.get(..name.len())?;
     start
         .eq_ignore_ascii_case(name)
@@ -177,7 +177,7 @@ fn word<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Splits a value in double quotes from the text after it.
-fn quoted(text: &str) -> Result<(String, &str), &'static str> {
+fn unquote(text: &str) -> Result<(String, &str), &'static str> {
     let text = text.strip_prefix('"').ok_or("has a value without quotes")?;
     parse_quoted(text).ok_or("has a quote without its end")
 }
@@ -186,13 +186,13 @@ fn quoted(text: &str) -> Result<(String, &str), &'static str> {
 mod tests {
     use super::*;
 
-    fn options(text: &str) -> Result<Options, &'static str> {
-        assert_eq!(end(&format!("{text} KEY"))?, text.len());
-        Options::read(text)
+    fn options(text: &str) -> Result<KeyOptions, &'static str> {
+        assert_eq!(options_end(&format!("{text} KEY"))?, text.len());
+        KeyOptions::parse_list(text)
     }
 
     #[test]
-    fn options_come_out_in_their_order() {
+    fn later_options_override_earlier_ones() {
         let off = options("restrict").unwrap();
         assert!(off.restrict && !off.pty && !off.port_forwarding && !off.user_rc);
         assert!(options("RESTRICT,Pty").unwrap().pty);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_dequoted_as_sshd_does() {
+    fn values_are_unquoted_as_sshd_does() {
         let read = options(r#"restrict,command="a \"b c\" \d,e",from="192.0.2.0/24""#).unwrap();
         assert_eq!(read.command.as_deref(), Some(r#"a "b c" \d,e"#));
         assert_eq!(read.from.as_deref(), Some("192.0.2.0/24"));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sshd_does_not_take_is_refused() {
+    fn options_that_sshd_refuses_are_refused() {
         for bad in [
             "restricted",
             "restrict;pty",

@@ -1,6 +1,7 @@
-//! Trying out, as the account itself, what a request would meet. The last
-//! thing that is done: root becomes the account for it, and then the process
-//! confines itself, neither of which can be taken back.
+//! Tries out what a request of the account would meet.
+//!
+//! This comes last. For it, root becomes the account, and the process then enters
+//! the sandbox of a request; neither can be undone.
 
 use std::ffi::CString;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -8,7 +9,7 @@ use std::path::Path;
 
 use nix::unistd::{Gid, Uid, geteuid, initgroups, setgid, setgroups, setuid};
 
-use super::facts::{Account, Probe};
+use super::facts::{Account, AccountProbe};
 use deploy_shell::config::Config;
 use deploy_shell::error::describe;
 use deploy_shell::policy::Verb;
@@ -16,65 +17,65 @@ use deploy_shell::privileges;
 use deploy_shell::receive;
 use deploy_shell::sandbox::Enforcement;
 use deploy_shell::store::Store;
+use deploy_shell::store::layout::{INCOMING, STATE};
 
-/// Tries everything out. What cannot be tried is added to `unseen`.
-pub fn all(
-    path: &Path,
+/// Tries everything out as the account. Adds to `not_checked` what it cannot try.
+pub fn probe_as_account(
+    config_path: &Path,
     config: &Config,
+    program: &Path,
     account: Option<&Account>,
-    unseen: &mut Vec<String>,
-) -> Probe {
-    let mut probe = Probe::default();
+    not_checked: &mut Vec<String>,
+) -> AccountProbe {
+    let mut probe = AccountProbe::default();
     let Some(account) = account else {
-        // Whatever keeps us from telling whose the site is: this names it.
+        // The layout's error says why the account is unknown.
         probe.layout = Store::open(config).err();
         return probe;
     };
-    if let Err(why) = switch(account) {
-        unseen.push(format!(
-            "what the account meets, and what confines it: {why}"
-        ));
+    if let Err(why) = become_account(account) {
+        not_checked.push(format!("what the account can do, and its sandbox: {why}"));
         return probe;
     }
-    probe.config = Config::load(path).err();
-    probe.socket = reach(&config.audit.socket)
+    probe.config = Config::load(config_path).err();
+    probe.socket = connect_socket(&config.audit.socket)
         .err()
         .map(|error| describe(&error));
     let store = match Store::open(config) {
         Ok(store) => store,
         Err(error) => {
             probe.layout = Some(error);
-            unseen.push("what confines a request: the site cannot be opened".to_owned());
+            not_checked.push("the sandbox: the site cannot be opened".to_owned());
             return probe;
         }
     };
     probe.shared = store.shared_faults(&config.shared);
-    probe.unnamed = store
+    probe.unnamed_file = store
         .incoming
         .unnamed_file()
         .err()
         .map(|errno| describe(&errno.into()));
-    match unpacker(&config.root) {
-        Ok(on) => probe.unpacker = Some(on),
-        Err(why) => unseen.push(format!("what confines the unpacker: {why}")),
+    match unpacker_sandbox(program, &config.root) {
+        Ok(sandbox) => probe.unpacker = Some(sandbox),
+        Err(why) => not_checked.push(format!("the sandbox of the unpacker: {why}")),
     }
-    // Every verb's process confines itself by the same means; that of `list`
-    // leaves us what is left to do, which is to print.
+    // The process of each verb enters its sandbox by the same calls. That of
+    // `list` still lets this process print.
     probe.monitor = Some(privileges::restrict_monitor(Verb::List, &store, &[]));
     probe
 }
 
-/// Makes this process the account's, if it is not.
-fn switch(account: &Account) -> Result<(), String> {
-    let (ours, uid) = (geteuid(), Uid::from_raw(account.uid));
-    if ours == uid {
+/// Changes this process's user and groups to the account's, if they differ.
+fn become_account(account: &Account) -> Result<(), String> {
+    let (effective, uid) = (geteuid(), Uid::from_raw(account.uid));
+    if effective == uid {
         return Ok(());
     }
     let name = account.name();
-    if !ours.is_root() {
+    if !effective.is_root() {
         return Err(format!("run check as root or as '{name}'"));
     }
-    let entry = account.entry.as_ref().ok_or("it has no passwd entry")?;
+    let entry = account.passwd.as_ref().ok_or("it has no passwd entry")?;
     let user = nix::unistd::User::from_name(&entry.name).ok().flatten();
     let gid = user.map_or(Gid::from_raw(account.uid), |user| user.gid);
     let groups = match CString::new(entry.name.as_str()) {
@@ -88,7 +89,7 @@ fn switch(account: &Account) -> Result<(), String> {
 }
 
 /// Connects to a datagram or stream socket, and sends nothing.
-fn reach(socket: &Path) -> std::io::Result<()> {
+fn connect_socket(socket: &Path) -> std::io::Result<()> {
     match UnixDatagram::unbound()?.connect(socket) {
         Err(error) if error.raw_os_error() == Some(nix::libc::EPROTOTYPE) => {
             UnixStream::connect(socket).map(drop)
@@ -97,29 +98,29 @@ fn reach(socket: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Returns the sandbox that an unpacker of the installed `deploy-shell` reports.
-fn unpacker(root: &Path) -> Result<Enforcement, String> {
-    let program = crate::program::deploy_shell().map_err(|error| error.problem)?;
-    receive::probe_unpacker_sandbox(&program, &root.join(".deploy-shell/incoming"))
-        .map_err(|error| error.problem)
+/// Returns the sandbox that an unpacker of `program` reports.
+fn unpacker_sandbox(program: &Path, root: &Path) -> Result<Enforcement, String> {
+    receive::probe_unpacker_sandbox(program, &root.join(STATE).join(INCOMING))
+        .map_err(|error| format!("'{}': {}", program.display(), error.problem))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::facts::HomeDirectory;
     use std::os::unix::net::UnixListener;
 
     #[test]
-    fn both_kinds_of_socket_are_reached() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
+    fn both_kinds_of_socket_can_be_connected() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
         let _datagram = UnixDatagram::bind(path("datagram")).unwrap();
         let _stream = UnixListener::bind(path("stream")).unwrap();
         std::fs::write(path("file"), "").unwrap();
-        assert!(reach(&path("datagram")).is_ok());
-        assert!(reach(&path("stream")).is_ok());
+        assert!(connect_socket(&path("datagram")).is_ok());
+        assert!(connect_socket(&path("stream")).is_ok());
         for bad in ["file", "none"] {
-            assert!(reach(&path(bad)).is_err(), "{bad}");
+            assert!(connect_socket(&path(bad)).is_err(), "{bad}");
         }
     }
 
@@ -127,14 +128,29 @@ mod tests {
     fn only_root_becomes_another_account() {
         let account = |uid: u32| Account {
             uid,
-            entry: None,
-            twins: Vec::new(),
+            passwd: None,
+            uid_aliases: Vec::new(),
             groups: Vec::new(),
             password: None,
-            home: super::super::facts::HomeFolder::default(),
+            home: HomeDirectory::default(),
         };
-        assert_eq!(switch(&account(geteuid().as_raw())), Ok(()));
-        // Root cannot either, without an entry that says which groups.
-        assert!(switch(&account(54_321)).is_err());
+        assert_eq!(become_account(&account(geteuid().as_raw())), Ok(()));
+        // Not even root can, without an entry that has the groups.
+        assert!(become_account(&account(54_321)).is_err());
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        std::fs::create_dir_all(root.join(STATE).join(INCOMING)).unwrap();
+        let program = root.join("deploy-shell");
+        for problem in ["no such file", "permission denied"] {
+            let why = unpacker_sandbox(&program, root).unwrap_err();
+            assert!(why.contains(problem), "{why}");
+            assert!(why.contains(program.to_str().unwrap()), "{why}");
+            // There, but not executable.
+            std::fs::write(&program, "").unwrap();
+        }
     }
 }

@@ -1,26 +1,27 @@
-//! The report: what is what, what a thief of each key could do, what was
-//! found, and what could not be seen.
+//! The report: the site, each key with its capabilities, the findings, and what
+//! could not be checked.
 
-use super::capabilities;
+use super::capabilities::describe_key;
 use super::facts::Facts;
 use super::findings::Finding;
 
-/// The lines of the report.
-pub fn report(facts: &Facts, findings: &[Finding]) -> Vec<String> {
-    let mut lines = head(facts);
-    if facts.keys().next().is_none() {
-        lines.push("no key was found: as far as could be seen, nobody can deploy".to_owned());
+pub fn report_lines(facts: &Facts, findings: &[Finding]) -> Vec<String> {
+    let mut lines = head_lines(facts);
+    // Without the account's entry, check does not know where its keys are.
+    if facts.passwd().is_some() && facts.keys().next().is_none() {
+        lines.push("no key was found: nobody can deploy, as far as check can see".to_owned());
     }
     lines.extend(
         facts
             .keys()
-            .map(|(place, key)| capabilities::tell(facts, place, key)),
+            .map(|(position, key)| describe_key(facts, position, key)),
     );
     for finding in findings {
-        lines.push(format!("finding: {}: {}", finding.word, finding.problem));
-        lines.push(format!("  remedy: {}", finding.remedy()));
+        lines.push(format!("finding: {}: {}", finding.code, finding.text));
+        lines.push(format!("  remedy: {}", finding.remedy));
     }
-    lines.extend(facts.unseen.iter().map(|what| format!("unseen: {what}")));
+    let not_checked = facts.not_checked.iter();
+    lines.extend(not_checked.map(|what| format!("not checked: {what}")));
     lines.push(match findings.len() {
         0 => "no findings".to_owned(),
         1 => "1 finding".to_owned(),
@@ -29,29 +30,28 @@ pub fn report(facts: &Facts, findings: &[Finding]) -> Vec<String> {
     lines
 }
 
-fn head(facts: &Facts) -> Vec<String> {
+fn head_lines(facts: &Facts) -> Vec<String> {
     let site = facts.config.site();
     let root = facts.config.root.display();
-    let mut lines = vec![format!(
-        "site {site}: {}, root {root}",
-        facts.path.display()
-    )];
+    let config = facts.config_path.display();
+    let mut lines = vec![format!("site {site}: {config}, root {root}")];
     if let Some(account) = &facts.account {
         let name = account.name();
-        let shell = match &account.entry {
+        let shell = match &account.passwd {
             Some(entry) => format!(", login shell {}", entry.shell.display()),
             None => String::new(),
         };
         lines.push(format!("account {name}: uid {}{shell}", account.uid));
-        if facts.server.is_some() {
+        if facts.sshd.is_some() {
             lines.push(format!(
-                "sshd: asked for '{name}' coming from 127.0.0.1; a Match block may say otherwise for another address"
+                "sshd: the settings are those for '{name}' from 127.0.0.1; a Match block can \
+                 change them for other addresses"
             ));
         }
     }
     if let (Some(monitor), Some(unpacker)) = (&facts.probe.monitor, &facts.probe.unpacker) {
         lines.push(format!(
-            "confinement: requests {monitor}, the unpacker {unpacker}"
+            "sandbox: requests {monitor}, the unpacker {unpacker}"
         ));
     }
     lines
@@ -59,14 +59,16 @@ fn head(facts: &Facts) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::findings::Word;
+    use super::super::findings::FindingCode;
     use super::super::fixture::sound;
     use super::*;
 
+    const NO_KEY: &str = "no key was found: nobody can deploy, as far as check can see";
+
     #[test]
-    fn a_sound_site_is_told_in_few_lines() {
+    fn a_sound_site_has_a_short_report() {
         let mut facts = sound();
-        let lines = report(&facts, &[]);
+        let lines = report_lines(&facts, &[]);
         assert_eq!(
             lines[..2],
             [
@@ -74,30 +76,37 @@ mod tests {
                 "account deploy: uid 998, login shell /usr/local/bin/deploy-shell",
             ]
         );
-        assert!(lines.contains(&"confinement: requests full, the unpacker full".to_owned()));
+        assert!(lines.contains(&"sandbox: requests full, the unpacker full".to_owned()));
+        assert!(!lines.contains(&NO_KEY.to_owned()));
         assert_eq!(lines.last().unwrap(), "no findings");
-        facts.sources.clear();
-        facts.unseen.push("a thing: why".to_owned());
-        let lines = report(&facts, &[]);
-        assert!(
-            lines
-                .iter()
-                .any(|line| line.starts_with("no key was found"))
-        );
+        facts.keys_files.clear();
+        facts.not_checked.push("a thing: why".to_owned());
+        let lines = report_lines(&facts, &[]);
+        assert!(lines.contains(&NO_KEY.to_owned()));
         assert_eq!(
             lines[lines.len() - 2..],
-            ["unseen: a thing: why", "no findings"]
+            ["not checked: a thing: why", "no findings"]
         );
     }
 
     #[test]
-    fn a_finding_is_two_lines() {
-        let finding = Finding::new(Word::SshRc, "/x/rc", "'/x/rc' is run");
-        let lines = report(&sound(), &[finding]);
+    fn an_unknown_account_has_no_line_about_its_keys() {
+        let mut facts = sound();
+        facts.keys_files.clear();
+        facts.account.as_mut().unwrap().passwd = None;
+        assert!(!report_lines(&facts, &[]).contains(&NO_KEY.to_owned()));
+        facts.account = None;
+        assert!(!report_lines(&facts, &[]).contains(&NO_KEY.to_owned()));
+    }
+
+    #[test]
+    fn a_finding_has_two_lines() {
+        let finding = Finding::new(FindingCode::SshRc, "/x/rc", "sshd runs '/x/rc'");
+        let lines = report_lines(&sound(), &[finding]);
         assert_eq!(
             lines[lines.len() - 3..],
             [
-                "finding: ssh-rc: '/x/rc' is run",
+                "finding: ssh-rc: sshd runs '/x/rc'",
                 "  remedy: rm '/x/rc'",
                 "1 finding"
             ]

@@ -1,4 +1,4 @@
-//! From facts to findings. Pure: no file is opened and nobody is asked here.
+//! Turns facts into findings. These functions do no I/O.
 
 mod account;
 mod keys;
@@ -11,18 +11,17 @@ mod tests;
 use super::facts::Facts;
 use super::findings::Finding;
 
-pub use server::{forced, sets_variables};
+pub use server::{accepts_dangerous_variables, sshd_forced_command};
 
-/// Everything that widens what a key, an account or a stranger can do.
-pub fn judge(facts: &Facts) -> Vec<Finding> {
-    let mut findings = site::judge(facts);
-    findings.extend(paths::judge(facts));
+pub fn all_findings(facts: &Facts) -> Vec<Finding> {
+    let mut findings = site::site_findings(facts);
+    findings.extend(paths::path_findings(facts));
     if let Some(account) = &facts.account {
-        findings.extend(account::judge(account, facts.server.as_ref()));
+        findings.extend(account::account_findings(account, facts.sshd.as_ref()));
     }
-    if let Some(settings) = &facts.server {
-        findings.extend(server::judge(settings, &facts.account_name()));
+    if let Some(settings) = &facts.sshd {
+        findings.extend(server::sshd_findings(settings, &facts.account_name()));
     }
-    findings.extend(keys::judge(facts));
+    findings.extend(keys::key_findings(facts));
     findings
 }

@@ -1,71 +1,71 @@
-//! Asking sshd what holds for the account (`sshd -T`, sshd(8)).
+//! Asks sshd which settings hold for the account (`sshd -T`, sshd(8)), and finds
+//! the files of its configuration.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::facts::{Settings, Way};
-use super::paths::walk;
+use super::facts::{ResolvedPath, SshdSettings};
+use super::paths::resolve_path;
 use deploy_shell::error::describe;
 
-/// Where sshd stands.
+/// Where distributions install sshd.
 const PROGRAMS: [&str; 3] = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd"];
 
-/// The configuration sshd reads unless told otherwise.
-pub const CONFIG: &str = "/etc/ssh/sshd_config";
+/// The configuration that sshd reads by default.
+pub const DEFAULT_CONFIG: &str = "/etc/ssh/sshd_config";
 
-/// Asks for `user` as if it came from this host. The error is prose.
-pub fn ask(user: &str, config: Option<&Path>) -> Result<Settings, String> {
-    // The name goes into a list of key=value.
+/// Returns the settings for `user` from this host, or in prose why not.
+pub fn query_sshd(user: &str, config: Option<&Path>) -> Result<SshdSettings, String> {
+    // The name becomes part of a list of key=value.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@$+".contains(&byte);
     if !user.bytes().all(plain) {
         return Err(format!("sshd cannot be asked about a user named '{user}'"));
     }
     let Some(sshd) = PROGRAMS.iter().find(|path| Path::new(path).exists()) else {
-        return Err("sshd is not installed where it usually is".to_owned());
+        return Err(format!("sshd is not at {}", PROGRAMS.join(", ")));
     };
     let mut command = Command::new(sshd);
     command.env_clear().arg("-T");
     if let Some(config) = config {
         command.arg("-f").arg(config);
     }
-    // laddr and lport are for Match blocks that ask for them: without, sshd
-    // would not answer at all.
-    let asked = format!("user={user},host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22");
+    // Without laddr and lport, sshd fails if a Match block tests them.
+    let connection = format!("user={user},host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22");
     let output = command
-        .args(["-C", &asked])
+        .args(["-C", &connection])
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("'{sshd}' cannot be started: {}", describe(&error)))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().rfind(|line| !line.trim().is_empty());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let last = stderr.lines().rfind(|line| !line.trim().is_empty());
         return Err(format!(
             "'sshd -T' fails: {}",
             last.unwrap_or("no reason given").trim()
         ));
     }
-    Ok(parse(&String::from_utf8_lossy(&output.stdout)))
+    Ok(parse_settings(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// Looks at sshd's configuration, and at what it includes.
-pub fn files(config: &Path) -> Vec<Way> {
+/// Resolves the paths of sshd's configuration, and of the files it includes.
+pub fn resolve_config_files(config: &Path) -> Vec<ResolvedPath> {
     let text = std::fs::read_to_string(config).unwrap_or_default();
     let mut paths = vec![config.to_owned()];
-    for pattern in includes(&text) {
-        // Whoever can write the folder can add a file that matches.
-        let folder = pattern.parent().unwrap_or(Path::new("/"));
-        paths.push(folder.to_owned());
-        let entries = folder.read_dir().into_iter().flatten().flatten();
-        let same = |path: &PathBuf| path.extension() == pattern.extension();
-        paths.extend(entries.map(|entry| entry.path()).filter(same));
+    for pattern in include_patterns(&text) {
+        // A user who can write the directory can add a file that matches.
+        let directory = pattern.parent().unwrap_or(Path::new("/"));
+        paths.push(directory.to_owned());
+        let entries = directory.read_dir().into_iter().flatten().flatten();
+        let matches = |path: &PathBuf| path.extension() == pattern.extension();
+        paths.extend(entries.map(|entry| entry.path()).filter(matches));
     }
     paths.sort();
     paths.dedup();
-    paths.iter().map(|path| walk(path)).collect()
+    paths.iter().map(|path| resolve_path(path)).collect()
 }
 
-/// The patterns of `Include` lines, which stand in /etc/ssh unless absolute.
-fn includes(text: &str) -> Vec<PathBuf> {
+/// Returns the patterns of `Include` lines, which are relative to /etc/ssh.
+fn include_patterns(text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in text.lines() {
         let mut words = line
@@ -82,12 +82,12 @@ fn includes(text: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Reads what it prints: a keyword and its value on each line.
-fn parse(text: &str) -> Settings {
-    let mut settings = Settings::default();
+/// Parses the output of `sshd -T`: a keyword and its value on each line.
+fn parse_settings(text: &str) -> SshdSettings {
+    let mut settings = SshdSettings::default();
     for line in text.lines() {
         let (keyword, value) = line.split_once(' ').unwrap_or((line, ""));
-        // Newer versions write keywords as documented, older ones in lower case.
+        // Newer versions print keywords as documented, older ones in lower case.
         let values = settings.0.entry(keyword.to_ascii_lowercase()).or_default();
         values.push(value.trim().to_owned());
     }
@@ -99,35 +99,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_by_keyword_in_lower_case() {
-        let read = parse("PermitTTY no\nacceptenv LANG\nacceptenv LC_*\nbanner none\nodd\n");
-        assert_eq!(read.get("permittty"), Some("no"));
-        assert_eq!(read.all("acceptenv"), ["LANG", "LC_*"]);
-        assert!(!read.on("permittty") && !read.on("banner") && !read.on("unset"));
-        assert!(read.on("acceptenv") && !read.on("odd"));
+    fn settings_are_looked_up_by_keyword_in_lower_case() {
+        let settings =
+            parse_settings("PermitTTY no\nacceptenv LANG\nacceptenv LC_*\nbanner none\nodd\n");
+        assert_eq!(settings.get("permittty"), Some("no"));
+        assert_eq!(settings.all("acceptenv"), ["LANG", "LC_*"]);
+        for off in ["permittty", "banner", "unset", "odd"] {
+            assert!(!settings.is_on(off), "{off}");
+        }
+        assert!(settings.is_on("acceptenv"));
     }
 
     #[test]
-    fn what_is_included_is_looked_at() {
+    fn included_files_are_found() {
         let text = "# Include no\nInclude /a/*.conf\n\tinclude \"b/x\" c # d\nIncluded /e\n";
         let paths = ["/a/*.conf", "/etc/ssh/b/x", "/etc/ssh/c"].map(PathBuf::from);
-        assert_eq!(includes(text), paths);
+        assert_eq!(include_patterns(text), paths);
 
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
         for name in ["one.conf", "other"] {
             std::fs::write(path(name), "").unwrap();
         }
         let text = format!("Include {}\n", path("*.conf").display());
         std::fs::write(path("sshd_config"), text).unwrap();
-        let found = files(&path("sshd_config"));
-        let found: Vec<&Path> = found.iter().map(|way| way.path.as_path()).collect();
-        let expected = [folder.path(), &path("one.conf"), &path("sshd_config")];
+        let found = resolve_config_files(&path("sshd_config"));
+        let found: Vec<&Path> = found.iter().map(|file| file.path.as_path()).collect();
+        let expected = [directory.path(), &path("one.conf"), &path("sshd_config")];
         assert_eq!(found, expected);
     }
 
     #[test]
-    fn a_name_that_is_a_list_is_not_asked_about() {
-        assert!(ask("a,addr=::1", None).is_err());
+    fn a_user_name_with_a_comma_is_refused() {
+        assert!(query_sshd("a,addr=::1", None).is_err());
     }
 }

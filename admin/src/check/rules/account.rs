@@ -1,110 +1,128 @@
-//! What the account is, beyond the keys that lead to it.
+//! Findings about the account itself.
+
+use std::path::Path;
 
 use super::paths::writable;
-use crate::check::facts::{Account, Entry, HomeFolder, Password, Settings, named_ours};
-use crate::check::findings::{Finding, Word};
+use crate::check::facts::{
+    Account, HomeDirectory, PasswdEntry, PasswordState, SshdSettings, is_deploy_shell,
+};
+use crate::check::findings::{Finding, FindingCode, Membership};
+use deploy_shell::store::layout::STATE;
 
-/// Groups that amount to root, or to writing what others run, on some system.
+/// Groups whose members can become root, or can write what other users run, on
+/// some system.
 const POWERFUL: [&str; 13] = [
     "root", "sudo", "wheel", "admin", "adm", "staff", "docker", "lxd", "incus", "libvirt", "disk",
     "shadow", "kmem",
 ];
 
-pub fn judge(account: &Account, server: Option<&Settings>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut find = |word, subject: &str, problem: String| {
-        findings.push(Finding::new(word, subject, problem));
-    };
+pub fn account_findings(account: &Account, sshd: Option<&SshdSettings>) -> Vec<Finding> {
     let name = account.name();
     if account.uid == 0 {
-        let problem = "the site belongs to root: a way out of the program is a way to everything";
-        find(Word::AccountIsRoot, ".deploy-shell", problem.to_owned());
-        // What else there is to say of root is not for a site's sake to mend:
-        // without its shell, say, nobody could.
-        return findings;
+        let text = "the site belongs to root: an escape from deploy-shell would give root's rights";
+        // No other finding about root: a remedy, such as another login shell,
+        // would damage the machine for the sake of a site.
+        return vec![Finding::new(FindingCode::AccountIsRoot, STATE, text)];
     }
-    let Some(entry) = &account.entry else {
-        let uid = account.uid.to_string();
-        let problem = format!("the site belongs to uid {uid}, which has no passwd entry");
-        find(Word::AccountUnknown, &uid, problem);
-        return findings;
+    let Some(entry) = &account.passwd else {
+        let uid = account.uid;
+        let text = format!("the site belongs to uid {uid}, which has no passwd entry");
+        return vec![Finding::new(FindingCode::AccountUnknown, uid, text)];
     };
-    for twin in &account.twins {
-        let problem = format!("'{twin}' has the same uid as '{name}', and so the same rights");
-        find(Word::SharedUid, twin, problem);
+    let mut findings = Vec::new();
+    let mut add = |code, subject: &str, text: String| {
+        findings.push(Finding::new(code, subject, text));
+    };
+    for alias in &account.uid_aliases {
+        let text = format!("'{alias}' has the same uid as '{name}', and so the same rights");
+        add(FindingCode::SharedUid, alias, text);
     }
-    if !named_ours(&entry.shell) {
-        let shell = match entry.shell.as_os_str().is_empty() {
-            true => "/bin/sh".into(),
-            false => entry.shell.display().to_string(),
+    if !is_deploy_shell(&entry.shell) {
+        let shell = if entry.shell.as_os_str().is_empty() {
+            "/bin/sh".to_owned()
+        } else {
+            entry.shell.display().to_string()
         };
-        let problem = format!(
-            "the login shell of '{name}' is '{shell}': it reads every forced command, and a key without one gets it"
+        let text = format!(
+            "the login shell of '{name}' is '{shell}': it interprets each forced command, and \
+             someone with a key without command= can use it"
         );
-        find(Word::LoginShell, &name, problem);
+        add(FindingCode::LoginShell, &name, text);
     }
     match account.password {
-        Some(Password::Set) => {
-            let problem =
-                format!("'{name}' has a password, which can be guessed or leak like a key");
-            find(Word::PasswordSet, &name, problem);
+        Some(PasswordState::Set) => {
+            let text = format!("'{name}' has a password, which someone can guess or steal");
+            add(FindingCode::PasswordSet, &name, text);
         }
-        Some(Password::Empty) => {
-            let problem = format!("'{name}' has an empty password");
-            find(Word::PasswordEmpty, &name, problem);
+        Some(PasswordState::Empty) => {
+            let text = format!("'{name}' has an empty password");
+            add(FindingCode::PasswordEmpty, &name, text);
         }
-        Some(Password::Locked) | None => {}
+        Some(PasswordState::Locked) | None => {}
     }
     let powerful = |group: &&String| POWERFUL.contains(&group.as_str());
     for group in account.groups.iter().filter(powerful) {
-        let problem =
-            format!("'{name}' is in the group '{group}', which can do much of what root can");
-        find(Word::PowerfulGroup, &format!("{name}' '{group}"), problem);
+        let text = format!("'{name}' is in the group '{group}', which has many rights of root");
+        let membership = Membership {
+            account: &name,
+            group,
+        };
+        findings.push(Finding::new(FindingCode::PowerfulGroup, membership, text));
     }
-    findings.extend(in_home(entry, &account.home, server));
+    findings.extend(home_findings(entry, &account.home, sshd));
     findings
 }
 
-fn in_home(entry: &Entry, home: &HomeFolder, server: Option<&Settings>) -> Vec<Finding> {
+fn home_findings(
+    entry: &PasswdEntry,
+    home: &HomeDirectory,
+    sshd: Option<&SshdSettings>,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let why = "who can write there decides what sshd reads in ~/.ssh";
-    let way = home.way.as_ref();
-    findings.extend(way.and_then(|way| writable(way, &[0], Word::HomeWritable, why)));
-    // What stands in a home that is open is open as well: one finding is enough.
+    let why = "a user who can write there decides what sshd reads in ~/.ssh";
+    let location = home.location.as_ref();
+    findings.extend(location.and_then(|home| writable(home, &[0], FindingCode::HomeWritable, why)));
+    // ~/.ssh is writable whenever the home directory is: one finding is enough.
     if findings.is_empty() {
-        let why = "who can write there can add keys, variables and commands";
-        let way = home.ssh.as_ref();
-        findings.extend(way.and_then(|way| writable(way, &[0], Word::SshFolderWritable, why)));
+        let why = "a user who can write there can add keys, variables and commands";
+        let ssh = home.ssh.as_ref();
+        findings
+            .extend(ssh.and_then(|ssh| writable(ssh, &[0], FindingCode::SshFolderWritable, why)));
     }
-    let folder = entry.home.join(".ssh");
-    let shown = |name: &str| folder.join(name).display().to_string();
-    if home.rc {
-        let problem = format!("'{}' is run before the command of a key", shown("rc"));
-        findings.push(Finding::new(Word::SshRc, shown("rc"), problem));
+    let directory = entry.home.join(".ssh");
+    let shown = |name: &str| directory.join(name).display().to_string();
+    if home.has_rc {
+        let file = shown("rc");
+        let text = format!("sshd runs '{file}' before the command of a key");
+        findings.push(Finding::new(FindingCode::SshRc, file, text));
     }
-    if home.environment {
+    if home.has_environment {
         let file = shown("environment");
-        let problem = format!("'{file}' sets variables where PermitUserEnvironment is on");
-        findings.push(Finding::new(Word::SshEnvironment, file, problem));
+        let text = format!("'{file}' sets variables where PermitUserEnvironment is on");
+        findings.push(Finding::new(FindingCode::SshEnvironment, file, text));
     }
-    // Where sshd does read it, its lines are judged as keys.
-    let read = |path: &std::path::Path| {
-        let patterns = server.and_then(|settings| settings.get("authorizedkeysfile"));
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        let word = format!(".ssh/{name}");
-        patterns.is_none_or(|patterns| {
-            patterns
-                .split_ascii_whitespace()
-                .any(|pattern| pattern == word || pattern.ends_with(&format!("/{word}")))
-        })
-    };
-    for path in home.keys.iter().filter(|path| !read(path)) {
+    // The rules for keys judge the files that sshd reads.
+    let stray = home.keys_files.iter();
+    for path in stray.filter(|path| !is_read_by_sshd(path, sshd)) {
         let file = path.display();
-        let problem = format!("'{file}' holds keys that sshd does not read, until it is told to");
-        findings.push(Finding::new(Word::StrayKeys, file, problem));
+        let text =
+            format!("'{file}' has keys that sshd does not read, but would with another setting");
+        findings.push(Finding::new(FindingCode::StrayKeys, file, text));
     }
     findings
+}
+
+/// Returns whether sshd reads keys from a file of `~/.ssh`.
+fn is_read_by_sshd(path: &Path, sshd: Option<&SshdSettings>) -> bool {
+    let patterns = sshd.and_then(|settings| settings.get("authorizedkeysfile"));
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let relative = format!(".ssh/{name}");
+    patterns.is_none_or(|patterns| {
+        patterns
+            .split_ascii_whitespace()
+            .any(|pattern| pattern == relative || pattern.ends_with(&format!("/{relative}")))
+    })
 }

@@ -1,230 +1,221 @@
-//! What each key may, and should not.
+//! Findings about each key, and about keys and labels that occur twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::server::forced;
-use crate::check::facts::{Facts, Key, Place, Runs, Site};
-use crate::check::findings::{Finding, Word};
-use crate::check::key_options::Options;
+use super::server::sshd_forced_command;
+use crate::check::facts::{Facts, ForcedCommand, Key, KeyPosition, ServedSite};
+use crate::check::findings::{Finding, FindingCode};
+use crate::check::key_options::KeyOptions;
 
 /// The fewest bits of an RSA key (NIST SP 800-57, until 2030 and beyond).
-const MIN_RSA: usize = 3072;
+const MIN_RSA_BITS: usize = 3072;
 
-pub fn judge(facts: &Facts) -> Vec<Finding> {
+pub fn key_findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for source in &facts.sources {
-        for line in &source.lines {
-            let place = Place::of(source, line);
+    for file in &facts.keys_files {
+        for line in &file.lines {
+            let position = KeyPosition::new(file, line);
             match &line.key {
-                Ok(key) => findings.extend(of_key(facts, place, key)),
+                Ok(key) => {
+                    let rows = problems_of_key(facts, key).into_iter();
+                    findings.extend(rows.map(|(code, what)| {
+                        let text = format!("the key at {position} {what}");
+                        Finding::new(code, position, text)
+                    }));
+                }
                 Err(why) => {
-                    let problem = format!(
-                        "{place} {why}: sshd skips what it cannot read, and another version may read it"
+                    let text = format!(
+                        "{position} {why}: sshd skips the line, but another version may accept it"
                     );
-                    findings.push(Finding::new(Word::KeyUnread, place, problem));
+                    findings.push(Finding::new(FindingCode::KeyUnread, position, text));
                 }
             }
         }
     }
-    findings.extend(twice(facts));
+    findings.extend(repeated_keys(facts));
     findings.extend(shared_labels(facts));
     findings
 }
 
-fn of_key(facts: &Facts, place: Place<'_>, key: &Key) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut find = |word, problem: String| {
-        let problem = format!("the key at {place} {problem}");
-        findings.push(Finding::new(word, place, problem));
-    };
-    let line = &key.line;
-    let options = &line.options;
+/// Returns the problems of a key, as phrases whose subject is the key.
+fn problems_of_key(facts: &Facts, key: &Key) -> Vec<(FindingCode, String)> {
+    let mut found = Vec::new();
+    let mut add = |code, what: &str| found.push((code, what.to_owned()));
+    let options = &key.entry.options;
     if options.cert_authority {
-        find(
-            Word::KeyCertAuthority,
-            "is a certificate authority: its holder makes keys at will".to_owned(),
-        );
+        let what = "is a certificate authority: its holder can create keys";
+        add(FindingCode::KeyCertAuthority, what);
     }
     if !options.restrict {
-        let problem = "has no 'restrict': what it may is what nobody took away, now and in later versions of sshd";
-        find(Word::KeyWithoutRestrict, problem.to_owned());
+        let what = "has no 'restrict': it has every permission that sshd grants by default";
+        add(FindingCode::KeyWithoutRestrict, what);
     }
-    for (word, what) in allowed(options) {
-        find(word, format!("may have {what}"));
+    for (code, what) in permissions(options) {
+        add(code, &format!("may {what}"));
     }
     let command = options.command.as_deref().unwrap_or_default();
-    match &key.runs {
-        Runs::Anything => {
-            find(Word::KeyWithoutCommand, "has no command=".to_owned());
-            if sftp(facts) {
-                find(
-                    Word::SftpReachable,
-                    "reaches the sftp subsystem, and by it every file of the account".to_owned(),
-                );
+    match &key.command {
+        ForcedCommand::None => {
+            add(FindingCode::KeyWithoutCommand, "has no command=");
+            if reaches_sftp(facts) {
+                let what = "reaches the sftp subsystem, and through it every file of the account";
+                add(FindingCode::SftpReachable, what);
             }
         }
-        Runs::Other => find(
-            Word::OtherProgram,
-            format!("runs another program: '{command}'"),
-        ),
-        Runs::NotServe => find(
-            Word::NotServe,
-            format!("runs this program, but not to serve: '{command}'"),
-        ),
-        Runs::Obscure => find(
-            Word::Obscure,
-            format!("has a command with characters that a shell gives a meaning to: '{command}'"),
-        ),
-        Runs::Serve(serve) => {
-            if !serve.program.is_absolute() && !facts.shell_is_ours() {
+        ForcedCommand::OtherProgram => {
+            let what = format!("runs another program: '{command}'");
+            add(FindingCode::OtherProgram, &what);
+        }
+        ForcedCommand::NotServe => {
+            let what = format!("runs deploy-shell with arguments that serve no site: '{command}'");
+            add(FindingCode::NotServe, &what);
+        }
+        ForcedCommand::NotPlain => {
+            let what =
+                format!("has a command with characters that a shell interprets: '{command}'");
+            add(FindingCode::NotPlain, &what);
+        }
+        ForcedCommand::Serve(serve) => {
+            if !serve.program.is_absolute() && !facts.login_shell_is_deploy_shell() {
                 let program = serve.program.display();
-                find(
-                    Word::CommandWithoutPath,
-                    format!("runs '{program}', wherever PATH finds it first"),
-                );
+                let what = format!("runs '{program}', the first one that the shell finds in PATH");
+                add(FindingCode::CommandWithoutPath, &what);
             }
-            if serve.site == Site::This && serve.key.is_none() {
-                find(
-                    Word::KeyWithoutLabel,
-                    "has no label: the record cannot name it".to_owned(),
-                );
+            if serve.site == ServedSite::This && serve.label.is_none() {
+                let what = "has no label: the log cannot name it";
+                add(FindingCode::KeyWithoutLabel, what);
             }
         }
     }
-    match (line.kind, line.bits) {
-        ("ssh-rsa", bits) if bits.is_none_or(|bits| bits < MIN_RSA) => {
+    match (key.entry.key_type, key.entry.bits) {
+        ("ssh-rsa", bits) if bits.is_none_or(|bits| bits < MIN_RSA_BITS) => {
             let bits = bits.unwrap_or_default();
-            find(
-                Word::WeakRsa,
-                format!("is an RSA key of {bits} bits, less than {MIN_RSA}"),
-            );
+            let what = format!("is an RSA key of {bits} bits, fewer than {MIN_RSA_BITS}");
+            add(FindingCode::WeakRsa, &what);
         }
-        ("ssh-dss", _) => find(
-            Word::DsaKey,
-            "is a DSA key, of 1024 bits at most".to_owned(),
-        ),
+        ("ssh-dss", _) => add(FindingCode::DsaKey, "is a DSA key, of at most 1024 bits"),
         _ => {}
-    }
-    findings
-}
-
-/// What a key's own options allow it beside its command.
-fn allowed(options: &Options) -> Vec<(Word, String)> {
-    let list = |values: &[String]| values.join("', '");
-    let mut found: Vec<(Word, String)> = [
-        (
-            options.port_forwarding,
-            Word::KeyPortForwarding,
-            "ports and sockets forwarded",
-        ),
-        (
-            options.agent_forwarding,
-            Word::KeyAgentForwarding,
-            "its agent forwarded",
-        ),
-        (
-            options.x11_forwarding,
-            Word::KeyX11Forwarding,
-            "X11 forwarded",
-        ),
-        (options.pty, Word::KeyTerminal, "a terminal"),
-        (
-            options.user_rc,
-            Word::KeyUserRc,
-            "~/.ssh/rc run before its command",
-        ),
-    ]
-    .into_iter()
-    .filter(|(on, ..)| *on)
-    .map(|(_, word, what)| (word, what.to_owned()))
-    .collect();
-    for (values, word, what) in [
-        (
-            &options.permit_open,
-            Word::KeyPermitOpen,
-            "connections forwarded to",
-        ),
-        (
-            &options.permit_listen,
-            Word::KeyPermitListen,
-            "ports listened on for it:",
-        ),
-        (
-            &options.environment,
-            Word::KeyEnvironment,
-            "variables set by its line:",
-        ),
-    ] {
-        if !values.is_empty() {
-            found.push((word, format!("{what} '{}'", list(values))));
-        }
-    }
-    if let Some(device) = &options.tunnel {
-        found.push((Word::KeyTunnel, format!("the tunnel device '{device}'")));
-    }
-    if !options.touch_required {
-        found.push((
-            Word::KeyNoTouch,
-            "its signatures without a touch of the FIDO key".to_owned(),
-        ));
     }
     found
 }
 
-/// Whether a key without command= gets files by sftp. A subsystem that is a
-/// program is run by the login shell, which refuses if it is ours; sshd's own
-/// (`internal-sftp`) is run by nobody but sshd. A forced command of sshd's
-/// takes the place of both.
-fn sftp(facts: &Facts) -> bool {
-    let Some(settings) = &facts.server else {
+/// Returns what a key's options permit in addition to its command, as phrases
+/// after "may".
+fn permissions(options: &KeyOptions) -> Vec<(FindingCode, String)> {
+    let flag = |on: bool, what: &str| on.then(|| what.to_owned());
+    let list = |values: &[String], what: &str| {
+        let values = (!values.is_empty()).then(|| values.join("', '"));
+        values.map(|values| format!("{what} '{values}'"))
+    };
+    let tunnel = options.tunnel.as_ref();
+    [
+        (
+            FindingCode::KeyPortForwarding,
+            flag(options.port_forwarding, "forward ports and sockets"),
+        ),
+        (
+            FindingCode::KeyAgentForwarding,
+            flag(options.agent_forwarding, "forward its agent"),
+        ),
+        (
+            FindingCode::KeyX11Forwarding,
+            flag(options.x11_forwarding, "forward X11"),
+        ),
+        (
+            FindingCode::KeyTerminal,
+            flag(options.pty, "get a terminal"),
+        ),
+        (
+            FindingCode::KeyUserRc,
+            flag(options.user_rc, "run ~/.ssh/rc before its command"),
+        ),
+        (
+            FindingCode::KeyPermitOpen,
+            list(&options.permit_open, "connect to"),
+        ),
+        (
+            FindingCode::KeyPermitListen,
+            list(&options.permit_listen, "listen on"),
+        ),
+        (
+            FindingCode::KeyEnvironment,
+            list(&options.environment, "set variables in its line:"),
+        ),
+        (
+            FindingCode::KeyTunnel,
+            tunnel.map(|device| format!("use the tunnel device '{device}'")),
+        ),
+        (
+            FindingCode::KeyNoTouch,
+            flag(
+                !options.touch_required,
+                "sign without a touch of the FIDO key",
+            ),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(code, what)| Some((code, what?)))
+    .collect()
+}
+
+/// Returns whether a key without `command=` gets files by sftp. The login shell
+/// runs a subsystem that is a program, and deploy-shell refuses that. sshd itself
+/// runs `internal-sftp`. A ForceCommand of sshd replaces both.
+fn reaches_sftp(facts: &Facts) -> bool {
+    let Some(settings) = &facts.sshd else {
         return false;
     };
     let mut programs = settings
         .all("subsystem")
         .iter()
         .filter_map(|value| value.strip_prefix("sftp "));
-    forced(Some(settings)).is_none()
-        && programs.any(|program| program.starts_with("internal-sftp") || !facts.shell_is_ours())
+    sshd_forced_command(Some(settings)).is_none()
+        && programs.any(|program| {
+            program.starts_with("internal-sftp") || !facts.login_shell_is_deploy_shell()
+        })
 }
 
-/// The same key on two lines: sshd takes the first that it can use.
-fn twice(facts: &Facts) -> Vec<Finding> {
-    let mut seen: Vec<(Place<'_>, &Key)> = Vec::new();
+/// The same key on two lines: sshd uses the first that it accepts.
+fn repeated_keys(facts: &Facts) -> Vec<Finding> {
+    let mut seen: Vec<(KeyPosition<'_>, &Key)> = Vec::new();
     let mut findings = Vec::new();
-    for (place, key) in facts.keys() {
-        let same = |(_, other): &&(Place<'_>, &Key)| other.line.fingerprint == key.line.fingerprint;
+    for (position, key) in facts.keys() {
+        let same = |(_, other): &&(KeyPosition<'_>, &Key)| {
+            other.entry.fingerprint == key.entry.fingerprint
+        };
         let Some((first, other)) = seen.iter().find(same) else {
-            seen.push((place, key));
+            seen.push((position, key));
             continue;
         };
-        let alike = other.runs == key.runs && other.line.options == key.line.options;
-        let (word, how) = match alike {
-            true => (Word::KeyTwice, "the same"),
-            false => (Word::KeyTwiceOtherwise, "something else"),
+        let alike = other.command == key.command && other.entry.options == key.entry.options;
+        let (code, permissions) = if alike {
+            (FindingCode::KeyTwice, "the same permissions")
+        } else {
+            (FindingCode::KeyTwiceDiffering, "other permissions")
         };
-        let problem = format!("the key at {place} stands at {first} too, where it may do {how}");
-        findings.push(Finding::new(word, place, problem));
+        let text = format!("the key at {position} is also at {first}, with {permissions}");
+        findings.push(Finding::new(code, position, text));
     }
     findings
 }
 
-/// One label for several keys: the record cannot tell their holders apart.
+/// One label for several keys: the log cannot tell their holders apart.
 fn shared_labels(facts: &Facts) -> Vec<Finding> {
     let mut keys: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for (_, key) in facts.keys() {
-        if let Runs::Serve(serve) = &key.runs
-            && serve.site == Site::This
-            && let Some(label) = &serve.key
+        if let ForcedCommand::Serve(serve) = &key.command
+            && serve.site == ServedSite::This
+            && let Some(label) = &serve.label
         {
-            let print = key.line.fingerprint.to_string();
-            keys.entry(label.as_str()).or_default().insert(print);
+            let fingerprint = key.entry.fingerprint.to_string();
+            keys.entry(label.as_str()).or_default().insert(fingerprint);
         }
     }
     keys.into_iter()
         .filter(|(_, keys)| keys.len() > 1)
         .map(|(label, keys)| {
-            let problem = format!("the label '{label}' stands for {} keys", keys.len());
-            Finding::new(Word::LabelShared, label, problem)
+            let text = format!("{} keys have the label '{label}'", keys.len());
+            Finding::new(FindingCode::LabelShared, label, text)
         })
         .collect()
 }

@@ -1,162 +1,204 @@
-//! Who could exchange a file that the promise rests on.
+//! Findings about files that another user could write or replace.
 
 use std::path::Path;
 
-use crate::check::facts::{End, Facts, Step, StepKind, Way};
-use crate::check::findings::{Finding, Word};
+use crate::check::facts::{ComponentKind, Facts, PathComponent, Resolution, ResolvedPath};
+use crate::check::findings::{Finding, FindingCode};
 
-/// The first component that somebody else than `trusted` could write or
-/// exchange, and how.
+/// Returns the first component that a user other than `trusted` can write or
+/// replace, and how.
 ///
-/// A sticky folder, such as /tmp, lets everybody make things, and only their
-/// owners exchange them: then it is the next component's owner that counts.
-/// A link's own mode means nothing; its owner can exchange it there.
-fn hole<'a>(steps: &'a [Step], trusted: &[u32]) -> Option<(&'a Path, String)> {
-    steps.iter().find_map(|step| {
-        let sticky = step.kind == StepKind::Folder && step.mode & 0o1000 != 0;
-        let how = if !trusted.contains(&step.uid) {
-            format!("belongs to user {}", step.uid)
-        } else if step.kind == StepKind::Link || sticky {
+/// In a sticky directory, such as /tmp, every user can create files, but only
+/// their owners can replace them. Then the owner of the next component decides.
+/// The mode of a symlink means nothing; its owner can replace it there.
+fn first_writable<'a>(
+    components: &'a [PathComponent],
+    trusted: &[u32],
+) -> Option<(&'a Path, String)> {
+    components.iter().find_map(|component| {
+        let symlink = component.kind == ComponentKind::Symlink;
+        let how = if !trusted.contains(&component.uid) {
+            format!("belongs to user {}", component.uid)
+        } else if symlink || component.is_sticky_directory() {
             return None;
-        } else if step.mode & 0o002 != 0 {
-            "can be written by others".to_owned()
-        } else if step.mode & 0o020 != 0 {
-            "can be written by its group".to_owned()
+        } else if component.mode & 0o002 != 0 {
+            "is writable for all users".to_owned()
+        } else if component.mode & 0o020 != 0 {
+            "is writable for its group".to_owned()
         } else {
             return None;
         };
-        Some((step.path.as_path(), how))
+        Some((component.path.as_path(), how))
     })
 }
 
-/// [`hole`] as a finding; `why` says what follows from it.
-pub fn writable(way: &Way, trusted: &[u32], word: Word, why: &str) -> Option<Finding> {
-    let (path, how) = hole(&way.steps, trusted)?;
+/// Makes a finding of the first component that a user other than `trusted` can
+/// write or replace. `why` names the consequence.
+pub fn writable(
+    resolved: &ResolvedPath,
+    trusted: &[u32],
+    code: FindingCode,
+    why: &str,
+) -> Option<Finding> {
+    let (path, how) = first_writable(&resolved.components, trusted)?;
     let shown = path.display();
     Some(Finding::new(
-        word,
+        code,
         &shown,
         format!("'{shown}' {how}: {why}"),
     ))
 }
 
-/// The first component that is the account's own.
-fn owned(way: &Way, account: u32, word: Word, why: &str) -> Option<Finding> {
-    let own = |step: &&Step| account != 0 && step.uid == account;
-    let shown = way.steps.iter().find(own)?.path.display();
-    let problem = format!("'{shown}' belongs to the account itself: {why}");
-    Some(Finding::new(word, shown, problem))
+/// Makes a finding of the first component that belongs to the account.
+fn owned(resolved: &ResolvedPath, account: u32, code: FindingCode, why: &str) -> Option<Finding> {
+    let own = |component: &&PathComponent| account != 0 && component.uid == account;
+    let shown = resolved.components.iter().find(own)?.path.display();
+    let text = format!("'{shown}' belongs to the account itself: {why}");
+    Some(Finding::new(code, shown, text))
 }
 
-pub fn judge(facts: &Facts) -> Vec<Finding> {
-    let places = &facts.places;
-    let account = facts.account.as_ref().map_or(0, |account| account.uid);
-    let trusted = [0, account];
-    let mut findings = Vec::new();
+/// The two codes for a file that only root should write, and the decision that
+/// its writer makes.
+struct Protected {
+    writable: FindingCode,
+    owned: FindingCode,
+    decides: &'static str,
+}
 
-    let why = "who can write there decides what a client may do";
-    findings.extend(writable(
-        &places.config,
-        &trusted,
-        Word::ConfigWritable,
-        why,
-    ));
-    let why = "any program that runs as it could rewrite the configuration";
-    findings.extend(owned(&places.config, account, Word::ConfigOfAccount, why));
-    if let Some(signers) = &places.signers {
-        let why = "who can write there decides whose signatures count";
-        findings.extend(writable(signers, &trusted, Word::ConfigWritable, why));
-        let why = "any program that runs as it could add a signer";
-        findings.extend(owned(signers, account, Word::ConfigOfAccount, why));
+const CONFIG: Protected = Protected {
+    writable: FindingCode::ConfigWritable,
+    owned: FindingCode::ConfigOfAccount,
+    decides: "what a client may do",
+};
+const SIGNERS: Protected = Protected {
+    writable: FindingCode::ConfigWritable,
+    owned: FindingCode::ConfigOfAccount,
+    decides: "whose signatures count",
+};
+const PROGRAM: Protected = Protected {
+    writable: FindingCode::ProgramWritable,
+    owned: FindingCode::ProgramOfAccount,
+    decides: "what every key runs",
+};
+const HOOK: Protected = Protected {
+    writable: FindingCode::HookWritable,
+    owned: FindingCode::HookOfAccount,
+    decides: "what every swap runs",
+};
+
+impl Protected {
+    fn findings(&self, resolved: &ResolvedPath, account: u32) -> impl Iterator<Item = Finding> {
+        let decides = self.decides;
+        let why = format!("a user who can write there decides {decides}");
+        let writable = writable(resolved, &[0, account], self.writable, &why);
+        let why = format!("every program that runs as the account can decide {decides}");
+        let owned = owned(resolved, account, self.owned, &why);
+        writable.into_iter().chain(owned)
     }
+}
+
+pub fn path_findings(facts: &Facts) -> Vec<Finding> {
+    let paths = &facts.paths;
+    let account = facts.account.as_ref().map_or(0, |account| account.uid);
+    let mut findings: Vec<Finding> = CONFIG.findings(&paths.config, account).collect();
+    let signers = paths.signers.iter();
+    findings.extend(signers.flat_map(|signers| SIGNERS.findings(signers, account)));
 
     for program in &facts.programs {
-        let why = "who can write there decides what every key runs";
-        findings.extend(writable(&program.way, &trusted, Word::ProgramWritable, why));
-        let why = "any program that runs as it could exchange what every key runs";
-        findings.extend(owned(&program.way, account, Word::ProgramOfAccount, why));
-        if !program.same && program.way.end == End::Reached {
-            let shown = program.way.path.display();
-            let problem = format!("'{shown}' is not the program that answers here");
-            findings.push(Finding::new(Word::ProgramDiffers, shown, problem));
+        let location = &program.location;
+        findings.extend(PROGRAM.findings(location, account));
+        let shown = location.path.display();
+        if location.resolution == Resolution::Missing {
+            let text = format!("'{shown}', which check, the account or a key runs, does not exist");
+            findings.push(Finding::new(FindingCode::ProgramMissing, shown, text));
+        } else if program.differs && location.resolution == Resolution::Complete {
+            let text = format!("'{shown}' differs from the deploy-shell beside deploy-shell-admin");
+            findings.push(Finding::new(FindingCode::ProgramDiffers, shown, text));
         }
     }
 
-    for hook in &places.hooks {
-        let why = "who can write there decides what every swap runs";
-        findings.extend(writable(hook, &trusted, Word::HookWritable, why));
-        let why = "any program that runs as it could exchange what every swap runs";
-        findings.extend(owned(hook, account, Word::HookOfAccount, why));
-        if hook.end == End::Missing {
+    for hook in &paths.hooks {
+        findings.extend(HOOK.findings(hook, account));
+        if hook.resolution == Resolution::Missing {
             let shown = hook.path.display();
-            let problem = format!("'{shown}', which a swap has to run, is not there");
-            findings.push(Finding::new(Word::HookMissing, shown, problem));
+            let text = format!("'{shown}', which every swap runs, does not exist");
+            findings.push(Finding::new(FindingCode::HookMissing, shown, text));
         }
     }
 
-    let why = "who can write there decides what is served";
-    let below = std::iter::once(&places.root).chain(&places.below);
-    // Without the account it cannot be told whose it should be.
+    let why = "a user who can write there decides what is served";
+    // Without the account it is unknown who should own them.
     if facts.account.is_some() {
-        let holes = below.filter_map(|way| writable(way, &trusted, Word::RootWritable, why));
-        findings.extend(holes);
-    }
-
-    // Whose it is cannot be told, since it is the application's; but not
-    // everybody's.
-    for way in &places.shared {
-        let below = way.steps.get(places.root.steps.len()..).unwrap_or_default();
-        let open = below.iter().find(|step| {
-            let sticky = step.kind == StepKind::Folder && step.mode & 0o1000 != 0;
-            step.mode & 0o002 != 0 && step.kind != StepKind::Link && !sticky
-        });
-        if let Some(step) = open {
-            let shown = step.path.display();
-            let problem = format!(
-                "'{shown}' can be written by others: who can write there alters what every release shares"
-            );
-            findings.push(Finding::new(Word::SharedWritable, shown, problem));
-        }
-    }
-
-    for source in &facts.sources {
-        let why = "who can write there can add a key without command=";
-        findings.extend(writable(&source.way, &[0], Word::KeysWritable, why));
-    }
-    let why = "who can write there decides what sshd allows";
-    let ways = places.sshd_config.iter();
-    findings.extend(ways.filter_map(|way| writable(way, &[0], Word::SshdConfigWritable, why)));
-
-    // A socket's own mode says who may send, which is anybody; and its owner
-    // is the daemon.
-    let folders: Vec<Step> = places
-        .socket
-        .steps
-        .iter()
-        .filter(|step| step.kind != StepKind::Other)
-        .cloned()
-        .collect();
-    let holed = folders.iter().find(|step| {
-        let ours = account != 0 && step.uid == account;
-        ours || hole(std::slice::from_ref(step), &[step.uid]).is_some()
-    });
-    if let Some(step) = holed {
-        let shown = step.path.display();
-        let problem = format!(
-            "'{shown}' is open to others than the daemon, who could put a socket of their own at '{}'",
-            places.socket.path.display()
+        let directories = std::iter::once(&paths.root).chain(&paths.directories);
+        let trusted = [0, account];
+        findings.extend(
+            directories.filter_map(|path| writable(path, &trusted, FindingCode::RootWritable, why)),
         );
-        findings.push(Finding::new(Word::AuditReplaceable, shown, problem));
     }
+    findings.extend(
+        paths
+            .shared
+            .iter()
+            .filter_map(|path| shared_finding(facts, path)),
+    );
+
+    let why = "a user who can write there can add a key without command=";
+    let locations = facts.keys_files.iter().map(|file| &file.location);
+    findings
+        .extend(locations.filter_map(|file| writable(file, &[0], FindingCode::KeysWritable, why)));
+    let why = "a user who can write there decides what sshd allows";
+    let files = paths.sshd_config.iter();
+    findings.extend(
+        files.filter_map(|file| writable(file, &[0], FindingCode::SshdConfigWritable, why)),
+    );
+    findings.extend(socket_finding(facts, account));
     once_each(findings)
 }
 
-/// One writable folder above many things is one finding of each word.
+/// Shared paths belong to the application, so any user may own them; but not every
+/// user may write them.
+fn shared_finding(facts: &Facts, shared: &ResolvedPath) -> Option<Finding> {
+    let above = facts.paths.root.components.len();
+    let below = shared.components.get(above..).unwrap_or_default();
+    let open = below.iter().find(|component| {
+        component.mode & 0o002 != 0
+            && component.kind != ComponentKind::Symlink
+            && !component.is_sticky_directory()
+    })?;
+    let shown = open.path.display();
+    let text =
+        format!("'{shown}' is writable for all users: each can change what every release shares");
+    Some(Finding::new(FindingCode::SharedWritable, shown, text))
+}
+
+/// Only the directories and symlinks on the way to the audit socket count: the mode
+/// of the socket itself says who may send, which is every user, and its owner is
+/// the daemon.
+fn socket_finding(facts: &Facts, account: u32) -> Option<Finding> {
+    let socket = &facts.paths.socket;
+    let mut directories = socket
+        .components
+        .iter()
+        .filter(|component| component.kind != ComponentKind::Other);
+    let open = directories.find(|component| {
+        let owned = account != 0 && component.uid == account;
+        owned || first_writable(std::slice::from_ref(component), &[component.uid]).is_some()
+    })?;
+    let shown = open.path.display();
+    let text = format!(
+        "users other than the syslog daemon can write '{shown}', and can replace '{}' with a \
+         socket of their own",
+        socket.path.display()
+    );
+    Some(Finding::new(FindingCode::AuditReplaceable, shown, text))
+}
+
+/// Keeps one finding of each code for a directory that is above several files. The
+/// remedy contains the subject.
 fn once_each(findings: Vec<Finding>) -> Vec<Finding> {
     let mut kept: Vec<Finding> = Vec::new();
     for finding in findings {
-        let same =
-            |other: &Finding| (other.word, &other.subject) == (finding.word, &finding.subject);
+        let same = |other: &Finding| (other.code, &other.remedy) == (finding.code, &finding.remedy);
         if !kept.iter().any(same) {
             kept.push(finding);
         }
@@ -168,28 +210,28 @@ fn once_each(findings: Vec<Finding>) -> Vec<Finding> {
 mod tests {
     use super::*;
 
-    fn step(uid: u32, mode: u32, kind: StepKind) -> Step {
-        Step {
-            path: "/x".into(),
-            uid,
-            mode,
-            kind,
-        }
-    }
-
     #[test]
-    fn a_hole_is_an_owner_or_a_mode() {
-        let holed = |uid, mode, kind| hole(&[step(uid, mode, kind)], &[0, 998]).is_some();
-        assert!(!holed(0, 0o755, StepKind::Folder));
-        assert!(!holed(998, 0o644, StepKind::Other));
-        assert!(holed(1000, 0o755, StepKind::Folder));
-        assert!(holed(0, 0o775, StepKind::Folder));
-        assert!(holed(0, 0o646, StepKind::Other));
-        // Sticky holds for folders; on a file it means nothing.
-        assert!(!holed(0, 0o1777, StepKind::Folder));
-        assert!(holed(0, 0o1666, StepKind::Other));
-        // A link always has 0777, and its owner may exchange it.
-        assert!(!holed(0, 0o777, StepKind::Link));
-        assert!(holed(1000, 0o777, StepKind::Link));
+    fn an_owner_or_a_mode_makes_a_component_writable() {
+        use ComponentKind::{Directory, Other, Symlink};
+        let writable = |uid, mode, kind| {
+            let component = PathComponent {
+                path: "/x".into(),
+                uid,
+                mode,
+                kind,
+            };
+            first_writable(&[component], &[0, 998]).is_some()
+        };
+        assert!(!writable(0, 0o755, Directory));
+        assert!(!writable(998, 0o644, Other));
+        assert!(writable(1000, 0o755, Directory));
+        assert!(writable(0, 0o775, Directory));
+        assert!(writable(0, 0o646, Other));
+        // The sticky bit protects directories; on a file it means nothing.
+        assert!(!writable(0, 0o1777, Directory));
+        assert!(writable(0, 0o1666, Other));
+        // A symlink always has 0777, and its owner can replace it.
+        assert!(!writable(0, 0o777, Symlink));
+        assert!(writable(1000, 0o777, Symlink));
     }
 }

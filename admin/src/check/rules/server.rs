@@ -1,10 +1,10 @@
-//! What sshd allows the account, whatever a key's own options say.
+//! Findings about what sshd allows the account, whatever a key's options say.
 
-use crate::check::facts::Settings;
-use crate::check::findings::{Finding, Word};
+use crate::check::facts::SshdSettings;
+use crate::check::findings::{Finding, FindingCode};
 
-/// Variables that change what a program does by being there; beside these, all
-/// that start with one of [`PREFIXES`].
+/// Variables that change what a program does when they are set. All that start
+/// with one of [`PREFIXES`] count as well.
 const VARIABLES: [&str; 12] = [
     "ENV",
     "IFS",
@@ -21,185 +21,179 @@ const VARIABLES: [&str; 12] = [
 ];
 const PREFIXES: [&str; 5] = ["LD_", "SSH_", "BASH", "GLIBC_", "MALLOC_"];
 
-/// Keywords that must be off: (keyword, whether DisableForwarding covers it,
-/// word, what it gives a key that its options do not keep from it).
+/// Keywords that must be off: (keyword, whether DisableForwarding covers it, code,
+/// the consequence).
 ///
-/// DisableForwarding left out agents and X11 before OpenSSH 10.0
-/// (CVE-2025-32728), and says nothing of tunnels.
-const OFF: [(&str, bool, Word, &str); 17] = [
+/// Before OpenSSH 10.0, DisableForwarding did not cover agents and X11
+/// (CVE-2025-32728). It never covers tunnels.
+const MUST_BE_OFF: [(&str, bool, FindingCode, &str); 17] = [
     (
         "allowtcpforwarding",
         true,
-        Word::TcpForwarding,
-        "ports may be forwarded into and out of its network",
+        FindingCode::TcpForwarding,
+        "a key may forward ports into and out of its network",
     ),
     (
         "allowstreamlocalforwarding",
         true,
-        Word::SocketForwarding,
-        "the sockets of databases and daemons may be reached",
+        FindingCode::SocketForwarding,
+        "a key may reach the sockets of databases and daemons",
     ),
     (
         "allowagentforwarding",
         false,
-        Word::AgentForwarding,
-        "agents may be forwarded",
+        FindingCode::AgentForwarding,
+        "a key may forward its agent",
     ),
     (
         "x11forwarding",
         false,
-        Word::X11Forwarding,
-        "X11 may be forwarded",
+        FindingCode::X11Forwarding,
+        "a key may forward X11",
     ),
     (
         "permittunnel",
         false,
-        Word::Tunnel,
-        "network interfaces may be joined, even by a key with 'restrict'",
+        FindingCode::Tunnel,
+        "a key may join network interfaces, even a key with 'restrict'",
     ),
     (
         "gatewayports",
         false,
-        Word::GatewayPorts,
-        "forwarded ports may be open to other hosts",
+        FindingCode::GatewayPorts,
+        "other hosts may connect to forwarded ports",
     ),
     (
         "permituserrc",
         false,
-        Word::UserRc,
-        "~/.ssh/rc is run before a key's command",
+        FindingCode::UserRc,
+        "sshd runs ~/.ssh/rc before a key's command",
     ),
     (
         "permituserenvironment",
         false,
-        Word::UserEnvironment,
+        FindingCode::UserEnvironment,
         "~/.ssh/environment and environment= of a key set variables",
     ),
     (
         "permittty",
         false,
-        Word::Terminal,
-        "terminals may be asked for",
+        FindingCode::Terminal,
+        "a key may get a terminal",
     ),
     (
         "trustedusercakeys",
         false,
-        Word::UserCa,
-        "a certificate of that authority logs in without any line of ours, and so without command=",
+        FindingCode::UserCa,
+        "a certificate of that authority logs in without a line in a keys file, and so without command=",
     ),
     (
         "authorizedkeyscommand",
         false,
-        Word::KeysCommand,
-        "a program names more keys, and what they may do cannot be seen",
+        FindingCode::KeysCommand,
+        "a program adds keys, and check cannot see what they may do",
     ),
     (
         "authorizedprincipalsfile",
         false,
-        Word::PrincipalsFile,
-        "it names certificates that log in",
+        FindingCode::PrincipalsFile,
+        "it adds certificates that log in",
     ),
     (
         "authorizedprincipalscommand",
         false,
-        Word::PrincipalsCommand,
-        "a program names certificates that log in",
+        FindingCode::PrincipalsCommand,
+        "a program adds certificates that log in",
     ),
     (
         "permitemptypasswords",
         false,
-        Word::EmptyPasswords,
-        "an empty password would do",
+        FindingCode::EmptyPasswords,
+        "an empty password logs in",
     ),
     (
         "forcecommand",
         false,
-        Word::ForceCommand,
-        "it runs in place of every key's own command, so labels and --allow mean nothing",
+        FindingCode::ForceCommand,
+        "it replaces every key's own command, so labels and --allow have no effect",
     ),
     (
         "gssapiauthentication",
         false,
-        Word::Gssapi,
+        FindingCode::Gssapi,
         "a Kerberos ticket logs in without a key",
     ),
     (
         "kerberosauthentication",
         false,
-        Word::Kerberos,
+        FindingCode::Kerberos,
         "a Kerberos password logs in without a key",
     ),
 ];
 
-/// Other ways in than a key: (keyword, the method's name, word).
-const METHODS: [(&str, &str, Word); 3] = [
-    ("passwordauthentication", "password", Word::PasswordLogin),
+/// Methods that log in without a key: (keyword, the method's name, code).
+const METHODS: [(&str, &str, FindingCode); 3] = [
+    (
+        "passwordauthentication",
+        "password",
+        FindingCode::PasswordLogin,
+    ),
     (
         "kbdinteractiveauthentication",
         "keyboard-interactive",
-        Word::KeyboardInteractive,
+        FindingCode::KeyboardInteractive,
     ),
-    ("hostbasedauthentication", "hostbased", Word::HostBased),
+    (
+        "hostbasedauthentication",
+        "hostbased",
+        FindingCode::HostBased,
+    ),
 ];
 
-pub fn judge(settings: &Settings, account: &str) -> Vec<Finding> {
+pub fn sshd_findings(settings: &SshdSettings, account: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut find = |word, problem: String| findings.push(Finding::new(word, account, problem));
-    let covered = settings.on("disableforwarding");
-    for (keyword, coverable, word, gives) in OFF {
-        let method = match word {
-            Word::Gssapi => Some("gssapi-with-mic"),
-            Word::Kerberos | Word::EmptyPasswords => Some("password"),
+    let mut add = |code, keyword: &str, value: &str, why: &str| {
+        let text = format!("sshd has '{keyword} {value}' for '{account}': {why}");
+        findings.push(Finding::new(code, account, text));
+    };
+    let disabled = settings.is_on("disableforwarding");
+    for (keyword, covered, code, why) in MUST_BE_OFF {
+        let method = match code {
+            FindingCode::Gssapi => Some("gssapi-with-mic"),
+            FindingCode::Kerberos | FindingCode::EmptyPasswords => Some("password"),
             _ => None,
         };
-        let shut_out = method.is_some_and(|method| !suffices(settings, method));
-        if settings.on(keyword) && !(coverable && covered) && !shut_out {
+        let excluded = method.is_some_and(|method| !suffices(settings, method));
+        if settings.is_on(keyword) && !(covered && disabled) && !excluded {
             let value = settings.get(keyword).unwrap_or_default();
-            find(
-                word,
-                format!("sshd has '{keyword} {value}' for '{account}': {gives}"),
-            );
+            add(code, keyword, value, why);
         }
     }
-    for (keyword, method, word) in METHODS {
-        if settings.on(keyword) && suffices(settings, method) {
-            find(
-                word,
-                format!("sshd has '{keyword} yes' for '{account}': that is a way in without a key"),
-            );
+    for (keyword, method, code) in METHODS {
+        if settings.is_on(keyword) && suffices(settings, method) {
+            add(code, keyword, "yes", "a user can log in without a key");
         }
     }
-    let accepted: Vec<&str> = settings
-        .all("acceptenv")
-        .iter()
-        .map(String::as_str)
-        .collect();
-    for pattern in accepted.iter().filter(|pattern| sets_variable(pattern)) {
-        find(
-            Word::AcceptEnv,
-            format!(
-                "sshd has 'acceptenv {pattern}' for '{account}': a client sets variables of what its key runs"
-            ),
-        );
+    for pattern in settings.all("acceptenv") {
+        if is_dangerous_variable(pattern) {
+            let why = "a client can set environment variables of its key's command";
+            add(FindingCode::AcceptEnv, "acceptenv", pattern, why);
+        }
     }
-    if !settings.on("exposeauthinfo") {
-        find(
-            Word::AuthInfo,
-            format!(
-                "sshd has 'exposeauthinfo no' for '{account}': the record cannot tell which key was used"
-            ),
-        );
+    if !settings.is_on("exposeauthinfo") {
+        let why = "the log cannot say which key was used";
+        add(FindingCode::AuthInfo, "exposeauthinfo", "no", why);
     }
-    if !settings.on("strictmodes") {
-        let problem = "sshd has 'strictmodes no': it reads keys files that others can write";
-        find(Word::StrictModes, problem.to_owned());
+    if !settings.is_on("strictmodes") {
+        let why = "sshd reads keys files that other users can write";
+        add(FindingCode::StrictModes, "strictmodes", "no", why);
     }
     findings
 }
 
-/// Whether `method` is enough, or a part of what is enough, to log in without
-/// any key (AuthenticationMethods, sshd_config(5)).
-fn suffices(settings: &Settings, method: &str) -> bool {
+/// Returns whether `method` is enough, or a part of what is enough, to log in
+/// without any key (AuthenticationMethods, sshd_config(5)).
+fn suffices(settings: &SshdSettings, method: &str) -> bool {
     let lists = settings.get("authenticationmethods").unwrap_or("any");
     let name = |word: &str| word.split(':').next().unwrap_or_default().to_owned();
     lists.split_ascii_whitespace().any(|list| {
@@ -210,19 +204,21 @@ fn suffices(settings: &Settings, method: &str) -> bool {
     })
 }
 
-/// sshd's own command, if it runs one in place of the keys'.
-pub fn forced(settings: Option<&Settings>) -> Option<&str> {
-    let settings = settings.filter(|settings| settings.on("forcecommand"))?;
+/// Returns sshd's ForceCommand, which replaces the commands of all keys.
+pub fn sshd_forced_command(settings: Option<&SshdSettings>) -> Option<&str> {
+    let settings = settings.filter(|settings| settings.is_on("forcecommand"))?;
     settings.get("forcecommand")
 }
 
-/// Whether a client may set variables that matter.
-pub fn sets_variables(settings: &Settings) -> bool {
+/// Returns whether a client may set variables that change what a program does.
+pub fn accepts_dangerous_variables(settings: &SshdSettings) -> bool {
     let patterns = settings.all("acceptenv");
-    patterns.iter().any(|pattern| sets_variable(pattern))
+    patterns
+        .iter()
+        .any(|pattern| is_dangerous_variable(pattern))
 }
 
-fn sets_variable(pattern: &str) -> bool {
+fn is_dangerous_variable(pattern: &str) -> bool {
     pattern.contains(['*', '?'])
         || VARIABLES.contains(&pattern)
         || PREFIXES.iter().any(|prefix| pattern.starts_with(prefix))
@@ -233,15 +229,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_method_counts_where_no_key_is_asked_for() {
+    fn a_method_suffices_where_no_key_is_required() {
         let with = |lists: &str| {
-            let mut settings = Settings::default();
+            let mut settings = SshdSettings::default();
             settings
                 .0
                 .insert("authenticationmethods".into(), vec![lists.into()]);
             settings
         };
-        assert!(suffices(&Settings::default(), "password"));
+        assert!(suffices(&SshdSettings::default(), "password"));
         assert!(suffices(&with("any"), "password"));
         assert!(!suffices(&with("publickey"), "password"));
         assert!(!suffices(&with("publickey,password"), "password"));
@@ -253,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_matter() {
+    fn variables_that_change_programs_are_dangerous() {
         for bad in [
             "*",
             "LC_*",
@@ -263,10 +259,10 @@ mod tests {
             "BASH_ENV",
             "PATH",
         ] {
-            assert!(sets_variable(bad), "{bad}");
+            assert!(is_dangerous_variable(bad), "{bad}");
         }
         for good in ["LANG", "DEPLOY_SHELL_ACCEPTS_NOTHING", "TERM"] {
-            assert!(!sets_variable(good), "{good}");
+            assert!(!is_dangerous_variable(good), "{good}");
         }
     }
 }

@@ -1,105 +1,127 @@
-//! What the configuration leaves open, and what the machine does not hold.
+//! Findings about the configuration, the file system and the kernel.
 
-use crate::check::facts::Facts;
-use crate::check::findings::{Finding, Word};
+use crate::check::facts::{AccountProbe, Facts};
+use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::sandbox::Enforcement;
 
-pub fn judge(facts: &Facts) -> Vec<Finding> {
-    let mut findings = configured(facts);
-    let root = facts.config.root.display();
-    let mut find = |word, subject: &dyn std::fmt::Display, problem: String| {
-        findings.push(Finding::new(word, subject, problem));
-    };
-    let disk = &facts.disk;
-    if let Some(kind) = disk.network {
-        let problem = format!(
-            "'{root}' is on a network file system ({kind}): a rename may not be one instant there"
-        );
-        find(Word::NetworkFileSystem, &kind, problem);
-    }
-    for path in &disk.elsewhere {
-        let shown = path.display();
-        let problem = format!("'{shown}' is on another file system than the root");
-        find(Word::SeveralFileSystems, &shown, problem);
-    }
-    for path in &disk.folding {
-        let shown = path.display();
-        let problem = format!(
-            "'{shown}' takes names that differ by case for one: a release could overwrite itself"
-        );
-        find(Word::CaseFolding, &shown, problem);
-    }
+pub fn site_findings(facts: &Facts) -> Vec<Finding> {
+    let mut findings = config_findings(facts);
+    findings.extend(filesystem_findings(facts));
+    findings.extend(probe_findings(facts));
+    findings
+}
 
-    let probe = &facts.probe;
-    let name = facts.account_name();
-    if let Some(error) = &probe.config {
-        let shown = facts.path.display();
-        let problem = format!("'{name}' cannot use the configuration: {error}");
-        find(Word::ConfigUnreadable, &shown, problem);
-    }
-    if let Some(error) = &probe.layout {
-        let remedy = error
-            .remedy
-            .as_deref()
-            .unwrap_or("make it as 'deploy-shell-admin init' does");
-        find(
-            Word::Layout,
-            &remedy,
-            format!("'{name}' cannot open the site: {error}"),
+fn config_findings(facts: &Facts) -> Vec<Finding> {
+    let config = &facts.config;
+    let shown = facts.config_path.display();
+    [
+        (
+            !config.audit.required,
+            FindingCode::AuditOptional,
+            "the audit is not required: someone who stops syslog acts without a log entry",
+        ),
+        (
+            !config.sandbox.required,
+            FindingCode::SandboxOptional,
+            "the sandbox is not required: on a kernel without it, requests run unconfined",
+        ),
+        (
+            config.limits.reserve.of(100) == 0,
+            FindingCode::NoReserve,
+            "no part of the disk is reserved: uploads can fill it",
+        ),
+    ]
+    .into_iter()
+    .filter(|(found, ..)| *found)
+    .map(|(_, code, text)| Finding::new(code, &shown, text))
+    .collect()
+}
+
+fn filesystem_findings(facts: &Facts) -> Vec<Finding> {
+    let filesystem = &facts.filesystem;
+    let root = facts.config.root.display();
+    let mut findings = Vec::new();
+    if let Some(kind) = filesystem.network {
+        let text = format!(
+            "'{root}' is on a network file system ({kind}): a rename may not be atomic there"
         );
+        findings.push(Finding::new(FindingCode::NetworkFileSystem, kind, text));
     }
-    for fault in &probe.shared {
-        let word = match fault.missing {
-            true => Word::SharedMissing,
-            false => Word::SharedUnsafe,
+    for path in &filesystem.other_filesystems {
+        let shown = path.display();
+        let text = format!("'{shown}' is on another file system than the root");
+        findings.push(Finding::new(FindingCode::SeveralFileSystems, shown, text));
+    }
+    for path in &filesystem.case_insensitive {
+        let shown = path.display();
+        let text =
+            format!("'{shown}' is case-insensitive: two files of a release could become one");
+        findings.push(Finding::new(FindingCode::CaseFolding, shown, text));
+    }
+    findings
+}
+
+fn probe_findings(facts: &Facts) -> Vec<Finding> {
+    let AccountProbe {
+        config,
+        layout,
+        shared,
+        unnamed_file,
+        socket,
+        unpacker,
+        monitor,
+    } = &facts.probe;
+    let name = facts.account_name();
+    let root = facts.config.root.display();
+    let mut findings = Vec::new();
+    if let Some(error) = config {
+        let shown = facts.config_path.display();
+        let text = format!("'{name}' cannot use the configuration: {error}");
+        findings.push(Finding::new(FindingCode::ConfigUnreadable, shown, text));
+    }
+    if let Some(error) = layout {
+        let what = if facts.account.is_some() {
+            format!("'{name}' cannot open the site")
+        } else {
+            "the site cannot be opened".to_owned()
         };
-        let error = &fault.error;
-        let remedy = error.remedy.as_deref().unwrap_or("take it out of [shared]");
-        find(word, &remedy, format!("no release is received: {error}"));
+        let init = "create it as 'deploy-shell-admin init' does";
+        findings.push(Finding::of_error(FindingCode::Layout, &what, error, init));
     }
-    if let Some(why) = &probe.unnamed {
-        let problem =
-            format!("'{name}' cannot make an unnamed file (O_TMPFILE) below '{root}': {why}");
-        find(Word::NoUnnamedFiles, &root, problem);
+    for fault in shared {
+        let code = if fault.missing {
+            FindingCode::SharedMissing
+        } else {
+            FindingCode::SharedUnsafe
+        };
+        let what = "no release can be received";
+        let remove = "remove it from [shared]";
+        findings.push(Finding::of_error(code, what, &fault.error, remove));
     }
-    if let Some(why) = &probe.socket {
+    if let Some(why) = unnamed_file {
+        let text =
+            format!("'{name}' cannot create an unnamed file (O_TMPFILE) below '{root}': {why}");
+        findings.push(Finding::new(FindingCode::NoUnnamedFiles, root, text));
+    }
+    if let Some(why) = socket {
         let shown = facts.config.audit.socket.display();
-        let problem = format!("'{name}' cannot reach the audit socket '{shown}': {why}");
-        find(Word::AuditUnreachable, &shown, problem);
+        let text = format!("'{name}' cannot connect to the audit socket '{shown}': {why}");
+        findings.push(Finding::new(FindingCode::AuditUnreachable, shown, text));
     }
-    for (word, who, on) in [
-        (Word::MonitorUnconfined, "a request", &probe.monitor),
-        (Word::UnpackerUnconfined, "the unpacker", &probe.unpacker),
+    for (code, process, sandbox) in [
+        (FindingCode::MonitorUnconfined, "a request", monitor),
+        (FindingCode::UnpackerUnconfined, "the unpacker", unpacker),
     ] {
-        if let Some(on) = on.as_ref().filter(|on| !on.is_full()) {
-            find(word, &pieces(on), format!("the kernel confines {who} {on}"));
+        if let Some(sandbox) = sandbox.as_ref().filter(|sandbox| !sandbox.is_full()) {
+            let text = format!("the kernel confines {process} {sandbox}");
+            findings.push(Finding::new(code, missing_features(sandbox), text));
         }
     }
     findings
 }
 
-/// The names of what is missing.
-fn pieces(on: &Enforcement) -> String {
-    let names: Vec<String> = on.missing().map(|it| it.to_string()).collect();
+/// Returns the names of the features that the sandbox lacks.
+fn missing_features(sandbox: &Enforcement) -> String {
+    let names: Vec<String> = sandbox.missing().map(|it| it.to_string()).collect();
     names.join(", ")
-}
-
-fn configured(facts: &Facts) -> Vec<Finding> {
-    let config = &facts.config;
-    let shown = facts.path.display();
-    let mut findings = Vec::new();
-    if !config.audit.required {
-        let problem = "the audit is not required: whoever stops syslog acts without a record";
-        findings.push(Finding::new(Word::AuditOptional, &shown, problem));
-    }
-    if !config.sandbox.required {
-        let problem =
-            "the sandbox is not required: on a kernel without it, requests run unconfined";
-        findings.push(Finding::new(Word::SandboxOptional, &shown, problem));
-    }
-    if config.limits.reserve.of(100) == 0 {
-        let problem = "no part of the disk is kept free: uploads may fill it";
-        findings.push(Finding::new(Word::NoReserve, &shown, problem));
-    }
-    findings
 }

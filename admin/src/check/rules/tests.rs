@@ -1,50 +1,58 @@
-//! Each finding of the table, provoked on a site that is otherwise sound.
+//! Provokes each finding of the table on a site that is otherwise sound.
 
 use std::path::PathBuf;
 
-use super::judge;
+use super::all_findings;
+use crate::check::authorized_keys::AuthorizedKey;
 use crate::check::facts::*;
-use crate::check::findings::Word;
-use crate::check::fixture::{KEY, OTHER_KEY, SERVE, key, line_key, sound, way};
+use crate::check::findings::FindingCode;
+use crate::check::fixture::{
+    KEY, OTHER_KEY, SERVE, key, key_of_line, resolved, set_setting, sound,
+};
 use deploy_shell::error::{Code, Error};
 use deploy_shell::sandbox::Mechanism;
 use deploy_shell::store::shared_dir::Fault;
-
-fn set(facts: &mut Facts, keyword: &str, value: &str) {
-    let settings = facts.server.as_mut().unwrap();
-    settings
-        .0
-        .insert(keyword.to_owned(), vec![value.to_owned()]);
-}
 
 fn account(facts: &mut Facts) -> &mut Account {
     facts.account.as_mut().unwrap()
 }
 
-fn entry(facts: &mut Facts) -> &mut Entry {
-    account(facts).entry.as_mut().unwrap()
+fn passwd(facts: &mut Facts) -> &mut PasswdEntry {
+    account(facts).passwd.as_mut().unwrap()
 }
 
 fn only_key(facts: &mut Facts, options: &str) {
-    facts.sources[0].lines[0].key = Ok(key(options));
+    facts.keys_files[0].lines[0].key = Ok(key(options));
 }
 
-/// Another line behind the first.
-fn more(facts: &mut Facts, line: &str) {
-    let key = Ok(line_key(line));
-    facts.sources[0].lines.push(Line { number: 4, key });
+fn only_entry(facts: &mut Facts) -> &mut AuthorizedKey {
+    let key = facts.keys_files[0].lines[0].key.as_mut();
+    &mut key.unwrap().entry
 }
 
-fn open(way: &mut Way) {
-    way.steps.last_mut().unwrap().mode |= 0o002;
+/// Adds a line after the first.
+fn add_line(facts: &mut Facts, line: &str) {
+    let key = Ok(key_of_line(line));
+    let line = KeysFileLine { number: 4, key };
+    facts.keys_files[0].lines.push(line);
 }
 
-fn give(way: &mut Way) {
-    way.steps.last_mut().unwrap().uid = 998;
+/// Replaces the forced command's arguments after "serve".
+fn only_serve(facts: &mut Facts, arguments: &str) {
+    let serve = SERVE.replace("--site blog --key ci", arguments);
+    only_key(facts, &format!("restrict,{serve}"));
+}
+
+fn make_writable(path: &mut ResolvedPath) {
+    path.components.last_mut().unwrap().mode |= 0o002;
+}
+
+fn give_to_account(path: &mut ResolvedPath) {
+    path.components.last_mut().unwrap().uid = 998;
 }
 
 fn error(problem: &str) -> Option<Error> {
-    Some(Error::new(Code::BadLayout, problem).remedy("make it so"))
+    Some(Error::new(Code::BadLayout, problem).remedy("repair it"))
 }
 
 fn fault(missing: bool) -> Vec<Fault> {
@@ -54,255 +62,276 @@ fn fault(missing: bool) -> Vec<Fault> {
 
 type Provoke = fn(&mut Facts);
 
-/// What provokes each word, and nothing but it.
-fn provocation(word: Word) -> Provoke {
-    match word {
-        Word::ConfigWritable => |facts| open(&mut facts.places.config),
-        Word::ConfigOfAccount => |facts| give(&mut facts.places.config),
-        Word::ProgramWritable => |facts| open(&mut facts.programs[0].way),
-        Word::ProgramOfAccount => |facts| give(&mut facts.programs[0].way),
-        Word::ProgramDiffers => |facts| facts.programs[0].same = false,
-        Word::HookWritable => |facts| open(&mut facts.places.hooks[0]),
-        Word::HookOfAccount => |facts| give(&mut facts.places.hooks[0]),
-        Word::HookMissing => |facts| facts.places.hooks[0].end = End::Missing,
-        Word::RootWritable => |facts| open(&mut facts.places.below[0]),
-        Word::SharedWritable => |facts| open(&mut facts.places.shared[0]),
-        Word::KeysWritable => |facts| give(&mut facts.sources[0].way),
-        Word::SshdConfigWritable => |facts| open(&mut facts.places.sshd_config[0]),
-        Word::AccountIsRoot => |facts| {
+/// Returns a change of the facts that provokes this code.
+fn provocation(code: FindingCode) -> Provoke {
+    match code {
+        FindingCode::ConfigWritable => |facts| make_writable(&mut facts.paths.config),
+        FindingCode::ConfigOfAccount => |facts| give_to_account(&mut facts.paths.config),
+        FindingCode::ProgramWritable => |facts| make_writable(&mut facts.programs[0].location),
+        FindingCode::ProgramOfAccount => |facts| give_to_account(&mut facts.programs[0].location),
+        FindingCode::ProgramDiffers => |facts| facts.programs[0].differs = true,
+        FindingCode::ProgramMissing => {
+            |facts| facts.programs[0].location.resolution = Resolution::Missing
+        }
+        FindingCode::HookWritable => |facts| make_writable(&mut facts.paths.hooks[0]),
+        FindingCode::HookOfAccount => |facts| give_to_account(&mut facts.paths.hooks[0]),
+        FindingCode::HookMissing => |facts| facts.paths.hooks[0].resolution = Resolution::Missing,
+        FindingCode::RootWritable => |facts| make_writable(&mut facts.paths.directories[0]),
+        FindingCode::SharedWritable => |facts| make_writable(&mut facts.paths.shared[0]),
+        FindingCode::KeysWritable => |facts| give_to_account(&mut facts.keys_files[0].location),
+        FindingCode::SshdConfigWritable => |facts| make_writable(&mut facts.paths.sshd_config[0]),
+        FindingCode::AccountIsRoot => |facts| {
             account(facts).uid = 0;
-            for way in &mut facts.places.below {
-                way.steps.iter_mut().for_each(|step| step.uid = 0);
+            for path in &mut facts.paths.directories {
+                path.components
+                    .iter_mut()
+                    .for_each(|component| component.uid = 0);
             }
             facts
-                .places
+                .paths
                 .root
-                .steps
+                .components
                 .iter_mut()
-                .for_each(|step| step.uid = 0);
+                .for_each(|component| component.uid = 0);
         },
-        Word::AccountUnknown => |facts| account(facts).entry = None,
-        Word::SharedUid => |facts| account(facts).twins.push("web".to_owned()),
-        Word::LoginShell => |facts| entry(facts).shell = PathBuf::from("/bin/bash"),
-        Word::PasswordSet => |facts| account(facts).password = Some(Password::Set),
-        Word::PasswordEmpty => |facts| account(facts).password = Some(Password::Empty),
-        Word::PowerfulGroup => |facts| account(facts).groups.push("docker".to_owned()),
-        Word::HomeWritable => |facts| give(account(facts).home.way.as_mut().unwrap()),
-        Word::SshFolderWritable => |facts| {
-            let folder = "/var/lib/deploy-shell/.ssh";
-            account(facts).home.ssh = Some(way(folder, Some(folder)));
-        },
-        Word::SshRc => |facts| account(facts).home.rc = true,
-        Word::SshEnvironment => |facts| account(facts).home.environment = true,
-        Word::StrayKeys => |facts| {
-            let path = PathBuf::from("/var/lib/deploy-shell/.ssh/authorized_keys");
-            account(facts).home.keys.push(path);
-        },
-        Word::TcpForwarding => |facts| {
-            set(facts, "disableforwarding", "no");
-            set(facts, "allowtcpforwarding", "local");
-        },
-        Word::SocketForwarding => |facts| {
-            set(facts, "disableforwarding", "no");
-            set(facts, "allowstreamlocalforwarding", "yes");
-        },
-        Word::AgentForwarding => |facts| set(facts, "allowagentforwarding", "yes"),
-        Word::X11Forwarding => |facts| set(facts, "x11forwarding", "yes"),
-        Word::Tunnel => |facts| set(facts, "permittunnel", "point-to-point"),
-        Word::GatewayPorts => |facts| set(facts, "gatewayports", "clientspecified"),
-        Word::UserRc => |facts| set(facts, "permituserrc", "yes"),
-        Word::UserEnvironment => |facts| set(facts, "permituserenvironment", "LANG"),
-        Word::Terminal => |facts| set(facts, "permittty", "yes"),
-        Word::PasswordLogin => |facts| {
-            set(facts, "authenticationmethods", "publickey password");
-            set(facts, "passwordauthentication", "yes");
-        },
-        Word::KeyboardInteractive => |facts| {
-            set(facts, "authenticationmethods", "any");
-            set(facts, "kbdinteractiveauthentication", "yes");
-        },
-        Word::EmptyPasswords => |facts| {
-            set(facts, "authenticationmethods", "any");
-            set(facts, "permitemptypasswords", "yes");
-        },
-        Word::HostBased => |facts| {
-            set(facts, "authenticationmethods", "any");
-            set(facts, "hostbasedauthentication", "yes");
-        },
-        Word::Gssapi => |facts| {
-            set(facts, "authenticationmethods", "any");
-            set(facts, "gssapiauthentication", "yes");
-        },
-        Word::Kerberos => |facts| {
-            set(facts, "authenticationmethods", "any");
-            set(facts, "kerberosauthentication", "yes");
-        },
-        Word::UserCa => |facts| set(facts, "trustedusercakeys", "/etc/ssh/ca.pub"),
-        Word::KeysCommand => |facts| set(facts, "authorizedkeyscommand", "/usr/bin/keys"),
-        Word::PrincipalsFile => |facts| set(facts, "authorizedprincipalsfile", "/etc/ssh/%u"),
-        Word::PrincipalsCommand => {
-            |facts| set(facts, "authorizedprincipalscommand", "/usr/bin/principals")
+        FindingCode::AccountUnknown => |facts| account(facts).passwd = None,
+        FindingCode::SharedUid => |facts| account(facts).uid_aliases.push("web".to_owned()),
+        FindingCode::LoginShell => |facts| passwd(facts).shell = PathBuf::from("/bin/bash"),
+        FindingCode::PasswordSet => |facts| account(facts).password = Some(PasswordState::Set),
+        FindingCode::PasswordEmpty => |facts| account(facts).password = Some(PasswordState::Empty),
+        FindingCode::PowerfulGroup => |facts| account(facts).groups.push("docker".to_owned()),
+        FindingCode::HomeWritable => {
+            |facts| give_to_account(account(facts).home.location.as_mut().unwrap())
         }
-        Word::AcceptEnv => |facts| set(facts, "acceptenv", "LC_*"),
-        Word::ForceCommand => |facts| set(facts, "forcecommand", "/usr/bin/true"),
-        Word::AuthInfo => |facts| set(facts, "exposeauthinfo", "no"),
-        Word::StrictModes => |facts| set(facts, "strictmodes", "no"),
-        Word::SftpReachable => |facts| {
-            only_key(facts, "restrict");
-            set(facts, "subsystem", "sftp internal-sftp");
+        FindingCode::SshFolderWritable => |facts| {
+            let directory = "/var/lib/deploy-shell/.ssh";
+            account(facts).home.ssh = Some(resolved(directory, Some(directory)));
         },
-        Word::KeyUnread => |facts| facts.sources[0].lines[0].key = Err("is odd"),
-        Word::KeyWithoutRestrict => |facts| {
+        FindingCode::SshRc => |facts| account(facts).home.has_rc = true,
+        FindingCode::SshEnvironment => |facts| account(facts).home.has_environment = true,
+        FindingCode::StrayKeys => |facts| {
+            let path = PathBuf::from("/var/lib/deploy-shell/.ssh/authorized_keys");
+            account(facts).home.keys_files.push(path);
+        },
+        FindingCode::TcpForwarding => |facts| {
+            set_setting(facts, "disableforwarding", "no");
+            set_setting(facts, "allowtcpforwarding", "local");
+        },
+        FindingCode::SocketForwarding => |facts| {
+            set_setting(facts, "disableforwarding", "no");
+            set_setting(facts, "allowstreamlocalforwarding", "yes");
+        },
+        FindingCode::AgentForwarding => |facts| set_setting(facts, "allowagentforwarding", "yes"),
+        FindingCode::X11Forwarding => |facts| set_setting(facts, "x11forwarding", "yes"),
+        FindingCode::Tunnel => |facts| set_setting(facts, "permittunnel", "point-to-point"),
+        FindingCode::GatewayPorts => |facts| set_setting(facts, "gatewayports", "clientspecified"),
+        FindingCode::UserRc => |facts| set_setting(facts, "permituserrc", "yes"),
+        FindingCode::UserEnvironment => |facts| set_setting(facts, "permituserenvironment", "LANG"),
+        FindingCode::Terminal => |facts| set_setting(facts, "permittty", "yes"),
+        FindingCode::PasswordLogin => |facts| {
+            set_setting(facts, "authenticationmethods", "publickey password");
+            set_setting(facts, "passwordauthentication", "yes");
+        },
+        FindingCode::KeyboardInteractive => |facts| {
+            set_setting(facts, "authenticationmethods", "any");
+            set_setting(facts, "kbdinteractiveauthentication", "yes");
+        },
+        FindingCode::EmptyPasswords => |facts| {
+            set_setting(facts, "authenticationmethods", "any");
+            set_setting(facts, "permitemptypasswords", "yes");
+        },
+        FindingCode::HostBased => |facts| {
+            set_setting(facts, "authenticationmethods", "any");
+            set_setting(facts, "hostbasedauthentication", "yes");
+        },
+        FindingCode::Gssapi => |facts| {
+            set_setting(facts, "authenticationmethods", "any");
+            set_setting(facts, "gssapiauthentication", "yes");
+        },
+        FindingCode::Kerberos => |facts| {
+            set_setting(facts, "authenticationmethods", "any");
+            set_setting(facts, "kerberosauthentication", "yes");
+        },
+        FindingCode::UserCa => |facts| set_setting(facts, "trustedusercakeys", "/etc/ssh/ca.pub"),
+        FindingCode::KeysCommand => {
+            |facts| set_setting(facts, "authorizedkeyscommand", "/usr/bin/keys")
+        }
+        FindingCode::PrincipalsFile => {
+            |facts| set_setting(facts, "authorizedprincipalsfile", "/etc/ssh/%u")
+        }
+        FindingCode::PrincipalsCommand => {
+            |facts| set_setting(facts, "authorizedprincipalscommand", "/usr/bin/principals")
+        }
+        FindingCode::AcceptEnv => |facts| set_setting(facts, "acceptenv", "LC_*"),
+        FindingCode::ForceCommand => |facts| set_setting(facts, "forcecommand", "/usr/bin/true"),
+        FindingCode::AuthInfo => |facts| set_setting(facts, "exposeauthinfo", "no"),
+        FindingCode::StrictModes => |facts| set_setting(facts, "strictmodes", "no"),
+        FindingCode::SftpReachable => |facts| {
+            only_key(facts, "restrict");
+            set_setting(facts, "subsystem", "sftp internal-sftp");
+        },
+        FindingCode::KeyUnread => |facts| facts.keys_files[0].lines[0].key = Err("is odd"),
+        FindingCode::KeyWithoutRestrict => |facts| {
             let nothing =
                 "no-port-forwarding,no-agent-forwarding,no-x11-forwarding,no-pty,no-user-rc";
             only_key(facts, &format!("{nothing},{SERVE}"));
         },
-        Word::KeyWithoutCommand => |facts| only_key(facts, "restrict"),
-        Word::OtherProgram => |facts| only_key(facts, "restrict,command=\"/usr/bin/rrsync /srv\""),
-        Word::NotServe => |facts| {
-            only_key(
-                facts,
-                "restrict,command=\"/usr/local/bin/deploy-shell verify blog\"",
-            )
+        FindingCode::KeyWithoutCommand => |facts| only_key(facts, "restrict"),
+        FindingCode::OtherProgram => {
+            |facts| only_key(facts, "restrict,command=\"/usr/bin/rrsync /srv\"")
+        }
+        FindingCode::NotServe => |facts| only_serve(facts, "--site blog --verify"),
+        FindingCode::NotPlain => |facts| only_serve(facts, "--site blog $X"),
+        FindingCode::CommandWithoutPath => |facts| {
+            let serve = SERVE.replace("/usr/local/bin/", "");
+            only_key(facts, &format!("restrict,{serve}"));
+            passwd(facts).shell = PathBuf::from("/bin/sh");
         },
-        Word::Obscure => |facts| {
-            only_key(
-                facts,
-                "restrict,command=\"/usr/local/bin/deploy-shell serve blog $X\"",
-            );
-        },
-        Word::CommandWithoutPath => |facts| {
-            only_key(facts, "restrict,command=\"deploy-shell serve blog ci\"");
-            entry(facts).shell = PathBuf::from("/bin/sh");
-        },
-        Word::KeyWithoutLabel => |facts| {
-            only_key(
-                facts,
-                "restrict,command=\"/usr/local/bin/deploy-shell serve blog\"",
-            )
-        },
-        Word::KeyPortForwarding => {
+        FindingCode::KeyWithoutLabel => |facts| only_serve(facts, "--site blog"),
+        FindingCode::KeyPortForwarding => {
             |facts| only_key(facts, &format!("restrict,port-forwarding,{SERVE}"))
         }
-        Word::KeyAgentForwarding => {
+        FindingCode::KeyAgentForwarding => {
             |facts| only_key(facts, &format!("restrict,agent-forwarding,{SERVE}"))
         }
-        Word::KeyX11Forwarding => {
+        FindingCode::KeyX11Forwarding => {
             |facts| only_key(facts, &format!("restrict,X11-forwarding,{SERVE}"))
         }
-        Word::KeyTerminal => |facts| only_key(facts, &format!("restrict,pty,{SERVE}")),
-        Word::KeyUserRc => |facts| only_key(facts, &format!("restrict,user-rc,{SERVE}")),
-        Word::KeyPermitOpen => {
+        FindingCode::KeyTerminal => |facts| only_key(facts, &format!("restrict,pty,{SERVE}")),
+        FindingCode::KeyUserRc => |facts| only_key(facts, &format!("restrict,user-rc,{SERVE}")),
+        FindingCode::KeyPermitOpen => {
             |facts| only_key(facts, &format!("restrict,permitopen=\"h:1\",{SERVE}"))
         }
-        Word::KeyPermitListen => {
+        FindingCode::KeyPermitListen => {
             |facts| only_key(facts, &format!("restrict,permitlisten=\"1\",{SERVE}"))
         }
-        Word::KeyTunnel => |facts| only_key(facts, &format!("restrict,tunnel=\"0\",{SERVE}")),
-        Word::KeyEnvironment => {
+        FindingCode::KeyTunnel => {
+            |facts| only_key(facts, &format!("restrict,tunnel=\"0\",{SERVE}"))
+        }
+        FindingCode::KeyEnvironment => {
             |facts| only_key(facts, &format!("restrict,environment=\"A=1\",{SERVE}"))
         }
-        Word::KeyCertAuthority => {
+        FindingCode::KeyCertAuthority => {
             |facts| only_key(facts, &format!("restrict,cert-authority,{SERVE}"))
         }
-        Word::KeyNoTouch => |facts| only_key(facts, &format!("restrict,no-touch-required,{SERVE}")),
-        Word::WeakRsa => |facts| {
-            let key = facts.sources[0].lines[0].key.as_mut().unwrap();
-            (key.line.kind, key.line.bits) = ("ssh-rsa", Some(2048));
+        FindingCode::KeyNoTouch => {
+            |facts| only_key(facts, &format!("restrict,no-touch-required,{SERVE}"))
+        }
+        FindingCode::WeakRsa => |facts| {
+            let entry = only_entry(facts);
+            (entry.key_type, entry.bits) = ("ssh-rsa", Some(2048));
         },
-        Word::DsaKey => |facts| {
-            let key = facts.sources[0].lines[0].key.as_mut().unwrap();
-            (key.line.kind, key.line.bits) = ("ssh-dss", Some(1024));
+        FindingCode::DsaKey => |facts| {
+            let entry = only_entry(facts);
+            (entry.key_type, entry.bits) = ("ssh-dss", Some(1024));
         },
-        Word::KeyTwice => |facts| more(facts, &format!("restrict,{SERVE} {KEY}")),
-        Word::KeyTwiceOtherwise => |facts| {
-            more(
-                facts,
-                &format!("restrict,{} {KEY}", SERVE.replace("ci", "ci list")),
-            )
+        FindingCode::KeyTwice => |facts| add_line(facts, &format!("restrict,{SERVE} {KEY}")),
+        FindingCode::KeyTwiceDiffering => |facts| {
+            let serve = SERVE.replace("--key ci", "--key ci --allow list");
+            add_line(facts, &format!("restrict,{serve} {KEY}"));
         },
-        Word::LabelShared => |facts| more(facts, &format!("restrict,{SERVE} {OTHER_KEY}")),
-        Word::AuditOptional => |facts| facts.config.audit.required = false,
-        Word::AuditUnreachable => |facts| facts.probe.socket = Some("no such file".to_owned()),
-        Word::AuditReplaceable => |facts| {
-            let way = &mut facts.places.socket;
-            let folder = way.steps.len() - 2;
-            way.steps[folder].mode = 0o777;
+        FindingCode::LabelShared => {
+            |facts| add_line(facts, &format!("restrict,{SERVE} {OTHER_KEY}"))
+        }
+        FindingCode::AuditOptional => |facts| facts.config.audit.required = false,
+        FindingCode::AuditUnreachable => {
+            |facts| facts.probe.socket = Some("no such file".to_owned())
+        }
+        FindingCode::AuditReplaceable => |facts| {
+            let path = &mut facts.paths.socket;
+            let directory = path.components.len() - 2;
+            path.components[directory].mode = 0o777;
         },
-        Word::SandboxOptional => |facts| facts.config.sandbox.required = false,
-        Word::MonitorUnconfined => {
+        FindingCode::SandboxOptional => |facts| facts.config.sandbox.required = false,
+        FindingCode::MonitorUnconfined => {
             |facts| facts.probe.monitor = Some([Mechanism::Landlock].into_iter().collect())
         }
-        Word::UnpackerUnconfined => |facts| {
-            facts.probe.unpacker = Some(
-                [Mechanism::ResourceLimits, Mechanism::Seccomp]
-                    .into_iter()
-                    .collect(),
-            )
+        FindingCode::UnpackerUnconfined => |facts| {
+            let missing = [Mechanism::ResourceLimits, Mechanism::Seccomp];
+            facts.probe.unpacker = Some(missing.into_iter().collect());
         },
-        Word::NoReserve => |facts| {
+        FindingCode::NoReserve => |facts| {
             facts.config.limits.reserve = String::from("0%").try_into().unwrap();
         },
-        Word::NetworkFileSystem => |facts| facts.disk.network = Some("nfs"),
-        Word::SeveralFileSystems => |facts| facts.disk.elsewhere.push("/srv/blog/releases".into()),
-        Word::CaseFolding => |facts| facts.disk.folding.push("/srv/blog/releases".into()),
-        Word::NoUnnamedFiles => |facts| facts.probe.unnamed = Some("not supported".to_owned()),
-        Word::ConfigUnreadable => |facts| facts.probe.config = error("cannot be read"),
-        Word::Layout => |facts| facts.probe.layout = error("'/srv/blog' is odd"),
-        Word::SharedMissing => |facts| facts.probe.shared = fault(true),
-        Word::SharedUnsafe => |facts| facts.probe.shared = fault(false),
+        FindingCode::NetworkFileSystem => |facts| facts.filesystem.network = Some("nfs"),
+        FindingCode::SeveralFileSystems => |facts| {
+            facts
+                .filesystem
+                .other_filesystems
+                .push("/srv/blog/releases".into())
+        },
+        FindingCode::CaseFolding => |facts| {
+            facts
+                .filesystem
+                .case_insensitive
+                .push("/srv/blog/releases".into())
+        },
+        FindingCode::NoUnnamedFiles => {
+            |facts| facts.probe.unnamed_file = Some("not supported".to_owned())
+        }
+        FindingCode::ConfigUnreadable => |facts| facts.probe.config = error("cannot be read"),
+        FindingCode::Layout => |facts| facts.probe.layout = error("'/srv/blog' is odd"),
+        FindingCode::SharedMissing => |facts| facts.probe.shared = fault(true),
+        FindingCode::SharedUnsafe => |facts| facts.probe.shared = fault(false),
     }
 }
 
-#[test]
-fn a_site_as_the_readme_makes_it_has_no_findings() {
-    assert_eq!(judge(&sound()), []);
+fn codes(facts: &Facts) -> Vec<FindingCode> {
+    let findings = all_findings(facts);
+    findings.iter().map(|finding| finding.code).collect()
 }
 
 #[test]
-fn each_finding_is_provoked_by_what_it_is_about() {
-    for word in Word::ALL {
+fn a_site_installed_as_the_readme_says_has_no_findings() {
+    assert_eq!(all_findings(&sound()), []);
+}
+
+#[test]
+fn each_finding_is_provoked_by_its_cause() {
+    for code in FindingCode::ALL {
         let mut facts = sound();
-        provocation(*word)(&mut facts);
-        let found: Vec<Word> = judge(&facts).iter().map(|finding| finding.word).collect();
-        // These do not come alone: what provokes them is a finding in itself.
-        let with = match word {
-            Word::SftpReachable => vec![Word::KeyWithoutCommand, Word::SftpReachable],
-            Word::CommandWithoutPath => vec![Word::LoginShell, Word::CommandWithoutPath],
-            word => vec![*word],
+        provocation(*code)(&mut facts);
+        // The causes of these two are findings themselves.
+        let expected = match code {
+            FindingCode::SftpReachable => vec![FindingCode::KeyWithoutCommand, *code],
+            FindingCode::CommandWithoutPath => vec![FindingCode::LoginShell, *code],
+            code => vec![*code],
         };
-        assert_eq!(found, with, "{word}");
+        assert_eq!(codes(&facts), expected, "{code}");
     }
 }
 
 #[test]
 fn the_list_of_signers_counts_as_configuration() {
-    let found = |change: fn(&mut Way)| {
+    let found = |change: fn(&mut ResolvedPath)| {
         let mut facts = sound();
-        change(facts.places.signers.as_mut().unwrap());
-        let found = judge(&facts);
-        assert!(
-            found
-                .iter()
-                .all(|finding| finding.subject.ends_with("allowed_signers"))
-        );
-        found.iter().map(|finding| finding.word).collect::<Vec<_>>()
+        change(facts.paths.signers.as_mut().unwrap());
+        for finding in all_findings(&facts) {
+            assert!(finding.text.contains("allowed_signers'"), "{finding:?}");
+        }
+        codes(&facts)
     };
-    assert_eq!(found(open), [Word::ConfigWritable]);
-    assert_eq!(found(give), [Word::ConfigOfAccount]);
+    assert_eq!(found(make_writable), [FindingCode::ConfigWritable]);
+    assert_eq!(found(give_to_account), [FindingCode::ConfigOfAccount]);
 }
 
 #[test]
-fn a_finding_is_one_line_and_names_no_placeholder() {
-    for word in Word::ALL {
+fn a_remedy_for_a_group_names_the_account_and_the_group() {
+    let mut facts = sound();
+    provocation(FindingCode::PowerfulGroup)(&mut facts);
+    let remedy = "remove the account from the group: gpasswd --delete 'deploy' 'docker'";
+    assert_eq!(all_findings(&facts)[0].remedy, remedy);
+}
+
+#[test]
+fn a_finding_has_one_line_and_no_placeholder() {
+    for code in FindingCode::ALL {
         let mut facts = sound();
-        provocation(*word)(&mut facts);
-        for finding in judge(&facts) {
-            for text in [finding.problem.clone(), finding.remedy()] {
-                assert!(
-                    !text.is_empty() && !text.contains(['\n', '{', '}']),
-                    "{text}"
-                );
+        provocation(*code)(&mut facts);
+        for finding in all_findings(&facts) {
+            for text in [&finding.text, &finding.remedy] {
+                assert!(!text.is_empty(), "{code}");
+                assert!(!text.contains(['\n', '{', '}']), "{text}");
                 assert!(!text.ends_with('.'), "{text}");
             }
         }
@@ -310,42 +339,49 @@ fn a_finding_is_one_line_and_names_no_placeholder() {
 }
 
 #[test]
+fn an_unknown_account_is_not_named() {
+    let mut facts = sound();
+    facts.account = None;
+    facts.keys_files.clear();
+    facts.probe.layout = error("'/srv/blog' is odd");
+    let findings = all_findings(&facts);
+    let text = "the site cannot be opened: ";
+    assert!(findings[0].text.starts_with(text), "{findings:?}");
+}
+
+#[test]
 fn a_key_of_another_site_is_no_finding() {
     for site in ["shop", "none", "odd"] {
         let mut facts = sound();
-        only_key(
-            &mut facts,
-            &format!("restrict,{}", SERVE.replace("blog", site)),
-        );
-        assert_eq!(judge(&facts), [], "{site}");
+        only_serve(&mut facts, &format!("--site {site} --key ci"));
+        assert_eq!(all_findings(&facts), [], "{site}");
     }
 }
 
 #[test]
-fn what_is_unseen_is_no_finding() {
+fn what_is_not_checked_is_no_finding() {
     let mut facts = sound();
-    facts.server = None;
-    facts.probe = Probe::default();
+    facts.sshd = None;
+    facts.probe = AccountProbe::default();
     account(&mut facts).password = None;
-    facts.unseen.push("a thing".to_owned());
-    assert_eq!(judge(&facts), []);
+    facts.not_checked.push("a thing".to_owned());
+    assert_eq!(all_findings(&facts), []);
     facts.account = None;
-    facts.sources.clear();
-    assert_eq!(judge(&facts), []);
+    facts.keys_files.clear();
+    assert_eq!(all_findings(&facts), []);
 }
 
 #[test]
-fn every_allowance_of_a_bare_key_is_named() {
+fn every_permission_of_a_bare_key_is_named() {
     let mut facts = sound();
     only_key(&mut facts, SERVE);
-    let found: Vec<Word> = judge(&facts).iter().map(|finding| finding.word).collect();
     let expected = [
-        Word::KeyWithoutRestrict,
-        Word::KeyPortForwarding,
-        Word::KeyAgentForwarding,
-        Word::KeyX11Forwarding,
-        Word::KeyTerminal,
-        Word::KeyUserRc,
+        FindingCode::KeyWithoutRestrict,
+        FindingCode::KeyPortForwarding,
+        FindingCode::KeyAgentForwarding,
+        FindingCode::KeyX11Forwarding,
+        FindingCode::KeyTerminal,
+        FindingCode::KeyUserRc,
     ];
-    assert_eq!(found, expected);
+    assert_eq!(codes(&facts), expected);
 }
