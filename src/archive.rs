@@ -188,7 +188,7 @@ impl Unpacker<'_> {
 
     fn check_reserve(&self) -> Result<(), UnpackError> {
         if self.unpacked > self.limits.room_bytes || self.tree.len() > self.limits.room_inodes {
-            let full = "only the reserve would be left of the disk";
+            let full = "not enough space: the configured reserve would be used";
             return Err(UnpackError::Io(Error::new(Code::DiskFull, full)));
         }
         Ok(())
