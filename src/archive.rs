@@ -41,30 +41,31 @@ use writer::Destination;
 use zstd_frame::Frame;
 
 pub use job::{Limits, MAX_JOB, UnpackJob, WORD};
+pub use report::{FailureReport, MAX_MESSAGE, ReportHead};
 pub use rule::UnpackError;
 pub use writer::Writers;
 
-/// Runs as the unpacker, to the exit status: 0 with the manifest on stdout, or
-/// the status of the error with its text on stderr.
+/// Runs as the unpacker, and returns the exit status: 0 with the report on stdout,
+/// or the status of the error's code with a [`FailureReport`] on stderr.
 ///
-/// The first line on stdout says what sandbox is on. It is written before the
-/// unpacker reads a byte of the payload.
+/// The first line on stdout says which parts of the sandbox are on. It is written
+/// before the unpacker reads a byte of the payload.
 pub fn main(job: UnpackJob) -> u8 {
     sandbox::reset_inherited_state();
-    let Err(failure) = run_job(&job) else {
+    let Err(error) = run_job(&job) else {
         return 0;
     };
-    let code = match &failure {
+    let code = match &error {
         UnpackError::Refused { .. } => Code::BadArchive,
         UnpackError::Io(error) => error.code,
         UnpackError::WriterStopped => Code::Internal,
     };
-    _ = writeln!(std::io::stderr(), "{failure}");
-    // The monitor recognizes a full disk by its status alone.
-    match code {
-        Code::DiskFull => FULL,
-        code => code.exit(),
-    }
+    let text = error.to_string();
+    let line = FailureReport::new(code, &text)
+        .and_then(|report| message::encode(&report).ok())
+        .unwrap_or(text);
+    _ = writeln!(std::io::stderr(), "{line}");
+    code.exit()
 }
 
 fn run_job(job: &UnpackJob) -> Result<(), UnpackError> {
@@ -80,9 +81,8 @@ fn run_job(job: &UnpackJob) -> Result<(), UnpackError> {
     sandbox
         .ensure_full(job.sandbox_required)
         .map_err(UnpackError::Io)?;
-    let sandbox = message::encode(&sandbox).map_err(UnpackError::Io)?;
-    writeln!(std::io::stdout(), "{SANDBOX}{sandbox}")
-        .map_err(|error| io_error("write the report", error))?;
+    let head = message::encode(&ReportHead { sandbox }).map_err(UnpackError::Io)?;
+    writeln!(std::io::stdout(), "{head}").map_err(|error| io_error("write the report", error))?;
     let out = &mut std::io::stdout();
     unpack_into(spool, staging, limits, &job.shared, writers, out)
 }
@@ -107,13 +107,6 @@ pub fn unpack_into(
     let tree = unpack(spool, &staging, limits, shared, writers)?;
     write_report(&tree, &staging, out)
 }
-
-/// What the first line of the report begins with.
-pub const SANDBOX: &str = "# sandbox ";
-
-/// The status by which the unpacker tells the monitor that the disk is full;
-/// no client ever sees it.
-pub const FULL: u8 = 76;
 
 fn stdin_file() -> Result<File, UnpackError> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned();

@@ -4,6 +4,8 @@
 //! one serde type with `deny_unknown_fields`, so both sides share one
 //! definition, and neither of them writes or reads a field by hand.
 
+use std::io::{BufRead, Read};
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -32,6 +34,24 @@ pub fn decode<T: DeserializeOwned>(line: &[u8], max: usize) -> Result<T, String>
     serde_json::from_slice(line).map_err(|error| error.to_string())
 }
 
+/// Reads one line of at most `max` bytes from a pipe, and decodes it. Reads no byte
+/// after its line feed.
+///
+/// # Errors
+///
+/// Returns why there is no such message, as [`decode`] does.
+pub fn read_message<T: DeserializeOwned>(from: &mut impl BufRead, max: usize) -> Result<T, String> {
+    let mut line = Vec::new();
+    from.take(max as u64 + 1)
+        .read_until(b'\n', &mut line)
+        .map_err(|error| error.to_string())?;
+    match line.pop() {
+        Some(b'\n') => decode(&line, max),
+        Some(_) if line.len() >= max => Err(format!("message has more than {max} bytes")),
+        _ => Err("message is cut short".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +75,23 @@ mod tests {
         assert_eq!(decode(line.as_bytes(), line.len()), Ok(message));
         let short = decode::<Example>(line.as_bytes(), line.len() - 1);
         assert!(short.unwrap_err().contains("bytes"));
+    }
+
+    #[test]
+    fn one_line_is_read_from_a_pipe() {
+        let line = b"{\"number\":1,\"text\":\"\"}\nrest";
+        let max = line.len() - 5;
+        fn read(mut from: &[u8], max: usize) -> (Result<u8, String>, &[u8]) {
+            let read = read_message::<Example>(&mut from, max);
+            (read.map(|message| message.number), from)
+        }
+        assert_eq!(read(line, max), (Ok(1), b"rest".as_slice()));
+        let too_long = read(line, max - 1).0.unwrap_err();
+        assert!(too_long.contains("more than"), "{too_long}");
+        for cut in [0, 5, max] {
+            let cut_short = read(&line[..cut], max + 1).0.unwrap_err();
+            assert!(cut_short.contains("cut short"), "{cut_short}");
+        }
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub fn receive(
     let tree = &staging.tree;
     let (enforcement, sums) = writeback::with_background_sync(store, tree, |sync| {
         let begins = || sync.request();
-        let enforcement = unpacker::run(
+        let enforcement = unpacker::unpack(
             store,
             config,
             payload,

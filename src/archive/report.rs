@@ -9,12 +9,84 @@ use std::io::{BufWriter, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::io_error;
 use super::path::{self, LinkTarget};
 use super::rule::{Rule, UnpackError};
 use super::tree::{Node, Tree};
 use crate::dir::Dir;
+use crate::error::{Code, Error};
+use crate::escape;
 use crate::manifest::{Entry, Kind, Sums, trailer};
+use crate::sandbox::Enforcement;
+
+/// The maximum length of [`ReportHead`] and [`FailureReport`] as messages, in bytes.
+pub const MAX_MESSAGE: usize = 4096;
+
+/// The maximum length of the problem in a [`FailureReport`], in bytes.
+const MAX_PROBLEM: usize = 1024;
+
+/// The first line on stdout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportHead {
+    pub sandbox: Enforcement,
+}
+
+/// The line on stderr after a failure that the client may see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FailureReport {
+    kind: FailureKind,
+    problem: String,
+}
+
+/// The failures that an unpacker may report. Any other end is its death.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FailureKind {
+    BadArchive,
+    DiskFull,
+    IoError,
+    NoSandbox,
+}
+
+impl FailureKind {
+    fn code(self) -> Code {
+        match self {
+            FailureKind::BadArchive => Code::BadArchive,
+            FailureKind::DiskFull => Code::DiskFull,
+            FailureKind::IoError => Code::IoError,
+            FailureKind::NoSandbox => Code::NoSandbox,
+        }
+    }
+}
+
+impl FailureReport {
+    /// Returns the report of a failure; none for a failure that is a bug.
+    pub fn new(code: Code, problem: &str) -> Option<FailureReport> {
+        let kind = match code {
+            Code::BadArchive => FailureKind::BadArchive,
+            Code::DiskFull => FailureKind::DiskFull,
+            Code::IoError => FailureKind::IoError,
+            Code::NoSandbox => FailureKind::NoSandbox,
+            _ => return None,
+        };
+        let problem = printable_problem(problem);
+        Some(FailureReport { kind, problem })
+    }
+
+    /// Returns the error for the client. The unpacker parsed hostile bytes, so its
+    /// text is escaped and cut again.
+    pub fn into_error(self) -> Error {
+        Error::new(self.kind.code(), printable_problem(&self.problem))
+    }
+}
+
+fn printable_problem(problem: &str) -> String {
+    escape::truncate(&escape::escape_if_needed(problem.as_bytes()), MAX_PROBLEM)
+}
 
 /// Checks that no symlink of the archive leads out of the release, after everything
 /// has been unpacked. A shared symlink leads out, and so does a symlink through it.
@@ -69,4 +141,45 @@ pub fn write_report(tree: &Tree, staging: &Dir, out: &mut impl Write) -> Result<
     out.write_all(trailer(sums).as_bytes())
         .and_then(|()| out.flush())
         .map_err(|error| io_error("write the report", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message;
+
+    #[test]
+    fn the_longest_failure_report_fits_into_a_message() {
+        let longest = FailureReport::new(Code::BadArchive, &"\\".repeat(2000)).unwrap();
+        let line = message::encode(&longest).unwrap();
+        assert!(line.len() < MAX_MESSAGE, "{}", line.len());
+        assert_eq!(message::decode(line.as_bytes(), MAX_MESSAGE), Ok(longest));
+    }
+
+    #[test]
+    fn a_hostile_failure_report_is_escaped_again() {
+        let line = r#"{"kind":"io-error","problem":"a\u001b[2J\nb"}"#;
+        let report: FailureReport = message::decode(line.as_bytes(), MAX_MESSAGE).unwrap();
+        let error = report.into_error();
+        assert_eq!(error.code, Code::IoError);
+        assert_eq!(error.problem, r"a\x1b[2J\x0ab");
+        let long = FailureReport {
+            kind: FailureKind::BadArchive,
+            problem: "x".repeat(4000),
+        };
+        assert_eq!(long.into_error().problem.len(), MAX_PROBLEM);
+    }
+
+    #[test]
+    fn only_four_codes_can_be_reported() {
+        for code in Code::ALL {
+            let report = FailureReport::new(*code, "x");
+            let named = format!(r#"{{"kind":"{}","problem":"x"}}"#, code.name());
+            let decoded = message::decode(named.as_bytes(), MAX_MESSAGE).ok();
+            assert_eq!(report, decoded, "{code:?}");
+            if let Some(report) = report {
+                assert_eq!(report.into_error().code, *code);
+            }
+        }
+    }
 }

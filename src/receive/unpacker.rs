@@ -1,9 +1,9 @@
-//! The monitor's side of the unpacker: starts it, takes its report, and ends it.
+//! The monitor's side of the unpacker: starts it, copies its report, and ends it.
 //!
-//! The report is taken as it comes, and bounded. It cannot add to the head of
-//! the manifest, which we have written, and which ends before it. Whether it is
-//! one, and true, is seen when the unpacker is gone and cannot change anything
-//! any more; until then nobody reads it.
+//! The report is copied as it arrives, up to a limit. It cannot change the head of
+//! the manifest: the monitor wrote the head before it started the unpacker. Nothing
+//! reads the report until the unpacker has exited and can no longer change anything.
+//! `inspect` then decides whether it is a valid report of what is on disk.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::spool::VerifiedPayload;
-use crate::archive::{self, Limits, UnpackJob};
+use crate::archive::{self, FailureReport, Limits, ReportHead, UnpackJob};
 use crate::config::{Config, Symlinks};
 use crate::deadline::{Deadline, TimedReader};
 use crate::dir::Dir;
@@ -25,98 +25,97 @@ use crate::sandbox::Enforcement;
 use crate::shared_paths::Shared;
 use crate::store::Store;
 
-/// As much of the unpacker's prose as is read, in bytes.
-const MAX_PROSE: u64 = 1024;
+/// The maximum length of an unexpected text on stderr that is shown, in bytes.
+const MAX_TEXT: usize = 1024;
 
 /// How long an unpacker without a payload may take to report its sandbox.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Unpacks a verified spool into `tree`, and appends the report to `manifest`,
-/// unread: entries and sums. `reports` is called when that begins, and so with
-/// all files written. Gives what confined the unpacker.
+/// Unpacks a verified payload into `tree`, and appends the report's entries and sums
+/// to `manifest`, unread. Calls `on_report` when they begin: then all files have been
+/// written. Returns the state of the unpacker's sandbox.
 ///
-/// Errors: [`Code::BadArchive`], [`Code::DiskFull`], [`Code::Timeout`],
-/// [`Code::NoSandbox`], [`Code::IoError`], [`Code::UnpackerDied`].
-pub fn run(
+/// # Errors
+///
+/// [`Code::BadArchive`], [`Code::DiskFull`], [`Code::Timeout`], [`Code::NoSandbox`],
+/// [`Code::IoError`], and [`Code::UnpackerDied`] for any other end of the unpacker.
+pub fn unpack(
     store: &Store,
     config: &Config,
-    spool: VerifiedPayload,
+    payload: VerifiedPayload,
     tree: &Dir,
     deadline: Deadline,
     manifest: &mut impl Write,
-    reports: impl FnOnce(),
+    on_report: impl FnOnce(),
 ) -> Result<Enforcement> {
     let room = store.room(config.limits.reserve)?;
-    let mut child = Guard(start(config, spool, tree, room)?);
+    let mut child = UnpackerProcess(start(config, payload, tree, room)?);
     let (Some(stdout), Some(stderr)) = (child.0.stdout.take(), child.0.stderr.take()) else {
         return Err(Error::new(Code::Internal, "the unpacker has no pipes"));
     };
     let timed = TimedReader::new(stdout, deadline.left(), deadline);
     let mut report = BufReader::with_capacity(64 * 1024, timed);
-    let confinement = read_sandbox(&mut report);
-    // It has said what confines it; what comes next is what it has made.
+    let sandbox = read_sandbox(&mut report);
+    // The entries follow the state of the sandbox.
     if report.fill_buf().is_ok_and(|begun| !begun.is_empty()) {
-        reports();
+        on_report();
     }
-    let copied = copy(&mut report, manifest, config.archive.max_entries)
+    let copied = copy_report(&mut report, manifest, config.archive.max_entries)
         .map_err(|error| store.io("cannot write the manifest", error))?;
     if copied.is_err() && !report.get_mut().is_closed() {
-        // It writes what is no report, and may never end by itself.
+        // What it writes is not a report, and it may never end by itself.
         child.kill();
     }
     drop(report);
-    let mut prose = Vec::new();
+    let mut line = Vec::new();
     let timed = TimedReader::new(stderr, deadline.left(), deadline);
-    // What it cannot be read for is told by the exit status as well.
-    _ = timed.take(MAX_PROSE).read_to_end(&mut prose);
-    let prose = escape::escape_if_needed(
-        prose
-            .split(|byte| *byte == b'\n')
-            .next()
-            .unwrap_or_default(),
-    );
+    // An error here needs no message: then the line is no failure report.
+    _ = timed
+        .take(archive::MAX_MESSAGE as u64)
+        .read_to_end(&mut line);
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let status = child.wait(deadline)?;
-    let code = status.code();
-    if code == Some(0) {
-        let told = confinement.and_then(|on| copied.map(|()| on));
-        return told.map_err(|why| died(&format!("its report is not acceptable: {why}")));
+    if status.success() {
+        let reported = sandbox.and_then(|sandbox| copied.map(|()| sandbox));
+        return reported.map_err(|why| died(&format!("its report is not acceptable: {why}")));
     }
-    if code == Some(i32::from(archive::FULL)) {
-        return Err(store.with_room(Error::new(Code::DiskFull, prose)));
-    }
-    // The statuses by which the unpacker may refuse; all others are its death.
-    let said = [Code::BadArchive, Code::IoError, Code::NoSandbox]
-        .into_iter()
-        .find(|said| code == Some(i32::from(said.exit())));
-    Err(match said {
-        Some(said) => Error::new(said, prose),
-        None => died(&format!("{} ({prose})", how(status))),
+    let error = message::decode(line, archive::MAX_MESSAGE)
+        .map(FailureReport::into_error)
+        .ok()
+        .filter(|error| status.code() == Some(i32::from(error.code.exit())));
+    Err(match error {
+        Some(error) if error.code == Code::DiskFull => store.with_room(error),
+        Some(error) => error,
+        None => {
+            let text = escape::truncate(&escape::escape_if_needed(line), MAX_TEXT);
+            died(&format!("{} ({text})", describe_exit(status)))
+        }
     })
 }
 
-/// Copies the report to the manifest, no more than there may be of it. The inner
-/// error is the report's.
-fn copy<F: AsFd>(
+/// Copies the report to the manifest, up to the limit for `max_entries`. The inner
+/// error is that of the report.
+fn copy_report<F: AsFd>(
     report: &mut BufReader<TimedReader<F>>,
     manifest: &mut impl Write,
     max_entries: u32,
-) -> std::io::Result<std::result::Result<(), &'static str>> {
-    // The release itself is one more, and so are the sums.
+) -> std::io::Result<std::result::Result<(), String>> {
+    // The release itself is one more line, and the sums are another.
     let max_lines = u64::from(max_entries) + 2;
     let max_bytes = max_lines * manifest::MAX_LINE as u64;
     let (mut lines, mut bytes) = (0, 0);
-    // Ends: each turn adds to `bytes`, which is bounded.
+    // Terminates: each turn adds to `bytes`, which is limited.
     loop {
         let piece = match report.fill_buf() {
             Ok([]) => return Ok(Ok(())),
             Ok(piece) => piece,
-            Err(_) => return Ok(Err("it cannot be read")),
+            Err(error) => return Ok(Err(error.to_string())),
         };
         let len = piece.len();
         bytes += len as u64;
         lines += piece.iter().filter(|byte| **byte == b'\n').count() as u64;
         if lines > max_lines || bytes > max_bytes {
-            return Ok(Err("it has more entries than there may be"));
+            return Ok(Err("it has more entries than the limit".to_owned()));
         }
         manifest.write_all(piece)?;
         report.consume(len);
@@ -125,7 +124,7 @@ fn copy<F: AsFd>(
 
 fn start(
     config: &Config,
-    spool: VerifiedPayload,
+    payload: VerifiedPayload,
     tree: &Dir,
     (room_bytes, room_inodes): (u64, u64),
 ) -> Result<Child> {
@@ -149,7 +148,7 @@ fn start(
     // descriptors when it changes directory, and loses them at exec.
     let directory = format!("/proc/self/fd/{}", tree.as_fd().as_raw_fd());
     command(program, Path::new(&directory), &job)?
-        .stdin(Stdio::from(spool.into_file()))
+        .stdin(Stdio::from(payload.into_file()))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -188,39 +187,42 @@ pub fn probe_sandbox(program: &Path, directory: &Path) -> Result<Enforcement> {
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| Error::io("cannot start the unpacker", error))?;
-    let mut child = Guard(child);
+    let mut child = UnpackerProcess(child);
     let deadline = Deadline::after(PROBE_TIMEOUT);
     let stdout = child.0.stdout.take();
     let report = stdout.map(|stdout| TimedReader::new(stdout, deadline.left(), deadline));
     report
-        .ok_or("it has no pipe")
+        .ok_or_else(|| "it has no pipe".to_owned())
         .and_then(|report| read_sandbox(&mut BufReader::new(report)))
-        .map_err(died)
+        .map_err(|why| died(&why))
 }
 
 /// Reads the first line of a report.
-fn read_sandbox(report: &mut impl BufRead) -> Result<Enforcement, &'static str> {
-    let line = manifest::read_line(report)?.unwrap_or_default();
-    line.strip_prefix(archive::SANDBOX)
-        .and_then(|on| message::decode(on.as_bytes(), manifest::MAX_LINE).ok())
-        .ok_or("it does not report its sandbox")
+fn read_sandbox(report: &mut impl BufRead) -> Result<Enforcement, String> {
+    message::read_message(report, archive::MAX_MESSAGE)
+        .map(|ReportHead { sandbox }| sandbox)
+        .map_err(|why| format!("it does not report its sandbox: {why}"))
 }
 
-/// The child, which never outlives its use.
-struct Guard(Child);
+/// The child process. It is killed when this value is dropped.
+struct UnpackerProcess(Child);
 
-impl Guard {
+impl UnpackerProcess {
     fn kill(&mut self) {
         _ = self.0.kill();
     }
 
-    /// Waits for the end, which is at hand: both pipes are closed.
+    /// Waits for the exit, which comes soon: both pipes are closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Timeout`] after the deadline, and [`Code::IoError`].
     fn wait(&mut self, deadline: Deadline) -> Result<ExitStatus> {
-        let cannot = |error| Error::io("cannot wait for the unpacker", error);
-        // Ends: every turn sleeps, and the deadline does not move. Polled,
-        // because a plain wait has no bound and this process is not trusted.
+        let wait_error = |error| Error::io("cannot wait for the unpacker", error);
+        // Terminates: every turn sleeps, and the deadline does not move. It polls
+        // because wait(2) has no time limit, and the unpacker is not trusted.
         while !deadline.has_passed() {
-            if let Some(status) = self.0.try_wait().map_err(cannot)? {
+            if let Some(status) = self.0.try_wait().map_err(wait_error)? {
                 return Ok(status);
             }
             std::thread::sleep(Duration::from_micros(200));
@@ -233,22 +235,23 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for UnpackerProcess {
     fn drop(&mut self) {
-        // Both fail when it has ended already.
+        // Both fail if it has already exited.
         self.kill();
         _ = self.0.wait();
     }
 }
 
-fn how(status: ExitStatus) -> String {
+fn describe_exit(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
-        (Some(code), _) => format!("it ended with status {code}"),
+        (Some(code), _) => format!("it exited with status {code}"),
         (_, Some(signal)) => format!("signal {signal} ended it"),
         _ => "it ended".to_owned(),
     }
 }
 
+/// Returns the error for an unpacker that ended in no expected way.
 fn died(how: &str) -> Error {
     Error::new(
         Code::UnpackerDied,
