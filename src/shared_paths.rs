@@ -1,13 +1,15 @@
-//! The paths of a release that lead to the application's own folder: `[shared]`.
+//! The shared paths of a site (`[shared]`): symlinks in every release that lead to
+//! the application's own directory.
 //!
-//! With `public/uploads` among the links, a release has the symbolic link
+//! With `public/uploads` in `links`, a release contains this symlink:
 //!
 //! ```text
 //! releases/<release>/public/uploads -> ../../../shared/public/uploads
 //! ```
 //!
-//! and no other link of it leads out. Its text follows from the path alone, so
-//! that who makes it and who checks it need not ask each other.
+//! No other symlink of the release leads out. The target depends only on the path,
+//! so the unpacker that creates it and the monitor that checks it need not
+//! communicate.
 
 use std::fmt;
 
@@ -15,32 +17,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{MAX_COMPONENT, MAX_DEPTH, MAX_PATH};
 
-/// The most links a site may have. Each is compared with every entry of an
-/// archive, and goes into an argv.
+/// The maximum number of shared paths. The unpacker compares each of them with every
+/// entry of an archive and receives all of them in one message.
 pub const MAX_LINKS: usize = 64;
 
-/// `[shared]`: what every release shares.
+/// `[shared]`: the paths that all releases share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shared {
-    /// None at or beneath another: [`Shared::check`].
+    /// No path is equal to or below another one: see [`Shared::check`].
     pub links: Vec<SharedPath>,
     pub existing: Existing,
 }
 
-/// What becomes of an archive that has something at a shared path itself.
+/// What happens to an archive that has an entry at a shared path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Existing {
-    /// It is refused.
+    /// The archive is refused.
     #[default]
     Refuse,
-    /// What it has there is read like the rest and left out of the release.
+    /// The entry is read like the others, but it is not unpacked.
     Replace,
 }
 
 impl Shared {
-    /// What no single path can say; the error is a phrase.
+    /// Checks the paths together.
+    ///
+    /// # Errors
+    ///
+    /// Returns a phrase that says what is wrong.
     pub fn check(&self) -> Result<(), String> {
         if self.links.len() > MAX_LINKS {
             return Err(format!("has more than {MAX_LINKS} links"));
@@ -57,31 +63,32 @@ impl Shared {
                 } else {
                     continue;
                 };
-                return Err(format!("has '{lower}' beneath '{upper}'"));
+                return Err(format!("has '{lower}' below '{upper}'"));
             }
         }
         Ok(())
     }
 
-    /// The link at this very path of a release.
+    /// Returns the shared path that is equal to `path`.
     pub fn at(&self, path: &[u8]) -> Option<&SharedPath> {
         self.links.iter().find(|link| link.as_bytes() == path)
     }
 
-    /// The link that `path` is at or beneath.
+    /// Returns the shared path that is equal to `path` or above it.
     pub fn covering(&self, path: &[u8]) -> Option<&SharedPath> {
         self.links.iter().find(|link| link.covers(path))
     }
 
-    /// Whether a link is beneath `path`, which so must be a folder.
+    /// Returns whether a shared path is below `path`, which then must be a directory.
     pub fn is_above_one(&self, path: &[u8]) -> bool {
-        let above = |link: &SharedPath| beneath(link.as_bytes(), path);
-        self.links.iter().any(above)
+        self.links
+            .iter()
+            .any(|link| is_below(link.as_bytes(), path))
     }
 }
 
-/// A path below a release and below `shared/` alike, in the bounds of every
-/// path of a release, its link's target among them.
+/// A path that is the same in a release and in `shared/`. It is within the limits for
+/// a path in a release, and so is the target of its symlink.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct SharedPath(String);
@@ -99,21 +106,21 @@ impl SharedPath {
         self.as_bytes().split(|byte| *byte == b'/').collect()
     }
 
-    /// Whether `path` is this one or beneath it.
+    /// Returns whether `path` is equal to this path or below it.
     pub fn covers(&self, path: &[u8]) -> bool {
-        path == self.as_bytes() || beneath(path, self.as_bytes())
+        path == self.as_bytes() || is_below(path, self.as_bytes())
     }
 
-    /// The text of the link, seen from where it stands: up to the release, on
-    /// up to `releases/` and the root, and down.
+    /// Returns the target of the symlink, relative to its directory: up to the
+    /// release, up to `releases/` and the root, and down.
     pub fn target(&self) -> String {
         let up = "../".repeat(self.components().len() + 1);
         format!("{up}shared/{self}")
     }
 }
 
-/// Whether `path` is beneath the path `upper`.
-fn beneath(path: &[u8], upper: &[u8]) -> bool {
+/// Returns whether `path` is below `upper`.
+fn is_below(path: &[u8], upper: &[u8]) -> bool {
     path.strip_prefix(upper)
         .is_some_and(|rest| rest.starts_with(b"/"))
 }
@@ -162,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_lead_from_the_link_to_the_root() {
+    fn targets_lead_from_the_symlink_to_shared() {
         let target = |path: &str| path.parse::<SharedPath>().unwrap().target();
         assert_eq!(target(".env"), "../../shared/.env");
         assert_eq!(target("public/uploads"), "../../../shared/public/uploads");
@@ -170,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_paths_in_the_bounds_of_a_release_are_taken() {
+    fn only_plain_paths_within_the_limits_are_accepted() {
         let deep = |depth: usize| vec!["d"; depth].join("/");
-        // Of 1,024 bytes the target takes "../" for each part and one more,
-        // and "shared/".
+        // Of its 1,024 bytes, the target needs "../" for each component and once
+        // more, and "shared/".
         let long = |len: usize| {
-            let folders = format!("{}/", "a".repeat(199)).repeat(4);
-            format!("{folders}{}", "b".repeat(len - folders.len()))
+            let directories = format!("{}/", "a".repeat(199)).repeat(4);
+            format!("{directories}{}", "b".repeat(len - directories.len()))
         };
         assert_eq!(
             long(999).parse::<SharedPath>().unwrap().target().len(),
@@ -213,12 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn none_may_be_at_or_beneath_another() {
+    fn no_path_may_be_equal_to_or_below_another() {
         assert_eq!(shared(&["a", "ab", "b/a", "b/ab"]).check(), Ok(()));
         for (bad, why) in [
             (["a", "a"], "has 'a' twice"),
-            (["a", "a/b"], "has 'a/b' beneath 'a'"),
-            (["a/b/c", "a"], "has 'a/b/c' beneath 'a'"),
+            (["a", "a/b"], "has 'a/b' below 'a'"),
+            (["a/b/c", "a"], "has 'a/b/c' below 'a'"),
         ] {
             assert_eq!(shared(&bad).check(), Err(why.to_owned()));
         }
@@ -229,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn above_at_and_beneath_are_told_apart() {
+    fn above_equal_and_below_are_distinguished() {
         let shared = shared(&["public/uploads"]);
         let found = |path: &str| {
             let path = path.as_bytes();

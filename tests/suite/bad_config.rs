@@ -103,7 +103,7 @@ fn conflicting_shared_paths_are_refused() {
         ("\".env\", \".env\"", "[shared] has '.env' twice"),
         (
             "\"public/uploads\", \"public\"",
-            "[shared] has 'public/uploads' beneath 'public'",
+            "[shared] has 'public/uploads' below 'public'",
         ),
     ] {
         let text = format!("{good}[shared]\nlinks = [{links}]\n");
