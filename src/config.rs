@@ -275,7 +275,7 @@ mod tests {
             (2, Existing::Replace)
         );
         for (bad, word) in [
-            ("\"a\", \"a/b\"", ": [shared] has 'a/b' beneath 'a'"),
+            ("\"a\", \"a/b\"", ": [shared] has 'a/b' below 'a'"),
             ("\"a/../b\"", "'a/../b' is not a plain relative path"),
         ] {
             let error = links(bad).unwrap_err();
