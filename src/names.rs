@@ -1,6 +1,6 @@
-//! The names a client or an operator may say, each with its alphabet and its
-//! greatest length. Past these constructors there are no loose strings: what
-//! reaches a path, a log or an argv has one of these types.
+//! The names that a client or an operator may use, each with its alphabet and its
+//! maximum length. Whatever reaches a path, a log or an argv has one of these types,
+//! and their constructors validate it.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,20 +9,21 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::{Serialize, Serializer};
 
-/// The longest component and path of a release, in bytes, and the greatest depth.
+/// The maximum length of a component and of a path of a release, in bytes, and the
+/// maximum depth.
 pub const MAX_COMPONENT: usize = 255;
 pub const MAX_PATH: usize = 1024;
 pub const MAX_DEPTH: usize = 32;
 
-/// The directories of a site's root whose names no symlink may have.
+/// The directories of a site's root: no symlink may have their names.
 pub const RELEASES_DIR: &str = "releases";
 pub const SHARED_DIR: &str = "shared";
 const RESERVED: [&str; 2] = [RELEASES_DIR, SHARED_DIR];
 /// The maximum number of signatures of a release.
 pub const MAX_SIGNATURES: usize = 16;
 
-/// Defines a name that is a checked text and nothing more. Shared, because what
-/// folds a journal keeps each of them in more than one place.
+/// Defines a validated string type. It holds an `Arc<str>`, because folding the
+/// journal clones each name several times.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $check:expr, $what:literal) => {
         $(#[$doc])*
@@ -62,12 +63,12 @@ macro_rules! name {
             }
         }
 
-        text!($type);
+        serde_as_str!($type);
     };
 }
 
-/// Writes a type to a document as its text, and reads it by its check.
-macro_rules! text {
+/// Serializes a type as its string, and deserializes it by its validation.
+macro_rules! serde_as_str {
     ($type:ident) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -83,15 +84,15 @@ macro_rules! text {
     };
 }
 
-/// Checks a text where it stands: a journal has thousands, and a copy of each
-/// would be made only to be thrown away.
+/// Validates a string in place. A journal has thousands, and an owned copy of each
+/// would be dropped at once.
 struct Checked<T>(PhantomData<T>);
 
 impl<T: for<'a> TryFrom<&'a str, Error = String>> Visitor<'_> for Checked<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
+        f.write_str("a string")
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
@@ -102,10 +103,10 @@ impl<T: for<'a> TryFrom<&'a str, Error = String>> Visitor<'_> for Checked<T> {
 name!(
     /// A release: `[0-9A-Za-z][0-9A-Za-z._-]{0,63}` without `..`.
     ///
-    /// It becomes one path component, so it can be neither hidden, nor an
-    /// option, nor a way up.
+    /// It becomes one path component, so it must not be a hidden name, an option or a
+    /// way out of the directory.
     ReleaseId,
-    |text| is_allowed_charset(text, b"._-") && !leads_up(text),
+    |text| is_allowed_charset(text, b"._-") && !has_dot_dot(text),
     "a release ([0-9A-Za-z][0-9A-Za-z._-]{0,63}, no '..')"
 );
 
@@ -119,12 +120,13 @@ name!(
 name!(
     /// A site, the stem of its configuration file: `[0-9A-Za-z][0-9A-Za-z._-]{0,63}` without `..`.
     SiteName,
-    |text| is_allowed_charset(text, b"._-") && !leads_up(text),
+    |text| is_allowed_charset(text, b"._-") && !has_dot_dot(text),
     "a site's name ([0-9A-Za-z][0-9A-Za-z._-]{0,63}, no '..')"
 );
 
 name!(
-    /// A link in the site's root: `[0-9A-Za-z][0-9A-Za-z._-]{0,63}`, and none of our own folders.
+    /// A symlink in the site's root: `[0-9A-Za-z][0-9A-Za-z._-]{0,63}`, and not the name
+    /// of a directory there.
     LinkName,
     |text| is_allowed_charset(text, b"._-") && !RESERVED.contains(&text),
     "a link's name ([0-9A-Za-z][0-9A-Za-z._-]{0,63}, not 'releases' or 'shared')"
@@ -132,7 +134,7 @@ name!(
 
 name!(
     /// A signature as the client wrote it: padded base64 (RFC 4648, section 4)
-    /// on one line, not yet decoded. The request's own limit bounds it.
+    /// on one line, not decoded yet. The limit of a request bounds its length.
     SignatureText,
     base64,
     "padded base64"
@@ -153,8 +155,8 @@ fn is_allowed_charset(text: &str, also: &[u8]) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || also.contains(&byte))
 }
 
-fn leads_up(text: &str) -> bool {
-    // Not str::contains: for so short a text its preparations take longest.
+fn has_dot_dot(text: &str) -> bool {
+    // Not str::contains: for a string this short, its setup takes longest.
     text.as_bytes().windows(2).any(|pair| pair == b"..")
 }
 
@@ -162,53 +164,25 @@ fn leads_up(text: &str) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Sha256Digest(pub [u8; 32]);
 
-text!(Sha256Digest);
+serde_as_str!(Sha256Digest);
 
 impl TryFrom<&str> for Sha256Digest {
     type Error = String;
 
     fn try_from(text: &str) -> Result<Self, String> {
         let mut digest = [0; 32];
-        let digits = text.as_bytes();
-        let mut all = 0;
-        for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
-            let (high, low) = (VALUES[usize::from(pair[0])], VALUES[usize::from(pair[1])]);
-            *byte = high << 4 | low;
-            all |= high | low;
+        match base16ct::lower::decode(text, &mut digest) {
+            Ok(decoded) if decoded.len() == 32 => Ok(Sha256Digest(digest)),
+            _ => Err("not a sha256 (64 lower-case hexadecimal digits)".to_owned()),
         }
-        if digits.len() != 64 || all > 15 {
-            return Err("not a sha256 (64 lower-case hexadecimal digits)".to_owned());
-        }
-        Ok(Sha256Digest(digest))
     }
 }
 
 impl fmt::Display for Sha256Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // As a whole and not byte by byte: there are as many as files.
         let mut digits = [0; 64];
-        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
-            pair.copy_from_slice(&[hex(byte >> 4), hex(byte & 15)]);
-        }
-        f.write_str(std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
+        f.write_str(base16ct::lower::encode_str(&self.0, &mut digits).map_err(|_| fmt::Error)?)
     }
-}
-
-/// What each byte is worth as a digit; more than 15 if it is none. A table,
-/// because there are as many digests as files, and a processor cannot guess
-/// which of its digits are letters.
-const VALUES: [u8; 256] = {
-    let mut values = [0xff; 256];
-    let mut value = 0;
-    while value < 16 {
-        values[hex(value) as usize] = value;
-        value += 1;
-    }
-    values
-};
-
-const fn hex(nibble: u8) -> u8 {
-    b"0123456789abcdef"[nibble as usize]
 }
 
 impl fmt::Debug for Sha256Digest {
@@ -222,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases() {
+    fn release_ids_are_of_the_alphabet_and_the_length() {
         let longest = "a".repeat(64);
         for good in ["20260412-142033", "v1.2.3_rc-1", "0", longest.as_str()] {
             assert_eq!(ReleaseId::try_from(good).unwrap().as_str(), good);
@@ -247,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_folders_are_no_links() {
+    fn a_symlink_may_not_have_the_name_of_a_directory() {
         assert!(LinkName::try_from("app").is_ok());
         for bad in ["releases", "shared", ".deploy-shell", "a/b"] {
             assert!(LinkName::try_from(bad).is_err(), "{bad}");
