@@ -18,7 +18,7 @@ use crate::policy::Granted;
 use crate::request::{Rollback, Swap};
 use crate::signature::Requirement;
 use crate::store::journal::How;
-use crate::store::ledger::{Ledger, PATIENCE};
+use crate::store::ledger::{LOCK_TIMEOUT, Ledger};
 use crate::store::{Actor, Store};
 use crate::success::{Change, Success};
 use gate::Gate;
@@ -61,7 +61,7 @@ pub fn swap(
         release: Some(&asked.release),
         if_current: asked.if_current.as_ref(),
     };
-    let ledger = Ledger::open(store, actor, PATIENCE)?;
+    let ledger = Ledger::open(store, actor, LOCK_TIMEOUT)?;
     let site = LockedSite::new(config, required, gate, ledger);
     serve(site, request)
 }
@@ -85,7 +85,7 @@ pub fn rollback(
         release: asked.release.as_ref(),
         if_current: asked.if_current.as_ref(),
     };
-    let ledger = Ledger::open(store, actor, PATIENCE)?;
+    let ledger = Ledger::open(store, actor, LOCK_TIMEOUT)?;
     let site = LockedSite::new(config, required, gate, ledger);
     serve(site, request)
 }

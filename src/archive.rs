@@ -70,7 +70,7 @@ pub fn main(job: UnpackJob) -> u8 {
 
 fn run_job(job: &UnpackJob) -> Result<(), UnpackError> {
     let limits = job.limits;
-    let staging = Dir::working().map_err(|errno| io_error("open the staging directory", errno))?;
+    let staging = Dir::cwd().map_err(|errno| io_error("open the staging directory", errno))?;
     let spool = stdin_file()?;
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(4));
     let partial = sandbox::restrict_unpacker(&staging, limits.max_file, limits.memory());

@@ -1,15 +1,15 @@
-//! Folder handles, the only path resolver there is.
+//! Directory handles: all path resolution of this program.
 //!
-//! A [`Dir`] is an open folder, and every operation takes one name below it: a
-//! [`Name`] is a single component, never `.` or `..`. A single component that
-//! is opened without following a link cannot lead anywhere else, so nothing
-//! here checks a path and opens it again. The few paths of several components
-//! (required paths, links in a release) go through openat2(2) with
-//! `RESOLVE_BENEATH`, where the kernel itself holds them below the handle.
+//! A [`Dir`] is an open directory, and every operation takes one name below it. A
+//! [`Name`] is a single component, never `.` or `..`. A single component that is
+//! opened without following a symlink cannot lead anywhere else, so nothing here
+//! checks a path and then opens it again. The few paths of several components
+//! (required paths, symlinks in a release) go through openat2(2) with
+//! `RESOLVE_BENEATH`: the kernel itself keeps them below the handle.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -24,7 +24,7 @@ use nix::unistd::{self, UnlinkatFlags};
 use crate::escape;
 use crate::names::{LinkName, ReleaseId};
 
-/// What every system call of this module returns.
+/// The result of every system call of this module.
 pub type Result<T> = nix::Result<T>;
 
 /// One path component: never empty, `.` or `..`, at most 255 bytes, without `/`
@@ -99,38 +99,38 @@ impl<'a> From<&'a LinkName> for Name<'a> {
     }
 }
 
-/// An open folder.
+/// An open directory.
 #[derive(Debug)]
 pub struct Dir(OwnedFd);
 
-const FOLDER: OFlag = OFlag::O_RDONLY
+const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
 
 impl Dir {
-    /// Opens the site's root, the one path that comes whole from the operator.
+    /// Opens the site's root by its path, which comes from the configuration.
     pub fn open_root(path: &Path) -> Result<Dir> {
-        fcntl::open(path, FOLDER, Mode::empty()).map(Dir)
+        fcntl::open(path, DIRECTORY, Mode::empty()).map(Dir)
     }
 
-    /// The folder this process was started in.
-    pub fn working() -> Result<Dir> {
-        fcntl::open(".", FOLDER, Mode::empty()).map(Dir)
+    /// Opens the working directory of this process.
+    pub fn cwd() -> Result<Dir> {
+        fcntl::open(".", DIRECTORY, Mode::empty()).map(Dir)
     }
 
     pub fn open_dir<'a>(&self, name: impl Into<Name<'a>>) -> Result<Dir> {
-        fcntl::openat(&self.0, name.into().as_os_str(), FOLDER, Mode::empty()).map(Dir)
+        fcntl::openat(&self.0, name.into().as_os_str(), DIRECTORY, Mode::empty()).map(Dir)
     }
 
-    /// Opens a folder as a bare handle, to resolve paths beneath it and not to
-    /// read it: that takes no right on it but to search it.
-    pub fn open_bare<'a>(&self, name: impl Into<Name<'a>>) -> Result<Dir> {
-        let flags = FOLDER | OFlag::O_PATH;
+    /// Opens a directory by `O_PATH`, to resolve paths below it and not to list it.
+    /// That needs only search permission on it.
+    pub fn open_path<'a>(&self, name: impl Into<Name<'a>>) -> Result<Dir> {
+        let flags = DIRECTORY | OFlag::O_PATH;
         fcntl::openat(&self.0, name.into().as_os_str(), flags, Mode::empty()).map(Dir)
     }
 
-    /// Makes a folder; it must not exist.
+    /// Makes a directory; it must not exist.
     pub fn make_dir<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<()> {
         stat::mkdirat(
             &self.0,
@@ -139,29 +139,29 @@ impl Dir {
         )
     }
 
-    /// Opens a file that exists, to read it.
+    /// Opens an existing file for reading.
     pub fn open_file<'a>(&self, name: impl Into<Name<'a>>) -> Result<File> {
         self.open_with(name.into(), OFlag::O_RDONLY, 0)
     }
 
-    /// Opens a file to read it and to append to it, making it if need be.
+    /// Opens a file for reading and appending, and makes it if it does not exist.
     pub fn open_append<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<File> {
         let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT;
         self.open_with(name.into(), flags, mode)
     }
 
-    /// Opens a file to read it and to write over it, making it if need be.
-    pub fn open_over<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<File> {
+    /// Opens a file for reading and overwriting, and makes it if it does not exist.
+    pub fn open_rw<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<File> {
         self.open_with(name.into(), OFlag::O_RDWR | OFlag::O_CREAT, mode)
     }
 
-    /// Makes a file that must not exist, to write it.
+    /// Makes a file for writing; it must not exist.
     pub fn create_new<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
         self.open_with(name.into(), flags, mode)
     }
 
-    // O_NONBLOCK: a fifo in the place of a file must not make us wait. It has
+    // O_NONBLOCK: opening a fifo in the place of a file must not block. The flag has
     // no effect on regular files.
     fn open_with(&self, name: Name<'_>, flags: OFlag, mode: u32) -> Result<File> {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
@@ -169,15 +169,15 @@ impl Dir {
         fcntl::openat(&self.0, name.as_os_str(), flags, mode).map(File::from)
     }
 
-    /// An unnamed file in this folder's file system: it is gone with its last
-    /// handle, whatever ends the process (`O_TMPFILE`, open(2)).
-    pub fn unnamed_file(&self) -> Result<File> {
+    /// Makes an unnamed file in this directory's file system. The kernel removes it
+    /// with its last descriptor, whatever ends the process (`O_TMPFILE`, open(2)).
+    pub fn tmpfile(&self) -> Result<File> {
         // O_EXCL: it can never be given a name.
         let flags = OFlag::O_TMPFILE | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
         fcntl::openat(&self.0, ".", flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
     }
 
-    /// What `name` is, itself: links are not followed.
+    /// Returns the status of `name` itself: symlinks are not followed.
     pub fn stat<'a>(&self, name: impl Into<Name<'a>>) -> Result<FileStat> {
         stat::fstatat(
             &self.0,
@@ -186,8 +186,8 @@ impl Dir {
         )
     }
 
-    /// Whether anything stands at `name`. That it cannot be told is an error: it
-    /// must not be taken for "no".
+    /// Returns whether anything is at `name`. A failure to look is an error: it must
+    /// not be taken for "no".
     pub fn exists<'a>(&self, name: impl Into<Name<'a>>) -> Result<bool> {
         match self.stat(name) {
             Ok(_) => Ok(true),
@@ -196,87 +196,90 @@ impl Dir {
         }
     }
 
+    /// Returns the target of a symlink.
     pub fn read_link<'a>(&self, name: impl Into<Name<'a>>) -> Result<OsString> {
         fcntl::readlinkat(&self.0, name.into().as_os_str())
     }
 
-    /// The target of a link at a path of several components below this folder.
+    /// Returns the target of a symlink at a path of several components below this
+    /// directory.
     pub fn read_link_beneath(&self, path: &Path) -> Result<OsString> {
-        // Only the last component may be a link, and it is not followed.
+        // Only the last component may be a symlink, and it is not followed.
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-        let link = fcntl::openat2(&self.0, path, how)?;
-        fcntl::readlinkat(&link, "")
+        let symlink = fcntl::openat2(&self.0, path, how)?;
+        fcntl::readlinkat(&symlink, "")
     }
 
-    /// Makes a symbolic link; nothing may stand there.
+    /// Makes a symlink; nothing may be at `name`.
     pub fn symlink<'a>(&self, target: &OsStr, name: impl Into<Name<'a>>) -> Result<()> {
         unistd::symlinkat(target, &self.0, name.into().as_os_str())
     }
 
-    /// Renames; whatever stands at `to` is replaced in the same instant.
+    /// Renames, and replaces whatever is at `to` in the same instant.
     pub fn rename<'a, 'b>(
         &self,
         from: impl Into<Name<'a>>,
-        folder: &Dir,
+        dir: &Dir,
         to: impl Into<Name<'b>>,
     ) -> Result<()> {
         let (from, to) = (from.into(), to.into());
-        fcntl::renameat(&self.0, from.as_os_str(), &folder.0, to.as_os_str())
+        fcntl::renameat(&self.0, from.as_os_str(), &dir.0, to.as_os_str())
     }
 
-    /// Renames; fails with `EEXIST` if anything stands at `to`.
+    /// Renames; fails with `EEXIST` if anything is at `to`.
     pub fn rename_new<'a, 'b>(
         &self,
         from: impl Into<Name<'a>>,
-        folder: &Dir,
+        dir: &Dir,
         to: impl Into<Name<'b>>,
     ) -> Result<()> {
         let (from, to) = (from.into(), to.into());
         let flags = RenameFlags::RENAME_NOREPLACE;
-        fcntl::renameat2(&self.0, from.as_os_str(), &folder.0, to.as_os_str(), flags)
+        fcntl::renameat2(&self.0, from.as_os_str(), &dir.0, to.as_os_str(), flags)
     }
 
-    /// Removes a file or a link; that it is gone already is no error.
+    /// Removes a file or a symlink. One that does not exist is no error.
     pub fn remove_file<'a>(&self, name: impl Into<Name<'a>>) -> Result<()> {
         let name = name.into();
-        gone_is_fine(unistd::unlinkat(
+        ignore_missing(unistd::unlinkat(
             &self.0,
             name.as_os_str(),
             UnlinkatFlags::NoRemoveDir,
         ))
     }
 
-    /// Removes whatever `name` is, with all below it. Links are removed, never followed.
+    /// Removes whatever `name` is, with all below it. Symlinks are removed, never
+    /// followed.
     pub fn remove_tree<'a>(&self, name: impl Into<Name<'a>>) -> Result<()> {
         let name = name.into();
         match unistd::unlinkat(&self.0, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
             Err(Errno::EISDIR) => {}
-            other => return gone_is_fine(other),
+            other => return ignore_missing(other),
         }
-        // Recursion is bounded: what we made is at most 32 folders deep, and in
-        // what another made it ends where no more descriptors are to be had.
+        // Terminates: a tree that this program made is at most 32 directories deep. In
+        // any other tree the recursion fails when the descriptors run out.
         match self.open_dir(name) {
-            Ok(folder) => {
-                for entry in folder.names()? {
-                    folder.remove_tree(Name::new(entry.as_bytes()).ok_or(Errno::EINVAL)?)?;
+            Ok(dir) => {
+                for entry in dir.names()? {
+                    dir.remove_tree(Name::new(entry.as_bytes()).ok_or(Errno::EINVAL)?)?;
                 }
             }
             Err(Errno::ENOENT) => return Ok(()),
             Err(error) => return Err(error),
         }
-        gone_is_fine(unistd::unlinkat(
+        ignore_missing(unistd::unlinkat(
             &self.0,
             name.as_os_str(),
             UnlinkatFlags::RemoveDir,
         ))
     }
 
-    /// The names in this folder, sorted, without `.` and `..`.
+    /// Returns the names in this directory, sorted, without `.` and `..`.
     pub fn names(&self) -> Result<Vec<OsString>> {
         let mut names = Vec::new();
-        self.entries(|name, _| {
+        self.for_each_entry(|name, _| {
             names.push(name);
             Ok(())
         })?;
@@ -284,14 +287,14 @@ impl Dir {
         Ok(names)
     }
 
-    /// The names in this folder, sorted, and what each itself is.
+    /// Returns the names in this directory, sorted, each with its file type.
     ///
-    /// Most file systems tell the type with the name; for those that do not, it
-    /// is looked up, and none is returned for what is gone by then.
-    pub fn kinds(&self) -> Result<Vec<(OsString, SFlag)>> {
-        let mut kinds = Vec::new();
-        self.entries(|name, told| {
-            let told = told.map(|told| match told {
+    /// Most file systems list the type with the name. For those that do not, this
+    /// looks it up, and leaves out what is gone by then.
+    pub fn entries_with_type(&self) -> Result<Vec<(OsString, SFlag)>> {
+        let mut entries = Vec::new();
+        self.for_each_entry(|name, listed| {
+            let listed = listed.map(|listed| match listed {
                 Type::Fifo => SFlag::S_IFIFO,
                 Type::CharacterDevice => SFlag::S_IFCHR,
                 Type::Directory => SFlag::S_IFDIR,
@@ -300,26 +303,29 @@ impl Dir {
                 Type::Symlink => SFlag::S_IFLNK,
                 Type::Socket => SFlag::S_IFSOCK,
             });
-            let looked_up = match (told, Name::new(name.as_bytes())) {
-                (Some(told), _) => Ok(told),
-                (None, Some(name)) => self.stat(name).map(|stat| kind(&stat)),
+            let found = match (listed, Name::new(name.as_bytes())) {
+                (Some(listed), _) => Ok(listed),
+                (None, Some(name)) => self.stat(name).map(|stat| file_type(&stat)),
                 (None, None) => Err(Errno::EINVAL),
             };
-            match looked_up {
-                Ok(kind) => kinds.push((name, kind)),
+            match found {
+                Ok(found) => entries.push((name, found)),
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno),
             }
             Ok(())
         })?;
-        kinds.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        Ok(kinds)
+        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(entries)
     }
 
-    /// Gives `each` name in this folder, in no order, with what it is as far as
-    /// the file system tells.
-    fn entries(&self, mut each: impl FnMut(OsString, Option<Type>) -> Result<()>) -> Result<()> {
-        let mut dir = nix::dir::Dir::openat(&self.0, ".", FOLDER, Mode::empty())?;
+    /// Passes each name in this directory to `each`, in no order, with its file type
+    /// where the file system lists it.
+    fn for_each_entry(
+        &self,
+        mut each: impl FnMut(OsString, Option<Type>) -> Result<()>,
+    ) -> Result<()> {
+        let mut dir = nix::dir::Dir::openat(&self.0, ".", DIRECTORY, Mode::empty())?;
         for entry in dir.iter() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
@@ -330,18 +336,18 @@ impl Dir {
         Ok(())
     }
 
-    /// Opens a path of several components below this folder as a bare handle.
+    /// Opens a path of several components below this directory by `O_PATH`.
     ///
-    /// The kernel refuses whatever leads out (`EXDEV`), by `..` or by a link,
-    /// and fails with `ELOOP` on a ring of links (openat2(2)).
+    /// The kernel refuses a path that leads out (`EXDEV`), by `..` or by a symlink,
+    /// and fails with `ELOOP` on a loop of symlinks (openat2(2)).
     pub fn resolve_beneath(&self, path: &Path) -> Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         loop {
-            // EAGAIN: something, somewhere, was renamed while '..' was walked,
-            // and the kernel could not tell that nothing escaped. Ends, because
-            // renames do not fall into this short a walk again and again.
+            // EAGAIN: a rename anywhere met the walk of a '..', so the kernel could not
+            // exclude an escape. Terminates: renames do not meet so short a walk again
+            // and again.
             match fcntl::openat2(&self.0, path, how) {
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 other => return other,
@@ -349,26 +355,26 @@ impl Dir {
         }
     }
 
-    /// Makes this folder's own entries durable.
+    /// Makes this directory's own entries durable.
     pub fn sync(&self) -> Result<()> {
         unistd::fsync(&self.0)
     }
 
-    /// Makes the whole file system durable: one call for many small files.
+    /// Makes the whole file system durable, by one call for many small files.
     pub fn sync_file_system(&self) -> Result<()> {
         unistd::syncfs(&self.0)
     }
 
-    /// Whether the file system commits what is done to it in one order: when
-    /// anything is durable, all that was done before it is. ext4 and xfs do, each
-    /// by its one journal. (An ext2, or an ext4 without a journal, does not, and cannot
-    /// be told from one that has it.)
+    /// Returns whether the file system commits changes in the order in which they are
+    /// made: once a change is durable, every earlier one is. ext4 and xfs do, each by
+    /// its one journal. (An ext2, or an ext4 without a journal, does not, and looks
+    /// like an ext4 that has one.)
     pub fn commits_in_order(&self) -> bool {
         let in_order = [statfs::EXT4_SUPER_MAGIC, statfs::XFS_SUPER_MAGIC];
         statfs::fstatfs(&self.0).is_ok_and(|found| in_order.contains(&found.filesystem_type()))
     }
 
-    /// Bytes and inodes: free to this user, and in all.
+    /// Returns the bytes and inodes of the file system: free to this user, and in all.
     pub fn space(&self) -> Result<Space> {
         let found = statvfs::fstatvfs(&self.0)?;
         Ok(Space {
@@ -379,8 +385,20 @@ impl Dir {
         })
     }
 
-    /// What this folder itself is.
-    pub fn own_stat(&self) -> Result<FileStat> {
+    /// Locks this directory for its holder alone (flock(2)), without waiting; false if
+    /// another process holds the lock. Dropping the handle releases it.
+    pub fn try_lock(&self) -> std::io::Result<bool> {
+        // The lock belongs to the open directory, and so outlives this duplicate.
+        let file = File::from(self.0.try_clone()?);
+        match file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Returns the status of this directory itself.
+    pub fn metadata(&self) -> Result<FileStat> {
         stat::fstat(&self.0)
     }
 }
@@ -397,7 +415,8 @@ impl From<Dir> for OwnedFd {
     }
 }
 
-/// A file system's room. Inodes are 0 of 0 where it has no table of them (btrfs).
+/// The space of a file system. Inodes are 0 of 0 where it has no table of them
+/// (btrfs).
 #[derive(Clone, Copy, Debug)]
 pub struct Space {
     pub free_bytes: u64,
@@ -406,12 +425,12 @@ pub struct Space {
     pub total_inodes: u64,
 }
 
-/// The type bits of `stat`.
-pub fn kind(stat: &FileStat) -> SFlag {
+/// Returns the file type in `stat`.
+pub fn file_type(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
-fn gone_is_fine(result: Result<()>) -> Result<()> {
+fn ignore_missing(result: Result<()>) -> Result<()> {
     match result {
         Err(Errno::ENOENT) => Ok(()),
         other => other,

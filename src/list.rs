@@ -1,4 +1,4 @@
-//! `list`: what there is, as a table for people and as JSON for scripts.
+//! `list`: the releases, as a table for people and as JSON for scripts.
 
 use std::fmt::{Display, Write};
 
@@ -20,7 +20,7 @@ struct Document<'a> {
     /// Grows with every change of the site.
     generation: u64,
     current: Option<&'a ReleaseId>,
-    /// What `rollback` without a release would go back to.
+    /// The release that `rollback` without a release would make live.
     previous: Option<&'a ReleaseId>,
     releases: Vec<Row>,
 }
@@ -30,7 +30,7 @@ struct Document<'a> {
 struct Row {
     release: ReleaseId,
     state: State,
-    /// Whether it has passed what was asked of it when it last became live.
+    /// Whether it passed its post-swap checks since it last became live.
     proved: Option<bool>,
     received: Option<jiff::Timestamp>,
     /// For the live one: since when it is live.
@@ -40,19 +40,20 @@ struct Row {
     sha256: Option<Sha256Digest>,
 }
 
-/// Reads, and changes nothing; takes no lock either, so that it answers while
-/// a swap runs.
-pub fn list(config: &Config, store: &Store, asked: &Granted<List>) -> Result<Success> {
-    let (history, listing) = ledger::peek(store)?;
+/// Lists the releases. It changes nothing and takes no lock, so it answers while a
+/// swap runs.
+pub fn list(config: &Config, store: &Store, request: &Granted<List>) -> Result<Success> {
+    let (history, listing) = ledger::read_unlocked(store)?;
     let mut present = listing.present;
     let floor = config.floor.0.as_ref();
     let eligible = |id: &ReleaseId| present.contains(id) && history.reaches(id, floor);
     let previous = history.previous(eligible).cloned();
-    // A link that leads nowhere is shown all the same.
+    // The release that a dangling symlink names is listed too.
     if let Some(live) = history.live.as_ref().filter(|live| !present.contains(live)) {
         present.push(live.clone());
     }
-    // Newest activation first, then by arrival those that were never live.
+    // The newest activation first; then those that were never live, the last received
+    // first.
     let look_up = |id| (history.releases.get(&id), id);
     let mut present: Vec<_> = present.into_iter().map(look_up).collect();
     present.sort_by(|(one, one_id), (other, other_id)| {
@@ -82,7 +83,7 @@ pub fn list(config: &Config, store: &Store, asked: &Granted<List>) -> Result<Suc
             }
         })
         .collect();
-    let lines = if asked.json {
+    let lines = if request.json {
         let document = Document {
             site: config.site(),
             generation: history.generation,
@@ -107,7 +108,7 @@ const HEAD: [&str; 7] = [
     "SHA256",
 ];
 
-/// A line for each row below the head, its cells two blanks apart at least.
+/// Returns the head and a line for each row, with at least two spaces between cells.
 fn table(rows: &[Row]) -> Vec<String> {
     let mut cells = Cells::default();
     for head in HEAD {
@@ -125,11 +126,11 @@ fn table(rows: &[Row]) -> Vec<String> {
     cells.lines()
 }
 
-/// Cells row by row, all in one text: there may be thousands.
+/// Cells row by row, all in one string: there may be thousands.
 #[derive(Default)]
 struct Cells {
     text: String,
-    /// Where each ends in the text.
+    /// The end of each cell in the string.
     ends: Vec<usize>,
     widths: [usize; HEAD.len()],
 }
@@ -149,14 +150,14 @@ impl Cells {
 
     fn lines(&self) -> Vec<String> {
         let widest = self.widths.iter().sum::<usize>() + 2 * HEAD.len();
-        let blanks = " ".repeat(widest);
+        let spaces = " ".repeat(widest);
         let mut start = 0;
         let row = |ends: &[usize]| {
             let mut line = String::with_capacity(widest);
             for (end, width) in ends.iter().zip(self.widths) {
                 let cell = &self.text[start..*end];
                 line.push_str(cell);
-                line.push_str(&blanks[..width - cell.len() + 2]);
+                line.push_str(&spaces[..width - cell.len() + 2]);
                 start = *end;
             }
             line.truncate(line.trim_end().len());

@@ -1,5 +1,5 @@
-//! A release's manifest: an mtree(5) file with one full path a line, which
-//! bsdtar and mtree(8) read as well as we do.
+//! A release's manifest: an mtree(5) file with one full path a line, which bsdtar and
+//! mtree(8) can read too. docs/formats.md has the grammar.
 //!
 //! ```text
 //! #mtree
@@ -13,11 +13,10 @@
 //! # files 1 bytes 12
 //! ```
 //!
-//! The comments are ours: whose manifest it is, by what signatures it came in (a
-//! line for each, if the site asks for any), and at the end the sums, which only
-//! a whole manifest has. There is one spelling of each line; the reader
-//! refuses every other, because the unpacker, whose report is read here, has
-//! handled hostile bytes.
+//! The comments are of this program: the release, the signatures with which it was
+//! received (a line for each, if the site requires any), and at the end the sums,
+//! which only a whole manifest has. Each line has one spelling, and the reader refuses
+//! every other: it also reads the report of the unpacker, which parsed hostile input.
 
 use std::fmt;
 use std::io::{BufRead, Read};
@@ -27,11 +26,11 @@ use nix::sys::stat::SFlag;
 
 use crate::names::{MAX_SIGNATURES, ReleaseId, Sha256Digest, SignatureText};
 
-/// The longest line: a path and a link's target of 1,024 bytes each, every
-/// byte escaped, and the fixed words.
+/// The maximum length of a line: a path and a symlink's target of 1,024 bytes each,
+/// every byte escaped, and the fixed words.
 pub const MAX_LINE: usize = 2 * 4 * 1024 + 256;
 
-/// One thing in a release.
+/// One file, directory or symlink of a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Relative to the release, without `./`; empty for the release itself.
@@ -52,6 +51,37 @@ pub enum Kind {
     Link {
         target: Vec<u8>,
     },
+}
+
+/// The newest format that this program reads, and the one that it writes. A manifest
+/// of format 1 does not say so; any other has the line `# format N` after `#mtree`.
+const FORMAT: u64 = 1;
+
+/// Why the head of a manifest cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadFlaw {
+    /// A newer version of this program wrote it, in this format.
+    Newer(u64),
+    /// No version of this program wrote it; the text is a phrase.
+    Malformed(&'static str),
+}
+
+impl From<&'static str> for HeadFlaw {
+    fn from(why: &'static str) -> Self {
+        HeadFlaw::Malformed(why)
+    }
+}
+
+impl fmt::Display for HeadFlaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HeadFlaw::Newer(format) => write!(
+                f,
+                "it has format {format}, and this version reads up to format {FORMAT}"
+            ),
+            HeadFlaw::Malformed(why) => f.write_str(why),
+        }
+    }
 }
 
 /// The mode of every directory of a release.
@@ -83,19 +113,19 @@ impl Kind {
     }
 }
 
-/// Whose manifest it is.
+/// The head of a manifest: the release that it describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub release: ReleaseId,
     /// Of the payload as received.
     pub sha256: Sha256Digest,
-    /// Those that held when it was received, to be verified again before it
-    /// becomes live.
+    /// Those that were valid when it was received. They are verified again before the
+    /// release becomes live.
     pub signatures: Vec<SignatureText>,
     pub received: Timestamp,
 }
 
-/// Regular files, and their bytes.
+/// The number of regular files, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     pub files: u64,
@@ -134,10 +164,9 @@ impl fmt::Display for Entry {
 impl Entry {
     /// Reads one line (without its line feed); the error is a phrase.
     ///
-    /// Each part is held to its one spelling as it is read, so that the line is
-    /// the one that [`Display`](fmt::Display) writes. To write it again and
-    /// compare would be plainer, and take as long as all else that is done with
-    /// an entry; it is what the tests do.
+    /// Each part must have its one spelling, so the line is the one that
+    /// [`Display`](fmt::Display) writes. Writing it again and comparing would be simpler,
+    /// but would double the time; the tests do it.
     pub fn parse(line: &str) -> Result<Entry, &'static str> {
         let (path, rest) = line.split_once(' ').ok_or("not a line of a manifest")?;
         let path = match path {
@@ -145,15 +174,15 @@ impl Entry {
             path => {
                 let path = path.strip_prefix("./");
                 let path = unvis(path.ok_or("path does not start with './'")?)?;
-                match path.is_empty() {
-                    true => return Err("path is empty"),
-                    false => path,
+                if path.is_empty() {
+                    return Err("path is empty");
                 }
+                path
             }
         };
         let kind = match rest.split_once(' ') {
             Some(("type=dir", "mode=0755")) => Kind::Dir,
-            Some(("type=file", rest)) => file(rest)?,
+            Some(("type=file", rest)) => parse_file(rest)?,
             Some(("type=link", rest)) => {
                 let target = rest.strip_prefix("mode=0777 link=");
                 let target = unvis(target.ok_or("link has no target")?)?;
@@ -165,8 +194,8 @@ impl Entry {
     }
 }
 
-/// Reads what a line says of a file, from its mode on.
-fn file(rest: &str) -> Result<Kind, &'static str> {
+/// Parses the line of a file, from its mode on.
+fn parse_file(rest: &str) -> Result<Kind, &'static str> {
     let mut words = rest.split(' ');
     let executable = match words.next() {
         Some("mode=0755") => true,
@@ -174,9 +203,11 @@ fn file(rest: &str) -> Result<Kind, &'static str> {
         _ => return Err("mode is not one of a file"),
     };
     let size = words.next().and_then(|word| word.strip_prefix("size="));
-    // A number has one spelling without a sign and without zeros in front.
-    let plain = |digits: &&str| matches!(digits.as_bytes(), [b'0'] | [b'1'..=b'9', ..]);
-    let size = size.filter(plain).and_then(|digits| digits.parse().ok());
+    // A number has one spelling: without a sign and without leading zeros.
+    let canonical = |digits: &&str| matches!(digits.as_bytes(), [b'0'] | [b'1'..=b'9', ..]);
+    let size = size
+        .filter(canonical)
+        .and_then(|digits| digits.parse().ok());
     let digest = words
         .next()
         .and_then(|word| word.strip_prefix("sha256digest="));
@@ -192,13 +223,13 @@ fn file(rest: &str) -> Result<Kind, &'static str> {
     }
 }
 
-/// Bytes as mtree(5) writes names: vis(3) octal for all but the plainest.
+/// Bytes as mtree(5) writes names: vis(3) octal for all but [`is_plain`] bytes.
 struct Vis<'a>(&'a [u8]);
 
 impl fmt::Display for Vis<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.0;
-        // Run by run and not byte by byte: names are plain but for a few.
+        // Run by run and not byte by byte: few bytes of a name are escaped.
         while !rest.is_empty() {
             let plain = rest.iter().take_while(|byte| is_plain(**byte)).count();
             let (run, others) = rest.split_at(plain);
@@ -223,8 +254,8 @@ fn is_plain(byte: u8) -> bool {
         )
 }
 
-/// Reads what [`Vis`] writes, and nothing else: what is plain stands for itself,
-/// and only what is not is escaped.
+/// Reads what [`Vis`] writes, and nothing else: a plain byte is itself, and only other
+/// bytes are escaped.
 fn unvis(text: &str) -> Result<Vec<u8>, &'static str> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -242,7 +273,7 @@ fn unvis(text: &str) -> Result<Vec<u8>, &'static str> {
             ] => {
                 let byte = (a - b'0') << 6 | (b - b'0') << 3 | (c - b'0');
                 if is_plain(byte) {
-                    return Err("escape is of what is plain");
+                    return Err("escape is of a plain byte");
                 }
                 bytes.push(byte);
                 rest
@@ -269,39 +300,44 @@ impl fmt::Display for Identity {
     }
 }
 
-/// What follows `key` on a line of the head.
-fn value<'a>(line: &'a str, key: &str) -> Result<&'a str, &'static str> {
-    line.strip_prefix(key).ok_or("head is not ours")
+/// Returns what follows `key` on a line of the head.
+fn head_value<'a>(line: &'a str, key: &str) -> Result<&'a str, &'static str> {
+    line.strip_prefix(key).ok_or("head is not of deploy-shell")
 }
 
 impl Identity {
-    /// Reads the head of a manifest and nothing beyond it.
-    pub fn read(manifest: &mut impl BufRead) -> Result<Identity, &'static str> {
+    /// Reads the head of a manifest and nothing after it.
+    pub fn read(manifest: &mut impl BufRead) -> Result<Identity, HeadFlaw> {
         if read_line(manifest)?.as_deref() != Some("#mtree") {
-            return Err("first line is not '#mtree'");
+            return Err("first line is not '#mtree'".into());
         }
         let mut line = || read_line(manifest)?.ok_or("head is cut short");
-        let release = ReleaseId::try_from(value(&line()?, "# release ")?)
+        let first = line()?;
+        if let Some(format) = first.strip_prefix("# format ") {
+            let newer = format.parse().ok().filter(|format| *format > FORMAT);
+            return Err(newer.map_or("format is not a newer one".into(), HeadFlaw::Newer));
+        }
+        let release = ReleaseId::try_from(head_value(&first, "# release ")?)
             .map_err(|_| "release is not one")?;
-        let sha256 = Sha256Digest::try_from(value(&line()?, "# sha256 ")?)
+        let sha256 = Sha256Digest::try_from(head_value(&line()?, "# sha256 ")?)
             .map_err(|_| "sha256 is not one")?;
-        // The signatures stand before the last line of the head and not after
-        // it, so that its end is known without looking at what follows.
+        // The signatures come before the last line of the head, so its end is known
+        // without reading what follows.
         let mut signatures = Vec::new();
         let mut last = line()?;
         while let Some(text) = last.strip_prefix("# signature ") {
             let signature = SignatureText::try_from(text).map_err(|_| "signature is not one")?;
             signatures.push(signature);
             if signatures.len() > MAX_SIGNATURES {
-                return Err("head has too many signatures");
+                return Err("head has too many signatures".into());
             }
             last = line()?;
         }
-        let received = value(&last, "# received ")?;
+        let received = head_value(&last, "# received ")?;
         let time: Timestamp = received.parse().map_err(|_| "received is not a time")?;
-        // A time has many spellings; one of them is ours.
+        // A time has many spellings, and a manifest has one of them.
         if time.to_string() != received {
-            return Err("received is not in its one exact form");
+            return Err("received is not in its one exact form".into());
         }
         Ok(Identity {
             release,
@@ -312,13 +348,13 @@ impl Identity {
     }
 }
 
-/// The line with the sums, which ends a whole manifest.
+/// Returns the line with the sums, which ends a whole manifest.
 pub fn trailer(sums: Sums) -> String {
     format!("# files {} bytes {}\n", sums.files, sums.bytes)
 }
 
-/// Reads entries one by one to the trailer, which must agree with what was
-/// read, and which nothing may follow.
+/// Reads entries one by one up to the trailer. The trailer must agree with what was
+/// read, and nothing may follow it.
 #[derive(Debug)]
 pub struct Entries<'a, R> {
     from: &'a mut R,
@@ -335,7 +371,7 @@ impl<'a, R: BufRead> Entries<'a, R> {
         }
     }
 
-    /// The next entry; none when the manifest has ended as it must.
+    /// Returns the next entry; none after the trailer.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, &'static str> {
         if self.whole {
             return Ok(None);
@@ -357,15 +393,15 @@ impl<'a, R: BufRead> Entries<'a, R> {
     }
 }
 
-/// Reads all entries, for their sums.
+/// Reads all entries, and returns their sums.
 pub fn read_sums(from: &mut impl BufRead) -> Result<Sums, &'static str> {
     let mut entries = Entries::new(from);
-    // Ends: every turn consumes a line, and the input has an end.
+    // Terminates: every turn consumes a line, and the input has an end.
     while entries.next_entry()?.is_some() {}
     Ok(entries.sums)
 }
 
-/// One line of bounded length, ended by a line feed; none at the end.
+/// Reads one line of bounded length, ended by a line feed; none at the end.
 pub fn read_line(from: &mut impl BufRead) -> Result<Option<String>, &'static str> {
     let mut line = Vec::new();
     Read::take(from, MAX_LINE as u64)

@@ -27,7 +27,7 @@ use crate::signature::{NAMESPACE, Requirement, Signed};
 use crate::store::history::History;
 use crate::store::journal::{self, Event};
 use crate::store::layout::{STAGED_MANIFEST, STAGED_TREE};
-use crate::store::ledger::{self, Ledger, PATIENCE};
+use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
 use crate::store::{Actor, Store};
 use crate::success::{Received, Success, Upload};
 use staging::Staging;
@@ -52,7 +52,7 @@ pub fn receive(
     // a retry of a received release costs nothing, and a request that must fail
     // fails at once.
     let signed = check_signatures(config, required, request)?;
-    let (history, _) = ledger::peek(store)?;
+    let (history, _) = ledger::read_unlocked(store)?;
     let received = find_received(config, required, store, &history, request)?;
     if let Some((sums, signed)) = received {
         return Ok(already_received(request, sums, signed));
@@ -98,7 +98,7 @@ pub fn receive(
         .map_err(|errno| store.io("cannot sync the release", errno))?;
     // A failure would lose a complete upload, so this waits for the lock as long as
     // the receive may last, and at least as long as any other request.
-    let ledger = Ledger::open(store, actor, deadline.left().max(PATIENCE))?;
+    let ledger = Ledger::open(store, actor, deadline.left().max(LOCK_TIMEOUT))?;
     // Another receive of the same content may have been faster.
     let received = find_received(config, required, store, &ledger.history, request)?;
     if let Some((sums, signed)) = received {
@@ -268,7 +268,7 @@ fn check_required_paths(config: &Config, store: &Store, tree: &Dir) -> Result<()
         let shown = path.as_path().display();
         let bytes = path.as_path().as_os_str().as_bytes();
         if config.shared.covering(bytes).is_some() {
-            match store.look_in_shared(path.as_path()) {
+            match store.check_shared_path(path.as_path()) {
                 Ok(()) => continue,
                 Err(fault) if fault.missing => {
                     let root = store.path().display();
@@ -330,7 +330,7 @@ fn publish(
     if let Err(errno) = store.releases.sync() {
         warnings.push(store.io("cannot sync 'releases'", errno).to_string());
     }
-    let mut record = ledger.draft(Event::Received, Some(release));
+    let mut record = ledger.new_record(Event::Received, Some(release));
     record.sha256 = Some(request.sha256);
     (record.files, record.bytes) = (Some(sums.files), Some(sums.bytes));
     if let Err(error) = ledger.append(record) {

@@ -1,21 +1,21 @@
-//! What is on disk, and the only code that knows where it stands:
+//! The site on disk. docs/formats.md specifies all of it.
 //!
 //! ```text
 //! root/current -> releases/20260412-142033
-//! root/releases/<release>/            content: files 0644 or 0755, folders 0755
+//! root/releases/<release>/            content: files 0644 or 0755, directories 0755
 //! root/shared/                        the application's own; never written by us
 //! root/.deploy-shell/                 0700
-//!     lock                            flock(2): who may change anything
+//!     lock                            flock(2): its holder may change the site
 //!     journal.jsonl                   the history
 //!     manifests/<release>             mtree(5)
-//!     incoming/<staging>/             one receive's: tree/ and manifest
+//!     incoming/<staging>/             of one receive: tree/ and manifest
 //!     trash/<release>.<seq>           pruned, being removed
-//!     next                            the link before it is renamed into place
-//!     back                            the same for the way back, laid before it is needed
+//!     next                            the new symlink, before it is renamed into place
+//!     back                            the symlink to the fallback, made in advance
 //! ```
 //!
-//! A release exists when `releases/<release>` does; its manifest is in place
-//! before it. What is live is what the link says; the journal follows it.
+//! A release exists when `releases/<release>` does; its manifest is in place before
+//! it. The `current` symlink says which release is live; the journal follows it.
 
 mod actor;
 pub mod history;
@@ -38,13 +38,13 @@ use nix::sys::stat::SFlag;
 use crate::config::{Config, Percent};
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result};
-use crate::manifest::Identity;
+use crate::manifest::{HeadFlaw, Identity};
 use crate::names::{LinkName, ReleaseId};
 
 pub use actor::Actor;
 use layout::{INCOMING, JOURNAL, LOCK, MANIFESTS, RELEASES, STATE, TRASH};
 
-/// An open site: handles of its folders, checked.
+/// An open site: handles of its directories, checked.
 pub struct Store {
     pub root: Dir,
     pub releases: Dir,
@@ -53,39 +53,43 @@ pub struct Store {
     pub incoming: Dir,
     pub trash: Dir,
     link: LinkName,
-    /// The link to the candidate, where the site has a smoke test.
+    /// The symlink to the candidate, if the site has a smoke test.
     preview: Option<LinkName>,
     path: PathBuf,
 }
 
-/// What stood in `releases/`.
+/// What `releases/` contained when it was read.
 #[derive(Debug)]
 pub struct Listing {
     /// The releases, sorted; see [`Store::is_present`].
     pub present: Vec<ReleaseId>,
-    /// All names, those of releases and any others, sorted.
+    /// All names, also those that are not of releases, sorted.
     names: Vec<OsString>,
 }
 
 impl Store {
-    /// Opens the site's folders and checks that they are as they must be.
+    /// Opens the site's directories and checks their owners, modes and file system.
     ///
-    /// Errors: [`Code::BadLayout`] with the remedy.
+    /// # Errors
+    ///
+    /// [`Code::BadLayout`] with the remedy.
     pub fn open(config: &Config) -> Result<Store> {
-        let store = Store::open_folders(config)?;
+        let store = Store::open_directories(config)?;
         store.check(nix::unistd::geteuid().as_raw())?;
         Ok(store)
     }
 
-    /// Opens the folders for an operator who only looks: root may, whosever
-    /// site it is. What it holds must be of one account all the same.
+    /// Opens the directories for an operator who only reads. root may read the site of
+    /// any account; the directories must still be of one account.
     ///
-    /// Errors: as [`Store::open`].
+    /// # Errors
+    ///
+    /// As [`Store::open`].
     pub fn examine(config: &Config) -> Result<Store> {
-        let store = Store::open_folders(config)?;
+        let store = Store::open_directories(config)?;
         let mut owner = nix::unistd::geteuid().as_raw();
         if owner == 0
-            && let Ok(stat) = store.state.own_stat()
+            && let Ok(stat) = store.state.metadata()
         {
             owner = stat.st_uid;
         }
@@ -93,16 +97,16 @@ impl Store {
         Ok(store)
     }
 
-    fn open_folders(config: &Config) -> Result<Store> {
+    fn open_directories(config: &Config) -> Result<Store> {
         let path = &config.root;
-        let root = Dir::open_root(path).map_err(|errno| layout(path, errno))?;
-        let releases = subfolder(path, &root, RELEASES)?;
-        let state = subfolder(path, &root, STATE)?;
+        let root = Dir::open_root(path).map_err(|errno| cannot_open(path, errno))?;
+        let releases = open_subdirectory(path, &root, RELEASES)?;
+        let state = open_subdirectory(path, &root, STATE)?;
         let below = path.join(STATE);
         Ok(Store {
-            manifests: subfolder(&below, &state, MANIFESTS)?,
-            incoming: subfolder(&below, &state, INCOMING)?,
-            trash: subfolder(&below, &state, TRASH)?,
+            manifests: open_subdirectory(&below, &state, MANIFESTS)?,
+            incoming: open_subdirectory(&below, &state, INCOMING)?,
+            trash: open_subdirectory(&below, &state, TRASH)?,
             root,
             releases,
             state,
@@ -116,16 +120,16 @@ impl Store {
         })
     }
 
-    /// The root, to be named in messages; nothing is opened by it.
+    /// Returns the path of the root, for messages only: nothing is opened by it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     fn check(&self, owner: u32) -> Result<()> {
-        let device = |dir: &Dir| dir.own_stat().map(|stat| stat.st_dev).ok();
+        let device = |dir: &Dir| dir.metadata().map(|stat| stat.st_dev).ok();
         let state = self.path.join(STATE);
-        // (folder, path, whether it must be ours, bits it must not have)
-        let folders = [
+        // (directory, path, whether it must be the owner's, forbidden mode bits)
+        let directories = [
             (&self.root, self.path.clone(), false, 0o002),
             (&self.releases, self.path.join(RELEASES), true, 0o022),
             (&self.state, state.clone(), true, 0o077),
@@ -133,13 +137,13 @@ impl Store {
             (&self.incoming, state.join(INCOMING), true, 0o022),
             (&self.trash, state.join(TRASH), true, 0o022),
         ];
-        for (folder, path, must_be_ours, forbidden) in folders {
+        for (directory, path, must_be_owners, forbidden) in directories {
             let shown = path.display();
             let bad = |problem: String| Error::new(Code::BadLayout, format!("'{shown}' {problem}"));
-            let stat = folder
-                .own_stat()
+            let stat = directory
+                .metadata()
                 .map_err(|errno| Error::io(format!("cannot look at '{shown}'"), errno))?;
-            if must_be_ours && stat.st_uid != owner {
+            if must_be_owners && stat.st_uid != owner {
                 return Err(bad(format!(
                     "belongs to user {}, not to this account",
                     stat.st_uid
@@ -154,8 +158,8 @@ impl Store {
                     )),
                 );
             }
-            // One rename is only atomic within one file system.
-            if device(folder) != device(&self.root) {
+            // A rename is atomic only within one file system.
+            if device(directory) != device(&self.root) {
                 return Err(bad("is on another file system than the root".to_owned())
                     .remedy("keep the whole site on one file system, without mounts inside it"));
             }
@@ -163,25 +167,30 @@ impl Store {
         Ok(())
     }
 
-    /// The journal and the lock, made if need be; neither for who only reads.
+    /// Opens the journal and the lock, and makes them if they do not exist; for a
+    /// request that only reads, neither.
     pub fn records(&self, write: bool) -> dir::Result<Vec<File>> {
         let names = if write { &[JOURNAL, LOCK][..] } else { &[] };
         let open = |name: &Name<'_>| self.state.open_append(*name, 0o600);
         names.iter().map(open).collect()
     }
 
-    /// What is live: the release the link names.
+    /// Returns the live release: the one that the `current` symlink names.
     ///
-    /// Errors: as [`Store::resolve_link`].
+    /// # Errors
+    ///
+    /// As [`Store::resolve_link`].
     pub fn current(&self) -> Result<Option<ReleaseId>> {
         self.resolve_link(&self.link)
     }
 
-    /// The release that `link` names.
+    /// Returns the release that the symlink `link` names; none if it does not exist.
     ///
-    /// Errors: [`Code::BadLayout`] when something other than a link to
-    /// `releases/<release>` stands there. It is never replaced: it may be a
-    /// folder with content, or a link that another tool made.
+    /// # Errors
+    ///
+    /// [`Code::BadLayout`] if something other than a symlink to `releases/<release>` is
+    /// there. It is never replaced: it may be a directory with content, or a symlink
+    /// that another tool made.
     fn resolve_link(&self, link: &LinkName) -> Result<Option<ReleaseId>> {
         let shown = self.path.join(link.as_str());
         let shown = shown.display();
@@ -191,16 +200,16 @@ impl Store {
         match self.root.stat(link) {
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(Error::io(format!("cannot look at '{shown}'"), errno)),
-            Ok(stat) if dir::kind(&stat) != SFlag::S_IFLNK => {
+            Ok(stat) if dir::file_type(&stat) != SFlag::S_IFLNK => {
                 let remedy = format!("move it away, then swap: mv '{shown}' '{shown}.old'");
-                return bad("is not a link", remedy);
+                return bad("is not a symlink", remedy);
             }
             Ok(_) => {}
         }
         let target = self
             .root
             .read_link(link)
-            .map_err(|errno| Error::io(format!("cannot read the link '{shown}'"), errno))?;
+            .map_err(|errno| Error::io(format!("cannot read the symlink '{shown}'"), errno))?;
         let release = (target.as_bytes())
             .strip_prefix(RELEASES.as_bytes())
             .and_then(|below| below.strip_prefix(b"/"))
@@ -208,18 +217,18 @@ impl Store {
         match release {
             Some(release) => Ok(Some(release)),
             None => bad(
-                "is a link to something that is not a release of ours",
+                "is a symlink to something that is not a release of this site",
                 format!("point it at 'releases/RELEASE' or remove it, then swap: rm '{shown}'"),
             ),
         }
     }
 
-    /// The releases that are there and whose manifests are ours, sorted.
+    /// Returns the releases that have a directory and a manifest, sorted.
     pub fn present(&self) -> Result<Vec<ReleaseId>> {
         Ok(self.listing()?.present)
     }
 
-    /// What stands in `releases/`, read once.
+    /// Reads `releases/` once.
     pub fn listing(&self) -> Result<Listing> {
         let cannot = |errno| {
             Error::io(
@@ -227,12 +236,12 @@ impl Store {
                 errno,
             )
         };
-        // Two readings, and not two looks at each release: there may be many.
-        // The manifests last: one that comes is there before its release.
-        let releases = self.releases.kinds().map_err(cannot)?;
-        let manifests = self.manifests.kinds().map_err(cannot)?;
+        // Two listings, and not two stat calls for each release: there may be many. The
+        // manifests last, because a manifest is in place before its release.
+        let releases = self.releases.entries_with_type().map_err(cannot)?;
+        let manifests = self.manifests.entries_with_type().map_err(cannot)?;
         let regular = manifests.iter().filter(|(_, kind)| *kind == SFlag::S_IFREG);
-        let mut has_manifest = among(regular.map(|(name, _)| name.as_bytes()));
+        let mut has_manifest = sorted_contains(regular.map(|(name, _)| name.as_bytes()));
         let present = releases
             .iter()
             .filter(|(name, kind)| *kind == SFlag::S_IFDIR && has_manifest(name.as_bytes()))
@@ -244,22 +253,26 @@ impl Store {
         })
     }
 
-    /// Whether the release is a folder of ours with a manifest beside it.
+    /// Returns whether the release has a directory and a manifest.
     ///
-    /// Errors: it cannot be told. Taken for "no", a rollback would go back to
-    /// the wrong release.
+    /// # Errors
+    ///
+    /// The look-up failed. Taken for "no", a rollback would choose the wrong release.
     pub fn is_present(&self, release: &ReleaseId) -> Result<bool> {
         let is = |dir: &Dir, expected: SFlag| match dir.stat(release) {
-            Ok(stat) => Ok(dir::kind(&stat) == expected),
+            Ok(stat) => Ok(dir::file_type(&stat) == expected),
             Err(Errno::ENOENT) => Ok(false),
             Err(errno) => Err(self.io(format!("cannot look for '{release}'"), errno)),
         };
         Ok(is(&self.releases, SFlag::S_IFDIR)? && is(&self.manifests, SFlag::S_IFREG)?)
     }
 
-    /// The manifest beside a release: whose it is, and its entries to be read.
+    /// Opens the manifest of a release. Returns its head, and a reader of its entries.
     ///
-    /// Errors: [`Code::NoSuchRelease`] when there is none or it is another's.
+    /// # Errors
+    ///
+    /// [`Code::NoSuchRelease`] if there is none or it is of another release,
+    /// [`Code::BadLayout`] if a newer version of this program wrote it.
     pub fn manifest(&self, release: &ReleaseId) -> Result<(Identity, BufReader<File>)> {
         let bad = |why: &str| {
             Error::new(
@@ -278,27 +291,36 @@ impl Store {
                 errno => self.io(format!("cannot open the manifest of '{release}'"), errno),
             })?;
         let mut manifest = BufReader::with_capacity(4096, file);
-        // The head is in the first buffer. That it cannot be read does not say
-        // that it is not ours.
+        // The head is in the first buffer. A failure to read it does not mean that the
+        // manifest is bad.
         manifest
             .fill_buf()
             .map_err(|error| self.io(format!("cannot read the manifest of '{release}'"), error))?;
-        let identity = Identity::read(&mut manifest).map_err(bad)?;
+        let identity = Identity::read(&mut manifest).map_err(|flaw| match flaw {
+            HeadFlaw::Malformed(why) => bad(why),
+            HeadFlaw::Newer(_) => Error::new(
+                Code::BadLayout,
+                format!("the manifest of '{release}' is of a newer version: {flaw}"),
+            )
+            .remedy("install that version of deploy-shell or a later one"),
+        })?;
         if identity.release != *release {
             return Err(bad("it names another release"));
         }
         Ok((identity, manifest))
     }
 
-    /// What may still be written before only the reserve is left: bytes, and
-    /// inodes (no limit where the file system has no table of them).
+    /// Returns the bytes and inodes that may be written before only the reserve is left
+    /// (no limit of inodes where the file system has no table of them).
     ///
-    /// Errors: [`Code::DiskFull`] when nothing may.
+    /// # Errors
+    ///
+    /// [`Code::DiskFull`] if nothing may be written.
     pub fn room(&self, reserve: Percent) -> Result<(u64, u64)> {
         let space = self
             .root
             .space()
-            .map_err(|errno| self.io("cannot look at the file system", errno))?;
+            .map_err(|errno| self.io("cannot read the free space of the file system", errno))?;
         let left = |free: u64, total: u64| free.saturating_sub(reserve.of(total));
         let bytes = left(space.free_bytes, space.total_bytes);
         let inodes = match space.total_inodes {
@@ -311,7 +333,7 @@ impl Store {
         Ok((bytes, inodes))
     }
 
-    /// The failure of a receive that would use up the reserve.
+    /// Returns the error of a receive that would use the reserve.
     pub fn only_reserve(&self) -> Error {
         self.with_room(Error::new(
             Code::DiskFull,
@@ -319,12 +341,12 @@ impl Store {
         ))
     }
 
-    /// An operating system's failure, with the room left if the disk is full.
+    /// Returns an error of the operating system, with the free space if the disk is full.
     pub fn io(&self, doing: impl std::fmt::Display, error: impl Into<std::io::Error>) -> Error {
         self.with_room(Error::io(doing, error))
     }
 
-    /// Adds the file system's name and free room to [`Code::DiskFull`].
+    /// Adds the file system's name and free space to [`Code::DiskFull`].
     pub fn with_room(&self, mut error: Error) -> Error {
         if error.code == Code::DiskFull
             && let Ok(space) = self.root.space()
@@ -342,16 +364,18 @@ impl Store {
     }
 }
 
-fn subfolder(path: &Path, parent: &Dir, name: Name<'_>) -> Result<Dir> {
+fn open_subdirectory(path: &Path, parent: &Dir, name: Name<'_>) -> Result<Dir> {
     let shown = path.join(name);
-    parent.open_dir(name).map_err(|errno| layout(&shown, errno))
+    parent
+        .open_dir(name)
+        .map_err(|errno| cannot_open(&shown, errno))
 }
 
-fn layout(path: &Path, errno: Errno) -> Error {
+fn cannot_open(path: &Path, errno: Errno) -> Error {
     let shown = path.display();
     let problem = match errno {
         Errno::ENOENT => format!("'{shown}' does not exist"),
-        Errno::ENOTDIR | Errno::ELOOP => format!("'{shown}' is not a folder itself"),
+        Errno::ENOTDIR | Errno::ELOOP => format!("'{shown}' is not a directory itself"),
         errno => format!(
             "cannot open '{shown}': {}",
             crate::error::describe(&errno.into())
@@ -365,9 +389,9 @@ fn octal_less(mode: u32, forbidden: u32) -> String {
     format!("{:04o}", mode & 0o7777 & !forbidden)
 }
 
-/// Tells of names, asked for in order, whether each is among `sorted`: one walk
-/// along both, because there may be thousands.
-fn among<'a>(sorted: impl Iterator<Item = &'a [u8]>) -> impl FnMut(&[u8]) -> bool {
+/// Returns a function that says whether `sorted` contains a name. Its callers pass
+/// names in order, so one walk along both suffices: there may be thousands.
+fn sorted_contains<'a>(sorted: impl Iterator<Item = &'a [u8]>) -> impl FnMut(&[u8]) -> bool {
     let mut sorted = sorted.peekable();
     move |name: &[u8]| {
         while sorted.next_if(|other| *other < name).is_some() {}
@@ -375,7 +399,7 @@ fn among<'a>(sorted: impl Iterator<Item = &'a [u8]>) -> impl FnMut(&[u8]) -> boo
     }
 }
 
-/// The release that a folder of this name would be.
+/// Returns the release of which `name` is the directory name.
 pub fn release_name(name: &OsStr) -> Option<ReleaseId> {
     ReleaseId::try_from(name.to_str()?).ok()
 }

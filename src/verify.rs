@@ -1,10 +1,9 @@
-//! A release held against its manifest, content and all.
+//! Compares a release with its manifest, content included.
 //!
-//! `receive/inspect.rs` walks in step with a report and ends at a lie;
-//! this is for a release that has stood for a while, and goes on: what is told
-//! is every difference. Whatever stands in the tree, nothing but regular files
-//! is ever opened to be read, no link is followed, and only folders that the
-//! manifest knows are entered.
+//! `receive/inspect.rs` compares a new tree with a report and stops at the first
+//! mismatch. This compares a published release and reports every difference. Whatever
+//! is in the tree, only regular files are opened for reading, no symlink is followed,
+//! and only directories of the manifest are entered.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,15 +26,15 @@ use crate::manifest::{Entries, Kind};
 use crate::names::{ReleaseId, Sha256Digest};
 use crate::store::Store;
 
-/// Files that wait, open, for a thread to read them.
-const WAITING: usize = 32;
+/// The maximum number of open files that wait for a thread to read them.
+const QUEUE_LEN: usize = 32;
 
-/// More threads than this outrun any disk.
+/// More threads than this read no faster from any disk.
 const MAX_THREADS: usize = 8;
 
 const BUFFER: usize = 256 * 1024;
 
-/// One way in which a release is not what its manifest says.
+/// One difference between a release and its manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
     /// Relative to the release; empty for the release itself.
@@ -46,7 +45,7 @@ pub struct Difference {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     Missing,
-    /// Below an extra folder nothing more is told.
+    /// What is below an extra directory is not reported.
     Extra,
     Type(&'static str),
     Mode {
@@ -61,7 +60,7 @@ enum What {
     Link {
         found: Vec<u8>,
     },
-    /// It is there and cannot be read.
+    /// It exists and cannot be read.
     Unreadable(String),
 }
 
@@ -88,19 +87,22 @@ impl fmt::Display for Difference {
     }
 }
 
-/// As many threads as the machine has use for.
+/// Returns the number of threads that this machine can use.
 pub fn threads() -> usize {
     thread::available_parallelism()
         .map_or(1, NonZeroUsize::get)
         .min(MAX_THREADS)
 }
 
-/// Compares a release with its manifest, sorted by path. With one thread, none
-/// is started. `read` is told, as the work goes on, how many bytes were read.
+/// Compares a release with its manifest. Returns the differences, sorted by path. With
+/// `threads` below 2, no thread is started. Calls `read` with the number of bytes after
+/// each read(2).
 ///
-/// Errors: [`Code::NoSuchRelease`] without a manifest that can be read,
-/// [`Code::IoError`].
-pub fn release(
+/// # Errors
+///
+/// [`Code::NoSuchRelease`] without a manifest that can be read, [`Code::IoError`], and
+/// [`Code::BadLayout`] for a manifest of a newer version.
+pub fn verify_release(
     store: &Store,
     release: &ReleaseId,
     threads: usize,
@@ -123,8 +125,8 @@ pub fn release(
     Ok(compare(&tree, expected, threads, read))
 }
 
-/// What is to be read, and what it must come to.
-struct Job {
+/// A file to hash, and what its manifest says.
+struct HashJob {
     path: Vec<u8>,
     file: File,
     size: u64,
@@ -138,31 +140,31 @@ fn compare(
     read: &(dyn Fn(u64) + Sync),
 ) -> Vec<Difference> {
     let found = Mutex::new(Vec::new());
-    let (send, receive) = sync_channel::<Job>(WAITING);
+    let (send, receive) = sync_channel::<HashJob>(QUEUE_LEN);
     let receive = Mutex::new(receive);
     let missing = thread::scope(|scope| {
         let workers = match threads {
             0 | 1 => 0,
-            // Fewer than asked for are as good; with none, this one reads.
+            // Fewer than requested are enough; with none, this thread hashes.
             more => (0..more)
                 .filter(|_| {
-                    let work = || work(&receive, &found, read);
+                    let work = || hash_queued(&receive, &found, read);
                     thread::Builder::new().spawn_scoped(scope, work).is_ok()
                 })
                 .count(),
         };
-        let mut walk = Walk {
+        let mut walk = VerifyWalk {
             expected,
             found: &found,
             submit: &mut |job| match workers {
-                0 => hash(&job, &found, read),
-                // It cannot fail: the receiver is ours.
+                0 => hash_file(&job, &found, read),
+                // It cannot fail: this function holds the receiver.
                 _ => _ = send.send(job),
             },
         };
-        walk.root(tree);
+        walk.check_root(tree);
         let missing = walk.expected;
-        // Workers end when nothing more can come.
+        // The workers return when the queue is closed.
         drop(send);
         missing
     });
@@ -178,30 +180,29 @@ fn compare(
 type Found = Mutex<Vec<Difference>>;
 
 fn note(found: &Found, path: &[u8], what: What) {
-    // Poisoned means that another thread has panicked, which the scope tells.
+    // A poisoned mutex means that another thread panicked; the scope passes that on.
     if let Ok(mut found) = found.lock() {
         let path = path.to_vec();
         found.push(Difference { path, what });
     }
 }
 
-fn work(jobs: &Mutex<Receiver<Job>>, found: &Found, read: &(dyn Fn(u64) + Sync)) {
+fn hash_queued(jobs: &Mutex<Receiver<HashJob>>, found: &Found, read: &(dyn Fn(u64) + Sync)) {
     loop {
-        // Held for as long as it takes to wait for one: who waits for the lock
-        // would wait for a job as well.
+        // The lock is held while waiting: a thread that waits for the lock would
+        // wait for a job as well.
         let job = jobs.lock().ok().and_then(|jobs| jobs.recv().ok());
         match job {
-            Some(job) => hash(&job, found, read),
+            Some(job) => hash_file(&job, found, read),
             None => return,
         }
     }
 }
 
-fn hash(job: &Job, found: &Found, read: &(dyn Fn(u64) + Sync)) {
+fn hash_file(job: &HashJob, found: &Found, read: &(dyn Fn(u64) + Sync)) {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; BUFFER];
-    // One byte more than there should be, and no further: the file may grow
-    // under our hands.
+    // At most one byte more than expected: the file may be growing.
     let mut file = (&job.file).take(job.size.saturating_add(1));
     let mut bytes = 0;
     loop {
@@ -221,28 +222,28 @@ fn hash(job: &Job, found: &Found, read: &(dyn Fn(u64) + Sync)) {
     }
 }
 
-struct Walk<'a> {
-    /// What has not been found yet.
+struct VerifyWalk<'a> {
+    /// The entries that were not found yet.
     expected: BTreeMap<Vec<u8>, Kind>,
     found: &'a Found,
-    submit: &'a mut dyn FnMut(Job),
+    submit: &'a mut dyn FnMut(HashJob),
 }
 
-impl Walk<'_> {
-    fn root(&mut self, tree: &Dir) {
+impl VerifyWalk<'_> {
+    fn check_root(&mut self, tree: &Dir) {
         if self.expected.remove(&b""[..]) != Some(Kind::Dir) {
             return note(self.found, b"", What::Extra);
         }
-        match tree.own_stat() {
-            Ok(stat) => self.mode(b"", &stat, Kind::Dir.mode()),
+        match tree.metadata() {
+            Ok(stat) => self.check_mode(b"", &stat, Kind::Dir.mode()),
             Err(errno) => self.unreadable(b"", errno),
         }
-        self.below(b"", tree);
+        self.check_directory(b"", tree);
     }
 
-    /// Bounded in depth: only folders of the manifest are entered.
-    fn below(&mut self, path: &[u8], folder: &Dir) {
-        let names = match folder.names() {
+    /// Terminates: only directories of the manifest are entered.
+    fn check_directory(&mut self, path: &[u8], directory: &Dir) {
+        let names = match directory.names() {
             Ok(names) => names,
             Err(errno) => return self.unreadable(path, errno),
         };
@@ -255,26 +256,26 @@ impl Walk<'_> {
                 note(self.found, &below, What::Extra);
                 continue;
             };
-            match folder.stat(name) {
-                Ok(stat) => self.thing(&below, name, &stat, folder),
-                // Gone since its name was read.
+            match directory.stat(name) {
+                Ok(stat) => self.check_entry(&below, name, &stat, directory),
+                // It was removed after its name was listed.
                 Err(Errno::ENOENT) => {}
                 Err(errno) => self.unreadable(&below, errno),
             }
         }
     }
 
-    fn thing(&mut self, path: &[u8], name: Name<'_>, stat: &FileStat, parent: &Dir) {
+    fn check_entry(&mut self, path: &[u8], name: Name<'_>, stat: &FileStat, parent: &Dir) {
         let Some(kind) = self.expected.remove(path) else {
             return note(self.found, path, What::Extra);
         };
-        if dir::kind(stat) != kind.file_type() {
-            return note(self.found, path, What::Type(word(stat)));
+        if dir::file_type(stat) != kind.file_type() {
+            return note(self.found, path, What::Type(type_name(stat)));
         }
-        self.mode(path, stat, kind.mode());
+        self.check_mode(path, stat, kind.mode());
         match kind {
             Kind::Dir => match parent.open_dir(name) {
-                Ok(folder) => self.below(path, &folder),
+                Ok(directory) => self.check_directory(path, &directory),
                 Err(errno) => self.unreadable(path, errno),
             },
             Kind::Link { target } => match parent.read_link(name) {
@@ -291,18 +292,25 @@ impl Walk<'_> {
                     let expected = size;
                     return note(self.found, path, What::Size { found, expected });
                 }
-                self.file(path, name, parent, size, sha256);
+                self.check_file(path, name, parent, size, sha256);
             }
         }
     }
 
-    fn file(&mut self, path: &[u8], name: Name<'_>, parent: &Dir, size: u64, sha256: Sha256Digest) {
-        // Opened without waiting and without following; and looked at once
-        // more, since it may not be the one that stat saw.
+    fn check_file(
+        &mut self,
+        path: &[u8],
+        name: Name<'_>,
+        parent: &Dir,
+        size: u64,
+        sha256: Sha256Digest,
+    ) {
+        // The open neither blocks nor follows a symlink. The type is checked again:
+        // the file may not be the one that stat saw.
         let opened = parent.open_file(name).map_err(std::io::Error::from);
         let file = opened.and_then(|file| Ok((file.metadata()?.is_file(), file)));
         match file {
-            Ok((true, file)) => (self.submit)(Job {
+            Ok((true, file)) => (self.submit)(HashJob {
                 path: path.to_vec(),
                 file,
                 size,
@@ -313,7 +321,7 @@ impl Walk<'_> {
         }
     }
 
-    fn mode(&self, path: &[u8], stat: &FileStat, expected: u32) {
+    fn check_mode(&self, path: &[u8], stat: &FileStat, expected: u32) {
         let found = stat.st_mode & 0o7777;
         if found != expected {
             note(self.found, path, What::Mode { found, expected });
@@ -325,11 +333,11 @@ impl Walk<'_> {
     }
 }
 
-fn word(stat: &FileStat) -> &'static str {
-    match dir::kind(stat) {
-        SFlag::S_IFDIR => "folder",
+fn type_name(stat: &FileStat) -> &'static str {
+    match dir::file_type(stat) {
+        SFlag::S_IFDIR => "directory",
         SFlag::S_IFREG => "file",
-        SFlag::S_IFLNK => "link",
+        SFlag::S_IFLNK => "symlink",
         SFlag::S_IFIFO => "fifo",
         SFlag::S_IFSOCK => "socket",
         SFlag::S_IFCHR => "character device",

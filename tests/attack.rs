@@ -85,7 +85,7 @@ fn attack_from_inside(who: &str, name: &str, site: &Path) -> u8 {
             Some(privileges::restrict_monitor(verb, &store, &records))
         }
         _ => {
-            let staging = Dir::working().expect("the staging directory");
+            let staging = Dir::cwd().expect("the staging directory");
             let enforcement = sandbox::restrict_unpacker(&staging, MAX_FILE, 1 << 30);
             Some(sandbox::restrict_unpacker_syscalls(enforcement))
         }

@@ -98,7 +98,7 @@ fn make_folders(root: &Path) -> Result<()> {
         .map_err(cannot)?;
     let make = || {
         let root = Dir::open_root(root)?;
-        let owner = root.own_stat()?;
+        let owner = root.metadata()?;
         make_folder(&root, RELEASES, 0o755, &owner)?;
         make_folder(&root, SHARED, 0o755, &owner)?;
         let state = make_folder(&root, STATE, 0o700, &owner)?;
@@ -120,7 +120,7 @@ fn make_folder(parent: &Dir, name: Name<'_>, mode: u32, owner: &FileStat) -> nix
         Ok(()) | Err(nix::Error::EEXIST) => parent.open_dir(name)?,
         Err(errno) => return Err(errno),
     };
-    if made.is_ok() && folder.own_stat()?.st_uid != owner.st_uid {
+    if made.is_ok() && folder.metadata()?.st_uid != owner.st_uid {
         let (user, group) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
         nix::unistd::fchown(&folder, Some(user), Some(group))?;
     }

@@ -33,7 +33,7 @@ pub struct Report {
 pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Report> {
     let config = Config::load(config)?;
     let store = Store::examine(&config)?;
-    let (history, _) = ledger::peek(&store)?;
+    let (history, _) = ledger::read_unlocked(&store)?;
     let releases = match named {
         [] => store.present()?,
         named => named.to_vec(),
@@ -104,7 +104,7 @@ fn one(
     if recorded.is_some_and(|recorded| recorded != identity.sha256) {
         lines.push("manifest .: it is not of what was received under this id".to_owned());
     }
-    let found = verify::release(store, release, verify::threads(), &|bytes| {
+    let found = verify::verify_release(store, release, verify::threads(), &|bytes| {
         progress.read(bytes);
     })?;
     lines.extend(found.iter().map(ToString::to_string));

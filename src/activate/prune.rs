@@ -129,7 +129,7 @@ fn move_away(ledger: &mut Ledger<'_>, release: &ReleaseId) -> Result<String> {
         .rename(release, &store.trash, to)
         .and_then(|()| store.manifests.remove_file(release))
         .map_err(cannot)?;
-    ledger.append(ledger.draft(Event::Pruned, Some(release)))?;
+    ledger.append(ledger.new_record(Event::Pruned, Some(release)))?;
     Ok(name)
 }
 

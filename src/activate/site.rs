@@ -233,7 +233,7 @@ impl Site for LockedSite<'_, '_> {
     }
 
     fn new_record(&self, event: Event, release: Option<&ReleaseId>) -> Record {
-        self.ledger.draft(event, release)
+        self.ledger.new_record(event, release)
     }
 
     fn append(&mut self, record: Record) -> Result<()> {

@@ -177,9 +177,11 @@ impl Site {
             format!("the folder of '{release}' cannot be entered: {why}")
         };
         let folder = self.releases.open_dir(release).map_err(cannot)?;
-        let stat = folder.own_stat().map_err(cannot)?;
+        let stat = folder.metadata().map_err(cannot)?;
         let ours = stat.st_uid == nix::unistd::geteuid().as_raw();
-        if !ours || stat.st_mode & 0o022 != 0 || dir::kind(&stat) != nix::sys::stat::SFlag::S_IFDIR
+        if !ours
+            || stat.st_mode & 0o022 != 0
+            || dir::file_type(&stat) != nix::sys::stat::SFlag::S_IFDIR
         {
             return Err(format!(
                 "the folder of '{release}' is not ours, or others can write it"

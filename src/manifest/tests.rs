@@ -1,4 +1,4 @@
-//! Lines and whole manifests: each is read in one spelling, or refused.
+//! Lines and whole manifests: each has one spelling, and every other is refused.
 
 use super::*;
 use proptest::prelude::*;
@@ -23,14 +23,14 @@ fn entry() -> impl Strategy<Value = Entry> {
 
 proptest! {
     #[test]
-    fn every_entry_survives_its_line(entry in entry()) {
+    fn every_entry_is_read_back_from_its_line(entry in entry()) {
         let line = entry.to_string();
         prop_assert!(line.bytes().all(|byte| matches!(byte, b' '..=b'~')));
         prop_assert_eq!(Entry::parse(&line), Ok(entry));
     }
 
     #[test]
-    fn no_line_is_read_in_two_spellings(line in "[ -~]{0,60}") {
+    fn every_line_that_is_read_is_written_back_exactly(line in "[ -~]{0,60}") {
         if let Ok(entry) = Entry::parse(&line) {
             prop_assert_eq!(entry.to_string(), line);
         }
@@ -76,7 +76,7 @@ fn a_manifest_is_whole_or_refused() {
     let read = |text: &str| {
         let mut bytes = text.as_bytes();
         let head = Identity::read(&mut bytes)?;
-        Ok::<_, &str>((head, read_sums(&mut bytes)?))
+        Ok::<_, HeadFlaw>((head, read_sums(&mut bytes)?))
     };
     assert_eq!(read(&whole), Ok((identity, Sums { files: 1, bytes: 3 })));
     for end in 0..whole.len() {
@@ -88,4 +88,19 @@ fn a_manifest_is_whole_or_refused() {
     let many = "# signature AAAA\n".repeat(MAX_SIGNATURES + 1);
     assert!(read(&whole.replace("# signature AAAA\n", &many)).is_err());
     assert!(read(&whole.replace("bytes 3", "bytes 4")).is_err());
+}
+
+#[test]
+fn a_newer_format_is_refused_by_its_number() {
+    let head = |format: &str| format!("#mtree\n# format {format}\nanything\n");
+    let read = |format: &str| Identity::read(&mut head(format).as_bytes());
+    assert_eq!(read("2"), Err(HeadFlaw::Newer(2)));
+    for bad in ["1", "0", "", "x"] {
+        assert!(matches!(read(bad), Err(HeadFlaw::Malformed(_))), "{bad}");
+    }
+    let shown = HeadFlaw::Newer(2).to_string();
+    assert_eq!(
+        shown,
+        "it has format 2, and this version reads up to format 1"
+    );
 }

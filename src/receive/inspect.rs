@@ -60,7 +60,7 @@ struct Inspection<'a, R> {
 impl<R: BufRead> Inspection<'_, R> {
     fn release(&mut self) -> Result<()> {
         let entry = self.next_entry(b"")?;
-        let stat = self.tree.own_stat().map_err(|errno| io(b"", errno))?;
+        let stat = self.tree.metadata().map_err(|errno| io(b"", errno))?;
         check_metadata(&entry, &stat)?;
         self.directory(self.tree, b"")?;
         match self.report.next_entry() {
@@ -138,7 +138,7 @@ impl<R: BufRead> Inspection<'_, R> {
 /// Compares what stat(2) returns: type, mode, size and number of names.
 fn check_metadata(entry: &Entry, stat: &FileStat) -> Result<()> {
     let (file_type, mode) = (entry.kind.file_type(), entry.kind.mode());
-    if dir::kind(stat) != file_type || stat.st_mode & 0o7777 != mode {
+    if dir::file_type(stat) != file_type || stat.st_mode & 0o7777 != mode {
         return Err(report_mismatch(
             &entry.path,
             "has another type or mode than reported",

@@ -56,7 +56,7 @@ pub fn spool(
     expected: &Sha256Digest,
     deadline: Deadline,
 ) -> Result<VerifiedPayload> {
-    let mut file = store.incoming.unnamed_file().map_err(|errno| match errno {
+    let mut file = store.incoming.tmpfile().map_err(|errno| match errno {
         nix::errno::Errno::EOPNOTSUPP => Error::new(
             Code::BadLayout,
             format!(

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::os::fd::OwnedFd;
 
 use crate::dir::{Dir, Name};
 use crate::error::{Code, Error, Result};
@@ -10,18 +9,15 @@ use crate::manifest::Identity;
 use crate::names::ReleaseId;
 use crate::store::Store;
 use crate::store::layout::{INCOMING, STAGED_MANIFEST, STAGED_TREE, STATE};
-use crate::store::ledger;
-use crate::store::lock::Held;
 
 /// A directory in `incoming/`, with `tree/` and the manifest in it.
 pub struct Staging<'a> {
     store: &'a Store,
     name: String,
+    /// Locked. Other requests remove what a crash has left, and the lock tells them
+    /// that this directory is in use. The kernel releases it when the process ends.
     pub directory: Dir,
     pub tree: Dir,
-    /// Other requests remove what a crash has left. This lock tells them that the
-    /// directory is in use; the kernel releases it when the process ends.
-    _hold: Held<OwnedFd>,
 }
 
 impl<'a> Staging<'a> {
@@ -44,15 +40,15 @@ impl<'a> Staging<'a> {
                 Err(nix::Error::EEXIST) => continue,
                 Err(errno) => return Err(cannot(errno)),
             }
-            let held = || {
+            let locked = || {
                 let directory = store.incoming.open_dir(as_name()?)?;
-                let hold = ledger::hold(&directory);
+                let locked = matches!(directory.try_lock(), Ok(true));
                 let found = store.incoming.stat(as_name()?)?;
-                let same = directory.own_stat()?.st_ino == found.st_ino;
-                Ok::<_, nix::Error>(hold.filter(|_| same).map(|hold| (directory, hold)))
+                let same = directory.metadata()?.st_ino == found.st_ino;
+                Ok::<_, nix::Error>((locked && same).then_some(directory))
             };
-            match held() {
-                Ok(Some((directory, hold))) => {
+            match locked() {
+                Ok(Some(directory)) => {
                     directory.make_dir(STAGED_TREE, 0o755).map_err(cannot)?;
                     let tree = directory.open_dir(STAGED_TREE).map_err(cannot)?;
                     return Ok(Staging {
@@ -60,7 +56,6 @@ impl<'a> Staging<'a> {
                         name,
                         directory,
                         tree,
-                        _hold: hold,
                     });
                 }
                 Ok(None) | Err(nix::Error::ENOENT) => {}
@@ -95,7 +90,8 @@ impl<'a> Staging<'a> {
         let cannot = |error: std::io::Error| self.store.io("cannot read the manifest", error);
         let file = self.directory.open_file(STAGED_MANIFEST);
         let mut manifest = BufReader::new(file.map_err(|errno| cannot(errno.into()))?);
-        Identity::read(&mut manifest).map_err(|why| cannot(std::io::Error::other(why)))?;
+        Identity::read(&mut manifest)
+            .map_err(|why| cannot(std::io::Error::other(why.to_string())))?;
         Ok(manifest)
     }
 }

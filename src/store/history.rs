@@ -1,5 +1,5 @@
-//! The journal folded into what it means: which release is live, which was
-//! before, which are bad. Pure: it knows records and nothing of files.
+//! Folds the journal into the state of the site: which release is live, which one
+//! was before, which are bad. Pure: it knows records, and no files.
 
 use std::collections::BTreeMap;
 
@@ -11,24 +11,24 @@ use crate::store::journal::{self, Event, How, Record};
 /// What the journal knows of one release.
 #[derive(Clone, Debug)]
 pub struct Release {
-    /// The number of the record by which it is known.
+    /// The number of its first record since it was last removed.
     pub seq: u64,
-    /// The number of the first record of it that there ever was: one that was
-    /// removed and comes back is no younger than it was.
-    first: u64,
+    /// The number of its very first record. A release that was removed and is
+    /// received again counts as old as it was.
+    first_seq: u64,
     pub received: Timestamp,
     pub sha256: Option<Sha256Digest>,
     pub files: Option<u64>,
     pub bytes: Option<u64>,
-    /// When it last became live, and the number of that record.
+    /// When it last became live, with the number of that record.
     pub activated: Option<(u64, Timestamp)>,
-    /// When it was last replaced as the live one.
+    /// When another release last replaced it as the live one.
     pub left: Option<Timestamp>,
-    /// It was rolled away from or failed its gate, and has not been swapped to
+    /// It was rolled back from or failed its gate, and no swap has made it live
     /// since.
     pub bad: bool,
-    /// It has passed what was asked of it when it was last swapped or rolled
-    /// back to, if anything was; false from then until it has.
+    /// False from a swap or rollback to this release until its post-swap checks
+    /// pass. True where the site has none.
     pub confirmed: bool,
 }
 
@@ -36,7 +36,7 @@ impl Release {
     fn new(record: &Record) -> Release {
         Release {
             seq: record.seq,
-            first: record.seq,
+            first_seq: record.seq,
             received: record.time,
             sha256: None,
             files: None,
@@ -48,12 +48,12 @@ impl Release {
         }
     }
 
-    /// It has been live and nothing speaks against it.
+    /// Returns whether it has been live and is not bad.
     pub fn good(&self) -> bool {
         self.activated.is_some() && !self.bad
     }
 
-    /// When it was last live; for the live one, since when it is.
+    /// Returns when it was last live; for the live one, since when it is.
     pub fn last_live(&self) -> Option<Timestamp> {
         self.left.or(self.activated.map(|(_, time)| time))
     }
@@ -85,34 +85,33 @@ impl State {
 /// The folded journal.
 #[derive(Debug, Default)]
 pub struct History {
-    /// The number of the newest record; it grows with every change.
+    /// The number of the newest record. It grows with every change.
     pub generation: u64,
     pub live: Option<ReleaseId>,
-    /// What was live when the live one became so.
+    /// What was live before `live`.
     pub before: Option<ReleaseId>,
-    /// What is asked of a live release has not been answered since the link
-    /// last moved: the request that would have seen to it was killed, or what
-    /// was gone back to failed as well.
+    /// True while the post-swap checks of the live release have not passed since
+    /// the last symlink change: the request was killed, or the fallback failed too.
     pub confirmation_pending: bool,
     pub releases: BTreeMap<ReleaseId, Release>,
-    /// When each release was received, the removed ones as well.
+    /// When each release was received, with those that were removed since.
     pub received: Vec<Timestamp>,
-    /// The number of the first record of each release that was removed and has
-    /// not come back: each is in one of the two maps.
+    /// The very first record's number of each release that was removed and not
+    /// received again. A known release is in exactly one of the two maps.
     removed: BTreeMap<ReleaseId, u64>,
-    /// How the link was about to move, when last heard of.
+    /// The symlink change that was last announced and not completed yet.
     intent: Option<Record>,
 }
 
 impl History {
-    /// Takes one more record into account.
+    /// Takes the next record into account.
     pub fn apply(&mut self, record: &Record) {
         self.generation = record.seq;
         match (record.event, &record.release) {
             (Event::Received, Some(release)) => {
                 let known = self.entry(release, record);
                 *known = Release {
-                    first: known.first,
+                    first_seq: known.first_seq,
                     sha256: record.sha256,
                     files: record.files,
                     bytes: record.bytes,
@@ -122,7 +121,7 @@ impl History {
             }
             (Event::Pruned, Some(release)) => {
                 if let Some(old) = self.releases.remove(release) {
-                    self.removed.insert(release.clone(), old.first);
+                    self.removed.insert(release.clone(), old.first_seq);
                 }
             }
             (Event::Activating, _) => self.intent = Some(record.clone()),
@@ -145,13 +144,13 @@ impl History {
         }
     }
 
-    /// The entry of a release, made from `record` if it has none.
+    /// Returns the entry of a release, made from `record` if it has none.
     fn entry(&mut self, release: &ReleaseId, record: &Record) -> &mut Release {
         let removed = &mut self.removed;
         self.releases
             .entry(release.clone())
             .or_insert_with(|| Release {
-                first: removed.remove(release).unwrap_or(record.seq),
+                first_seq: removed.remove(release).unwrap_or(record.seq),
                 ..Release::new(record)
             })
     }
@@ -161,15 +160,15 @@ impl History {
         self.confirmation_pending = record.unconfirmed;
         self.before.clone_from(&record.previous);
         let mut old = std::mem::replace(&mut self.live, release.cloned());
-        // What is left on the way back, its own record says: that it had become
-        // live may not have been written down.
+        // A `returned` record names what it leaves: the record that made that
+        // release live may be missing.
         if record.event == Event::Returned {
             old.clone_from(&record.previous);
         }
         if let Some(old) = old.as_ref().and_then(|old| self.releases.get_mut(old)) {
             old.left = Some(record.time);
-            // A hand-moved link says nothing about the release it left, but
-            // that it has not proved itself by then.
+            // A symlink that an operator moved says nothing about the release that it
+            // left, except that its post-swap checks have not passed by then.
             old.bad |= matches!(record.event, Event::RolledBack | Event::Returned);
             old.bad |= !old.confirmed;
         }
@@ -178,32 +177,33 @@ impl History {
         new.activated = Some((record.seq, record.time));
         new.left = None;
         new.bad = false;
-        // One that is gone back to has proved itself before; a failure of what
-        // is around it now says nothing against it.
+        // The fallback passed its post-swap checks before. It keeps that mark: a
+        // failure now may be of what is around it.
         if record.event != Event::Returned {
             new.confirmed = !record.unconfirmed;
         }
     }
 
-    /// The record that is missing if `link` is what the link says: the link is
-    /// the truth, and the journal may lag behind it by a crash or by a hand.
-    pub fn missing(&self, link: Option<&ReleaseId>) -> Option<Record> {
-        let moved = self.live.as_ref() != link;
+    /// Returns the record that the journal lacks if the symlink names `live`. The
+    /// symlink is the truth. The journal lags behind it after a crash, or when an
+    /// operator moved the symlink.
+    pub fn missing_record(&self, live: Option<&ReleaseId>) -> Option<Record> {
+        let moved = self.live.as_ref() != live;
         let mut record = match &self.intent {
-            // Killed between the rename and its record: it was that request,
-            // by whoever made it.
-            Some(intent) if moved && intent.release.as_ref() == link => Record {
+            // The request was killed between the rename and its record. The record is
+            // in the name of that request.
+            Some(intent) if moved && intent.release.as_ref() == live => Record {
                 event: intent.how.unwrap_or(How::Swap).done(),
                 how: None,
                 ..intent.clone()
             },
-            // It failed, or was killed, before the rename. Left standing, it
-            // would explain a link that is moved by hand one day.
+            // The request failed, or was killed, before the rename. An intent that
+            // remains would explain a symlink that an operator moves one day.
             Some(intent) => Record {
                 event: Event::Abandoned,
                 ..intent.clone()
             },
-            None if moved => Record::unattended(Event::Reconciled, link),
+            None if moved => Record::unattended(Event::Reconciled, live),
             None => return None,
         };
         record.seq = self.generation;
@@ -214,12 +214,12 @@ impl History {
         Some(record)
     }
 
-    /// The release that was last live and good before the present one, of
-    /// those that `is_present`.
+    /// Returns the release that was last live and good before the live one, of those
+    /// that `is_present`.
     ///
-    /// By the order in which releases became live, never by name or mtime. A
-    /// bad one is never chosen; neither is one that was pruned and received
-    /// anew, which has not been live since.
+    /// The order is that in which releases became live, never that of names or
+    /// mtimes. A bad release is never chosen. Neither is one that was pruned and
+    /// received again: it has not been live since.
     pub fn previous(&self, is_present: impl Fn(&ReleaseId) -> bool) -> Option<&ReleaseId> {
         let mut good: Vec<_> = self
             .releases
@@ -228,42 +228,44 @@ impl History {
             .map(|(id, release)| (release.activated, id))
             .collect();
         good.sort_unstable();
-        // From the last one back, so that few are asked for.
+        // From the last one back, so that `is_present` is called few times.
         good.into_iter()
             .rev()
             .map(|(_, id)| id)
             .find(|id| is_present(id))
     }
 
-    /// Whether the journal has ever known `id`.
+    /// Returns whether the journal has any record of `id`.
     pub fn knows(&self, id: &ReleaseId) -> bool {
-        self.first(id).is_some()
+        self.first_seq(id).is_some()
     }
 
-    /// The number of the first record of `id` that there ever was.
-    fn first(&self, id: &ReleaseId) -> Option<u64> {
-        let known = self.releases.get(id).map(|release| release.first);
+    /// Returns the number of the very first record of `id`.
+    fn first_seq(&self, id: &ReleaseId) -> Option<u64> {
+        let known = self.releases.get(id).map(|release| release.first_seq);
         known.or_else(|| self.removed.get(id).copied())
     }
 
-    /// Whether `id` first came no earlier than `floor` did. Nothing reaches a
-    /// floor that never came: it must not be lost by a slip in its name.
+    /// Returns whether `id` was first received no earlier than `floor`. A floor that
+    /// was never received rejects everything, so that a typing error in its name does
+    /// not remove it.
     pub fn reaches(&self, id: &ReleaseId, floor: Option<&ReleaseId>) -> bool {
         match floor {
             None => true,
             Some(floor) => {
-                let floor = self.first(floor);
-                floor.is_some_and(|floor| self.first(id).is_some_and(|id| id >= floor))
+                let floor = self.first_seq(floor);
+                floor.is_some_and(|floor| self.first_seq(id).is_some_and(|id| id >= floor))
             }
         }
     }
 
-    /// The state of a release that is present; `previous` as [`Self::previous`] gave it.
+    /// Returns the state of a release that is present. `previous` is the result of
+    /// [`Self::previous`].
     pub fn state(&self, id: &ReleaseId, previous: Option<&ReleaseId>) -> State {
         self.state_of(id, self.releases.get(id), previous)
     }
 
-    /// The same of one of which this is `known`.
+    /// As [`Self::state`], for a caller that has looked up what is `known` of it.
     pub fn state_of(
         &self,
         id: &ReleaseId,

@@ -1,11 +1,14 @@
-//! `journal.jsonl`: one JSON object a line, only ever appended.
+//! `journal.jsonl`: the history. One JSON object a line, only ever appended.
+//! docs/formats.md specifies it.
 //!
 //! A line is synced before the client is told of what it records. A crash can
-//! leave the last line torn; it was then never answered for, and is dropped
-//! when the journal is next opened to be written.
+//! tear the last line. Nobody was answered for that line, so it is dropped when
+//! the journal is next opened for writing.
+
+mod reader;
 
 use std::fs::File;
-use std::io::{BufRead, Read, Write};
+use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -17,38 +20,57 @@ use crate::error::{Code, Error, Result};
 use crate::names::{KeyLabel, ReleaseId, Sha256Digest};
 use crate::store::layout::{JOURNAL, STATE};
 use crate::store::{Actor, Store};
+use reader::{Extent, Unreadable};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Event {
-    /// A release was published; it is not live.
+    /// The release was published; it is not live.
     Received,
-    /// Intent: the link is about to move to `release`, by `how`. It tells, after
-    /// a kill in between, what the moved link meant, and whose doing it was.
+    /// Intent: the `current` symlink is about to move to `release`, by `how`.
+    /// After a kill in between, this tells what the moved symlink means and whose
+    /// request moved it.
     Activating,
-    /// The link was found not to have moved as intended.
+    /// The symlink did not move as intended.
     Abandoned,
     /// The release is live, by a swap.
     Swapped,
     /// The release is live, by a rollback; `previous` is bad from now on.
     RolledBack,
-    /// The release has passed what is asked of one that is live.
+    /// The live release passed its post-swap checks.
     #[serde(rename = "proved")]
     Confirmed,
-    /// The release failed what is asked before the link moves; it is bad.
+    /// The release failed a check before the symlink moved; it is bad.
     Failed,
-    /// The link is back at `release`, because `previous` failed what is asked
-    /// of one that is live, and is bad from now on. Without a release: nothing
-    /// was live before, and so the link is gone.
+    /// The symlink is back at `release`, because `previous` failed its post-swap
+    /// checks and is bad from now on. Without a release: nothing was live before,
+    /// so the symlink is gone.
     Returned,
     /// The release was removed.
     Pruned,
-    /// The link was found to name `release`, which the journal did not know of.
+    /// The symlink named `release`, and the journal did not know why.
     Reconciled,
 }
 
-/// By what a link moves: a request, or the way back from a failed gate.
+impl Event {
+    /// Every event, in the order of docs/formats.md.
+    #[cfg(test)]
+    pub const ALL: [Event; 10] = [
+        Event::Received,
+        Event::Activating,
+        Event::Abandoned,
+        Event::Swapped,
+        Event::RolledBack,
+        Event::Confirmed,
+        Event::Failed,
+        Event::Returned,
+        Event::Pruned,
+        Event::Reconciled,
+    ];
+}
+
+/// What moves the symlink: a request, or the automatic rollback of a failed swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
@@ -58,7 +80,7 @@ pub enum How {
 }
 
 impl How {
-    /// The event that completes it.
+    /// Returns the event that completes it.
     pub fn done(self) -> Event {
         match self {
             How::Swap => Event::Swapped,
@@ -68,8 +90,9 @@ impl How {
     }
 }
 
-/// One line.
+/// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Record {
     /// Counts from 1 without gaps.
     pub seq: u64,
@@ -78,14 +101,15 @@ pub struct Record {
     pub event: Event,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub how: Option<How>,
-    /// The release has yet to prove itself: a `proved` or `returned` record follows.
+    /// The release has not passed its post-swap checks yet: a `proved` or
+    /// `returned` record follows.
     #[serde(
         rename = "unproved",
         default,
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub unconfirmed: bool,
-    /// None where the link is gone: in `returned`, the intent to it, and
+    /// None where the symlink is gone: in `returned`, the intent to it, and
     /// `reconciled`.
     pub release: Option<ReleaseId>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,7 +130,25 @@ pub struct Record {
 }
 
 impl Record {
-    /// A record of now by `actor`; its number comes when it is appended.
+    /// The names of all fields on disk. The reader tells by them a record of a
+    /// newer version from a damaged one.
+    const FIELDS: [&'static str; 13] = [
+        "seq",
+        "time",
+        "event",
+        "how",
+        "unproved",
+        "release",
+        "previous",
+        "sha256",
+        "files",
+        "bytes",
+        "key",
+        "fingerprint",
+        "client",
+    ];
+
+    /// Returns a record of now by `actor`. [`Journal::append`] numbers it.
     pub fn new(event: Event, release: Option<&ReleaseId>, actor: &Actor) -> Record {
         Record {
             key: actor.key.clone(),
@@ -116,7 +158,7 @@ impl Record {
         }
     }
 
-    /// A record of what was found to have happened, by nobody that is known.
+    /// Returns a record of now for a change whose author is not known.
     pub fn unattended(event: Event, release: Option<&ReleaseId>) -> Record {
         Record {
             seq: 0,
@@ -136,30 +178,36 @@ impl Record {
     }
 }
 
-/// The time of now, to the second: finer than that is false precision in a
-/// history of deploys. The order of records is that of their numbers.
+/// Returns the present time in whole seconds. A history of deploys needs no finer
+/// time; the order of records is that of their numbers.
 pub fn now() -> Timestamp {
     let second = Timestamp::now().as_second();
     Timestamp::from_second(second).expect("a second of now is in range")
 }
 
-/// How long ago `time` was; nothing for one that lies ahead (a clock set back).
+/// Returns how long ago `time` was; zero for a time in the future (the clock was
+/// set back).
 pub fn age(time: Timestamp, now: Timestamp) -> Duration {
     let seconds = now.as_second() - time.as_second();
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// Gives `each` record of the journal as it stands, without changing it: for
+/// Passes each record of the journal to `each`, without changing the journal: for
 /// `list`, which holds no lock, and for checks before the lock is taken.
-pub fn read(store: &Store, mut each: impl FnMut(&Record)) -> Result<()> {
+///
+/// # Errors
+///
+/// [`Code::BadLayout`] for a journal of a newer version, [`Code::IoError`] for a
+/// damaged one.
+pub fn read_journal(store: &Store, each: impl FnMut(&Record)) -> Result<()> {
     match store.state.open_file(JOURNAL) {
-        Ok(mut file) => parse(store, &mut file, &mut each).map(|_| ()),
+        Ok(mut file) => read_file(store, &mut file, each).map(drop),
         Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(store.io("cannot open the journal", errno)),
     }
 }
 
-/// The journal, open to be appended to. Whoever holds it holds the lock.
+/// The journal, open for appending. Its holder also holds the lock.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
@@ -168,31 +216,37 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal, gives `each` record of it, and drops a torn last line.
-    pub fn open(store: &Store, mut each: impl FnMut(&Record)) -> Result<Journal> {
+    /// Opens the journal, passes each record to `each`, and drops a torn last line.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_journal`]; nothing is dropped then.
+    pub fn open(store: &Store, each: impl FnMut(&Record)) -> Result<Journal> {
         let cannot = |error: std::io::Error| store.io("cannot open the journal", error);
         let mut file = store
             .state
             .open_append(JOURNAL, 0o600)
             .map_err(|errno| cannot(errno.into()))?;
-        let (last, len) = parse(store, &mut file, &mut each)?;
+        let extent = read_file(store, &mut file, each)?;
+        let len = extent.len as u64;
         if file.metadata().map_err(cannot)?.len() != len {
             file.set_len(len).map_err(cannot)?;
         }
-        let next = last + 1;
+        let next = extent.last_seq + 1;
         Ok(Journal { file, len, next })
     }
 
-    /// Appends a record, durably unless it is only an intent, and numbers it.
+    /// Numbers a record and appends it, and syncs it unless it may be lost.
     pub fn append(&mut self, store: &Store, mut record: Record) -> Result<Record> {
         record.seq = self.next;
         let mut line = serde_json::to_vec(&record).expect("a record is plain JSON");
         line.push(b'\n');
-        // A swap's intent is not synced: if power fails and it is lost, a link
-        // that moved is reconciled to the same effect. Not so of a release that
-        // has yet to prove itself, which would pass for one that has; nor a
-        // rollback's or a return's, whose bad mark would be lost with it, and
-        // the next rollback would go back to the very release that was left.
+        // The intent of a swap is not synced. If a power failure loses it, the
+        // moved symlink is reconciled to the same effect. Every other record is
+        // synced. The intent of a swap with post-swap checks is among them: without
+        // it the release would count as one that passed. The intent of a rollback
+        // or of an automatic rollback is, too: its bad mark would be lost with it,
+        // and the next rollback would choose the very release that was left.
         let swap = (record.event, record.how) == (Event::Activating, Some(How::Swap));
         let may_be_lost = swap && !record.unconfirmed;
         let mut written = self.file.write_all(&line);
@@ -200,8 +254,8 @@ impl Journal {
             written = written.and_then(|()| self.file.sync_data());
         }
         if let Err(error) = written {
-            // A part of the line may be there: the next append must not land
-            // behind it. If this fails too, the next start drops it.
+            // A part of the line may be there, and the next append must not follow
+            // it. If this fails too, the next start drops that part.
             _ = self.file.set_len(self.len);
             return Err(store.io("cannot append to the journal", error));
         }
@@ -211,41 +265,27 @@ impl Journal {
     }
 }
 
-/// Gives the records one by one; returns the number of the last, and the length
-/// in bytes of what they were read from.
-fn parse(store: &Store, file: &mut File, each: &mut impl FnMut(&Record)) -> Result<(u64, u64)> {
+fn read_file(store: &Store, file: &mut File, each: impl FnMut(&Record)) -> Result<Extent> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)
         .map_err(|error| store.io("cannot read the journal", error))?;
-    let mut last = 0;
-    let mut len = 0;
-    while len < bytes.len() {
-        let rest = &bytes[len..];
-        // read_until() for its search, which is a fast one.
-        let until = BufRead::skip_until(&mut &*rest, b'\n').unwrap_or(0);
-        let end = until.checked_sub(1).filter(|end| rest[*end] == b'\n');
-        let text = end.and_then(|end| std::str::from_utf8(&rest[..end]).ok());
-        let line = text.and_then(|text| serde_json::from_str::<Record>(text).ok());
-        match (line, end) {
-            (Some(record), Some(end)) if record.seq == last + 1 => {
-                each(&record);
-                last = record.seq;
-                len += end + 1;
-            }
-            // Torn: without its end, or the last and not a record.
-            (_, None) => break,
-            (None, Some(end)) if len + end + 1 == bytes.len() => break,
-            _ => {
-                return Err(Error::new(
-                    Code::IoError,
-                    format!("the journal is damaged at its line {}", last + 1),
-                )
-                .remedy(format!(
-                    "look at '{}'; cut it there to go on",
-                    store.path().join(STATE).join(JOURNAL).display()
-                )));
-            }
-        }
-    }
-    Ok((last, len as u64))
+    reader::read_records(&bytes, each).map_err(|why| unreadable(store, &why))
 }
+
+/// Neither remedy loses history: it cannot be made again.
+fn unreadable(store: &Store, why: &Unreadable) -> Error {
+    let path = store.path().join(STATE).join(JOURNAL);
+    let path = path.display();
+    match why {
+        Unreadable::Newer { .. } => Error::new(Code::BadLayout, why.to_string()).remedy(format!(
+            "install that version of deploy-shell or a later one, and keep '{path}'"
+        )),
+        Unreadable::Damaged { .. } => Error::new(Code::IoError, why.to_string()).remedy(format!(
+            "restore '{path}' from a backup; without one, keep it under another name, \
+             and the next request starts a new one: mv '{path}' '{path}.damaged'"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,13 @@
-//! The history under the lock: what a request that changes anything works on.
+//! The history under the lock: what a request that changes the site works on.
 //!
-//! Opening it takes the lock, clears away what a crash left, and mends the
-//! journal where it lags behind the disk. So every change starts from a state
-//! that is whole.
+//! Opening it takes the lock, removes what a crash left, and repairs the journal
+//! where it lags behind the disk. So every change starts from a whole state.
 
 use std::collections::VecDeque;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use crate::dir::{Dir, Name};
 use crate::error::Result;
@@ -18,11 +15,11 @@ use crate::manifest;
 use crate::names::ReleaseId;
 use crate::store::history::History;
 use crate::store::journal::{self, Event, Journal, Record};
-use crate::store::lock::{Held, Lock};
-use crate::store::{Actor, Listing, Store, among, release_name};
+use crate::store::lock::Lock;
+use crate::store::{Actor, Listing, Store, release_name, sorted_contains};
 
 /// How long to wait for another request to end, at least.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The locked site: its history, and the right to change it.
 pub struct Ledger<'a> {
@@ -30,20 +27,26 @@ pub struct Ledger<'a> {
     pub history: History,
     actor: &'a Actor,
     journal: Journal,
-    /// What has happened and could not be written down yet.
+    /// Records of what has happened that could not be written yet.
     unwritten: VecDeque<Record>,
     _lock: Lock,
 }
 
 impl<'a> Ledger<'a> {
-    /// Takes the lock (waiting `patience` at most), sweeps, reads, reconciles.
-    pub fn open(store: &'a Store, actor: &'a Actor, patience: Duration) -> Result<Self> {
-        let lock = Lock::take(store, actor, patience)?;
-        // Before anything is removed or written: the site must be one of ours.
-        let link = store.current()?;
-        sweep(store);
+    /// Takes the lock (waiting at most `timeout`), reads the journal, removes what a
+    /// crash left, and appends what the journal lacks.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Busy`](crate::error::Code::Busy); those of [`Store::current`] and of
+    /// [`Journal::open`], before anything is removed or written.
+    pub fn open(store: &'a Store, actor: &'a Actor, timeout: Duration) -> Result<Self> {
+        let lock = Lock::take(store, actor, timeout)?;
+        // Before anything is removed: the site must be one that this version knows.
+        let live = store.current()?;
         let mut history = History::default();
         let journal = Journal::open(store, |record| history.apply(record))?;
+        sweep(store);
         let mut ledger = Ledger {
             store,
             history,
@@ -52,21 +55,23 @@ impl<'a> Ledger<'a> {
             unwritten: VecDeque::new(),
             _lock: lock,
         };
-        ledger.reconcile(link.as_ref())?;
+        ledger.reconcile(live.as_ref())?;
         Ok(ledger)
     }
 
-    /// A record of now by this request, to be completed and appended.
-    pub fn draft(&self, event: Event, release: Option<&ReleaseId>) -> Record {
+    /// Returns a record of now by this request, to be completed and appended.
+    pub fn new_record(&self, event: Event, release: Option<&ReleaseId>) -> Record {
         Record::new(event, release, self.actor)
     }
 
-    /// Appends a record, and takes it into account. What could not be written
-    /// before is written first: in another order the records would say another
-    /// thing.
+    /// Appends a record, and takes it into account. Records that could not be written
+    /// before come first: in another order they would tell another history.
     ///
-    /// Errors: [`crate::error::Code::IoError`], [`crate::error::Code::DiskFull`];
-    /// the record then counts as not written, and is not taken into account.
+    /// # Errors
+    ///
+    /// [`Code::IoError`](crate::error::Code::IoError) and
+    /// [`Code::DiskFull`](crate::error::Code::DiskFull). The record then counts as
+    /// not written, and is not taken into account.
     pub fn append(&mut self, record: Record) -> Result<()> {
         while let Some(earlier) = self.unwritten.front() {
             let written = self.journal.append(self.store, earlier.clone())?;
@@ -78,10 +83,12 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// Appends a record of what has happened already. Where that fails, it is
-    /// taken into account all the same, and written before the next one.
+    /// Appends a record of what has already happened. On failure the record is taken
+    /// into account all the same, and written before the next one.
     ///
-    /// Errors: as [`Ledger::append`], to be told; nothing is lost by them yet.
+    /// # Errors
+    ///
+    /// As [`Ledger::append`], for the caller to report; the record is not lost yet.
     pub fn append_or_keep(&mut self, record: Record) -> Result<()> {
         let appended = self.append(record.clone());
         if appended.is_err() {
@@ -95,64 +102,68 @@ impl<'a> Ledger<'a> {
         appended
     }
 
-    /// Whether all that marks a release as bad is written down.
+    /// Returns whether every record that marks a release as bad is written.
     pub fn has_marked(&self) -> bool {
         let marks = |record: &Record| matches!(record.event, Event::Failed | Event::Returned);
         !self.unwritten.iter().any(marks)
     }
 
-    fn reconcile(&mut self, link: Option<&ReleaseId>) -> Result<()> {
+    fn reconcile(&mut self, live: Option<&ReleaseId>) -> Result<()> {
         let listing = self.store.listing()?;
-        while let Some(record) = missing(self.store, &self.history, &listing, link) {
+        // Terminates: see `missing_record`.
+        while let Some(record) = missing_record(self.store, &self.history, &listing, live) {
             self.append(record)?;
         }
         Ok(())
     }
 }
 
-/// The history as `list` and checks before the lock see it: nothing is
-/// written, and what [`Ledger::open`] would mend is mended in memory alone.
+/// Reads the history without the lock, for `list` and for checks before the lock is
+/// taken. Nothing is written: what [`Ledger::open`] would repair on disk is repaired
+/// in memory alone.
 ///
-/// With it comes what it was held against.
-pub fn peek(store: &Store) -> Result<(History, Listing)> {
+/// Also returns the listing that the history was compared with.
+pub fn read_unlocked(store: &Store) -> Result<(History, Listing)> {
     let mut history = History::default();
-    journal::read(store, |record| history.apply(record))?;
+    journal::read_journal(store, |record| history.apply(record))?;
     let generation = history.generation;
-    let link = store.current()?;
+    let live = store.current()?;
     let listing = store.listing()?;
-    while let Some(record) = missing(store, &history, &listing, link.as_ref()) {
+    // Terminates: see `missing_record`.
+    while let Some(record) = missing_record(store, &history, &listing, live.as_ref()) {
         history.apply(&record);
     }
     history.generation = generation;
     Ok((history, listing))
 }
 
-/// The first record that the journal lacks, by what is on disk. Each record
-/// that is returned settles its own cause, so asking until there is none ends.
-fn missing(
+/// Returns the first record that the journal lacks, given what is on disk. Each
+/// returned record, once applied, removes its own cause, so a loop that applies them
+/// terminates.
+fn missing_record(
     store: &Store,
     history: &History,
     listing: &Listing,
-    link: Option<&ReleaseId>,
+    live: Option<&ReleaseId>,
 ) -> Option<Record> {
-    // Killed between the rename into releases/ and its record. One that has a
-    // manifest that does not read is left out: it must not stand in the way.
-    let mut is_known = among(history.releases.keys().map(|id| id.as_str().as_bytes()));
+    // A process was killed between the rename into releases/ and its record. A
+    // release whose manifest cannot be read is left out: it must not block requests.
+    let mut is_known = sorted_contains(history.releases.keys().map(|id| id.as_str().as_bytes()));
     let mut unknown = (listing.present.iter()).filter(|id| !is_known(id.as_str().as_bytes()));
     if let Some(record) = unknown.find_map(|release| recovered(store, history, release)) {
         return Some(record);
     }
-    // Killed between the rename into the trash and its record, or removed by
-    // hand. What is live is another matter: the link still says so.
-    let mut is_there = among(listing.names.iter().map(|name| name.as_bytes()));
+    // A process was killed between the rename into the trash and its record, or an
+    // operator removed the release. The live one stays: the symlink still names it.
+    let mut is_there = sorted_contains(listing.names.iter().map(|name| name.as_bytes()));
     let mut gone = (history.releases.keys()).filter(|id| !is_there(id.as_str().as_bytes()));
-    if let Some(release) = gone.find(|release| link != Some(*release)) {
+    if let Some(release) = gone.find(|release| live != Some(*release)) {
         return Some(Record::unattended(Event::Pruned, Some(release)));
     }
-    history.missing(link)
+    history.missing_record(live)
 }
 
-/// The `received` record of a release that stands there without one.
+/// Returns the `received` record of a release that is present without one.
 fn recovered(store: &Store, history: &History, release: &ReleaseId) -> Option<Record> {
     let (identity, mut entries) = store.manifest(release).ok()?;
     let sums = manifest::read_sums(&mut entries).ok()?;
@@ -166,30 +177,30 @@ fn recovered(store: &Store, history: &History, release: &ReleaseId) -> Option<Re
     })
 }
 
-/// Clears away what a crash left. Under the lock, so none of it is in use,
-/// but for the stagings of receives that are still running: each of those is
-/// held by a lock of its own.
+/// Removes what a crash left. Nothing of it is in use, because the caller holds the
+/// lock. Only the staging directories of running receives are, and each of those is
+/// locked by its own process.
 ///
-/// What cannot be removed now stays and is tried again the next time. It must
-/// not stand in the way of a deploy, and least of all of a rollback.
+/// What cannot be removed now is tried again by the next request. It must not block a
+/// deploy, and least of all a rollback.
 fn sweep(store: &Store) {
     store.clear_links();
     _ = store.preview(None);
-    each(&store.incoming, |name| {
+    for_each_name(&store.incoming, |name| {
         match store.incoming.open_dir(name) {
-            Ok(staging) => match hold(&staging) {
-                Some(_held) => store.incoming.remove_tree(name),
-                None => Ok(()),
+            Ok(staging) => match staging.try_lock() {
+                Ok(true) => store.incoming.remove_tree(name),
+                _ => Ok(()),
             },
-            // No folder. Any other error may be of one that is in use.
+            // Not a directory. After any other error it may be in use.
             Err(Errno::ENOTDIR | Errno::ELOOP) => store.incoming.remove_file(name),
             Err(errno) => Err(errno),
         }
     });
-    each(&store.trash, |name| store.trash.remove_tree(name));
-    // A manifest is put in place before its release: without one, it is of a
-    // receive that was killed in between, or of a release that was pruned.
-    each(&store.manifests, |name| {
+    for_each_name(&store.trash, |name| store.trash.remove_tree(name));
+    // A manifest is in place before its release. Without a release, its receive was
+    // killed in between, or the release was pruned.
+    for_each_name(&store.manifests, |name| {
         if store.releases.exists(name)? && release_name(name.as_os_str()).is_some() {
             return Ok(());
         }
@@ -197,18 +208,10 @@ fn sweep(store: &Store) {
     });
 }
 
-fn each(folder: &Dir, mut remove: impl FnMut(Name<'_>) -> nix::Result<()>) {
-    for entry in folder.names().unwrap_or_default() {
+fn for_each_name(dir: &Dir, mut remove: impl FnMut(Name<'_>) -> nix::Result<()>) {
+    for entry in dir.names().unwrap_or_default() {
         if let Some(name) = Name::new(entry.as_bytes()) {
             _ = remove(name);
         }
     }
-}
-
-/// Holds a staging folder, if nobody else does.
-pub fn hold(staging: &Dir) -> Option<Held<OwnedFd>> {
-    let handle = staging.as_fd().try_clone_to_owned().ok()?;
-    Flock::lock(handle, FlockArg::LockExclusiveNonblock)
-        .ok()
-        .map(Held::new)
 }

@@ -1,8 +1,8 @@
-//! What stands in `shared/`: looked at, never opened to be read, never touched.
+//! Checks `shared/`, which belongs to the application: nothing there is opened for
+//! reading or changed.
 //!
-//! It is the application's own, which may change it at any time. What is asked
-//! here is only that a release does not come in with a link to nothing, and
-//! that none leads anywhere else when it does.
+//! The application may change it at any time. The checks only make sure that no
+//! release is published with a symlink to nothing or out of `shared/`.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::shared_paths::Shared;
 /// What is wrong with a shared path.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// Nothing is there, or else what is there will not do.
+    /// Nothing is there; otherwise what is there is of no use.
     pub missing: bool,
     pub error: Error,
 }
@@ -31,9 +31,11 @@ impl From<Fault> for Error {
 }
 
 impl Store {
-    /// Sees that everything shared is there.
+    /// Requires every shared path to exist.
     ///
-    /// Errors: [`Code::BadLayout`], for the first that is not.
+    /// # Errors
+    ///
+    /// [`Code::BadLayout`], for the first one that does not.
     pub fn require_shared(&self, shared: &Shared) -> Result<()> {
         match self.shared_faults(shared).into_iter().next() {
             Some(fault) => Err(fault.into()),
@@ -41,66 +43,67 @@ impl Store {
         }
     }
 
-    /// All that is wrong; if `shared/` itself will not do, that alone.
+    /// Returns everything that is wrong. If `shared/` itself is, that alone.
     pub fn shared_faults(&self, shared: &Shared) -> Vec<Fault> {
         if shared.links.is_empty() {
             return Vec::new();
         }
-        match self.shared_folder() {
-            Ok(folder) => (shared.links.iter())
-                .filter_map(|link| self.look_in(&folder, Path::new(link.as_str())).err())
+        match self.open_shared() {
+            Ok(directory) => (shared.links.iter())
+                .filter_map(|link| self.check_path(&directory, Path::new(link.as_str())).err())
                 .collect(),
             Err(fault) => vec![fault],
         }
     }
 
-    /// Sees that `path` is there in `shared/`: a file or a folder, reached
-    /// without a way out.
-    pub fn look_in_shared(&self, path: &Path) -> Result<(), Fault> {
-        self.look_in(&self.shared_folder()?, path)
+    /// Requires `path` in `shared/` to be a file or a directory that no symlink leads
+    /// out of `shared/`.
+    pub fn check_shared_path(&self, path: &Path) -> Result<(), Fault> {
+        self.check_path(&self.open_shared()?, path)
     }
 
-    fn shared_folder(&self) -> Result<Dir, Fault> {
+    fn open_shared(&self) -> Result<Dir, Fault> {
         let shown = self.path().join(SHARED);
         let shown = shown.display();
-        self.root.open_bare(SHARED).map_err(|errno| match errno {
+        self.root.open_path(SHARED).map_err(|errno| match errno {
             Errno::ENOENT => fault(true, format!("'{shown}' does not exist"))
                 .remedy("run 'deploy-shell-admin init', or make it as it does"),
             Errno::ENOTDIR | Errno::ELOOP => {
-                fault(false, format!("'{shown}' is not a folder itself"))
-                    .remedy("keep what is shared in a folder of the site, or mount it there")
+                fault(false, format!("'{shown}' is not a directory itself"))
+                    .remedy("make it a directory, or mount one there")
             }
-            errno => unreachable_to_us(&shown, errno),
+            errno => inaccessible(&shown, errno),
         })
     }
 
-    fn look_in(&self, folder: &Dir, path: &Path) -> Result<(), Fault> {
+    fn check_path(&self, directory: &Dir, path: &Path) -> Result<(), Fault> {
         let shown = self.path().join(SHARED).join(path);
         let shown = shown.display();
-        let found = folder
+        let found = directory
             .resolve_beneath(path)
             .and_then(|found| stat::fstat(found.as_fd()));
-        match found.as_ref().map(dir::kind) {
+        match found.as_ref().map(dir::file_type) {
             Ok(SFlag::S_IFREG | SFlag::S_IFDIR) => Ok(()),
-            Ok(_) => Err(
-                fault(false, format!("'{shown}' is neither a file nor a folder"))
-                    .remedy("take it out of 'links' in [shared], or put a file or a folder there"),
-            ),
+            Ok(_) => Err(fault(
+                false,
+                format!("'{shown}' is neither a file nor a directory"),
+            )
+            .remedy("take it out of 'links' in [shared], or put a file or a directory there")),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Err(fault(
                 true,
-                format!("'{shown}' does not exist, and every release is to lead to it"),
+                format!("'{shown}' does not exist, and every release has a symlink to it"),
             )
             .remedy(format!(
                 "create '{shown}', or take it out of 'links' in [shared]"
             ))),
             Err(Errno::EXDEV) => Err(fault(
                 false,
-                format!("'{shown}' leads out of 'shared' by a link"),
+                format!("'{shown}' leads out of 'shared' by a symlink"),
             )
-            .remedy("put the thing itself there, or mount it there")),
-            Err(Errno::ELOOP) => Err(fault(false, format!("'{shown}' is a link that loops"))
-                .remedy("put the thing itself there")),
-            Err(errno) => Err(unreachable_to_us(&shown, *errno)),
+            .remedy("put the file or directory itself there, or mount it there")),
+            Err(Errno::ELOOP) => Err(fault(false, format!("'{shown}' is a symlink loop"))
+                .remedy("put the file or directory itself there")),
+            Err(errno) => Err(inaccessible(&shown, *errno)),
         }
     }
 }
@@ -110,10 +113,10 @@ fn fault(missing: bool, problem: String) -> Fault {
     Fault { missing, error }
 }
 
-fn unreachable_to_us(shown: &std::path::Display<'_>, errno: Errno) -> Fault {
+fn inaccessible(shown: &std::path::Display<'_>, errno: Errno) -> Fault {
     let why = describe(&errno.into());
-    fault(false, format!("'{shown}' cannot be looked at: {why}"))
-        .remedy("let the account search the folders above it, as the web server must")
+    fault(false, format!("'{shown}' cannot be accessed: {why}"))
+        .remedy("let the account search the directories above it, as the web server must")
 }
 
 impl Fault {

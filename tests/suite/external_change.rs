@@ -84,13 +84,16 @@ fn a_link_that_is_none_any_more_is_not_replaced() {
     let link = "{dir}/root/current";
     for (script, words) in [
         (format!("rm {link}; exit 1"), "nothing is live"),
-        (format!("rm {link}; mkdir {link}; exit 1"), "is not a link"),
+        (
+            format!("rm {link}; mkdir {link}; exit 1"),
+            "is not a symlink",
+        ),
     ] {
         let site = site(&for_b(&script));
         let problem = gate_failed(&site.ssh("ci", "swap b"));
         assert!(problem.ends_with(words), "{problem}");
         let link = site.root().join("current");
-        assert_eq!(link.exists(), words == "is not a link");
+        assert_eq!(link.exists(), words == "is not a symlink");
         returned(&site).has(&[("live", "-"), ("outcome", "failed")]);
         let _ = fs::remove_dir(&link);
         ask(&site, "swap a").ok();

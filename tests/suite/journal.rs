@@ -1,5 +1,5 @@
-//! The journal: what each request writes into it, and what happens when it is
-//! torn, gone or damaged.
+//! The journal: what each request writes into it, and what a request does when it is
+//! torn, missing, damaged or of a newer version. Manifests of a newer version too.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::direct::{ask, everything, listing, live, payload, put, serve, states};
 use crate::receive::fingerprint;
-use crate::site::{Site, sha256};
+use crate::site::{Reply, Site, sha256};
 
 fn path(site: &Site) -> PathBuf {
     site.root().join(".deploy-shell/journal.jsonl")
@@ -19,8 +19,8 @@ fn bytes(site: &Site) -> Vec<u8> {
     fs::read(path(site)).expect("a journal")
 }
 
-/// The events that tell what happened; an intent tells only what was meant.
-fn done(site: &Site) -> Vec<Value> {
+/// The events of what happened, without the intents.
+fn completed_events(site: &Site) -> Vec<Value> {
     let mut events = site.journal();
     events.retain(|event| event["event"] != "activating");
     events
@@ -36,7 +36,7 @@ fn every_change_is_an_event() {
         ask(&site, request).ok();
     }
     live(&site, &["d", "e"]);
-    let events: Vec<String> = done(&site)
+    let events: Vec<String> = completed_events(&site)
         .iter()
         .map(|event| {
             let text = |key: &str| event[key].as_str().unwrap_or("-").to_owned();
@@ -63,7 +63,7 @@ fn every_change_is_an_event() {
 }
 
 #[test]
-fn an_event_says_when_what_and_who() {
+fn an_event_has_its_time_release_and_author() {
     let site = Site::new();
     site.receive("a", &payload("a")).ok();
     put(&site, "b");
@@ -81,7 +81,7 @@ fn an_event_says_when_what_and_who() {
         assert!(number > last.0 && time >= last.1, "{event} after {last:?}");
         last = (number, time);
     }
-    let events = done(&site);
+    let events = completed_events(&site);
     let received = &events[0];
     assert_eq!(received["event"], "received");
     assert_eq!(received["sha256"], sha256(&payload("a")).as_str());
@@ -96,7 +96,7 @@ fn an_event_says_when_what_and_who() {
 }
 
 #[test]
-fn what_changes_nothing_is_no_event() {
+fn a_request_that_changes_nothing_writes_no_event() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     put(&site, "c");
@@ -115,7 +115,7 @@ fn what_changes_nothing_is_no_event() {
         ask(&site, request);
         assert!(bytes(&site) == before, "{request}");
     }
-    // A retry of CI's, and a payload that is not what it was said to be.
+    // A retry of a receive, and a payload with another digest.
     put(&site, "c");
     let request = Site::receive_command("d", &payload("d"));
     let reply = site.run(serve(&site, "ci", request), &payload("e"));
@@ -123,7 +123,7 @@ fn what_changes_nothing_is_no_event() {
     assert!(bytes(&site) == before);
 }
 
-/// A crash in the middle of a write leaves part of a line, or a hole.
+/// A crash during a write leaves part of a line, or a hole.
 #[test]
 fn a_torn_last_line_is_dropped() {
     for torn in [
@@ -144,15 +144,15 @@ fn a_torn_last_line_is_dropped() {
         let reply = ask(&site, "rollback");
         assert_eq!(reply.ok(), "ok rollback a previous=b\n", "{case}");
         assert!(bytes(&site).starts_with(&whole), "{case}");
-        // Every line is JSON again, or this panics.
+        // Panics unless every line is JSON again.
         assert!(site.journal().len() >= 6, "{case}");
         assert_eq!(states(&site), ["a current", "b bad", "c pending"], "{case}");
     }
 }
 
-/// The link was moved, its line was not written whole: the link is the truth.
+/// The symlink was moved and its record was torn: the symlink is the truth.
 #[test]
-fn a_swap_whose_own_line_was_torn_has_happened() {
+fn a_swap_with_a_torn_record_has_happened() {
     let probe = Site::new();
     live(&probe, &["a", "b"]);
     let line = bytes(&probe);
@@ -173,14 +173,14 @@ fn a_swap_whose_own_line_was_torn_has_happened() {
 }
 
 #[test]
-fn without_a_journal_the_link_and_the_releases_are_left() {
+fn a_missing_journal_is_made_again_from_the_symlink_and_the_releases() {
     for content in [None, Some(b"")] {
         let site = Site::new();
         live(&site, &["a", "b"]);
         put(&site, "c");
-        fs::remove_file(path(&site)).expect("removed by hand");
+        fs::remove_file(path(&site)).expect("removed");
         if let Some(content) = content {
-            fs::write(path(&site), content).expect("emptied by hand");
+            fs::write(path(&site), content).expect("emptied");
         }
         let tree = site.snapshot();
         let now = listing(&site);
@@ -198,11 +198,10 @@ fn without_a_journal_the_link_and_the_releases_are_left() {
     }
 }
 
-/// What the journal says in its middle cannot be guessed, so nothing is done
-/// on the strength of it.
+/// Damage in the middle cannot be repaired by guessing, so every change is refused.
 #[test]
-fn a_journal_damaged_in_its_middle_stops_every_change() {
-    let damages: [(&str, &[u8]); 8] = [
+fn a_journal_damaged_in_its_middle_refuses_every_change() {
+    let damages: [(&str, &[u8]); 9] = [
         ("prose", b"no event"),
         ("half a line", b"{\"seq\":2,\"time\":\"2026-11"),
         ("an empty object", b"{}"),
@@ -210,6 +209,10 @@ fn a_journal_damaged_in_its_middle_stops_every_change() {
         ("null", b"null"),
         ("zeros", &[0; 64]),
         ("no UTF-8", b"\xff\xfe\xfd"),
+        (
+            "a wrong number",
+            b"{\"seq\":7,\"time\":\"2026-11-20T15:38:12Z\",\"event\":\"swapped\",\"release\":\"a\"}",
+        ),
         ("an unsafe release", b"{\"seq\":3,\"time\":\"2026-11-20T15:38:12Z\",\"event\":\"swapped\",\"release\":\"../x\"}"),
     ];
     for (what, damage) in damages {
@@ -222,22 +225,121 @@ fn a_journal_damaged_in_its_middle_stops_every_change() {
         let before = everything(&site);
         for request in ["swap a", "rollback", "rollback a"] {
             let reply = ask(&site, request);
-            assert!(
-                matches!(reply.code, 74 | 78),
-                "{request}, {what}: {reply:?}"
-            );
-            assert_eq!(reply.stdout, "", "{what}");
-            assert!(reply.stderr.contains("journal"), "{what}: {reply:?}");
+            reply.refused(74, "io-error");
+            let words = "the journal is damaged: line 3 ";
+            assert!(reply.stderr.contains(words), "{what}: {reply:?}");
             assert!(everything(&site) == before, "{request}, {what}");
         }
         let archive = payload("d");
         let request = Site::receive_command("d", &archive);
         let reply = site.run(serve(&site, "ci", request), &archive);
-        assert!(matches!(reply.code, 74 | 78), "{what}: {reply:?}");
+        reply.refused(74, "io-error");
         assert!(everything(&site) == before, "receive, {what}");
 
-        // Put right by hand, all is well.
-        fs::write(path(&site), &whole).expect("mended");
+        // The remedy: restored from a backup, every request works again.
+        fs::write(path(&site), &whole).expect("restored");
         assert_eq!(ask(&site, "rollback").ok(), "ok rollback b previous=c\n");
     }
+}
+
+/// The other remedy: the next request starts a new journal, and the old one is kept.
+#[test]
+fn a_damaged_journal_can_be_moved_aside() {
+    let site = Site::new();
+    live(&site, &["a", "b"]);
+    let damaged = [&b"prose\n"[..], &bytes(&site)].concat();
+    fs::write(path(&site), &damaged).expect("damaged");
+    let reply = site.ssh("ci", "rollback");
+    reply.refused(74, "io-error");
+    let aside = format!("{}.damaged", path(&site).display());
+    let remedy = format!("mv '{}' '{aside}'", path(&site).display());
+    assert!(reply.stderr.contains(&remedy), "{reply:?}");
+    fs::rename(path(&site), &aside).expect("moved aside");
+    assert_eq!(states(&site), ["b current", "a pending"]);
+    ask(&site, "swap a").ok();
+    assert_eq!(ask(&site, "rollback").ok(), "ok rollback b previous=a\n");
+    assert_eq!(fs::read(&aside).expect("kept"), damaged);
+}
+
+/// An intact line that this version does not know is never dropped and never taken for
+/// damage, wherever it is.
+#[test]
+fn a_journal_of_a_newer_version_is_refused_and_kept() {
+    let site = Site::new();
+    live(&site, &["a", "b", "c"]);
+    let whole = bytes(&site);
+    let lines: Vec<&[u8]> = whole.split_inclusive(|&byte| byte == b'\n').collect();
+    for (line, what) in [
+        (
+            "{\"format\":2}",
+            "has format 2, and this version reads up to format 1",
+        ),
+        (
+            "{\"seq\":99,\"event\":\"adopted\"}",
+            "has the event 'adopted'",
+        ),
+        (
+            "{\"event\":\"pruned\",\"tree\":\"x\"}",
+            "has the field 'tree'",
+        ),
+        (
+            "{\"event\":\"swapped\",\"how\":\"adopt\"}",
+            "has the value of 'how' 'adopt'",
+        ),
+    ] {
+        for at in [0, 4, lines.len()] {
+            let line = format!("{line}\n").into_bytes();
+            let newer = [lines[..at].concat(), line, lines[at..].concat()].concat();
+            fs::write(path(&site), &newer).expect("a newer journal");
+            // What a crash left is kept too: it may be of the newer version.
+            let debris = site.root().join(".deploy-shell/incoming/newer");
+            fs::write(&debris, "").expect("a file");
+            let before = everything(&site);
+            for request in ["swap a", "rollback", "list"] {
+                let reply = if at == lines.len() {
+                    site.ssh("ci", request)
+                } else {
+                    ask(&site, request)
+                };
+                reply.refused(78, "bad-layout");
+                let words = format!("of a newer version of deploy-shell: line {} {what}", at + 1);
+                assert!(reply.stderr.contains(&words), "{reply:?}");
+                let remedy = "install that version of deploy-shell or a later one, and keep '";
+                assert!(reply.stderr.contains(remedy), "{reply:?}");
+            }
+            site.receive("d", &payload("d")).refused(78, "bad-layout");
+            assert!(everything(&site) == before, "{what} at {at}");
+            assert_eq!(bytes(&site), newer, "{what} at {at}");
+            fs::remove_file(debris).expect("a file");
+        }
+    }
+    // A newer version may say the format that this one reads.
+    fs::write(path(&site), [b"{\"format\":1}\n", &whole[..]].concat()).expect("a journal");
+    let reply = site.ssh("ci", "rollback");
+    assert_eq!(reply.ok(), "ok rollback b previous=c\n");
+}
+
+#[test]
+fn a_manifest_of_a_newer_version_is_refused_and_kept() {
+    let site = Site::new();
+    live(&site, &["a", "b"]);
+    let path = site.root().join(".deploy-shell/manifests/a");
+    let manifest = fs::read_to_string(&path).expect("a manifest");
+    let newer = manifest.replacen("#mtree\n", "#mtree\n# format 2\n", 1);
+    fs::write(&path, &newer).expect("a newer manifest");
+    let refused = |reply: &Reply| {
+        reply.refused(78, "bad-layout");
+        let words = "the manifest of 'a' is of a newer version: it has format 2";
+        assert!(reply.stderr.contains(words), "{reply:?}");
+    };
+    refused(&site.ssh("ci", "swap a"));
+    refused(&site.ssh("ci", "rollback"));
+    refused(&site.receive("a", &payload("a")));
+    // Other releases are not concerned.
+    assert_eq!(states(&site), ["b current", "a previous"]);
+    put(&site, "c");
+    ask(&site, "swap c").ok();
+    assert_eq!(fs::read_to_string(&path).expect("kept"), newer);
+    fs::write(&path, &manifest).expect("a manifest");
+    ask(&site, "swap a").ok();
 }

@@ -191,7 +191,7 @@ fn a_link_that_was_tampered_with_is_found() {
                 symlink("../../../shared/public", tree.join("public/uploads")).unwrap();
             },
         ),
-        ("type ./public/uploads: it is a folder", |tree| {
+        ("type ./public/uploads: it is a directory", |tree| {
             fs::remove_file(tree.join("public/uploads")).unwrap();
             fs::create_dir(tree.join("public/uploads")).unwrap();
         }),
@@ -319,7 +319,7 @@ const BREACHES: [(&str, &str, Breach); 9] = [
             symlink("../p", shared.join("public")).unwrap();
         },
     ),
-    ("a loop", "shared/.env' is a link that loops", |shared| {
+    ("a loop", "shared/.env' is a symlink loop", |shared| {
         fs::remove_file(shared.join(".env")).unwrap();
         symlink(".env", shared.join(".env")).unwrap();
     }),
@@ -329,7 +329,7 @@ const BREACHES: [(&str, &str, Breach); 9] = [
     }),
     (
         "a link for the folder",
-        "shared' is not a folder itself",
+        "shared' is not a directory itself",
         |shared| {
             let away = shared.parent().unwrap().join("away");
             fs::rename(shared, &away).unwrap();
@@ -375,7 +375,7 @@ fn a_folder_that_the_account_may_not_search_is_told() {
     let reply = site.receive("r1", &tarball(&[("index.html", b"x")]));
     set_mode(&folder, 0o755);
     leaves_nothing(&site, &reply, 78, "bad-layout");
-    let why = "shared/public/uploads' cannot be looked at: permission denied";
+    let why = "shared/public/uploads' cannot be accessed: permission denied";
     assert!(reply.stderr.contains(why), "{reply:?}");
     // To search it is enough: nothing is listed, and nothing opened.
     for folder in ["shared", "shared/public"] {

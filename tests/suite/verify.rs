@@ -103,7 +103,7 @@ const CHANGES: [(&str, Change); 15] = [
         fs::remove_file(tree.join("link")).unwrap();
         symlink("/etc/passwd", tree.join("link")).unwrap();
     }),
-    ("type ./index.html: it is a link", |tree| {
+    ("type ./index.html: it is a symlink", |tree| {
         fs::rename(tree.join("index.html"), tree.join("d/empty/i")).unwrap();
         symlink("d/empty/i", tree.join("index.html")).unwrap();
     }),

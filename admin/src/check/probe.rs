@@ -52,7 +52,7 @@ pub fn probe_as_account(
     probe.shared = store.shared_faults(&config.shared);
     probe.unnamed_file = store
         .incoming
-        .unnamed_file()
+        .tmpfile()
         .err()
         .map(|errno| describe(&errno.into()));
     match unpacker_sandbox(program, &config.root) {

@@ -1,4 +1,4 @@
-//! Journals and what they come to.
+//! Journals, and the state that they fold into.
 
 use super::*;
 
@@ -46,7 +46,7 @@ fn rollback_walks_back_over_bad_ones() {
 }
 
 #[test]
-fn pruned_and_received_anew_has_not_been_live() {
+fn a_release_that_is_pruned_and_received_again_is_pending() {
     let events = [
         (Swapped, "a"),
         (Swapped, "b"),
@@ -59,7 +59,7 @@ fn pruned_and_received_anew_has_not_been_live() {
 }
 
 #[test]
-fn nothing_reaches_a_floor_by_coming_back() {
+fn a_release_that_is_received_again_stays_below_the_floor() {
     let events = [
         (Received, "a"),
         (Received, "b"),
@@ -79,22 +79,24 @@ fn nothing_reaches_a_floor_by_coming_back() {
 }
 
 #[test]
-fn a_lagging_journal_is_completed_by_its_intent() {
+fn the_intent_completes_a_journal_that_lags() {
     let history = fold(&[(Swapped, "a"), (Swapped, "b"), (Activating, "a")]);
     let missing = |link: Option<&str>| {
         let link = link.map(id);
-        history.missing(link.as_ref()).map(|record| record.event)
+        history
+            .missing_record(link.as_ref())
+            .map(|record| record.event)
     };
     assert_eq!(missing(Some("a")), Some(RolledBack));
-    // Anything else, and the intent came to nothing.
+    // With any other symlink, the intent was abandoned.
     assert_eq!(
         [missing(Some("b")), missing(Some("c")), missing(None)],
         [Some(Abandoned); 3]
     );
 
     let settled = fold(&[(Swapped, "a"), (Activating, "b"), (Abandoned, "b")]);
-    assert!(settled.missing(Some(&id("a"))).is_none());
-    let moved = settled.missing(Some(&id("b"))).unwrap();
+    assert!(settled.missing_record(Some(&id("a"))).is_none());
+    let moved = settled.missing_record(Some(&id("b"))).unwrap();
     assert_eq!((moved.event, moved.previous), (Reconciled, Some(id("a"))));
 }
 
@@ -149,13 +151,13 @@ fn what_has_not_proved_itself_is_never_gone_back_to() {
 }
 
 #[test]
-fn a_return_to_nothing_is_completed_by_its_intent() {
+fn the_intent_completes_a_return_to_nothing() {
     let mut history = fold(&[(Swapped, "a")]);
     history.apply(&Record {
         how: Some(How::Return),
         ..Record::unattended(Activating, None)
     });
-    let missing = history.missing(None).unwrap();
+    let missing = history.missing_record(None).unwrap();
     assert_eq!(
         (missing.event, &missing.previous),
         (Returned, &Some(id("a")))
