@@ -113,7 +113,7 @@ fn run_all() -> ExitCode {
         let name = attempt.name;
         let (result, _) = run(name, CONTROL, &preload);
         if attempt.refusal == Refusal::Killed && result != Ended::Succeeded {
-            println!("note: this kernel does not know it without a sandbox: {name} ({result:?})");
+            println!("note: this kernel lacks the call, so the control run fails: {name}");
             if result != Ended::Failed {
                 // The processor refuses it before any filter runs.
                 println!("skipped: {name}");
