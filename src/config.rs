@@ -153,7 +153,7 @@ fn explain(error: &toml::de::Error, text: &str) -> String {
             };
             match error.span().and_then(|span| key_before(text, span.start)) {
                 Some(key) => format!("'{key}' takes {expected}"),
-                None => format!("a value of another kind, expected {expected}"),
+                None => format!("expected {expected}"),
             }
         }
         None => message.to_owned(),
@@ -164,11 +164,7 @@ fn explain(error: &toml::de::Error, text: &str) -> String {
 /// Returns the key whose value begins at `at`, if both are on one line.
 fn key_before(text: &str, at: usize) -> Option<&str> {
     let line = text.get(..at)?.rsplit('\n').next()?;
-    let key = line
-        .strip_suffix(' ')
-        .unwrap_or(line)
-        .strip_suffix('=')?
-        .trim();
+    let key = line.trim_end().strip_suffix('=')?.trim();
     let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     (!key.is_empty() && key.bytes().all(is_bare)).then_some(key)
 }

@@ -118,7 +118,7 @@ pub fn stderr_is_terminal() -> bool {
 }
 
 /// Replaces the last line of a terminal's stderr by `text`.
-pub fn progress(text: &str) {
+pub fn replace_line(text: &str) {
     let text = escape::escape_if_needed(text.as_bytes());
     // To the start of the line, and clear to its end (ECMA-48, EL).
     write_stderr(&format!("\r\x1b[K{text}"));

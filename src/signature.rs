@@ -99,7 +99,7 @@ impl Requirement {
                 Code::BadConfig,
                 format!("'{}' line {line}: {why}", path.display()),
             )
-            .remedy("see ALLOWED SIGNERS in ssh-keygen(1), and deploy-shell.toml(5) for what is not supported")
+            .remedy("see ALLOWED SIGNERS in ssh-keygen(1), and deploy-shell-requests(7) for what is not supported")
         })?;
         let threshold = usize::from(wanted.threshold.get());
         Ok(Some(Requirement::new(signers, threshold)))

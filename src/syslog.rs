@@ -62,23 +62,17 @@ impl Syslog {
         &self.socket
     }
 
-    /// Sends one line of printable ASCII; `message_id` is the MSGID of RFC 5424.
+    /// Sends one line of printable ASCII; `id` is the MSGID of RFC 5424.
     ///
     /// # Errors
     ///
     /// Returns the error of the last attempt if no attempt within `timeout`
     /// succeeded.
-    pub fn send(
-        &self,
-        level: Level,
-        message_id: &str,
-        text: &str,
-        timeout: Duration,
-    ) -> Result<()> {
+    pub fn send(&self, level: Level, id: &str, text: &str, timeout: Duration) -> Result<()> {
         debug_assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')));
         let deadline = Instant::now() + timeout;
         loop {
-            match self.try_send(level, Line { message_id, text }, deadline) {
+            match self.try_send(level, Message { id, text }, deadline) {
                 Ok(()) => return Ok(()),
                 // Terminates: each turn sleeps, and the deadline does not move.
                 Err(error) if Instant::now() + PAUSE < deadline && is_transient(&error) => {
@@ -89,12 +83,12 @@ impl Syslog {
         }
     }
 
-    fn try_send(&self, level: Level, line: Line<'_>, deadline: Instant) -> Result<()> {
+    fn try_send(&self, level: Level, message: Message<'_>, deadline: Instant) -> Result<()> {
         let connection = Connection::open(&self.socket, deadline)?;
         let mut logger = Logger::new(connection, self.format);
         let sent = match level {
-            Level::Info => logger.info(line),
-            Level::Warning => logger.warning(line),
+            Level::Info => logger.info(message),
+            Level::Warning => logger.warning(message),
         };
         sent.map_err(|error| match error {
             ::syslog::Error::Write(error) | ::syslog::Error::Io(error) => error,
@@ -103,10 +97,11 @@ impl Syslog {
     }
 }
 
-/// What one line says.
+/// The message of one line.
 #[derive(Clone, Copy)]
-struct Line<'a> {
-    message_id: &'a str,
+struct Message<'a> {
+    /// The MSGID of RFC 5424.
+    id: &'a str,
     text: &'a str,
 }
 
@@ -118,15 +113,15 @@ struct Format {
     local: bool,
 }
 
-impl LogFormat<Line<'_>> for Format {
+impl LogFormat<Message<'_>> for Format {
     /// Writes the line with one call, because a datagram is one write.
     fn format<W: Write>(
         &self,
         out: &mut W,
         severity: Severity,
-        line: Line<'_>,
+        message: Message<'_>,
     ) -> ::syslog::Result<()> {
-        let Line { message_id, text } = line;
+        let Message { id, text } = message;
         // The crate's facilities are shifted past the severity already.
         let priority = self.facility as u8 | severity as u8;
         let pid = std::process::id();
@@ -141,7 +136,7 @@ impl LogFormat<Line<'_>> for Format {
             // RFC 5424, section 6: version, time, host, application, process,
             // message id, no structured data.
             let host = host_name();
-            format!("<{priority}>1 {now:.6} {host} deploy-shell {pid} {message_id} - {text}")
+            format!("<{priority}>1 {now:.6} {host} deploy-shell {pid} {id} - {text}")
         };
         out.write_all(line.as_bytes())
             .map_err(::syslog::Error::Write)
@@ -241,12 +236,12 @@ mod tests {
     use std::io::{BufRead, BufReader};
     use std::os::unix::net::UnixListener;
 
-    fn formatted(syslog: &Syslog, severity: Severity, message_id: &str) -> String {
+    fn formatted(syslog: &Syslog, severity: Severity, id: &str) -> String {
         let text = "a=\"b\"";
         let mut out = Vec::new();
         syslog
             .format
-            .format(&mut out, severity, Line { message_id, text })
+            .format(&mut out, severity, Message { id, text })
             .unwrap();
         String::from_utf8(out).unwrap()
     }

@@ -155,13 +155,13 @@ impl Progress {
             && last.is_none_or(|last| last.elapsed() >= PAUSE)
         {
             *last = Some(Instant::now());
-            reply::progress(&bar(done, self.total));
+            reply::replace_line(&bar(done, self.total));
         }
     }
 
     fn end(&self) {
         if self.shown.is_some() {
-            reply::progress("");
+            reply::replace_line("");
         }
     }
 }
