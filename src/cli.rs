@@ -20,7 +20,7 @@ use crate::names::{KeyLabel, SiteName};
 use crate::policy::Grants;
 use crate::probe::Question;
 use crate::request;
-use crate::serve::{self, Options};
+use crate::serve::{self, ServeOptions};
 use crate::session::Session;
 use crate::{children, config, hooks, probe, reply};
 
@@ -46,7 +46,7 @@ enum Command {
 
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
-pub struct Site {
+pub struct SiteArgs {
     /// A site configured in /etc/deploy-shell/NAME.toml
     #[arg(long, value_name = "NAME")]
     site: Option<SiteName>,
@@ -55,7 +55,7 @@ pub struct Site {
     config: Option<PathBuf>,
 }
 
-impl Site {
+impl SiteArgs {
     /// Returns the path of the configuration.
     pub fn path(&self) -> PathBuf {
         match (&self.config, &self.site) {
@@ -69,7 +69,7 @@ impl Site {
 #[derive(Args, Debug)]
 struct Serve {
     #[command(flatten)]
-    site: Site,
+    site: SiteArgs,
     /// Label of the key, shown in the log
     #[arg(long, value_name = "LABEL")]
     key: Option<KeyLabel>,
@@ -157,7 +157,7 @@ fn run_command(command: Command) -> u8 {
 }
 
 /// Parses the words of a forced command as this program does when sshd runs it.
-pub fn parse_serve(words: &[String]) -> Option<Options> {
+pub fn parse_serve(words: &[String]) -> Option<ServeOptions> {
     match Cli::try_parse_from(words) {
         Ok(Cli {
             command: Command::Serve(serve),
@@ -166,8 +166,8 @@ pub fn parse_serve(words: &[String]) -> Option<Options> {
     }
 }
 
-fn options(serve: Serve) -> Options {
-    Options {
+fn options(serve: Serve) -> ServeOptions {
+    ServeOptions {
         config: serve.site.path(),
         key: serve.key,
         allow: serve.allow.unwrap_or(Grants::ALL),

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_paths_are_optional_and_refuse_what_is_there() {
+    fn shared_paths_are_optional_and_refuse_existing_files() {
         let bare = load("root = \"/srv/x\"").unwrap().shared;
         assert!(bare.links.is_empty() && bare.existing == Existing::Refuse);
         let links = |links: &str| {
@@ -297,6 +297,21 @@ mod tests {
                 "root = \"/srv/x\"\n[archive]\nrequired_paths = [\"../x\"]",
                 3,
                 "../x",
+            ),
+            (
+                "root = \"/srv/x\"\nmin_age = 600",
+                2,
+                "'min_age' takes a time such as",
+            ),
+            (
+                "root = \"/srv/x\"\n[audit]\nrequired =  \"yes\"",
+                3,
+                "'required' takes true or false",
+            ),
+            (
+                "root = \"/srv/x\"\n[shared]\nlinks = [\n  1]",
+                4,
+                "expected a string, such as",
             ),
             ("root = \"/srv/x\"\nlink = \"releases\"", 2, "link"),
             ("root = ", 1, ""),

@@ -121,6 +121,10 @@ pub enum Permit {
 pub struct Denied;
 
 /// Allows `request` for a key with `grants`, or denies it.
+///
+/// # Errors
+///
+/// [`Denied`] if `grants` does not include the request's verb.
 pub fn decide(request: Request, grants: Grants) -> Result<Permit, Denied> {
     if !grants.allows(Verb::of(&request)) {
         return Err(Denied);

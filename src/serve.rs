@@ -24,14 +24,14 @@ use crate::{activate, list, privileges, receive, reply};
 
 /// The options of the forced command: the site, the key and its verbs.
 #[derive(Debug)]
-pub struct Options {
+pub struct ServeOptions {
     pub config: PathBuf,
     pub key: Option<KeyLabel>,
     pub allow: Grants,
 }
 
 /// Serves one request and returns the exit status.
-pub fn serve(options: Options) -> u8 {
+pub fn serve(options: ServeOptions) -> u8 {
     let started = Instant::now();
     sandbox::reset_inherited_state();
     let session = Session::from_environment(options.key);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use deploy_shell::cli::{Site, usage_problem};
+use deploy_shell::cli::{SiteArgs, usage_problem};
 use deploy_shell::error::{self, Code, Error, Result};
 use deploy_shell::names::{KeyLabel, ReleaseId};
 use deploy_shell::policy::Grants;
@@ -37,7 +37,7 @@ enum Command {
 #[derive(Args, Debug)]
 struct Init {
     #[command(flatten)]
-    site: Site,
+    site: SiteArgs,
     /// The root directory of the site
     #[arg(long, value_name = "DIR")]
     root: PathBuf,
@@ -46,7 +46,7 @@ struct Init {
 #[derive(Args, Debug)]
 struct Authorize {
     #[command(flatten)]
-    site: Site,
+    site: SiteArgs,
     /// Label of the key, shown in the log
     #[arg(long, value_name = "LABEL")]
     key: KeyLabel,
@@ -61,7 +61,7 @@ struct Authorize {
 #[derive(Args, Debug)]
 struct Check {
     #[command(flatten)]
-    site: Site,
+    site: SiteArgs,
     /// The configuration file of sshd [default: the one sshd reads]
     #[arg(long, value_name = "FILE")]
     sshd_config: Option<PathBuf>,
@@ -70,7 +70,7 @@ struct Check {
 #[derive(Args, Debug)]
 struct Verify {
     #[command(flatten)]
-    site: Site,
+    site: SiteArgs,
     /// The releases [default: all]
     #[arg(value_name = "RELEASE")]
     releases: Vec<ReleaseId>,
