@@ -9,7 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::archive;
 use crate::error::{Code, Error};
+use crate::hooks;
 use crate::message;
+use crate::probe;
 use crate::reply;
 
 /// Runs the child that `argv` names, to its exit status; none if it names none.
@@ -18,6 +20,10 @@ pub fn run(argv: &[OsString]) -> Option<u8> {
     let word = word.to_str()?;
     let status = match word {
         archive::WORD => decode_one(word, messages, archive::MAX_JOB).map(archive::main),
+        // Its messages come on stdin.
+        hooks::WORD if messages.is_empty() => Ok(hooks::main()),
+        hooks::WORD => Err(misuse(word, "it takes no argument")),
+        probe::WORD => decode_one(word, messages, probe::MAX_REQUEST).map(probe::main),
         _ => return None,
     };
     Some(status.unwrap_or_else(|error| reply::exit(&error)))
@@ -33,8 +39,10 @@ fn decode_one<T: serde::de::DeserializeOwned>(
         [one] => message::decode(one.as_bytes(), max),
         _ => Err("it takes one message".to_owned()),
     };
-    decoded.map_err(|why| {
-        Error::new(Code::BadRequest, format!("cannot start '{word}': {why}"))
-            .remedy("deploy-shell starts this process itself; do not run it by hand")
-    })
+    decoded.map_err(|why| misuse(word, &why))
+}
+
+fn misuse(word: &str, why: &str) -> Error {
+    Error::new(Code::BadRequest, format!("cannot start '{word}': {why}"))
+        .remedy("deploy-shell starts this process itself; do not run it by hand")
 }

@@ -9,20 +9,17 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::panic;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::HttpUrl;
 use crate::error::{self, Code, Error};
 use crate::names::{KeyLabel, SiteName};
 use crate::policy::Grants;
-use crate::probe::Question;
 use crate::request;
 use crate::serve::{self, ServeOptions};
 use crate::session::Session;
-use crate::{children, config, hooks, probe, reply};
+use crate::{children, config, reply};
 
 /// Forced command and restricted shell for deploys over ssh.
 #[derive(Debug, Parser)]
@@ -36,12 +33,6 @@ struct Cli {
 enum Command {
     /// Serve the request in SSH_ORIGINAL_COMMAND (the forced command)
     Serve(Serve),
-    /// What `serve` executes to run hooks; of no use by hand
-    #[command(hide = true)]
-    Runner(Runner),
-    /// What the runner executes to ask for a release's health; of no use by hand
-    #[command(hide = true)]
-    Probe(Probe),
 }
 
 #[derive(Args, Debug)]
@@ -76,25 +67,6 @@ struct Serve {
     /// The verbs this key may use [default: receive,swap,rollback,list]
     #[arg(long, value_name = "VERBS")]
     allow: Option<Grants>,
-}
-
-#[derive(Args, Debug)]
-struct Runner {
-    #[arg(long)]
-    config: PathBuf,
-}
-
-#[derive(Args, Debug)]
-struct Probe {
-    #[arg(long, value_parser = |text: &str| HttpUrl::try_from(text.to_owned()))]
-    url: HttpUrl,
-    #[arg(long)]
-    contains: Option<String>,
-    /// In milliseconds
-    #[arg(long)]
-    within: u64,
-    #[arg(long)]
-    sandbox_optional: bool,
 }
 
 /// What `--help` prints. clap is built without its help, which would be the
@@ -144,15 +116,6 @@ fn dispatch(argv: &[OsString]) -> u8 {
 fn run_command(command: Command) -> u8 {
     match command {
         Command::Serve(serve) => serve::serve(options(serve)),
-        Command::Runner(run) => hooks::main(&run.config),
-        Command::Probe(probe) => {
-            let question = Question {
-                url: probe.url,
-                contains: probe.contains.filter(|text| !text.is_empty()),
-                within: Duration::from_millis(probe.within),
-            };
-            probe::main(&question, !probe.sandbox_optional)
-        }
     }
 }
 
@@ -210,7 +173,6 @@ fn run_login_shell(string: &OsString) -> u8 {
         Ok(Cli {
             command: Command::Serve(serve),
         }) => serve::serve(options(serve)),
-        Ok(_) => reject("this account serves forced commands only".to_owned()),
         // Also for '--version': the reader is the client, not the operator who
         // wrote the command.
         Err(error) => serve::reject_forced_command(usage_problem(&error)),

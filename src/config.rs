@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-pub use command::{Argv, HttpUrl};
+pub use command::Argv;
 pub use file::read_trusted;
 pub use keys::{
     Archive, Audit, Floor, Health, Hook, Hooks, Limits, Pending, Preview, RelativePath, Sandbox,

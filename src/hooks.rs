@@ -1,220 +1,256 @@
-//! The runner: the process that runs the operator's commands around a swap.
+//! The hook runner: the child process that runs the operator's commands around a
+//! swap or rollback.
 //!
-//! The monitor is confined before it touches the site, and may execute
-//! nothing; a hook is the operator's own program and needs whatever it needs
-//! (sudo, systemctl, a database). So the runner is started first, and stays
-//! outside. It is the one process of ours that nothing confines, on purpose, and
-//! so it parses nothing that a client has written: what a hook prints it cuts
-//! and escapes, and what a service answers is read by the probe. Nothing of
-//! ours is open in it: not the lock, not the journal, not the client's socket.
-//! All it takes from the monitor is which of the operator's commands to run,
-//! and for which release; the commands it reads from the site's file itself.
+//! # Processes
 //!
-//! A command may run what a release brought (`php artisan migrate`), and so
-//! what a thief of a key has sent. What such a command starts ends with it:
-//! see [`brood`].
+//! ```text
+//! sshd ─> monitor ─> hook runner ─> hook, health command or probe ─> ...
+//! ```
+//!
+//! sshd starts the monitor (`serve`). For a swap or rollback at a site with hooks
+//! or health checks, the monitor starts one hook runner ([`HookRunner::start`]),
+//! which is this program again. The hook runner starts one command at a time: a
+//! hook or the health command, which are the operator's programs, or the probe
+//! ([`crate::probe`]), which is this program once more.
+//!
+//! # Why the hook runner is a process apart
+//!
+//! The monitor sandboxes itself before it touches the site: it may not execute
+//! programs, and its children would inherit the sandbox. A hook needs whatever
+//! the operator's program needs (sudo, systemctl, a database). So the monitor
+//! starts the hook runner first, and the hook runner stays outside of the
+//! sandbox. It is our only process without one. Therefore:
+//!
+//! - It parses nothing that a client or a service has written. It escapes and
+//!   truncates a command's output. The probe reads HTTP responses, in a sandbox.
+//! - It starts before the monitor opens the lock and the journal, and inherits
+//!   neither these nor the client's connection.
+//! - It runs only the commands of its [`Setup`], which the monitor sends before it
+//!   works on the site. Later messages choose one of them by stage and index, and
+//!   a release. Both processes use the same configuration, so the monitor's audit
+//!   line names the program that runs.
+//!
+//! # Pipes
+//!
+//! - monitor to hook runner (stdin): one [`Setup`], then one [`RunRequest`] at a
+//!   time.
+//! - hook runner to monitor (stdout): for each request some
+//!   `RunResponse::Output`, then one `RunResponse::Ended`. See [`protocol`].
+//! - command to hook runner: one pipe for stdout and stderr. Its stdin is
+//!   /dev/null. The probe gets its [`ProbeRequest`](crate::probe::ProbeRequest) as
+//!   a word of argv. Its verdict is its exit status, and its text is ordinary
+//!   output: the hook runner decodes neither.
+//!
+//! A hook runs as the same user and can take over the hook runner. So the monitor
+//! checks, escapes and limits every response again.
+//!
+//! # Who ends whom
+//!
+//! - A command that exceeds its time gets SIGTERM with its process group, and
+//!   SIGKILL two seconds later.
+//! - After each command, the hook runner kills everything that the command has
+//!   left running ([`reaper`]). A command can run code of a release, and so code
+//!   of a person who stole a key.
+//! - The hook runner ends when its stdin is closed: the monitor closes it when the
+//!   request is done, and the kernel does when the monitor dies. A command that is
+//!   still running then gets SIGKILL. The monitor cannot send signals, and waits at
+//!   most [`EXIT_TIMEOUT`] for the hook runner to exit.
+//! - If the hook runner dies, the monitor reads the end of the pipe, and the step
+//!   has failed. Nobody kills the command's processes then; they hold no file of
+//!   the monitor.
 
 mod job;
-mod main;
 mod output;
 mod pipe;
 mod protocol;
 mod reaper;
+mod runner;
 mod sigchld;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::deadline::{Deadline, TimedReader};
 use crate::error::{Code, Error, Result};
-use crate::names::ReleaseId;
-use crate::probe;
-use protocol::Answer;
+use crate::message;
+use protocol::RunResponse;
 
-pub use main::main;
+pub use crate::probe::NOT_YET;
+pub use protocol::{Ended, HealthCheck, HookCommand, RunRequest, Setup, Stage};
+pub use runner::main;
 
-/// The exit status by which the probe says that asking again may help.
-pub const NOT_YET: i32 = probe::NOT_YET as i32;
+/// The word of argv that makes this program the hook runner.
+pub const WORD: &str = "hooks";
 
-/// What a command is run for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    BeforeSwap,
-    AfterSwap,
-    BeforeRollback,
-    /// `smoke_url`, asked by the probe.
-    Smoke,
-    /// `url`, asked by the probe, or the health command.
-    Health,
-}
+/// The maximum time limit of a command.
+const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 86_400);
 
-/// One of the operator's commands, to be run for a release.
-#[derive(Clone, Copy, Debug)]
-pub struct Task<'a> {
-    pub stage: Stage,
-    /// Which of the stage's commands, from 0.
-    pub index: usize,
-    pub release: &'a ReleaseId,
-    pub previous: Option<&'a ReleaseId>,
-    /// How long it may take; no longer than the site's file says.
-    pub within: Duration,
-}
+/// The time that the hook runner gets beyond a command's own time limit: to
+/// terminate and then kill the command, and to read the rest of its output.
+const RUNNER_GRACE: Duration = Duration::from_secs(15);
 
-/// How a command ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
-    Exit(i32),
-    Signal(i32),
-    /// It took longer than it may, and was ended with all that it started.
-    TimedOut,
-    /// It could not be started: why.
-    NotStarted(String),
-}
+/// The time that the hook runner may take to exit.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest that any command may take.
-const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+/// The time between two looks at whether the hook runner has exited.
+const POLL_INTERVAL: Duration = Duration::from_micros(200);
 
-/// What the runner may need beyond a command's own time: to end it politely,
-/// then by force, and to read what is left of its output.
-const GRACE: Duration = Duration::from_secs(15);
+/// The maximum number of responses to one request: the lines of the output, the
+/// remarks about it, and the end.
+const MAX_RESPONSES: usize = output::MAX_LINES + 8;
 
-/// How long the end of the runner itself is waited for.
-const FAREWELL: Duration = Duration::from_secs(10);
-
-/// The monitor's end of the runner.
+/// The monitor's handle for the hook runner.
 #[derive(Debug)]
-pub struct Runner {
+pub struct HookRunner {
     child: Child,
-    /// Whether it may be spoken to: it has answered by the rules until now.
-    sound: bool,
+    /// Whether every response has been valid so far. If not, the monitor sends no
+    /// further request.
+    usable: bool,
 }
 
-impl Runner {
-    /// Starts the runner, if the site has anything for it to run. `path` is
-    /// the site's file.
+impl HookRunner {
+    /// Starts the hook runner and sends it its [`Setup`]; none if the site has
+    /// nothing to run.
     ///
-    /// To be called before the monitor confines itself, and while it has one
-    /// thread.
+    /// Call it before the monitor enters its sandbox, and while the monitor has
+    /// one thread.
     ///
-    /// Errors: [`Code::IoError`].
-    pub fn start(config: &Config, path: &Path) -> Result<Option<Runner>> {
-        if !main::has_work(config) {
+    /// # Errors
+    ///
+    /// [`Code::IoError`]: the process could not be started.
+    pub fn start(config: &Config) -> Result<Option<HookRunner>> {
+        let Some(setup) = Setup::new(config) else {
             return Ok(None);
-        }
-        // This very program, even if the file under its name was just
-        // exchanged by an upgrade: both ends must agree about the lines.
-        let child = Command::new("/proc/self/exe")
-            .args(["runner", "--config"])
-            .arg(path)
+        };
+        let setup = message::encode(&setup)?;
+        // This very program, even if an upgrade has just replaced its file: both
+        // processes must agree about the messages.
+        let mut child = Command::new("/proc/self/exe")
+            .arg(WORD)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // A signal that is meant for the monitor's group is not for it.
+            // A signal to the monitor's process group must not reach it.
             .process_group(0)
             .spawn()
-            .map_err(|error| Error::io("cannot start the runner", error))?;
-        Ok(Some(Runner { child, sound: true }))
+            .map_err(|error| Error::io("cannot start the hook runner", error))?;
+        // If the hook runner is gone already, the first request reports it.
+        let sent = child
+            .stdin
+            .as_mut()
+            .is_some_and(|to| to.write_all(format!("{setup}\n").as_bytes()).is_ok());
+        Ok(Some(HookRunner {
+            child,
+            usable: sent,
+        }))
     }
 
-    /// Runs one command to its end; each line that it writes goes to `line`,
-    /// escaped and bounded.
+    /// Runs one command to its end, and gives each line of its output to `show`,
+    /// escaped and truncated.
     ///
-    /// Errors: [`Code::Internal`]: the runner itself is gone.
-    pub fn run(&mut self, task: Task<'_>, line: &mut dyn FnMut(&str)) -> Result<Ended> {
-        let done = self.ask(task, line);
-        if done.is_err() {
-            // Whatever it may be doing, it ends with this.
-            self.sound = false;
+    /// # Errors
+    ///
+    /// [`Code::Internal`]: the hook runner failed or sent an invalid response.
+    pub fn run(&mut self, request: &RunRequest, show: &mut dyn FnMut(&str)) -> Result<Ended> {
+        let ended = self.try_run(request, show);
+        if ended.is_err() {
+            // The closed pipe ends the hook runner and its command.
+            self.usable = false;
             self.child.stdin = None;
         }
-        done.map_err(|why| {
-            Error::new(Code::Internal, format!("the runner of hooks failed: {why}"))
+        ended.map_err(|why| {
+            Error::new(Code::Internal, format!("the hook runner failed: {why}"))
                 .remedy("see 'list' for what is live, and report it")
         })
     }
 
-    fn ask(&mut self, task: Task<'_>, line: &mut dyn FnMut(&str)) -> Result<Ended, &'static str> {
+    fn try_run(
+        &mut self,
+        request: &RunRequest,
+        show: &mut dyn FnMut(&str),
+    ) -> Result<Ended, &'static str> {
         match (&mut self.child.stdin, &self.child.stdout) {
-            (Some(to), Some(from)) if self.sound => {
-                let left = task.within.min(LONGEST) + GRACE;
-                converse(to, Answers { from, left }, task, line)
+            (Some(to), Some(from)) if self.usable => {
+                let left = request.within.min(MAX_TIMEOUT) + RUNNER_GRACE;
+                exchange(to, TimedResponses { from, left }, request, show)
             }
             _ => Err(GONE),
         }
     }
 }
 
-const GONE: &str = "it is gone";
+const GONE: &str = "it has exited";
 
-/// Gives the runner a task and takes its answers, to the end of the task. What
-/// it says is held to its form: a hook may have become its master.
-fn converse(
+/// Sends a request, and reads the responses to the last one. Every response is
+/// checked: a hook may have taken over the hook runner.
+fn exchange(
     to: &mut impl Write,
     from: impl Read,
-    task: Task<'_>,
-    line: &mut dyn FnMut(&str),
+    request: &RunRequest,
+    show: &mut dyn FnMut(&str),
 ) -> Result<Ended, &'static str> {
-    // One line is one write, and shorter than what a pipe takes at once.
-    to.write_all(format!("{task}\n").as_bytes())
+    let line = message::encode(request).map_err(|_| "the request cannot be encoded")?;
+    // The line is shorter than PIPE_BUF, so the kernel writes it at once.
+    to.write_all(format!("{line}\n").as_bytes())
         .map_err(|_| GONE)?;
-    let mut answers = BufReader::new(from);
-    // The lines of the output, those that are added to them, and the end.
-    for _ in 0..output::MAX_LINES + 8 {
-        let mut bytes = Vec::new();
-        (&mut answers)
-            .take(protocol::MAX)
-            .read_until(b'\n', &mut bytes)
+    let mut responses = BufReader::new(from);
+    for _ in 0..MAX_RESPONSES {
+        let mut line = Vec::new();
+        (&mut responses)
+            .take(protocol::MAX_RESPONSE as u64 + 1)
+            .read_until(b'\n', &mut line)
             .map_err(|_| "it does not answer")?;
-        if bytes.is_empty() {
+        if line.is_empty() {
             return Err(GONE);
         }
-        match Answer::parse(&bytes).ok_or("its answer is not acceptable")? {
-            Answer::Line(text) => line(&text),
-            Answer::End(_) if !answers.buffer().is_empty() => return Err("it answers unasked"),
-            Answer::End(ended) => return Ok(ended),
+        match RunResponse::decode(&line).ok_or("its response is not valid")? {
+            RunResponse::Output(text) => show(text.as_str()),
+            RunResponse::Ended(_) if !responses.buffer().is_empty() => {
+                return Err("it sent a response without a request");
+            }
+            RunResponse::Ended(ended) => return Ok(ended),
         }
     }
-    Err("it answers without end")
+    Err("it sent too many responses")
 }
 
-impl Drop for Runner {
+impl Drop for HookRunner {
     fn drop(&mut self) {
-        // To close its input is all that the monitor may do: its filter leaves
-        // it no signals.
+        // The monitor's seccomp filter permits no signals. Closing the pipe is how
+        // it ends the hook runner.
         self.child.stdin = None;
-        let deadline = Deadline::after(FAREWELL);
+        let deadline = Deadline::after(EXIT_TIMEOUT);
         if let Some(from) = self.child.stdout.take() {
-            // It alone has the other end, so this is over when it is.
-            let rest = TimedReader::new(from, FAREWELL, deadline);
+            // Only the hook runner has the write end, so its exit ends this read.
+            let rest = TimedReader::new(from, EXIT_TIMEOUT, deadline);
             _ = std::io::copy(&mut rest.take(1 << 20), &mut std::io::sink());
         }
-        // Ends: every turn sleeps, and the deadline does not move.
+        // Terminates: each turn sleeps, and the deadline does not move.
         while !deadline.has_passed() && matches!(self.child.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_micros(200));
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
-/// Reads what the runner says, for a span of time in which only the waiting
-/// counts: a client that is slow to take the lines is no fault of the runner.
-struct Answers<F> {
+/// Reads responses within a limit on the time spent waiting. The time that the
+/// client takes to receive the lines does not count.
+struct TimedResponses<F> {
     from: F,
     left: Duration,
 }
 
-impl<F: AsFd> Read for Answers<F> {
+impl<F: AsFd> Read for TimedResponses<F> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let begun = Instant::now();
-        let read =
-            TimedReader::new(self.from.as_fd(), self.left, Deadline::after(self.left)).read(buffer);
-        self.left = self.left.saturating_sub(begun.elapsed());
+        let started = Instant::now();
+        let deadline = Deadline::after(self.left);
+        let read = TimedReader::new(self.from.as_fd(), self.left, deadline).read(buffer);
+        self.left = self.left.saturating_sub(started.elapsed());
         read
     }
 }
@@ -222,78 +258,91 @@ impl<F: AsFd> Read for Answers<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::ReleaseId;
     use std::io::pipe;
 
-    fn task(release: &ReleaseId) -> Task<'_> {
-        Task {
+    const OUTPUT_A: &[u8] = b"{\"output\":\"a\"}\n";
+    const EXIT_0: &[u8] = b"{\"ended\":{\"exit\":0}}\n";
+
+    fn request() -> RunRequest {
+        RunRequest {
             stage: Stage::AfterSwap,
             index: 0,
-            release,
+            release: ReleaseId::try_from("r1").unwrap(),
             previous: None,
             within: Duration::from_secs(1),
         }
     }
 
-    /// What the monitor makes of these answers, and which lines it takes.
-    fn told(answers: &[u8]) -> (Result<Ended, &'static str>, Vec<String>) {
-        let release = ReleaseId::try_from("r1").unwrap();
-        let (mut asked, mut lines) = (Vec::new(), Vec::new());
-        let mut line = |text: &str| lines.push(text.to_owned());
-        let done = converse(&mut asked, answers, task(&release), &mut line);
-        assert_eq!(asked, b"run after_swap 0 r1 - 1000\n");
-        (done, lines)
+    /// Returns what the monitor makes of these responses, and the lines it shows.
+    fn exchanged(responses: &[u8]) -> (Result<Ended, &'static str>, Vec<String>) {
+        let (mut sent, mut lines) = (Vec::new(), Vec::new());
+        let mut show = |text: &str| lines.push(text.to_owned());
+        let ended = exchange(&mut sent, responses, &request(), &mut show);
+        let expected: &[u8] = b"{\"stage\":\"after_swap\",\"index\":0,\"release\":\"r1\",\
+                                \"previous\":null,\"within\":1000}\n";
+        assert_eq!(sent, expected);
+        (ended, lines)
     }
 
     #[test]
-    fn answers_are_taken_by_the_rules() {
-        let (done, lines) = told(b"out a\nout \nexit 3\n");
-        assert_eq!(done, Ok(Ended::Exit(3)));
+    fn valid_responses_are_accepted() {
+        let responses = b"{\"output\":\"a\"}\n{\"output\":\"\"}\n{\"ended\":{\"exit\":3}}\n";
+        let (ended, lines) = exchanged(responses);
+        assert_eq!(ended, Ok(Ended::Exit(3)));
         assert_eq!(lines, ["a", ""]);
-        assert_eq!(told(b"timeout\n").0, Ok(Ended::TimedOut));
-        assert_eq!(told(b"signal 9\n").0, Ok(Ended::Signal(9)));
+        let ended = |response: &[u8]| exchanged(response).0;
+        assert_eq!(ended(b"{\"ended\":\"timed_out\"}\n"), Ok(Ended::TimedOut));
+        assert_eq!(ended(b"{\"ended\":{\"signal\":9}}\n"), Ok(Ended::Signal(9)));
     }
 
     #[test]
-    fn what_a_hostile_runner_says_does_no_harm() {
-        for answers in [
+    fn the_responses_of_a_hostile_hook_runner_do_no_harm() {
+        for responses in [
             &b""[..],
-            b"out a\n",
-            b"out a",
-            b"exit 0\nexit 0\n",
-            b"exit 0\n\n",
+            OUTPUT_A,
+            b"{\"output\":\"a\"}",
+            &EXIT_0.repeat(2),
+            &[EXIT_0, b"\n"].concat(),
         ] {
-            assert!(told(answers).0.is_err(), "{answers:?}");
+            assert!(exchanged(responses).0.is_err(), "{responses:?}");
         }
-        let (done, lines) = told(&b"out a\n".repeat(100_000));
-        assert_eq!(done, Err("it answers without end"));
-        assert!(lines.len() <= output::MAX_LINES + 8);
-        assert!(told(&b"x".repeat(1 << 20)).0.is_err());
-        let (_, lines) = told(b"out \x1b[2J\xff\nexit 0\n");
-        assert_eq!(lines, ["\\x1b[2J\\xff"]);
-        // More than a line may hold is no line, and nothing is made of it.
-        let long = [b"out ".as_slice(), &[b'x'; 2000], b"\nexit 0\n"].concat();
-        assert!(told(&long).0.is_err());
+        let (ended, lines) = exchanged(&OUTPUT_A.repeat(100_000));
+        assert_eq!(ended, Err("it sent too many responses"));
+        assert!(lines.len() <= MAX_RESPONSES);
+        assert!(exchanged(&b"x".repeat(1 << 20)).0.is_err());
+        let (_, lines) = exchanged(&[b"{\"output\":\"\\u001b[2J\\u00ff\"}\n", EXIT_0].concat());
+        assert_eq!(lines, ["\\x1b[2J\\xc3\\xbf"]);
+        // A line that is too long is refused as a whole.
+        let long = [
+            b"{\"output\":\"".as_slice(),
+            &[b'x'; 2000],
+            b"\"}\n",
+            EXIT_0,
+        ]
+        .concat();
+        let (ended, lines) = exchanged(&long);
+        assert!(ended.is_err() && lines.is_empty());
     }
 
     #[test]
-    fn silence_is_borne_for_so_long_and_slow_readers_do_not_count() {
-        let release = ReleaseId::try_from("r1").unwrap();
+    fn silence_is_limited_and_the_time_of_a_slow_client_does_not_count() {
         let (from, mut to) = pipe().unwrap();
         let left = Duration::from_millis(50);
-        let answers = Answers { from: &from, left };
-        let done = converse(&mut Vec::new(), answers, task(&release), &mut |_| ());
-        assert_eq!(done, Err("it does not answer"));
+        let responses = TimedResponses { from: &from, left };
+        let ended = exchange(&mut Vec::new(), responses, &request(), &mut |_| ());
+        assert_eq!(ended, Err("it does not answer"));
 
-        // Whoever takes the lines needs longer than the runner may.
+        // The client takes longer for a line than the hook runner may take.
         let left = Duration::from_secs(1);
-        let mut rest = ["out b\n", "exit 0\n"].into_iter();
-        to.write_all(b"out a\n").unwrap();
+        let mut rest = [&b"{\"output\":\"b\"}\n"[..], EXIT_0].into_iter();
+        to.write_all(OUTPUT_A).unwrap();
         let mut slow = |_: &str| {
             std::thread::sleep(left.mul_f32(1.2));
-            to.write_all(rest.next().unwrap().as_bytes()).unwrap();
+            to.write_all(rest.next().unwrap()).unwrap();
         };
-        let answers = Answers { from: &from, left };
-        let done = converse(&mut Vec::new(), answers, task(&release), &mut slow);
-        assert_eq!(done, Ok(Ended::Exit(0)));
+        let responses = TimedResponses { from: &from, left };
+        let ended = exchange(&mut Vec::new(), responses, &request(), &mut slow);
+        assert_eq!(ended, Ok(Ended::Exit(0)));
     }
 }

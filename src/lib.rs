@@ -39,4 +39,5 @@ pub mod signature;
 pub mod store;
 pub mod success;
 pub mod syslog;
+pub mod url;
 pub mod verify;

@@ -1,12 +1,15 @@
-//! The probe: a process of its own that asks a service one question by HTTP
-//! and judges the answer.
+//! The probe: a process that sends one HTTP request to a service and judges the
+//! response.
 //!
-//! It is this program, executed anew by the runner, with nothing to read and
-//! an empty environment. What answers may be what a client has sent, so the
-//! answer is hostile: it is read in a process that is confined before the
-//! first byte of it is. The name is looked up and the connection made before
-//! that, so that afterwards neither is allowed any more: all that is left to
-//! it is to write and read what is open.
+//! The hook runner starts this program again, with /dev/null as stdin and an
+//! empty environment. The response is hostile: the service can be code that a
+//! client has sent. So the probe resolves the name and connects first, and then
+//! enters a sandbox before it reads a byte. In the sandbox it can neither
+//! resolve nor connect; it can write to and read from what is open.
+//!
+//! `httparse` reads the status line, the fields and the chunk sizes. `ureq-proto`
+//! would read bodies too, but adds `http` and `base64` to the program that sshd
+//! runs, for about a hundred lines of ours.
 
 mod body;
 mod http;
@@ -17,41 +20,55 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use crate::config::HttpUrl;
+use serde::{Deserialize, Serialize};
+
 use crate::deadline::{Deadline, TimedReader};
 use crate::error::{self, Error};
 use crate::escape;
+use crate::message::millis;
 use crate::sandbox;
+use crate::url::HttpUrl;
 
-/// The exit status that says that to ask again may help (sysexits(3), EX_TEMPFAIL).
+/// The word of argv that makes this program the probe.
+pub const WORD: &str = "probe";
+
+/// The maximum length of a [`ProbeRequest`], in bytes.
+pub const MAX_REQUEST: usize = 8 << 10;
+
+/// The exit status of [`Verdict::NotYet`] (sysexits(3), EX_TEMPFAIL).
 pub const NOT_YET: u8 = 75;
 
-/// The longest that is said of an answer, in bytes.
-const MAX_SAID: usize = 400;
+/// The maximum length of the line that describes the response, in bytes.
+const MAX_DETAIL: usize = 400;
 
-/// What is to be asked.
-#[derive(Debug)]
-pub struct Question {
+/// What the hook runner asks the probe to do: one message, in one word of argv.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeRequest {
     pub url: HttpUrl,
-    /// What the body must contain.
+    /// The text that the body must contain.
     pub contains: Option<String>,
-    /// How long all of it may take.
+    /// The time limit of connection, request and response together.
+    #[serde(with = "millis")]
     pub within: Duration,
+    /// Whether to refuse to work when a part of the sandbox is missing.
+    pub sandbox_required: bool,
 }
 
-/// What came of it.
+/// The judgement of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The answer is the one that was wished for.
+    /// The response is 200 and contains the text.
     Passes,
-    /// It is not, and may be in a while.
+    /// The response is a different one, and may be right after a while.
     NotYet,
-    /// It is not, and to wait does not change it.
+    /// The response is a different one, and waiting does not change it.
     Never,
 }
 
 impl Verdict {
-    /// The exit status: of sysexits(3), EX_TEMPFAIL and EX_UNAVAILABLE.
+    /// Returns the exit status: for failures EX_TEMPFAIL and EX_UNAVAILABLE of
+    /// sysexits(3).
     pub fn exit(self) -> u8 {
         match self {
             Verdict::Passes => 0,
@@ -61,88 +78,95 @@ impl Verdict {
     }
 }
 
-/// A verdict, and what was seen, in one line.
-type Seen = (Verdict, String);
+/// A verdict, and a line that describes the response.
+type Judgement = (Verdict, String);
 
 /// Runs as the probe, to the exit status: that of the verdict, or that of a
-/// sandbox that is not on, with a line on stdout that says what was seen.
-pub fn main(question: &Question, sandbox_required: bool) -> u8 {
+/// missing sandbox. Writes one line on stdout that describes the response.
+pub fn main(request: ProbeRequest) -> u8 {
     sandbox::reset_inherited_state();
-    let (status, said) = match ask(question, sandbox_required) {
-        Ok((verdict, said)) => (verdict.exit(), said),
+    let (status, detail) = match probe(&request) {
+        Ok((verdict, detail)) => (verdict.exit(), detail),
         Err(error) => (error.code.exit(), error.problem),
     };
-    let said = escape::truncate(&escape::escape_if_needed(said.as_bytes()), MAX_SAID);
-    // The status tells the same to whoever does not read it.
-    _ = writeln!(std::io::stdout(), "{said}");
+    let detail = escape::truncate(&escape::escape_if_needed(detail.as_bytes()), MAX_DETAIL);
+    // If nobody reads the line, the exit status still has the verdict.
+    _ = writeln!(std::io::stdout(), "{detail}");
     status
 }
 
-/// Errors: [`error::Code::NoSandbox`].
-fn ask(question: &Question, sandbox_required: bool) -> Result<Seen, Error> {
-    let deadline = Deadline::after(question.within);
-    let stream = match connect(&question.url, deadline) {
+/// Connects, enters the sandbox, sends the request, and judges the response.
+///
+/// # Errors
+///
+/// [`error::Code::NoSandbox`]
+fn probe(request: &ProbeRequest) -> Result<Judgement, Error> {
+    let deadline = Deadline::after(request.within);
+    let stream = match connect(&request.url, deadline) {
         Ok(stream) => stream,
-        Err(seen) => return Ok(seen),
+        Err(judgement) => return Ok(judgement),
     };
-    let on = sandbox::restrict_probe();
-    on.ensure_full(sandbox_required)?;
-    // As a file it is written with write(2), which is all that is left.
+    let enforcement = sandbox::restrict_probe();
+    enforcement.ensure_full(request.sandbox_required)?;
+    // The sandbox permits write(2), which a `File` uses, and no send(2).
     let mut stream = File::from(OwnedFd::from(stream));
-    let contains = question.contains.as_deref().map(str::as_bytes);
-    let (verdict, mut said) = match stream.write_all(request(&question.url).as_bytes()) {
+    let contains = request.contains.as_deref().map(str::as_bytes);
+    let contains = contains.filter(|text| !text.is_empty());
+    let (verdict, mut detail) = match stream.write_all(http_request(&request.url).as_bytes()) {
         Ok(()) => {
-            let mut answer = TimedReader::new(stream, deadline.left(), deadline);
-            http::judge(&mut answer, contains)
+            let mut response = TimedReader::new(stream, deadline.left(), deadline);
+            http::judge_response(&mut response, contains)
         }
-        Err(error) => http::broken(&error),
+        Err(error) => http::connection_failed(&error),
     };
-    if !on.is_full() {
-        said += &format!(" (confined {on})");
+    if !enforcement.is_full() {
+        detail += &format!(" (sandbox {enforcement})");
     }
-    Ok((verdict, said))
+    Ok((verdict, detail))
 }
 
-/// Connects to the first of the addresses that takes it.
+/// Connects to the first address that accepts the connection.
 ///
-/// Looking a name up has no time limit of its own; the runner ends us.
-fn connect(url: &HttpUrl, deadline: Deadline) -> Result<TcpStream, Seen> {
+/// Resolving a name has no time limit here. The hook runner kills a probe that
+/// takes too long.
+fn connect(url: &HttpUrl, deadline: Deadline) -> Result<TcpStream, Judgement> {
     let host = url.host();
-    // No release makes a name known: it is the operator's, or it is wrong.
+    // A release cannot change this: the operator chose the name.
     let unknown = |_| {
-        let said = format!("the name '{host}' does not resolve");
-        (Verdict::Never, said)
+        let detail = format!("the name '{host}' does not resolve");
+        (Verdict::Never, detail)
     };
     let addresses: Vec<_> = (host, url.port())
         .to_socket_addrs()
         .map_err(unknown)?
         .collect();
-    let mut said = format!("the name '{host}' has no address");
+    let mut detail = format!("the name '{host}' has no address");
     for (at, address) in addresses.iter().enumerate() {
-        // One that does not answer leaves the others their share.
+        // Divides the time, so that a silent address leaves some to the others.
         let share = deadline.left() / (addresses.len() - at) as u32;
         if share.is_zero() {
-            said = "no connection in time".to_owned();
+            detail = "no connection in time".to_owned();
             break;
         }
         match TcpStream::connect_timeout(address, share) {
             Ok(stream) => return Ok(stream),
-            // Whatever it is: a service that is being restarted does not
-            // listen, and its network may come with it.
+            // Every error is temporary: a service that restarts does not listen,
+            // and its network may start with it.
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-                said = format!("no connection to {address} in time");
+                detail = format!("no connection to {address} in time");
             }
             Err(error) => {
                 let why = error::describe(&error);
-                said = format!("no connection to {address}: {why}");
+                detail = format!("no connection to {address}: {why}");
             }
         }
     }
-    Err((Verdict::NotYet, said))
+    Err((Verdict::NotYet, detail))
 }
 
-/// No redirect is followed, no proxy asked, no connection kept.
-fn request(url: &HttpUrl) -> String {
+/// Returns the HTTP request. The probe follows no redirect, uses no proxy and
+/// closes the connection.
+fn http_request(url: &HttpUrl) -> String {
     format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: deploy-shell/{}\r\nAccept: */*\r\n\
          Accept-Encoding: identity\r\nConnection: close\r\n\r\n",
@@ -155,10 +179,16 @@ fn request(url: &HttpUrl) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message;
+    use crate::url::MAX_URL;
+
+    fn url(text: &str) -> HttpUrl {
+        HttpUrl::try_from(text.to_owned()).unwrap()
+    }
 
     #[test]
     fn a_request_names_its_host_and_its_target() {
-        for (url, first, host) in [
+        for (text, target, host) in [
             (
                 "http://127.0.0.1:8080/health?x=1",
                 "/health?x=1",
@@ -167,10 +197,48 @@ mod tests {
             ("http://localhost", "/", "localhost"),
             ("http://[::1]:9000?x", "/?x", "[::1]:9000"),
         ] {
-            let text = request(&HttpUrl::try_from(url.to_owned()).unwrap());
-            let head = format!("GET {first} HTTP/1.1\r\nHost: {host}\r\n");
-            assert!(text.starts_with(&head), "{text}");
-            assert!(text.contains("\r\nConnection: close\r\n") && text.ends_with("\r\n\r\n"));
+            let request = http_request(&url(text));
+            let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n");
+            assert!(request.starts_with(&head), "{request}");
+            assert!(request.contains("\r\nConnection: close\r\n"), "{request}");
+            assert!(request.ends_with("\r\n\r\n"), "{request}");
+        }
+    }
+
+    /// A configured text has at most 256 bytes, and `{release}` in it becomes at
+    /// most 64 bytes.
+    #[test]
+    fn the_longest_request_fits_into_its_limit() {
+        let start = "http://a/";
+        let request = ProbeRequest {
+            url: url(&format!("{start}{}", "\"".repeat(MAX_URL - start.len()))),
+            contains: Some(format!("{}{}", "r".repeat(28 * 64), "\"".repeat(256))),
+            within: Duration::MAX,
+            sandbox_required: false,
+        };
+        let line = message::encode(&request).unwrap();
+        let decoded: Result<ProbeRequest, _> = message::decode(line.as_bytes(), MAX_REQUEST);
+        let decoded = decoded.unwrap();
+        assert_eq!(
+            (decoded.url, decoded.contains),
+            (request.url, request.contains)
+        );
+    }
+
+    #[test]
+    fn an_invalid_request_is_refused() {
+        let good = r#"{"url":"http://a/","contains":null,"within":1,"sandbox_required":true}"#;
+        let decode = |line: &str| message::decode::<ProbeRequest>(line.as_bytes(), MAX_REQUEST);
+        assert!(decode(good).is_ok());
+        for (old, new) in [
+            ("http:", "https:"),
+            ("null", "1"),
+            ("\"within\":1", "\"within\":-1"),
+            ("\"within\":1", "\"within\":1,\"more\":1"),
+            (",\"sandbox_required\":true", ""),
+        ] {
+            let bad = good.replacen(old, new, 1);
+            assert!(decode(&bad).is_err(), "{bad}");
         }
     }
 }

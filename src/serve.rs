@@ -3,7 +3,7 @@
 //! logs the result and replies.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::activate::gate::Gate;
@@ -11,7 +11,7 @@ use crate::audit::Audit;
 use crate::config::{self, Config};
 use crate::error::{self, Code, Error, Result};
 use crate::event::{AuditEvent, Progress, Reporter};
-use crate::hooks::Runner;
+use crate::hooks::HookRunner;
 use crate::names::KeyLabel;
 use crate::policy::{self, Grants, Permit, Verb};
 use crate::request::Request;
@@ -63,13 +63,7 @@ pub fn serve(options: ServeOptions) -> u8 {
         }
         log.unrecorded.push(error.problem);
     }
-    let (confinement, result) = run_verb(
-        &config,
-        &options.config,
-        &session.actor(verb),
-        &permit,
-        &mut log,
-    );
+    let (confinement, result) = run_verb(&config, &session.actor(verb), &permit, &mut log);
     log.check(audit.result(result.as_ref(), confinement.as_ref(), started.elapsed()));
     answer(result, log.unrecorded)
 }
@@ -77,7 +71,6 @@ pub fn serve(options: ServeOptions) -> u8 {
 /// Opens the site, confines the process, and runs the verb that `permit` allows.
 fn run_verb(
     config: &Config,
-    config_path: &Path,
     actor: &Actor,
     permit: &Permit,
     log: &mut RequestLog<'_>,
@@ -98,7 +91,7 @@ fn run_verb(
         let runner = match verb {
             Verb::Swap | Verb::Rollback => {
                 sandbox::block_termination_signals();
-                Runner::start(config, config_path)?
+                HookRunner::start(config)?
             }
             Verb::Receive | Verb::List => None,
         };

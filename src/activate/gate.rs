@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Config, Hook};
 use crate::error::Result;
 use crate::event::{AuditEvent, Progress, Reporter, Step};
-use crate::hooks::{Ended, NOT_YET, Runner, Stage, Task};
+use crate::hooks::{Ended, HookRunner, NOT_YET, RunRequest, Stage};
 use crate::names::ReleaseId;
 use crate::store::Store;
 use crate::store::journal::How;
@@ -64,7 +64,7 @@ pub struct GateContext<'a> {
 pub struct Gate<'a> {
     config: &'a Config,
     /// None: the site has no commands.
-    runner: Option<Runner>,
+    runner: Option<HookRunner>,
     reporter: &'a mut dyn Reporter,
 }
 
@@ -77,7 +77,7 @@ struct Run {
 impl<'a> Gate<'a> {
     pub fn new(
         config: &'a Config,
-        runner: Option<Runner>,
+        runner: Option<HookRunner>,
         reporter: &'a mut dyn Reporter,
     ) -> Gate<'a> {
         Gate {
@@ -254,11 +254,11 @@ impl<'a> Gate<'a> {
     }
 
     fn run(&mut self, step: Step, context: GateContext<'_>, within: Duration, aloud: bool) -> Run {
-        let task = Task {
+        let request = RunRequest {
             stage: step.stage,
             index: step.index,
-            release: context.release,
-            previous: context.previous,
+            release: context.release.clone(),
+            previous: context.previous.cloned(),
             within,
         };
         let mut output = String::new();
@@ -276,8 +276,8 @@ impl<'a> Gate<'a> {
             output.drain(..surplus);
         };
         let ended = match &mut self.runner {
-            Some(runner) => runner.run(task, &mut line),
-            None => Ok(Ended::NotStarted("there is no runner".to_owned())),
+            Some(runner) => runner.run(&request, &mut line),
+            None => Ok(Ended::not_started("there is no hook runner")),
         };
         Run { ended, output }
     }
@@ -296,7 +296,7 @@ impl<'a> Gate<'a> {
             release: context.release,
             what,
             exit: match run.ended {
-                Ok(Ended::Exit(status)) => Some(status),
+                Ok(Ended::Exit(status)) => Some(status.into()),
                 _ => None,
             },
             failed,

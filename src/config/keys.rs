@@ -7,9 +7,10 @@ use std::time::Duration;
 use ::syslog::Facility;
 use serde::Deserialize;
 
-use super::command::{Argv, HttpUrl};
+use super::command::Argv;
 use super::units::{self, Percent};
 use crate::names::{LinkName, ReleaseId};
+use crate::url::HttpUrl;
 
 /// `[archive]`: the limits of a payload.
 #[derive(Debug, Deserialize)]

@@ -1,4 +1,4 @@
-//! One command, from its start to the end of all that it has started.
+//! One command, from its start to the end of every process that it started.
 
 use std::io::{PipeReader, Read, pipe};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,76 +11,82 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
-use super::Ended;
 use super::output::Output;
 use super::pipe::MonitorPipe;
-use super::protocol::Answer;
+use super::protocol::{Ended, MAX_TEXT, RunResponse};
 use super::reaper::{self, Descendants};
 use super::sigchld::ChildSignal;
 use crate::deadline::{self, Deadline};
 use crate::error;
 use crate::escape;
 
-/// Between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(2);
+/// The time between SIGTERM and SIGKILL.
+const TERM_GRACE: Duration = Duration::from_secs(2);
 
-/// How long a process that was killed may take to end.
-const KILLED: Duration = Duration::from_secs(2);
+/// The time that a process may take to end after SIGKILL.
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long is read what a command has written, once it has ended. Long
-/// enough for what is in the pipe; not more, because another user's process
-/// may hold the pipe for ever.
-const DRAIN: Duration = Duration::from_secs(1);
+/// The time for reading the rest of the output after a command has ended. It is
+/// enough for what the pipe holds. It is limited because another user's process
+/// can keep the pipe open for ever.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// As many processes that cannot be ended are told of.
-const MAX_LEFT: usize = 4;
+/// The maximum number of remaining processes that are reported.
+const MAX_REPORTED: usize = 4;
 
-/// As much as is read at once, in bytes.
+/// The maximum length of one read, in bytes.
 const CHUNK: usize = 64 << 10;
 
-/// How far a command has come.
+/// How far the end of a command has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
-    /// It was told to end.
+    /// SIGTERM was sent.
     Terminated,
-    /// It was killed.
+    /// SIGKILL was sent.
     Killed,
 }
 
-/// What runs commands, one after the other.
+/// Runs commands, one after the other.
 #[derive(Debug)]
 pub struct Jobs {
-    link: MonitorPipe,
-    alarm: ChildSignal,
-    brood: Descendants,
+    monitor: MonitorPipe,
+    child_signal: ChildSignal,
+    descendants: Descendants,
 }
 
-/// The monitor has ended, or speaks out of turn: nothing more is to be run.
+/// The monitor has ended, or sent a request out of turn: no command may run any
+/// more.
 #[derive(Debug)]
 pub struct Abandoned;
 
 impl Jobs {
-    pub fn new(link: MonitorPipe, alarm: ChildSignal) -> Jobs {
-        let brood = Descendants::default();
-        Jobs { link, alarm, brood }
+    pub fn new(monitor: MonitorPipe, child_signal: ChildSignal) -> Jobs {
+        Jobs {
+            monitor,
+            child_signal,
+            descendants: Descendants::default(),
+        }
     }
 
-    pub fn link(&mut self) -> &mut MonitorPipe {
-        &mut self.link
+    pub fn monitor(&mut self) -> &mut MonitorPipe {
+        &mut self.monitor
     }
 
-    /// Runs a command to its end, and answers with what it writes and how it
+    /// Runs a command to its end, and sends the monitor its output and how it
     /// ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Abandoned`]: the command was killed, and there is nobody to answer.
     pub fn run(&mut self, command: Command, within: Duration) -> Result<(), Abandoned> {
         let deadline = Deadline::after(within);
-        self.alarm.clear();
+        self.child_signal.clear();
         let (leader, output) = match start(command) {
             Ok(started) => started,
             Err(why) => {
-                let why =
-                    escape::truncate(&escape::escape(why.as_bytes()), super::protocol::MAX_TEXT);
-                self.answer(Ended::NotStarted(why));
+                let why = escape::truncate(&escape::escape(why.as_bytes()), MAX_TEXT);
+                self.answer(Ended::not_started(why));
                 return Ok(());
             }
         };
@@ -91,140 +97,146 @@ impl Jobs {
             phase: Phase::Running,
             abandoned: false,
         };
-        let status = job.watch(&mut self.link, &self.alarm, deadline);
-        // One that was never ours to wait for leaves no number to go by.
+        let status = job.watch(&mut self.monitor, &self.child_signal, deadline);
+        // If the leader was never a child to wait for, its number may belong to
+        // another process by now.
         let group = (status.is_some() || job.phase == Phase::Killed).then_some(leader);
-        let left = self.brood.end(group, &self.alarm);
-        let link = &mut self.link;
-        job.drain(link);
-        let mut show = |text| link.say(&Answer::Line(text));
+        let remaining = self.descendants.kill_all(group, &self.child_signal);
+        let monitor = &mut self.monitor;
+        job.drain(monitor);
+        let mut show = |text: String| monitor.say(&RunResponse::Output(text.into()));
         job.output.finish(&mut show);
-        // There may be more than is worth a line each.
-        for pid in left.iter().take(MAX_LEFT) {
-            show(format!("... process {pid} goes on, and cannot be ended"));
+        for pid in remaining.iter().take(MAX_REPORTED) {
+            show(format!(
+                "... process {pid} still runs, and cannot be killed"
+            ));
         }
         if job.abandoned {
             return Err(Abandoned);
         }
         self.answer(match status {
-            // It may have ended well when it was told to; it was late even so.
+            // A command that exits with 0 on SIGTERM was late all the same.
             _ if job.phase != Phase::Running => Ended::TimedOut,
-            Some(WaitStatus::Exited(_, code)) => Ended::Exit(code),
-            Some(WaitStatus::Signaled(_, signal, _)) => Ended::Signal(signal as i32),
-            _ => Ended::NotStarted("its end cannot be waited for".to_owned()),
+            // The kernel keeps the low eight bits of a status, and has 64 signals.
+            Some(WaitStatus::Exited(_, code)) => Ended::Exit(u8::try_from(code).unwrap_or(u8::MAX)),
+            Some(WaitStatus::Signaled(_, signal, _)) => Ended::Signal(signal as u8),
+            _ => Ended::not_started("the process cannot be waited for"),
         });
         Ok(())
     }
 
-    /// Says how a command ended, and waits until that has left.
+    /// Sends how a command ended, and waits until the monitor can read it.
     pub fn answer(&mut self, ended: Ended) {
-        self.link.say(&Answer::End(ended));
-        self.link.flush();
+        self.monitor.say(&RunResponse::Ended(ended));
+        self.monitor.flush();
     }
 }
 
-/// Starts a command as the leader of a process group of its own, with nothing
-/// to read and one pipe for all it writes.
+/// Starts a command as the leader of a new process group, with /dev/null as
+/// stdin and one pipe as stdout and stderr.
 fn start(mut command: Command) -> Result<(Pid, PipeReader), String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let words = |error: std::io::Error| {
+    let cannot = |error: std::io::Error| {
         let why = error::describe(&error);
         format!("'{program}' cannot be started: {why}")
     };
-    let (output, input) = pipe().map_err(words)?;
+    let (output, input) = pipe().map_err(cannot)?;
     command
         .stdin(Stdio::null())
-        .stdout(input.try_clone().map_err(words)?)
+        .stdout(input.try_clone().map_err(cannot)?)
         .stderr(input)
         .process_group(0);
-    // A program gets the mask that its parent has in this moment, and is to
-    // have the usual one. What else was blocked has just been cleared, but for
-    // a signal that comes right now, which is one that would end us anyway.
+    // The child inherits the signal mask of this moment, and needs an empty one.
+    // SIGCHLD that was pending has just been cleared. A blocked SIGHUP, SIGINT or
+    // SIGTERM that arrives now ends this process.
     let mask = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
     let spawned = command.spawn();
     if let Ok(mask) = mask {
         _ = mask.thread_set_mask();
     }
-    let child = spawned.map_err(words)?;
-    // With `command` our own ends of the pipe are closed when this returns.
+    let child = spawned.map_err(cannot)?;
+    // Dropping `command` closes this process's copies of the pipe's write end.
     Ok((Pid::from_raw(child.id() as i32), output))
 }
 
-/// The command that runs.
+/// The command that is running.
 struct Job {
     leader: Pid,
-    /// None when all who could write have closed it.
+    /// None once every writer has closed it.
     pipe: Option<PipeReader>,
     output: Output,
     phase: Phase,
-    /// Whether the monitor has ended.
+    /// Whether the monitor has ended or sent a request out of turn.
     abandoned: bool,
 }
 
 impl Job {
-    /// Reads what it writes until it has ended, and sees to it that it does.
+    /// Reads the command's output until the command ends, and ends it at its
+    /// time limit or when the monitor ends. Returns how it ended.
     ///
-    /// Its end is that of the process, not that of its output: that may be
-    /// closed long before, or held open by others.
+    /// A closed output is no end: the process may close it early, and another
+    /// process may hold it open for longer.
     fn watch(
         &mut self,
-        link: &mut MonitorPipe,
-        alarm: &ChildSignal,
+        monitor: &mut MonitorPipe,
+        child_signal: &ChildSignal,
         limit: Deadline,
     ) -> Option<WaitStatus> {
         let mut deadline = limit;
-        // Ends: each deadline is followed by a harder phase, and the last by
-        // the end.
+        // Terminates: each deadline leads to the next phase, and the last one
+        // returns.
         loop {
-            alarm.clear();
-            match reaper::ended(self.leader) {
+            child_signal.clear();
+            match reaper::peek_status(self.leader) {
                 Ok(None) => {}
                 Ok(Some(status)) => return Some(status),
-                // Nobody's child any more.
+                // Not a child of this process any more.
                 Err(_) => return None,
             }
             if deadline.has_passed() || self.abandoned && self.phase == Phase::Running {
-                let (phase, signal, span) = match self.phase {
-                    // The lock has ended with the monitor, and the next request
-                    // may run the same command: one that is cut short is better
-                    // than two at once.
-                    Phase::Running if self.abandoned => (Phase::Killed, Signal::SIGKILL, KILLED),
-                    Phase::Running => (Phase::Terminated, Signal::SIGTERM, GRACE),
-                    Phase::Terminated => (Phase::Killed, Signal::SIGKILL, KILLED),
+                let (phase, signal, timeout) = match self.phase {
+                    // The site's lock ended with the monitor, and the next request
+                    // may run the same command: killing this one at once is better
+                    // than running two.
+                    Phase::Running if self.abandoned => {
+                        (Phase::Killed, Signal::SIGKILL, KILL_TIMEOUT)
+                    }
+                    Phase::Running => (Phase::Terminated, Signal::SIGTERM, TERM_GRACE),
+                    Phase::Terminated => (Phase::Killed, Signal::SIGKILL, KILL_TIMEOUT),
                     Phase::Killed => return None,
                 };
-                // The leader was not reaped, so the number is its group's yet.
-                // It fails where the group is another user's.
+                // The leader is not reaped yet, so the number still means its
+                // group. The call fails if the group is another user's.
                 _ = killpg(self.leader, signal);
-                (self.phase, deadline) = (phase, Deadline::after(span));
+                (self.phase, deadline) = (phase, Deadline::after(timeout));
             }
             let ready = {
-                let from = (!self.abandoned).then(|| link.from());
+                let from = (!self.abandoned).then(|| monitor.from());
                 let pipe = self.pipe.as_ref().map(AsFd::as_fd);
-                wait(
-                    [Some(alarm.as_fd()), from, pipe],
-                    link.to(),
+                poll_fds(
+                    [Some(child_signal.as_fd()), from, pipe],
+                    monitor.to(),
                     deadline.left(),
                 )
             };
             let [_, from, pipe] = ready;
             self.abandoned |= from;
-            link.send();
+            monitor.send();
             if pipe {
-                self.read(link);
+                self.read_output(monitor);
             }
         }
     }
 
-    /// Reads once.
-    fn read(&mut self, link: &mut MonitorPipe) {
+    /// Reads the command's output once.
+    fn read_output(&mut self, monitor: &mut MonitorPipe) {
         let Some(pipe) = &mut self.pipe else {
             return;
         };
         let mut buffer = vec![0; CHUNK];
         match pipe.read(&mut buffer) {
             Ok(read) if read > 0 => {
-                let mut show = |text| link.say(&Answer::Line(text));
+                let mut show = |text: String| monitor.say(&RunResponse::Output(text.into()));
                 self.output.take(&buffer[..read], &mut show);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -233,26 +245,26 @@ impl Job {
     }
 
     /// Reads what is still in the pipe.
-    fn drain(&mut self, link: &mut MonitorPipe) {
-        let deadline = Deadline::after(DRAIN);
-        // Ends: the deadline does not move.
+    fn drain(&mut self, monitor: &mut MonitorPipe) {
+        let deadline = Deadline::after(DRAIN_TIMEOUT);
+        // Terminates: the deadline does not move.
         while let Some(pipe) = &self.pipe
             && !deadline.has_passed()
         {
-            let [ready] = wait([Some(pipe.as_fd())], None, deadline.left());
+            let [ready] = poll_fds([Some(pipe.as_fd())], None, deadline.left());
             if ready {
-                self.read(link);
+                self.read_output(monitor);
             }
         }
     }
 }
 
-/// Waits until something can be read from one of `from`, or written to `to`,
-/// and tells which can be read (or is closed).
-fn wait<const N: usize>(
+/// Waits until a descriptor of `from` is readable or closed, or `to` is
+/// writable, at most `timeout`. Returns which of `from` are readable or closed.
+fn poll_fds<const N: usize>(
     from: [Option<BorrowedFd<'_>>; N],
     to: Option<BorrowedFd<'_>>,
-    span: Duration,
+    timeout: Duration,
 ) -> [bool; N] {
     let mut fds: Vec<PollFd<'_>> = from
         .iter()
@@ -260,8 +272,8 @@ fn wait<const N: usize>(
         .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
         .chain(to.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)))
         .collect();
-    // A failure is a signal that was caught, and none is.
-    _ = poll(&mut fds, deadline::timeout(span));
+    // poll(2) fails only on a caught signal, and this process catches none.
+    _ = poll(&mut fds, deadline::timeout(timeout));
     let mut fds = fds.iter();
     from.map(|fd| fd.is_some() && fds.next().and_then(PollFd::any) == Some(true))
 }

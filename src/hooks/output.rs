@@ -1,30 +1,32 @@
-//! What a command writes, made fit to be shown: lines of printable ASCII, not
-//! too long, not too many, whatever it writes.
+//! Converts a command's output to lines of printable ASCII, with limits on
+//! their length and number.
 
 use super::protocol::MAX_TEXT;
 use crate::escape;
 
-/// The most lines of one command that are shown.
+/// The maximum number of lines shown of one command.
 pub const MAX_LINES: usize = 200;
 
-/// The most that is shown of one command, in bytes of its escaped lines.
+/// The maximum length of what is shown of one command, in bytes of escaped lines.
 const MAX_SHOWN: usize = 32 << 10;
 
-/// Bytes of a command on their way to lines. It never keeps more than a line.
+/// Splits a command's output into lines. It never keeps more than one line.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// The line that has not ended yet, as far as it could be shown.
-    begun: Vec<u8>,
-    /// How much of that line came beyond.
-    beyond: u64,
+    /// The beginning of the line that has not ended yet.
+    line: Vec<u8>,
+    /// The number of further bytes of that line.
+    cut: u64,
+    /// The number of lines shown.
     lines: usize,
+    /// The number of bytes shown.
     shown: usize,
-    /// Bytes that were read and are in no line.
+    /// The number of bytes that are in no shown line.
     dropped: u64,
 }
 
 impl Output {
-    /// Takes in what was read; each line that is complete goes to `show`.
+    /// Takes bytes of the output, and gives each complete line to `show`.
     pub fn take(&mut self, mut bytes: &[u8], show: &mut dyn FnMut(String)) {
         while let Some(at) = bytes.iter().position(|byte| *byte == b'\n') {
             self.extend(&bytes[..at]);
@@ -34,9 +36,9 @@ impl Output {
         self.extend(bytes);
     }
 
-    /// Shows what is left: a line without an end, and how much was not shown.
+    /// Shows a last line without a line feed, and the number of bytes not shown.
     pub fn finish(mut self, show: &mut dyn FnMut(String)) {
-        if !self.begun.is_empty() {
+        if !self.line.is_empty() {
             self.end_line(show);
         }
         if self.dropped > 0 {
@@ -45,25 +47,25 @@ impl Output {
     }
 
     fn extend(&mut self, bytes: &[u8]) {
-        // One more than a line may have, so that the cut is marked.
-        let room = (MAX_TEXT + 1).saturating_sub(self.begun.len());
+        // One byte more than a shown line has, so that `truncate` marks the cut.
+        let room = (MAX_TEXT + 1).saturating_sub(self.line.len());
         let (kept, over) = bytes.split_at(bytes.len().min(room));
-        self.begun.extend_from_slice(kept);
-        self.beyond += over.len() as u64;
+        self.line.extend_from_slice(kept);
+        self.cut += over.len() as u64;
     }
 
     fn end_line(&mut self, show: &mut dyn FnMut(String)) {
-        let line = std::mem::take(&mut self.begun);
-        let beyond = std::mem::take(&mut self.beyond);
+        let line = std::mem::take(&mut self.line);
+        let cut = std::mem::take(&mut self.cut);
         let text = line.strip_suffix(b"\r").unwrap_or(&line);
         let text = escape::truncate(&escape::escape(text), MAX_TEXT);
         if self.lines == MAX_LINES || self.shown + text.len() > MAX_SHOWN {
-            // Nothing is shown behind a gap.
+            // After the first dropped line, drop all others too.
             self.lines = MAX_LINES;
-            self.dropped += line.len() as u64 + beyond + 1;
+            self.dropped += line.len() as u64 + cut + 1;
             return;
         }
-        self.dropped += beyond;
+        self.dropped += cut;
         self.lines += 1;
         self.shown += text.len();
         show(text);
@@ -79,14 +81,14 @@ mod tests {
         let mut output = Output::default();
         for piece in pieces {
             output.take(piece, &mut |line| lines.push(line));
-            assert!(output.begun.capacity() <= 2 * (MAX_TEXT + 1));
+            assert!(output.line.capacity() <= 2 * (MAX_TEXT + 1));
         }
         output.finish(&mut |line| lines.push(line));
         lines
     }
 
     #[test]
-    fn lines_are_put_together_and_escaped() {
+    fn lines_are_joined_and_escaped() {
         let lines = shown(&[b"on", b"e\ntw", b"o\r\n\n\x1b[2J\0\xff", b"end"]);
         assert_eq!(lines, ["one", "two", "", "\\x1b[2J\\x00\\xffend"]);
         assert!(shown(&[]).is_empty());
@@ -100,13 +102,13 @@ mod tests {
         assert!(lines[0].len() == MAX_TEXT && lines[0].ends_with("x..."));
         let rest = 256 * 4096 - (MAX_TEXT + 1);
         assert_eq!(lines[1], format!("... {rest} more bytes not shown"));
-        // All of it escaped, and still not longer.
+        // Escaping makes the line longer, and it is still cut.
         let lines = shown(&[&[0xff; 400][..], b"\n"]);
         assert!(lines[0].len() <= MAX_TEXT && lines[0].ends_with("\\xff..."));
     }
 
     #[test]
-    fn there_are_not_too_many_lines_or_bytes() {
+    fn the_number_of_lines_and_bytes_is_limited() {
         let lines = shown(&[&b"y\n".repeat(1000)[..]]);
         assert_eq!(lines.len(), MAX_LINES + 1);
         assert_eq!(lines[MAX_LINES], "... 1600 more bytes not shown");

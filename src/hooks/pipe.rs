@@ -1,91 +1,128 @@
-//! The runner's end of its pipes to the monitor.
+//! The hook runner's end of the pipes to the monitor.
 
-use std::io::{Result, Write};
+use std::io::Result;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
 
-use super::protocol::{Answer, MAX, Order};
+use super::protocol::{MAX_REQUEST, MAX_SETUP, RunRequest, RunResponse, Setup};
 use crate::deadline::{self, Deadline};
+use crate::message;
 
-/// How long the last answers of a command may take to leave.
-const FLUSH: Duration = Duration::from_secs(5);
+/// The time that the last responses to a request may take to be read.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where tasks come from and answers go to.
+/// The pipes that carry messages from and to the monitor.
 #[derive(Debug)]
 pub struct MonitorPipe {
     from: OwnedFd,
     to: OwnedFd,
-    /// Answers that the pipe had no room for. Bounded by what is shown of one
-    /// command: the next task comes when the last answer has left.
+    /// Bytes that were read behind the last message.
+    unread: Vec<u8>,
+    /// Responses that did not fit into the pipe. Their size is bounded by what
+    /// is shown of one command: the next request comes after the last response.
     unsent: Vec<u8>,
-    /// An answer could not be sent, so there is to be no other: the monitor
-    /// would wait for it until the time is up.
+    /// Set when a response could not be sent. The hook runner then ends: the
+    /// monitor would wait for that response until its time is up.
     broken: bool,
 }
 
 impl MonitorPipe {
-    /// Of this process's own input and output.
+    /// Takes this process's standard input and output.
     pub fn open() -> Result<MonitorPipe> {
         let from = std::io::stdin().as_fd().try_clone_to_owned()?;
         let to = std::io::stdout().as_fd().try_clone_to_owned()?;
-        // A monitor that stops reading must not keep us from ending a command
-        // in time. The other end of the pipe is not affected.
+        // A monitor that stops reading must not keep the hook runner from
+        // killing a command in time. The monitor's end stays blocking.
         let flags = OFlag::from_bits_retain(fcntl(&to, FcntlArg::F_GETFL)?);
         fcntl(&to, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         Ok(MonitorPipe {
             from,
             to,
+            unread: Vec::new(),
             unsent: Vec::new(),
             broken: false,
         })
     }
 
-    /// Waits for the next task. None: the monitor has ended, or says what no
-    /// monitor says.
-    pub fn order(&mut self) -> Option<Order> {
+    /// Waits for the first message; none if the monitor has ended or sent
+    /// something else.
+    pub fn setup(&mut self) -> Option<Setup> {
+        let line = self.read_line(MAX_SETUP)?;
+        message::decode(&line, MAX_SETUP).ok()
+    }
+
+    /// Waits for the next request; none if the monitor has ended, sent something
+    /// else, or sent two requests at once.
+    pub fn request(&mut self) -> Option<RunRequest> {
         if self.broken {
             return None;
         }
-        let mut line = Vec::new();
-        let mut buffer = [0; MAX as usize];
-        while !line.contains(&b'\n') && line.len() < MAX as usize {
+        let line = self.read_line(MAX_REQUEST)?;
+        if !self.unread.is_empty() {
+            return None;
+        }
+        message::decode(&line, MAX_REQUEST).ok()
+    }
+
+    /// Reads a line of at most `max` bytes, and returns it without its line feed.
+    fn read_line(&mut self, max: usize) -> Option<Vec<u8>> {
+        let mut buffer = [0; 4096];
+        let mut searched = 0;
+        // Terminates: each turn reads bytes, and their number is bounded.
+        loop {
+            let rest = &self.unread[searched..];
+            if let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.unread.drain(..=searched + at).collect();
+                line.pop();
+                return Some(line);
+            }
+            searched = self.unread.len();
+            if searched > max {
+                return None;
+            }
             match nix::unistd::read(&self.from, &mut buffer) {
                 Err(Errno::EINTR) => {}
                 Ok(0) | Err(_) => return None,
-                Ok(read) => line.extend_from_slice(&buffer[..read]),
+                Ok(read) => self.unread.extend_from_slice(&buffer[..read]),
             }
         }
-        // A second task behind it makes it none.
-        Order::parse(&line)
     }
 
-    /// Readable once the monitor has ended, or speaks out of turn.
+    /// Returns the descriptor that becomes readable when the monitor ends, or
+    /// sends a request before it has the last response.
     pub fn from(&self) -> BorrowedFd<'_> {
         self.from.as_fd()
     }
 
-    /// Where to wait for room, if there are answers that have not left.
+    /// Returns the descriptor to poll for space, if there are unsent responses.
     pub fn to(&self) -> Option<BorrowedFd<'_>> {
         (!self.unsent.is_empty()).then(|| self.to.as_fd())
     }
 
-    pub fn say(&mut self, answer: &Answer) {
-        // Writing to memory cannot fail.
-        _ = writeln!(self.unsent, "{answer}");
+    /// Queues a response, and sends as much as the pipe takes.
+    pub fn say(&mut self, response: &RunResponse) {
+        match message::encode(response) {
+            Ok(line) => {
+                self.unsent.extend_from_slice(line.as_bytes());
+                self.unsent.push(b'\n');
+            }
+            Err(_) => self.broken = true,
+        }
         self.send();
     }
 
-    /// Sends what there is room for.
+    /// Sends as much as the pipe takes.
     pub fn send(&mut self) {
         while !self.unsent.is_empty() {
             match nix::unistd::write(&self.to, &self.unsent) {
                 Ok(sent) => drop(self.unsent.drain(..sent)),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
-                // Nobody reads it any more, or will know what is missing.
+                // The monitor has ended, or cannot know what is missing.
                 Err(_) => {
                     self.unsent.clear();
                     self.broken = true;
@@ -94,11 +131,10 @@ impl MonitorPipe {
         }
     }
 
-    /// Sends all of it, or gives up.
+    /// Sends everything, or gives up after [`FLUSH_TIMEOUT`].
     pub fn flush(&mut self) {
-        use nix::poll::{PollFd, PollFlags, poll};
-        let deadline = Deadline::after(FLUSH);
-        // Ends: the deadline does not move.
+        let deadline = Deadline::after(FLUSH_TIMEOUT);
+        // Terminates: the deadline does not move.
         while let Some(to) = self.to()
             && !deadline.has_passed()
         {

@@ -1,213 +1,353 @@
-//! What the monitor and the runner say to each other, line by line.
+//! The messages between the monitor and the hook runner: one line of JSON each.
 //!
-//! A line has one spelling: what was read is written back and compared.
+//! The monitor sends one [`Setup`], then one [`RunRequest`] at a time. The hook
+//! runner answers each request with any number of [`RunResponse::Output`] and
+//! one [`RunResponse::Ended`].
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Ended, LONGEST, Stage, Task};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Argv, Config, Hook};
 use crate::escape;
-use crate::names::ReleaseId;
+use crate::message::{self, millis};
+use crate::names::{ReleaseId, SiteName};
+use crate::url::HttpUrl;
 
-/// The longest line that is read, in bytes, with its end.
-pub const MAX: u64 = 640;
+/// The maximum length of a [`Setup`], in bytes. It comes from a configuration
+/// file of at most 256 KiB, and no byte of that takes four in JSON.
+pub const MAX_SETUP: usize = 1 << 20;
 
-/// The longest text in an answer, in bytes.
+/// The maximum length of a [`RunRequest`], in bytes.
+pub const MAX_REQUEST: usize = 640;
+
+/// The maximum length of a [`PrintableText`], in bytes.
 pub const MAX_TEXT: usize = 500;
 
-const STAGES: [(Stage, &str); 5] = [
-    (Stage::BeforeSwap, "before_swap"),
-    (Stage::AfterSwap, "after_swap"),
-    (Stage::BeforeRollback, "before_rollback"),
-    (Stage::Smoke, "smoke"),
-    (Stage::Health, "health"),
-];
+/// The maximum length of a [`RunResponse`], in bytes: JSON escapes quotation
+/// marks and backslashes.
+pub const MAX_RESPONSE: usize = 2 * MAX_TEXT + 64;
+
+/// The point of a swap or rollback at which a command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    #[serde(rename = "before_swap")]
+    BeforeSwap,
+    #[serde(rename = "after_swap")]
+    AfterSwap,
+    #[serde(rename = "before_rollback")]
+    BeforeRollback,
+    /// The probe of `smoke_url`.
+    #[serde(rename = "smoke")]
+    Smoke,
+    /// The probe of `url`, or the health command.
+    #[serde(rename = "health")]
+    Health,
+}
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let found = STAGES.iter().find(|(stage, _)| stage == self);
-        f.write_str(found.map_or("", |(_, word)| word))
+        // Writes the name that serde uses.
+        self.serialize(f)
     }
 }
 
-impl fmt::Display for Task<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let previous = self.previous.map_or("-", ReleaseId::as_str);
-        let millis = self.within.min(LONGEST).as_millis();
-        let (stage, index, release) = (self.stage, self.index, self.release);
-        write!(f, "run {stage} {index} {release} {previous} {millis}")
+/// The part of a site's configuration that the hook runner needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    pub site: SiteName,
+    /// The site's root directory.
+    pub root: PathBuf,
+    pub before_swap: Vec<HookCommand>,
+    pub after_swap: Vec<HookCommand>,
+    pub before_rollback: Vec<HookCommand>,
+    pub smoke_url: Option<HttpUrl>,
+    pub health: Option<HealthCheck>,
+    /// Whether the probe refuses to work when a part of its sandbox is missing.
+    pub sandbox_required: bool,
+}
+
+/// A hook, and the time that it may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HookCommand {
+    pub command: Argv,
+    #[serde(with = "millis")]
+    pub timeout: Duration,
+}
+
+/// The health check of a live release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum HealthCheck {
+    Http {
+        url: HttpUrl,
+        /// The text that the body must contain, with `{release}` for the release.
+        contains: Option<String>,
+    },
+    Command(Argv),
+}
+
+impl Setup {
+    /// Returns the setup for a site; none if the site has nothing to run.
+    pub fn new(config: &Config) -> Option<Setup> {
+        let commands = |hooks: &[Hook]| {
+            let command = |hook: &Hook| HookCommand {
+                command: hook.command.clone(),
+                timeout: hook.timeout,
+            };
+            hooks.iter().map(command).collect()
+        };
+        let (hooks, health) = (&config.hooks, &config.health);
+        let check = match (&health.url, &health.command) {
+            (Some(url), _) => Some(HealthCheck::Http {
+                url: url.clone(),
+                contains: health.contains.clone(),
+            }),
+            (None, Some(command)) => Some(HealthCheck::Command(command.clone())),
+            (None, None) => None,
+        };
+        let idle = hooks.all().next().is_none() && health.smoke_url.is_none() && check.is_none();
+        (!idle).then(|| Setup {
+            site: config.site().clone(),
+            root: config.root.clone(),
+            before_swap: commands(&hooks.before_swap),
+            after_swap: commands(&hooks.after_swap),
+            before_rollback: commands(&hooks.before_rollback),
+            smoke_url: health.smoke_url.clone(),
+            health: check,
+            sandbox_required: config.sandbox.required,
+        })
     }
 }
 
-/// A [`Task`] as the runner has read it.
-#[derive(Debug)]
-pub struct Order {
+/// A request to run one command of the [`Setup`] for a release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunRequest {
     pub stage: Stage,
+    /// The number of the command within its stage, from 0.
     pub index: usize,
     pub release: ReleaseId,
     pub previous: Option<ReleaseId>,
+    /// The time that the command may take. A hook's own timeout limits it as well.
+    #[serde(with = "millis")]
     pub within: Duration,
 }
 
-impl Order {
-    /// Reads one line, with its end.
-    pub fn parse(line: &[u8]) -> Option<Order> {
-        let text = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
-        let words: Vec<&str> = text.split(' ').collect();
-        let ["run", stage, index, release, previous, millis] = words[..] else {
-            return None;
-        };
-        let order = Order {
-            stage: STAGES.iter().find(|(_, word)| *word == stage)?.0,
-            index: index.parse().ok()?,
-            release: ReleaseId::try_from(release).ok()?,
-            // No release begins with '-'.
-            previous: match previous {
-                "-" => None,
-                id => Some(ReleaseId::try_from(id).ok()?),
-            },
-            within: Duration::from_millis(millis.parse().ok()?),
-        };
-        (order.task().to_string() == text).then_some(order)
-    }
+/// Printable ASCII of at most [`MAX_TEXT`] bytes.
+///
+/// Deserialization escapes and truncates the text again: a hook can take over
+/// the hook runner, which then sends what it likes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String")]
+pub struct PrintableText(String);
 
-    pub fn task(&self) -> Task<'_> {
-        Task {
-            stage: self.stage,
-            index: self.index,
-            release: &self.release,
-            previous: self.previous.as_ref(),
-            within: self.within,
-        }
+impl PrintableText {
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
-/// What the runner answers: lines of the command, and how it ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    Line(String),
-    End(Ended),
-}
-
-impl Answer {
-    /// Reads one line, with its end. The text in it is held to printable ASCII
-    /// and its length, whatever was sent.
-    pub fn parse(line: &[u8]) -> Option<Answer> {
-        let line = line.strip_suffix(b"\n")?;
-        let text = |bytes| escape::truncate(&escape::escape_if_needed(bytes), MAX_TEXT);
-        if let Some(said) = line.strip_prefix(b"out ") {
-            return Some(Answer::Line(text(said)));
-        }
-        if let Some(why) = line.strip_prefix(b"failed ") {
-            return Some(Answer::End(Ended::NotStarted(text(why))));
-        }
-        let words = std::str::from_utf8(line).ok()?;
-        let ended = match words.split_once(' ') {
-            None if words == "timeout" => Ended::TimedOut,
-            Some(("exit", code)) => Ended::Exit(i32::from(code.parse::<u8>().ok()?)),
-            Some(("signal", signal)) => Ended::Signal(i32::from(signal.parse::<u8>().ok()?)),
-            _ => return None,
-        };
-        let answer = Answer::End(ended);
-        (answer.to_string() == words).then_some(answer)
+impl From<String> for PrintableText {
+    fn from(text: String) -> PrintableText {
+        let escaped = escape::escape_if_needed(text.as_bytes());
+        PrintableText(escape::truncate(&escaped, MAX_TEXT))
     }
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for PrintableText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Answer::Line(text) => write!(f, "out {text}"),
-            Answer::End(Ended::Exit(code)) => write!(f, "exit {code}"),
-            Answer::End(Ended::Signal(signal)) => write!(f, "signal {signal}"),
-            Answer::End(Ended::TimedOut) => f.write_str("timeout"),
-            Answer::End(Ended::NotStarted(why)) => write!(f, "failed {why}"),
-        }
+        f.write_str(&self.0)
+    }
+}
+
+/// The end of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    Exit(u8),
+    Signal(u8),
+    /// The command ran out of time; the hook runner killed it with everything
+    /// that it started.
+    TimedOut,
+    /// The command could not be started, with the reason.
+    NotStarted(PrintableText),
+}
+
+impl Ended {
+    pub fn not_started(why: impl Into<String>) -> Ended {
+        Ended::NotStarted(why.into().into())
+    }
+}
+
+/// The hook runner's answer to a [`RunRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunResponse {
+    /// A line that the command wrote, or a remark about its output.
+    Output(PrintableText),
+    /// The last response to a request.
+    Ended(Ended),
+}
+
+impl RunResponse {
+    /// Reads one line, with its line feed.
+    pub fn decode(line: &[u8]) -> Option<RunResponse> {
+        message::decode(line.strip_suffix(b"\n")?, MAX_RESPONSE).ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+
+    const STAGES: [(Stage, &str); 5] = [
+        (Stage::BeforeSwap, "before_swap"),
+        (Stage::AfterSwap, "after_swap"),
+        (Stage::BeforeRollback, "before_rollback"),
+        (Stage::Smoke, "smoke"),
+        (Stage::Health, "health"),
+    ];
 
     #[test]
-    fn an_order_has_one_spelling() {
-        let release = ReleaseId::try_from("r2").unwrap();
-        let previous = ReleaseId::try_from("r1").unwrap();
+    fn a_request_reads_back_and_is_short() {
+        let longest = ReleaseId::try_from("r".repeat(64).as_str()).unwrap();
         for (stage, word) in STAGES {
-            let task = Task {
+            assert_eq!(stage.to_string(), word);
+            let request = RunRequest {
                 stage,
-                index: 1,
-                release: &release,
-                previous: Some(&previous),
-                within: Duration::from_secs(2),
+                index: usize::MAX,
+                release: longest.clone(),
+                previous: Some(longest.clone()),
+                within: super::super::MAX_TIMEOUT,
             };
-            assert_eq!(task.to_string(), format!("run {word} 1 r2 r1 2000"));
-            let order = Order::parse(format!("{task}\n").as_bytes()).unwrap();
-            assert_eq!((order.stage, order.index), (stage, 1));
-            assert_eq!(order.previous.as_ref(), Some(&previous));
-            assert_eq!(order.within, task.within);
+            let line = message::encode(&request).unwrap();
+            assert!(
+                line.starts_with(&format!("{{\"stage\":\"{word}\",")),
+                "{line}"
+            );
+            let decoded = message::decode(line.as_bytes(), MAX_REQUEST);
+            assert_eq!(decoded, Ok(request));
         }
-        assert!(Order::parse(b"run smoke 0 r2 - 1\n").is_some());
-        for bad in [
-            "",
-            "\n",
-            "run smoke 0 r2 - 1",
-            "run smoke 0 r2 - 1\n\n",
-            "run smoke 00 r2 - 1\n",
-            "run smoke +0 r2 - 1\n",
-            "run smoke -1 r2 - 1\n",
-            "run smoke 0 ../r2 - 1\n",
-            "run smoke 0 r2 . 1\n",
-            "run smoke 0 r2  1\n",
-            "run smoke 0 r2 - 1 \n",
-            "run smoke 0 r2 - 1 x\n",
-            "run smoke 0 r2 - 99999999999\n",
-            "run Smoke 0 r2 - 1\n",
-            "stop smoke 0 r2 - 1\n",
-        ] {
-            assert!(Order::parse(bad.as_bytes()).is_none(), "{bad:?}");
-        }
-        assert!(Order::parse(b"run smoke 0 r\xc3\xa9 - 1\n").is_none());
     }
 
     #[test]
-    fn answers_are_held_to_their_form() {
-        for answer in [
-            Answer::Line(String::new()),
-            Answer::Line("a \\x1b b".to_owned()),
-            Answer::End(Ended::Exit(0)),
-            Answer::End(Ended::Exit(255)),
-            Answer::End(Ended::Signal(15)),
-            Answer::End(Ended::TimedOut),
-            Answer::End(Ended::NotStarted("no such file".to_owned())),
+    fn a_malformed_request_is_refused() {
+        let good =
+            r#"{"stage":"smoke","index":0,"release":"r2","previous":null,"within":1}"#.to_owned();
+        let decode = |line: &str| message::decode::<RunRequest>(line.as_bytes(), MAX_REQUEST);
+        assert!(decode(&good).is_ok());
+        for (old, new) in [
+            ("\"smoke\"", "\"Smoke\""),
+            ("\"smoke\"", "\"stop\""),
+            ("\"index\":0", "\"index\":00"),
+            ("\"index\":0", "\"index\":+0"),
+            ("\"index\":0", "\"index\":-1"),
+            ("\"index\":0", "\"index\":\"0\""),
+            ("\"index\":0,", ""),
+            ("\"r2\"", "\"../r2\""),
+            ("\"r2\"", "\"r\u{e9}\""),
+            ("null", "\".\""),
+            ("null", "\"\""),
+            ("\"within\":1", "\"within\":-1"),
+            ("\"within\":1", "\"within\":1,\"command\":[\"/bin/sh\"]"),
+            ("}", "} x"),
+            ("}", "}{}"),
         ] {
-            let line = format!("{answer}\n");
-            assert_eq!(Answer::parse(line.as_bytes()), Some(answer), "{line}");
+            let bad = good.replacen(old, new, 1);
+            assert_ne!(bad, good);
+            assert!(decode(&bad).is_err(), "{bad}");
         }
+        assert!(decode("").is_err());
+        let long = format!("{good}{}", " ".repeat(MAX_REQUEST));
+        assert!(decode(&long).is_err(), "a long line");
+    }
+
+    #[test]
+    fn responses_read_back_and_are_short() {
+        for response in [
+            RunResponse::Output(String::new().into()),
+            RunResponse::Output("a \\x1b b".to_owned().into()),
+            RunResponse::Output("\\\"".repeat(MAX_TEXT).into()),
+            RunResponse::Ended(Ended::Exit(0)),
+            RunResponse::Ended(Ended::Exit(255)),
+            RunResponse::Ended(Ended::Signal(15)),
+            RunResponse::Ended(Ended::TimedOut),
+            RunResponse::Ended(Ended::not_started("\"".repeat(2 * MAX_TEXT))),
+        ] {
+            let line = format!("{}\n", message::encode(&response).unwrap());
+            assert_eq!(RunResponse::decode(line.as_bytes()), Some(response));
+        }
+    }
+
+    #[test]
+    fn a_malformed_response_is_refused() {
         for bad in [
             "",
             "\n",
-            "exit\n",
-            "exit 256\n",
-            "exit -1\n",
-            "exit 01\n",
-            "exit 0",
-            "signal\n",
-            "timeout 1\n",
-            "out\n",
-            "Out x\n",
-            "exit 0\n\n",
+            "{\"ended\":\"exit\"}\n",
+            "{\"ended\":{\"exit\":256}}\n",
+            "{\"ended\":{\"exit\":-1}}\n",
+            "{\"ended\":{\"exit\":01}}\n",
+            "{\"ended\":{\"exit\":0}}",
+            "{\"ended\":{\"exit\":0,\"signal\":1}}\n",
+            "{\"ended\":{\"signal\":null}}\n",
+            "{\"ended\":\"timed_out\",\"more\":1}\n",
+            "{\"ended\":{\"timed_out\":1}}\n",
+            "{\"output\":null}\n",
+            "{\"Output\":\"x\"}\n",
+            "{\"ended\":{\"exit\":0}}{\"ended\":{\"exit\":0}}\n",
         ] {
-            assert_eq!(Answer::parse(bad.as_bytes()), None, "{bad:?}");
+            assert_eq!(RunResponse::decode(bad.as_bytes()), None, "{bad:?}");
         }
-        let hostile = Answer::parse(b"out \x1b[31m\xff\n");
-        assert_eq!(hostile, Some(Answer::Line("\\x1b[31m\\xff".to_owned())));
-        let mut long = b"out ".to_vec();
-        long.extend([b'\x1b'; 600]);
-        long.push(b'\n');
-        let Some(Answer::Line(text)) = Answer::parse(&long) else {
-            panic!("a line");
+        assert_eq!(RunResponse::decode(b"{\"output\":\"\xff\"}\n"), None);
+    }
+
+    #[test]
+    fn the_text_of_a_response_is_escaped_and_truncated_again() {
+        let hostile = RunResponse::decode(b"{\"output\":\"\\u001b[31m\\u00e9\"}\n");
+        let expected = "\\x1b[31m\\xc3\\xa9".to_owned();
+        assert_eq!(hostile, Some(RunResponse::Output(expected.into())));
+        let long = format!("{{\"output\":\"{}\"}}\n", "\\u001b".repeat(160));
+        let Some(RunResponse::Output(text)) = RunResponse::decode(long.as_bytes()) else {
+            panic!("no output: {long}");
         };
+        let text = text.as_str();
         assert!(text.len() <= MAX_TEXT && text.ends_with("..."), "{text}");
+    }
+
+    fn setup(text: &str) -> Option<Setup> {
+        let text = format!("root = \"/srv/x\"\n{text}");
+        Setup::new(&Config::parse(Path::new("/etc/blog.toml"), &text).unwrap())
+    }
+
+    #[test]
+    fn a_setup_has_the_commands_of_the_site() {
+        assert_eq!(setup(""), None);
+        assert_eq!(setup("[health]\ninterval = \"1s\"\n"), None);
+        let text = "[[hooks.after_swap]]\ncommand = [\"/bin/echo\", \"\u{e9} \\u001b\"]\n\
+                    timeout = \"5m\"\n[health]\nurl = \"http://a/\"\ncontains = \"{release}\"\n";
+        let full = setup(text).unwrap();
+        assert_eq!(full.site.as_str(), "blog");
+        assert_eq!(full.after_swap[0].timeout, Duration::from_secs(300));
+        let line = message::encode(&full).unwrap();
+        assert_eq!(message::decode(line.as_bytes(), MAX_SETUP), Ok(full));
+        let changed = line.replacen("\"site\"", "\"more\":1,\"site\"", 1);
+        assert!(message::decode::<Setup>(changed.as_bytes(), MAX_SETUP).is_err());
+        let changed = line.replacen("/bin/echo", "bin/echo", 1);
+        assert!(message::decode::<Setup>(changed.as_bytes(), MAX_SETUP).is_err());
+        for text in [
+            "[[hooks.before_swap]]\ncommand = [\"/bin/true\"]\n",
+            "[[hooks.before_rollback]]\ncommand = [\"/bin/true\"]\n",
+            "[health]\ncommand = [\"/bin/true\"]\n",
+            "[health]\nsmoke_url = \"http://a/\"\n",
+        ] {
+            assert!(setup(text).is_some(), "{text}");
+        }
     }
 }

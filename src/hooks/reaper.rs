@@ -1,18 +1,17 @@
-//! The end of everything that a command has started.
+//! Kills every process that a command has started.
 //!
-//! A command may run code that a client has sent. What that leaves behind, a
-//! process that listens or waits for the night, would stay when the release is
-//! long gone, so nothing stays: not what is in the command's process group,
-//! and not what has left it (setsid(2), a double fork). The runner is a child
-//! subreaper (prctl(2)): whoever loses his parent below it becomes its child,
-//! and its children it ends until there are none. Services are systemd's to
-//! start.
+//! A command may run code that a client has sent. A process that it leaves
+//! behind, to listen or to wait, would outlive the release. So nothing remains:
+//! neither the command's process group nor a process that left it by setsid(2)
+//! or a double fork. The hook runner is a child subreaper (prctl(2)): orphaned
+//! descendants are reparented to it, and it kills and reaps children until none
+//! remain. Start long-running services through systemd instead.
 //!
-//! Only children of our own are signalled, and only before they are reaped, so
-//! no number that was given to somebody else in between is ever hit.
+//! The hook runner signals only its own children, and only before it reaps them,
+//! so no signal reaches a process that got a reused number.
 //!
-//! This tidies up; it is no wall. Code that runs as the deploy user can end
-//! the runner itself, or leave work with cron. See SECURITY.md.
+//! This is a cleanup, not a security boundary. Code that runs as the deploy user
+//! can kill the hook runner itself, or leave work with cron. See SECURITY.md.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,54 +25,53 @@ use nix::unistd::Pid;
 use super::sigchld::ChildSignal;
 use crate::deadline::Deadline;
 
-/// How long the end of all is waited for. What is killed ends at once, unless
-/// it hangs in the kernel.
-const BOUND: Duration = Duration::from_secs(2);
+/// The time that all descendants may take to end. A killed process ends at once,
+/// unless it hangs in the kernel.
+const KILL_ALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The children of this process that could not be ended: another user's
-/// (sudo), or such as hang in the kernel.
+/// The descendants of this process.
 #[derive(Debug, Default)]
 pub struct Descendants {
-    left: BTreeSet<i32>,
+    /// The children that could not be killed: another user's (sudo), or hanging
+    /// in the kernel.
+    unkillable: BTreeSet<i32>,
 }
 
 impl Descendants {
-    /// Ends `group` and whatever else is below this process. Its leader is
-    /// reaped here and nowhere else: until then its number, which is the
-    /// group's, cannot be another's.
+    /// Kills `group` and all other descendants. Only this function reaps the
+    /// group's leader: until then no other group can have its number.
     ///
-    /// Gives the numbers of those that go on all the same.
-    pub fn end(&mut self, group: Option<Pid>, alarm: &ChildSignal) -> Vec<i32> {
-        let deadline = Deadline::after(BOUND);
+    /// Returns the processes that remain, each of them in one call only.
+    pub fn kill_all(&mut self, group: Option<Pid>, child_signal: &ChildSignal) -> Vec<i32> {
+        let deadline = Deadline::after(KILL_ALL_TIMEOUT);
         if let Some(group) = group {
-            // Fails where none of it may be signalled; then it is among the left.
+            // Fails if this user may signal none of the group; then it remains.
             _ = killpg(group, Signal::SIGKILL);
         }
-        // Ends: the deadline does not move, and the alarm waits.
+        // Terminates: the deadline does not move, and each turn waits.
         loop {
-            alarm.clear();
+            child_signal.clear();
             reap();
             let children: BTreeSet<i32> = children().into_iter().collect();
-            self.left.retain(|pid| children.contains(pid));
-            let fresh: Vec<i32> = children.difference(&self.left).copied().collect();
+            self.unkillable.retain(|pid| children.contains(pid));
+            let fresh: Vec<i32> = children.difference(&self.unkillable).copied().collect();
             if fresh.is_empty() || deadline.has_passed() {
-                self.left.extend(&fresh);
+                self.unkillable.extend(&fresh);
                 return fresh;
             }
             for pid in fresh {
                 _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
-            // Not for longer: one that is handed to us in this moment rings no
-            // bell.
-            alarm.wait(deadline.left().min(Duration::from_millis(50)));
+            // Not longer: no signal reports a process that is reparented now.
+            child_signal.wait(deadline.left().min(Duration::from_millis(50)));
         }
     }
 }
 
-/// How the leader has ended, if it has; it stays to be reaped.
-pub fn ended(leader: Pid) -> nix::Result<Option<WaitStatus>> {
+/// Returns how the leader has ended, if it has, without reaping it.
+pub fn peek_status(leader: Pid) -> nix::Result<Option<WaitStatus>> {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    // Ends: it does not wait, so it is not interrupted twice.
+    // Terminates: the call does not wait, so no second signal interrupts it.
     loop {
         match waitid(Id::Pid(leader), flags) {
             Err(Errno::EINTR) => {}
@@ -83,9 +81,9 @@ pub fn ended(leader: Pid) -> nix::Result<Option<WaitStatus>> {
     }
 }
 
-/// Takes leave of all that have ended.
+/// Reaps every child that has ended.
 fn reap() {
-    // Ends: each turn has one child less.
+    // Terminates: each turn reaps a child.
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
         if status == WaitStatus::StillAlive {
             return;
@@ -93,22 +91,22 @@ fn reap() {
     }
 }
 
-/// The children of this process.
+/// Returns the children of this process.
 fn children() -> Vec<i32> {
     let own = Pid::this().as_raw();
     // The kernel may be built without this file (CONFIG_PROC_CHILDREN).
     match fs::read_to_string(format!("/proc/self/task/{own}/children")) {
-        Ok(text) => numbers(&text),
+        Ok(text) => parse_pids(&text),
         Err(_) => children_by_parent(own),
     }
 }
 
-fn numbers(text: &str) -> Vec<i32> {
+fn parse_pids(text: &str) -> Vec<i32> {
     let words = text.split_ascii_whitespace();
     words.filter_map(|word| word.parse().ok()).collect()
 }
 
-/// The same, by asking each process for its parent.
+/// Returns the children of this process by reading the parent of every process.
 fn children_by_parent(own: i32) -> Vec<i32> {
     let Ok(all) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -116,7 +114,7 @@ fn children_by_parent(own: i32) -> Vec<i32> {
     all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid: &i32| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            // The name stands in brackets and may have anything in it.
+            // The name is in parentheses, and can contain any byte.
             let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
             rest.split(' ').nth(1) == Some(own.to_string().as_str())
         })
@@ -129,9 +127,9 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn children_are_found_in_both_ways() {
-        // Started by another thread than the first: the file of that thread has
-        // it, and the parent is the process.
+    fn children_are_found_by_both_methods() {
+        // A test's thread is not the first one: the `children` file of this thread
+        // lists the child, and its parent is the process.
         let mut child = Command::new("/bin/cat")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -141,17 +139,17 @@ mod tests {
         let own = Pid::this().as_raw();
         assert!(children_by_parent(own).contains(&pid));
         assert!(!children_by_parent(pid).contains(&pid));
-        assert_eq!(numbers("12 345 \n"), [12, 345]);
-        assert_eq!(ended(Pid::from_raw(pid)), Ok(None));
+        assert_eq!(parse_pids("12 345 \n"), [12, 345]);
+        assert_eq!(peek_status(Pid::from_raw(pid)), Ok(None));
         drop(child.stdin.take());
-        let over = loop {
-            match ended(Pid::from_raw(pid)).unwrap() {
+        let status = loop {
+            match peek_status(Pid::from_raw(pid)).unwrap() {
                 None => std::thread::sleep(Duration::from_millis(1)),
-                Some(over) => break over,
+                Some(status) => break status,
             }
         };
-        assert_eq!(over, WaitStatus::Exited(Pid::from_raw(pid), 0));
-        // It was not reaped.
+        assert_eq!(status, WaitStatus::Exited(Pid::from_raw(pid), 0));
+        // The child was not reaped.
         assert!(child.wait().unwrap().success());
     }
 }

@@ -1,5 +1,5 @@
-//! The runner's bell: it is told of a child's end as of anything else that can
-//! be read.
+//! A signalfd for SIGCHLD, so that the end of a child can be polled together
+//! with the pipes.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -10,16 +10,16 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::deadline;
 
-/// Rings when a child has ended.
+/// A descriptor that is readable after a child has ended.
 #[derive(Debug)]
 pub struct ChildSignal(SignalFd);
 
 impl ChildSignal {
-    /// SIGCHLD is blocked from here on and read as a file.
+    /// Blocks SIGCHLD and opens the descriptor for it.
     ///
-    /// So are the signals that ask a process to end: the runner ends with its
-    /// input and not before, so that nothing it has started is left without it.
-    pub fn set() -> nix::Result<ChildSignal> {
+    /// SIGHUP, SIGINT and SIGTERM are blocked too: the hook runner ends with its
+    /// input and not before, so that no process that it started outlives it.
+    pub fn open() -> nix::Result<ChildSignal> {
         let ending = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
         let signals: SigSet = ending.into_iter().chain([Signal::SIGCHLD]).collect();
         signals.thread_block()?;
@@ -27,15 +27,17 @@ impl ChildSignal {
         SignalFd::with_flags(&signals, flags).map(ChildSignal)
     }
 
-    /// Forgets that it rang.
+    /// Discards the pending signals. Call it before looking at the children, so
+    /// that a later end of a child is not missed.
     pub fn clear(&self) {
-        // Ends: of each kind one signal is kept.
+        // Terminates: the kernel keeps one pending signal of each kind.
         while let Ok(Some(_)) = self.0.read_signal() {}
     }
 
-    pub fn wait(&self, span: Duration) {
+    /// Waits for a signal, at most `timeout`.
+    pub fn wait(&self, timeout: Duration) {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        _ = poll(&mut fds, deadline::timeout(span));
+        _ = poll(&mut fds, deadline::timeout(timeout));
     }
 }
 

@@ -1,12 +1,11 @@
-//! The body of an answer: where it ends, and its bytes without the framing.
+//! The body of a response, without its framing.
 
 use std::io::{Error, ErrorKind, Read, Result};
 
-/// The longest line of a chunk's size, or of what follows the last chunk, in
-/// bytes.
+/// The maximum length of a line with a chunk size, in bytes.
 const MAX_LINE: usize = 1024;
 
-/// How a body says where it ends (RFC 9112, 6.3).
+/// How the end of a body is determined (RFC 9112, section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     Chunked,
@@ -14,34 +13,36 @@ pub enum Framing {
     UntilClosed,
 }
 
-/// A body that is not framed as it says.
+/// A violation of the chunked coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Flaw {
+pub enum FramingError {
     #[error("a chunk without a size")]
     Size,
     #[error("a chunk without an end")]
     End,
 }
 
-impl From<Flaw> for Error {
-    fn from(flaw: Flaw) -> Error {
-        Error::new(ErrorKind::InvalidData, flaw)
+impl From<FramingError> for Error {
+    fn from(error: FramingError) -> Error {
+        Error::new(ErrorKind::InvalidData, error)
     }
 }
 
 /// Reads a body to its end.
 ///
-/// Errors: a [`Flaw`]; [`ErrorKind::UnexpectedEof`] where it breaks off; those
-/// of what it is read from.
+/// # Errors
+///
+/// Reading fails with a [`FramingError`], with [`ErrorKind::UnexpectedEof`] if
+/// the connection ends before the body, or with an error of the connection.
 #[derive(Debug)]
 pub struct Body<R> {
     from: R,
     framing: Framing,
-    /// What is left of the body, or of its chunk. None: the chunk's size
+    /// The bytes left of the body, or of the current chunk. None if a chunk size
     /// comes next.
     left: Option<u64>,
-    /// Whether a chunk stands before the size that comes next.
-    between: bool,
+    /// Whether a chunk precedes the next chunk size.
+    after_chunk: bool,
 }
 
 impl<R: Read> Body<R> {
@@ -55,27 +56,27 @@ impl<R: Read> Body<R> {
             from,
             framing,
             left,
-            between: false,
+            after_chunk: false,
         }
     }
 
     /// Reads the size of the next chunk.
-    fn size(&mut self) -> Result<u64> {
-        if self.between && !self.line()?.is_empty() {
-            return Err(Flaw::End.into());
+    fn read_chunk_size(&mut self) -> Result<u64> {
+        if self.after_chunk && !self.read_line()?.is_empty() {
+            return Err(FramingError::End.into());
         }
-        self.between = true;
-        let mut line = self.line()?;
+        self.after_chunk = true;
+        let mut line = self.read_line()?;
         line.extend_from_slice(b"\r\n");
         match httparse::parse_chunk_size(&line) {
-            // Without a digit it is no size, though the parser takes it for 0.
+            // The parser takes a line without a digit for the size 0.
             Ok(httparse::Status::Complete((_, size))) if line[0].is_ascii_hexdigit() => Ok(size),
-            _ => Err(Flaw::Size.into()),
+            _ => Err(FramingError::Size.into()),
         }
     }
 
-    /// One line without its end, read byte by byte: what follows is not ours.
-    fn line(&mut self) -> Result<Vec<u8>> {
+    /// Reads a line without its end, byte by byte: the next bytes are the chunk's.
+    fn read_line(&mut self) -> Result<Vec<u8>> {
         let mut line = Vec::new();
         while line.len() < MAX_LINE {
             let mut byte = [0];
@@ -88,7 +89,7 @@ impl<R: Read> Body<R> {
                 [byte] => line.push(byte),
             }
         }
-        Err(Flaw::Size.into())
+        Err(FramingError::Size.into())
     }
 }
 
@@ -96,9 +97,9 @@ impl<R: Read> Read for Body<R> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let left = match self.left {
             Some(left) => left,
-            // The size 0 is the end; of what may follow nothing is wanted.
+            // The size 0 is the end of the body. A trailer is not read.
             None => {
-                let size = self.size()?;
+                let size = self.read_chunk_size()?;
                 *self.left.insert(size)
             }
         };
@@ -116,7 +117,7 @@ impl<R: Read> Read for Body<R> {
             return Err(ErrorKind::UnexpectedEof.into());
         }
         let left = left - read as u64;
-        // Behind the last byte of a chunk comes another, if it is one.
+        // After the last byte of a chunk comes the next chunk size.
         self.left = (left > 0 || self.framing != Framing::Chunked).then_some(left);
         Ok(read)
     }

@@ -1,124 +1,128 @@
-//! An answer by HTTP/1 (RFC 9112), read and judged.
+//! Reads and judges an HTTP/1 response (RFC 9112).
 //!
-//! The lines are read by `httparse`; how much is read, and until when, is
-//! decided here.
+//! `httparse` parses the head. This module limits how much is read, and decides
+//! where the body ends.
 
 use std::io::{Error, ErrorKind, Read};
 
-use super::body::{Body, Flaw, Framing};
-use super::{Seen, Verdict};
+use super::body::{Body, Framing, FramingError};
+use super::{Judgement, Verdict};
 use crate::error;
 use crate::escape;
 
-/// The longest head of an answer, in bytes, those of interim answers included.
+/// The maximum length of a head, in bytes, with those of interim responses.
 const MAX_HEAD: usize = 16 << 10;
 
-/// The most header fields of an answer.
+/// The maximum number of header fields in a head.
 const MAX_FIELDS: usize = 64;
 
-/// As much of a body as is looked at, in bytes.
+/// The maximum number of bytes of a body that are searched.
 const MAX_BODY: u64 = 1 << 20;
 
-/// The same with its framing: chunks of one byte may each have a line of text.
+/// The same with the framing: a chunk of one byte can have a long line.
 const MAX_FRAMED: u64 = 4 << 20;
 
-/// The parts of a head that matter.
+/// The parts of a head that the probe uses.
 #[derive(Debug, PartialEq, Eq)]
 struct Head {
     status: u16,
     framing: Framing,
-    /// Whether the body is compressed or the like.
+    /// Whether the body has a content coding, such as gzip.
     encoded: bool,
 }
 
-/// Reads an answer and judges it.
-pub fn judge(from: &mut impl Read, contains: Option<&[u8]>) -> Seen {
+/// Reads and judges a response.
+pub fn judge_response(from: &mut impl Read, contains: Option<&[u8]>) -> Judgement {
     let mut read = Vec::new();
-    let head = match head(from, &mut read) {
+    let head = match read_head(from, &mut read) {
         Ok(head) => head,
-        Err(seen) => return seen,
+        Err(judgement) => return judgement,
     };
     if head.status != 200 {
-        return (status(head.status), format!("answers {}", head.status));
+        return (
+            judge_status(head.status),
+            format!("answers {}", head.status),
+        );
     }
     let Some(text) = contains else {
         return (Verdict::Passes, "answers 200".to_owned());
     };
     let shown = escape::escape(text);
     if head.encoded {
-        let said = "the body is encoded, and was asked for as it is";
-        return (Verdict::Never, said.to_owned());
+        let detail = "the body is encoded, and was asked for as it is";
+        return (Verdict::Never, detail.to_owned());
     }
     let body = Body::new(read.as_slice().chain(from).take(MAX_FRAMED), head.framing);
-    match find(body, text) {
+    match body_contains(body, text) {
         Ok(true) => (
             Verdict::Passes,
             format!("answers 200, and the body contains '{shown}'"),
         ),
-        // The old process may be the one that answers.
+        // The process of the previous release may have answered.
         Ok(false) => (
             Verdict::NotYet,
             format!("answers 200, but the body does not contain '{shown}'"),
         ),
-        Err(error) => match error.get_ref().and_then(|it| it.downcast_ref::<Flaw>()) {
-            Some(flaw) => (Verdict::Never, format!("does not answer in HTTP: {flaw}")),
-            None => broken(&error),
+        Err(error) => match error
+            .get_ref()
+            .and_then(|it| it.downcast_ref::<FramingError>())
+        {
+            Some(error) => (Verdict::Never, format!("does not answer in HTTP: {error}")),
+            None => connection_failed(&error),
         },
     }
 }
 
-/// What a status other than 200 means for those who wait.
+/// Judges a status other than 200.
 ///
-/// In doubt it may change: the process that answers may still be the old one,
-/// or one that is not ready. To give up too early takes a good release back;
-/// to wait too long costs the time that the operator has set.
-fn status(status: u16) -> Verdict {
+/// In doubt, the status may change: the process of the previous release may have
+/// answered, or the new one is not ready. Giving up too early rolls a good
+/// release back. Waiting too long costs at most the operator's timeout.
+fn judge_status(status: u16) -> Verdict {
     match status {
-        // A redirect is not followed, and what is there is not what was asked
-        // for: the address in the site's file is not that of the service.
+        // The probe follows no redirect: the configured address is not that of the
+        // service.
         300..=399 => Verdict::Never,
-        // It wants credentials, and there are none to give; of a proxy: it
-        // is not the service that answers.
+        // The service or a proxy wants credentials, and the probe has none.
         401 | 407 => Verdict::Never,
-        // It does not take GET, or not by HTTP/1.1.
+        // The service does not accept GET, or not by HTTP/1.1.
         405 | 426 | 501 | 505 => Verdict::Never,
-        // 403 and 404 are what a web server says of a folder without an index
-        // and of a file that is not there yet, 429 and 5xx pass by their
-        // nature, and an application may use all others as it likes.
+        // A web server answers 403 or 404 for a file that is not there yet. 429
+        // and 5xx are temporary. An application may use all others as it likes.
         _ => Verdict::NotYet,
     }
 }
 
-/// What it means that reading or writing failed.
-pub fn broken(error: &Error) -> Seen {
-    let said = match error.kind() {
+/// Judges a failure to read or write.
+pub fn connection_failed(error: &Error) -> Judgement {
+    let detail = match error.kind() {
         ErrorKind::TimedOut => "no answer, or no end of it, in time".to_owned(),
         ErrorKind::UnexpectedEof => "the answer breaks off".to_owned(),
-        // A service that is being restarted drops its connections.
+        // A service that restarts drops its connections.
         _ => format!("the connection breaks off: {}", error::describe(error)),
     };
-    (Verdict::NotYet, said)
+    (Verdict::NotYet, detail)
 }
 
-/// Reads the head of the final answer; what was read behind it is left in
-/// `read`.
-fn head(from: &mut impl Read, read: &mut Vec<u8>) -> Result<Head, Seen> {
+/// Reads the head of the final response. Leaves the bytes that were read after
+/// the head in `read`.
+fn read_head(from: &mut impl Read, read: &mut Vec<u8>) -> Result<Head, Judgement> {
     let never = |why: &str| (Verdict::Never, format!("does not answer in HTTP: {why}"));
     let mut total = 0;
     let mut buffer = [0; 4096];
-    // Ends: each turn reads, and what is read is bounded; or takes an interim
-    // answer away.
+    // Terminates: each turn reads bytes, whose number is limited, or removes an
+    // interim response from them.
     loop {
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-        let mut answer = httparse::Response::new(&mut fields);
-        match answer.parse(read) {
+        let mut response = httparse::Response::new(&mut fields);
+        match response.parse(read) {
             Err(httparse::Error::TooManyHeaders) => return Err(never("too many fields")),
             Err(error) => return Err(never(&error.to_string())),
             Ok(httparse::Status::Complete(length)) => {
-                let status = answer.code.unwrap_or_default();
-                // 101 was not asked for, and what follows it is not HTTP.
+                let status = response.code.unwrap_or_default();
+                // 101 is final here: what follows it is not HTTP.
                 let interim = (100..=199).contains(&status) && status != 101;
-                let head = Head::of(status, answer.headers).map_err(never)?;
+                let head = Head::new(status, response.headers).map_err(never)?;
                 read.drain(..length);
                 if !interim {
                     return Ok(head);
@@ -133,45 +137,45 @@ fn head(from: &mut impl Read, read: &mut Vec<u8>) -> Result<Head, Seen> {
         let room = buffer.len().min(MAX_HEAD - total);
         match from.read(&mut buffer[..room]) {
             Ok(0) if total == 0 => {
-                let said = "closes the connection without an answer";
-                return Err((Verdict::NotYet, said.to_owned()));
+                let detail = "closes the connection without an answer";
+                return Err((Verdict::NotYet, detail.to_owned()));
             }
-            Ok(0) => return Err(broken(&ErrorKind::UnexpectedEof.into())),
+            Ok(0) => return Err(connection_failed(&ErrorKind::UnexpectedEof.into())),
             Ok(more) => {
                 read.extend_from_slice(&buffer[..more]);
                 total += more;
             }
-            Err(error) => return Err(broken(&error)),
+            Err(error) => return Err(connection_failed(&error)),
         }
     }
 }
 
 impl Head {
-    fn of(status: u16, fields: &[httparse::Header<'_>]) -> Result<Head, &'static str> {
-        let of = |name: &'static str| {
+    fn new(status: u16, fields: &[httparse::Header<'_>]) -> Result<Head, &'static str> {
+        let values = |name: &'static str| {
             let named = move |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case(name);
             fields
                 .iter()
                 .filter(named)
                 .map(|field| field.value.trim_ascii())
         };
-        // RFC 9112, 6.3: a transfer coding stands above a length.
-        let mut codings = of("transfer-encoding");
+        // A transfer coding overrides a content length (RFC 9112, section 6.3).
+        let mut codings = values("transfer-encoding");
         let framing = match (codings.next(), codings.next()) {
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
             (Some(_), _) => return Err("a transfer coding that was not asked for"),
             (None, _) => {
-                let mut lengths = of("content-length");
+                let mut lengths = values("content-length");
                 match lengths.next() {
                     None => Framing::UntilClosed,
                     Some(first) if lengths.all(|other| other == first) => {
-                        Framing::Length(length(first).ok_or("a content length that is none")?)
+                        Framing::Length(parse_length(first).ok_or("a content length that is none")?)
                     }
                     Some(_) => return Err("two content lengths"),
                 }
             }
         };
-        let encoded = of("content-encoding").any(|it| !it.eq_ignore_ascii_case(b"identity"));
+        let encoded = values("content-encoding").any(|it| !it.eq_ignore_ascii_case(b"identity"));
         Ok(Head {
             status,
             framing,
@@ -180,18 +184,19 @@ impl Head {
     }
 }
 
-/// Digits and nothing else, unlike what `parse` takes.
-fn length(text: &[u8]) -> Option<u64> {
+/// Parses digits only; `str::parse` also accepts a sign.
+fn parse_length(text: &[u8]) -> Option<u64> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(text).ok().filter(|_| digits)?;
     text.parse().ok()
 }
 
-/// Whether `text` is in the body, as far as it is looked at.
-fn find(body: impl Read, text: &[u8]) -> Result<bool, Error> {
+/// Returns whether `text` is in the first [`MAX_BODY`] bytes of the body.
+fn body_contains(body: impl Read, text: &[u8]) -> Result<bool, Error> {
     let mut body = body.take(MAX_BODY);
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
+    // Terminates: the body is cut at its maximum.
     loop {
         let read = match body.read(&mut buffer) {
             Ok(0) => return Ok(false),
@@ -203,7 +208,7 @@ fn find(body: impl Read, text: &[u8]) -> Result<bool, Error> {
         if seen.windows(text.len()).any(|part| part == text) {
             return Ok(true);
         }
-        // It may have begun: as much is kept as can be the beginning of it.
+        // Keep the bytes that can be the beginning of the text.
         seen.drain(..seen.len().saturating_sub(text.len() - 1));
     }
 }

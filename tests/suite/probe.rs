@@ -1,4 +1,4 @@
-//! The probe against real servers that answer as they should not.
+//! The probe, against real servers that answer as they should not.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,15 +8,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::runner::Ground;
+use serde_json::{Value, json};
+
+use crate::hook_runner::Fixture;
 use crate::sandbox;
 use crate::site::BIN;
 
-/// A server that treats each connection, by its number, as it is told to. It
-/// reads the head of the request first.
+/// A server with one function for all connections, which gets the connection's
+/// number and the head of the request.
 struct Server {
     port: u16,
-    over: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -31,8 +33,8 @@ impl Server {
         answer: impl Fn(usize, &str, &mut TcpStream) + Send + 'static,
     ) -> Server {
         let port = listener.local_addr().expect("bound").port();
-        let over = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&over);
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
                 let mut stream = stream.expect("a connection");
@@ -49,13 +51,13 @@ impl Server {
         });
         Server {
             port,
-            over,
+            stop,
             thread: Some(thread),
         }
     }
 
-    /// Always this answer, and the connection closed behind it.
-    fn saying(answer: &[u8]) -> Server {
+    /// Starts a server that sends these bytes and closes the connection.
+    fn sending(answer: &[u8]) -> Server {
         let answer = answer.to_vec();
         Server::start(move |_, _, stream| {
             let _ = stream.write_all(&answer);
@@ -69,35 +71,40 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        // Wakes it; it may listen on either of them.
+        self.stop.store(true, Ordering::Relaxed);
+        // A connection wakes the thread, on either protocol.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
         let _ = TcpStream::connect(("::1", self.port));
         if let Some(thread) = self.thread.take() {
-            thread.join().expect("the server did well");
+            thread.join().expect("the server does not panic");
         }
     }
 }
 
-/// Until the other end closes.
-fn wait_for_its_end(stream: &mut TcpStream) {
+/// Waits until the other end closes the connection.
+fn wait_until_closed(stream: &mut TcpStream) {
     let _ = stream.read_to_end(&mut Vec::new());
 }
 
-fn command(url: &str, contains: Option<&str>, within: Duration) -> Command {
+fn request(url: &str, contains: Option<&str>, within: Duration) -> Value {
+    json!({
+        "url": url,
+        "contains": contains,
+        "within": within.as_millis() as u64,
+        "sandbox_required": true,
+    })
+}
+
+fn command(request: &Value) -> Command {
     let mut command = Command::new(BIN);
-    command.args(["probe", "--url", url, "--within"]);
-    command.arg(within.as_millis().to_string());
-    if let Some(text) = contains {
-        command.arg(format!("--contains={text}"));
-    }
-    // Asking for a proxy changes nothing.
+    command.args(["probe", &request.to_string()]);
+    // The probe ignores this variable.
     command.env("http_proxy", "http://127.0.0.1:9/");
     command.stdin(Stdio::null());
     command
 }
 
-/// Its exit status and its one line.
+/// Returns the exit status and the line.
 #[track_caller]
 fn outcome(mut command: Command) -> (i32, String) {
     let output = command.output().expect("the probe runs");
@@ -107,20 +114,20 @@ fn outcome(mut command: Command) -> (i32, String) {
     assert!(line.bytes().all(|it| matches!(it, b' '..=b'~')), "{line:?}");
     assert!(output.stderr.is_empty());
     (
-        output.status.code().expect("no signal ended it"),
+        output.status.code().expect("an exit status"),
         line.to_owned(),
     )
 }
 
 #[track_caller]
 fn ask(url: &str, contains: Option<&str>) -> (i32, String) {
-    outcome(command(url, contains, Duration::from_secs(60)))
+    outcome(command(&request(url, contains, Duration::from_secs(60))))
 }
 
-/// With little time, for what never ends.
+/// Asks with a short time limit, for a response that never ends.
 #[track_caller]
 fn ask_briefly(url: &str, contains: Option<&str>) -> (i32, String) {
-    outcome(command(url, contains, Duration::from_millis(600)))
+    outcome(command(&request(url, contains, Duration::from_millis(600))))
 }
 
 #[test]
@@ -128,13 +135,13 @@ fn a_good_answer_passes() {
     let server = Server::start(|_, head, stream| {
         let lines: Vec<&str> = head.split("\r\n").collect();
         let host = format!("Host: {}", stream.local_addr().expect("bound"));
-        let sound = lines[0] == "GET /health?deep=1 HTTP/1.1" && lines.contains(&host.as_str());
-        let body = if sound { "release r2 is up" } else { "what?" };
+        let valid = lines[0] == "GET /health?deep=1 HTTP/1.1" && lines.contains(&host.as_str());
+        let body = if valid { "release r2 is up" } else { "what?" };
         let length = body.len();
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
         stream.write_all(answer.as_bytes()).expect("it listens");
-        // It need not close for us to be content.
-        wait_for_its_end(stream);
+        // The probe does not wait for the connection to close.
+        wait_until_closed(stream);
     });
     let url = server.url("/health?deep=1");
     assert_eq!(ask(&url, None), (0, "answers 200".to_owned()));
@@ -142,7 +149,7 @@ fn a_good_answer_passes() {
     assert_eq!(ask(&url, Some("release r2")), (0, said.to_owned()));
     let said = "answers 200, but the body does not contain 'release r3'";
     assert_eq!(ask(&url, Some("release r3")), (75, said.to_owned()));
-    // By its name as well.
+    // By name as well.
     let url = format!("http://localhost:{}/", server.port);
     assert_eq!(ask(&url, None), (0, "answers 200".to_owned()));
 }
@@ -158,7 +165,7 @@ fn a_text_is_found_across_chunks() {
             "1\r\n2\r\n",
             "0\r\n\r\n",
         ] {
-            // It may have seen enough by now.
+            // The probe may have closed the connection by now.
             let _ = stream.write_all(part.as_bytes());
             thread::sleep(Duration::from_millis(20));
         }
@@ -167,8 +174,8 @@ fn a_text_is_found_across_chunks() {
 }
 
 #[test]
-fn a_service_that_comes_up_is_waited_for() {
-    // The near end of a connection: nobody listens there, nor gets the port.
+fn temporary_failures_are_not_final() {
+    // The port of an outgoing connection: nothing can listen on it.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let held = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
     let port = held.local_addr().expect("bound").port();
@@ -197,7 +204,7 @@ fn a_service_that_comes_up_is_waited_for() {
 }
 
 #[test]
-fn what_cannot_come_right_is_given_up_at_once() {
+fn permanent_failures_are_final() {
     for (answer, said) in [
         (
             &b"HTTP/1.1 301 Moved\r\nLocation: /x\r\n\r\n"[..],
@@ -205,11 +212,11 @@ fn what_cannot_come_right_is_given_up_at_once() {
         ),
         (b"HTTP/1.1 401 Unauthorized\r\n\r\n", "answers 401"),
         (b"SSH-2.0-OpenSSH_9.9\r\n", "does not answer in HTTP: "),
-        // What TLS says to those who do not speak it.
+        // A TLS alert.
         (b"\x15\x03\x01\x00\x02\x02\x46", "does not answer in HTTP: "),
         (b"\x1b[2J\x00\xff\r\n\r\n", "does not answer in HTTP: "),
     ] {
-        let server = Server::saying(answer);
+        let server = Server::sending(answer);
         let (code, line) = ask(&server.url("/"), Some("r2"));
         assert_eq!(code, 69, "{line}");
         assert!(line.starts_with(said), "{line}");
@@ -226,18 +233,18 @@ fn a_redirect_is_not_followed() {
         count.fetch_add(1, Ordering::Relaxed);
     });
     let answer = format!("HTTP/1.1 302 Found\r\nLocation: {}\r\n\r\n", other.url("/"));
-    let server = Server::saying(answer.as_bytes());
+    let server = Server::sending(answer.as_bytes());
     assert_eq!(ask(&server.url("/"), None), (69, "answers 302".to_owned()));
     drop(other);
     assert_eq!(asked.load(Ordering::Relaxed), 0);
 }
 
 #[test]
-fn an_answer_that_never_ends_is_left_in_time() {
+fn a_response_that_never_ends_is_abandoned_in_time() {
     let late = "no answer, or no end of it, in time";
-    let mute = Server::start(|_, _, stream| wait_for_its_end(stream));
+    let mute = Server::start(|_, _, stream| wait_until_closed(stream));
     assert_eq!(ask_briefly(&mute.url("/"), None), (75, late.to_owned()));
-    // Each byte would restart a limit of silence.
+    // Each byte would restart an idle timeout.
     let drip = Server::start(|_, _, stream| {
         for byte in "HTTP/1.1 200 OK\r\nA: b\r\n".bytes().cycle() {
             if stream.write_all(&[byte]).is_err() {
@@ -276,13 +283,13 @@ fn an_answer_that_never_ends_is_left_in_time() {
         let (code, said) = ask(&body.url("/"), Some("r2"));
         let expected = "answers 200, but the body does not contain 'r2'";
         assert_eq!((code, said.as_str()), (75, expected));
-        // Where nothing is looked for, the head is all that counts.
+        // Without a text, only the head counts.
         assert_eq!(ask(&body.url("/"), None).0, 0);
     }
 }
 
 #[test]
-fn a_service_may_listen_on_the_other_protocol() {
+fn a_service_can_listen_on_ipv6() {
     let Ok(listener) = TcpListener::bind("[::1]:0") else {
         println!("skipped: this machine has no IPv6");
         return;
@@ -300,23 +307,22 @@ fn a_service_may_listen_on_the_other_protocol() {
 }
 
 #[test]
-fn without_its_walls_it_reads_nothing() {
+fn without_its_sandbox_the_probe_reads_nothing() {
     let read = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&read);
     let server = Server::start(move |_, head, stream| {
         count.fetch_add(usize::from(!head.is_empty()), Ordering::Relaxed);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
     });
-    let walls = [sandbox::LANDLOCK, sandbox::SECCOMP, sandbox::NO_NEW_PRIVS];
-    for (calls, piece) in walls
+    let mechanisms = [sandbox::LANDLOCK, sandbox::SECCOMP, sandbox::NO_NEW_PRIVS];
+    for (calls, piece) in mechanisms
         .into_iter()
         .zip(["landlock", "seccomp", "no_new_privs"])
     {
         let run = |optional: bool| {
-            let mut command = command(&server.url("/"), None, Duration::from_secs(60));
-            if optional {
-                command.arg("--sandbox-optional");
-            }
+            let mut request = request(&server.url("/"), None, Duration::from_secs(60));
+            request["sandbox_required"] = json!(!optional);
+            let command = command(&request);
             sandbox::on_a_kernel_without(calls, || outcome(command))
         };
         let before = read.load(Ordering::Relaxed);
@@ -325,15 +331,15 @@ fn without_its_walls_it_reads_nothing() {
         assert!(said.contains(piece), "{said}");
         let (code, said) = run(true);
         assert_eq!(code, 0, "{said}");
-        assert!(said.starts_with("answers 200 (confined without "), "{said}");
+        assert!(said.starts_with("answers 200 (sandbox without "), "{said}");
         assert!(said.contains(piece), "{said}");
-        // Of the two of them one has asked.
+        // Only the second probe sent a request.
         assert_eq!(read.load(Ordering::Relaxed), before + 1);
     }
 }
 
 #[test]
-fn the_runner_asks_by_the_probe() {
+fn the_hook_runner_starts_the_probe() {
     let server = Server::start(|_, head, stream| {
         let body = match head.split(' ').nth(1) {
             Some("/live") => "this is r2.",
@@ -341,43 +347,59 @@ fn the_runner_asks_by_the_probe() {
         };
         let _ = write!(stream, "HTTP/1.1 200 OK\r\n\r\n{body}");
     });
-    let ground = Ground::new();
+    let fixture = Fixture::new();
     let config = format!(
         "[health]\nurl = \"{}\"\ncontains = \"is {{release}}.\"\nsmoke_url = \"{}\"\n",
         server.url("/live"),
         server.url("/preview"),
     );
-    let mut talk = ground.runner(&config);
+    let mut runner = fixture.runner(&config);
     let said = |text: &str| vec![text.to_owned()];
     assert_eq!(
-        talk.run("run health 0 r2 r1 60000"),
+        runner.run("health 0 r2 r1 60000"),
         (
             said("answers 200, and the body contains 'is r2.'"),
             "exit 0".to_owned()
         )
     );
     assert_eq!(
-        talk.run("run health 0 r1 - 60000"),
+        runner.run("health 0 r1 - 60000"),
         (
             said("answers 200, but the body does not contain 'is r1.'"),
             "exit 75".to_owned()
         )
     );
-    let (lines, end) = talk.run("run smoke 0 r1 - 60000");
+    let (lines, end) = runner.run("smoke 0 r1 - 60000");
     assert_eq!((lines, end), (said("answers 200"), "exit 0".to_owned()));
     drop(server);
-    let (_, end) = talk.run("run smoke 0 r1 - 60000");
+    let (_, end) = runner.run("smoke 0 r1 - 60000");
     assert_eq!(end, "exit 75");
 
-    // In the place of a url, a command.
+    // A command in place of a url.
     let command = "[health]\ncommand = [\"/bin/sh\", \"-c\", \"echo $DEPLOY_RELEASE; exit 7\"]\n";
-    let mut talk = ground.runner(command);
-    let (lines, end) = talk.run("run health 0 r2 - 60000");
+    let mut runner = fixture.runner(command);
+    let (lines, end) = runner.run("health 0 r2 - 60000");
     assert_eq!((lines, end), (said("r2"), "exit 7".to_owned()));
-    // One that hangs is out of time, and no more than that.
-    let mute = Server::start(|_, _, stream| wait_for_its_end(stream));
+    // A service that hangs is a temporary failure.
+    let mute = Server::start(|_, _, stream| wait_until_closed(stream));
     let config = format!("[health]\nurl = \"{}\"\n", mute.url("/"));
-    let (lines, end) = ground.runner(&config).run("run health 0 r2 - 300");
+    let (lines, end) = fixture.runner(&config).run("health 0 r2 - 300");
     let late = said("no answer, or no end of it, in time");
     assert_eq!((lines, end), (late, "exit 75".to_owned()));
+}
+
+#[test]
+fn an_invalid_request_is_refused() {
+    let good = request("http://127.0.0.1:9/", None, Duration::from_millis(100));
+    for (key, value) in [
+        ("url", json!("https://127.0.0.1/")),
+        ("within", json!("1")),
+        ("more", json!(1)),
+    ] {
+        let mut bad = good.clone();
+        bad[key] = value;
+        let output = command(&bad).output().expect("the probe runs");
+        assert_eq!(output.status.code(), Some(64), "{bad}");
+        assert!(output.stdout.is_empty(), "{bad}");
+    }
 }

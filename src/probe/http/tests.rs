@@ -1,8 +1,8 @@
-//! Answers, good and hostile, as they come off the wire in pieces.
+//! Valid and hostile responses, in pieces of any size.
 
 use super::*;
 
-/// Gives `size` bytes at a time.
+/// A reader that returns at most `size` bytes at a time.
 struct Pieces<'a> {
     bytes: &'a [u8],
     size: usize,
@@ -18,11 +18,11 @@ impl Read for Pieces<'_> {
     }
 }
 
-/// What is seen, the same however the answer is cut into pieces.
+/// Returns the judgement, which must not depend on the size of the pieces.
 #[track_caller]
-fn judged(bytes: &[u8], contains: Option<&str>) -> Seen {
+fn judged(bytes: &[u8], contains: Option<&str>) -> Judgement {
     let contains = contains.map(str::as_bytes);
-    let judge = |size| judge(&mut Pieces { bytes, size }, contains);
+    let judge = |size| judge_response(&mut Pieces { bytes, size }, contains);
     let whole = judge(bytes.len().max(1));
     for size in [1, 2, 3, 7, 4096] {
         assert_eq!(judge(size), whole, "in pieces of {size}");
@@ -39,20 +39,20 @@ const OK: &str = "HTTP/1.1 200 OK\r\n";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 #[test]
-fn a_status_is_enough_where_nothing_is_looked_for() {
+fn only_the_status_counts_without_a_text() {
     assert_eq!(judged(b"HTTP/1.1 200 OK\r\n\r\n", None).1, "answers 200");
     assert_eq!(verdict("HTTP/1.0 200 OK\r\n\r\n", None), Verdict::Passes);
     for status in [
         101, 201, 204, 206, 400, 403, 404, 418, 429, 500, 502, 503, 504,
     ] {
-        let answer = format!("HTTP/1.1 {status} X\r\n\r\nR2");
-        let (verdict, said) = judged(answer.as_bytes(), Some("R2"));
+        let response = format!("HTTP/1.1 {status} X\r\n\r\nR2");
+        let (verdict, detail) = judged(response.as_bytes(), Some("R2"));
         assert_eq!(verdict, Verdict::NotYet, "{status}");
-        assert_eq!(said, format!("answers {status}"));
+        assert_eq!(detail, format!("answers {status}"));
     }
     for status in [301, 302, 304, 308, 401, 405, 407, 426, 501, 505] {
-        let answer = format!("HTTP/1.1 {status} X\r\nLocation: /\r\n\r\n");
-        assert_eq!(verdict(&answer, None), Verdict::Never, "{status}");
+        let response = format!("HTTP/1.1 {status} X\r\nLocation: /\r\n\r\n");
+        assert_eq!(verdict(&response, None), Verdict::Never, "{status}");
     }
     let early = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
     let both = format!("{early}{OK}Content-Length: 2\r\n\r\nR2");
@@ -68,13 +68,13 @@ fn a_text_is_found_however_the_body_is_framed() {
         "Transfer-Encoding: chunked\r\n\r\n9\r\nrelease:2\r\n0\r\n\r\n",
         "Transfer-Encoding: Chunked\r\n\r\n3;a=b\r\nrel\r\n1\r\ne\r\n05\r\nase:2\r\n0\r\n",
         "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n9\r\nrelease:2\r\n0\r\n\r\n",
-        // Once it is found, the rest does not matter.
+        // After a match, the rest of the body does not matter.
         "Transfer-Encoding: chunked\r\n\r\n9\r\nrelease:2garbage",
         "Content-Length: 900\r\n\r\nrelease:2",
     ] {
-        let answer = format!("{OK}{body}");
+        let response = format!("{OK}{body}");
         assert_eq!(
-            verdict(&answer, Some("release:2")),
+            verdict(&response, Some("release:2")),
             Verdict::Passes,
             "{body}"
         );
@@ -82,10 +82,10 @@ fn a_text_is_found_however_the_body_is_framed() {
 }
 
 #[test]
-fn a_text_that_is_not_in_the_body_is_not_found() {
+fn a_text_outside_of_the_body_is_not_found() {
     for body in [
         "Content-Length: 0\r\n\r\n",
-        // In a field, behind the end, in the framing.
+        // In a field, after the end, in the framing.
         "X: R2\r\nContent-Length: 1\r\n\r\nx",
         "Content-Length: 1\r\n\r\nxR2",
         "Transfer-Encoding: chunked\r\n\r\n1;R2\r\nx\r\n0\r\n\r\n",
@@ -93,45 +93,61 @@ fn a_text_that_is_not_in_the_body_is_not_found() {
         "Transfer-Encoding: chunked\r\n\r\n0\r\nR2: R2\r\n\r\n",
         "\r\nR3",
     ] {
-        let (verdict, said) = judged(format!("{OK}{body}").as_bytes(), Some("R2"));
-        assert_eq!(verdict, Verdict::NotYet, "{body}: {said}");
-        assert!(said.contains("does not contain 'R2'"), "{said}");
+        let (verdict, detail) = judged(format!("{OK}{body}").as_bytes(), Some("R2"));
+        assert_eq!(verdict, Verdict::NotYet, "{body}: {detail}");
+        assert!(detail.contains("does not contain 'R2'"), "{detail}");
     }
 }
 
 #[test]
-fn of_an_endless_body_only_so_much_is_looked_at() {
+fn only_the_beginning_of_an_endless_body_is_searched() {
     let head: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
     let filler = vec![b'.'; MAX_BODY as usize];
     let beyond = [head, &filler, b"R2"].concat();
-    assert_eq!(judge(&mut &beyond[..], Some(b"R2")).0, Verdict::NotYet);
+    assert_eq!(
+        judge_response(&mut &beyond[..], Some(b"R2")).0,
+        Verdict::NotYet
+    );
     let within = [head, &filler[2..], b"R2"].concat();
-    assert_eq!(judge(&mut &within[..], Some(b"R2")).0, Verdict::Passes);
+    assert_eq!(
+        judge_response(&mut &within[..], Some(b"R2")).0,
+        Verdict::Passes
+    );
     let endless = head.chain(std::io::repeat(b'.'));
-    assert_eq!(judge(&mut { endless }, Some(b"R2")).0, Verdict::NotYet);
-    // Chunks of next to nothing under lines that are long.
+    assert_eq!(
+        judge_response(&mut { endless }, Some(b"R2")).0,
+        Verdict::NotYet
+    );
+    // Chunks of one byte with long lines.
     let chunk = format!("1;{}\r\nx\r\n", "y".repeat(1000));
     let many = format!("{CHUNKED}{}", chunk.repeat(8192));
-    assert_eq!(judge(&mut many.as_bytes(), Some(b"R2")).0, Verdict::NotYet);
+    assert_eq!(
+        judge_response(&mut many.as_bytes(), Some(b"R2")).0,
+        Verdict::NotYet
+    );
 }
 
 #[test]
-fn what_breaks_off_may_be_whole_the_next_time() {
-    for answer in [
+fn a_truncated_response_may_be_complete_the_next_time() {
+    for response in [
         "",
         "HTTP/1.1 200 OK\r\nA",
         "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx",
         &format!("{CHUNKED}9\r\nx"),
         &format!("{CHUNKED}1\r\nx\r\n"),
     ] {
-        assert_eq!(verdict(answer, Some("R2")), Verdict::NotYet, "{answer:?}");
+        assert_eq!(
+            verdict(response, Some("R2")),
+            Verdict::NotYet,
+            "{response:?}"
+        );
     }
 }
 
 #[test]
-fn what_is_not_http_never_will_be() {
+fn a_response_that_is_not_http_never_passes() {
     let fields = "A: b\r\n".repeat(MAX_FIELDS + 1);
-    for answer in [
+    for response in [
         "SSH-2.0-OpenSSH_9.9\r\n",
         "\u{15}\u{3}\u{1}\0\u{2}\u{2}\u{46}",
         "HTTP/2 200 OK\r\n\r\n",
@@ -154,22 +170,22 @@ fn what_is_not_http_never_will_be() {
         &format!("{OK}A: {}", "b".repeat(MAX_HEAD)),
         &"HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_HEAD / 20),
     ] {
-        let (verdict, said) = judged(answer.as_bytes(), Some("R2"));
-        assert_eq!(verdict, Verdict::Never, "{answer:?}: {said}");
+        let (verdict, detail) = judged(response.as_bytes(), Some("R2"));
+        assert_eq!(verdict, Verdict::Never, "{response:?}: {detail}");
     }
 }
 
 #[test]
-fn what_is_said_cannot_drive_a_terminal() {
-    let (_, said) = judged(b"HTTP/1.1 200 OK\r\n\r\n", Some("\u{1b}[2J"));
-    assert!(said.contains("'\\x1b[2J'"), "{said}");
+fn a_description_cannot_control_a_terminal() {
+    let (_, detail) = judged(b"HTTP/1.1 200 OK\r\n\r\n", Some("\u{1b}[2J"));
+    assert!(detail.contains("'\\x1b[2J'"), "{detail}");
 }
 
 proptest::proptest! {
-    /// Bytes of any kind, behind the beginning of an answer or by themselves,
-    /// are judged alike however they arrive.
+    /// Arbitrary bytes, alone or after the beginning of a response, get the same
+    /// judgement in pieces of any size.
     #[test]
-    fn no_answer_is_too_odd(
+    fn arbitrary_responses_are_judged(
         begin in 0_usize..4,
         rest in proptest::collection::vec(
             proptest::prop_oneof![proptest::sample::select(&b"\r\n0123456789abc:; Rx2"[..]), 0_u8..],

@@ -1,0 +1,210 @@
+//! The main function of the hook runner, and the commands of the site.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::stat::SFlag;
+
+use super::MAX_TIMEOUT;
+use super::job::{Abandoned, Jobs};
+use super::pipe::MonitorPipe;
+use super::protocol::{Ended, HealthCheck, HookCommand, RunRequest, Setup, Stage};
+use super::sigchld::ChildSignal;
+use crate::config::Argv;
+use crate::dir::{self, Dir};
+use crate::error::{Code, describe};
+use crate::message;
+use crate::names::ReleaseId;
+use crate::probe::{self, ProbeRequest};
+use crate::sandbox;
+use crate::store::layout::RELEASES;
+use crate::url::HttpUrl;
+
+/// The PATH of a command. sshd's would be that of the client's account.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The time that the probe gets beyond the time limit of its own answer.
+const PROBE_GRACE: Duration = Duration::from_secs(1);
+
+/// Runs as the hook runner, to the exit status: takes messages from stdin until
+/// the monitor closes it, and answers on stdout.
+pub fn main() -> u8 {
+    sandbox::reset_inherited_state();
+    match serve_monitor() {
+        Ok(()) => 0,
+        // Nobody reads a reason: the monitor only sees that the process ends.
+        Err(_) => Code::Internal.exit(),
+    }
+}
+
+fn serve_monitor() -> nix::Result<()> {
+    prctl::set_child_subreaper(true)?;
+    // A command runs as the same user. It must not open our pipes through /proc
+    // and answer in our place, nor trace us (prctl(2)). execve(2) makes the
+    // command itself dumpable again.
+    prctl::set_dumpable(false)?;
+    let errno = |error: std::io::Error| Errno::try_from(error).unwrap_or(Errno::EIO);
+    let mut jobs = Jobs::new(MonitorPipe::open().map_err(errno)?, ChildSignal::open()?);
+    let setup = jobs.monitor().setup().ok_or(Errno::EBADMSG)?;
+    // If the site cannot be opened, every request gets that answer.
+    let site = SiteCommands::open(setup);
+    // Terminates: the monitor ends its requests, or closes the pipe.
+    while let Some(request) = jobs.monitor().request() {
+        let prepared = site
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|site| site.prepare(&request));
+        let done = match prepared {
+            Ok((command, within)) => jobs.run(command, within),
+            Err(why) => {
+                jobs.answer(Ended::not_started(why));
+                Ok(())
+            }
+        };
+        if let Err(Abandoned) = done {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The commands of a site, and the directories in which they run.
+struct SiteCommands {
+    setup: Setup,
+    /// The directory of all releases.
+    releases: Dir,
+    /// `/`, the working directory of the probe.
+    top: Dir,
+}
+
+impl SiteCommands {
+    fn open(setup: Setup) -> Result<SiteCommands, String> {
+        let root = setup.root.display();
+        let cannot = |errno: Errno| {
+            let why = describe(&errno.into());
+            format!("'{root}' cannot be opened: {why}")
+        };
+        let releases = Dir::open_root(&setup.root)
+            .and_then(|root| root.open_dir(RELEASES))
+            .map_err(cannot)?;
+        let top = Dir::open_root(Path::new("/")).map_err(cannot)?;
+        Ok(SiteCommands {
+            setup,
+            releases,
+            top,
+        })
+    }
+
+    /// Returns the requested command, ready to start from the working directory
+    /// that this function enters, and the time that it may take.
+    fn prepare(&self, request: &RunRequest) -> Result<(Command, Duration), String> {
+        let setup = &self.setup;
+        let within = request.within.min(MAX_TIMEOUT);
+        let absent = || {
+            let (stage, index) = (request.stage, request.index);
+            format!("the site has no command {index} for {stage}")
+        };
+        let hook = |hooks: &[HookCommand]| {
+            let hook = hooks.get(request.index).ok_or_else(absent)?;
+            let command = self.operator_command(&hook.command, request)?;
+            Ok((command, within.min(hook.timeout)))
+        };
+        match request.stage {
+            Stage::BeforeSwap => hook(&setup.before_swap),
+            Stage::AfterSwap => hook(&setup.after_swap),
+            Stage::BeforeRollback => hook(&setup.before_rollback),
+            Stage::Smoke | Stage::Health if request.index != 0 => Err(absent()),
+            Stage::Smoke => {
+                let url = setup.smoke_url.as_ref().ok_or_else(absent)?;
+                self.probe(url, None, within)
+            }
+            Stage::Health => match setup.health.as_ref().ok_or_else(absent)? {
+                HealthCheck::Http { url, contains } => {
+                    let release = request.release.as_str();
+                    let contains = contains.as_ref();
+                    let contains = contains.map(|text| text.replace("{release}", release));
+                    self.probe(url, contains, within)
+                }
+                HealthCheck::Command(argv) => Ok((self.operator_command(argv, request)?, within)),
+            },
+        }
+    }
+
+    /// Returns a command of the operator with its configured words and four
+    /// environment variables, and enters the release.
+    fn operator_command(&self, argv: &Argv, request: &RunRequest) -> Result<Command, String> {
+        self.enter_release(&request.release)?;
+        self.check_outside_root(argv.program())?;
+        let previous = request.previous.as_ref().map_or("", ReleaseId::as_str);
+        let mut command = Command::new(argv.program());
+        command
+            .args(argv.arguments())
+            .env_clear()
+            .env("PATH", PATH)
+            .env("DEPLOY_RELEASE", request.release.as_str())
+            .env("DEPLOY_PREVIOUS", previous)
+            .env("DEPLOY_SITE", self.setup.site.as_str());
+        Ok(command)
+    }
+
+    /// Refuses a program that is below the site's root once its symlinks are
+    /// resolved: clients send the files there. The configuration's own check
+    /// only sees the path. Symlinks outside of the root belong to the operator,
+    /// so they do not change between this check and the start.
+    fn check_outside_root(&self, program: &Path) -> Result<(), String> {
+        let resolve = |path: &Path| std::fs::canonicalize(path);
+        match (resolve(program), resolve(&self.setup.root)) {
+            (Ok(found), Ok(root)) if found.starts_with(&root) => {
+                let (program, found) = (program.display(), found.display());
+                Err(format!(
+                    "'{program}' leads into the site's own root, to '{found}'"
+                ))
+            }
+            // A program that does not exist fails to start, with its own message.
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes into a release, by its handle. The directory must be this user's:
+    /// no command runs in a directory that others can write.
+    fn enter_release(&self, release: &ReleaseId) -> Result<(), String> {
+        let cannot = |errno: Errno| {
+            let why = describe(&errno.into());
+            format!("the directory of '{release}' cannot be entered: {why}")
+        };
+        let directory = self.releases.open_dir(release).map_err(cannot)?;
+        let stat = directory.metadata().map_err(cannot)?;
+        let owned = stat.st_uid == nix::unistd::geteuid().as_raw();
+        if !owned || stat.st_mode & 0o022 != 0 || dir::file_type(&stat) != SFlag::S_IFDIR {
+            return Err(format!(
+                "the directory of '{release}' is not this user's, or others can write it"
+            ));
+        }
+        nix::unistd::fchdir(&directory).map_err(cannot)
+    }
+
+    /// Returns the command of the probe. The probe is this program: it sandboxes
+    /// itself before it reads what a release answers.
+    fn probe(
+        &self,
+        url: &HttpUrl,
+        contains: Option<String>,
+        within: Duration,
+    ) -> Result<(Command, Duration), String> {
+        let cannot = |errno: Errno| format!("'/' cannot be entered: {}", describe(&errno.into()));
+        nix::unistd::fchdir(&self.top).map_err(cannot)?;
+        let request = ProbeRequest {
+            url: url.clone(),
+            contains,
+            within,
+            sandbox_required: self.setup.sandbox_required,
+        };
+        let request = message::encode(&request).map_err(|error| error.problem)?;
+        let mut command = Command::new("/proc/self/exe");
+        command.env_clear().args([probe::WORD, &request]);
+        Ok((command, within + PROBE_GRACE))
+    }
+}
