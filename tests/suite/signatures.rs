@@ -248,7 +248,7 @@ fn a_release_without_signatures_does_not_become_live_later() {
     let reply = send(&site, "old", &[again]);
     reply.refused(73, "release-exists");
     assert!(
-        reply.stderr.contains("without these signatures"),
+        reply.stderr.contains("without the required signatures"),
         "{reply:?}"
     );
     put_signed(&site, "new", &[&alice]);
