@@ -23,6 +23,7 @@ mod ci;
 mod client_gone;
 mod contention;
 mod direct;
+mod docs;
 mod external_change;
 mod fallback;
 mod fields;

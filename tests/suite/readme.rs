@@ -1,5 +1,5 @@
-//! The README: what it tells a reader to type works, and its tables say what
-//! the program says.
+//! The README and the pages of `docs`: the commands that they give work, and their
+//! tables agree with the program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,19 +8,24 @@ use std::process::{Command, Stdio};
 use deploy_shell::error::Code;
 
 use crate::signing::key;
-use crate::site::{BIN, Reply, Site, write_file};
+use crate::site::{BIN, Reply, Site, admin, write_file};
 
 const README: &str = include_str!("../../README.md");
+const MANY_NODES: &str = include_str!("../../docs/many-nodes.md");
+const SIGNING: &str = include_str!("../../docs/signing.md");
+const REQUESTS: &str = include_str!("../../docs/requests.md");
+const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
+const TROUBLESHOOTING: &str = include_str!("../../docs/troubleshooting.md");
 const TEMPLATE: &str = include_str!("../../admin/src/template.toml");
 
-/// The lines from the first that begins with `start` on, as long as they are
-/// indented like it or empty; without the indentation.
-fn block(start: &str) -> String {
-    let lines = README
+/// Returns the lines of `page` from the first that begins with `start`, as long as
+/// they are indented like it or empty; without the indentation.
+fn block(page: &str, start: &str) -> String {
+    let lines = page
         .lines()
         .skip_while(|line| !line.trim_start().starts_with(start));
     let first = lines.clone().next();
-    let first = first.unwrap_or_else(|| panic!("the README has no '{start}'"));
+    let first = first.unwrap_or_else(|| panic!("the page has no '{start}'"));
     let indent = &first[..first.len() - first.trim_start().len()];
     let mut found = String::new();
     for line in lines {
@@ -34,13 +39,22 @@ fn block(start: &str) -> String {
     found
 }
 
-/// Runs a script of the README where `dist/` is, with an `ssh` that takes the
-/// words behind the destination to the harness' node, whatever options and
-/// node the README names.
+/// Returns the three commands that the README shows first, without the prompts and
+/// answers between them.
+fn client_lines() -> String {
+    let lines = README.lines().filter_map(|line| line.strip_prefix("$ "));
+    let lines: Vec<&str> = lines.take(3).collect();
+    assert!(lines[0].starts_with("tar -C dist -c . | zstd"), "{lines:?}");
+    lines.join("\n")
+}
+
+/// Runs a script of a page in the directory that contains `dist/`. Its `ssh` sends
+/// the words behind the destination to the harness' node and ignores the options and
+/// the node that the page names.
 fn run(site: &Site, script: &str, variables: &[(&str, &str)]) -> Reply {
     let work = site.dir().join("work");
-    fs::create_dir_all(work.join("dist/assets")).expect("a folder");
-    fs::create_dir_all(site.dir().join("bin")).expect("a folder");
+    fs::create_dir_all(work.join("dist/assets")).expect("a directory");
+    fs::create_dir_all(site.dir().join("bin")).expect("a directory");
     fs::write(work.join("dist/index.html"), "<h1>it works</h1>").expect("a file");
     fs::write(work.join("dist/assets/app.js"), "let one = 1;").expect("a file");
 
@@ -79,12 +93,12 @@ fn run(site: &Site, script: &str, variables: &[(&str, &str)]) -> Reply {
 fn find(program: &str) -> PathBuf {
     ["/usr/local/bin", "/usr/bin", "/bin"]
         .iter()
-        .map(|folder| PathBuf::from(folder).join(program))
+        .map(|directory| PathBuf::from(directory).join(program))
         .find(|path| path.exists())
         .unwrap_or_else(|| panic!("'{program}' is not installed"))
 }
 
-/// Two replies, and what was in `dist/` is live.
+/// Asserts that there are two replies, and that the content of `dist/` is live.
 #[track_caller]
 fn has_deployed(site: &Site, reply: Reply) {
     let output = reply.ok();
@@ -100,15 +114,56 @@ fn has_deployed(site: &Site, reply: Reply) {
 #[test]
 fn the_three_lines_deploy() {
     let site = Site::new();
-    let lines = block("tar -C dist -c . | zstd -T0 > site.tar.zst");
-    let lines: Vec<&str> = lines.lines().take(3).collect();
-    let reply = run(&site, &lines.join("\n"), &[]);
+    let reply = run(&site, &client_lines(), &[]);
     has_deployed(&site, reply);
     assert_eq!(site.current().as_deref(), Some("20260412-142033"));
 }
 
 #[test]
-fn the_session_is_what_the_program_says() {
+fn the_lines_of_the_first_deploy_deploy() {
+    let site = Site::new();
+    let lines = block(README, "echo \"node $(cat ssh_host_ed25519_key.pub)\"");
+    let (known, lines) = lines.split_once('\n').expect("several lines");
+    assert_eq!(lines.trim_end().lines().count(), 3, "{lines}");
+    let script = format!(
+        "HOME=$PWD; mkdir .ssh; echo ssh-ed25519 KEY > ssh_host_ed25519_key.pub\n{known}\n\
+         grep -qx 'node ssh-ed25519 KEY' .ssh/known_hosts\n{lines}"
+    );
+    has_deployed(&site, run(&site, &script, &[]));
+    assert_eq!(site.current().as_deref(), Some("20260412-142033"));
+}
+
+#[test]
+fn the_first_page_names_the_lines_that_init_prints() {
+    let site = Site::new();
+    let config = site.dir().join("new.toml");
+    let output = Command::new(admin())
+        .args(["init", "--config"])
+        .arg(&config)
+        .arg("--root")
+        .arg(site.dir().join("new"))
+        .output()
+        .expect("it starts");
+    // The README's own site and root in the place of these.
+    let printed = String::from_utf8_lossy(&output.stdout)
+        .replace(&config.display().to_string(), "/etc/deploy-shell/blog.toml")
+        .replace(
+            &site.dir().join("new").display().to_string(),
+            "/srv/www/example.com",
+        );
+    let shown = block(README, "wrote /etc/deploy-shell/blog.toml");
+    let shown: Vec<&str> = shown.trim_end().lines().collect();
+    assert_eq!(shown.len(), 2, "{shown:?}");
+    for line in shown {
+        assert!(
+            printed.lines().any(|other| other == line),
+            "{line}: {output:?}"
+        );
+    }
+}
+
+#[test]
+fn the_recorded_session_is_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if fs::read_dir(root).is_err() {
         println!("skipped: this user cannot read the sources");
@@ -117,6 +172,7 @@ fn the_session_is_what_the_program_says() {
     let output = Command::new(root.join("sshd/record"))
         .arg("--check")
         .env("DEPLOY_SHELL", BIN)
+        .env("DEPLOY_SHELL_ADMIN", admin())
         .output()
         .expect("it starts");
     assert!(output.status.success(), "{output:#?}");
@@ -125,11 +181,14 @@ fn the_session_is_what_the_program_says() {
 #[test]
 fn the_signing_lines_sign() {
     let site = Site::with_config("[signatures]\nallowed_signers = \"{dir}/signers\"\n");
-    let list = block("echo \"blog namespaces=");
+    let list = block(SIGNING, "echo \"blog namespaces=");
     let (list, _) = list.split_once(" >> ").expect("it goes into the list");
-    let sign = block("printf 'deploy-shell release v1");
+    let sign = block(SIGNING, "printf 'deploy-shell release v1");
     assert_eq!(sign.trim_end().lines().count(), 2, "{sign}");
-    let send = block("ssh deploy@node receive \"$release\" --sha256 \"$sum\" --signature");
+    let send = block(
+        SIGNING,
+        "ssh deploy@node receive \"$release\" --sha256 \"$sum\" --signature",
+    );
     let send = send.lines().next().expect("a line");
     let key = key("ed25519/alice").path;
     let (key, public) = (key.display(), key.with_extension("pub"));
@@ -150,12 +209,10 @@ fn the_signing_lines_sign() {
 #[test]
 fn the_two_node_lines_deploy() {
     let site = Site::new();
-    let lines = block("tar -C dist -c . | zstd -T0 > site.tar.zst");
-    let first: Vec<&str> = lines.lines().take(3).collect();
-    has_deployed(&site, run(&site, &first.join("\n"), &[]));
+    has_deployed(&site, run(&site, &client_lines(), &[]));
 
     // Both names lead to the one node here: the second time, all is done.
-    let both = block("for node in a b; do ssh deploy@$node receive");
+    let both = block(MANY_NODES, "for node in a b; do ssh deploy@$node receive");
     let both: Vec<&str> = both.lines().take(2).collect();
     let prepare = "echo new > dist/index.html\n\
                    tar -C dist -c . | zstd -q > site.tar.zst\n\
@@ -180,7 +237,10 @@ fn every_key_is_listed_with_its_default() {
     for line in TEMPLATE.lines() {
         if line.starts_with('[') {
             table = line;
-            assert!(README.contains(&format!("| **`{table}`** |")), "{table}");
+            assert!(
+                CONFIGURATION.contains(&format!("| **`{table}`** |")),
+                "{table}"
+            );
         }
         let Some((key, value)) = line
             .strip_prefix('#')
@@ -194,7 +254,7 @@ fn every_key_is_listed_with_its_default() {
         // Shown as an example in the template; nothing is required by default.
         let value = if key == "required_paths" { "[]" } else { value };
         let row = format!("| `{key}` | `{value}` |");
-        assert!(README.contains(&row), "{table} {row}");
+        assert!(CONFIGURATION.contains(&row), "{table} {row}");
         keys += 1;
     }
     assert!(keys > 15, "{keys}");
@@ -204,10 +264,22 @@ fn every_key_is_listed_with_its_default() {
 fn every_code_word_is_listed_with_its_exit_status() {
     for code in Code::ALL {
         let (word, status) = code.parts();
-        let row = README
+        let status = status.to_string();
+        let row = REQUESTS
             .lines()
             .find(|row| row.starts_with(&format!("| {status} |")))
             .unwrap_or_else(|| panic!("no row for {status}"));
         assert!(row.contains(&format!("`{word}`")), "{word}: {row}");
+        let heading = TROUBLESHOOTING.lines().any(|line| {
+            let title = line
+                .strip_prefix("## ")
+                .and_then(|title| title.strip_suffix(')'));
+            let parts = title.and_then(|title| title.rsplit_once(" ("));
+            parts.is_some_and(|(words, of)| of == status && words.split(", ").any(|w| w == word))
+        });
+        assert!(
+            heading,
+            "troubleshooting has no heading for {word} ({status})"
+        );
     }
 }

@@ -1,18 +1,26 @@
 //! The three pages. Options come from the command line's own definition, tables
-//! and prose from the README, which is held against the program elsewhere.
+//! and prose from docs/, which is held against the program elsewhere.
 
 use clap::{Arg, Command};
 
 use super::markdown::{inline, section, to_man};
 
-const README: &str = include_str!("../../../README.md");
+const REQUESTS: &str = include_str!("../../../docs/requests.md");
+const CONFIGURATION: &str = include_str!("../../../docs/configuration.md");
+const HOOKS: &str = include_str!("../../../docs/hooks-and-health.md");
+const SHARED_PATHS: &str = include_str!("../../../docs/shared-paths.md");
+const ARCHIVES: &str = include_str!("../../../docs/archives.md");
+const SIGNING: &str = include_str!("../../../docs/signing.md");
+const AUDIT: &str = include_str!("../../../docs/audit.md");
+const ON_DISK: &str = include_str!("../../../docs/on-disk.md");
+const OPERATING: &str = include_str!("../../../docs/operating.md");
 /// Of the last change of a text that stands here; a page must have a date, and
 /// the same in every build.
 const DATE: &str = "2026-11-20";
 
 fn head(name: &str, section: u8, about: &str) -> String {
     format!(
-        ".\\\" Made by packaging/pages: change it there, or in the README.\n\
+        ".\\\" Made by packaging/pages: change it there, or in docs/.\n\
          .TH {} {section} {DATE} \"deploy-shell {}\"\n\
          .SH NAME\n{} \\- {about}\n",
         name.to_uppercase(),
@@ -21,8 +29,11 @@ fn head(name: &str, section: u8, about: &str) -> String {
     )
 }
 
-fn from_readme(heading: &str) -> String {
-    to_man(&section(README, heading))
+/// A page of `docs` without its title.
+fn page_of(text: &str) -> String {
+    let (title, text) = text.split_once("\n\n").expect("a title");
+    assert!(title.starts_with("# "), "{title}");
+    to_man(text)
 }
 
 /// deploy-shell(1)
@@ -56,7 +67,7 @@ pub fn program(command: &Command) -> String {
             page += &format!(".TP\n{}\n{}\n", usage(arg), inline(&help.to_string()));
         }
         if sub.get_name() == "verify" {
-            page += &from_readme("### Verify");
+            page += &to_man(&section(OPERATING, "## Verify releases"));
         }
     }
     page += ".SS \\-c STRING\n";
@@ -85,7 +96,7 @@ pub fn program(command: &Command) -> String {
          | `/etc/ssh/sshd_config.d/00-deploy-shell.conf` | what sshd lets the account do |\n",
     );
     page += ".PP\nBelow the root of a site:\n";
-    page += from_readme("## On disk")
+    page += page_of(ON_DISK)
         .split(".SS ")
         .next()
         .expect("the text before the subsections");
@@ -105,11 +116,11 @@ pub fn configuration() -> String {
         "configuration of a deploy\\-shell site",
     );
     page += ".SH DESCRIPTION\n";
-    page += &from_readme("## Configuration");
+    page += &page_of(CONFIGURATION);
     page += ".SH HOOKS AND HEALTH\n";
-    page += &from_readme("## Hooks and health");
+    page += &page_of(HOOKS);
     page += ".SH SHARED PATHS\n";
-    page += &from_readme("## Shared paths");
+    page += &page_of(SHARED_PATHS);
     page += ".SH EXAMPLE\n.nf\n.RS 4\n\
              root = \"/srv/www/example.com\"\n\
              keep = 3\n\
@@ -134,14 +145,14 @@ pub fn requests() -> String {
         "what a client of deploy\\-shell may ask",
     );
     page += ".SH DESCRIPTION\n";
-    let text = from_readme("## Requests");
+    let text = page_of(REQUESTS);
     page += &text;
     page += ".SH ARCHIVES\n";
-    page += &from_readme("## Archives");
+    page += &page_of(ARCHIVES);
     page += ".SH SIGNATURES\n";
-    page += &from_readme("## Signed releases");
+    page += &page_of(SIGNING);
     page += ".SH RECORD\n";
-    page += &from_readme("## Audit");
+    page += &page_of(AUDIT);
     page += ".SH SEE ALSO\n\
              .BR deploy\\-shell (1),\n\
              .BR deploy\\-shell.toml (5),\n\
@@ -152,7 +163,7 @@ pub fn requests() -> String {
 
 /// The table of exit statuses, and what stands below it.
 fn exit_status() -> String {
-    let requests = section(README, "## Requests");
+    let requests = section(REQUESTS, "## Exit statuses");
     let table = requests.find("| Exit |").expect("a table of exit statuses");
     to_man(&requests[table..])
 }

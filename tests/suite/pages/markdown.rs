@@ -30,7 +30,10 @@ pub fn to_man(text: &str) -> String {
         if line.is_empty() {
             continue;
         }
-        if let Some(title) = line.strip_prefix("### ") {
+        if let Some(title) = line
+            .strip_prefix("## ")
+            .or_else(|| line.strip_prefix("### "))
+        {
             man += &format!(".SS {}\n", inline(title));
         } else if line.starts_with("    ") || line.starts_with("```") {
             let fenced = line.starts_with("```");
