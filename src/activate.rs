@@ -5,6 +5,8 @@
 
 mod commit;
 pub mod gate;
+#[cfg(test)]
+mod model;
 mod outcome;
 mod plan;
 mod preflight;

@@ -33,6 +33,15 @@ pub struct GateFailure {
 }
 
 impl GateFailure {
+    /// Makes the failure of a check that ran.
+    #[cfg(test)]
+    pub fn failed(why: &str) -> GateFailure {
+        GateFailure {
+            why: why.to_owned(),
+            ran: true,
+        }
+    }
+
     /// Makes a failure that says nothing of the release.
     pub fn not_run(why: &str) -> GateFailure {
         GateFailure {

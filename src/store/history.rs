@@ -83,7 +83,7 @@ impl State {
 }
 
 /// The folded journal.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct History {
     /// The number of the newest record. It grows with every change.
     pub generation: u64,

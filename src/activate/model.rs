@@ -1,0 +1,613 @@
+//! Every history of three releases up to a length, with every crash.
+//!
+//! The test runs the real [`super::run`]: the real plan, commit and automatic
+//! rollback, the real fold of the journal and the real choice of what to prune.
+//! Only the disk and the operator's checks are a model. From the empty site it
+//! applies every event to every state that it finds, and continues from the end
+//! of each event and from a crash after each step of it. The next request then
+//! reconciles the journal with the disk, as `Ledger::open` does.
+//!
+//! Two states that differ only in the names of the releases are one state: no
+//! decision depends on a name.
+
+mod invariants;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use super::gate::{GateContext, GateFailure};
+use super::plan::{Facts, Request};
+use super::prune::{self, Rules};
+use super::site::Site;
+use crate::error::{Code, Error, Result};
+use crate::names::ReleaseId;
+use crate::store::history::History;
+use crate::store::journal::{self, Event, How, Record};
+use invariants::Start;
+
+/// The length of the histories in the short form.
+const SHORT: usize = 5;
+
+/// How many releases there are.
+const N: usize = 3;
+
+fn ids() -> &'static [ReleaseId; N] {
+    static IDS: OnceLock<[ReleaseId; N]> = OnceLock::new();
+    IDS.get_or_init(|| ["a", "b", "c"].map(|id| ReleaseId::try_from(id).unwrap()))
+}
+
+fn index(id: &ReleaseId) -> usize {
+    usize::from(id.as_str().as_bytes()[0] - b'a')
+}
+
+/// What `releases/` and `manifests/` have of a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Disk {
+    Absent,
+    /// It is there, and fails preflight.
+    Damaged,
+    Whole,
+}
+
+/// A site between two steps.
+#[derive(Clone)]
+struct State {
+    history: History,
+    link: Option<usize>,
+    disk: [Disk; N],
+    /// Whether the release truly passed what was to be checked when it last
+    /// went live. The journal must not say so of any other.
+    passed: [bool; N],
+    /// The intent in the journal, as the history has it privately.
+    intent: Option<Record>,
+}
+
+impl State {
+    fn known(&self, release: usize) -> Option<&crate::store::history::Release> {
+        self.history.releases.get(&ids()[release])
+    }
+
+    /// Returns a number that is the same for two states exactly if they differ
+    /// at most in times, counters and the names of the releases.
+    fn key(&self) -> u64 {
+        let live = self.history.live.as_ref().map(index);
+        let before = self.history.before.as_ref().map(index);
+        let mut order = [u64::MAX; N];
+        let mut own = [0u64; N];
+        for release in 0..N {
+            let is = |other: Option<usize>| u64::from(other == Some(release));
+            let mut bits = self.disk[release] as u64;
+            bits = bits << 1 | is(self.link);
+            bits = bits << 1 | is(live);
+            bits = bits << 1 | is(before);
+            bits = bits << 1 | u64::from(self.passed[release]);
+            if let Some(known) = self.known(release) {
+                let newest = known.activated.map(|(seq, _)| seq);
+                order[release] = newest.unwrap_or(known.seq);
+                bits = bits << 4
+                    | 8
+                    | u64::from(newest.is_some()) << 2
+                    | u64::from(known.bad) << 1
+                    | u64::from(known.confirmed);
+            } else {
+                bits <<= 4;
+            }
+            if let Some(intent) = &self.intent {
+                bits = bits << 1 | is(intent.release.as_ref().map(index));
+                bits = bits << 1 | is(intent.previous.as_ref().map(index));
+            } else {
+                bits <<= 2;
+            }
+            own[release] = bits;
+        }
+        // The rank of each release, and then the releases in order: without
+        // their names.
+        for release in 0..N {
+            let rank = order.iter().filter(|other| **other < order[release]);
+            own[release] = own[release] << 2 | rank.count() as u64;
+        }
+        own.sort_unstable();
+        let mut key = u64::from(self.history.confirmation_pending);
+        let intent = self.intent.as_ref();
+        key = key << 3
+            | intent.map_or(0, |intent| {
+                1 + 2 * (intent.how.unwrap() as u64) + u64::from(intent.unconfirmed)
+            });
+        for bits in own {
+            key = key << 16 | bits;
+        }
+        key
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let history = &self.history;
+        let intent = self.intent.as_ref().map(|it| (it.how, &it.release));
+        writeln!(
+            f,
+            "link {:?} disk {:?} passed {:?} live {:?} before {:?} pending {:?} intent {intent:?}",
+            self.link,
+            self.disk,
+            self.passed,
+            history.live,
+            history.before,
+            history.confirmation_pending
+        )?;
+        for (id, known) in &history.releases {
+            let (activated, bad) = (known.activated.map(|(seq, _)| seq), known.bad);
+            let confirmed = known.confirmed;
+            writeln!(f, "{id}: {activated:?} bad {bad} confirmed {confirmed}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What happens to a site.
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Receive(usize),
+    Activate {
+        how: How,
+        release: Option<usize>,
+        /// Whether the configuration has post-swap checks.
+        has_checks: bool,
+    },
+    /// Another process changes the current symlink.
+    Point(Option<usize>),
+    /// Another process removes a release.
+    Remove(usize),
+    /// Another process changes the content of a release.
+    Damage(usize),
+}
+
+fn actions() -> Vec<Action> {
+    let mut all = vec![Action::Point(None)];
+    for release in 0..N {
+        all.push(Action::Receive(release));
+        all.push(Action::Point(Some(release)));
+        all.push(Action::Remove(release));
+        all.push(Action::Damage(release));
+    }
+    for has_checks in [true, false] {
+        for release in [None, Some(0), Some(1), Some(2)] {
+            for how in [How::Swap, How::Rollback] {
+                if how == How::Rollback || release.is_some() {
+                    all.push(Action::Activate {
+                        how,
+                        release,
+                        has_checks,
+                    });
+                }
+            }
+        }
+    }
+    all
+}
+
+/// The choices of the surroundings during one action: each run takes one
+/// combination, and [`Choices::next`] goes to the next one.
+#[derive(Default)]
+struct Choices {
+    /// Each choice, and how many there are.
+    taken: Vec<(usize, usize)>,
+    position: usize,
+}
+
+impl Choices {
+    fn choose(&mut self, of: usize) -> usize {
+        if self.position == self.taken.len() {
+            self.taken.push((0, of));
+        }
+        self.position += 1;
+        self.taken[self.position - 1].0
+    }
+
+    fn next(&mut self) -> bool {
+        self.position = 0;
+        while let Some((taken, of)) = self.taken.pop() {
+            if taken + 1 < of {
+                self.taken.push((taken + 1, of));
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// The states that a search has found.
+#[derive(Default)]
+struct Found {
+    keys: HashSet<u64>,
+    /// Those of them that no action was applied to yet.
+    new: Vec<State>,
+    transitions: u64,
+}
+
+impl Found {
+    fn add(&mut self, state: &State, known: &HashSet<u64>) {
+        self.transitions += 1;
+        let key = state.key();
+        if !known.contains(&key) && self.keys.insert(key) {
+            self.new.push(state.clone());
+        }
+    }
+}
+
+/// One action that runs on a state.
+struct Run<'a> {
+    state: State,
+    action: Action,
+    choices: &'a mut Choices,
+    known: &'a HashSet<u64>,
+    found: &'a mut Found,
+    has_checks: bool,
+    /// Another process interferes once in a request.
+    interfered: bool,
+    rename_failed: bool,
+    /// How often this request moved the current symlink.
+    moves: usize,
+    start: Start,
+    /// The state before the action.
+    from: &'a State,
+}
+
+impl fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} with the choices {:?}\n{:?}\nfrom {:?}\nnow {:?}",
+            self.action, self.choices.taken, self.start, self.from, self.state
+        )
+    }
+}
+
+impl Run<'_> {
+    /// Ends a step: the process may be killed here.
+    fn step(&mut self) {
+        self.found.add(&self.state, self.known);
+    }
+
+    fn apply(&mut self, mut record: Record) {
+        record.seq = self.state.history.generation + 1;
+        self.state.history.apply(&record);
+        self.state.history.received.clear();
+        match record.event {
+            Event::Activating => self.state.intent = Some(record),
+            Event::Abandoned
+            | Event::Swapped
+            | Event::RolledBack
+            | Event::Returned
+            | Event::Reconciled => self.state.intent = None,
+            Event::Received | Event::Confirmed | Event::Failed | Event::Pruned => {}
+        }
+        self.step();
+    }
+
+    fn act(&mut self) {
+        match self.action {
+            Action::Receive(release) => {
+                self.reconcile();
+                if self.state.disk[release] == Disk::Absent && self.state.link != Some(release) {
+                    self.state.disk[release] = Disk::Whole;
+                    self.state.passed[release] = true;
+                    self.step();
+                    let id = &ids()[release];
+                    self.apply(Record::unattended(Event::Received, Some(id)));
+                }
+            }
+            Action::Activate { how, release, .. } => {
+                self.reconcile();
+                self.start = Start::of(&self.state);
+                let request = Request {
+                    how,
+                    release: release.map(|release| &ids()[release]),
+                    if_current: None,
+                };
+                let outcome = super::run(self, request);
+                self.check_end(&outcome);
+                self.step();
+            }
+            Action::Point(to) => self.point(to),
+            Action::Remove(release) => self.state.disk[release] = Disk::Absent,
+            Action::Damage(release) => {
+                if self.state.disk[release] == Disk::Whole {
+                    self.state.disk[release] = Disk::Damaged;
+                }
+            }
+        }
+        self.step();
+    }
+
+    /// Does what `Ledger::open` does. Terminates: each record removes its cause.
+    fn reconcile(&mut self) {
+        loop {
+            let all = 0..N;
+            let is_known = |release: &usize| self.state.known(*release).is_some();
+            let is_there = |release: &usize| self.state.disk[*release] != Disk::Absent;
+            let mut unknown = all.clone().filter(|it| is_there(it) && !is_known(it));
+            let mut gone = all.filter(|it| is_known(it) && !is_there(it));
+            let link = self.state.link.map(|link| &ids()[link]);
+            if let Some(release) = unknown.next() {
+                self.apply(Record::unattended(Event::Received, Some(&ids()[release])));
+            } else if let Some(release) = gone.find(|it| self.state.link != Some(*it)) {
+                self.apply(Record::unattended(Event::Pruned, Some(&ids()[release])));
+            } else if let Some(record) = self.state.history.missing_record(link) {
+                self.apply(record);
+            } else {
+                break;
+            }
+        }
+        self.check_reconciled();
+    }
+
+    /// Another process changes the current symlink. The journal takes that for
+    /// a decision of the operator.
+    fn point(&mut self, to: Option<usize>) {
+        if self.state.link != to {
+            // After a crash no journal can tell that the release was live.
+            if let Some(left) = self.state.link
+                && self.state.history.live.as_ref().map(index) != Some(left)
+            {
+                self.state.passed[left] = true;
+            }
+            self.state.link = to;
+            if let Some(to) = to {
+                self.state.passed[to] = true;
+            }
+        }
+    }
+
+    /// Lets another process interfere while the operator's programs run.
+    fn interfere(&mut self) {
+        if self.interfered {
+            return;
+        }
+        let choice = self.choices.choose(1 + 1 + N + N);
+        self.interfered = choice > 0;
+        match choice {
+            0 => {}
+            1 => self.point(None),
+            to if to < 2 + N => self.point(Some(to - 2)),
+            release => self.state.disk[release - 2 - N] = Disk::Absent,
+        }
+        if self.interfered {
+            self.step();
+        }
+    }
+}
+
+impl Facts for Run<'_> {
+    fn exists(&self, release: &ReleaseId) -> bool {
+        self.state.disk[index(release)] != Disk::Absent
+    }
+
+    fn present(&self) -> Vec<ReleaseId> {
+        let there = ids().iter().filter(|id| self.exists(id));
+        there.cloned().collect()
+    }
+
+    fn passes_preflight(&self, release: &ReleaseId) -> bool {
+        self.state.disk[index(release)] == Disk::Whole
+    }
+}
+
+impl Site for Run<'_> {
+    fn history(&self) -> &History {
+        &self.state.history
+    }
+
+    fn current(&self) -> Result<Option<ReleaseId>> {
+        Ok(self.state.link.map(|link| ids()[link].clone()))
+    }
+
+    fn present_for(&self, _: How, _: Option<&ReleaseId>) -> Result<Vec<ReleaseId>> {
+        Ok(self.present())
+    }
+
+    fn floor(&self) -> Option<&ReleaseId> {
+        None
+    }
+
+    fn has_post_swap_checks(&self) -> bool {
+        self.has_checks
+    }
+
+    fn preflight(&mut self, release: &ReleaseId) -> Result<()> {
+        if self.passes_preflight(release) {
+            Ok(())
+        } else {
+            Err(Error::new(Code::DigestMismatch, ""))
+        }
+    }
+
+    fn check_before_commit(
+        &mut self,
+        _: How,
+        context: GateContext<'_>,
+    ) -> Result<Result<(), GateFailure>> {
+        self.interfere();
+        Ok(match self.choices.choose(3) {
+            0 if self.passes_preflight(context.release) => Ok(()),
+            0 | 1 => Err(GateFailure::not_run("")),
+            _ => Err(GateFailure::failed("")),
+        })
+    }
+
+    fn check_live(&mut self, context: GateContext<'_>) -> Result<(), GateFailure> {
+        let live = index(context.release);
+        assert_eq!(self.state.link, Some(live), "{self:?}");
+        self.interfere();
+        if self.choices.choose(2) == 0 {
+            // If it is not live any more, another release may have answered.
+            self.state.passed[live] |= self.state.link == Some(live);
+            Ok(())
+        } else {
+            Err(GateFailure::failed(""))
+        }
+    }
+
+    fn prepare_fallback_link(&mut self, _: &ReleaseId) -> Result<()> {
+        Ok(())
+    }
+
+    fn move_current(&mut self, how: How, to: Option<&ReleaseId>) -> Result<()> {
+        self.check_move(how, to.map(index));
+        if self.choices.choose(2) == 1 {
+            self.rename_failed = true;
+            return Err(Error::new(Code::IoError, ""));
+        }
+        self.state.link = to.map(index);
+        if let Some(to) = self.state.link
+            && how != How::Return
+        {
+            self.state.passed[to] = !self.has_checks;
+        }
+        self.moves += 1;
+        self.step();
+        Ok(())
+    }
+
+    fn clear_links(&mut self) {}
+
+    fn commits_in_order(&self) -> bool {
+        true
+    }
+
+    fn sync_root(&mut self) {}
+
+    fn new_record(&self, event: Event, release: Option<&ReleaseId>) -> Record {
+        Record::unattended(event, release)
+    }
+
+    fn append(&mut self, record: Record) -> Result<()> {
+        self.apply(record);
+        Ok(())
+    }
+
+    fn record(&mut self, record: Record) {
+        if record.event == Event::Confirmed && !self.has_checks {
+            let live = record.release.as_ref().map(index);
+            self.state.passed[live.unwrap()] = true;
+        }
+        self.apply(record);
+    }
+
+    fn marks_are_written(&self) -> bool {
+        true
+    }
+
+    fn warn(&mut self, _: String) {}
+
+    fn report_rollback(&mut self, _: &ReleaseId, live: Option<&ReleaseId>, _: bool) {
+        assert_eq!(self.state.link, live.map(index), "{self:?}");
+    }
+
+    /// Prunes by the strictest rules: all that may be removed is.
+    fn prune(&mut self, spared: Option<&ReleaseId>) {
+        let rules = Rules {
+            floor: None,
+            keep: self.choices.choose(2),
+            min_age: Duration::ZERO,
+            pending_max_age: Duration::ZERO,
+        };
+        let present = self.present();
+        let chosen = prune::choose(&self.state.history, &present, rules, journal::now());
+        for id in chosen.iter().filter(|id| Some(*id) != spared) {
+            self.check_prune(index(id));
+            self.state.disk[index(id)] = Disk::Absent;
+            self.step();
+            self.apply(Record::unattended(Event::Pruned, Some(id)));
+        }
+    }
+}
+
+/// Applies every action to every state of `frontier`.
+fn expand(frontier: &[State], known: &HashSet<u64>) -> Found {
+    let mut found = Found::default();
+    let actions = actions();
+    for state in frontier {
+        for action in &actions {
+            let mut choices = Choices::default();
+            loop {
+                let has_checks = matches!(
+                    action,
+                    Action::Activate {
+                        has_checks: true,
+                        ..
+                    }
+                );
+                let mut run = Run {
+                    state: state.clone(),
+                    action: *action,
+                    choices: &mut choices,
+                    known,
+                    found: &mut found,
+                    has_checks,
+                    interfered: false,
+                    rename_failed: false,
+                    moves: 0,
+                    start: Start::of(state),
+                    from: state,
+                };
+                run.act();
+                if !choices.next() {
+                    break;
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test takes its length so")]
+#[expect(clippy::disallowed_macros, reason = "the counts are for people")]
+fn every_history_keeps_the_invariants() {
+    let all = std::env::var("DEPLOY_SHELL_MODEL").is_ok_and(|what| what == "all");
+    let length = if all { usize::MAX } else { SHORT };
+    let started = std::time::Instant::now();
+    let empty = State {
+        history: History::default(),
+        link: None,
+        disk: [Disk::Absent; N],
+        passed: [true; N],
+        intent: None,
+    };
+    let mut known = HashSet::from([empty.key()]);
+    let mut frontier = vec![empty];
+    let mut transitions = 0;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut step = 0;
+    // Terminates: there are finitely many keys, and each is expanded once.
+    while step < length && !frontier.is_empty() {
+        let share = frontier.len().div_ceil(threads);
+        let parts: Vec<Found> = std::thread::scope(|scope| {
+            let workers: Vec<_> = frontier
+                .chunks(share)
+                .map(|part| scope.spawn(|| expand(part, &known)))
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap())
+                .collect()
+        });
+        frontier = Vec::new();
+        for part in parts {
+            transitions += part.transitions;
+            frontier.extend(part.new.into_iter().filter(|it| known.insert(it.key())));
+        }
+        step += 1;
+        println!(
+            "{step} events: {} states, {transitions} transitions, {:.1} s",
+            known.len(),
+            started.elapsed().as_secs_f32()
+        );
+    }
+    assert!(
+        transitions > 1_000_000,
+        "the search is too small: {transitions}"
+    );
+}
