@@ -324,3 +324,6 @@ fn is_confirmed(history: &History, release: &ReleaseId) -> bool {
     let known = history.releases.get(release);
     known.is_none_or(|known| known.confirmed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -145,3 +145,6 @@ pub fn empty(store: &Store, trash: &Trash, warnings: &mut Vec<String>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
