@@ -1,29 +1,29 @@
-//! The requests that faults are tried at, and the sites they are made to.
+//! The requests that the fault tests run, and their sites.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::ground::{Ground, NEW, Site, receive_command};
+use crate::fixture::{Fixture, NEW, Site, receive_command};
 
 pub struct Scenario {
     pub name: &'static str,
     pub request: String,
-    /// Whether a process has died in the site before.
-    pub strewn: bool,
-    /// What the link says once the request has done its work.
+    /// Whether the site has debris of killed processes.
+    pub has_debris: bool,
+    /// The release that `current` names once the request has had its effect.
     pub live: &'static str,
-    /// The site's hooks and health; with any, the runner of those is a process
-    /// to be hit as well.
+    /// The site's hooks and health checks. With any, faults are tried in the hook runner
+    /// too.
     pub gate: &'static str,
     /// Whether `live` fails that gate.
-    pub sick: bool,
-    /// Every so-manyth of the calls that change nothing is one to die at, or
-    /// to fail, in the short form.
+    pub fails_gate: bool,
+    /// In the short form, every nth of the calls that change nothing is tried: to kill the
+    /// process there, and to let the call fail.
     pub kill_step: usize,
     pub error_step: usize,
 }
 
-/// A gate that all pass.
+/// A gate that every release passes.
 const GATE: &str = r#"
 [[hooks.before_swap]]
 command = ["/bin/true"]
@@ -35,9 +35,8 @@ command = ["/bin/true"]
 command = ["/bin/true"]
 "#;
 
-/// A gate that neither b nor d passes once it is live. A hook is what fails,
-/// because it fails at once.
-const SICK: &str = r#"
+/// A gate that b and d fail after the swap. A hook fails, because a hook fails at once.
+const FAILING_GATE: &str = r#"
 [[hooks.after_swap]]
 command = ["/bin/grep", "-qv", "[bd]", "index.html"]
 "#;
@@ -46,59 +45,58 @@ pub fn scenarios() -> [Scenario; 8] {
     let of = |name, request: &str, live, (kill_step, error_step)| Scenario {
         name,
         request: request.to_owned(),
-        strewn: false,
+        has_debris: false,
         live,
         gate: "",
-        sick: false,
+        fails_gate: false,
         kill_step,
         error_step,
     };
     let gated = |name, request, live, gate, steps| Scenario {
         gate,
-        sick: gate == SICK,
+        fails_gate: gate == FAILING_GATE,
         ..of(name, request, live, steps)
     };
     [
         of("swap", "swap d", "d", (4, 4)),
-        // Of what a rollback reads, it chooses where to go.
+        // A rollback chooses its target from what it reads.
         of("rollback", "rollback", "b", (8, 1)),
         of("receive", &receive_command(NEW), "c", (12, 12)),
         Scenario {
-            strewn: true,
+            has_debris: true,
             ..of("swap after a crash", "swap d", "d", (16, 16))
         },
         gated("swap with a gate", "swap d", "d", GATE, (40, 40)),
         gated("rollback with a gate", "rollback", "b", GATE, (60, 60)),
-        gated("swap and back", "swap d", "d", SICK, (40, 40)),
-        gated("rollback and back", "rollback", "b", SICK, (60, 60)),
+        gated("swap and back", "swap d", "d", FAILING_GATE, (40, 40)),
+        gated("rollback and back", "rollback", "b", FAILING_GATE, (60, 60)),
     ]
 }
 
-/// A site where a, b and c have been live one after the other, and d and z are
-/// pending.
-pub fn template(ground: &Ground) -> Site {
-    let site = ground.make("template", 100);
+/// Makes a site where a, b and c were live one after the other, and d and z are pending.
+pub fn template(fixture: &Fixture) -> Site {
+    let site = fixture.make("template", 100);
     for release in ["a", "b", "c", "d", "z"] {
         site.ok(&receive_command(release)).expect("received");
         if release < "d" {
             site.ok(&format!("swap {release}")).expect("swapped");
         }
     }
-    site.tidy().expect("a site that nothing happened to");
+    site.check_tidy().expect("an undamaged site");
     site
 }
 
-/// As processes leave it that died receiving, pruning and swapping.
-fn strew(site: &Site) {
+/// Leaves what killed receives, prunes and swaps leave.
+fn leave_debris(site: &Site) {
     let own = site.root().join(".deploy-shell");
-    for folder in ["incoming/x.1.0/tree/deep", "trash/x.1/deep"] {
-        fs::create_dir_all(own.join(folder)).expect("a folder");
-        fs::write(own.join(folder).join("file"), "half").expect("a file");
+    for directory in ["incoming/x.1.0/tree/deep", "trash/x.1/deep"] {
+        fs::create_dir_all(own.join(directory)).expect("a directory");
+        fs::write(own.join(directory).join("file"), "half").expect("a file");
     }
     fs::write(own.join("incoming/x.1.0/manifest"), "#mtr").expect("a file");
     fs::write(own.join("manifests/x"), "#mtree\n").expect("a file");
     for link in ["next", "back"] {
-        symlink("releases/a", own.join(link)).expect("a link");
+        symlink("releases/a", own.join(link)).expect("a symlink");
     }
     let journal = own.join("journal.jsonl");
     let text = fs::read_to_string(&journal).expect("a journal");
@@ -106,11 +104,11 @@ fn strew(site: &Site) {
 }
 
 impl Scenario {
-    pub fn prepare(&self, ground: &Ground, template: &Site, name: &str) -> Site {
-        // Nothing is kept, so that an activation prunes.
-        let site = ground.copy(template, name, 0, self.gate);
-        if self.strewn {
-            strew(&site);
+    pub fn prepare(&self, fixture: &Fixture, template: &Site, name: &str) -> Site {
+        // `keep = 0`, so that an activation prunes.
+        let site = fixture.copy(template, name, 0, self.gate);
+        if self.has_debris {
+            leave_debris(&site);
         }
         site
     }

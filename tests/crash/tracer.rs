@@ -1,11 +1,11 @@
-//! One run of the program under ptrace(2), in which one system call of one
-//! thread is the last, or fails.
+//! Runs the program under ptrace(2), and kills it at one system call of one thread, or
+//! lets that call fail.
 //!
-//! strace's own injection counts a call in every thread by itself, and so
-//! cannot reach the third `openat` of the unpacker without killing the monitor
-//! at its third; and the calls it makes fail are seen by our seccomp filters as
-//! number -1, and end the process. Here a point is a thread, a call and how
-//! often that thread has made it before, and what fails is seen as a close(2).
+//! strace's injection counts a call in each thread separately, so it cannot reach the
+//! third `openat` of the unpacker without killing the monitor at its third. Also, the
+//! seccomp filters see a call that strace lets fail as number -1, and kill the process.
+//! Here a point is a thread, a call and how often that thread made it before, and the
+//! filters see a failing call as close(2).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,8 +22,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// The longest a run may take; reached only where the program hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The maximum duration of a run; only a hang reaches it.
+const RUN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One system call of one thread: threads (and processes) by the order in
 /// which they were made, from 0 for the one that serves the request.
@@ -31,22 +31,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Point {
     pub thread: usize,
     pub call: i64,
-    /// The how-manyth of this call in this thread, from 1.
+    /// Counts this call in this thread, from 1.
     pub nth: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// SIGKILL to the process, on entry: the call is not made any more.
+    /// SIGKILL to the process, on entry: the call is not made.
     Kill,
-    /// The call is not made, and returns this.
+    /// The call is not made, and returns this error.
     Fail(Errno),
 }
 
-/// What became of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Run {
-    /// None where a signal ended it.
+    /// None if a signal killed it.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -54,18 +54,17 @@ pub struct Run {
     pub calls: Vec<Point>,
     /// Whether the fault's point was reached.
     pub reached: bool,
-    /// Whether that was in the program's own process, in whichever thread, and
-    /// not in one that it started.
+    /// Whether that was in the program's own process, in any thread, and not in a child.
     pub own: bool,
     pub hung: bool,
 }
 
-/// Whether one process may trace another here, or why not.
+/// Returns an error that says why one process may not trace another here.
 pub fn allowed() -> Result<(), String> {
     run(Command::new("true"), Stdio::null(), None).map(drop)
 }
 
-/// Whether calls may be counted and made to fail as well, or why not.
+/// Returns an error that says why calls cannot be counted or made to fail here.
 pub fn possible() -> Result<(), String> {
     if !cfg!(target_arch = "x86_64") {
         return Err("a call is made to fail through x86-64's registers".to_owned());
@@ -73,14 +72,16 @@ pub fn possible() -> Result<(), String> {
     allowed()
 }
 
-/// Runs a command, with its environment cleared but for what is set in it.
+/// Runs a command with only the environment that is set in it.
 ///
-/// Errors: the kernel does not let us trace it (yama's ptrace_scope, seccomp).
+/// # Errors
+///
+/// The kernel does not allow tracing (yama's ptrace_scope, seccomp).
 pub fn run(command: Command, stdin: Stdio, fault: Option<(Point, Fault)>) -> Result<Run, String> {
     let mut stdout = tempfile::tempfile().map_err(|error| error.to_string())?;
     let mut stderr = tempfile::tempfile().map_err(|error| error.to_string())?;
     let share = |file: &File| file.try_clone().map(Stdio::from);
-    // It waits, stopped, until it is traced, and then becomes the program.
+    // The shell stops until it is traced, and then executes the program.
     let mut waiting = Command::new("/bin/sh");
     waiting
         .args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""])
@@ -95,8 +96,8 @@ pub fn run(command: Command, stdin: Stdio, fault: Option<(Point, Fault)>) -> Res
         .stdin(stdin)
         .stdout(share(&stdout).map_err(|error| error.to_string())?)
         .stderr(share(&stderr).map_err(|error| error.to_string())?);
-    if let Some(folder) = command.get_current_dir() {
-        waiting.current_dir(folder);
+    if let Some(directory) = command.get_current_dir() {
+        waiting.current_dir(directory);
     }
     let child = waiting.spawn().map_err(|error| format!("sh: {error}"))?;
     let mut tracing = Tracing::start(child, fault)?;
@@ -123,18 +124,18 @@ fn text(file: &mut File) -> String {
     let mut bytes = Vec::new();
     file.rewind()
         .and_then(|()| file.read_to_end(&mut bytes))
-        .expect("what was printed");
+        .expect("the output");
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Ends a run that hangs.
+/// Kills a run that hangs.
 struct Guard(Option<(Sender<()>, JoinHandle<bool>)>);
 
 impl Guard {
     fn over(pid: Pid) -> Guard {
         let (done, wait) = channel();
         let thread = thread::spawn(move || {
-            let hangs = wait.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
+            let hangs = wait.recv_timeout(RUN_TIMEOUT) == Err(RecvTimeoutError::Timeout);
             if hangs {
                 let _ = kill(pid, Signal::SIGKILL);
             }
@@ -143,7 +144,7 @@ impl Guard {
         Guard(Some((done, thread)))
     }
 
-    /// Whether it came to that.
+    /// Returns whether it killed the run.
     fn end(&mut self) -> bool {
         self.0.take().is_some_and(|(done, thread)| {
             drop(done);
@@ -156,12 +157,11 @@ struct Tracing {
     pid: Pid,
     guard: Guard,
     fault: Option<(Point, Fault)>,
-    /// Set once the shell has become the program.
+    /// Set once the shell has executed the program.
     started: bool,
     threads: HashMap<Pid, usize>,
     counts: HashMap<(usize, i64), usize>,
-    /// Calls on their way out that shall have failed, and the argument that
-    /// was taken from them.
+    /// The calls that return next and must fail, each with the argument that was replaced.
     failing: HashMap<Pid, (Errno, u64)>,
     calls: Vec<Point>,
     reached: bool,
@@ -184,7 +184,7 @@ impl Tracing {
         if let Err(errno) = traced {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(format!("a process of ours cannot be traced: {errno}"));
+            return Err(format!("a child cannot be traced: {errno}"));
         }
         Ok(Tracing {
             pid,
@@ -201,9 +201,9 @@ impl Tracing {
         })
     }
 
-    /// One stop of one thread; false when there are none left.
+    /// Handles one stop of one thread; returns false when no thread is left.
     fn step(&mut self) -> Result<bool, String> {
-        // Only what this thread has started or traces: tests run side by side.
+        // Only children and tracees of this thread: tests run in parallel.
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         match waitpid(None::<Pid>, Some(flags)) {
             Err(Errno::ECHILD) => return Ok(false),
@@ -212,7 +212,7 @@ impl Tracing {
             Ok(WaitStatus::Exited(pid, code)) if pid == self.pid => self.code = Some(code),
             Ok(WaitStatus::PtraceSyscall(pid)) => {
                 let signal = self.call(pid);
-                go_on(pid, signal);
+                resume(pid, signal);
             }
             Ok(WaitStatus::PtraceEvent(pid, _, event)) => {
                 match event {
@@ -226,23 +226,23 @@ impl Tracing {
                     }
                     _ => {}
                 }
-                go_on(pid, None);
+                resume(pid, None);
             }
-            Ok(WaitStatus::Stopped(pid, signal)) => go_on(pid, Some(signal)),
+            Ok(WaitStatus::Stopped(pid, signal)) => resume(pid, Some(signal)),
             Ok(_) => {}
         }
         Ok(true)
     }
 
-    /// A thread's number. Whichever is heard of first, the call that makes it
-    /// or its own first stop: no other can be made in between.
+    /// Returns a thread's number. It is the same whether the call that makes the thread or
+    /// its own first stop comes first: no other thread is made in between.
     fn number(&mut self, thread: Pid) -> usize {
         let next = self.threads.len();
         *self.threads.entry(thread).or_insert(next)
     }
 
-    /// A thread stands at the entry of a call, or at its end. Errors of
-    /// ptrace are those of threads that have been killed meanwhile.
+    /// Handles a thread at the entry or the exit of a call. ptrace fails for a thread that
+    /// was killed meanwhile.
     #[cfg(target_arch = "x86_64")]
     fn call(&mut self, pid: Pid) -> Option<Signal> {
         let Ok(info) = ptrace::syscall_info(pid) else {
@@ -281,9 +281,9 @@ impl Tracing {
                     Fault::Kill => _ = kill(pid, Signal::SIGKILL),
                     Fault::Fail(errno) => {
                         self.failing.insert(pid, (errno, registers.rdi));
-                        // close(2) gives the descriptor back whatever it
-                        // returns. Any other call becomes one that no filter
-                        // refuses and that does nothing: close(-1).
+                        // close(2) frees the descriptor whatever it returns. Any other
+                        // call becomes close(-1), which no filter refuses and which has
+                        // no effect.
                         if call != libc::SYS_close {
                             registers.orig_rax = libc::SYS_close as u64;
                             registers.rdi = u64::MAX;
@@ -303,12 +303,12 @@ impl Tracing {
     }
 }
 
-fn go_on(pid: Pid, signal: Option<Signal>) {
-    // It fails where the thread has been killed; that is heard of next.
+fn resume(pid: Pid, signal: Option<Signal>) {
+    // It fails if the thread was killed; the next wait reports that.
     let _ = ptrace::syscall(pid, signal);
 }
 
-/// A call by its name, where it is one that the tests speak of.
+/// Returns the name of a call, if it is in [`CALLS`].
 pub fn name(call: i64) -> String {
     CALLS
         .iter()
@@ -326,7 +326,7 @@ const fn paste(number: libc::c_long) -> i64 {
     number
 }
 
-/// The calls that a disk, a pipe, a socket or a process table may refuse.
+/// The calls that may fail for a disk, a pipe, a socket or the process table.
 pub const CALLS: &[(i64, &str)] = calls![
     SYS_read SYS_write SYS_close SYS_openat SYS_openat2 SYS_newfstatat SYS_fstat SYS_statx
     SYS_statfs SYS_fstatfs SYS_getdents64 SYS_lseek SYS_fcntl SYS_ftruncate SYS_fsync

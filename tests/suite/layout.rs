@@ -1,6 +1,6 @@
-//! What stands where the link should be: made by hand, moved by hand, or not
-//! a link at all. The link is the truth, and what is not a link of ours is
-//! never taken away.
+//! What may be in the place of the `current` symlink: a symlink that an operator made
+//! or moved, or no symlink. The symlink is the truth. Anything else in its place is
+//! refused and never removed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,16 +9,16 @@ use std::path::Path;
 use crate::direct::{ask, everything, held_open, listing, live, payload, put, serve, states};
 use crate::site::{Reply, Site};
 
-/// A site with two releases that were live, one that was not, and no link.
+/// A site with two releases that were live, one that was not, and no `current`.
 fn without_link() -> Site {
     let site = Site::new();
     live(&site, &["a", "b"]);
     put(&site, "c");
-    fs::remove_file(site.root().join("current")).expect("removed by hand");
+    fs::remove_file(site.root().join("current")).expect("removed");
     site
 }
 
-/// Every verb that needs the link: refused, with the whole tree as it was.
+/// Requires every request that needs the symlink to be refused, and to change nothing.
 #[track_caller]
 fn refused(site: &Site, what: &str) -> Vec<Reply> {
     let before = everything(site);
@@ -33,7 +33,7 @@ fn refused(site: &Site, what: &str) -> Vec<Reply> {
 }
 
 #[test]
-fn a_link_to_anything_but_a_release_is_refused() {
+fn a_symlink_to_anything_but_a_release_is_refused() {
     let absolute = |site: &Site| site.root().join("releases/a").display().to_string();
     for target in [
         "",
@@ -60,42 +60,42 @@ fn a_link_to_anything_but_a_release_is_refused() {
             "" => absolute(&site),
             target => target.to_owned(),
         };
-        symlink(&target, site.root().join("current")).expect("a link");
+        symlink(&target, site.root().join("current")).expect("a symlink");
         refused(&site, &target);
-        let still = fs::read_link(site.root().join("current")).expect("a link");
+        let still = fs::read_link(site.root().join("current")).expect("a symlink");
         assert_eq!(still, Path::new(&target));
     }
 }
 
 #[test]
-fn a_real_folder_is_refused_with_the_remedy() {
+fn a_directory_is_refused_with_the_remedy() {
     let site = without_link();
-    let folder = site.root().join("current");
-    fs::create_dir_all(folder.join("uploads")).expect("a folder");
-    fs::write(folder.join("uploads/photo"), "the only copy").expect("a file");
-    for reply in refused(&site, "a folder") {
+    let directory = site.root().join("current");
+    fs::create_dir_all(directory.join("uploads")).expect("a directory");
+    fs::write(directory.join("uploads/photo"), "the only copy").expect("a file");
+    for reply in refused(&site, "a directory") {
         assert_eq!(reply.stderr.lines().count(), 2, "{reply:?}");
         assert!(reply.stderr.contains("/current' "), "{reply:?}");
     }
-    let photo = fs::read_to_string(folder.join("uploads/photo"));
+    let photo = fs::read_to_string(directory.join("uploads/photo"));
     assert_eq!(photo.expect("still there"), "the only copy");
 
-    // What the remedy comes to.
-    fs::rename(&folder, site.root().join("current.old")).expect("moved away");
+    // The remedy works.
+    fs::rename(&directory, site.root().join("current.old")).expect("moved away");
     ask(&site, "swap a").ok();
     assert_eq!(site.current().as_deref(), Some("a"));
 }
 
 #[test]
-fn an_empty_folder_is_refused_too() {
+fn an_empty_directory_is_refused_too() {
     let site = without_link();
-    fs::create_dir(site.root().join("current")).expect("a folder");
-    refused(&site, "an empty folder");
+    fs::create_dir(site.root().join("current")).expect("a directory");
+    refused(&site, "an empty directory");
     assert!(site.root().join("current").is_dir());
 }
 
 #[test]
-fn a_real_file_is_refused() {
+fn a_regular_file_is_refused() {
     let site = without_link();
     fs::write(site.root().join("current"), "the only copy").expect("a file");
     refused(&site, "a file");
@@ -103,11 +103,11 @@ fn a_real_file_is_refused() {
     assert_eq!(text.expect("still there"), "the only copy");
 }
 
-/// The folder of a first deployment is often there already.
+/// On a new site, the directory of an earlier deployment is often there.
 #[test]
-fn a_real_folder_on_a_new_site_is_refused() {
+fn a_directory_on_a_new_site_is_refused() {
     let site = Site::new();
-    fs::create_dir(site.root().join("current")).expect("a folder");
+    fs::create_dir(site.root().join("current")).expect("a directory");
     fs::write(site.root().join("current/index.html"), "old").expect("a page");
     let archive = payload("a");
     // Before the upload, not after it.
@@ -121,12 +121,12 @@ fn a_real_folder_on_a_new_site_is_refused() {
 }
 
 #[test]
-fn a_link_moved_by_hand_is_the_truth() {
+fn a_symlink_that_an_operator_moved_is_the_truth() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     put(&site, "c");
-    fs::remove_file(site.root().join("current")).expect("removed by hand");
-    symlink("releases/a", site.root().join("current")).expect("a link");
+    fs::remove_file(site.root().join("current")).expect("removed");
+    symlink("releases/a", site.root().join("current")).expect("a symlink");
 
     let now = listing(&site);
     assert_eq!(now["current"], "a");
@@ -140,27 +140,27 @@ fn a_link_moved_by_hand_is_the_truth() {
     let reply = ask(&site, "swap c --if-current a");
     assert_eq!(reply.ok(), "ok swap c previous=a\n");
     let journal = site.journal();
-    let mended: Vec<_> = journal
+    let reconciled: Vec<_> = journal
         .iter()
         .filter(|event| event["event"] == "reconciled")
         .collect();
-    let [event] = mended[..] else {
+    let [event] = reconciled[..] else {
         panic!("{journal:?}");
     };
     assert_eq!(event["release"], "a");
     assert_eq!(event["previous"], "b");
-    // b was not rolled away from: nobody knows it to be bad.
+    // No rollback left b, so it is not marked bad.
     assert_eq!(states(&site), ["c current", "a previous", "b good"]);
     let reply = ask(&site, "rollback");
     assert_eq!(reply.ok(), "ok rollback a previous=c\n");
 }
 
 #[test]
-fn a_swap_to_where_the_link_was_moved_is_unchanged() {
+fn a_swap_to_where_an_operator_moved_the_symlink_changes_nothing() {
     let site = Site::new();
     live(&site, &["a", "b"]);
-    fs::remove_file(site.root().join("current")).expect("removed by hand");
-    symlink("releases/a", site.root().join("current")).expect("a link");
+    fs::remove_file(site.root().join("current")).expect("removed");
+    symlink("releases/a", site.root().join("current")).expect("a symlink");
     let reply = ask(&site, "swap a");
     assert_eq!(reply.ok(), "ok swap a result=unchanged\n");
     assert_eq!(site.current().as_deref(), Some("a"));
@@ -168,26 +168,26 @@ fn a_swap_to_where_the_link_was_moved_is_unchanged() {
 }
 
 #[test]
-fn a_link_made_by_hand_to_what_was_never_live() {
+fn an_operator_may_point_the_symlink_to_a_release_that_was_never_live() {
     let site = Site::new();
     live(&site, &["a"]);
     put(&site, "c");
-    fs::remove_file(site.root().join("current")).expect("removed by hand");
-    symlink("releases/c", site.root().join("current")).expect("a link");
+    fs::remove_file(site.root().join("current")).expect("removed");
+    symlink("releases/c", site.root().join("current")).expect("a symlink");
     assert_eq!(listing(&site)["current"], "c");
     assert_eq!(ask(&site, "rollback").ok(), "ok rollback a previous=c\n");
     assert_eq!(states(&site), ["a current", "c bad"]);
 }
 
-/// A site that another tool made, taken over: its release is live until the
-/// first swap, and is left standing by it.
+/// A site that another tool made: its release is live until the first swap, and no swap
+/// removes it.
 #[test]
-fn a_link_to_a_release_of_another_tool() {
+fn a_symlink_to_a_release_of_another_tool_is_accepted() {
     let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
     let foreign = site.root().join("releases/20190101");
-    fs::create_dir(&foreign).expect("a folder");
+    fs::create_dir(&foreign).expect("a directory");
     fs::write(foreign.join("index.html"), "old").expect("a page");
-    symlink("releases/20190101", site.root().join("current")).expect("a link");
+    symlink("releases/20190101", site.root().join("current")).expect("a symlink");
     put(&site, "a");
     assert_eq!(listing(&site)["current"], "20190101");
     let reply = ask(&site, "swap a --if-current 20190101");
@@ -197,7 +197,7 @@ fn a_link_to_a_release_of_another_tool() {
 }
 
 #[test]
-fn a_missing_link_is_made_anew() {
+fn a_missing_symlink_is_made_again() {
     let site = without_link();
     let now = listing(&site);
     assert!(now["current"].is_null(), "{now}");
@@ -212,20 +212,20 @@ fn a_missing_link_is_made_anew() {
 }
 
 #[test]
-fn a_link_to_nowhere_is_replaced() {
+fn a_dangling_symlink_is_replaced() {
     let site = without_link();
-    symlink("releases/nowhere", site.root().join("current")).expect("a link");
+    symlink("releases/nowhere", site.root().join("current")).expect("a symlink");
     ask(&site, "list").ok();
     ask(&site, "swap a").ok();
     assert_eq!(site.current().as_deref(), Some("a"));
 }
 
-/// A link that leads nowhere names an id; to receive that id would make it
-/// live, which is for `swap` alone and for keys that may.
+/// A dangling symlink names an id. Receiving that id would make it live, which only
+/// `swap` may do, and only for a key that may swap.
 #[test]
-fn a_receive_never_fills_the_place_the_link_leads_to() {
+fn a_receive_never_makes_the_target_of_a_dangling_symlink() {
     let site = without_link();
-    symlink("releases/nowhere", site.root().join("current")).expect("a link");
+    symlink("releases/nowhere", site.root().join("current")).expect("a symlink");
     let archive = payload("nowhere");
     let request = Site::receive_command("nowhere", &archive);
     let reply = site.run(serve(&site, "ci", request), &archive);
@@ -236,15 +236,15 @@ fn a_receive_never_fills_the_place_the_link_leads_to() {
     assert_eq!(site.current().as_deref(), Some("a"));
 }
 
-/// Every path is reached from the root's handle, through no link.
+/// Every path is opened from the root's handle, and no symlink is followed.
 #[test]
-fn a_link_for_one_of_the_folders_is_refused() {
+fn a_symlink_for_one_of_the_directories_is_refused() {
     for name in ["releases", ".deploy-shell"] {
         let site = Site::new();
         live(&site, &["a", "b"]);
         let away = site.dir().join("away");
         fs::rename(site.root().join(name), &away).expect("moved away");
-        symlink(&away, site.root().join(name)).expect("a link");
+        symlink(&away, site.root().join(name)).expect("a symlink");
         for request in ["swap a", "rollback"] {
             let reply = ask(&site, request);
             assert_eq!(reply.code, 78, "{name}, {request}: {reply:?}");

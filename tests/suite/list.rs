@@ -1,5 +1,4 @@
-//! `list`: the table a person reads and the object a program reads, and that
-//! both say the same.
+//! `list`: the table for people and the JSON object for programs, which agree.
 
 use std::fs;
 
@@ -19,11 +18,11 @@ const COLUMNS: [&str; 7] = [
     "SHA256",
 ];
 
-/// The first four were live; c was rolled away from; d, e and f wait.
+/// The first four were live; a rollback left c; d, e and f are pending.
 fn varied() -> Site {
     let site = Site::new();
     live(&site, &["a", "b", "a-name-of-some-length", "c"]);
-    // Not in the order of their names.
+    // Not in alphabetical order.
     put(&site, "e");
     put(&site, "f");
     put(&site, "d");
@@ -42,7 +41,7 @@ const VARIED: [&str; 7] = [
 ];
 
 #[test]
-fn newest_activation_first_then_what_waits() {
+fn list_has_the_newest_activation_first_and_pending_ones_last() {
     let site = varied();
     assert_eq!(states(&site), VARIED);
     let table = site.ssh("ci", "list").ok();
@@ -96,16 +95,16 @@ fn the_object_has_its_documented_shape() {
             assert!(row["last_live"].is_null(), "{row}");
             assert!(row["proved"].is_null(), "{row}");
         } else {
-            // Nothing is asked of a release here.
+            // This site has no post-swap checks.
             assert_eq!(row["proved"], true);
             assert!(time(&row["last_live"]) >= time(&row["received"]), "{row}");
         }
     }
 }
 
-/// Scripts take the line apart without a parser, packaging/ci among them.
+/// Scripts split the line without a JSON parser; packaging/ci does.
 #[test]
-fn the_fields_stand_in_their_documented_order() {
+fn the_fields_are_in_their_documented_order() {
     let site = varied();
     let text = site.ssh("ci", "list --json").ok();
     let (head, rows) = text.split_once("\"releases\":[").expect("releases");
@@ -139,7 +138,7 @@ fn the_fields_stand_in_their_documented_order() {
     assert!(places.is_sorted(), "docs/requests.md has another order");
 }
 
-/// The keys of an object, as they stand in its text.
+/// Returns the keys of an object in the order of its text.
 fn names(text: &str) -> Vec<&str> {
     let quoted: Vec<&str> = text.split('"').collect();
     let pairs = quoted.windows(2).filter(|pair| pair[1].starts_with(':'));
@@ -177,7 +176,7 @@ fn the_table_has_a_header_and_aligned_columns() {
     let header: Vec<&str> = lines[0].split_whitespace().collect();
     assert_eq!(header, COLUMNS);
     for (column, name) in COLUMNS.iter().enumerate() {
-        // Words align at the left, numbers may at the right.
+        // Words align left; numbers may align right.
         let all_at = |edge: fn(&(usize, usize)) -> usize| {
             let first = edge(&places[0][column]);
             places.iter().all(|words| edge(&words[column]) == first)
@@ -187,7 +186,7 @@ fn the_table_has_a_header_and_aligned_columns() {
     }
 }
 
-/// Where each word starts and ends.
+/// Returns the start and the end of each word.
 fn words(line: &str) -> Vec<(usize, usize)> {
     let base = line.as_ptr() as usize;
     line.split_whitespace()
@@ -245,14 +244,14 @@ fn a_new_site_has_an_empty_list() {
 }
 
 #[test]
-fn it_shows_what_is_there_and_ours() {
+fn list_shows_only_releases_of_this_program_that_exist() {
     let site = varied();
     let releases = site.root().join("releases");
-    fs::create_dir(releases.join("foreign")).expect("a folder");
-    fs::create_dir(releases.join("not ours\u{1b}[2J")).expect("a folder");
+    fs::create_dir(releases.join("foreign")).expect("a directory");
+    fs::create_dir(releases.join("not ours\u{1b}[2J")).expect("a directory");
     fs::write(releases.join("notes"), "notes").expect("a file");
-    fs::remove_dir_all(releases.join("a")).expect("removed by hand");
-    fs::remove_dir_all(releases.join("d")).expect("removed by hand");
+    fs::remove_dir_all(releases.join("a")).expect("removed");
+    fs::remove_dir_all(releases.join("d")).expect("removed");
     assert_eq!(
         states(&site),
         [
@@ -270,7 +269,7 @@ fn it_shows_what_is_there_and_ours() {
 }
 
 #[test]
-fn it_changes_nothing() {
+fn list_changes_nothing() {
     let site = varied();
     let before = everything(&site);
     for request in ["list", "list --json"] {
@@ -280,9 +279,9 @@ fn it_changes_nothing() {
     assert!(everything(&site) == before);
 }
 
-/// A reader that goes away early, as `| head -1` does, is no failure of ours.
+/// A reader that closes the pipe early, as `| head -1` does, is no failure.
 #[test]
-fn a_reader_that_leaves_is_no_harm() {
+fn list_survives_a_closed_pipe() {
     let site = varied();
     let before = everything(&site);
     let (reader, writer) = std::io::pipe().expect("a pipe");

@@ -1,5 +1,4 @@
-//! File systems of a test's own, in an image, and a site on them. They are
-//! root's to mount.
+//! A file system in an image for one test, with a site on it. Only root may mount one.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,20 +8,20 @@ use nix::unistd::Uid;
 
 use crate::site::Site;
 
-/// A file system mounted beside the site, and a folder of it mounted where the
-/// root was: so what fills it is not in the site.
+/// A file system that is mounted beside the site, with one of its directories mounted
+/// over the root. So a file that fills it is outside of the site.
 pub struct Mounted {
     pub disk: PathBuf,
     pub image: PathBuf,
     root: PathBuf,
-    /// Of mount(8).
+    /// Options for mount(8).
     options: String,
 }
 
 impl Mounted {
-    /// `format` makes the file system in the image, and tells the options to
-    /// mount it by. `None`, with the reason printed, where this machine does not
-    /// let us.
+    /// Mounts the file system that `format` makes in the image; `format` returns the
+    /// mount options. Returns none, and prints the reason, where this machine does not
+    /// allow it.
     pub fn over(site: &Site, format: impl FnOnce(&Path) -> String) -> Option<Mounted> {
         if !Uid::effective().is_root() {
             println!("skipped: mounting a file system needs root");
@@ -35,14 +34,14 @@ impl Mounted {
             options: format(&image),
             image,
         };
-        fs::create_dir(&mounted.disk).expect("a folder");
+        fs::create_dir(&mounted.disk).expect("a directory");
         let done = mounted.mount_image();
         if !done.status.success() {
             println!("skipped: {}", String::from_utf8_lossy(&done.stderr));
             return None;
         }
         let copy = mounted.disk.join("root");
-        done_well(Command::new("cp").arg("-a").arg(&mounted.root).arg(&copy));
+        succeed(Command::new("cp").arg("-a").arg(&mounted.root).arg(&copy));
         mounted.bind();
         Some(mounted)
     }
@@ -56,7 +55,7 @@ impl Mounted {
 
     fn bind(&self) {
         let from = self.disk.join("root");
-        done_well(
+        succeed(
             Command::new("mount")
                 .arg("--bind")
                 .arg(from)
@@ -64,12 +63,12 @@ impl Mounted {
         );
     }
 
-    /// Mounts what `image` is by now in the place of what was mounted.
+    /// Mounts `image` in the place of the present image.
     pub fn exchange(&self, image: &Path) {
         for path in [&self.root, &self.disk] {
-            done_well(Command::new("umount").arg(path));
+            succeed(Command::new("umount").arg(path));
         }
-        fs::rename(image, &self.image).expect("another image");
+        fs::rename(image, &self.image).expect("the image is replaced");
         let done = self.mount_image();
         assert!(done.status.success(), "{done:?}");
         self.bind();
@@ -78,14 +77,14 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Lazily: a process of a failed test may still stand in it.
+        // Lazily: a process of a failed test may still use it.
         for path in [&self.root, &self.disk] {
             let _ = Command::new("umount").arg("-lq").arg(path).status();
         }
     }
 }
 
-/// Makes a file system by `command` in an image of so many bytes.
+/// Makes a file system with `command` in an image of `bytes` bytes.
 pub fn format(command: &str, image: &Path, bytes: u64) {
     File::create(image)
         .and_then(|file| file.set_len(bytes))
@@ -93,11 +92,11 @@ pub fn format(command: &str, image: &Path, bytes: u64) {
     let mut words = command.split(' ');
     let mut format = Command::new(words.next().expect("a program"));
     format.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
-    done_well(format.args(words).arg(image));
+    succeed(format.args(words).arg(image));
 }
 
 #[track_caller]
-pub fn done_well(command: &mut Command) {
+pub fn succeed(command: &mut Command) {
     let output = command.output().expect("tests/run installs it");
     assert!(output.status.success(), "{command:?}: {output:?}");
 }

@@ -1,10 +1,10 @@
-//! The power fails: what had reached the device of a real file system (ext4, xfs,
-//! btrfs) by then is mounted in its place. They are root's to mount.
+//! Simulates power failures: a copy of what has reached the device of a real file
+//! system (ext4, xfs, btrfs) is mounted in its place. Only root may mount them.
 //!
-//! Once a request was answered `ok`, and at each sync of one that was not. Such
-//! a device has seen all that was handed to it, and so no less than a real one
-//! would have after its last flush: what is looked for are syncs that are missing,
-//! or in the wrong order, and not whether a disk keeps its word.
+//! The power fails after a request was answered `ok`, and at each sync of a request that
+//! was not. Such a device has all data that the kernel wrote to it, so no less than a
+//! real one has after its last flush. The tests find syncs that are missing or in the
+//! wrong order; they do not test whether a disk keeps what it has acknowledged.
 
 use std::fs::{self, File};
 use std::process::Command;
@@ -16,50 +16,52 @@ use crate::site::Site;
 use crate::strace;
 use crate::verify::verify;
 
-/// How each is made, and how long it may keep to itself what nobody syncs.
+/// The command that makes each file system, and its mount options: how long it may keep
+/// unsynced data in memory.
 const KINDS: [(&str, &str); 3] = [
     ("mkfs.ext4 -q -F", "-o loop,commit=300"),
     ("mkfs.xfs -q -f", "-o loop"),
     ("mkfs.btrfs -q -f", "-o loop,commit=300"),
 ];
 
-/// As large as xfs must be, in bytes.
+/// The minimum size of an xfs, in bytes.
 const SIZE: u64 = 320 << 20;
 
-/// A site on a file system of its own.
+/// A site on its own file system.
 struct Powered {
     site: Site,
     mounted: Mounted,
 }
 
 impl Powered {
-    /// `None`, with the reason printed, where this machine does not let us.
+    /// Returns none, and prints the reason, where this machine does not allow mounting.
     fn on((command, options): (&str, &str), config: &str) -> Option<Powered> {
         let site = Site::with_config(config);
         let mounted = Mounted::over(&site, |image| {
             mounted::format(command, image, SIZE);
             options.to_owned()
         })?;
-        mounted::done_well(Command::new("sync").arg("-f").arg(&mounted.disk));
+        mounted::succeed(Command::new("sync").arg("-f").arg(&mounted.disk));
         Some(Powered { site, mounted })
     }
 
-    /// All that was not handed to the device is lost.
+    /// Drops everything that has not reached the device.
     fn fails(&self) {
-        // A rig that would keep it all shows nothing.
+        // The simulation is of no use if it keeps unsynced data.
         let unsynced = self.mounted.disk.join("unsynced");
         fs::write(&unsynced, "lost").expect("a file");
         let after = self.site.dir().join("after");
         let mut copy = Command::new("cp");
         copy.arg("--sparse=always").arg(&self.mounted.image);
-        mounted::done_well(copy.arg(&after));
+        mounted::succeed(copy.arg(&after));
         self.mounted.exchange(&after);
         assert!(!unsynced.exists(), "it was synced");
     }
 
-    /// What is left after that: these, and each as it was received.
+    /// Fails the power, and requires these states, and each release to be as it was
+    /// received.
     #[track_caller]
-    fn stands(&self, expected: &[&str]) {
+    fn fails_and_has(&self, expected: &[&str]) {
         self.fails();
         assert_eq!(states(&self.site), expected);
         let live = expected.iter().find_map(|it| it.strip_suffix(" current"));
@@ -69,28 +71,28 @@ impl Powered {
 }
 
 #[test]
-fn what_was_answered_ok_is_there_when_the_power_has_failed() {
+fn a_change_that_was_answered_ok_survives_a_power_failure() {
     for kind in KINDS {
         for gate in ["", &hook("after_swap", "true")] {
             let Some(powered) = Powered::on(kind, gate) else {
                 return;
             };
             put(&powered.site, "a");
-            powered.stands(&["a pending"]);
+            powered.fails_and_has(&["a pending"]);
             ask(&powered.site, "swap a").ok();
-            powered.stands(&["a current"]);
+            powered.fails_and_has(&["a current"]);
             live(&powered.site, &["b"]);
-            powered.stands(&["b current", "a previous"]);
+            powered.fails_and_has(&["b current", "a previous"]);
             ask(&powered.site, "rollback").ok();
-            powered.stands(&["a current", "b bad"]);
+            powered.fails_and_has(&["a current", "b bad"]);
         }
     }
 }
 
-/// Nothing promises that it is gone for good: btrfs has synced the record that it was
-/// removed, and not that it was. Then it is back as one that was never live.
+/// A removal need not survive: btrfs may have synced its record and not the removal. Then
+/// the release is there again, as one that was never live.
 #[test]
-fn what_was_removed_is_gone_or_back_as_a_whole() {
+fn a_pruned_release_is_gone_or_whole_after_a_power_failure() {
     for kind in KINDS {
         let Some(powered) = Powered::on(kind, "keep = 0\nmin_age = \"0s\"\n") else {
             return;
@@ -106,8 +108,8 @@ fn what_was_removed_is_gone_or_back_as_a_whole() {
     }
 }
 
-/// Runs a request that dies at its so-manyth call of this kind, before it is made.
-/// Whether there are that many.
+/// Runs a request and kills it before its `nth` call of this kind. Returns whether it
+/// makes that many.
 fn dies_at(call: &str, nth: u32, site: &Site, request: &str, input: &[u8]) -> bool {
     let (trace, inject) = (
         format!("trace={call}"),
@@ -123,14 +125,14 @@ fn dies_at(call: &str, nth: u32, site: &Site, request: &str, input: &[u8]) -> bo
     output.status.code().is_none()
 }
 
-/// Gives `judge` each sync of `request`, on a site that `prepare` has made ready
-/// and whose power has failed there; tells how many there were.
+/// For each sync of `request`: prepares a site by `prepare`, fails the power at that sync,
+/// and passes the site to `check`. Returns the number of syncs.
 fn each_sync(
     kind: (&str, &str),
     config: &str,
     prepare: impl Fn(&Site),
     (request, input): (&str, &[u8]),
-    judge: impl Fn(&Site),
+    check: impl Fn(&Site),
 ) -> Option<u32> {
     let mut syncs = 0;
     for call in ["fsync", "fdatasync", "syncfs"] {
@@ -142,7 +144,7 @@ fn each_sync(
             }
             powered.fails();
             println!("{request} dies at {call} {nth}, {}", kind.0);
-            judge(&powered.site);
+            check(&powered.site);
             syncs += 1;
         }
     }
@@ -150,7 +152,7 @@ fn each_sync(
 }
 
 #[test]
-fn a_swap_that_the_power_cuts_off_has_happened_or_has_not() {
+fn a_swap_at_a_power_failure_has_happened_or_has_not() {
     for kind in KINDS {
         for (gate, expected) in [("", 2), (hook("after_swap", "true").as_str(), 4)] {
             let prepare = |site: &Site| {
@@ -158,7 +160,7 @@ fn a_swap_that_the_power_cuts_off_has_happened_or_has_not() {
                 put(site, "c");
             };
             let syncs = each_sync(kind, gate, prepare, ("swap c", b""), |site| {
-                // The way back is that of what is live, and of nothing else.
+                // A rollback depends on what is live, and on nothing else.
                 let (before, after) = match site.current().as_deref() {
                     Some("c") => (
                         ["c current", "b previous", "a good"],
@@ -180,14 +182,14 @@ fn a_swap_that_the_power_cuts_off_has_happened_or_has_not() {
 }
 
 #[test]
-fn what_failed_its_gate_has_not_passed_it_when_the_power_has_failed() {
+fn a_release_that_failed_its_gate_has_not_passed_after_a_power_failure() {
     for kind in KINDS {
-        // What the hook syncs is the move there, and not the way back: its own file
-        // system alone, for others count on theirs not being synced.
+        // The hook syncs the swap, and not the automatic rollback. It syncs only its
+        // own file system, since other tests need theirs unsynced.
         let gate = hook("after_swap", "sync -f .; exit 1");
         let prepare = |site: &Site| put(site, "a");
         let syncs = each_sync(kind, &gate, prepare, ("swap a", b""), |site| {
-            // Live or not, it is asked again.
+            // Live or not, its checks run again.
             gate_failed(&ask(site, "swap a"));
         });
         let Some(syncs) = syncs else { return };
@@ -196,7 +198,7 @@ fn what_failed_its_gate_has_not_passed_it_when_the_power_has_failed() {
 }
 
 #[test]
-fn a_release_that_the_power_cuts_off_is_there_as_a_whole_or_not_at_all() {
+fn a_release_at_a_power_failure_is_whole_or_absent() {
     for kind in KINDS {
         let payload = payload("b");
         let request = Site::receive_command("b", &payload);
@@ -206,14 +208,14 @@ fn a_release_that_the_power_cuts_off_is_there_as_a_whole_or_not_at_all() {
             let whole = ["a current", "b pending"];
             assert!(found == whole || found == whole[..1], "{found:?}");
             verify(site, &[]).ok();
-            // Sent again, it is there.
+            // A retry publishes it.
             let again = site.run(serve(site, "ci", &request), &payload);
             assert!(again.ok().starts_with("ok receive b "));
             ask(site, "swap b").ok();
             assert!(site.leftovers().is_empty());
         });
         let Some(syncs) = syncs else { return };
-        // The one beside the inspection is not counted on.
+        // The sync that runs beside the inspection may not happen.
         assert!(syncs >= 4, "{kind:?}: {syncs}");
     }
 }

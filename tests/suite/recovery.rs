@@ -1,5 +1,5 @@
-//! What a crash leaves behind is gone after the next request that changes
-//! anything; what a living process is at work on is left alone.
+//! The next request that changes the site removes what a crash left. It does not touch
+//! what a running process uses.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,18 +12,18 @@ use crate::direct::{ask, live, put, states};
 use crate::receive::{many_files, stopped_unpacker};
 use crate::site::Site;
 
-/// As if processes had died while unpacking, while pruning, and between the
-/// manifest and the release.
-fn strew(site: &Site) {
+/// Leaves what processes leave that were killed while unpacking, while pruning, and
+/// between the manifest and the release.
+fn leave_debris(site: &Site) {
     let own = site.root().join(".deploy-shell");
     for place in ["incoming", "trash"] {
-        let folder = own.join(place).join("half-a-release");
-        fs::create_dir_all(folder.join("deep/deeper")).expect("a folder");
-        fs::write(folder.join("index.html"), "half").expect("a file");
-        fs::write(folder.join("deep/deeper/file"), "half").expect("a file");
-        symlink("/etc/passwd", folder.join("link")).expect("a link");
-        symlink(site.root().join("releases"), folder.join("deep/link")).expect("a link");
-        fs::create_dir(own.join(place).join("empty")).expect("a folder");
+        let directory = own.join(place).join("half-a-release");
+        fs::create_dir_all(directory.join("deep/deeper")).expect("a directory");
+        fs::write(directory.join("index.html"), "half").expect("a file");
+        fs::write(directory.join("deep/deeper/file"), "half").expect("a file");
+        symlink("/etc/passwd", directory.join("link")).expect("a symlink");
+        symlink(site.root().join("releases"), directory.join("deep/link")).expect("a symlink");
+        fs::create_dir(own.join(place).join("empty")).expect("a directory");
         fs::write(own.join(place).join("file"), "a file").expect("a file");
     }
     fs::write(own.join("manifests/ghost"), "#mtree\n./index.html type=fi").expect("a file");
@@ -35,7 +35,7 @@ fn debris_is_gone_after_the_next_change() {
         let site = Site::new();
         live(&site, &["a", "b"]);
         let tidy = site.snapshot();
-        strew(&site);
+        leave_debris(&site);
         ask(&site, "list").ok();
         match change {
             "receive" => put(&site, "c"),
@@ -44,7 +44,7 @@ fn debris_is_gone_after_the_next_change() {
         assert_eq!(site.leftovers(), [] as [PathBuf; 0], "{change}");
         let ghost = site.root().join(".deploy-shell/manifests/ghost");
         assert!(!ghost.exists(), "{change}");
-        // The links in it led here; what they led to stands.
+        // Symlinks in the debris led here, and their targets remain.
         for release in ["releases/a/index.html", "releases/b/index.html"] {
             let path = PathBuf::from(release);
             assert_eq!(site.snapshot().get(&path), tidy.get(&path), "{change}");
@@ -52,26 +52,26 @@ fn debris_is_gone_after_the_next_change() {
     }
 }
 
-/// A release is never without its manifest, so a manifest without a release
-/// is debris, and the id is free.
+/// A release always has its manifest, so a manifest without a release is debris, and
+/// the id is free.
 #[test]
-fn an_id_with_half_a_manifest_can_be_received() {
+fn an_id_with_only_part_of_a_manifest_can_be_received() {
     let site = Site::new();
-    strew(&site);
+    leave_debris(&site);
     put(&site, "ghost");
     ask(&site, "swap ghost").ok();
     assert_eq!(states(&site), ["ghost current"]);
 }
 
 #[test]
-fn the_staging_of_a_running_receive_is_left_alone() {
+fn the_staging_directory_of_a_running_receive_is_not_removed() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     let (release, upload, child) = stopped_unpacker(&site, &many_files(3000));
     let staging = site.leftovers();
     assert_eq!(staging.len(), 1, "{staging:?}");
     let held = site.snapshot();
-    strew(&site);
+    leave_debris(&site);
     for request in ["swap a", "swap b", "rollback", "swap b"] {
         ask(&site, request).ok();
         assert_eq!(site.leftovers(), staging, "{request}");

@@ -1,9 +1,9 @@
-//! The program under strace(1) (Debian package strace).
+//! Runs the program under strace(1) (Debian package strace).
 
 use std::process::Command;
 
-/// `program` with its arguments and its environment, under strace with these
-/// options.
+/// Returns a command that runs `program`, with its arguments and environment, under
+/// strace with these options.
 pub fn under(options: &[&str], program: &Command) -> Command {
     let mut strace = Command::new("strace");
     strace

@@ -1,5 +1,4 @@
-//! `verify`: each kind of difference, and the verdict of mtree(8) on the same
-//! manifest.
+//! `verify`: each kind of difference, and the result of mtree(8) for the same manifest.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -20,7 +19,7 @@ pub fn verify(site: &Site, releases: &[&str]) -> Reply {
     site.run(command, b"")
 }
 
-/// What `mtree` says of a release, by the same manifest.
+/// Returns whether mtree(8) finds the release equal to the same manifest.
 fn mtree(site: &Site, release: &str) -> bool {
     let manifest = site.root().join(".deploy-shell/manifests").join(release);
     let output = Command::new("mtree")
@@ -31,21 +30,21 @@ fn mtree(site: &Site, release: &str) -> bool {
         .stdin(Stdio::null())
         .output()
         .expect("mtree starts");
-    // It tells of what is missing without counting it.
+    // It prints what is missing, but exits with 0.
     output.status.success() && output.stdout.is_empty()
 }
 
-/// A release `r` of several kinds of things, and all it may be asked for.
+/// A site with a release `r` that has every kind of entry.
 fn site(extra: &str) -> Site {
     let site = Site::with_config(extra);
-    let build = tempfile::tempdir().expect("a temporary folder");
+    let build = tempfile::tempdir().expect("a temporary directory");
     let path = build.path();
-    fs::create_dir_all(path.join("d/empty")).expect("a folder");
+    fs::create_dir_all(path.join("d/empty")).expect("a directory");
     fs::write(path.join("index.html"), "hello").expect("a file");
     fs::write(path.join("run"), "#!/bin/sh\n").expect("a file");
     set_mode(&path.join("run"), 0o755);
     fs::write(path.join("d/a b"), vec![7; 700_000]).expect("a file");
-    symlink("d/a b", path.join("link")).expect("a link");
+    symlink("d/a b", path.join("link")).expect("a symlink");
     let tar = Command::new("tar")
         .args(["--zstd", "-c", "-C"])
         .arg(path)
@@ -107,7 +106,7 @@ const CHANGES: [(&str, Change); 15] = [
         fs::rename(tree.join("index.html"), tree.join("d/empty/i")).unwrap();
         symlink("d/empty/i", tree.join("index.html")).unwrap();
     }),
-    // Whoever opened it would hang.
+    // Opening it would block.
     ("type ./index.html: it is a fifo", |tree| {
         fs::remove_file(tree.join("index.html")).unwrap();
         mkfifo(&tree.join("index.html"), Mode::from_bits_truncate(0o644)).unwrap();
@@ -115,7 +114,7 @@ const CHANGES: [(&str, Change); 15] = [
 ];
 
 #[test]
-fn every_difference_is_told_and_mtree_says_the_same() {
+fn verify_reports_every_difference_and_mtree_agrees() {
     for (expected, change) in CHANGES {
         let site = site("");
         assert_eq!(verify(&site, &[]).ok(), "r ok\n");
@@ -135,7 +134,7 @@ fn every_difference_is_told_and_mtree_says_the_same() {
 }
 
 #[test]
-fn all_releases_or_those_named() {
+fn verify_checks_all_releases_or_the_named_ones() {
     let site = Site::new();
     for release in ["a", "b", "c"] {
         put(&site, release);
@@ -171,7 +170,7 @@ fn all_releases_or_those_named() {
 }
 
 #[test]
-fn many_files_by_many_threads() {
+fn many_threads_verify_many_files() {
     let site = Site::new();
     let names: Vec<String> = (0..2000)
         .map(|number| format!("d{}/f{number}", number % 37))
@@ -198,7 +197,7 @@ fn many_files_by_many_threads() {
 }
 
 #[test]
-fn a_changed_release_does_not_go_live_where_it_is_verified() {
+fn verify_on_swap_refuses_a_changed_release() {
     for (expected, change) in CHANGES {
         let site = site("verify_on_swap = true\n");
         live(&site, &["a"]);
@@ -216,18 +215,18 @@ fn a_changed_release_does_not_go_live_where_it_is_verified() {
     let site = site("verify_on_swap = true\n");
     live(&site, &["a"]);
     ask(&site, "swap r").ok();
-    // A rollback asks as well.
+    // A rollback verifies too.
     fs::write(site.root().join("releases/a/index.html"), "x").unwrap();
     ask(&site, "rollback").refused(65, "digest-mismatch");
     assert_eq!(site.current().as_deref(), Some("r"));
 }
 
 #[test]
-fn a_terminal_shows_how_far_it_is() {
+fn verify_shows_its_progress_on_a_terminal() {
     let site = Site::new();
     put(&site, "a");
     let (config, work) = (site.config_path().display(), site.dir());
-    // script(1) gives it a terminal.
+    // script(1) runs it on a terminal.
     let mut command = Command::new("script");
     command
         .args(["--quiet", "--return", "--command"])
@@ -243,7 +242,7 @@ fn a_terminal_shows_how_far_it_is() {
 }
 
 #[test]
-fn root_may_look_at_the_site_of_another() {
+fn root_may_verify_the_site_of_another_account() {
     if !Uid::effective().is_root() {
         return;
     }
@@ -258,25 +257,25 @@ fn root_may_look_at_the_site_of_another() {
     let before = everything(&site);
     verify(&site, &[]).ok();
     assert!(everything(&site) == before);
-    // But one that is of several hands is none of ours.
+    // But the directories of a site must be of one account.
     let own = site.root().join(".deploy-shell/manifests");
     std::os::unix::fs::chown(own, Some(65533), None).unwrap();
     verify(&site, &[]).refused(78, "bad-layout");
     chown("0");
 }
 
-/// Whoever tampers with a release could else hide it by one more removal.
+/// Otherwise removing the manifest too would hide a change of a release.
 #[test]
-fn a_release_without_its_manifest_is_not_sound() {
+fn verify_reports_a_release_without_a_manifest() {
     let changes: [(&str, Change); 3] = [
         ("no manifest", |root| {
             fs::remove_file(root.join(".deploy-shell/manifests/a")).unwrap();
         }),
-        ("a link for a folder", |root| {
+        ("a symlink for a directory", |root| {
             fs::rename(root.join("releases/a"), root.join("releases/moved")).unwrap();
             symlink("moved", root.join("releases/a")).unwrap();
         }),
-        ("a live link that leads nowhere", |root| {
+        ("a dangling current symlink", |root| {
             fs::remove_dir_all(root.join("releases/a")).unwrap();
         }),
     ];

@@ -1,5 +1,5 @@
-//! A fault at every system call of every thread: killed there, or refused by
-//! the kernel. After each the site is whole, and the next request works.
+//! A fault at every system call of every thread: the process is killed there, or the call
+//! fails. After each fault the site is whole, and the next request works.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -9,11 +9,11 @@ use std::thread;
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::ground::{Ground, NEW, Site, Verdict, receive_command};
+use crate::fixture::{Fixture, NEW, Site, Verdict, receive_command};
 use crate::scenarios::{Scenario, scenarios, template};
 use crate::tracer::{self, CALLS, Fault, Point, Run};
 
-/// The exit statuses of the contract.
+/// The documented exit statuses.
 const EXITS: [i32; 11] = [0, 64, 65, 66, 69, 70, 73, 74, 75, 77, 78];
 
 const ERRORS: [Errno; 5] = [
@@ -24,7 +24,7 @@ const ERRORS: [Errno; 5] = [
     Errno::EMFILE,
 ];
 
-/// Calls that change what is on disk, or say that it is there.
+/// Calls that change the disk, or that make a change durable.
 const CHANGES: [i64; 12] = [
     libc::SYS_write,
     libc::SYS_ftruncate,
@@ -40,8 +40,8 @@ const CHANGES: [i64; 12] = [
     libc::SYS_execve,
 ];
 
-/// Whether it is a write of the monitor that fails.
-fn writes(fault: Option<(Point, Fault)>) -> bool {
+/// Returns whether the fault is a failed write of the monitor.
+fn is_failed_write(fault: Option<(Point, Fault)>) -> bool {
     let write = |point: Point| (point.thread, point.call) == (0, libc::SYS_write);
     matches!(fault, Some((point, Fault::Fail(_))) if write(point))
 }
@@ -59,17 +59,24 @@ impl Scenario {
         self.request.starts_with("receive")
     }
 
-    /// Whether what was asked for has come about.
+    /// Returns whether the request has had its effect.
     fn done(&self, site: &Site) -> Result<bool, String> {
-        Ok(match self.receives() {
-            true => site.releases().contains(NEW),
-            false => site.current()?.as_deref() == Some(self.live),
+        Ok(if self.receives() {
+            site.releases().contains(NEW)
+        } else {
+            site.current()?.as_deref() == Some(self.live)
         })
     }
 
-    /// What must hold after a run, with whatever fault.
-    fn judge(&self, site: &Site, run: &Run, fault: Option<(Point, Fault)>, next: &str) -> Verdict {
-        // A process's end kills it: that of the unpacker leaves the monitor.
+    /// Requires what must hold after a run, with any fault.
+    fn check_run(
+        &self,
+        site: &Site,
+        run: &Run,
+        fault: Option<(Point, Fault)>,
+        next: &str,
+    ) -> Verdict {
+        // Killing the unpacker leaves the monitor alive.
         let killed = matches!(fault, Some((_, Fault::Kill))) && run.own;
         let failed = matches!(fault, Some((_, Fault::Fail(_))));
         if run.hung {
@@ -79,15 +86,16 @@ impl Scenario {
             Some(0) | None => {}
             Some(code) if !EXITS.contains(&code) => return Err(format!("exit {code}")),
             Some(_) if !run.stdout.is_empty() => return Err("a failure with stdout".to_owned()),
-            // The very write that would say why.
-            Some(_) if run.stderr.is_empty() && writes(fault) => {}
+            // The write of the message itself failed.
+            Some(_) if run.stderr.is_empty() && is_failed_write(fault) => {}
             Some(_) if !run.stderr.starts_with("deploy-shell: ") => {
-                return Err("a failure that does not say why".to_owned());
+                return Err("a failure without a message".to_owned());
             }
             Some(_) => {}
         }
-        // The request was right and the release is there: neither is to blame.
-        // An unpacker of which nothing can be read is ended, and called dead.
+        // The request is correct and the release exists, so only a failure of the machine
+        // may be reported. If the unpacker's pipe cannot be read, it is killed and
+        // reported as dead.
         let died = run.stderr.starts_with("deploy-shell: unpacker-died: ");
         let gated = !self.gate.is_empty();
         let honest = |code: i32| match code {
@@ -99,7 +107,7 @@ impl Scenario {
             return Err(format!("exit {code} for a machine that failed"));
         }
         if run.code.is_none() != killed {
-            return Err("it died, or did not".to_owned());
+            return Err("it was killed, or was not".to_owned());
         }
         let live = site.current()?;
         if live.as_deref() != Some("c") && live.as_deref() != Some(self.live) {
@@ -108,22 +116,22 @@ impl Scenario {
         let done = self.done(site)?;
         let promised = run.code == Some(0) || run.stdout.starts_with("ok ");
         if promised && !done {
-            return Err("it said ok and has not done it".to_owned());
+            return Err("it answered ok without the effect".to_owned());
         }
-        if promised && self.sick {
-            return Err("it said ok of what fails its gate".to_owned());
+        if promised && self.fails_gate {
+            return Err("it answered ok for a release that fails its gate".to_owned());
         }
-        // Where the way back fails, that is said.
+        // A failed automatic rollback is reported.
         let stays = run
             .stderr
             .contains("; it is still live, because the automatic rollback ");
         if !promised && !killed && done && !stays {
-            return Err("it failed and has done it".to_owned());
+            return Err("it failed and has had its effect".to_owned());
         }
-        site.sound()?;
+        site.check_sound()?;
 
         site.ok(next)?;
-        site.tidy()?;
+        site.check_tidy()?;
         let journal = site.journal()?;
         let recorded = |event: &str, release: &str| {
             journal
@@ -137,34 +145,33 @@ impl Scenario {
         };
         let release = if self.receives() { NEW } else { self.live };
         if done && !recorded(event, release) {
-            return Err(format!("the journal never heard of it: {journal:?}"));
+            return Err(format!("the journal has no record of it: {journal:?}"));
         }
         let left = run.stderr.contains("; it was live from ") || done && next.starts_with("swap ");
-        if self.sick && left && site.listing()?["previous"] == self.live {
-            return Err("what failed its gate is chosen by a rollback".to_owned());
+        if self.fails_gate && left && site.listing()?["previous"] == self.live {
+            return Err("a rollback chooses a release that failed its gate".to_owned());
         }
         let live = site.current()?;
         match next.strip_prefix("swap ") {
             Some(next) if live.as_deref() != Some(next) => Err(format!("{live:?} is live")),
             None if done && live.as_deref() != Some(self.live) => {
-                Err(format!("what was live is not any more: {live:?}"))
+                Err(format!("another release is live: {live:?}"))
             }
-            _ if self.receives() && done => match site.releases().contains(NEW) {
-                true => Ok(()),
-                false => Err("what was received is gone".to_owned()),
-            },
+            _ if self.receives() && done && !site.releases().contains(NEW) => {
+                Err("the received release is gone".to_owned())
+            }
             _ => Ok(()),
         }
     }
 
-    /// The faults to try, of the calls that a run without any made.
+    /// Returns the faults to try, given the calls of a run without a fault.
     fn faults(&self, calls: &[Point], all: bool) -> Vec<(Point, Fault)> {
         let mut chosen = Vec::new();
         let (mut kills, mut errors) = (0, 0);
-        // A process is being loaded from its execve to our first call, umask;
-        // before that a failure is the loader's and not ours to report.
+        // The loader runs from execve to the program's first call, umask. Failures before
+        // that are the loader's to report.
         let mut loading = HashMap::from([(0, true)]);
-        // Behind the runner come the operator's own commands.
+        // The processes after the runner are the operator's commands.
         let gated = !self.gate.is_empty();
         let ours = |point: &&Point| !gated || point.thread <= 1;
         for point in calls.iter().filter(ours) {
@@ -174,9 +181,9 @@ impl Scenario {
             let loads = loading.get(&point.thread) == Some(&true);
             let changes = CHANGES.contains(&point.call) && (!gated || point.thread == 0);
             // The unpacker closes a thousand descriptors that are not open.
-            let dull = loads && point.call == libc::SYS_close && point.nth > 8;
-            kills += usize::from(!dull);
-            if all || changes || (!dull && kills % self.kill_step == 0) {
+            let skipped = loads && point.call == libc::SYS_close && point.nth > 8;
+            kills += usize::from(!skipped);
+            if all || changes || (!skipped && kills % self.kill_step == 0) {
                 chosen.push((*point, Fault::Kill));
             }
             if !loads && CALLS.iter().any(|(call, _)| *call == point.call) {
@@ -200,17 +207,17 @@ impl Scenario {
 struct Tally {
     kills: usize,
     errors: usize,
-    /// Of both: behind the commit of an activation.
+    /// Of both: after the commit of an activation.
     pruning: usize,
     missed: usize,
     exits: BTreeMap<String, usize>,
     violations: Vec<String>,
 }
 
-/// Tries `faults` by as many threads as there are processors.
+/// Tries `faults` with as many threads as there are processors.
 fn try_all(
     scenario: &Scenario,
-    ground: &Ground,
+    fixture: &Fixture,
     template: &Site,
     faults: &[(Point, Fault)],
     pruning: &[Point],
@@ -228,16 +235,16 @@ fn try_all(
                     let Some((point, fault)) = faults.get(index) else {
                         return;
                     };
-                    let site = scenario.prepare(ground, template, &name);
+                    let site = scenario.prepare(fixture, template, &name);
                     let run = scenario
                         .run(&site, Some((*point, *fault)))
-                        .expect("it could be traced before");
+                        .expect("tracing works");
                     let next = match index % 2 {
                         0 => "swap z".to_owned(),
                         _ => receive_command("y"),
                     };
-                    let verdict = scenario.judge(&site, &run, Some((*point, *fault)), &next);
-                    let mut tally = tally.lock().expect("nobody panics with it");
+                    let verdict = scenario.check_run(&site, &run, Some((*point, *fault)), &next);
+                    let mut tally = tally.lock().expect("no thread panics with the lock");
                     match fault {
                         Fault::Kill => tally.kills += 1,
                         Fault::Fail(_) => tally.errors += 1,
@@ -265,10 +272,10 @@ fn try_all(
             });
         }
     });
-    tally.into_inner().expect("nobody panics with it")
+    tally.into_inner().expect("no thread panics with the lock")
 }
 
-/// The calls behind the commit of an activation and its record.
+/// Returns the calls after the commit of an activation and its record.
 fn pruning(calls: &[Point]) -> &[Point] {
     let link = calls
         .iter()
@@ -284,33 +291,32 @@ fn pruning(calls: &[Point]) -> &[Point] {
 }
 
 #[test]
-fn no_fault_at_any_call_tears_a_site() {
+fn no_fault_at_any_call_damages_a_site() {
     if let Err(why) = tracer::possible() {
         println!("skipped: {why}");
         return;
     }
-    let ground = Ground::new();
-    let template = template(&ground);
+    let fixture = Fixture::new();
+    let template = template(&fixture);
     let mut violations = Vec::new();
     for scenario in scenarios() {
         let only = std::env::var("DEPLOY_SHELL_CRASH_ONLY").ok();
         if only.is_some_and(|only| only != scenario.name) {
             continue;
         }
-        let site = scenario.prepare(&ground, &template, "clean");
-        let clean = scenario
-            .run(&site, None)
-            .expect("it could be traced before");
-        let whole = scenario.judge(&site, &clean, None, "swap z");
-        let code = if scenario.sick { 69 } else { 0 };
+        let site = scenario.prepare(&fixture, &template, "clean");
+        let clean = scenario.run(&site, None).expect("tracing works");
+        let whole = scenario.check_run(&site, &clean, None, "swap z");
+        let code = if scenario.fails_gate { 69 } else { 0 };
         assert_eq!((clean.code, whole), (Some(code), Ok(())), "{clean:?}");
 
         let faults = scenario.faults(&clean.calls, crate::long());
-        let behind = match scenario.receives() {
-            true => &[],
-            false => pruning(&clean.calls),
+        let after_commit = if scenario.receives() {
+            &[]
+        } else {
+            pruning(&clean.calls)
         };
-        let tally = try_all(&scenario, &ground, &template, &faults, behind);
+        let tally = try_all(&scenario, &fixture, &template, &faults, after_commit);
         println!(
             "{}: {} calls in {} threads; {} points: {} killed there, {} made to fail; {} of \
              them in the prune; {} not reached; ends {:?}; {} violations",
@@ -331,8 +337,8 @@ fn no_fault_at_any_call_tears_a_site() {
             tally.exits,
             tally.violations.len()
         );
-        // Which thread does what is not the same each time; were it never the
-        // same, points in threads would be tried in name alone.
+        // The work of each thread varies. If most points were not reached, the test would
+        // show nothing.
         if tally.missed * 4 > faults.len() {
             violations.push(format!(
                 "{}: {} points not reached",
@@ -344,16 +350,16 @@ fn no_fault_at_any_call_tears_a_site() {
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
 }
 
-/// In another order the next request would read that the release passed before
-/// it was live, and has yet to pass since.
+/// In another order the next request would read that the release passed before it was
+/// live, and not since.
 #[test]
-fn what_could_not_be_written_down_is_written_before_what_follows() {
+fn an_unwritten_record_is_written_before_the_next_one() {
     if let Err(why) = tracer::possible() {
         println!("skipped: {why}");
         return;
     }
-    let ground = Ground::new();
-    let template = template(&ground);
+    let fixture = Fixture::new();
+    let template = template(&fixture);
     let known = template.journal().expect("a journal").len();
     for (name, code, events) in [
         ("swap with a gate", 0, "activating swapped proved"),
@@ -364,16 +370,16 @@ fn what_could_not_be_written_down_is_written_before_what_follows() {
         ),
     ] {
         let mut all = scenarios().into_iter();
-        let scenario = all.find(|it| it.name == name).expect("it is there");
-        let site = scenario.prepare(&ground, &template, "unwritten");
-        // The first is of the intent.
+        let scenario = all.find(|it| it.name == name).expect("a scenario");
+        let site = scenario.prepare(&fixture, &template, "unwritten");
+        // The first one syncs the intent.
         let point = Point {
             thread: 0,
             call: libc::SYS_fdatasync,
             nth: 2,
         };
         let fault = (point, Fault::Fail(Errno::ENOSPC));
-        let run = scenario.run(&site, Some(fault)).expect("it is traced");
+        let run = scenario.run(&site, Some(fault)).expect("tracing works");
         assert_eq!(run.code, Some(code), "{run:?}");
         assert!(run.stderr.contains("cannot append"), "{run:?}");
         let journal = site.journal().expect("a journal");
@@ -383,8 +389,8 @@ fn what_could_not_be_written_down_is_written_before_what_follows() {
         let listing = site.listing().expect("a listing");
         let rows = listing["releases"].as_array().expect("an array");
         let live = rows.iter().find(|row| row["state"] == "current");
-        assert_eq!(live.expect("one is live")["proved"], true, "{listing}");
-        site.ok("swap z").expect("it goes on");
-        site.tidy().expect("a site that nothing happened to");
+        assert_eq!(live.expect("a live release")["proved"], true, "{listing}");
+        site.ok("swap z").expect("swapped");
+        site.check_tidy().expect("an undamaged site");
     }
 }

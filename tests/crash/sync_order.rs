@@ -1,17 +1,16 @@
-//! What has been said to the disk, and in which order, as strace(1) saw it: no
-//! name is given to what has not been synced, and nothing is promised that a
-//! power failure could take back.
+//! The order of writes and syncs, as strace(1) shows it: content is synced before it gets
+//! a name, and the reply comes after everything that it promises is durable.
 //!
-//! Why each step has to wait for the one before it, on ext4, xfs and btrfs:
-//! none of them promises that a rename reaches the disk after the content of
-//! what was renamed, unless that was synced; a new name in a folder is durable
-//! when the folder was fsynced; and renames in two folders may come back in
-//! either order after a power failure, unless there is an fsync between them.
+//! Each step must wait for the one before it on ext4, xfs and btrfs, for three reasons.
+//! None of them promises that a rename reaches the disk after the content of the renamed
+//! file, unless the content was synced. A new name in a directory is durable once the
+//! directory was fsynced. Renames in two directories may come back in either order after
+//! a power failure, unless there is an fsync between them.
 //!
-//! A moved link is durable before it is on record, but for one case: without a gate,
-//! and on a file system that commits in order (ext4, xfs), the record that is synced
-//! has the link with it. Why, stands in `Transition::commit`. Nothing is pruned and
-//! nobody is answered before both are durable.
+//! A moved symlink is durable before its record, with one exception: without a gate, on a
+//! file system that commits in order (ext4, xfs), syncing the record also makes the
+//! earlier rename durable. `activate::commit` says why. Nothing is pruned and no client is
+//! answered before both are durable.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,38 +18,38 @@ use std::path::Path;
 
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
 
-use crate::ground::{Ground, NEW, Site, receive_command};
+use crate::fixture::{Fixture, NEW, Site, receive_command};
 use crate::strace;
 use crate::tracer;
 
-/// One successful system call of the monitor, its descriptors as paths.
+/// One successful system call of the monitor, with its descriptors as paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
-    /// The unpacker has ended well.
+    /// The unpacker exited with 0.
     Unpacked,
     Write(String, String),
     SyncFile(String),
-    SyncFolder(String),
+    SyncDir(String),
     SyncAll,
     Rename(String, String),
-    Link(String),
+    Symlink(String),
     Remove(String),
 }
 
-/// Runs a request under strace and gives the monitor's steps. The unpacker is
-/// not followed: what it writes, it has written when it ends.
+/// Runs a request under strace, and returns the monitor's steps. strace does not follow
+/// the unpacker: its writes are complete when it exits.
 fn trace(site: &Site, request: &str) -> Vec<Step> {
-    trace_to(site, request, 0)
+    trace_with_exit(site, request, 0)
 }
 
-/// The same of a request that ends with `code`. The runner of hooks is not
-/// followed either.
-fn trace_to(site: &Site, request: &str, code: i32) -> Vec<Step> {
+/// As [`trace`], for a request that exits with `code`. strace does not follow the hook
+/// runner either.
+fn trace_with_exit(site: &Site, request: &str, code: i32) -> Vec<Step> {
     let log = site.root().join("../trace");
     let calls = "trace=openat,close,write,fsync,fdatasync,syncfs,rename,renameat,renameat2,\
                  unlink,unlinkat,symlinkat,wait4,waitid,fcntl,prctl";
-    // The monitor's second prctl(2) forbids others to look into it, and so
-    // strace, where it is not root's, to read the names it passes.
+    // The monitor's second prctl(2) makes it undumpable. strace, unless it runs as root,
+    // could then not read the names in its calls.
     let hidden = "inject=prctl:retval=0:when=2";
     let to = log.to_str().expect("a plain path");
     let options = ["-s", "64", "-o", to, "-e", calls, "-e", hidden];
@@ -68,7 +67,7 @@ fn trace_to(site: &Site, request: &str, code: i32) -> Vec<Step> {
     steps
 }
 
-/// A descriptor's path below the site, by the calls so far.
+/// The path of each open descriptor, by the calls so far.
 struct Open(HashMap<String, String>);
 
 impl Open {
@@ -114,13 +113,13 @@ fn steps(trace: &str) -> Vec<Step> {
             "close" => _ = open.0.remove(words[0]),
             "write" => steps.push(Step::Write(open.path(words[0]), arguments.to_owned())),
             "fdatasync" => steps.push(Step::SyncFile(open.path(words[0]))),
-            "fsync" => steps.push(Step::SyncFolder(open.path(words[0]))),
+            "fsync" => steps.push(Step::SyncDir(open.path(words[0]))),
             "syncfs" => steps.push(Step::SyncAll),
             "renameat" | "renameat2" => steps.push(Step::Rename(
                 open.below(words[0], bare(1)),
                 open.below(words[2], bare(3)),
             )),
-            "symlinkat" => steps.push(Step::Link(open.below(words[1], bare(2)))),
+            "symlinkat" => steps.push(Step::Symlink(open.below(words[1], bare(2)))),
             "unlinkat" => steps.push(Step::Remove(open.below(words[0], bare(1)))),
             "wait4" | "waitid" if arguments.contains("WEXITSTATUS(s) == 0") => {
                 steps.push(Step::Unpacked);
@@ -131,7 +130,7 @@ fn steps(trace: &str) -> Vec<Step> {
     steps
 }
 
-/// What must come before what: the first of each that is found.
+/// One element of a required order: it matches the first such step.
 struct Rule {
     what: &'static str,
     is: fn(&Step) -> bool,
@@ -155,7 +154,7 @@ const MANIFEST_NAMED: Rule = Rule {
 };
 const MANIFESTS_SYNCED: Rule = Rule {
     what: "fsync of manifests/",
-    is: |step| matches!(step, Step::SyncFolder(path) if path.ends_with("/manifests")),
+    is: |step| matches!(step, Step::SyncDir(path) if path.ends_with("/manifests")),
 };
 const RELEASE_NAMED: Rule = Rule {
     what: "the rename into releases/",
@@ -163,7 +162,7 @@ const RELEASE_NAMED: Rule = Rule {
 };
 const RELEASES_SYNCED: Rule = Rule {
     what: "fsync of releases/",
-    is: |step| matches!(step, Step::SyncFolder(path) if path.ends_with("/releases")),
+    is: |step| matches!(step, Step::SyncDir(path) if path.ends_with("/releases")),
 };
 const RECEIVED: Rule = Rule {
     what: "the record 'received'",
@@ -173,31 +172,31 @@ const INTENT: Rule = Rule {
     what: "the record 'activating'",
     is: |step| is_record(step, "activating"),
 };
-const WAY_BACK_LAID: Rule = Rule {
-    what: "the link for the way back",
-    is: |step| matches!(step, Step::Link(path) if path.ends_with("/.deploy-shell/back")),
+const FALLBACK_LINK_MADE: Rule = Rule {
+    what: "the symlink to the fallback",
+    is: |step| matches!(step, Step::Symlink(path) if path.ends_with("/.deploy-shell/back")),
 };
-const LINK_MOVED_BACK: Rule = Rule {
-    what: "its rename over the link",
+const FALLBACK_RENAMED: Rule = Rule {
+    what: "its rename over the current symlink",
     is: |step| matches!(step, Step::Rename(from, to) if from.ends_with("/.deploy-shell/back") && to.ends_with("/root/current")),
 };
-const LINK_MOVED: Rule = Rule {
-    what: "the rename of the link",
+const SYMLINK_MOVED: Rule = Rule {
+    what: "the rename of the symlink",
     is: |step| matches!(step, Step::Rename(_, to) if to.ends_with("/root/current")),
 };
-const LINK_REMOVED: Rule = Rule {
-    what: "the removal of the link",
+const SYMLINK_REMOVED: Rule = Rule {
+    what: "the removal of the symlink",
     is: |step| matches!(step, Step::Remove(path) if path.ends_with("/root/current")),
 };
 const ROOT_SYNCED: Rule = Rule {
     what: "fsync of the root",
-    is: |step| matches!(step, Step::SyncFolder(path) if path.ends_with("/root")),
+    is: |step| matches!(step, Step::SyncDir(path) if path.ends_with("/root")),
 };
 const SWAPPED: Rule = Rule {
     what: "the record 'swapped' or 'rolled-back'",
     is: |step| is_record(step, "swapped") || is_record(step, "rolled-back"),
 };
-const PROVED: Rule = Rule {
+const CONFIRMED: Rule = Rule {
     what: "the record 'proved'",
     is: |step| is_record(step, "proved"),
 };
@@ -205,7 +204,7 @@ const RETURNED: Rule = Rule {
     what: "the record 'returned'",
     is: |step| is_record(step, "returned"),
 };
-const TOLD: Rule = Rule {
+const FAILURE_REPORTED: Rule = Rule {
     what: "the failure",
     is: |step| matches!(step, Step::Write(path, text) if path == "2" && text.contains("gate-failed")),
 };
@@ -225,7 +224,7 @@ const RECORDED: Rule = Rule {
     what: "fdatasync of the journal",
     is: |step| matches!(step, Step::SyncFile(path) if path.ends_with("/journal.jsonl")),
 };
-const PROMISED: Rule = Rule {
+const ANSWERED: Rule = Rule {
     what: "the reply",
     is: |step| matches!(step, Step::Write(path, text) if path == "1" && text.contains("\"ok ")),
 };
@@ -245,25 +244,24 @@ const RECEIVE: &[&Rule] = &[
     &RELEASES_SYNCED,
     &RECEIVED,
     &RECORDED,
-    &PROMISED,
+    &ANSWERED,
 ];
 
-/// The link is durable before it is on record.
-const LINK_FIRST: &[&Rule] = &[&LINK_MOVED, &ROOT_SYNCED, &SWAPPED, &RECORDED];
+/// The symlink is durable before its record.
+const SYMLINK_FIRST: &[&Rule] = &[&SYMLINK_MOVED, &ROOT_SYNCED, &SWAPPED, &RECORDED];
 
-/// The record that is synced has the link with it, where there is one order in
-/// which everything is committed.
-const RECORD_FIRST: &[&Rule] = &[&LINK_MOVED, &SWAPPED, &RECORDED, &ROOT_SYNCED];
+/// On a file system that commits in order, syncing the record makes the symlink durable.
+const RECORD_FIRST: &[&Rule] = &[&SYMLINK_MOVED, &SWAPPED, &RECORDED, &ROOT_SYNCED];
 
-const PRUNE_AND_PROMISE: &[&Rule] = &[&TRASHED, &PRUNED, &RECORDED, &REMOVED, &PROMISED];
+const PRUNE_AND_ANSWER: &[&Rule] = &[&TRASHED, &PRUNED, &RECORDED, &REMOVED, &ANSWERED];
 
-/// Of what has a gate; the way back is laid by then.
-const GATED_INTENT: &[&Rule] = &[&WAY_BACK_LAID, &INTENT, &RECORDED];
+/// With a gate, the symlink to the fallback comes before the intent.
+const GATED_INTENT: &[&Rule] = &[&FALLBACK_LINK_MADE, &INTENT, &RECORDED];
 
-/// The first step that is not where it must be.
+/// Returns the first step that is out of order.
 ///
-/// Each is looked for behind the one before it, and none of those that come
-/// later may stand in front of it.
+/// Each rule is searched for after the one before it, and no later rule may match a step
+/// before it.
 fn misplaced(steps: &[Step], order: &[&Rule]) -> Option<String> {
     let mut rest = steps;
     for (index, rule) in order.iter().enumerate() {
@@ -272,7 +270,7 @@ fn misplaced(steps: &[Step], order: &[&Rule]) -> Option<String> {
         };
         let early = order[index + 1..]
             .iter()
-            // The same sync is needed again later.
+            // The same sync occurs again later.
             .filter(|later| !order[..=index].iter().any(|done| done.what == later.what))
             .find(|later| rest[..at].iter().any(later.is));
         if let Some(early) = early {
@@ -283,8 +281,8 @@ fn misplaced(steps: &[Step], order: &[&Rule]) -> Option<String> {
     None
 }
 
-/// A trace with any one step of the order left out, or two of them exchanged,
-/// must be found wanting: a check that cannot fail is none.
+/// Requires a trace to be in order. Then requires the check itself to fail once any one
+/// step is left out, or two are exchanged.
 fn check(name: &str, steps: &[Step], order: &[&Rule]) {
     if let Some(problem) = misplaced(steps, order) {
         panic!("{name}: {problem}\n{steps:#?}");
@@ -305,8 +303,8 @@ fn check(name: &str, steps: &[Step], order: &[&Rule]) {
         assert_ne!(misplaced(&exchanged, order), None, "{name}: {pair:?}");
     }
     for (place, rule) in places.iter().zip(order) {
-        // Several files are removed, and several releases pruned: one less
-        // is no disorder.
+        // Several files are removed and several releases pruned, so leaving out one of them
+        // is in order.
         let alike = steps.iter().filter(|step| (rule.is)(step)).count();
         let needed = order.iter().filter(|it| it.what == rule.what).count();
         if alike == needed {
@@ -318,73 +316,90 @@ fn check(name: &str, steps: &[Step], order: &[&Rule]) {
 }
 
 #[test]
-fn nothing_is_named_before_it_is_synced_nor_promised_before_it_is_recorded() {
+fn content_is_synced_before_its_name_and_records_before_the_reply() {
     if let Err(why) = tracer::allowed() {
         println!("skipped: {why}");
         return;
     }
     // In memory, and on a disk, which may commit in order.
-    for ground in [Ground::new(), Ground::below(Path::new("/var/tmp"))] {
-        all_verbs(&ground);
+    for fixture in [Fixture::new(), Fixture::below(Path::new("/var/tmp"))] {
+        all_verbs(&fixture);
     }
 }
 
-/// How a link moves without a gate.
+/// Returns the order in which the symlink moves without a gate.
 fn moved(site: &Site) -> &'static [&'static Rule] {
     let found = statfs(&site.root()).expect("a file system");
     match found.filesystem_type() {
         EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC => RECORD_FIRST,
-        _ => LINK_FIRST,
+        _ => SYMLINK_FIRST,
     }
 }
 
-fn all_verbs(ground: &Ground) {
-    let site = ground.make("order", 5);
+fn all_verbs(fixture: &Fixture) {
+    let site = fixture.make("order", 5);
     site.ok(&receive_command("a")).expect("received");
     site.ok("swap a").expect("swapped");
     check("receive", &trace(&site, &receive_command(NEW)), RECEIVE);
     site.ok(&format!("swap {NEW}")).expect("swapped");
     site.ok(&receive_command("c")).expect("received");
-    // Where none is kept, the swap prunes the one that is not previous, and
-    // the rollback the one that it leaves.
-    let site = ground.copy(&site, "order-none-kept", 0, "");
-    // A swap's intent may be lost: what it would have said is found again.
-    let order = [&[&INTENT][..], moved(&site), PRUNE_AND_PROMISE].concat();
+    // With `keep = 0`, the swap prunes the release that is not previous, and the rollback
+    // the one that it leaves.
+    let site = fixture.copy(&site, "order-none-kept", 0, "");
+    // The intent of a swap may be lost: the next request reconciles to the same state.
+    let order = [&[&INTENT][..], moved(&site), PRUNE_AND_ANSWER].concat();
     check("swap", &trace(&site, "swap c"), &order);
-    // A rollback's may not: the release that is left would come back as good.
-    let order = [&[&INTENT, &RECORDED][..], moved(&site), PRUNE_AND_PROMISE].concat();
+    // The intent of a rollback may not: the release that it leaves would stay good.
+    let order = [&[&INTENT, &RECORDED][..], moved(&site), PRUNE_AND_ANSWER].concat();
     check("rollback", &trace(&site, "rollback"), &order);
-    site.tidy().expect("a site that nothing happened to");
+    site.check_tidy().expect("an undamaged site");
 
     let gate = "[[hooks.after_swap]]\n\
                 command = [\"/bin/grep\", \"-qv\", \"sick\", \"index.html\"]\n";
-    let site = ground.copy(&site, "order-gate", 0, gate);
+    let site = fixture.copy(&site, "order-gate", 0, gate);
     for release in ["e", "f", "sick"] {
         site.ok(&receive_command(release)).expect("received");
     }
     site.ok("swap f").expect("swapped");
-    // With a gate, a swap's intent may not be lost either: the release would pass
-    // for one that has proved itself.
-    let proved = &[&PROVED, &RECORDED][..];
-    let order = [GATED_INTENT, LINK_FIRST, proved, PRUNE_AND_PROMISE].concat();
+    // With a gate, the intent of a swap may not be lost either: the release would count as
+    // confirmed.
+    let confirmed = &[&CONFIRMED, &RECORDED][..];
+    let order = [GATED_INTENT, SYMLINK_FIRST, confirmed, PRUNE_AND_ANSWER].concat();
     check("swap with a gate", &trace(&site, "swap e"), &order);
     let back = &[
         &INTENT,
         &RECORDED,
-        &LINK_MOVED_BACK,
+        &FALLBACK_RENAMED,
         &ROOT_SYNCED,
         &RETURNED,
         &RECORDED,
     ];
-    let order = [GATED_INTENT, LINK_FIRST, back, proved, &[&TOLD]].concat();
-    check("the way back", &trace_to(&site, "swap sick", 69), &order);
-    site.tidy().expect("a site that nothing happened to");
+    let order = [
+        GATED_INTENT,
+        SYMLINK_FIRST,
+        back,
+        confirmed,
+        &[&FAILURE_REPORTED],
+    ]
+    .concat();
+    check(
+        "the automatic rollback",
+        &trace_with_exit(&site, "swap sick", 69),
+        &order,
+    );
+    site.check_tidy().expect("an undamaged site");
 
-    let site = ground.copy(&ground.make("order-bare", 5), "order-first", 0, gate);
+    let site = fixture.copy(&fixture.make("order-bare", 5), "order-first", 0, gate);
     site.ok(&receive_command("sick")).expect("received");
     let intent = &[&INTENT, &RECORDED][..];
-    let back = &[&LINK_REMOVED, &ROOT_SYNCED, &RETURNED, &RECORDED, &TOLD];
-    let order = [intent, LINK_FIRST, intent, back].concat();
-    let steps = trace_to(&site, "swap sick", 69);
-    check("the way back to nothing", &steps, &order);
+    let back = &[
+        &SYMLINK_REMOVED,
+        &ROOT_SYNCED,
+        &RETURNED,
+        &RECORDED,
+        &FAILURE_REPORTED,
+    ];
+    let order = [intent, SYMLINK_FIRST, intent, back].concat();
+    let steps = trace_with_exit(&site, "swap sick", 69);
+    check("the automatic rollback to nothing", &steps, &order);
 }

@@ -1,5 +1,5 @@
-//! A small site in a state that is made once and copied for every run, and
-//! what must hold of it afterwards, read from the disk without the program.
+//! A small site, made once and copied for every run, and the invariants that must hold
+//! afterwards. They are checked on disk, without the program.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -16,40 +16,40 @@ use tempfile::TempDir;
 use crate::archive::{Tar, zstd};
 use crate::site::{BIN, sha256, write_file};
 
-/// What is wrong with a site, in words.
+/// The error says what is wrong with a site.
 pub type Verdict = Result<(), String>;
 
-/// A folder for all sites of a test, and a listener for their records.
-pub struct Ground {
+/// A directory for all sites of a test, and a listener for their audit records.
+pub struct Fixture {
     dir: TempDir,
 }
 
-impl Ground {
-    pub fn new() -> Ground {
+impl Fixture {
+    pub fn new() -> Fixture {
         crate::in_memory();
-        Ground::below(&tempfile::env::temp_dir())
+        Fixture::below(&tempfile::env::temp_dir())
     }
 
-    /// Below `folder`, and so on its file system.
-    pub fn below(folder: &Path) -> Ground {
+    /// Makes it in `directory`, and so on its file system.
+    pub fn below(directory: &Path) -> Fixture {
         let dir = tempfile::Builder::new()
             .prefix("deploy-shell-crash-")
-            .tempdir_in(folder)
-            .expect("a temporary folder");
+            .tempdir_in(directory)
+            .expect("a temporary directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         let socket = UnixDatagram::bind(dir.path().join("audit")).expect("a socket");
-        // It ends with the process; nobody asks what it heard.
+        // The thread ends with the process; no test reads what it received.
         thread::spawn(move || {
             let mut buffer = [0; 2048];
             while socket.recv(&mut buffer).is_ok() {}
         });
-        Ground { dir }
+        Fixture { dir }
     }
 
-    /// The folder `name`, with a site in it and nothing on the site.
+    /// Makes a site without releases in the directory `name`.
     pub fn make(&self, name: &str, keep: usize) -> Site {
         let site = self.site(name, keep, "");
-        for (folder, mode) in [
+        for (directory, mode) in [
             ("", 0o755),
             ("releases", 0o755),
             ("shared", 0o755),
@@ -61,9 +61,9 @@ impl Ground {
             (".deploy-shell/incoming", 0o700),
             (".deploy-shell/trash", 0o700),
         ] {
-            let folder = site.root().join(folder);
-            fs::create_dir(&folder).expect("a folder");
-            fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).expect("its mode");
+            let directory = site.root().join(directory);
+            fs::create_dir(&directory).expect("a directory");
+            fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).expect("its mode");
         }
         for (path, content) in SHARED {
             fs::write(site.root().join(path), content).expect("a file");
@@ -71,8 +71,8 @@ impl Ground {
         site
     }
 
-    /// A copy of `template` as the folder `name`; `gate` is what its
-    /// configuration has of hooks and health.
+    /// Copies `template` to the directory `name`. `gate` is the part of its configuration
+    /// with hooks and health.
     pub fn copy(&self, template: &Site, name: &str, keep: usize, gate: &str) -> Site {
         let site = self.site(name, keep, gate);
         copy_tree(&template.root(), &site.root()).expect("a copy");
@@ -82,7 +82,7 @@ impl Ground {
     fn site(&self, name: &str, keep: usize, gate: &str) -> Site {
         let dir = self.dir.path().join(name);
         let _ = fs::remove_dir_all(&dir);
-        fs::create_dir(&dir).expect("a folder");
+        fs::create_dir(&dir).expect("a directory");
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("its mode");
         let config = format!(
             "root = \"{}/root\"\nkeep = {keep}\nmin_age = \"0s\"\n\
@@ -113,9 +113,9 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     fs::set_permissions(to, fs::metadata(from)?.permissions())
 }
 
-/// What `release` is sent as: no two are the same, and each has folders, a
-/// link and an empty file. The one that is received under faults has a file in
-/// several pieces as well.
+/// Returns the payload of `release`. No two are equal, and each has directories, a
+/// symlink and an empty file. The one that is received under faults has a file in
+/// several pieces too.
 pub fn payload(release: &str) -> Vec<u8> {
     let mut tar = Tar::new().file("index.html", release);
     for number in 0..6 {
@@ -128,7 +128,7 @@ pub fn payload(release: &str) -> Vec<u8> {
     zstd(&tar.end())
 }
 
-/// What stands in `shared/`, whatever happens.
+/// The files in `shared/`, which no run may change.
 const SHARED: [(&str, &str); 2] = [
     ("shared/.env", "KEY=1"),
     ("shared/deep/er/uploads/photo", "a photo"),
@@ -141,7 +141,7 @@ pub fn receive_command(release: &str) -> String {
     format!("receive {release} --sha256 {}", sha256(&payload(release)))
 }
 
-/// What a request without any fault came to.
+/// The result of a request without a fault.
 pub struct Answer {
     pub code: Option<i32>,
     pub stdout: String,
@@ -161,7 +161,7 @@ impl Site {
         self.root().join(".deploy-shell").join(name)
     }
 
-    /// The program as sshd starts it for this request.
+    /// Returns the program's command as sshd starts it for this request.
     pub fn command(&self, request: &str) -> Command {
         let mut command = Command::new(BIN);
         command
@@ -174,7 +174,7 @@ impl Site {
         command
     }
 
-    /// The payload of a request as its stdin.
+    /// Returns the payload of a request as its stdin.
     pub fn stdin(&self, request: &str) -> Stdio {
         let Some(rest) = request.strip_prefix("receive ") else {
             return Stdio::null();
@@ -196,19 +196,19 @@ impl Site {
         }
     }
 
-    /// A request that has no reason to fail.
+    /// Runs a request that must succeed.
     pub fn ok(&self, request: &str) -> Result<String, String> {
         let answer = self.ask(request);
         match answer.code {
             Some(0) => Ok(answer.stdout),
             code => Err(format!(
-                "'{request}' does not work any more: exit {code:?}, {}",
+                "'{request}' no longer works: exit {code:?}, {}",
                 answer.stderr
             )),
         }
     }
 
-    /// What the link says is live.
+    /// Returns the release that the `current` symlink names.
     pub fn current(&self) -> Result<Option<String>, String> {
         match fs::read_link(self.root().join("current")) {
             Ok(target) => match target.to_str().and_then(|it| it.strip_prefix("releases/")) {
@@ -224,8 +224,8 @@ impl Site {
         names(&self.root().join("releases"))
     }
 
-    /// The journal's records. A last line may be torn, no other; numbers have
-    /// no gap.
+    /// Returns the records of the journal. Only the last line may be torn, and the numbers
+    /// have no gap.
     pub fn journal(&self) -> Result<Vec<Value>, String> {
         let text = fs::read_to_string(self.own("journal.jsonl")).unwrap_or_default();
         let mut records: Vec<Value> = Vec::new();
@@ -245,8 +245,8 @@ impl Site {
         Ok(records)
     }
 
-    /// A release is exactly what its manifest says.
-    pub fn whole(&self, release: &str) -> Verdict {
+    /// Requires a release to be exactly what its manifest says.
+    pub fn check_release(&self, release: &str) -> Verdict {
         let manifest = fs::read_to_string(self.own("manifests").join(release))
             .map_err(|error| format!("manifest of '{release}': {error}"))?;
         let mut expected = BTreeMap::new();
@@ -269,16 +269,17 @@ impl Site {
                 return Err(format!("release '{release}' has no '{link}'"));
             }
         }
-        match found == expected {
-            true => Ok(()),
-            false => Err(format!(
+        if found == expected {
+            Ok(())
+        } else {
+            Err(format!(
                 "release '{release}' is {found:?}, its manifest says {expected:?}"
-            )),
+            ))
         }
     }
 
-    /// What holds at any time, also of a site in which a process has just died.
-    pub fn sound(&self) -> Verdict {
+    /// Requires what holds at any time, also after a process was killed.
+    pub fn check_sound(&self) -> Verdict {
         self.journal()?;
         for (path, content) in SHARED {
             match fs::read(self.root().join(path)) {
@@ -287,20 +288,20 @@ impl Site {
             }
         }
         if let Some(live) = self.current()? {
-            self.whole(&live)?;
+            self.check_release(&live)?;
         }
         for release in self.releases() {
-            self.whole(&release)?;
+            self.check_release(&release)?;
         }
-        self.agrees()
+        self.check_listing()
     }
 
-    /// What holds between requests: [`Self::sound`], and nothing is left over.
-    pub fn tidy(&self) -> Verdict {
-        self.sound()?;
+    /// Requires what holds between requests: [`Self::check_sound`], and no debris.
+    pub fn check_tidy(&self) -> Verdict {
+        self.check_sound()?;
         let left: Vec<String> = ["incoming", "trash"]
             .into_iter()
-            .flat_map(|folder| names(&self.own(folder)))
+            .flat_map(|directory| names(&self.own(directory)))
             .collect();
         if !left.is_empty() {
             return Err(format!("left over: {left:?}"));
@@ -326,9 +327,10 @@ impl Site {
             .rev()
             .find(|record| moves.iter().any(|event| record["event"] == *event));
         let recorded = last.and_then(|record| record["release"].as_str());
-        match self.current()?.as_deref() == recorded {
-            true => Ok(()),
-            false => Err(format!("the journal has {recorded:?} as live")),
+        if self.current()?.as_deref() == recorded {
+            Ok(())
+        } else {
+            Err(format!("the journal has {recorded:?} as live"))
         }
     }
 
@@ -337,8 +339,8 @@ impl Site {
         serde_json::from_str(&text).map_err(|error| error.to_string())
     }
 
-    /// `list --json` says what is on disk.
-    fn agrees(&self) -> Verdict {
+    /// Requires `list --json` to agree with the disk.
+    fn check_listing(&self) -> Verdict {
         let listing = self.listing()?;
         let rows = listing["releases"].as_array().cloned().unwrap_or_default();
         let listed: BTreeSet<String> = rows
@@ -346,11 +348,12 @@ impl Site {
             .filter_map(|row| Some(row["release"].as_str()?.to_owned()))
             .collect();
         if listing["current"].as_str().map(str::to_owned) != self.current()? {
-            return Err(format!("list disagrees with the link: {listing}"));
+            return Err(format!("list disagrees with the symlink: {listing}"));
         }
-        match listed == self.releases() {
-            true => Ok(()),
-            false => Err(format!("list disagrees with releases/: {listing}")),
+        if listed == self.releases() {
+            Ok(())
+        } else {
+            Err(format!("list disagrees with releases/: {listing}"))
         }
     }
 }
@@ -361,15 +364,15 @@ impl Drop for Site {
     }
 }
 
-fn names(folder: &Path) -> BTreeSet<String> {
-    fs::read_dir(folder)
-        .expect("a folder of the site")
+fn names(directory: &Path) -> BTreeSet<String> {
+    fs::read_dir(directory)
+        .expect("a directory of the site")
         .map(|entry| entry.expect("an entry").file_name())
         .map(|name| name.into_string().expect("a UTF-8 name"))
         .collect()
 }
 
-/// A tree in the words of mtree(5), by path.
+/// Adds the mtree(5) words of a tree, by path.
 fn describe(path: &Path, shown: &str, found: &mut BTreeMap<String, String>) -> io::Result<()> {
     let meta = fs::symlink_metadata(path)?;
     let mode = meta.permissions().mode() & 0o7777;

@@ -1,4 +1,4 @@
-//! Many clients at one site, and a reader that never looks away.
+//! Many clients of one site, and a reader that reads without a pause.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use serde_json::Value;
 
 use crate::archive::tarball;
-use crate::ground::{Ground, receive_command};
+use crate::fixture::{Fixture, receive_command};
 use crate::site::{BIN, Reply, Site};
 
 const CLIENTS: usize = 64;
@@ -24,7 +24,7 @@ fn small(release: &str) -> Vec<u8> {
     ])
 }
 
-/// A request through a real `sshd`, or as it would start the program.
+/// Sends a request through a real `sshd`, or starts the program as `sshd` would.
 fn ask(site: &Site, request: &str, by_ssh: bool) -> Reply {
     let release = request.split(' ').nth(1).unwrap_or_default();
     let payload = match request.starts_with("receive") {
@@ -45,7 +45,8 @@ fn ask(site: &Site, request: &str, by_ssh: bool) -> Reply {
     site.run(command, &payload)
 }
 
-/// One after the other and all at once: receive, swap, swap if, rollback, list.
+/// Returns the request of a client in a round: receive, swap, swap with --if-current,
+/// rollback or list.
 fn request(client: usize, round: usize) -> String {
     let release = format!("r{:02}", client * 7 % CLIENTS);
     match (client + round) % 5 {
@@ -60,8 +61,8 @@ fn request(client: usize, round: usize) -> String {
     }
 }
 
-/// The journal tells one story: each activation starts from where the one
-/// before it ended.
+/// Returns the activations of the journal, and requires each to start from the release
+/// that the one before it made live.
 fn activations(journal: &[Value]) -> Vec<(String, String)> {
     let mut live = String::from("-");
     let mut found = Vec::new();
@@ -86,7 +87,7 @@ fn activations(journal: &[Value]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_ok_of_sixty_four_clients_is_true_afterwards() {
+fn every_ok_of_sixty_four_clients_is_on_record() {
     crate::in_memory();
     let site = Site::with_config(
         "keep = 1000\n[pending]\nmax = 1000\n[limits]\nreceives_per_hour = 10000\n",
@@ -98,7 +99,7 @@ fn every_ok_of_sixty_four_clients_is_true_afterwards() {
     }
     let rounds = if crate::long() { 10 } else { 2 };
     let barrier = Barrier::new(CLIENTS);
-    let said: Vec<(String, Reply)> = thread::scope(|scope| {
+    let replies: Vec<(String, Reply)> = thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
                 let (site, barrier) = (&site, &barrier);
@@ -106,7 +107,7 @@ fn every_ok_of_sixty_four_clients_is_true_afterwards() {
                     barrier.wait();
                     let ask = |round| {
                         let request = request(client, round);
-                        // All of them, where there is time for it.
+                        // The long form sends all of them through sshd.
                         let by_ssh = crate::long() || (client + round) % 4 == 0;
                         let reply = ask(site, &request, by_ssh);
                         (request, reply)
@@ -115,19 +116,20 @@ fn every_ok_of_sixty_four_clients_is_true_afterwards() {
                 })
             })
             .collect();
-        let said = clients.into_iter().map(|client| client.join());
-        said.flat_map(|said| said.expect("no client panics"))
+        let replies = clients.into_iter().map(|client| client.join());
+        replies
+            .flat_map(|replies| replies.expect("no client panics"))
             .collect()
     });
 
     let mut ends: BTreeMap<String, usize> = BTreeMap::new();
-    let mut moved: BTreeMap<(String, String), usize> = BTreeMap::new();
-    let story = activations(&site.journal());
-    for step in &story {
-        *moved.entry(step.clone()).or_default() += 1;
+    let mut recorded: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let activations = activations(&site.journal());
+    for step in &activations {
+        *recorded.entry(step.clone()).or_default() += 1;
     }
     let mut promised = 0;
-    for (request, reply) in &said {
+    for (request, reply) in &replies {
         let verb = request.split(' ').next().unwrap_or_default();
         *ends.entry(format!("{verb} {}", reply.code)).or_default() += 1;
         let words: Vec<&str> = reply.stdout.split_whitespace().collect();
@@ -138,44 +140,50 @@ fn every_ok_of_sixty_four_clients_is_true_afterwards() {
             }
             ("receive", 0) => {
                 let marker = site.root().join("releases").join(words[2]).join("marker");
-                assert_eq!(fs::read_to_string(marker).expect("it is there"), words[2]);
+                assert_eq!(
+                    fs::read_to_string(marker).expect("the release exists"),
+                    words[2]
+                );
             }
             (_, 0) if words[3] == "result=unchanged" => {}
             (_, 0) => {
-                // Said once, recorded once.
+                // One reply for each record.
                 let previous = words[3].strip_prefix("previous=").expect("previous");
                 let step = (format!("{verb} {}", words[2]), previous.to_owned());
-                let left = moved
+                let left = recorded
                     .get_mut(&step)
                     .unwrap_or_else(|| panic!("{step:?} is not recorded"));
-                assert!(*left > 0, "{step:?} was said twice");
+                assert!(*left > 0, "{step:?} was answered twice");
                 *left -= 1;
                 promised += 1;
             }
-            // Another was faster, or the lock was not free in time.
+            // Another client was faster, or the lock was not free in time.
             ("swap" | "rollback", 75) => {}
-            // Nothing was live before, or nothing good is left.
+            // Nothing was live before, or no good release is left.
             ("rollback", 66) => {}
             _ => panic!("{request}: {reply:?}"),
         }
     }
-    println!("{} requests of {CLIENTS} clients: {ends:?}", said.len());
-    assert_eq!(story.len(), promised, "{moved:?}");
-    let last = story.last().map(|(step, _)| step.split(' ').next_back());
+    println!("{} requests of {CLIENTS} clients: {ends:?}", replies.len());
+    assert_eq!(activations.len(), promised, "{recorded:?}");
+    let last = activations
+        .last()
+        .map(|(step, _)| step.split(' ').next_back());
     assert_eq!(site.current().as_deref(), last.flatten());
     assert!(site.leftovers().is_empty(), "{:?}", site.leftovers());
 }
 
-/// Reads both files of what is live: by one handle, which must be of one
-/// release; and by the path, which must always lead somewhere.
-fn look(root: &std::path::Path) -> Result<(), String> {
+/// Reads files of the live release by one directory handle, which must all be of one
+/// release, and by the path, which must always exist.
+fn read_live(root: &std::path::Path) -> Result<(), String> {
     let link = root.join("current");
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let folder = open(&link, flags, Mode::empty()).map_err(|error| format!("current: {error}"))?;
+    let directory =
+        open(&link, flags, Mode::empty()).map_err(|error| format!("current: {error}"))?;
     let read = |name: &str| {
         let mut text = String::new();
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let file = openat(&folder, name, flags, Mode::empty());
+        let file = openat(&directory, name, flags, Mode::empty());
         let file = file.map_err(|error| format!("{name}: {error}"))?;
         File::from(file)
             .read_to_string(&mut text)
@@ -197,30 +205,29 @@ fn look(root: &std::path::Path) -> Result<(), String> {
 
 #[test]
 fn a_reader_always_finds_one_whole_release() {
-    /// After so many the journal is put aside, as an operator may: each
-    /// request reads all of it.
-    const CHAPTER: usize = 100;
+    /// After this many swaps the journal is removed, since each request reads all of it.
+    const SWAPS_PER_JOURNAL: usize = 100;
 
     let swaps = if crate::long() { 100_000 } else { 2_000 };
-    let ground = Ground::new();
-    let site = ground.make("reader", 5);
+    let fixture = Fixture::new();
+    let site = fixture.make("reader", 5);
     for release in ["a", "b"] {
         site.ok(&receive_command(release)).expect("received");
         site.ok(&format!("swap {release}")).expect("swapped");
     }
     let root = site.root();
-    let (done, looks) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (done, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         let reader = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                look(&root)?;
-                looks.fetch_add(1, Ordering::Relaxed);
+                read_live(&root)?;
+                reads.fetch_add(1, Ordering::Relaxed);
             }
             Ok::<_, String>(())
         });
         let mut swapped = Ok(String::new());
         for turn in 0..swaps {
-            if turn % CHAPTER == CHAPTER - 1 {
+            if turn % SWAPS_PER_JOURNAL == SWAPS_PER_JOURNAL - 1 {
                 fs::remove_file(root.join(".deploy-shell/journal.jsonl")).expect("a journal");
             }
             let release = ["a", "b"][turn % 2];
@@ -231,8 +238,8 @@ fn a_reader_always_finds_one_whole_release() {
         }
         done.store(true, Ordering::Relaxed);
         assert_eq!(swapped.map(drop), Ok(()));
-        assert_eq!(reader.join().expect("it does not panic"), Ok(()));
+        assert_eq!(reader.join().expect("the reader does not panic"), Ok(()));
     });
-    println!("{swaps} swaps, {} looks", looks.into_inner());
-    site.tidy().expect("a site that nothing happened to");
+    println!("{swaps} swaps, {} reads", reads.into_inner());
+    site.check_tidy().expect("an undamaged site");
 }
