@@ -1,4 +1,4 @@
-//! `authorize`: the authorized_keys line that binds a public key to a site
+//! `authorize`: prints the authorized_keys line that limits a public key to a site
 //! and to verbs (sshd(8), "AUTHORIZED_KEYS FILE FORMAT").
 
 use std::io::Read;
@@ -11,27 +11,29 @@ use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::names::KeyLabel;
 use deploy_shell::policy::Grants;
 
-/// The longest file of a public key, in bytes.
+/// The maximum size of a public key file, in bytes.
 const MAX_KEY: u64 = 16 * 1024;
 
-/// Gives the line for the key in `public`, or on stdin.
+/// Returns the line for the key in `public`, or on standard input.
 ///
-/// Errors: [`Code::BadConfig`] when the site's configuration does not load,
-/// [`Code::BadRequest`] when there is not exactly one plain public key.
+/// # Errors
+///
+/// [`Code::BadConfig`] when the site's configuration does not load,
+/// [`Code::BadRequest`] when the input is not exactly one plain public key.
 pub fn authorize(
     config: &Path,
     label: &KeyLabel,
     allow: Option<Grants>,
     public: Option<&Path>,
 ) -> Result<Vec<String>> {
-    // The line would only ever be refused if the site cannot be served.
+    // With a configuration that does not load, every request would fail.
     Config::load(config)?;
-    let key = read(public)?;
+    let key = read_public_key(public)?;
     let program = crate::program::deploy_shell()?;
     let mut command = format!(
         "{} serve --config {} --key {label}",
-        word(&program)?,
-        word(config)?
+        command_word(&program)?,
+        command_word(config)?
     );
     if let Some(allow) = allow {
         command.push_str(&format!(" --allow {allow}"));
@@ -39,22 +41,22 @@ pub fn authorize(
     Ok(vec![format!("restrict,command=\"{command}\" {key}")])
 }
 
-/// A path as one word of the command: the shell and sshd both read the line,
-/// so only what neither gives a meaning to may stand in it.
-fn word(path: &Path) -> Result<&str> {
+/// Returns a path as one word of the command. A shell and sshd both read the line,
+/// so a path may only contain characters that neither interprets.
+fn command_word(path: &Path) -> Result<&str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@,".contains(&byte);
     path.to_str()
         .filter(|text| text.starts_with('/') && text.bytes().all(plain))
         .ok_or_else(|| {
             Error::new(
                 Code::BadConfig,
-                format!("'{}' cannot stand in a forced command", path.display()),
+                format!("'{}' cannot be part of a forced command", path.display()),
             )
             .remedy("use an absolute path of letters, digits and '/._-+@,'")
         })
 }
 
-fn read(public: Option<&Path>) -> Result<String> {
+fn read_public_key(public: Option<&Path>) -> Result<String> {
     let shown = public.map_or("standard input".into(), Path::to_string_lossy);
     let mut bytes = Vec::new();
     let read = match public {
@@ -81,14 +83,15 @@ fn read(public: Option<&Path>) -> Result<String> {
     let (Some(line), None) = (lines.next(), lines.next()) else {
         return Err(bad("is not a single line"));
     };
-    parse(line).map_err(bad)
+    normalize_key(line).map_err(bad)
 }
 
-/// One `TYPE BASE64 COMMENT`, written anew from what was understood of it, so
-/// that nothing else can come along.
-fn parse(line: &str) -> std::result::Result<String, &'static str> {
+/// Parses `TYPE BASE64 COMMENT` and writes it again from the parsed key, so that the
+/// line contains nothing else.
+fn normalize_key(line: &str) -> std::result::Result<String, &'static str> {
     let line = line.trim();
-    // An option before the type ('command="…"', 'no-pty') is taken for the type.
+    // The parser takes an option before the type ('command="…"', 'no-pty') for the
+    // type, and refuses it.
     let mut key =
         PublicKey::from_openssh(line).map_err(|_| "is not a public key without options")?;
     match key.algorithm() {
@@ -97,7 +100,7 @@ fn parse(line: &str) -> std::result::Result<String, &'static str> {
         | Algorithm::Ecdsa { .. }
         | Algorithm::SkEcdsaSha2NistP256
         | Algorithm::Rsa { .. } => {}
-        _ => return Err("is a key of a type that is not taken"),
+        _ => return Err("is a key of a type that is not accepted"),
     }
     let comment = key.comment();
     if !comment.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
@@ -105,7 +108,7 @@ fn parse(line: &str) -> std::result::Result<String, &'static str> {
     }
     let comment = comment.to_owned();
     key.set_comment(comment);
-    key.to_openssh().map_err(|_| "cannot be written back")
+    key.to_openssh().map_err(|_| "cannot be written again")
 }
 
 #[cfg(test)]
@@ -116,14 +119,14 @@ mod tests {
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
 
     #[test]
-    fn one_plain_key_is_taken() {
-        assert_eq!(parse(KEY).unwrap(), KEY);
+    fn one_plain_key_is_accepted() {
+        assert_eq!(normalize_key(KEY).unwrap(), KEY);
         let commented = format!("{KEY} ci@example.com runner 7");
-        assert_eq!(parse(&commented).unwrap(), commented);
+        assert_eq!(normalize_key(&commented).unwrap(), commented);
     }
 
     #[test]
-    fn everything_around_a_key_is_refused() {
+    fn text_around_a_key_is_refused() {
         for bad in [
             format!("no-pty {KEY}"),
             format!("command=\"/bin/sh\" {KEY}"),
@@ -133,15 +136,15 @@ mod tests {
             "ssh-dss AAAAB3NzaC1kc3MAAAAA".to_owned(),
             "# comment".to_owned(),
         ] {
-            assert!(parse(&bad).is_err(), "{bad}");
+            assert!(normalize_key(&bad).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn paths_with_a_meaning_to_a_shell_are_refused() {
-        assert!(word(Path::new("/etc/deploy-shell/blog.toml")).is_ok());
+    fn paths_that_a_shell_interprets_are_refused() {
+        assert!(command_word(Path::new("/etc/deploy-shell/blog.toml")).is_ok());
         for bad in ["/a b", "/a\"b", "/a$b", "/a;b", "a", "/a'b", "/a\\b"] {
-            assert!(word(Path::new(bad)).is_err(), "{bad}");
+            assert!(command_word(Path::new(bad)).is_err(), "{bad}");
         }
     }
 }

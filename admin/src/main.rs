@@ -1,8 +1,8 @@
 //! `deploy-shell-admin`: the operator's program. It sets up a site, authorizes
 //! keys, checks a server and verifies releases.
 //!
-//! It is a program of its own so that nothing of it is part of `deploy-shell`,
-//! which is the login shell of an account that others hold keys of.
+//! It is a separate program so that `deploy-shell` contains nothing of it:
+//! `deploy-shell` is the login shell of an account whose keys other people hold.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,7 @@
-//! `verify`: releases re-hashed against their manifests, for the operator.
+//! `verify`: hashes releases again and compares them with their manifests.
 //!
-//! Nothing is locked and nothing is written: a deploy goes on meanwhile, and
-//! root, who may run this, leaves no file behind that the account could not
-//! open.
+//! It takes no lock and writes nothing: deploys continue meanwhile, and root, who
+//! may run this, leaves no file behind that the account cannot open.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,18 +17,20 @@ use deploy_shell::store::history::History;
 use deploy_shell::store::{Store, ledger};
 use deploy_shell::{reply, verify};
 
-/// What was found.
+/// What `verify` prints, and whether it found no difference.
 #[derive(Debug)]
 pub struct Report {
-    /// One for each difference, and one for each release that has none.
+    /// One line for each difference, and one for each release without any.
     pub lines: Vec<String>,
     pub sound: bool,
 }
 
-/// Verifies the releases named, or all that are there.
+/// Verifies the named releases, or all that exist.
 ///
-/// Errors: [`Code::NoSuchRelease`] for one named that is not there, the
-/// configuration's and the layout's own.
+/// # Errors
+///
+/// [`Code::NoSuchRelease`] for a named release that does not exist, and the errors of
+/// the configuration and the layout.
 pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Report> {
     let config = Config::load(config)?;
     let store = Store::examine(&config)?;
@@ -42,24 +43,25 @@ pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Report> {
         if !store.is_present(release)? {
             let problem = format!("there is no release '{release}'");
             return Err(
-                Error::new(Code::NoSuchRelease, problem).remedy("'list' shows what there is")
+                Error::new(Code::NoSuchRelease, problem).remedy("'list' shows the releases")
             );
         }
     }
-    let lost = match named {
-        [] => unaccounted(&store, &history)?,
+    let missing = match named {
+        [] => missing_releases(&store, &history)?,
         _ => Vec::new(),
     };
     let mut report = Report {
-        sound: lost.is_empty(),
-        lines: lost,
+        sound: missing.is_empty(),
+        lines: missing,
     };
     let progress = Progress::new(&store, &releases);
     for release in &releases {
         let recorded = history.releases.get(release).and_then(|known| known.sha256);
-        let outcome = one(&store, release, recorded, &progress);
-        // Pruned while it was read: what was seen of that says nothing. Its
-        // folder goes first, so a manifest that is gone alone is a difference.
+        let outcome = release_differences(&store, release, recorded, &progress);
+        // A release may be pruned while it is read; then its differences mean
+        // nothing. Pruning removes the directory before the manifest, so a missing
+        // manifest alone is a difference.
         let cannot = |errno| store.io("cannot look at 'releases'", errno);
         if !store.releases.exists(release).map_err(cannot)? {
             report.lines.push(format!("{release} gone"));
@@ -73,27 +75,28 @@ pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Report> {
         let lines = found.into_iter().map(|line| format!("{release} {line}"));
         report.lines.extend(lines);
     }
-    progress.end();
+    progress.clear();
     Ok(report)
 }
 
-/// The releases that the journal knows, or that are live, and that cannot be
-/// held against anything: without these lines, to remove a manifest would be
-/// the way to hide what was done to its release.
-fn unaccounted(store: &Store, history: &History) -> Result<Vec<String>> {
+/// Returns a line for each release of the journal, and for the live one, that has no
+/// manifest to compare it with. Without these lines, someone who changes a release
+/// could hide that by removing its manifest.
+fn missing_releases(store: &Store, history: &History) -> Result<Vec<String>> {
     let mut known: BTreeSet<&ReleaseId> = history.releases.keys().collect();
     known.extend(&history.live);
     let mut lines = Vec::new();
     for release in known {
         if !store.is_present(release)? {
-            let what = "unreadable .: no folder with a manifest beside it";
-            lines.push(format!("{release} {what}"));
+            lines.push(format!(
+                "{release} unreadable .: no directory with a manifest beside it"
+            ));
         }
     }
     Ok(lines)
 }
 
-fn one(
+fn release_differences(
     store: &Store,
     release: &ReleaseId,
     recorded: Option<deploy_shell::names::Sha256Digest>,
@@ -102,38 +105,40 @@ fn one(
     let (identity, _) = store.manifest(release)?;
     let mut lines = Vec::new();
     if recorded.is_some_and(|recorded| recorded != identity.sha256) {
-        lines.push("manifest .: it is not of what was received under this id".to_owned());
+        lines.push(
+            "manifest .: it is not the manifest of the payload received under this id".to_owned(),
+        );
     }
     let found = verify::verify_release(store, release, verify::threads(), &|bytes| {
-        progress.read(bytes);
+        progress.add(bytes);
     })?;
     lines.extend(found.iter().map(ToString::to_string));
     Ok(lines)
 }
 
-/// How far it has come, on a terminal.
+/// The progress bar on a terminal.
 struct Progress {
     total: u64,
     done: AtomicU64,
-    /// When it was last drawn; none where nobody looks.
-    shown: Option<Mutex<Option<Instant>>>,
+    /// When the bar was last drawn; `None` without a terminal.
+    drawn: Option<Mutex<Option<Instant>>>,
 }
 
-/// Between two pictures of the bar.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The minimum time between two drawings of the bar.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Characters of the bar.
+/// The characters of the bar.
 const WIDTH: u64 = 40;
 
 impl Progress {
     fn new(store: &Store, releases: &[ReleaseId]) -> Progress {
-        let shown = reply::stderr_is_terminal().then(|| Mutex::new(None));
+        let drawn = reply::stderr_is_terminal().then(|| Mutex::new(None));
         let bytes = |release: &ReleaseId| {
             let (_, mut entries) = store.manifest(release).ok()?;
             manifest::read_sums(&mut entries).ok()
         };
-        // Manifests are read twice for it, so only where somebody looks.
-        let total = match shown {
+        // This reads each manifest once more, so only for a terminal.
+        let total = match drawn {
             Some(_) => releases
                 .iter()
                 .filter_map(bytes)
@@ -143,24 +148,24 @@ impl Progress {
         Progress {
             total,
             done: AtomicU64::new(0),
-            shown,
+            drawn,
         }
     }
 
-    fn read(&self, bytes: u64) {
+    fn add(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        // Whoever comes while another draws has nothing newer to show.
-        if let Some(shown) = &self.shown
-            && let Ok(mut last) = shown.try_lock()
-            && last.is_none_or(|last| last.elapsed() >= PAUSE)
+        // While another thread draws, this one need not.
+        if let Some(drawn) = &self.drawn
+            && let Ok(mut last) = drawn.try_lock()
+            && last.is_none_or(|last| last.elapsed() >= REDRAW_INTERVAL)
         {
             *last = Some(Instant::now());
             reply::replace_line(&bar(done, self.total));
         }
     }
 
-    fn end(&self) {
-        if self.shown.is_some() {
+    fn clear(&self) {
+        if self.drawn.is_some() {
             reply::replace_line("");
         }
     }
@@ -184,7 +189,7 @@ mod tests {
     use super::bar;
 
     #[test]
-    fn the_bar_ends_where_it_should() {
+    fn the_bar_shows_the_share_that_is_done() {
         assert!(bar(0, 0).starts_with("[    "));
         assert!(bar(5 << 20, 10 << 20).contains("]  50 % of 10 MiB"));
         assert!(bar(u64::MAX, 10).contains("####] 100 %"));

@@ -1,9 +1,9 @@
-//! A deploy user as the README makes one: a real account in /etc/passwd whose
-//! login shell is this program, whose home is root's, which has no password.
-//! Only root can make one, so an ordinary user's run skips these tests.
+//! A deploy user as the README creates one: an account in /etc/passwd without a
+//! password, whose login shell is deploy-shell and whose home directory is root's.
+//! Only root can create one, so these tests are skipped for other users.
 //!
-//! What the tests of the forced command show as the user who runs them is
-//! shown here from another user, with the kernel's own walls in between.
+//! Other tests of the forced command run it as the user of the tests. Here it runs
+//! as another user, so the kernel enforces the permissions.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -25,18 +25,18 @@ use crate::site::{BIN, Reply, Site, write_file};
 
 const DROP_IN: &str = include_str!("../../sshd/50-deploy-shell.conf");
 
-/// An entry in /etc/passwd, gone when its test ends, however it ends.
+/// An entry in /etc/passwd, removed when its test ends or fails.
 struct Account {
     name: String,
     uid: u32,
     gid: u32,
 }
 
-/// useradd and userdel lock the file, and give up where it is locked.
+/// useradd and userdel lock the file, and fail while it is locked.
 static PASSWD: Mutex<()> = Mutex::new(());
 
 impl Account {
-    fn make(home: &Path, shell: &Path) -> Account {
+    fn create(home: &Path, shell: &Path) -> Account {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("dsh{}x{number}", std::process::id());
@@ -48,13 +48,13 @@ impl Account {
             .arg("--shell")
             .arg(shell)
             .arg(&name);
-        // From here on there is something to remove, be it half of one.
+        // From here on, Drop must remove it, even if useradd fails half-way.
         let mut account = Account {
             name,
             uid: u32::MAX,
             gid: u32::MAX,
         };
-        assert!(patiently(useradd), "useradd fails");
+        assert!(run_with_retries(useradd), "useradd fails");
         let entry = User::from_name(&account.name);
         let entry = entry.expect("readable").expect("the account is there");
         assert_eq!(entry.shell, shell);
@@ -62,7 +62,7 @@ impl Account {
         account
     }
 
-    /// A shell as this user: what somebody could do who has got one elsewhere.
+    /// Runs a shell as this user, such as an attacker who executes code as it could.
     fn shell(&self, script: &str) -> bool {
         let mut sh = Command::new("/bin/sh");
         sh.args(["-c", script]).uid(self.uid).gid(self.gid);
@@ -75,16 +75,16 @@ impl Drop for Account {
     fn drop(&mut self) {
         let mut userdel = Command::new(daemon("userdel"));
         userdel.arg(&self.name);
-        if !patiently(userdel) {
+        if !run_with_retries(userdel) {
             let mut userdel = Command::new(daemon("userdel"));
             let _ = userdel.args(["--force", &self.name]).status();
         }
     }
 }
 
-/// Runs a command that may find the user database locked, or the account in
-/// use by an sshd that is just ending.
-fn patiently(mut command: Command) -> bool {
+/// Runs a command again while it fails, because the user database may be locked, or
+/// an sshd that is exiting may still use the account.
+fn run_with_retries(mut command: Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null());
     (0..50).any(|attempt| {
         if attempt > 0 {
@@ -97,44 +97,44 @@ fn patiently(mut command: Command) -> bool {
     })
 }
 
-/// A site that belongs to an account of its own; all else belongs to root.
-/// The account is first, so that it goes while the site's folder still stands.
-struct Ground {
+/// A site that belongs to an account created for it; everything else belongs to root.
+/// The account is the first field, so it is dropped before the site's directory.
+struct Installation {
     account: Account,
     site: Site,
     program: PathBuf,
 }
 
-impl Ground {
-    /// None where we are not root.
-    fn make() -> Option<Ground> {
+impl Installation {
+    /// Returns `None` for users other than root.
+    fn create() -> Option<Installation> {
         if !Uid::effective().is_root() {
-            println!("skipped: only root can make an account");
+            println!("skipped: only root can create an account");
             return None;
         }
         let site = Site::new();
-        let folder = |name: &str| {
+        let directory = |name: &str| {
             let path = site.dir().join(name);
-            fs::create_dir(&path).expect("a folder");
+            fs::create_dir(&path).expect("a directory");
             crate::site::set_mode(&path, 0o755);
             path
         };
-        // The build may stand where another user cannot reach it.
-        let program = folder("bin").join("deploy-shell");
+        // Another user may not be able to reach the build directory.
+        let program = directory("bin").join("deploy-shell");
         copy_program(BIN, &program);
         crate::site::set_mode(&program, 0o755);
-        let account = Account::make(&folder("home"), &program);
+        let account = Account::create(&directory("home"), &program);
         give(site.root(), &account);
-        let ground = Ground {
+        let installation = Installation {
             account,
             site,
             program,
         };
-        ground.keys(&format!("restrict,command=\"{}\"", ground.serve()));
-        Some(ground)
+        installation.keys(&format!("restrict,command=\"{}\"", installation.serve()));
+        Some(installation)
     }
 
-    /// The forced command of the key, as `authorize` prints it.
+    /// Returns the forced command of the key, as `authorize` prints it.
     fn serve(&self) -> String {
         let config = self.site.config_path().display();
         format!(
@@ -143,7 +143,7 @@ impl Ground {
         )
     }
 
-    /// The one key there is, with these options.
+    /// Writes a keys file with one key, with these options.
     fn keys(&self, options: &str) {
         let public = fs::read_to_string(self.site.dir().join("key-ci.pub")).expect("the key");
         let line = format!("{options} {public}");
@@ -151,14 +151,14 @@ impl Ground {
         write_file(&path, 0o644, line.trim_start().as_bytes());
     }
 
-    /// Edits the server's configuration.
+    /// Edits the configuration of sshd.
     fn sshd(&self, edit: impl FnOnce(String) -> String) {
         let path = self.site.dir().join("sshd_config");
         let text = fs::read_to_string(&path).expect("the configuration");
         write_file(&path, 0o644, edit(text).as_bytes());
     }
 
-    /// Puts the drop-in before the server's own settings.
+    /// Puts the drop-in before the other settings of sshd.
     fn drop_in(&self) {
         let keys = self.site.dir().join("authorized_keys");
         let ours = DROP_IN
@@ -170,16 +170,16 @@ impl Ground {
                 "/etc/deploy-shell/authorized_keys/%u",
                 keys.to_str().expect("UTF-8"),
             );
-        // By Include, which ends its Match block with its file.
+        // With Include, a Match block ends at the end of its file.
         let path = self.site.dir().join("drop-in.conf");
         write_file(&path, 0o644, ours.as_bytes());
         self.sshd(|rest| format!("Include {}\n{rest}", path.display()));
     }
 
-    /// `ssh` to the account, up to and including the destination.
+    /// Returns an `ssh` command to the account, without a request.
     fn ssh_command(&self, options: &[&str]) -> Command {
-        let harness = self.site.ssh_command("ci");
-        let mut words: Vec<_> = harness.get_args().collect();
+        let default = self.site.ssh_command("ci");
+        let mut words: Vec<_> = default.get_args().collect();
         words.pop().expect("the destination");
         let mut command = Command::new("ssh");
         command.env("SHELL", "/bin/sh").env_remove("SSH_AUTH_SOCK");
@@ -196,7 +196,7 @@ impl Ground {
         self.site.run(command, input)
     }
 
-    fn ask(&self, request: &str) -> Reply {
+    fn request(&self, request: &str) -> Reply {
         self.ssh(&[], request, b"")
     }
 
@@ -206,22 +206,22 @@ impl Ground {
     }
 }
 
-/// The folder and all below it, to the account.
+/// Gives a directory and everything below it to the account.
 fn give(path: &Path, account: &Account) {
     chown(path, Some(account.uid), Some(account.gid)).expect("given away");
     if path.is_dir() {
-        for entry in fs::read_dir(path).expect("a folder") {
+        for entry in fs::read_dir(path).expect("a directory") {
             give(&entry.expect("an entry").path(), account);
         }
     }
 }
 
-/// Everything below `path`, with its owner.
+/// Lists everything below `path`, with its owner.
 fn owners(path: &Path, found: &mut String) {
     let meta = fs::symlink_metadata(path).expect("it is there");
     let _ = writeln!(found, "{} {}", meta.uid(), path.display());
     if meta.is_dir() {
-        for entry in fs::read_dir(path).expect("a folder") {
+        for entry in fs::read_dir(path).expect("a directory") {
             owners(&entry.expect("an entry").path(), found);
         }
     }
@@ -229,35 +229,40 @@ fn owners(path: &Path, found: &mut String) {
 
 #[test]
 fn every_verb_works_as_the_account() {
-    let Some(ground) = Ground::make() else { return };
-    let site = &ground.site;
-    // sshd asks of a login shell that it is there and can be executed, and
-    // not that /etc/shells lists it.
+    let Some(installation) = Installation::create() else {
+        return;
+    };
+    let site = &installation.site;
+    // sshd requires that a login shell exists and is executable, not that
+    // /etc/shells lists it.
     let shells = fs::read_to_string("/etc/shells").unwrap_or_default();
     assert!(!shells.contains("deploy-shell"), "{shells}");
-    ground.drop_in();
+    installation.drop_in();
 
     for release in ["a", "b"] {
-        let said = ground.receive(release).ok();
+        let reply = installation.receive(release).ok();
         assert!(
-            said.starts_with(&format!("ok receive {release} ")),
-            "{said}"
+            reply.starts_with(&format!("ok receive {release} ")),
+            "{reply}"
         );
-        let said = ground.ask(&format!("swap {release}")).ok();
-        assert!(said.starts_with(&format!("ok swap {release} ")), "{said}");
+        let reply = installation.request(&format!("swap {release}")).ok();
+        assert!(reply.starts_with(&format!("ok swap {release} ")), "{reply}");
         assert_eq!(site.current().as_deref(), Some(release));
     }
-    assert_eq!(ground.ask("rollback").ok(), "ok rollback a previous=b\n");
-    let listed = ground.ask("list").ok();
+    assert_eq!(
+        installation.request("rollback").ok(),
+        "ok rollback a previous=b\n"
+    );
+    let listed = installation.request("list").ok();
     assert!(
         listed.starts_with("RELEASE") && listed.contains("current"),
         "{listed}"
     );
 
-    // Done by that user, and with the whole confinement on.
+    // The account did that, in the full sandbox.
     let mut found = String::new();
     owners(site.root(), &mut found);
-    let own = format!("{} ", ground.account.uid);
+    let own = format!("{} ", installation.account.uid);
     assert!(found.lines().all(|line| line.starts_with(&own)), "{found}");
     assert!(found.contains("releases/b/assets/app.js"), "{found}");
     for line in record(site) {
@@ -268,22 +273,24 @@ fn every_verb_works_as_the_account() {
         }
     }
 
-    ground.keys(&format!(
+    installation.keys(&format!(
         "restrict,command=\"{} --allow list\"",
-        ground.serve()
+        installation.serve()
     ));
-    ground.ask("list").ok();
-    ground.ask("swap b").refused(77, "denied");
-    ground.receive("c").refused(77, "denied");
+    installation.request("list").ok();
+    installation.request("swap b").refused(77, "denied");
+    installation.receive("c").refused(77, "denied");
 }
 
-/// What the account itself may write, should somebody run code as it.
+/// What an attacker can write who executes code as the account.
 #[test]
-fn the_account_owns_its_releases_and_nothing_that_rules_it() {
-    let Some(ground) = Ground::make() else { return };
-    let site = &ground.site;
-    ground.receive("a").ok();
-    ground.ask("swap a").ok();
+fn the_account_can_write_its_releases_and_nothing_that_limits_it() {
+    let Some(installation) = Installation::create() else {
+        return;
+    };
+    let site = &installation.site;
+    installation.receive("a").ok();
+    installation.request("swap a").ok();
 
     let dir = site.dir().display();
     let before = fs::read(site.config_path()).expect("the configuration");
@@ -303,24 +310,24 @@ fn the_account_owns_its_releases_and_nothing_that_rules_it() {
         format!("cat {dir}/host_key"),
         format!("cat {dir}/key-ci"),
     ] {
-        assert!(!ground.account.shell(&script), "{script}");
+        assert!(!installation.account.shell(&script), "{script}");
     }
     assert_eq!(fs::read(site.config_path()).expect("readable"), before);
-    // The same shell can do what the account owns: this is no wall against it.
+    // The same shell can write what the account owns.
     for script in [
         format!("cat {dir}/blog.toml > /dev/null"),
         format!("echo x >> {dir}/root/releases/a/index.html"),
         format!("echo x >> {dir}/root/.deploy-shell/journal.jsonl"),
     ] {
-        assert!(ground.account.shell(&script), "{script}");
+        assert!(installation.account.shell(&script), "{script}");
     }
 }
 
-/// Everything a client may send with a key that has no `command=`.
-fn requests(ground: &Ground) -> Vec<String> {
-    let serve = ground.serve();
-    let program = ground.program.display();
-    let config = ground.site.config_path().display();
+/// Requests that a client may send with a key that has no `command=`.
+fn requests(installation: &Installation) -> Vec<String> {
+    let serve = installation.serve();
+    let program = installation.program.display();
+    let config = installation.site.config_path().display();
     [
         "id",
         "/bin/sh",
@@ -357,102 +364,109 @@ fn requests(ground: &Ground) -> Vec<String> {
 
 #[test]
 fn a_key_without_a_command_gets_nothing() {
-    let Some(ground) = Ground::make() else { return };
-    let site = &ground.site;
-    ground.receive("a").ok();
-    ground.keys("");
-    // A server that allows whatever it can: what is refused here the login
-    // shell alone refuses.
-    ground.sshd(|text| {
+    let Some(installation) = Installation::create() else {
+        return;
+    };
+    let site = &installation.site;
+    installation.receive("a").ok();
+    installation.keys("");
+    // sshd allows everything here, so only the login shell refuses.
+    installation.sshd(|text| {
         let (subsystem, server) = ("internal-sftp", "/usr/lib/openssh/sftp-server");
         assert!(text.contains(subsystem));
         text.replace(subsystem, server)
     });
     let before = everything(site);
-    let heard = record(site).len();
-    let requests = requests(&ground);
+    let recorded = record(site).len();
+    let requests = requests(&installation);
 
     for request in &requests {
-        let reply = ground.ask(request);
+        let reply = installation.request(request);
         assert_eq!(reply.code, 64, "{request}: {reply:?}");
         reply.refused(64, "bad-request");
     }
-    // The variable by which a request comes, sent by the client.
+    // The client itself sends the variable that carries a request.
     let variable = ["-o", "SetEnv=SSH_ORIGINAL_COMMAND=list"];
-    let reply = ground.ssh(&variable, &ground.serve(), b"");
+    let reply = installation.ssh(&variable, &installation.serve(), b"");
     reply.refused(64, "bad-request");
-    // No command, so a login. What is typed is read by nobody.
-    ground
+    // Without a command, sshd starts a login. Nothing reads the input.
+    installation
         .ssh(&[], "", b"id\nlist\n")
         .refused(64, "bad-request");
-    // sftp by its own server, which sshd starts through the login shell.
-    let reply = ground.ssh(&["-s"], "sftp", b"\0\0\0\x05\x01\0\0\0\x03");
+    // sshd starts the sftp server through the login shell.
+    let reply = installation.ssh(&["-s"], "sftp", b"\0\0\0\x05\x01\0\0\0\x03");
     assert_eq!((reply.code, &*reply.stdout), (64, ""), "{reply:?}");
 
     assert!(everything(site) == before, "something changed");
-    // No configuration was opened on the client's word, so none says where the
-    // record of this site goes; the refusals went to /dev/log.
-    assert_eq!(record(site).len(), heard);
+    // deploy-shell opened no configuration that the client named, so it does not
+    // know this site's audit socket; the refusals went to /dev/log.
+    assert_eq!(record(site).len(), recorded);
 }
 
-/// sshd forwards without asking the login shell; that is the drop-in's part.
+/// sshd forwards without the login shell; the drop-in must deny that.
 #[test]
-fn with_the_drop_in_a_bare_key_gets_no_forwarding_either() {
-    let Some(ground) = Ground::make() else { return };
-    let site = &ground.site;
+fn with_the_drop_in_a_key_without_options_gets_no_forwarding() {
+    let Some(installation) = Installation::create() else {
+        return;
+    };
+    let site = &installation.site;
     let lines = [
         ("-W127.0.0.1:22", "administratively prohibited"),
         ("-R0:127.0.0.1:22", "remote port forwarding failed"),
         ("-R/tmp/never:127.0.0.1:22", "remote port forwarding failed"),
     ];
     let refused = |what: &str| {
-        for (forward, said) in lines {
+        for (forward, message) in lines {
             let options = ["-v", "-o", "ExitOnForwardFailure=yes", forward];
-            let reply = ground.ssh(&options, "", b"");
+            let reply = installation.ssh(&options, "", b"");
             assert_eq!(reply.code, 255, "{what}: {forward}: {reply:?}");
             assert_eq!(reply.stdout, "", "{what}: {forward}: {reply:?}");
-            assert!(reply.stderr.contains(said), "{what}: {forward}: {reply:?}");
+            assert!(
+                reply.stderr.contains(message),
+                "{what}: {forward}: {reply:?}"
+            );
         }
     };
-    ground.keys("restrict");
+    installation.keys("restrict");
     refused("restrict alone");
-    ground.drop_in();
-    ground.keys("");
+    installation.drop_in();
+    installation.keys("");
     refused("the drop-in alone");
 
-    let reply = ground.ssh(&["-tt"], "", b"");
+    let reply = installation.ssh(&["-tt"], "", b"");
     assert_eq!(reply.code, 255, "{reply:?}");
     assert!(
         reply.stderr.contains("PTY allocation request failed"),
         "{reply:?}"
     );
     let variable = ["-o", "SetEnv=SSH_ORIGINAL_COMMAND=list"];
-    let reply = ground.ssh(&variable, &ground.serve(), b"");
+    let reply = installation.ssh(&variable, &installation.serve(), b"");
     reply.refused(64, "bad-request");
     assert!(site.releases().is_empty());
 }
 
-/// A forced command that is not ours does not run: the login shell is asked to
-/// run it.
+/// A forced command that is no `serve` does not run: the login shell refuses it.
 #[test]
 fn a_foreign_forced_command_does_not_run() {
-    let Some(ground) = Ground::make() else { return };
-    let program = ground.program.display().to_string();
+    let Some(installation) = Installation::create() else {
+        return;
+    };
+    let program = installation.program.display().to_string();
     for command in [
         "id".to_owned(),
         "/bin/sh".to_owned(),
         "rsync --server . /".to_owned(),
         "/usr/lib/openssh/sftp-server".to_owned(),
-        format!("/bin/sh -c '{}'", ground.serve()),
+        format!("/bin/sh -c '{}'", installation.serve()),
         format!(
             "{program} check --config {}",
-            ground.site.config_path().display()
+            installation.site.config_path().display()
         ),
         format!("{program} list"),
         program,
     ] {
-        ground.keys(&format!("restrict,command=\"{command}\""));
-        let reply = ground.ask("list");
+        installation.keys(&format!("restrict,command=\"{command}\""));
+        let reply = installation.request("list");
         assert_eq!(reply.code, 64, "{command}: {reply:?}");
         reply.refused(64, "bad-request");
     }

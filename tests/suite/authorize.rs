@@ -1,4 +1,4 @@
-//! What the operator types to let a key in: `authorize`.
+//! `deploy-shell-admin authorize` prints the line for a key.
 
 use std::fs;
 use std::process::Command;
@@ -13,7 +13,7 @@ fn authorize(site: &Site, rest: &[&str], input: &[u8]) -> Reply {
 }
 
 #[test]
-fn authorize_prints_the_line_that_works() {
+fn authorize_prints_a_line_that_works() {
     let site = Site::new();
     let public = generate_key(&site.dir().join("key-laptop"));
     let file = site.dir().join("key-laptop.pub");
@@ -48,7 +48,7 @@ fn authorize_prints_the_line_that_works() {
 }
 
 #[test]
-fn authorize_takes_the_key_types_of_ssh_keygen() {
+fn authorize_accepts_the_key_types_of_ssh_keygen() {
     let site = Site::new();
     for (kind, bits) in [
         ("ed25519", "256"),
@@ -67,15 +67,15 @@ fn authorize_takes_the_key_types_of_ssh_keygen() {
         assert!(line.starts_with("restrict,command=\"/"), "{line}");
         assert!(line.ends_with(&format!("\" {public}")), "{line}");
 
-        // sshd takes the line, and the record names the key as ssh-keygen does.
+        // sshd accepts the line, and the audit names the key as ssh-keygen does.
         write_file(&site.dir().join("authorized_keys"), 0o644, line.as_bytes());
-        let heard = site.audit_lines().len();
+        let before = site.audit_lines().len();
         site.ssh(&label, "list").ok();
         let mut keygen = Command::new("ssh-keygen");
         keygen.arg("-lf").arg(&path);
         let fingerprint = site.run(keygen, b"").ok();
         let fingerprint = fingerprint.split(' ').nth(1).expect("the fingerprint");
-        let audited = site.audit_lines().split_off(heard);
+        let audited = site.audit_lines().split_off(before);
         assert!(
             audited.iter().all(|line| line.contains(fingerprint)),
             "{fingerprint}: {audited:?}"
@@ -92,7 +92,7 @@ fn authorize_takes_the_key_types_of_ssh_keygen() {
 }
 
 #[test]
-fn authorize_refuses_what_is_not_one_plain_public_key() {
+fn authorize_refuses_all_but_one_plain_public_key() {
     let site = Site::new();
     let path = site.dir().join("key-laptop");
     let public = generate_key(&path);
@@ -150,7 +150,7 @@ fn authorize_refuses_what_is_not_one_plain_public_key() {
 }
 
 #[test]
-fn authorize_refuses_labels_and_verbs_that_are_not() {
+fn authorize_refuses_invalid_labels_and_verbs() {
     let site = Site::new();
     let public = generate_key(&site.dir().join("key-laptop"));
     let long = "x".repeat(65);
@@ -185,18 +185,18 @@ fn authorize_refuses_labels_and_verbs_that_are_not() {
     }
 }
 
-/// The forced command is run by a shell that splits words, and stands in an
-/// `authorized_keys` line between double quotes.
+/// A shell splits the forced command into words, and sshd reads it between double
+/// quotes of an `authorized_keys` line.
 #[test]
 fn authorize_refuses_paths_that_a_key_line_cannot_hold() {
     let site = Site::new();
     let public = generate_key(&site.dir().join("key-laptop"));
-    for folder in [
+    for name in [
         "a b", "a\"b", "a'b", "a$b", "a;b", "a\\b", "a\nb", "a*b", "a#b", "a&b",
     ] {
-        let folder = site.dir().join(folder);
-        fs::create_dir(&folder).expect("a folder");
-        let config = folder.join("blog.toml");
+        let directory = site.dir().join(name);
+        fs::create_dir(&directory).expect("a directory");
+        let config = directory.join("blog.toml");
         fs::copy(site.config_path(), &config).expect("a copy");
         let args = ["authorize", "--config", text(&config), "--key", "a"];
         failed(&operator(&site, &args, public.as_bytes()));

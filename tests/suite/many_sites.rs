@@ -1,5 +1,5 @@
-//! Eight sites on one host: one program, one account, a file for each, and
-//! keys that are bound to theirs.
+//! Eight sites on one host: one program, one account, one configuration for each
+//! site, and keys that are limited to their site.
 
 use std::fs;
 use std::thread;
@@ -14,8 +14,7 @@ use crate::site::{Reply, Site, admin, generate_key, write_file};
 
 const COUNT: usize = 8;
 
-/// One host: its sshd, its keys and its record are those of one [`Site`],
-/// which serves as the first of the eight.
+/// A host that uses the sshd, the keys and the audit socket of one [`Site`].
 struct Host {
     site: Site,
 }
@@ -31,9 +30,9 @@ impl Host {
         let mut keys = String::new();
         for number in 0..count {
             let name = name(number);
-            // As an operator does it: the program itself makes the folders and
-            // the line for the key.
-            fs::create_dir(host.root(number)).expect("a folder");
+            // As an operator does it: `init` creates the directories, and `authorize`
+            // prints the line for the key.
+            fs::create_dir(host.root(number)).expect("a directory");
             let config = format!("{dir}/{name}.toml");
             host.operator(&[
                 "init",
@@ -75,11 +74,11 @@ impl Host {
         self.site.run(command, b"").ok()
     }
 
-    fn ask(&self, key: usize, request: &str) -> Reply {
+    fn request(&self, key: usize, request: &str) -> Reply {
         self.site.ssh(&name(key), request)
     }
 
-    /// Sends a release of `site`'s own with the key of `key`.
+    /// Sends a release whose page names `site`, with the key of site `key`.
     fn receive(&self, key: usize, release: &str, site: usize) -> Reply {
         let page = format!("{}\n", name(site));
         let payload = tarball(&[("index.html", page.as_bytes()), ("id", release.as_bytes())]);
@@ -88,13 +87,13 @@ impl Host {
     }
 
     fn listing(&self, number: usize) -> Value {
-        let text = self.ask(number, "list --json").ok();
+        let text = self.request(number, "list --json").ok();
         serde_json::from_str(&text).expect("JSON")
     }
 
     fn current(&self, number: usize) -> Option<String> {
         let target = fs::read_link(self.root(number).join("current")).ok()?;
-        Some(target.to_str().expect("a plain link").to_owned())
+        Some(target.to_str().expect("a plain symlink").to_owned())
     }
 
     fn hooks(&self, number: usize) -> Vec<String> {
@@ -105,16 +104,16 @@ impl Host {
 }
 
 #[test]
-fn each_key_has_its_site_and_no_other() {
+fn each_key_reaches_its_site_and_no_other() {
     let host = Host::new(COUNT);
-    // All eight at once, twice, and one of them goes back.
+    // All eight deploy twice at the same time, and one rolls back.
     thread::scope(|scope| {
         for number in 0..COUNT {
             let host = &host;
             scope.spawn(move || {
                 for release in ["r1", "r2"] {
                     host.receive(number, release, number).ok();
-                    host.ask(number, &format!("swap {release}")).ok();
+                    host.request(number, &format!("swap {release}")).ok();
                 }
             });
         }
@@ -128,7 +127,7 @@ fn each_key_has_its_site_and_no_other() {
         assert_eq!(listing["site"], name.as_str());
         assert_eq!(listing["releases"].as_array().map(Vec::len), Some(2));
     }
-    host.ask(3, "rollback").ok();
+    host.request(3, "rollback").ok();
     for number in 0..COUNT {
         let expected = if number == 3 {
             "releases/r1"
@@ -138,16 +137,15 @@ fn each_key_has_its_site_and_no_other() {
         assert_eq!(host.current(number).as_deref(), Some(expected), "{number}");
     }
 
-    // A neighbour's page fails the gate of one, and is of no matter to the
-    // neighbour.
+    // The page of another site fails this site's hook, and changes nothing there.
     host.receive(5, "r3", 4).ok();
-    host.ask(4, "swap r3").refused(66, "no-such-release");
-    gate_failed(&host.ask(5, "swap r3"));
+    host.request(4, "swap r3").refused(66, "no-such-release");
+    gate_failed(&host.request(5, "swap r3"));
     for number in [4, 5] {
         assert_eq!(host.current(number).as_deref(), Some("releases/r2"));
     }
 
-    // Each is on record under its own name and key.
+    // The audit has the name and the key of each site.
     for line in record(&host.site) {
         let fields = Fields::read(&line);
         let site = fields.get("site").expect("a site");
@@ -157,11 +155,11 @@ fn each_key_has_its_site_and_no_other() {
 }
 
 #[test]
-fn no_request_reaches_over_to_a_neighbour() {
+fn no_request_reaches_another_site() {
     let host = Host::new(2);
     for number in [0, 1] {
         host.receive(number, "r1", number).ok();
-        host.ask(number, "swap r1").ok();
+        host.request(number, "swap r1").ok();
     }
     host.receive(1, "r2", 1).ok();
     let journal = |number: usize| {
@@ -169,9 +167,10 @@ fn no_request_reaches_over_to_a_neighbour() {
         fs::read(path).expect("a journal")
     };
     let before = journal(1);
-    // What only the neighbour has.
-    host.ask(0, "swap r2").refused(66, "no-such-release");
-    host.ask(0, "rollback r2").refused(66, "no-such-release");
+    // A release that only the other site has.
+    host.request(0, "swap r2").refused(66, "no-such-release");
+    host.request(0, "rollback r2")
+        .refused(66, "no-such-release");
     for request in [
         "swap ../site1/releases/r2",
         "swap r2 --site site1",
@@ -179,9 +178,9 @@ fn no_request_reaches_over_to_a_neighbour() {
         "list --site site1",
         "list site1",
     ] {
-        host.ask(0, request).refused(64, "bad-request");
+        host.request(0, request).refused(64, "bad-request");
     }
-    // The site is not the client's to name, in the environment either.
+    // The client cannot name the site in the environment either.
     let mut command = host.site.ssh_command(&name(0));
     let spoof = "SetEnv=DEPLOY_SITE=site1 SSH_ORIGINAL_COMMAND=rollback";
     command.args(["-o", spoof, "--", "list --json"]);
@@ -192,9 +191,9 @@ fn no_request_reaches_over_to_a_neighbour() {
     assert_eq!(host.current(1).as_deref(), Some("releases/r1"));
 }
 
-/// A gate that holds one site's lock holds nobody else's.
+/// A hook that runs under the lock of one site delays no other site.
 #[test]
-fn a_neighbours_gate_holds_up_nobody() {
+fn a_hook_of_one_site_delays_no_other_site() {
     let host = Host::new(2);
     let dir = host.site.dir().to_str().expect("a plain path");
     let script = format!("touch {dir}/begun; until [ -e {dir}/go ]; do sleep 0.05; done");
@@ -206,10 +205,10 @@ fn a_neighbours_gate_holds_up_nobody() {
     write_file(&host.site.dir().join("site0.toml"), 0o644, text.as_bytes());
     host.receive(0, "r1", 0).ok();
     thread::scope(|scope| {
-        let slow = scope.spawn(|| host.ask(0, "swap r1"));
+        let slow = scope.spawn(|| host.request(0, "swap r1"));
         appears(&host.site, "begun");
         host.receive(1, "r1", 1).ok();
-        host.ask(1, "swap r1").ok();
+        host.request(1, "swap r1").ok();
         assert!(!slow.is_finished());
         touch(&host.site, "go");
         slow.join().expect("it ends").ok();

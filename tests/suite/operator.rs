@@ -1,4 +1,4 @@
-//! What the operator types to make a site: `init`.
+//! `deploy-shell-admin init` creates a site.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::site::{BIN, Reply, Site, admin, write_file};
 
-/// The program with these arguments and an empty environment.
+/// Runs `deploy-shell-admin` with these arguments and an empty environment.
 pub fn operator(site: &Site, args: &[&str], input: &[u8]) -> Reply {
     let mut command = Command::new(admin());
     command.env_clear().args(args).current_dir(site.dir());
@@ -25,15 +25,15 @@ pub fn text(path: &Path) -> &str {
 
 #[track_caller]
 pub fn failed(reply: &Reply) {
-    // An operator may also be told how to call the program (clap, exit 64).
+    // 64 is the exit status for wrong arguments.
     assert!(matches!(reply.code, 64..=78), "{reply:?}");
     assert_eq!(reply.stdout, "", "{reply:?}");
     assert_ne!(reply.stderr, "", "{reply:?}");
 }
 
 #[test]
-fn init_writes_a_site_that_works() {
-    // Whatever the umask, the result is the same.
+fn init_creates_a_site_that_works() {
+    // The result does not depend on the umask.
     for umask in ["000", "022", "077"] {
         let site = Site::new();
         let (config, root) = (site.dir().join("shop.toml"), site.dir().join("www/shop"));
@@ -47,20 +47,27 @@ fn init_writes_a_site_that_works() {
                 "init",
             ])
             .args(["--config", text(&config), "--root", text(&root)]);
-        site.run(command, b"").ok();
+        let printed = site.run(command, b"").ok();
+        let config_shown = config.display();
+        for step in [
+            format!("deploy-shell-admin authorize --config {config_shown} --key ci FILE.pub\n"),
+            format!("deploy-shell-admin check --config {config_shown}\n"),
+        ] {
+            assert!(printed.contains(&step), "{step}: {printed}");
+        }
 
         // The deploy account must read it, and the web server the rest.
         assert_eq!(mode(&config), 0o644, "umask {umask}");
         assert_eq!(mode(&root), 0o755, "umask {umask}");
-        for (folder, expected) in [
+        for (directory, expected) in [
             ("releases", 0o755),
             ("shared", 0o755),
             (".deploy-shell", 0o700),
         ] {
             assert_eq!(
-                mode(&root.join(folder)),
+                mode(&root.join(directory)),
                 expected,
-                "umask {umask}: {folder}"
+                "umask {umask}: {directory}"
             );
         }
         let mut serve = Command::new(BIN);
@@ -128,13 +135,13 @@ fn init_explains_every_key() {
     let comments = written.lines().filter(|line| line.starts_with('#')).count();
     assert!(comments >= 10, "{written}");
 
-    // What is written as a comment are the defaults: taken in, they load.
+    // The comments show the defaults: without the comment signs they load.
     let settings: Vec<&str> = written
         .lines()
         .map(|line| line.trim_start_matches(['#', ' ']))
         .filter(|line| line.starts_with('[') || line.contains(" = "))
         .collect();
-    fs::write(&config, settings.join("\n")).expect("it is written");
+    fs::write(&config, settings.join("\n")).expect("writable");
     let mut serve = Command::new(BIN);
     serve
         .env_clear()
@@ -160,20 +167,20 @@ fn init_overwrites_nothing() {
     assert!(reply.stderr.contains(text(site.config_path())), "{reply:?}");
     assert_eq!(fs::read(site.config_path()).expect("still there"), before);
 
-    // Nor does a link in the file's place lead it elsewhere.
-    let link = site.dir().join("link.toml");
+    // init does not follow a symlink at the path of the configuration.
+    let symlink = site.dir().join("symlink.toml");
     let target = site.dir().join("target");
-    std::os::unix::fs::symlink(&target, &link).expect("a link");
+    std::os::unix::fs::symlink(&target, &symlink).expect("a symlink");
     failed(&operator(
         &site,
-        &["init", "--config", text(&link), "--root", text(&root)],
+        &["init", "--config", text(&symlink), "--root", text(&root)],
         b"",
     ));
     assert!(!target.exists());
 }
 
 #[test]
-fn init_leaves_an_existing_root_as_it_is() {
+fn init_changes_nothing_in_an_existing_root() {
     let site = Site::new();
     write_file(&site.root().join("shared/.env"), 0o600, b"SECRET=1");
     write_file(&site.root().join("notes"), 0o600, b"mine");
@@ -191,7 +198,7 @@ fn init_leaves_an_existing_root_as_it_is() {
 }
 
 #[test]
-fn init_needs_a_root_that_can_be() {
+fn init_refuses_unusable_roots_and_site_names() {
     let site = Site::new();
     let config = site.dir().join("shop.toml");
     let below_a_file = site.config_path().join("www");

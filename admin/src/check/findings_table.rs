@@ -27,7 +27,7 @@ findings! {
     PasswordEmpty "password-empty" "usermod --password '*' '{}'",
     PowerfulGroup "powerful-group" "remove the account from the group: gpasswd --delete '{account}' '{group}'",
     HomeWritable "home-writable" "chown root '{}' && chmod go-w '{}'",
-    SshFolderWritable "ssh-folder-writable" "chown root '{}' && chmod go-w '{}', or remove it",
+    SshDirectoryWritable "ssh-folder-writable" "chown root '{}' && chmod go-w '{}', or remove it",
     SshRc "ssh-rc" "rm '{}'",
     SshEnvironment "ssh-environment" "rm '{}'",
     StrayKeys "stray-keys" "rm '{}'",

@@ -14,7 +14,7 @@ pub const OTHER_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHNhbXBsZS1rZXktMS1vZi0zLXJlcGxhY2UtYnktb3du";
 pub const SERVE: &str = "command=\"/usr/local/bin/deploy-shell serve --site blog --key ci\"";
 
-/// Stands in for the configurations in /etc/deploy-shell.
+/// Replaces the configurations in /etc/deploy-shell.
 fn site_of(config: &Path) -> ServedSite {
     match config.file_stem().and_then(|name| name.to_str()) {
         Some("blog") => ServedSite::This,

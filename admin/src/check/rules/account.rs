@@ -86,8 +86,9 @@ fn home_findings(
     if findings.is_empty() {
         let why = "a user who can write there can add keys, variables and commands";
         let ssh = home.ssh.as_ref();
-        findings
-            .extend(ssh.and_then(|ssh| writable(ssh, &[0], FindingCode::SshFolderWritable, why)));
+        findings.extend(
+            ssh.and_then(|ssh| writable(ssh, &[0], FindingCode::SshDirectoryWritable, why)),
+        );
     }
     let directory = entry.home.join(".ssh");
     let shown = |name: &str| directory.join(name).display().to_string();

@@ -103,7 +103,7 @@ fn provocation(code: FindingCode) -> Provoke {
         FindingCode::HomeWritable => {
             |facts| give_to_account(account(facts).home.location.as_mut().unwrap())
         }
-        FindingCode::SshFolderWritable => |facts| {
+        FindingCode::SshDirectoryWritable => |facts| {
             let directory = "/var/lib/deploy-shell/.ssh";
             account(facts).home.ssh = Some(resolved(directory, Some(directory)));
         },
