@@ -69,8 +69,8 @@ struct Serve {
     allow: Option<Grants>,
 }
 
-/// What `--help` prints. clap is built without its help, which would be the
-/// larger part of it, because sshd runs this program for every request.
+/// The output of `--help`. clap is built without its help feature: sshd runs this
+/// program, and its clients never see a usage text.
 const HELP: [&str; 2] = [
     "deploy-shell is the forced command and login shell that sshd runs for a deploy user; see deploy-shell(1).",
     "Operators use deploy-shell-admin to set up and check sites.",

@@ -61,7 +61,7 @@ pub fn exit(error: &Error) -> u8 {
 
 /// Writes a line to stderr that does not report an error. `word` names its
 /// source and is never a code word.
-pub fn note(word: &str, text: &str) {
+fn note(word: &str, text: &str) {
     // The site is locked meanwhile, and an unconfirmed release may be live. A
     // client that does not read must not prolong that: once it has used up its
     // time, it gets no more progress lines.
