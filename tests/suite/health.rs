@@ -1,5 +1,5 @@
-//! The health gate after the swap: whose answer counts, what is waited for,
-//! and what is not.
+//! The health check after the swap: which answer counts, which failures are
+//! repeated, and which are final.
 
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -10,8 +10,8 @@ use crate::gating::{gate_failed, hook, steps_on_record, told, touch};
 use crate::service::{Answer, Service, ok};
 use crate::site::{Reply, Site};
 
-/// A site that asks `service`, once a second and `timeout` at most; what the
-/// service answers must name the release.
+/// A site that checks `service` once a second, at most for `timeout`. The answer
+/// must name the release.
 fn site(service: &Service, timeout: &str, hooks: &str) -> Site {
     Site::with_config(&format!(
         "{hooks}[health]\nurl = \"{}\"\ncontains = \"release {{release}}\"\n\
@@ -20,7 +20,7 @@ fn site(service: &Service, timeout: &str, hooks: &str) -> Site {
     ))
 }
 
-/// Long enough for any answer; nothing waits for its end.
+/// A timeout that no test reaches.
 const LONG: &str = "100s";
 
 #[track_caller]
@@ -29,7 +29,7 @@ fn swap(site: &Site, release: &str) -> Reply {
     site.ssh("ci", &format!("swap {release}"))
 }
 
-/// Nothing was live before, so nothing is live now.
+/// Asserts that the first swap fails, so that no release is live.
 #[track_caller]
 fn fails(site: &Site, words: &[&str]) -> String {
     let problem = gate_failed(&swap(site, "r1"));
@@ -43,11 +43,11 @@ fn fails(site: &Site, words: &[&str]) -> String {
 }
 
 #[test]
-fn a_healthy_release_is_asked_once() {
+fn a_healthy_release_is_checked_once() {
     let service = Service::start(|_, _| ok("r1"));
     let site = site(&service, LONG, "");
     let reply = swap(&site, "r1");
-    assert_eq!(reply.stderr, "", "there was nothing to wait for");
+    assert_eq!(reply.stderr, "", "there is nothing to wait for");
     assert_eq!(reply.ok(), "ok swap r1 previous=-\n");
     assert_eq!(service.asked(), ["/health"]);
     let [step] = &steps_on_record(&site)[..] else {
@@ -64,7 +64,7 @@ fn a_healthy_release_is_asked_once() {
 }
 
 #[test]
-fn one_that_comes_round_passes_and_the_wait_is_shown() {
+fn a_service_that_recovers_passes_and_the_wait_is_shown() {
     let service = Service::start(|_, before| match before {
         0 => Answer::Text(503, "starting".to_owned()),
         1 => Answer::Hangup,
@@ -89,9 +89,9 @@ fn one_that_comes_round_passes_and_the_wait_is_shown() {
     assert_eq!(service.asked().len(), 4);
 }
 
-/// One good answer is enough, whatever comes before and after it.
+/// One good answer is enough.
 #[test]
-fn one_that_flaps_passes_with_its_first_good_answer() {
+fn a_flapping_service_passes_with_its_first_good_answer() {
     let service = Service::start(|_, before| match before {
         1 => ok("r1"),
         _ => Answer::Text(503, "not now".to_owned()),
@@ -102,7 +102,7 @@ fn one_that_flaps_passes_with_its_first_good_answer() {
 }
 
 #[test]
-fn one_that_stays_sick_is_given_up() {
+fn a_service_that_stays_unhealthy_fails() {
     let service = Service::start(|_, _| Answer::Text(503, String::new()));
     let site = site(&service, "4s", "");
     fails(&site, &["not within 4 s", "503"]);
@@ -114,7 +114,7 @@ fn one_that_stays_sick_is_given_up() {
 }
 
 #[test]
-fn one_that_hangs_is_given_up() {
+fn a_service_that_hangs_fails() {
     for (answer, words) in [
         ((|| Answer::Silence) as fn() -> Answer, "in time"),
         (|| Answer::Half, "in time"),
@@ -126,7 +126,7 @@ fn one_that_hangs_is_given_up() {
 }
 
 #[test]
-fn one_that_dies_is_given_up() {
+fn a_service_that_dies_fails() {
     let service = Service::start(|_, _| Answer::Death);
     let site = site(&service, "3s", "");
     fails(&site, &["not within 3 s"]);
@@ -134,8 +134,8 @@ fn one_that_dies_is_given_up() {
 }
 
 #[test]
-fn nobody_there_is_waited_for() {
-    // Its port is nobody's once it is gone.
+fn a_refused_connection_is_repeated_until_the_timeout() {
+    // Nothing listens on the port once the service has ended.
     let port = Service::start(|_, _| Answer::Death).port;
     let site = Site::with_config(&format!(
         "[health]\nurl = \"http://127.0.0.1:{port}/\"\ninterval = \"1s\"\ntimeout = \"2s\"\n"
@@ -143,10 +143,10 @@ fn nobody_there_is_waited_for() {
     fails(&site, &["not within 2 s", "refused"]);
 }
 
-/// What can never come right is not waited for: it is asked once more, lest the
-/// process that was live before had the last word.
+/// A permanent failure ends the wait when it is seen twice: the first answer may be
+/// that of the previous release's process.
 #[test]
-fn what_can_never_come_right_is_asked_twice() {
+fn a_permanent_failure_is_checked_twice() {
     for (answer, words) in [
         (
             (|| Answer::Elsewhere("http://127.0.0.1/login")) as fn() -> Answer,
@@ -163,10 +163,10 @@ fn what_can_never_come_right_is_asked_twice() {
     }
 }
 
-/// The old process answers for its own release, well as it may be, until the
-/// hook after the swap has it start anew.
+/// The process of the previous release answers for that release until the hook
+/// after the swap restarts it.
 #[test]
-fn the_old_process_cannot_vouch_for_the_new_release() {
+fn the_previous_process_cannot_pass_for_the_new_release() {
     let runs = Arc::new(Mutex::new("r1".to_owned()));
     let own = Arc::clone(&runs);
     let service = Service::start(move |path, _| {
@@ -194,13 +194,13 @@ fn the_old_process_cannot_vouch_for_the_new_release() {
     site.ssh("ci", "swap r2").ok();
     assert_eq!(*runs.lock().expect("no test panics here"), "r2");
     assert_eq!(states(&site), ["r2 current", "r1 previous"]);
-    // The way back restarts it as well.
+    // A rollback restarts it as well.
     site.ssh("ci", "rollback").ok();
     assert_eq!(*runs.lock().expect("no test panics here"), "r1");
 }
 
 #[test]
-fn a_rollback_is_asked_as_well() {
+fn a_rollback_is_checked_as_well() {
     let service = Service::start(|path, _| match path {
         "/health" => ok("r2"),
         _ => Answer::Hangup,
@@ -211,7 +211,7 @@ fn a_rollback_is_asked_as_well() {
         "[health]\nurl = \"{}\"\ncontains = \"{{release}}\"\ninterval = \"1s\"\ntimeout = \"1s\"\n",
         service.url("/health")
     ));
-    // It answers for r2 alone, so r1 cannot prove itself, and r2 is back.
+    // The service answers for r2 only, so r1 fails and r2 is live again.
     let problem = gate_failed(&site.ssh("ci", "rollback"));
     assert!(
         problem.starts_with("release 'r1' failed its gate: "),
@@ -221,7 +221,7 @@ fn a_rollback_is_asked_as_well() {
 }
 
 #[test]
-fn a_command_in_the_place_of_an_address() {
+fn a_command_in_place_of_an_address() {
     let script = "echo \"asked of $DEPLOY_RELEASE in $(basename \"$PWD\")\"; \
                   echo x >> {dir}/asked; [ $(wc -l < {dir}/asked) -ge 3 ]";
     let site = Site::with_config(&format!(
@@ -235,7 +235,7 @@ fn a_command_in_the_place_of_an_address() {
         .filter(|line| line.starts_with("asked"))
         .collect();
     assert_eq!(own, ["asked of r1 in r1"; 3], "{reply:?}");
-    assert_eq!(lines.len(), 5, "twice it was to be waited for: {reply:?}");
+    assert_eq!(lines.len(), 5, "two waits: {reply:?}");
     assert!(lines[1].ends_with(": exited with 1"), "{reply:?}");
     reply.ok();
     let step = steps_on_record(&site).pop().expect("a line");
@@ -248,7 +248,7 @@ fn a_command_in_the_place_of_an_address() {
 }
 
 #[test]
-fn a_command_that_says_no_hangs_or_is_missing() {
+fn a_command_that_fails_hangs_or_is_missing() {
     thread::scope(|scope| {
         for (command, timeout, words) in [
             ("'/bin/false'", "3s", "not within 3 s: exited with 1"),

@@ -1,4 +1,4 @@
-//! Hooks: which of them run when, with what, and what is seen of them.
+//! Hooks: when they run, what they get, and what the client and the audit log see.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,12 +14,12 @@ use crate::process::{Running, Upload};
 use crate::site::{Site, write_file};
 
 #[test]
-fn each_runs_where_it_belongs() {
+fn each_hook_runs_in_its_stage() {
     let site = Site::with_config(&logging_hooks());
     put(&site, "a");
     put(&site, "b");
-    assert_eq!(log(&site), [] as [&str; 0], "a receive runs none");
-    // Release, what was live before, what is live while it runs.
+    assert_eq!(log(&site), [] as [&str; 0], "a receive runs no hook");
+    // The release, the previous release, and the one that is live during the hook.
     site.ssh("ci", "swap a").ok();
     assert_eq!(log(&site), ["before_swap a - ", "after_swap a - a"]);
     site.ssh("ci", "swap b").ok();
@@ -31,7 +31,7 @@ fn each_runs_where_it_belongs() {
     site.ssh("ci", "rollback a").ok();
     assert_eq!(log(&site), ["before_rollback a b b", "after_swap a b a"]);
 
-    // What changes nothing runs nothing.
+    // A request that changes nothing runs no hook.
     for request in ["swap a", "rollback a", "list"] {
         site.ssh("ci", request).ok();
     }
@@ -44,7 +44,7 @@ fn each_runs_where_it_belongs() {
 }
 
 #[test]
-fn hooks_of_one_stage_run_in_order_to_the_first_that_fails() {
+fn hooks_of_a_stage_run_in_order_until_one_fails() {
     let one = |name: &str| {
         hook(
             "before_swap",
@@ -79,7 +79,7 @@ fn hooks_of_one_stage_run_in_order_to_the_first_that_fails() {
 }
 
 #[test]
-fn words_and_variables_are_the_operators_alone() {
+fn a_client_cannot_change_words_or_variables() {
     let config = r#"
         [[hooks.before_swap]]
         command = ["/usr/bin/printf", "<%s>\n", "a b", "$HOME", "*", "'", "\"", "", "--", "\u001b[2J\u0007", "é"]
@@ -92,7 +92,7 @@ fn words_and_variables_are_the_operators_alone() {
     "#;
     let site = Site::with_config(config);
     put(&site, "r1");
-    // sshd hands on what it likes, and a client what it may.
+    // A client asks sshd to set variables.
     let mut command = site.ssh_command("ci");
     command.args([
         "-o",
@@ -125,8 +125,8 @@ fn words_and_variables_are_the_operators_alone() {
         ["DEPLOY_PREVIOUS=", "DEPLOY_RELEASE=r1", "DEPLOY_SITE=blog"]
     );
     let path = path.strip_prefix("PATH=").expect("the path");
-    assert!(path.split(':').all(|folder| folder.starts_with('/')));
-    let release = fs::canonicalize(site.root().join("releases/r1")).expect("it is there");
+    assert!(path.split(':').all(|directory| directory.starts_with('/')));
+    let release = fs::canonicalize(site.root().join("releases/r1")).expect("it exists");
     assert_eq!(lines(3), [release.to_str().expect("a plain path")]);
     assert_eq!(lines(4), [nix::unistd::geteuid().to_string()]);
     reply.ok();
@@ -141,7 +141,7 @@ fn words_and_variables_are_the_operators_alone() {
 }
 
 #[test]
-fn output_is_shown_while_the_hook_still_runs() {
+fn output_is_shown_while_the_hook_runs() {
     let script = format!(
         "echo first; printf 'sec\\033[1mond\\n' >&2; {}; printf last",
         wait_for("go")
@@ -166,7 +166,7 @@ fn output_is_shown_while_the_hook_still_runs() {
 }
 
 #[test]
-fn each_is_on_record_with_its_exit_and_its_output() {
+fn the_audit_log_has_the_exit_and_output_of_each_hook() {
     let config = [
         hook("before_swap", "echo one; echo 'two \"2\"'; exit 0"),
         hook("after_swap", "echo fine"),
@@ -206,7 +206,7 @@ fn each_is_on_record_with_its_exit_and_its_output() {
 }
 
 #[test]
-fn a_failing_hook_before_the_swap_leaves_all_as_it_was() {
+fn a_failing_hook_before_the_swap_changes_nothing() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a"]);
     put(&site, "b");
@@ -214,15 +214,15 @@ fn a_failing_hook_before_the_swap_leaves_all_as_it_was() {
     log(&site);
     let before = site.snapshot();
     let reply = site.ssh("ci", "swap b");
-    // Nothing of the hook's own is between: it said nothing.
+    // The hook wrote nothing, so the reply has no line of it.
     reply.refused(69, "gate-failed");
     let problem = gate_failed(&reply);
     assert!(
         problem.contains("'b'") && problem.ends_with("'a' is live, as before"),
         "{problem}"
     );
-    assert_eq!(log(&site), ["before_swap b a a"], "none of the others ran");
-    assert!(site.snapshot() == before, "only the journal has changed");
+    assert_eq!(log(&site), ["before_swap b a a"], "no other hook ran");
+    assert!(site.snapshot() == before, "only the journal changed");
     assert_eq!(states(&site), ["a current", "b bad"]);
     let last = site.journal().pop().expect("a record");
     assert_eq!(
@@ -237,7 +237,7 @@ fn a_failing_hook_before_the_swap_leaves_all_as_it_was() {
 }
 
 #[test]
-fn a_failing_hook_before_a_rollback_keeps_what_is_live() {
+fn a_failing_hook_before_a_rollback_keeps_the_live_release() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a", "b", "c"]);
     sicken(&site, "b", "before_rollback");
@@ -245,15 +245,15 @@ fn a_failing_hook_before_a_rollback_keeps_what_is_live() {
     let problem = gate_failed(&site.ssh("ci", "rollback"));
     assert!(problem.contains("before_rollback 1"), "{problem}");
     assert_eq!(log(&site), ["before_rollback b c c"]);
-    // What fails before a rollback may have nothing to do with where it leads:
-    // no mark eats up the way back.
+    // A hook before a rollback may fail for a reason that is not the target's:
+    // the target stays the fallback.
     assert_eq!(states(&site), ["c current", "b previous", "a good"]);
     cure(&site, "b");
     assert_eq!(ask(&site, "rollback").ok(), "ok rollback b previous=c\n");
 }
 
 #[test]
-fn what_cannot_be_started_is_a_failed_hook() {
+fn a_hook_that_cannot_start_has_failed() {
     let command = |program: &str| format!("[[hooks.before_swap]]\ncommand = [\"{program}\"]\n");
     for (program, mode) in [
         ("{dir}/nowhere", None),
@@ -277,13 +277,13 @@ fn what_cannot_be_started_is_a_failed_hook() {
         assert!(site.snapshot() == before, "{program}");
         let steps = steps_on_record(&site);
         steps[0].has(&[("outcome", "failed")]);
-        assert_eq!(steps[0].get("exit"), None, "it has none");
+        assert_eq!(steps[0].get("exit"), None, "there is no exit status");
     }
 }
 
-/// The lock is the monitor's and stays there; who only looks needs none.
+/// The monitor keeps the lock during a hook. A list needs no lock.
 #[test]
-fn while_a_hook_runs_others_may_look_and_send() {
+fn other_clients_can_list_and_receive_while_a_hook_runs() {
     let script = format!("touch {{dir}}/runs; {}", wait_for("go"));
     let site = Site::with_config(&hook("before_swap", &script));
     put(&site, "a");
@@ -291,7 +291,7 @@ fn while_a_hook_runs_others_may_look_and_send() {
     appears(&site, "runs");
     site.ssh("ci", "list --json").ok();
     thread::scope(|scope| {
-        // What is sent meanwhile becomes a release when the lock is free.
+        // The payload becomes a release when the lock is free.
         let sent = scope.spawn(|| site.receive("b", &payload("b")));
         let refused = scope.spawn(|| site.ssh("ci", "swap a"));
         refused.join().expect("it ends").refused(75, "busy");
@@ -303,7 +303,7 @@ fn while_a_hook_runs_others_may_look_and_send() {
 }
 
 #[test]
-fn a_hook_may_ask_the_site_itself() {
+fn a_hook_can_send_a_request_to_the_site() {
     let site = Site::with_config(&hook("after_swap", "exec {dir}/inner"));
     let mut inner = "#!/bin/sh\nexport SHELL=/bin/sh\nexec".to_owned();
     let command = site.ssh_command("ci");
@@ -328,7 +328,7 @@ fn a_hook_may_ask_the_site_itself() {
 }
 
 #[test]
-fn nothing_of_ours_is_open_in_a_hook_nor_confines_it() {
+fn a_hook_has_no_descriptor_and_no_sandbox_of_the_monitor() {
     let config = r#"
         [[hooks.before_swap]]
         command = ["/bin/ls", "-l", "/proc/self/fd"]
@@ -346,24 +346,27 @@ fn nothing_of_ours_is_open_in_a_hook_nor_confines_it() {
         .collect();
     assert_eq!(open.len(), 4, "{reply:?}");
     assert_eq!(open[0], ["0", "/dev/null"]);
-    // One pipe for all it writes; the last is the folder ls itself looks at.
+    // One pipe is stdout and stderr. The last one is the directory that ls lists.
     assert!(open[1][1].starts_with("pipe:"), "{reply:?}");
     assert_eq!([open[1][1], "2"], [open[2][1], open[2][0]]);
     assert!(open[3][1].starts_with("/proc/"), "{reply:?}");
 
-    // sudo in a hook works where it does outside.
+    // sudo works in a hook if it works outside.
     let own = fs::read_to_string("/proc/self/status").expect("our own");
     let lines = told(&reply, "hook: before_swap 2");
     assert_eq!(lines.len(), 4, "{reply:?}");
     for line in lines {
         let line = line.replace("\\x09", "\t");
-        assert!(own.contains(&line), "{line} is not our own: {own}");
+        assert!(
+            own.contains(&line),
+            "{line} differs from the test's own: {own}"
+        );
     }
     reply.ok();
 }
 
 #[test]
-fn a_program_of_the_site_itself_is_no_hook() {
+fn a_program_below_the_root_cannot_be_a_hook() {
     for program in ["{dir}/root/current/migrate", "{dir}/root/shared/run"] {
         let config = format!("[[hooks.before_swap]]\ncommand = [\"{program}\"]\n");
         let site = Site::with_config(&config);

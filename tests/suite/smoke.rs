@@ -1,5 +1,5 @@
-//! The smoke test before the swap: the candidate served through the preview
-//! link by a real nginx, while what is live stays as it is.
+//! The smoke test before the swap: a real nginx serves the candidate through the
+//! preview symlink, and the live release does not change.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -28,8 +28,8 @@ fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// A service that answers to a smoke test, and writes down where the links of
-/// the site led when it was asked.
+/// A service that answers a smoke test, and records the targets of the site's
+/// symlinks at each request.
 struct Watched {
     site: Site,
     service: Service,
@@ -45,7 +45,7 @@ impl Watched {
         let service = Service::start(move |_, before| {
             let led = ["preview", "current"].map(|link| {
                 let target = fs::read_link(root.join(link)).unwrap_or_default();
-                target.to_str().expect("a plain link").to_owned()
+                target.to_str().expect("a plain symlink").to_owned()
             });
             seen.lock().expect("no test panics here").push(led);
             answer(before)
@@ -67,13 +67,16 @@ impl Watched {
 
 #[track_caller]
 fn is_clean(site: &Site) {
-    assert!(!is_there(&preview(site)), "the preview link is still there");
+    assert!(
+        !is_there(&preview(site)),
+        "the preview symlink still exists"
+    );
 }
 
 const ONE: [&str; 2] = ["releases/b", "releases/a"];
 
 #[test]
-fn the_candidate_is_on_preview_for_as_long_as_it_is_asked() {
+fn the_preview_symlink_exists_during_the_smoke_test() {
     let watched = Watched::new(
         |before| match before {
             0 => Answer::Text(404, String::new()),
@@ -93,7 +96,7 @@ fn the_candidate_is_on_preview_for_as_long_as_it_is_asked() {
         ("release", "b"),
         ("outcome", "ok"),
     ]);
-    // A rollback's target is a candidate as well.
+    // The target of a rollback is a candidate as well.
     site.ssh("ci", "rollback").ok();
     assert_eq!(watched.links()[3..], [["releases/a", "releases/b"]]);
     is_clean(site);
@@ -115,7 +118,7 @@ fn a_candidate_that_fails_is_never_live() {
     assert_eq!(
         watched.links(),
         [ONE],
-        "it was asked once: it can never come right"
+        "a permanent failure is final before the swap"
     );
     assert_eq!(watched.service.asked(), ["/"]);
     assert!(site.snapshot() == before);
@@ -125,11 +128,11 @@ fn a_candidate_that_fails_is_never_live() {
         .into_iter()
         .map(|it| it["event"].clone())
         .collect();
-    assert_eq!(events[4..], ["failed"], "the link never moved");
+    assert_eq!(events[4..], ["failed"], "the current symlink never changed");
 }
 
 #[test]
-fn a_candidate_that_hangs_or_dies_is_given_up() {
+fn a_candidate_that_hangs_or_dies_fails() {
     for (answer, words) in [
         ((|_| Answer::Silence) as fn(usize) -> Answer, "in time"),
         (|_| Answer::Death, "refused"),
@@ -182,28 +185,28 @@ fn a_real_web_server_serves_the_candidate() {
         ("b", Some("b"))
     );
     is_clean(&site);
-    // Whoever looks at the preview then finds nothing, and not what is live.
+    // After the test, the preview has no page, not that of the live release.
     let answer = get(nginx.ports[0], "/").expect("an answer");
     assert!(answer.starts_with(b"HTTP/1.1 404 "), "{answer:?}");
 }
 
-/// What stands where the preview link goes and is not ours is not replaced,
-/// and nothing is begun that would have to end half-way.
+/// Another object in place of the preview symlink is not replaced, and the request
+/// fails before anything runs.
 #[test]
-fn what_is_not_ours_in_the_way_is_refused_before_anything_runs() {
+fn an_obstacle_to_the_preview_symlink_is_refused_before_anything_runs() {
     let service = Service::start(|_, _| ok(""));
     let hooks = hook("before_swap", "echo ran >> {dir}/log");
-    for what in ["folder", "file", "foreign link"] {
+    for what in ["directory", "file", "foreign symlink"] {
         let site = Site::new();
         live(&site, &["a"]);
         put(&site, "b");
         site.configure(&format!("{hooks}{}", smoke(&service.url("/"), "100s")));
         match what {
-            "folder" => fs::create_dir(preview(&site)),
+            "directory" => fs::create_dir(preview(&site)),
             "file" => fs::write(preview(&site), "mine"),
             _ => symlink("/etc", preview(&site)),
         }
-        .expect("it is put there");
+        .expect("create the obstacle");
         let before = everything(&site);
         site.ssh("ci", "swap b").refused(78, "bad-layout");
         assert!(everything(&site) == before, "{what}");
@@ -214,16 +217,16 @@ fn what_is_not_ours_in_the_way_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn without_a_smoke_test_the_name_is_anybodys() {
+fn without_a_smoke_test_the_name_is_free() {
     let site = Site::new();
-    fs::create_dir(preview(&site)).expect("a folder");
+    fs::create_dir(preview(&site)).expect("create a directory");
     live(&site, &["a", "b"]);
     ask(&site, "rollback").ok();
     assert!(preview(&site).is_dir());
 }
 
 #[test]
-fn the_link_may_have_another_name() {
+fn the_preview_symlink_can_have_another_name() {
     let watched = Watched::new(|_| ok(""), "100s");
     let site = &watched.site;
     let table = "[preview]\nlink = \"next-one\"\n";
@@ -231,14 +234,14 @@ fn the_link_may_have_another_name() {
         "{table}{}",
         smoke(&watched.service.url("/"), "100s")
     ));
-    fs::create_dir(preview(site)).expect("a folder");
+    fs::create_dir(preview(site)).expect("create a directory");
     site.ssh("ci", "swap b").ok();
     assert_eq!(watched.links(), [["", "releases/a"]]);
     assert!(!is_there(&site.root().join("next-one")));
 }
 
 #[test]
-fn what_a_killed_request_leaves_the_next_one_takes_away() {
+fn the_next_request_removes_the_symlink_of_a_killed_one() {
     let watched = Watched::new(
         |before| match before {
             0 => Answer::Silence,
@@ -248,16 +251,16 @@ fn what_a_killed_request_leaves_the_next_one_takes_away() {
     );
     let site = &watched.site;
     let swap = Upload::start(site, "swap b");
-    eventually("it is asked", || !watched.links().is_empty());
+    eventually("a smoke test", || !watched.links().is_empty());
     for process in serving(site) {
-        kill(Pid::from_raw(process.pid), Signal::SIGKILL).expect("it is there");
+        kill(Pid::from_raw(process.pid), Signal::SIGKILL).expect("it exists");
     }
     assert_ne!(swap.finish().code, 0);
-    let link = fs::read_link(preview(site)).expect("it is still there");
+    let link = fs::read_link(preview(site)).expect("it still exists");
     assert_eq!(link.to_str(), Some("releases/b"));
     assert_eq!(site.current().as_deref(), Some("a"));
-    // Neither who looks nor who sends may touch the links; the next swap or
-    // rollback takes it away, even one that changes nothing else.
+    // List and receive may not change symlinks. The next swap or rollback removes
+    // it, even if it changes nothing else.
     ask(site, "list").ok();
     put(site, "c");
     ask(site, "swap a").ok();

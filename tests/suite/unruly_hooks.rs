@@ -1,5 +1,5 @@
-//! Hooks that do what no hook should: whatever one does, the reply comes, it
-//! says what happened, and nothing of the hook is left.
+//! Hooks that do what a hook should not do. In every case the client gets a reply
+//! that says what happened, and no process of the hook remains.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,10 +17,10 @@ use crate::gating::{
 use crate::process::{Running, Upload, eventually, pids_with_argument};
 use crate::site::Site;
 
-/// A process that never ends by itself, and is known by its last word.
+/// A command that never ends. Its last word identifies its process.
 const STAYS: &str = "tail -f {dir}/stays";
 
-/// A site with `a` live, `b` to be swapped to, and this hook before the swap.
+/// A site with a pending release `b` and this hook before the swap.
 fn site(hook: &str) -> Site {
     let site = Site::with_config(hook);
     touch(&site, "stays");
@@ -28,7 +28,7 @@ fn site(hook: &str) -> Site {
     site
 }
 
-/// The hook has failed the swap: nothing is live, and nothing is left of it.
+/// Asserts that the hook makes the swap fail and that no process of it remains.
 #[track_caller]
 fn failed(site: &Site, words: &[&str]) -> String {
     let reply = site.ssh("ci", "swap b");
@@ -42,7 +42,7 @@ fn failed(site: &Site, words: &[&str]) -> String {
 }
 
 #[test]
-fn one_that_takes_too_long_is_ended() {
+fn a_hook_that_exceeds_its_timeout_is_ended() {
     let script = format!("echo begun; exec {STAYS}");
     let site = site(&timed_hook("before_swap", &script, "1s"));
     failed(
@@ -55,26 +55,26 @@ fn one_that_takes_too_long_is_ended() {
 }
 
 #[test]
-fn one_that_hears_its_time_is_up_may_clean_up() {
+fn a_hook_can_clean_up_on_sigterm() {
     let script = "trap 'echo cleaned > {dir}/cleaned; exit 0' TERM; \
                   while :; do sleep 0.1; done";
     let site = site(&timed_hook("before_swap", script, "1s"));
-    // It exits with 0, and was late even so.
+    // The hook exits with 0, but too late.
     failed(&site, &["did not end within 1 s"]);
     assert!(site.dir().join("cleaned").exists());
 }
 
 #[test]
-fn one_that_does_not_hear_is_killed() {
+fn a_hook_that_ignores_sigterm_is_killed() {
     let script = format!("trap '' TERM HUP INT; {STAYS} & exec {STAYS}");
     let site = site(&timed_hook("before_swap", &script, "1s"));
     failed(&site, &["did not end within 1 s"]);
 }
 
 #[test]
-fn what_one_leaves_running_ends_with_it() {
-    // In its group and out of it, with its output and without, as a daemon
-    // does it.
+fn processes_that_a_hook_leaves_running_are_killed() {
+    // Inside and outside of its process group, with and without its output, and
+    // as a daemon.
     let script = format!(
         "{STAYS} & setsid {STAYS} & trap '' TERM HUP; \
          (setsid sh -c '{STAYS} > /dev/null 2>&1 < /dev/null &' &) ; \
@@ -90,7 +90,7 @@ fn what_one_leaves_running_ends_with_it() {
 }
 
 #[test]
-fn one_that_writes_without_end_is_cut_in_the_reply_and_on_record() {
+fn endless_output_is_truncated_in_the_reply_and_the_audit_log() {
     let script = "head -c 8000000 /dev/zero; echo; yes yes | head -n 100000; echo last >&2";
     let site = site(&hook("before_swap", script));
     let reply = site.ssh("ci", "swap b");
@@ -103,16 +103,16 @@ fn one_that_writes_without_end_is_cut_in_the_reply_and_on_record() {
         last.starts_with("... ") && last.ends_with(" more bytes not shown"),
         "{last}"
     );
-    // Short enough, or it could not be read.
+    // The line is short enough to be parsed.
     let step = steps_on_record(&site).pop().expect("a line");
     step.has(&[("outcome", "ok"), ("exit", "0")]);
     assert!(value(&step, "output").ends_with("more bytes not shown"));
     reply.ok();
 }
 
-/// A client that does not read is no reason to wait with the site locked.
+/// A client that does not read must not keep the site locked.
 #[test]
-fn one_that_writes_much_for_a_client_that_reads_nothing() {
+fn much_output_for_a_client_that_reads_nothing() {
     let loud = hook(
         "before_swap",
         "yes \"$(head -c 400 /dev/zero | tr '\\0' x)\" | head -n 200",
@@ -123,7 +123,8 @@ fn one_that_writes_much_for_a_client_that_reads_nothing() {
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
-    // Its pipes are read once it is over, and hold less than it has to say.
+    // The test reads the pipes after the process has ended. They hold less than
+    // its output.
     let reply = Running(command.spawn().expect("it starts")).reply();
     assert!(reply.stderr.len() <= 64 << 10, "{}", reply.stderr.len());
     assert_eq!(reply.ok(), "ok swap b previous=-\n");
@@ -131,7 +132,7 @@ fn one_that_writes_much_for_a_client_that_reads_nothing() {
 }
 
 #[test]
-fn one_that_closes_its_output_is_waited_for() {
+fn a_hook_that_closes_its_output_is_waited_for() {
     let script = format!(
         "exec > /dev/null 2>&1 < /dev/null; touch {{dir}}/closed; {}; exit 7",
         wait_for("go")
@@ -146,7 +147,7 @@ fn one_that_closes_its_output_is_waited_for() {
 }
 
 #[test]
-fn one_that_dies_is_no_success() {
+fn a_hook_that_is_killed_by_a_signal_has_failed() {
     let site = site(&hook("before_swap", "kill -SEGV $$"));
     failed(
         &site,
@@ -155,7 +156,7 @@ fn one_that_dies_is_no_success() {
 }
 
 #[test]
-fn after_the_swap_one_that_hangs_or_dies_is_gone_back_from() {
+fn a_hook_that_hangs_or_dies_after_the_swap_causes_a_rollback() {
     thread::scope(|scope| {
         for (script, timeout, words) in [
             (format!("exec {STAYS}"), "5s", "did not end within 5 s"),
@@ -192,7 +193,7 @@ fn after_the_swap_one_that_hangs_or_dies_is_gone_back_from() {
 }
 
 #[test]
-fn before_a_rollback_one_that_hangs_is_ended() {
+fn a_hook_that_hangs_before_a_rollback_is_ended() {
     let script = format!("{STAYS} & exec {STAYS}");
     let site = Site::with_config(&timed_hook("before_rollback", &script, "1s"));
     touch(&site, "stays");
@@ -204,9 +205,10 @@ fn before_a_rollback_one_that_hangs_is_ended() {
     assert_eq!(states(&site), ["b current", "a previous"]);
 }
 
-/// What has the runner killed is ended by nobody; it has nothing of ours.
+/// Nobody ends a process that has killed the hook runner. It has no descriptor of
+/// the monitor.
 #[test]
-fn what_lives_on_does_not_hold_the_lock() {
+fn a_surviving_process_does_not_hold_the_lock() {
     let script = format!(
         "setsid sh -c 'touch {{dir}}/forked; exec {STAYS} > /dev/null 2>&1' & {}; \
          kill -KILL $PPID",
@@ -215,32 +217,33 @@ fn what_lives_on_does_not_hold_the_lock() {
     let site = site(&hook("before_swap", &script));
     gate_failed(&site.ssh("ci", "swap b"));
     let stays = site.dir().join("stays");
-    let left = || pids_with_argument(stays.to_str().expect("a plain path"));
-    eventually("it stays", || !left().is_empty());
+    let remaining = || pids_with_argument(stays.to_str().expect("a plain path"));
+    eventually("it runs", || !remaining().is_empty());
     site.configure("");
     assert_eq!(site.ssh("ci", "swap b").ok(), "ok swap b previous=-\n");
     let mut open = Vec::new();
-    for pid in left() {
-        let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("it is ours");
-        let paths = folder.map(|entry| fs::read_link(entry.expect("an entry").path()));
-        open.extend(paths.map(|path| path.expect("it stands still")));
-        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it is there");
+    for pid in remaining() {
+        let directory = fs::read_dir(format!("/proc/{pid}/fd")).expect("the test owns it");
+        let paths = directory.map(|entry| fs::read_link(entry.expect("an entry").path()));
+        open.extend(paths.map(|path| path.expect("the process is idle")));
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it exists");
     }
-    assert!(!open.is_empty(), "it lived on until then");
-    let ours = |path: &&PathBuf| path.starts_with(site.root());
-    assert_eq!(open.iter().find(ours), None);
+    assert!(!open.is_empty(), "the process survived until now");
+    let below_root = |path: &&PathBuf| path.starts_with(site.root());
+    assert_eq!(open.iter().find(below_root), None);
 }
 
-/// The runner is the deploy user's own, so a hook can end it: that is no pass.
+/// A hook runs as the same user and can kill the hook runner. The check has then
+/// failed.
 #[test]
-fn one_that_ends_the_runner_is_no_success() {
+fn a_hook_that_kills_the_hook_runner_has_failed() {
     let config = hook("after_swap", "[ $DEPLOY_RELEASE = a ] || kill -KILL $PPID");
     let site = Site::with_config(&config);
     live(&site, &["a"]);
     put(&site, "b");
     let problem = gate_failed(&site.ssh("ci", "swap b"));
     assert!(problem.contains("'b' failed its gate"), "{problem}");
-    // On the way back there is no runner either: that is said.
+    // The automatic rollback has no hook runner either, and says so.
     assert!(
         problem.contains("'a' is live again and failed as well"),
         "{problem}"
@@ -249,8 +252,8 @@ fn one_that_ends_the_runner_is_no_success() {
 }
 
 #[test]
-fn one_that_makes_many_processes_has_them_all_ended() {
-    // Each makes two more for a while, and all stay.
+fn all_of_many_processes_are_killed() {
+    // Each process starts two more for a while, and none ends.
     let script = format!(
         "spread() {{ [ $1 -gt 0 ] || exec {STAYS}; \
          (spread $(($1 - 1))) & setsid sh -c 'exec {STAYS}' & (spread $(($1 - 1))) & wait; }}; \
