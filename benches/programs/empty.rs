@@ -1,5 +1,5 @@
-//! The least a Rust program takes: it starts and ends. With a path, it also
-//! syncs what stands there: the least that anything durable takes.
+//! Starts and ends: the minimum time of a Rust program. With a path, it also syncs
+//! that path: the minimum time of anything durable.
 
 fn main() {
     if let Some(path) = std::env::args_os().nth(1) {

@@ -1,9 +1,9 @@
-//! The floor below every unpacker: makes the folders and files of a tree and
-//! fills them from memory, by two threads, and does nothing else. No archive is
-//! read, nothing hashed, nothing synced.
+//! The lower bound for every unpacker: creates the directories and files of a tree and
+//! fills them from memory, with two threads. It reads no archive, and hashes and syncs
+//! nothing.
 //!
-//! `floor FROM TO`: as many files of the same names and sizes as there are below
-//! FROM, made below TO, which must exist.
+//! `floor FROM TO` creates files of the names and sizes of those in FROM in TO, which
+//! must exist.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,14 +12,14 @@ use std::time::Instant;
 
 fn main() {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
-    let from = arguments.next().expect("where from");
-    let to = arguments.next().expect("where to");
-    let (mut folders, mut files) = (Vec::new(), Vec::new());
-    list(&from, Path::new(""), &mut folders, &mut files);
-    // Looking is not part of it.
+    let from = arguments.next().expect("the tree FROM");
+    let to = arguments.next().expect("the directory TO");
+    let (mut directories, mut files) = (Vec::new(), Vec::new());
+    list(&from, Path::new(""), &mut directories, &mut files);
+    // Reading the tree does not count.
     let started = Instant::now();
-    for folder in &folders {
-        fs::create_dir(to.join(folder)).expect("a folder");
+    for directory in &directories {
+        fs::create_dir(to.join(directory)).expect("a directory");
     }
     let half = files.len().div_ceil(2).max(1);
     std::thread::scope(|scope| {
@@ -30,18 +30,23 @@ fn main() {
     println!("{}", started.elapsed().as_secs_f64());
 }
 
-fn list(from: &Path, below: &Path, folders: &mut Vec<PathBuf>, files: &mut Vec<(PathBuf, u64)>) {
+fn list(
+    from: &Path,
+    below: &Path,
+    directories: &mut Vec<PathBuf>,
+    files: &mut Vec<(PathBuf, u64)>,
+) {
     let mut entries: Vec<_> = fs::read_dir(from.join(below))
-        .expect("a folder")
+        .expect("a directory")
         .map(|entry| entry.expect("an entry"))
         .collect();
     entries.sort_by_key(|entry| entry.file_name());
     for entry in entries {
         let path = below.join(entry.file_name());
-        let meta = entry.metadata().expect("it can be looked at");
+        let meta = entry.metadata().expect("metadata");
         if meta.is_dir() {
-            folders.push(path.clone());
-            list(from, &path, folders, files);
+            directories.push(path.clone());
+            list(from, &path, directories, files);
         } else if meta.is_file() {
             files.push((path, meta.len()));
         }

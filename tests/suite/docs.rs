@@ -4,6 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
 
 /// Returns the documents by their paths from the top of the repository.
 fn documents() -> BTreeMap<PathBuf, String> {
@@ -171,6 +174,37 @@ fn every_page_opens_with_its_commands() {
         let opens = lines.by_ref().take(2).any(|line| line.starts_with("    "));
         assert!(opens, "{page:?} does not open with its commands");
     }
+}
+
+/// The chart is drawn from the results, and the table shows the same figures.
+#[test]
+fn the_figures_are_those_of_the_results() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let drawn = Command::new(top.join("benches/chart"))
+        .args(["benches/figures.json", "docs/figures.svg", "--check"])
+        .current_dir(top)
+        .output()
+        .expect("python3 is installed");
+    assert!(drawn.status.success(), "{drawn:?}");
+
+    let results = fs::read(top.join("benches/figures.json")).expect("the results");
+    let results: Value = serde_json::from_slice(&results).expect("JSON");
+    let documents = documents();
+    let page = &documents[Path::new("docs/performance.md")];
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).collect();
+    let measured = results["rows"].as_array().expect("rows");
+    for row in measured {
+        let figure = |name: &str| row[name].as_f64().expect("a number");
+        let two = |name: &str| format!("{:.2}", figure(name));
+        let one = |name: &str| format!("{:.1}", figure(name));
+        let range = format!("{} ({}-{})", two("ratio"), two("low"), two("high"));
+        let short = format!("{} ({}-{})", one("ratio"), one("low"), one("high"));
+        let shown = rows
+            .iter()
+            .any(|row| row.contains(&range) || row.contains(&short));
+        assert!(shown, "docs/performance.md does not show {row}");
+    }
+    assert!(measured.len() >= 10, "{measured:?}");
 }
 
 #[test]
