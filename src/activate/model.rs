@@ -60,6 +60,8 @@ struct State {
     /// Whether the release truly passed what was to be checked when it last
     /// went live. The journal must not say so of any other.
     passed: [bool; N],
+    /// Whether a rollback left the release: the journal must say that it is bad.
+    left: [bool; N],
     /// The intent in the journal, as the history has it privately.
     intent: Option<Record>,
 }
@@ -83,6 +85,7 @@ impl State {
             bits = bits << 1 | is(live);
             bits = bits << 1 | is(before);
             bits = bits << 1 | u64::from(self.passed[release]);
+            bits = bits << 1 | u64::from(self.left[release]);
             if let Some(known) = self.known(release) {
                 let newest = known.activated.map(|(seq, _)| seq);
                 order[release] = newest.unwrap_or(known.seq);
@@ -128,10 +131,11 @@ impl fmt::Debug for State {
         let intent = self.intent.as_ref().map(|it| (it.how, &it.release));
         writeln!(
             f,
-            "link {:?} disk {:?} passed {:?} live {:?} before {:?} pending {:?} intent {intent:?}",
+            "link {:?} disk {:?} passed {:?} left {:?} live {:?} before {:?} pending {:?} intent {intent:?}",
             self.link,
             self.disk,
             self.passed,
+            self.left,
             history.live,
             history.before,
             history.confirmation_pending
@@ -293,6 +297,7 @@ impl Run<'_> {
                 if self.state.disk[release] == Disk::Absent && self.state.link != Some(release) {
                     self.state.disk[release] = Disk::Whole;
                     self.state.passed[release] = true;
+                    self.state.left[release] = false;
                     self.step();
                     let id = &ids()[release];
                     self.apply(Record::unattended(Event::Received, Some(id)));
@@ -347,15 +352,19 @@ impl Run<'_> {
     /// a decision of the operator.
     fn point(&mut self, to: Option<usize>) {
         if self.state.link != to {
-            // After a crash no journal can tell that the release was live.
-            if let Some(left) = self.state.link
-                && self.state.history.live.as_ref().map(index) != Some(left)
-            {
-                self.state.passed[left] = true;
+            // After a crash before the record, no journal can tell what
+            // happened: the symlink has moved on.
+            let live = self.state.history.live.as_ref().map(index);
+            if self.state.link != live {
+                for release in self.state.link.into_iter().chain(live) {
+                    self.state.passed[release] = true;
+                    self.state.left[release] = false;
+                }
             }
             self.state.link = to;
             if let Some(to) = to {
                 self.state.passed[to] = true;
+                self.state.left[to] = false;
             }
         }
     }
@@ -459,11 +468,17 @@ impl Site for Run<'_> {
             self.rename_failed = true;
             return Err(Error::new(Code::IoError, ""));
         }
-        self.state.link = to.map(index);
-        if let Some(to) = self.state.link
-            && how != How::Return
+        if let Some(from) = self.state.link
+            && how != How::Swap
         {
-            self.state.passed[to] = !self.has_checks;
+            self.state.left[from] = true;
+        }
+        self.state.link = to.map(index);
+        if let Some(to) = self.state.link {
+            self.state.left[to] = false;
+            if how != How::Return {
+                self.state.passed[to] = !self.has_checks;
+            }
         }
         self.moves += 1;
         self.step();
@@ -574,6 +589,7 @@ fn every_history_keeps_the_invariants() {
         link: None,
         disk: [Disk::Absent; N],
         passed: [true; N],
+        left: [false; N],
         intent: None,
     };
     let mut known = HashSet::from([empty.key()]);

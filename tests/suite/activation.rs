@@ -1,4 +1,4 @@
-//! `swap`: what is live afterwards, what is said, and what stays as it was.
+//! `swap`: what is live afterwards, what the reply says, and what does not change.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -19,8 +19,8 @@ fn went_live(site: &Site, reply: Reply, line: &str) {
     assert_eq!(page.expect("the release is there"), release);
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("a folder");
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("a directory");
     let mut names: Vec<String> = entries
         .map(|entry| entry.expect("an entry").file_name())
         .map(|name| name.into_string().expect("a UTF-8 name"))
@@ -135,9 +135,9 @@ fn only_what_was_received_can_go_live() {
     put(&site, "gone");
     let releases = site.root().join("releases");
     fs::remove_dir_all(releases.join("gone")).expect("removed by hand");
-    fs::create_dir(releases.join("foreign")).expect("a folder");
+    fs::create_dir(releases.join("foreign")).expect("a directory");
     fs::write(releases.join("foreign/index.html"), "foreign").expect("a page");
-    fs::write(releases.join("file"), "no folder").expect("a file");
+    fs::write(releases.join("file"), "no directory").expect("a file");
     symlink("a", releases.join("alias")).expect("a link");
     symlink("/etc", releases.join("outside")).expect("a link");
     // The first request finds out what is gone, and writes that down once.
@@ -171,7 +171,7 @@ fn tree_of(site: &Site) -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-/// The manifest vouches for a folder, not for what stands in its place.
+/// The manifest is for a directory, not for a symlink in its place.
 #[test]
 fn a_link_in_a_releases_place_is_not_followed() {
     let site = Site::new();
@@ -201,11 +201,11 @@ fn the_link_may_have_another_name() {
     assert_eq!(states(&site), ["a current", "b bad"]);
 }
 
-/// What stands under the usual name is then nobody's business.
+/// An entry with the usual name then has no meaning.
 #[test]
 fn a_foreign_current_beside_another_link_is_left_alone() {
     let site = Site::with_config("link = \"app\"\n");
-    fs::create_dir(site.root().join("current")).expect("a folder");
+    fs::create_dir(site.root().join("current")).expect("a directory");
     fs::write(site.root().join("current/own"), "own").expect("a file");
     live(&site, &["a"]);
     let own = fs::read_to_string(site.root().join("current/own"));

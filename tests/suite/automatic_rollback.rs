@@ -1,5 +1,5 @@
-//! The way back: a release that does not prove itself is left again, and what
-//! was live before is live once more, with nobody awake.
+//! The automatic rollback: a release that fails its post-swap checks is
+//! replaced by the one that was live before.
 
 use jiff::Timestamp;
 
@@ -21,7 +21,7 @@ fn journal(site: &Site, count: usize) -> Vec<String> {
     .collect()
 }
 
-/// What the problem says of the time the release was live.
+/// Reads from the problem when the release was live.
 #[track_caller]
 fn span(problem: &str) -> [Timestamp; 2] {
     let (_, rest) = problem.split_once("it was live from ").expect(problem);
@@ -31,7 +31,7 @@ fn span(problem: &str) -> [Timestamp; 2] {
 }
 
 #[track_caller]
-fn is_proved(site: &Site, release: &str) -> bool {
+fn is_confirmed(site: &Site, release: &str) -> bool {
     let listing = listing(site);
     let rows = listing["releases"].as_array().expect("an array");
     let row = rows.iter().find(|row| row["release"] == release);
@@ -41,7 +41,7 @@ fn is_proved(site: &Site, release: &str) -> bool {
 }
 
 #[test]
-fn what_was_live_before_is_live_again() {
+fn the_previous_release_is_live_again() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a", "b"]);
     put(&site, "c");
@@ -64,8 +64,8 @@ fn what_was_live_before_is_live_again() {
         .and_then(|time| time.parse().ok())
         .expect("a time");
     assert_eq!(from, swapped);
-    // The hooks after the swap once more, with the parts exchanged; nothing
-    // stands in the way of the way back.
+    // The hooks after the swap run again with the releases exchanged. No hook
+    // runs before the automatic rollback.
     assert_eq!(
         log(&site),
         ["before_swap c b b", "after_swap c b c", "after_swap b c b"]
@@ -82,7 +82,7 @@ fn what_was_live_before_is_live_again() {
             "proved b -"
         ]
     );
-    assert!(is_proved(&site, "b"));
+    assert!(is_confirmed(&site, "b"));
     let steps = steps_on_record(&site);
     let last: Vec<_> = steps[steps.len() - 3..]
         .iter()
@@ -97,7 +97,7 @@ fn what_was_live_before_is_live_again() {
         ]
     );
 
-    // It is never gone back to, until a swap has cleared it.
+    // No rollback goes to it until a swap clears it.
     ask(&site, "rollback c").refused(66, "no-such-release");
     assert_eq!(ask(&site, "rollback").ok(), "ok rollback a previous=b\n");
     cure(&site, "c");
@@ -106,7 +106,7 @@ fn what_was_live_before_is_live_again() {
 }
 
 #[test]
-fn health_is_asked_again_of_what_is_back() {
+fn the_health_check_runs_again_for_the_restored_release() {
     // It answers for the release that is live; with c it answers wrongly.
     let site = Site::new();
     let link = site.root().join("current");
@@ -134,7 +134,7 @@ fn health_is_asked_again_of_what_is_back() {
 }
 
 #[test]
-fn if_neither_passes_that_is_said() {
+fn the_reply_says_if_neither_release_passes() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a"]);
     put(&site, "b");
@@ -150,9 +150,9 @@ fn if_neither_passes_that_is_said() {
     assert_eq!(states(&site), ["a current", "b bad"]);
 }
 
-/// A hook can do what it likes to the root, and here it stands in the way.
+/// A hook may do anything to the root; this one blocks the rename.
 #[test]
-fn if_the_way_back_fails_too_that_is_said_exactly() {
+fn the_reply_says_why_the_automatic_rollback_failed() {
     let config = hook(
         "after_swap",
         "[ $DEPLOY_RELEASE != b ] || { cd {dir}/root/.deploy-shell; rm back; mkdir next; exit 1; }",
@@ -171,7 +171,7 @@ fn if_the_way_back_fails_too_that_is_said_exactly() {
         "{reply:?}"
     );
     returned(&site).has(&[("release", "b"), ("live", "b"), ("outcome", "failed")]);
-    std::fs::remove_dir(site.root().join(".deploy-shell/next")).expect("an empty folder");
+    std::fs::remove_dir(site.root().join(".deploy-shell/next")).expect("an empty directory");
     assert_eq!(
         site.ssh("ci", "rollback").ok(),
         "ok rollback a previous=b\n"
@@ -180,7 +180,7 @@ fn if_the_way_back_fails_too_that_is_said_exactly() {
 }
 
 #[test]
-fn a_first_release_that_fails_is_taken_away_again() {
+fn a_first_release_that_fails_leaves_no_symlink() {
     let site = Site::with_config(&logging_hooks());
     put(&site, "a");
     sicken(&site, "a", "after_swap");
@@ -205,7 +205,7 @@ fn a_first_release_that_fails_is_taken_away_again() {
 }
 
 #[test]
-fn a_rollback_that_fails_comes_back_to_where_it_was() {
+fn a_failed_rollback_restores_the_release_it_left() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a", "b", "c"]);
     sicken(&site, "b", "after_swap");
@@ -226,7 +226,7 @@ fn a_rollback_that_fails_comes_back_to_where_it_was() {
     );
     // c was rolled away from, and then it was not: nothing speaks against it.
     assert_eq!(states(&site), ["c current", "b bad", "a previous"]);
-    assert!(is_proved(&site, "c"));
+    assert!(is_confirmed(&site, "c"));
     put(&site, "d");
     ask(&site, "swap d").ok();
     assert_eq!(states(&site)[..2], ["d current", "c previous"]);
@@ -234,7 +234,7 @@ fn a_rollback_that_fails_comes_back_to_where_it_was() {
 }
 
 #[test]
-fn a_release_removed_meanwhile_is_nothing_to_go_back_to() {
+fn a_release_removed_meanwhile_is_no_fallback() {
     let config = hook(
         "after_swap",
         "[ $DEPLOY_RELEASE = a ] || { rm -rf {dir}/root/releases/a; exit 1; }",
@@ -253,7 +253,7 @@ fn a_release_removed_meanwhile_is_nothing_to_go_back_to() {
 }
 
 #[test]
-fn what_has_failed_is_not_pruned_at_once() {
+fn a_failed_release_is_not_pruned_at_once() {
     let site = Site::with_config(&format!("keep = 0\nmin_age = \"0s\"\n{}", logging_hooks()));
     live(&site, &["a", "b"]);
     put(&site, "c");
@@ -267,10 +267,10 @@ fn what_has_failed_is_not_pruned_at_once() {
     assert_eq!(ask(&site, "rollback").ok(), "ok rollback a previous=b\n");
 }
 
-/// With a condition, the way back is the same, and the condition is of the
-/// release that was live.
+/// A request with a condition has the same automatic rollback; the condition
+/// names the release that was live.
 #[test]
-fn conditions_hold_on_what_is_really_live() {
+fn a_condition_compares_the_release_that_is_really_live() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a"]);
     put(&site, "b");

@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 
 use crate::contention::hold;
 use crate::direct::{ask, live, put, record, states};
-use crate::fallback::killed_in_mid_gate;
+use crate::fallback::killed_during_checks;
 use crate::fields::Fields;
 use crate::gating::{appears, hook, none_stays, returned, steps_on_record, touch, wait_for};
 use crate::process::{Upload, eventually, pids_with_argument, serving};
@@ -83,7 +83,7 @@ fn left_in(hooks: &str, request: &str, leaves: Leaves) -> Site {
     site
 }
 
-/// A hook that stands still, speaks to nobody, and ends with `status`.
+/// Makes a hook that waits silently and exits with `status`.
 fn standing(stage: &str, status: &str) -> String {
     let script = format!(
         "tail -f {{dir}}/stays & [ -e {{dir}}/go ] || touch {{dir}}/begun; {}; \
@@ -123,11 +123,11 @@ fn during_a_hook_before_a_rollback() {
 }
 
 #[test]
-fn on_the_way_back() {
-    // It fails at once for c, and stands still for what was live before.
-    let stands = standing("after_swap", "exit 0");
-    let hooks = stands.replace("'''tail", "'''[ $DEPLOY_RELEASE != c ] || exit 1; tail");
-    assert_ne!(hooks, stands);
+fn during_an_automatic_rollback() {
+    // It fails at once for c, and waits for the previous release.
+    let waits = standing("after_swap", "exit 0");
+    let hooks = waits.replace("'''tail", "'''[ $DEPLOY_RELEASE != c ] || exit 1; tail");
+    assert_ne!(hooks, waits);
     for leaves in BOTH {
         let site = left_at(&hooks, leaves);
         outcome(&site).has(&GATE_FAILED);
@@ -165,14 +165,14 @@ fn during_a_hook_after_a_rollback() {
 }
 
 #[test]
-fn while_what_is_live_is_asked_again() {
+fn while_the_live_release_is_checked_again() {
     for (ends, expected) in [("exit 0", "b"), ("[ $DEPLOY_RELEASE != b ]", "a")] {
         for leaves in BOTH {
             let site = Site::new();
             touch(&site, "stays");
             live(&site, &["a"]);
             put(&site, "b");
-            killed_in_mid_gate(&site, "swapped", "b");
+            killed_during_checks(&site, "swapped", "b");
             site.configure(&standing("after_swap", ends));
             let client = Upload::start(&site, "swap b");
             appears(&site, "begun");
@@ -226,7 +226,7 @@ fn during_a_hook_that_fails_after_the_swap() {
             ["b current", "c bad", "a previous"],
             "{leaves:?}"
         );
-        // The hook of the way back ran, too.
+        // The hook of the automatic rollback ran, too.
         let last = steps_on_record(&site).pop().expect("a line");
         last.has(&[
             ("step", "after_swap 1"),
@@ -241,12 +241,12 @@ fn during_a_hook_that_fails_after_the_swap() {
 /// A service that says `begun` when it is first asked, and says no until it
 /// may go on.
 fn slow_service(site: &Site, then: fn() -> Answer) -> Service {
-    let folder = site.dir().to_owned();
+    let directory = site.dir().to_owned();
     Service::start(move |_, _| {
-        if folder.join("go").exists() {
+        if directory.join("go").exists() {
             return then();
         }
-        std::fs::write(folder.join("begun"), "").expect("a file");
+        std::fs::write(directory.join("begun"), "").expect("a file");
         Answer::Text(503, String::new())
     })
 }

@@ -77,7 +77,7 @@ fn a_lock_that_is_let_go_lets_the_next_one_in() {
     });
 }
 
-/// A swap that stands still while it holds the lock: it has so much debris to
+/// A swap that is stopped while it holds the lock: it has so much debris to
 /// clear away first that it can be caught at it.
 fn stopped_holder(site: &Site) -> Running {
     for attempt in 0..8 {

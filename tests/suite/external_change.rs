@@ -1,21 +1,21 @@
-//! Another hand moves the link while a request runs: what it did is neither
-//! undone nor passed off as what was asked for.
+//! Another process changes the current symlink while a request runs. The
+//! request neither undoes the change nor reports it as its own success.
 
 use std::fs;
 
 use crate::direct::{ask, live, put, states};
-use crate::fallback::killed_in_mid_gate;
+use crate::fallback::killed_during_checks;
 use crate::gating::{gate_failed, hook, returned};
 use crate::site::Site;
 
-/// What such a hand does.
+/// The command of the other process.
 const TO_C: &str = "ln -sfn releases/c {dir}/root/current";
 
 const MOVED: &str =
     "the current symlink was changed by another process during this request: 'c' is live";
 
-/// A site where c and then a are live and b is to come, with this hook after
-/// the swap.
+/// Makes a site with a live, c live before it and b pending, and this hook
+/// after the swap.
 fn site(script: &str) -> Site {
     let site = Site::new();
     live(&site, &["c", "a"]);
@@ -50,7 +50,7 @@ fn before_the_swap_a_failure_says_what_is_live() {
 }
 
 #[test]
-fn what_passes_is_no_success_where_it_is_not_live_any_more() {
+fn a_pass_is_no_success_if_the_release_is_not_live_any_more() {
     let site = site(&for_b(TO_C));
     let reply = site.ssh("ci", "swap b");
     reply.refused(75, "not-current");
@@ -58,7 +58,7 @@ fn what_passes_is_no_success_where_it_is_not_live_any_more() {
     assert_eq!(site.current().as_deref(), Some("c"));
     let last = site.journal().pop().expect("a record");
     assert_eq!(last["event"], "swapped", "that b passed is not known");
-    // Nobody knows of b that it works.
+    // b is unconfirmed.
     site.configure("");
     put(&site, "d");
     assert_eq!(ask(&site, "swap d").ok(), "ok swap d previous=c\n");
@@ -69,7 +69,7 @@ fn what_passes_is_no_success_where_it_is_not_live_any_more() {
 }
 
 #[test]
-fn what_fails_is_not_gone_back_from_where_it_is_not_live_any_more() {
+fn a_failure_moves_nothing_if_the_release_is_not_live_any_more() {
     let site = site(&for_b(&format!("{TO_C}; exit 1")));
     let problem = gate_failed(&site.ssh("ci", "swap b"));
     let end = format!("hook after_swap 1 ('/bin/sh') exited with 1; {MOVED}");
@@ -80,7 +80,7 @@ fn what_fails_is_not_gone_back_from_where_it_is_not_live_any_more() {
 }
 
 #[test]
-fn a_link_that_is_none_any_more_is_not_replaced() {
+fn a_symlink_that_was_removed_or_replaced_is_left_alone() {
     let link = "{dir}/root/current";
     for (script, words) in [
         (format!("rm {link}; exit 1"), "nothing is live"),
@@ -102,7 +102,7 @@ fn a_link_that_is_none_any_more_is_not_replaced() {
 }
 
 #[test]
-fn on_the_way_back_it_is_not_undone_either() {
+fn a_change_after_the_automatic_rollback_is_not_undone() {
     let hook = format!("[ $DEPLOY_RELEASE != b ] || exit 1; {TO_C}");
     let site = site(&hook);
     let problem = gate_failed(&site.ssh("ci", "swap b"));
@@ -113,11 +113,11 @@ fn on_the_way_back_it_is_not_undone_either() {
 }
 
 #[test]
-fn what_is_asked_again_is_no_success_either() {
+fn a_repeated_check_is_no_success_if_the_release_is_not_live_any_more() {
     let site = Site::new();
     live(&site, &["c", "a"]);
     put(&site, "b");
-    killed_in_mid_gate(&site, "swapped", "b");
+    killed_during_checks(&site, "swapped", "b");
     site.configure(&hook("after_swap", TO_C));
     ask(&site, "swap b").refused(75, "not-current");
     assert_eq!(site.current().as_deref(), Some("c"));

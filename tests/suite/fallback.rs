@@ -1,5 +1,5 @@
-//! Where a site goes when a release has failed: each test is a way by which it
-//! once went wrong, found by attacking it.
+//! The choice of the fallback when a release has failed. Each test is a mistake
+//! that an attack on the program once found.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,7 +8,7 @@ use crate::direct::{ask, live, put, states};
 use crate::gating::{cure, gate_failed, hook, logging_hooks, sicken, touch};
 use crate::site::Site;
 
-/// Every release fails while `{dir}/outage` stands there, whatever it is.
+/// Every release fails while `{dir}/outage` exists.
 fn outage() -> String {
     hook("after_swap", "[ ! -e {dir}/outage ]")
 }
@@ -18,7 +18,7 @@ fn end_outage(site: &Site) {
 }
 
 #[test]
-fn an_outage_does_not_eat_up_what_is_good() {
+fn an_outage_marks_no_good_release_bad() {
     let site = Site::with_config(&outage());
     live(&site, &["a", "b", "c"]);
     put(&site, "d");
@@ -28,7 +28,7 @@ fn an_outage_does_not_eat_up_what_is_good() {
         problem.contains("'c' is live again and failed as well"),
         "{problem}"
     );
-    // Asked again and again, what is live was good and stays.
+    // The live release was confirmed, so it stays however often it fails.
     for request in ["swap c", "rollback c", "swap c"] {
         let problem = gate_failed(&ask(&site, request));
         assert!(
@@ -47,10 +47,10 @@ fn an_outage_does_not_eat_up_what_is_good() {
 }
 
 #[test]
-fn a_site_that_was_there_before_us_is_gone_back_to() {
+fn a_release_older_than_the_journal_is_a_fallback() {
     let site = Site::with_config(&outage());
     // Made by hand, or by another tool: it has no manifest.
-    fs::create_dir(site.root().join("releases/old")).expect("a folder");
+    fs::create_dir(site.root().join("releases/old")).expect("a directory");
     symlink("releases/old", site.root().join("current")).expect("a link");
     put(&site, "a");
     touch(&site, "outage");
@@ -59,7 +59,7 @@ fn a_site_that_was_there_before_us_is_gone_back_to() {
 }
 
 #[test]
-fn what_is_live_and_lost_its_manifest_is_gone_back_to() {
+fn a_live_release_without_its_manifest_is_a_fallback() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a", "b"]);
     put(&site, "c");
@@ -71,7 +71,7 @@ fn what_is_live_and_lost_its_manifest_is_gone_back_to() {
 }
 
 #[test]
-fn the_way_back_leads_to_nothing_that_a_swap_would_refuse() {
+fn no_fallback_is_a_release_that_a_swap_would_refuse() {
     // What was live is gone, and the one before it is not what was received.
     let config = format!(
         "verify_on_swap = true\n{}",
@@ -89,9 +89,9 @@ fn the_way_back_leads_to_nothing_that_a_swap_would_refuse() {
     ask(&site, "rollback a").refused(65, "digest-mismatch");
 }
 
-/// Has `release` live as a request that was killed in mid-gate leaves it;
-/// `event` is that of its record, `swapped` or `rolled-back`.
-pub fn killed_in_mid_gate(site: &Site, event: &str, release: &str) {
+/// Makes `release` live as a request leaves it that was killed during its
+/// post-swap checks; `event` is that of its record, `swapped` or `rolled-back`.
+pub fn killed_during_checks(site: &Site, event: &str, release: &str) {
     let previous = site.current();
     let link = site.root().join("current");
     if previous.is_some() {
@@ -110,12 +110,12 @@ pub fn killed_in_mid_gate(site: &Site, event: &str, release: &str) {
 }
 
 #[test]
-fn what_was_killed_long_ago_goes_back_to_nothing_that_a_swap_would_refuse() {
+fn after_a_kill_no_fallback_is_a_release_that_a_swap_would_refuse() {
     let config = format!("verify_on_swap = true\n{}", logging_hooks());
     let site = Site::with_config(&config);
     live(&site, &["a"]);
     put(&site, "b");
-    killed_in_mid_gate(&site, "swapped", "b");
+    killed_during_checks(&site, "swapped", "b");
     fs::write(site.root().join("releases/a/index.html"), "defaced").expect("a file");
     sicken(&site, "b", "after_swap");
     let problem = gate_failed(&ask(&site, "swap b"));
@@ -128,11 +128,11 @@ fn what_was_killed_long_ago_goes_back_to_nothing_that_a_swap_would_refuse() {
 const STAYS: &str = "; there is nothing good to go back to, and nothing was moved";
 
 #[test]
-fn what_was_killed_long_ago_does_not_go_back_to_what_is_gone() {
+fn after_a_kill_no_fallback_is_a_release_that_is_gone() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a"]);
     put(&site, "b");
-    killed_in_mid_gate(&site, "swapped", "b");
+    killed_during_checks(&site, "swapped", "b");
     site.configure(&hook("after_swap", "rm -rf {dir}/root/releases/a; exit 1"));
     let problem = gate_failed(&ask(&site, "swap b"));
     assert!(problem.ends_with("nothing was moved"), "{problem}");
@@ -140,11 +140,11 @@ fn what_was_killed_long_ago_does_not_go_back_to_what_is_gone() {
 }
 
 #[test]
-fn what_has_failed_is_not_gone_back_to_from_what_fails_as_well() {
+fn a_bad_release_is_no_fallback_for_one_that_fails_as_well() {
     let site = Site::with_config(&logging_hooks());
     put(&site, "b");
     put(&site, "c");
-    killed_in_mid_gate(&site, "swapped", "b");
+    killed_during_checks(&site, "swapped", "b");
     for release in ["b", "c"] {
         sicken(&site, release, "after_swap");
     }
@@ -164,7 +164,7 @@ fn what_has_failed_is_not_gone_back_to_from_what_fails_as_well() {
 }
 
 #[test]
-fn what_was_rolled_away_from_is_not_gone_back_to_after_a_kill() {
+fn after_a_kill_a_release_that_a_rollback_left_is_no_fallback() {
     for (releases, end, after) in [
         (
             &["a", "b", "c"][..],
@@ -175,7 +175,7 @@ fn what_was_rolled_away_from_is_not_gone_back_to_after_a_kill() {
     ] {
         let site = Site::with_config(&logging_hooks());
         live(&site, releases);
-        killed_in_mid_gate(&site, "rolled-back", "b");
+        killed_during_checks(&site, "rolled-back", "b");
         sicken(&site, "b", "after_swap");
         let problem = gate_failed(&ask(&site, "swap b"));
         assert!(problem.ends_with(end), "{problem}");
@@ -184,11 +184,11 @@ fn what_was_rolled_away_from_is_not_gone_back_to_after_a_kill() {
 }
 
 #[test]
-fn the_way_back_passes_over_what_never_proved_itself() {
+fn the_fallback_skips_an_unconfirmed_release() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a"]);
     put(&site, "b");
-    killed_in_mid_gate(&site, "swapped", "b");
+    killed_during_checks(&site, "swapped", "b");
     put(&site, "c");
     sicken(&site, "c", "after_swap");
     let problem = gate_failed(&ask(&site, "swap c"));
@@ -197,7 +197,7 @@ fn the_way_back_passes_over_what_never_proved_itself() {
 }
 
 #[test]
-fn what_its_own_hooks_take_away_is_not_made_live() {
+fn a_release_that_its_own_hooks_remove_does_not_go_live() {
     for (takes, after) in [
         ("rm -rf {dir}/root/releases/b", &["a current"][..]),
         ("rm {dir}/root/.deploy-shell/manifests/b", &["a current"]),
@@ -223,7 +223,7 @@ fn what_its_own_hooks_take_away_is_not_made_live() {
 }
 
 #[test]
-fn what_the_hooks_of_a_rollback_take_away_is_not_gone_back_to() {
+fn a_rollback_does_not_go_to_a_release_that_its_hooks_remove() {
     let config = hook("before_rollback", "rm -rf {dir}/root/releases/a");
     let site = Site::with_config(&config);
     live(&site, &["a", "b"]);
@@ -232,7 +232,7 @@ fn what_the_hooks_of_a_rollback_take_away_is_not_gone_back_to() {
 }
 
 #[test]
-fn what_could_not_be_run_says_nothing_of_the_release() {
+fn a_hook_that_could_not_run_marks_no_release_bad() {
     let site = Site::with_config("[[hooks.before_swap]]\ncommand = [\"{dir}/program\"]\n");
     put(&site, "a");
     let problem = gate_failed(&ask(&site, "swap a"));
@@ -241,7 +241,7 @@ fn what_could_not_be_run_says_nothing_of_the_release() {
 }
 
 #[test]
-fn a_program_that_leads_into_the_root_is_not_run() {
+fn a_hook_program_inside_the_root_is_not_run() {
     let site = Site::with_config("[[hooks.before_swap]]\ncommand = [\"{dir}/link\"]\n");
     for target in ["root/releases/a/index.html", "/proc/self/cwd/index.html"] {
         let link = site.dir().join("link");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::archive::{Tar, tarball, zstd};
 use crate::direct::states;
-use crate::fallback::killed_in_mid_gate;
+use crate::fallback::killed_during_checks;
 use crate::gating::{gate_failed, hook};
 use crate::mounted::{self, Mounted};
 use crate::receive::{leaves_nothing, noise};
@@ -271,7 +271,7 @@ fn a_release_that_uses_every_inode_is_rolled_back_to_an_unconfirmed_one() {
         let Some((site, mounted)) = with_failing_release(kind, USE_EVERY_INODE) else {
             return;
         };
-        killed_in_mid_gate(&site, "swapped", "a");
+        killed_during_checks(&site, "swapped", "a");
         is_rolled_back(&site, &mounted, "a bad");
     }
 }

@@ -1,5 +1,5 @@
-//! Killed in mid-gate: the process that serves the request dies at once, as
-//! when the machine goes down. What is live says so until it is asked again.
+//! The process that serves a request is killed during its checks, as when the
+//! machine goes down. The live release is unconfirmed until its checks pass.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::gating::{
 use crate::process::{Upload, serving};
 use crate::site::Site;
 
-/// Kills whoever serves a request, while a hook stands at `begun`.
+/// Kills the processes that serve a request, while a hook waits at `begun`.
 fn killed_at(site: &Site, request: &str, begun: &str) {
     let client = Upload::start(site, request);
     appears(site, begun);
@@ -27,7 +27,7 @@ fn killed_at(site: &Site, request: &str, begun: &str) {
     assert_eq!(reply.stdout, "");
 }
 
-/// A hook that stands still in its first run, with something it has started.
+/// Makes a hook that waits in its first run, with a child process.
 fn standing(stage: &str) -> String {
     let script = format!(
         "[ -e {{dir}}/go ] || {{ tail -f {{dir}}/stays & setsid tail -f {{dir}}/stays & \
@@ -37,7 +37,7 @@ fn standing(stage: &str) -> String {
     hook(stage, &script)
 }
 
-/// A site with a and b once live, and c to come; nothing stands still yet.
+/// Makes a site with b live, a live before it and c pending. No hook waits yet.
 fn site(config: &str) -> Site {
     let site = Site::with_config(config);
     touch(&site, "stays");
@@ -69,7 +69,7 @@ fn before_the_swap_nothing_has_happened() {
 }
 
 #[test]
-fn after_the_swap_what_is_live_has_yet_to_prove_itself() {
+fn after_the_swap_the_live_release_is_unconfirmed() {
     let config = format!("{}{}", logging_hooks(), standing("after_swap"));
     let site = site(&config);
     killed_at(&site, "swap c", "begun");
@@ -77,7 +77,7 @@ fn after_the_swap_what_is_live_has_yet_to_prove_itself() {
     assert_eq!(
         site.current().as_deref(),
         Some("c"),
-        "nobody was there to go back"
+        "no process was left to roll back"
     );
     for (release, state, proved) in [("c", "current", false), ("b", "previous", true)] {
         let row = row(&site, release);
@@ -94,7 +94,7 @@ fn after_the_swap_what_is_live_has_yet_to_prove_itself() {
     assert_eq!(
         log(&site),
         ["after_swap c b c"],
-        "no hook before: it is live"
+        "no hook runs before: it is live"
     );
     assert_eq!(row(&site, "c")["proved"], true);
     assert_eq!(states(&site), ["c current", "b previous", "a good"]);
@@ -109,7 +109,7 @@ fn after_the_swap_what_is_live_has_yet_to_prove_itself() {
 }
 
 #[test]
-fn a_rollback_leaves_it_for_good() {
+fn a_rollback_from_it_marks_it_bad() {
     let site = site(&standing("after_swap"));
     killed_at(&site, "swap c", "begun");
     touch(&site, "go");
@@ -122,13 +122,13 @@ fn a_rollback_leaves_it_for_good() {
 }
 
 #[test]
-fn a_swap_away_from_it_leaves_it_for_good_as_well() {
+fn a_swap_from_it_marks_it_bad() {
     let site = site(&standing("after_swap"));
     killed_at(&site, "swap c", "begun");
     touch(&site, "go");
     put(&site, "d");
     assert_eq!(site.ssh("ci", "swap d").ok(), "ok swap d previous=c\n");
-    // It has never proved itself: a rollback passes it over.
+    // It is unconfirmed: a rollback skips it.
     let expected = ["d current", "c bad", "b previous", "a good"];
     assert_eq!(states(&site), expected);
     assert_eq!(
@@ -138,7 +138,7 @@ fn a_swap_away_from_it_leaves_it_for_good_as_well() {
 }
 
 #[test]
-fn asked_again_it_may_fail_and_goes_back() {
+fn a_repeated_check_that_fails_rolls_back() {
     let config = format!("{}{}", logging_hooks(), standing("after_swap"));
     let site = site(&config);
     killed_at(&site, "swap c", "begun");
@@ -154,7 +154,7 @@ fn asked_again_it_may_fail_and_goes_back() {
 }
 
 #[test]
-fn what_nobody_asks_any_more_is_taken_for_proved() {
+fn without_checks_it_is_confirmed() {
     let site = site(&standing("after_swap"));
     killed_at(&site, "swap c", "begun");
     // The operator takes the gate away.
@@ -172,7 +172,7 @@ fn what_nobody_asks_any_more_is_taken_for_proved() {
 }
 
 #[test]
-fn in_a_rollback_it_is_the_same() {
+fn a_killed_rollback_leaves_its_target_unconfirmed() {
     let site = site(&standing("after_swap"));
     killed_at(&site, "rollback", "begun");
     assert_eq!(site.current().as_deref(), Some("a"));
@@ -187,11 +187,11 @@ fn in_a_rollback_it_is_the_same() {
     assert_eq!(row(&site, "a")["proved"], true);
 }
 
-/// A release that was good before stays so: what was not answered for is
-/// whether all around it has come back with it.
+/// A release that was good stays good: only the state of its surroundings is
+/// unknown.
 #[test]
-fn on_the_way_back_what_is_back_is_asked_once_more() {
-    // c fails, and the hook of the way back stands still.
+fn after_a_killed_automatic_rollback_the_checks_run_again() {
+    // c fails, and the hook of the automatic rollback waits.
     let script = format!(
         "[ $DEPLOY_RELEASE != c ] || exit 1; [ -e {{dir}}/go ] || \
          {{ touch {{dir}}/begun; {}; }}",

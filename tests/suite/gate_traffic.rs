@@ -74,7 +74,7 @@ fn files_under_load_with_smoke_test_and_health_gate() {
     let nginx = Nginx::live(&site);
     let url = format!("http://127.0.0.1:{}/page.txt", nginx.ports[0]);
     let root = site.root().to_owned();
-    // Whether the candidate can be reached at all, asked of its own files.
+    // The smoke test asks for the candidate's own files.
     let smoke = Service::start(move |_, _| {
         match fs::read_to_string(root.join("preview/index.html")).as_deref() {
             Ok("up") => ok(""),

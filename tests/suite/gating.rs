@@ -8,7 +8,7 @@ use crate::fields::Fields;
 use crate::process::{eventually, pids_with_argument};
 use crate::site::{Reply, Site};
 
-/// One hook, a script of sh. It has all the time in the world.
+/// Configures one hook, a script of sh, with a long timeout.
 pub fn hook(stage: &str, script: &str) -> String {
     timed_hook(stage, script, "100s")
 }
@@ -19,7 +19,7 @@ pub fn timed_hook(stage: &str, script: &str, timeout: &str) -> String {
 }
 
 /// A hook of each stage that writes down that it ran, with its variables and
-/// what is live. `sick-RELEASE` in the folder of the test makes the stage
+/// what is live. `sick-RELEASE` in the directory of the test makes the stage
 /// whose name it holds fail for that release.
 pub fn logging_hooks() -> String {
     ["before_swap", "after_swap", "before_rollback"]
@@ -113,18 +113,23 @@ pub fn steps_on_record(site: &Site) -> Vec<Fields> {
         .collect()
 }
 
-/// The one way back on record.
+/// Returns the audit line of the one automatic rollback.
 #[track_caller]
 pub fn returned(site: &Site) -> Fields {
     let lines = record(site);
     let lines = lines.iter().map(|line| Fields::read(line));
     let mut returned = lines.filter(|line| line.get("event") == Some("return"));
-    let one = returned.next().expect("a way back is on record");
-    assert!(returned.next().is_none(), "more than one is on record");
+    let one = returned
+        .next()
+        .expect("an automatic rollback is in the audit log");
+    assert!(
+        returned.next().is_none(),
+        "more than one is in the audit log"
+    );
     one
 }
 
-/// No process is left that has `marker` in the folder of the test as one of
+/// No process is left that has `marker` in the directory of the test as one of
 /// its words.
 #[track_caller]
 pub fn none_is_left(site: &Site, marker: &str) {

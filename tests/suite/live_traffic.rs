@@ -25,14 +25,14 @@ struct Master<'a> {
     site: &'a Site,
     _process: Running,
     // A socket's path may have 104 bytes at most, so it has a short one.
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Master<'_> {
     fn start(site: &Site) -> Master<'_> {
-        let folder = tempfile::Builder::new().prefix("m").tempdir();
-        let folder = folder.expect("a folder");
-        let socket = folder.path().join("s");
+        let directory = tempfile::Builder::new().prefix("m").tempdir();
+        let directory = directory.expect("a directory");
+        let socket = directory.path().join("s");
         let process = site
             .ssh_command("ci")
             .args(["-N", "-M", "-S"])
@@ -45,14 +45,14 @@ impl Master<'_> {
         Master {
             site,
             _process: process,
-            folder,
+            directory,
         }
     }
 
     fn request(&self, request: &str) -> String {
         let mut command = self.site.ssh_command("ci");
-        command.arg("-S").arg(self.folder.path().join("s"));
-        // Without its master it fails, instead of connecting anew.
+        command.arg("-S").arg(self.directory.path().join("s"));
+        // Without its master it fails, instead of opening a new connection.
         command.args(["-o", "ProxyCommand=false", "--", request]);
         self.site.run(command, b"").ok()
     }

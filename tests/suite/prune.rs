@@ -1,4 +1,4 @@
-//! What is removed after a swap, and what never is.
+//! Pruning after a swap: what is removed, and what never is.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,8 +13,8 @@ use crate::gating::{gate_failed, logging_hooks, sicken};
 use crate::site::{Site, set_mode};
 
 fn manifests(site: &Site) -> Vec<String> {
-    let folder = site.root().join(".deploy-shell/manifests");
-    let entries = fs::read_dir(folder).expect("a folder");
+    let directory = site.root().join(".deploy-shell/manifests");
+    let entries = fs::read_dir(directory).expect("a directory");
     let mut names: Vec<String> = entries
         .map(|entry| entry.expect("an entry").file_name())
         .map(|name| name.into_string().expect("a UTF-8 name"))
@@ -23,9 +23,9 @@ fn manifests(site: &Site) -> Vec<String> {
     names
 }
 
-/// These stand in `releases/`, each with its manifest, and nothing else.
+/// Asserts that exactly these releases exist, each with its manifest.
 #[track_caller]
-fn stand(site: &Site, releases: &[&str]) {
+fn assert_releases(site: &Site, releases: &[&str]) {
     assert_eq!(site.releases(), releases);
     assert_eq!(manifests(site), releases);
     assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
@@ -47,14 +47,14 @@ fn age(site: &Site, by: jiff::SignedDuration) {
 }
 
 #[test]
-fn so_many_are_kept_besides_current_and_previous() {
+fn the_configured_count_is_kept_besides_current_and_previous() {
     let names = ["a", "b", "c", "d", "e", "f", "g"];
     for keep in [1, 2, 3] {
         let site = Site::with_config(&format!("keep = {keep}\nmin_age = \"0s\"\n"));
         for count in 1..=names.len() {
             live(&site, &names[count - 1..count]);
             let first = count.saturating_sub(keep + 2);
-            stand(&site, &names[first..count]);
+            assert_releases(&site, &names[first..count]);
         }
     }
 }
@@ -63,23 +63,23 @@ fn so_many_are_kept_besides_current_and_previous() {
 fn five_are_kept_by_default() {
     let site = Site::with_config("min_age = \"0s\"\n");
     live(&site, &["a", "b", "c", "d", "e", "f", "g"]);
-    stand(&site, &["a", "b", "c", "d", "e", "f", "g"]);
+    assert_releases(&site, &["a", "b", "c", "d", "e", "f", "g"]);
     live(&site, &["h", "i"]);
-    stand(&site, &["c", "d", "e", "f", "g", "h", "i"]);
+    assert_releases(&site, &["c", "d", "e", "f", "g", "h", "i"]);
 }
 
 #[test]
 fn nothing_is_pruned_before_its_time() {
     let site = Site::with_config("keep = 1\nmin_age = \"10m\"\n");
     live(&site, &["a", "b", "c", "d", "e"]);
-    stand(&site, &["a", "b", "c", "d", "e"]);
+    assert_releases(&site, &["a", "b", "c", "d", "e"]);
     age(&site, jiff::SignedDuration::from_mins(9));
     ask(&site, "swap d").ok();
-    stand(&site, &["a", "b", "c", "d", "e"]);
+    assert_releases(&site, &["a", "b", "c", "d", "e"]);
     age(&site, jiff::SignedDuration::from_mins(2));
     ask(&site, "swap e").ok();
     // Current e, previous d, and the newest good one.
-    stand(&site, &["c", "d", "e"]);
+    assert_releases(&site, &["c", "d", "e"]);
 }
 
 /// What counts is when a release was last live, not when it came.
@@ -92,10 +92,10 @@ fn the_last_time_live_decides() {
     for release in ["d", "c", "b"] {
         ask(&site, &format!("swap {release}")).ok();
     }
-    stand(&site, &["a", "b", "c", "d"]);
+    assert_releases(&site, &["a", "b", "c", "d"]);
     ask(&site, "swap a").ok();
     // Last live before a: b, c, and long ago d, the last to be received.
-    stand(&site, &["a", "b", "c"]);
+    assert_releases(&site, &["a", "b", "c"]);
 }
 
 #[test]
@@ -104,12 +104,12 @@ fn a_release_that_is_live_again_is_young_again() {
     live(&site, &["a", "b", "c"]);
     ask(&site, "swap a").ok();
     live(&site, &["d"]);
-    stand(&site, &["a", "c", "d"]);
+    assert_releases(&site, &["a", "c", "d"]);
     assert_eq!(states(&site), ["d current", "a previous", "c good"]);
 }
 
 #[test]
-fn bad_ones_are_counted_by_themselves() {
+fn bad_releases_are_counted_separately() {
     let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
     live(&site, &["a", "b"]);
     for release in ["x", "y", "z"] {
@@ -119,7 +119,7 @@ fn bad_ones_are_counted_by_themselves() {
     }
     // One bad one stays, and pushes out no good one.
     assert_eq!(states(&site), ["b current", "z bad", "a previous"]);
-    stand(&site, &["a", "b", "z"]);
+    assert_releases(&site, &["a", "b", "z"]);
 }
 
 /// Of those that failed before they were live, the newest is the one that
@@ -134,33 +134,33 @@ fn bad_ones_that_were_never_live_are_kept_by_arrival() {
         gate_failed(&ask(&site, &format!("swap {release}")));
     }
     // The one that has just failed is spared, the others are counted.
-    stand(&site, &["a", "y"]);
+    assert_releases(&site, &["a", "y"]);
     live(&site, &["b"]);
     assert_eq!(states(&site), ["b current", "a previous", "y bad"]);
-    stand(&site, &["a", "b", "y"]);
+    assert_releases(&site, &["a", "b", "y"]);
 }
 
 #[test]
-fn what_waits_is_not_pruned_by_a_swap() {
+fn a_pending_release_is_not_pruned_by_a_swap() {
     let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
     put(&site, "p");
     put(&site, "q");
     live(&site, &["a", "b", "c", "d", "e"]);
-    stand(&site, &["c", "d", "e", "p", "q"]);
+    assert_releases(&site, &["c", "d", "e", "p", "q"]);
 }
 
 #[test]
-fn what_has_waited_too_long_is() {
+fn a_pending_release_is_pruned_after_its_max_age() {
     let site = Site::with_config("[pending]\nmax_age = \"7d\"\n");
     live(&site, &["a", "b"]);
     put(&site, "p");
     age(&site, jiff::SignedDuration::from_hours(7 * 24 - 1));
     put(&site, "q");
     ask(&site, "swap a").ok();
-    stand(&site, &["a", "b", "p", "q"]);
+    assert_releases(&site, &["a", "b", "p", "q"]);
     age(&site, jiff::SignedDuration::from_hours(2));
     ask(&site, "swap b").ok();
-    stand(&site, &["a", "b", "q"]);
+    assert_releases(&site, &["a", "b", "q"]);
 }
 
 /// A release may be swapped to as long as it is there, and is then no longer
@@ -172,25 +172,25 @@ fn an_overdue_release_can_still_go_live() {
     put(&site, "p");
     age(&site, jiff::SignedDuration::from_hours(8 * 24));
     ask(&site, "swap p").ok();
-    stand(&site, &["a", "p"]);
+    assert_releases(&site, &["a", "p"]);
 }
 
 #[test]
-fn what_is_not_ours_is_never_removed() {
+fn a_foreign_entry_is_never_removed() {
     let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
     let releases = site.root().join("releases");
     let old = std::time::UNIX_EPOCH;
     for name in ["20190101", "not ours!", ".hidden", "-x", "café", "a..b"] {
-        let folder = releases.join(name);
-        fs::create_dir(&folder).expect("a folder");
-        fs::write(folder.join("index.html"), name).expect("a file");
-        let handle = fs::File::open(&folder).expect("a folder");
+        let directory = releases.join(name);
+        fs::create_dir(&directory).expect("a directory");
+        fs::write(directory.join("index.html"), name).expect("a file");
+        let handle = fs::File::open(&directory).expect("a directory");
         handle.set_modified(old).expect("a new time");
     }
     fs::write(releases.join("notes.txt"), "notes").expect("a file");
     symlink("20190101", releases.join("latest")).expect("a link");
     fs::write(site.root().join("shared/.env"), "secret").expect("a file");
-    fs::create_dir(site.root().join("own")).expect("a folder");
+    fs::create_dir(site.root().join("own")).expect("a directory");
     fs::write(site.root().join("own/file"), "own").expect("a file");
     let foreign = || {
         let mut tree = site.snapshot();
@@ -234,7 +234,7 @@ impl Stubborn<'_> {
             let done = run(&["chattr", "+i"], &release);
             return done.then_some(Stubborn { site, release });
         }
-        // Nothing can be removed from a folder one may not write to.
+        // No entry can be removed from a directory that is not writable.
         set_mode(&release.join("assets"), 0o555);
         set_mode(&release, 0o555);
         Some(Stubborn { site, release })

@@ -35,7 +35,7 @@ fn it_goes_back_step_by_step_until_nothing_is_left() {
 }
 
 #[test]
-fn with_nothing_before_it_there_is_no_way_back() {
+fn without_a_previous_release_it_is_refused() {
     let site = Site::new();
     refused(&site, "rollback");
     put(&site, "a");
@@ -48,10 +48,10 @@ fn with_nothing_before_it_there_is_no_way_back() {
     refused(&site, "rollback");
 }
 
-/// Names in the wrong order and folders with times that lie: only the journal
+/// Names in the wrong order and directories with wrong times: only the journal
 /// counts.
 #[test]
-fn neither_names_nor_times_of_folders_decide() {
+fn neither_names_nor_times_of_directories_decide() {
     let site = Site::new();
     live(&site, &["m", "z", "a", "k"]);
     let day = Duration::from_secs(86_400);
@@ -194,7 +194,7 @@ fn the_previous_release_is_the_one_it_chooses() {
 }
 
 #[test]
-fn a_release_removed_by_hand_is_passed_over() {
+fn a_release_removed_by_hand_is_skipped() {
     let site = Site::new();
     live(&site, &["a", "b", "c"]);
     fs::remove_dir_all(site.root().join("releases/b")).expect("removed by hand");
@@ -209,9 +209,9 @@ fn a_release_removed_by_hand_is_passed_over() {
     says(&site, "swap b", "ok swap b previous=a");
 }
 
-/// The live release's folder is gone: that is broken, and must not stay so.
+/// The live release's directory is gone: a swap must repair the site.
 #[test]
-fn the_way_out_of_a_current_release_removed_by_hand() {
+fn a_swap_replaces_a_current_release_removed_by_hand() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     fs::remove_dir_all(site.root().join("releases/b")).expect("removed by hand");

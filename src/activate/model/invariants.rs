@@ -60,6 +60,10 @@ impl Run<'_> {
                 !known.confirmed || self.state.passed[release],
                 "{release} passes for confirmed: {self:?}"
             );
+            assert!(
+                !self.state.left[release] || known.bad,
+                "a rollback left {release}, and it is not bad: {self:?}"
+            );
             // A rollback goes to a good release: it must be confirmed.
             assert!(
                 live == Some(release) || !known.good() || known.confirmed,
@@ -74,6 +78,10 @@ impl Run<'_> {
     pub(super) fn check_move(&self, how: How, to: Option<usize>) {
         if how != How::Return {
             let to = to.expect("a request names a release");
+            assert_eq!(
+                self.state.link, self.start.live,
+                "an external change is undone: {self:?}"
+            );
             assert_eq!(self.state.disk[to], Disk::Whole, "{to}: {self:?}");
             if let Action::Activate {
                 how: How::Rollback,
