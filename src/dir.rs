@@ -7,8 +7,9 @@
 //! (required paths, symlinks in a release) go through openat2(2) with
 //! `RESOLVE_BENEATH`: the kernel itself keeps them below the handle.
 
+mod name;
+
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -21,83 +22,10 @@ use nix::sys::stat::{self, FileStat, Mode, SFlag};
 use nix::sys::{statfs, statvfs};
 use nix::unistd::{self, UnlinkatFlags};
 
-use crate::escape;
-use crate::names::{LinkName, ReleaseId};
+pub use name::Name;
 
 /// The result of every system call of this module.
 pub type Result<T> = nix::Result<T>;
-
-/// One path component: never empty, `.` or `..`, at most 255 bytes, without `/`
-/// and NUL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name<'a>(&'a [u8]);
-
-impl<'a> Name<'a> {
-    /// Returns `bytes` as a component, if they are one.
-    pub const fn new(bytes: &'a [u8]) -> Option<Name<'a>> {
-        if is_component(bytes) {
-            Some(Name(bytes))
-        } else {
-            None
-        }
-    }
-
-    pub const fn as_bytes(self) -> &'a [u8] {
-        self.0
-    }
-
-    pub fn as_os_str(self) -> &'a OsStr {
-        OsStr::from_bytes(self.0)
-    }
-}
-
-impl fmt::Display for Name<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&escape::escape(self.0))
-    }
-}
-
-impl AsRef<Path> for Name<'_> {
-    fn as_ref(&self) -> &Path {
-        Path::new(self.as_os_str())
-    }
-}
-
-impl Name<'static> {
-    /// Returns a name that is written in this program's source. As a constant, a
-    /// bad one does not compile.
-    pub const fn literal(text: &'static str) -> Self {
-        assert!(is_component(text.as_bytes()), "not one path component");
-        Name(text.as_bytes())
-    }
-}
-
-const fn is_component(bytes: &[u8]) -> bool {
-    if bytes.len() > 255 || matches!(bytes, b"" | b"." | b"..") {
-        return false;
-    }
-    let mut rest = bytes;
-    while let [byte, after @ ..] = rest {
-        if matches!(byte, b'/' | 0) {
-            return false;
-        }
-        rest = after;
-    }
-    true
-}
-
-// Both alphabets are without '/', and neither type can be '.' or '..'.
-impl<'a> From<&'a ReleaseId> for Name<'a> {
-    fn from(release: &'a ReleaseId) -> Self {
-        Name(release.as_str().as_bytes())
-    }
-}
-
-impl<'a> From<&'a LinkName> for Name<'a> {
-    fn from(link: &'a LinkName) -> Self {
-        Name(link.as_str().as_bytes())
-    }
-}
 
 /// An open directory.
 #[derive(Debug)]
@@ -119,6 +47,7 @@ impl Dir {
         fcntl::open(".", DIRECTORY, Mode::empty()).map(Dir)
     }
 
+    /// Opens a directory for listing.
     pub fn open_dir<'a>(&self, name: impl Into<Name<'a>>) -> Result<Dir> {
         fcntl::openat(&self.0, name.into().as_os_str(), DIRECTORY, Mode::empty()).map(Dir)
     }

@@ -1,9 +1,9 @@
 //! `journal.jsonl`: the history. One JSON object a line, only ever appended.
 //! docs/formats.md specifies it.
 //!
-//! A line is synced before the client is told of what it records. A crash can
-//! tear the last line. Nobody was answered for that line, so it is dropped when
-//! the journal is next opened for writing.
+//! A line is synced before the client gets the reply about it. A crash can tear the
+//! last line. No client has a reply about that line, so it is dropped when the journal
+//! is next opened for writing.
 
 mod reader;
 
@@ -29,7 +29,7 @@ pub enum Event {
     /// The release was published; it is not live.
     Received,
     /// Intent: the `current` symlink is about to move to `release`, by `how`.
-    /// After a kill in between, this tells what the moved symlink means and whose
+    /// After a kill in between, this shows what the moved symlink means and whose
     /// request moved it.
     Activating,
     /// The symlink did not move as intended.
@@ -130,7 +130,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// The names of all fields on disk. The reader tells by them a record of a
+    /// The names of all fields on disk. By them the reader distinguishes a record of a
     /// newer version from a damaged one.
     const FIELDS: [&'static str; 13] = [
         "seq",

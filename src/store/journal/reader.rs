@@ -2,8 +2,8 @@
 //!
 //! Three cases are kept apart, because a mistake loses history:
 //!
-//! - A crash tears the last line: it has no line feed, or it is not JSON. Nobody
-//!   was answered for it, so it is dropped.
+//! - A crash tears the last line: it has no line feed, or it is not JSON. No client
+//!   has a reply about it, so it is dropped.
 //! - A newer version of this program wrote a line. Nothing is dropped; the
 //!   request is refused and says what is unknown.
 //! - Anything else is damage. Nothing is dropped; the request is refused and says

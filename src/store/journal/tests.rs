@@ -1,4 +1,4 @@
-//! Every way in which a journal can be cut, and every line that is not ours.
+//! A journal that is cut at every byte, and lines that this version did not write.
 
 use super::reader::{Extent, Unreadable, read_records};
 use super::*;
