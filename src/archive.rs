@@ -1,4 +1,4 @@
-//! The unpacker: a process of its own, and the only one that parses an archive.
+//! The unpacker: a separate process, and the only one that parses an archive.
 //!
 //! The monitor executes this program again, with the verified spool as stdin, the
 //! staging directory as working directory, nothing else open and an empty

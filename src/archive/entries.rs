@@ -176,7 +176,7 @@ impl Entries {
         Ok(())
     }
 
-    /// Makes an entry of its own header and the extended headers before it.
+    /// Makes an entry from its header and the extended headers before it.
     fn join_entry(&mut self, extended: Extended, header: Header) -> Result<Entry, UnpackError> {
         if header.trailing_garbage {
             return Err(Rule::NameAfterEnd.into());

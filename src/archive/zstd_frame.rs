@@ -10,8 +10,8 @@ use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
 use super::rule::{Rule, UnpackError};
 use crate::error::Error;
 
-/// The frame's magic number. A skippable frame has another and is refused:
-/// tools disagree about what follows one.
+/// The magic number of a frame. A skippable frame has another one and is refused:
+/// tools disagree about what follows it.
 const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
 
 /// The maximum window, as a power of two: 128 MiB, which is what `zstd -d` accepts
@@ -34,20 +34,22 @@ impl Frame {
     /// `max` limits the whole stream, with headers and padding. The refusal names
     /// `max_unpacked`.
     pub fn open(mut spool: File, max: u64, max_unpacked: u64) -> Result<Frame, UnpackError> {
-        let cannot = |error| UnpackError::Io(Error::io("cannot read the payload", error));
+        let read_error = |error| UnpackError::Io(Error::io("cannot read the payload", error));
         let mut magic = [0; 4];
-        spool.rewind().map_err(cannot)?;
+        spool.rewind().map_err(read_error)?;
         match spool.read_exact(&mut magic) {
             Ok(()) if magic == MAGIC => {}
             Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
-                return Err(cannot(error));
+                return Err(read_error(error));
             }
             _ => return Err(Rule::NotZstd.into()),
         }
-        spool.rewind().map_err(cannot)?;
+        spool.rewind().map_err(read_error)?;
         let input = BufReader::with_capacity(INPUT, spool);
-        let mut decoder = Decoder::with_buffer(input).map_err(cannot)?.single_frame();
-        decoder.window_log_max(WINDOW_LOG_MAX).map_err(cannot)?;
+        let mut decoder = Decoder::with_buffer(input)
+            .map_err(read_error)?
+            .single_frame();
+        decoder.window_log_max(WINDOW_LOG_MAX).map_err(read_error)?;
         Ok(Frame {
             decoder,
             left: max,

@@ -121,7 +121,7 @@ pub fn payload(release: &str) -> Vec<u8> {
     for number in 0..6 {
         tar = tar.file(format!("part {}/{number}", number % 2), release);
     }
-    tar = tar.file("empty", "").link("latest", "index.html");
+    tar = tar.file("empty", "").symlink("latest", "index.html");
     if release == NEW {
         tar = tar.file("large", vec![b'n'; 700_000]);
     }

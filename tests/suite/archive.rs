@@ -1,14 +1,18 @@
-//! A tar and zstd builder that decides nothing by itself: every header byte,
-//! checksum, padding and end block is the caller's. A tar library would refuse
-//! to write most of what the hostile tests need.
+//! Builds archives for the tests.
+//!
+//! [`tarball`] makes an ordinary archive with `tar::Builder`. [`Tar`] and [`Header`]
+//! decide nothing by themselves: the caller sets every header byte, checksum,
+//! padding and end block. A tar library refuses to write most of what the hostile
+//! tests need, so `tar::Header` only provides a valid header to start from.
 
 use std::io::Write;
 
+use tar::EntryType;
 use zstd::stream::write::Encoder;
 
 pub const BLOCK: usize = 512;
 
-/// A header field: where it starts and how many bytes it has.
+/// A header field: its offset and its length in bytes.
 #[derive(Clone, Copy)]
 pub struct Field(pub usize, pub usize);
 
@@ -24,88 +28,86 @@ pub const MAGIC: Field = Field(257, 8);
 pub const DEVICE_MAJOR: Field = Field(329, 8);
 pub const PREFIX: Field = Field(345, 155);
 
-/// One 512-byte header. It gets its right checksum when it is added to a
-/// [`Tar`], unless [`Header::sum`] gave it another.
+/// One 512-byte header. [`Tar::header`] gives it the right checksum, unless
+/// [`Header::sum`] has set another.
 #[derive(Clone)]
 pub struct Header {
-    bytes: [u8; BLOCK],
-    summed: bool,
+    raw: tar::Header,
+    has_sum: bool,
 }
 
 impl Header {
-    /// A ustar header, valid in every field for `kind`.
+    /// Returns a ustar header with valid fields for `kind`.
     pub fn new(kind: u8, name: impl AsRef<[u8]>, size: u64) -> Header {
-        let mode = if kind == b'5' { "0000755" } else { "0000644" };
-        Header {
-            bytes: [0; BLOCK],
-            summed: false,
-        }
-        .put(NAME, name)
-        .put(MODE, mode)
-        .put(UID, "0000000")
-        .put(Field(116, 8), "0000000")
-        .put(SIZE, format!("{size:011o}"))
-        .put(MTIME, "14664000000")
-        .put(KIND, [kind])
-        .put(MAGIC, "ustar\x0000")
+        let mut raw = tar::Header::new_ustar();
+        raw.set_mode(if kind == b'5' { 0o755 } else { 0o644 });
+        raw.set_uid(0);
+        raw.set_gid(0);
+        raw.set_size(size);
+        raw.set_mtime(0o14664000000);
+        let header = Header {
+            raw,
+            has_sum: false,
+        };
+        // Not set_path(): it refuses most of the names that the tests need.
+        header.put(NAME, name).put(KIND, [kind])
     }
 
     pub fn file(name: impl AsRef<[u8]>, size: u64) -> Header {
         Header::new(b'0', name, size)
     }
 
-    pub fn folder(name: impl AsRef<[u8]>) -> Header {
+    pub fn directory(name: impl AsRef<[u8]>) -> Header {
         Header::new(b'5', name, 0)
     }
 
-    pub fn link(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Header {
+    pub fn symlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Header {
         Header::new(b'2', name, 0).put(LINK, target)
     }
 
-    /// Replaces a whole field: the bytes given, then NULs.
+    /// Replaces a whole field: the given bytes, then NULs.
     pub fn put(mut self, field: Field, value: impl AsRef<[u8]>) -> Header {
         let Field(start, length) = field;
         let value = value.as_ref();
         assert!(value.len() <= length, "{value:?} does not fit its field");
-        self.bytes[start..start + length].fill(0);
-        self.bytes[start..start + value.len()].copy_from_slice(value);
+        let bytes = self.raw.as_mut_bytes();
+        bytes[start..start + length].fill(0);
+        bytes[start..start + value.len()].copy_from_slice(value);
         self
     }
 
-    /// The magic old GNU tar writes: `ustar`, two blanks and a NUL.
+    /// Sets the magic of old GNU tar: `ustar`, two spaces and a NUL.
     pub fn gnu(self) -> Header {
         self.put(MAGIC, "ustar  \0")
     }
 
-    /// A checksum of the caller's making.
+    /// Sets a checksum of the caller's choice.
     pub fn sum(mut self, text: impl AsRef<[u8]>) -> Header {
         self = self.put(CHECKSUM, text);
-        self.summed = true;
+        self.has_sum = true;
         self
     }
 
-    /// The sum of all bytes with the checksum field as blanks, as POSIX has it.
+    /// Returns the sum of all bytes with the checksum field as spaces, as in POSIX.
     pub fn unsigned_sum(&self) -> u32 {
-        let blank = self.clone().put(CHECKSUM, [b' '; 8]);
-        blank.bytes.iter().map(|&byte| u32::from(byte)).sum()
+        self.sum_of(u32::from)
     }
 
-    /// The same with bytes taken as signed, as some old Unix tars did it.
+    /// Returns the same sum of signed bytes, as some old Unix tars computed it.
     pub fn signed_sum(&self) -> i32 {
-        let blank = self.clone().put(CHECKSUM, [b' '; 8]);
-        blank
-            .bytes
-            .iter()
-            .map(|&byte| i32::from(byte.cast_signed()))
-            .sum()
+        self.sum_of(|byte| i32::from(byte.cast_signed()))
     }
 
-    fn sealed(self) -> [u8; BLOCK] {
-        if self.summed {
-            return self.bytes;
+    fn sum_of<T: std::iter::Sum>(&self, value: impl Fn(u8) -> T) -> T {
+        let header = self.clone().put(CHECKSUM, [b' '; 8]);
+        header.raw.as_bytes().iter().map(|byte| value(*byte)).sum()
+    }
+
+    fn into_block(mut self) -> [u8; BLOCK] {
+        if !self.has_sum {
+            self.raw.set_cksum();
         }
-        let sum = self.unsigned_sum();
-        self.put(CHECKSUM, format!("{sum:06o}\0 ")).bytes
+        *self.raw.as_bytes()
     }
 }
 
@@ -121,17 +123,17 @@ impl Tar {
     }
 
     pub fn header(self, header: Header) -> Tar {
-        self.raw(header.sealed())
+        self.raw(header.into_block())
     }
 
-    /// Data as it stands in a tar: padded with NULs to whole blocks.
+    /// Appends data with padding: NULs up to a whole block.
     pub fn data(self, data: impl AsRef<[u8]>) -> Tar {
         let data = data.as_ref();
         let padding = data.len().next_multiple_of(BLOCK) - data.len();
         self.raw(data).raw(vec![0; padding])
     }
 
-    /// Bytes without any meaning of their own.
+    /// Appends any bytes.
     pub fn raw(mut self, bytes: impl AsRef<[u8]>) -> Tar {
         self.bytes.extend_from_slice(bytes.as_ref());
         self
@@ -142,55 +144,50 @@ impl Tar {
         self.header(Header::file(name, size)).data(data)
     }
 
-    pub fn folder(self, name: impl AsRef<[u8]>) -> Tar {
-        self.header(Header::folder(name))
+    pub fn directory(self, name: impl AsRef<[u8]>) -> Tar {
+        self.header(Header::directory(name))
     }
 
-    pub fn link(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Tar {
-        self.header(Header::link(name, target))
+    pub fn symlink(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Tar {
+        self.header(Header::symlink(name, target))
     }
 
-    /// An extended header (`x`, `g`, `L`, `K`) with this very body.
+    /// Appends an extended header (`x`, `g`, `L`, `K`) with exactly this body.
     pub fn extended(self, kind: u8, body: impl AsRef<[u8]>) -> Tar {
-        let name = match kind {
-            b'L' | b'K' => "././@LongLink",
-            _ => "./PaxHeaders/entry",
-        };
         let size = body.as_ref().len() as u64;
-        let header = Header::new(kind, name, size);
         let header = match kind {
-            b'L' | b'K' => header.gnu(),
-            _ => header,
+            b'L' | b'K' => Header::new(kind, "././@LongLink", size).gnu(),
+            _ => Header::new(kind, "./PaxHeaders/entry", size),
         };
         self.header(header).data(body)
     }
 
-    /// A PAX header for the next entry.
+    /// Appends a pax header for the next entry.
     pub fn pax(self, records: &[(&str, &[u8])]) -> Tar {
         self.extended(b'x', pax_records(records))
     }
 
-    /// A PAX header for all entries after it.
+    /// Appends a pax header for all entries after it.
     pub fn global(self, records: &[(&str, &[u8])]) -> Tar {
         self.extended(b'g', pax_records(records))
     }
 
-    /// A GNU `L` entry, with the closing NUL GNU tar writes.
+    /// Appends a GNU `L` entry, with the final NUL that GNU tar writes.
     pub fn long_name(self, name: impl AsRef<[u8]>) -> Tar {
         self.extended(b'L', [name.as_ref(), b"\0"].concat())
     }
 
-    /// A GNU `K` entry, with the closing NUL.
-    pub fn long_link(self, target: impl AsRef<[u8]>) -> Tar {
+    /// Appends a GNU `K` entry, with the final NUL.
+    pub fn long_target(self, target: impl AsRef<[u8]>) -> Tar {
         self.extended(b'K', [target.as_ref(), b"\0"].concat())
     }
 
-    /// The whole archive: two zero blocks close it.
+    /// Returns the whole archive, with two zero blocks at the end.
     pub fn end(self) -> Vec<u8> {
         self.raw([0; 2 * BLOCK]).bytes
     }
 
-    /// The archive as it stands, without an end.
+    /// Returns the archive without an end.
     pub fn cut(self) -> Vec<u8> {
         self.bytes
     }
@@ -203,7 +200,7 @@ fn pax_records(records: &[(&str, &[u8])]) -> Vec<u8> {
         .collect()
 }
 
-/// `LENGTH KEY=VALUE\n`, where the length counts its own digits.
+/// Returns `LENGTH KEY=VALUE\n`, where the length counts its own digits.
 pub fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
@@ -213,7 +210,7 @@ pub fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
     [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
 }
 
-/// One zstd frame with a content checksum, as the command line tool writes it.
+/// Returns one zstd frame with a content checksum, as the zstd command writes it.
 pub fn zstd(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = Encoder::new(Vec::new(), 1).expect("an encoder");
     encoder.include_checksum(true).expect("a checksum");
@@ -221,24 +218,24 @@ pub fn zstd(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("the end of the frame")
 }
 
-/// A frame written by hand: only raw and run-length blocks, so that a gigabyte
-/// costs a few kilobytes and each header byte can be what a test wants.
+/// A zstd frame of raw and run-length blocks only. A gigabyte takes a few
+/// kilobytes, and a test can set each header byte.
 #[derive(Default)]
 pub struct Frame {
     bytes: Vec<u8>,
 }
 
 impl Frame {
-    /// The longest content one block may stand for.
+    /// The maximum content of one block, in bytes.
     pub const MOST: usize = 128 << 10;
 
-    /// A frame without size or checksum that states a window of
+    /// Returns a frame without size or checksum that states a window of
     /// `2^exponent * (1 + eighths / 8)` bytes.
     pub fn window(exponent: u8, eighths: u8) -> Frame {
         Frame::with_header(&[0, ((exponent - 10) << 3) | eighths])
     }
 
-    /// The magic number, then the frame header as given.
+    /// Returns a frame with the magic number and the given frame header.
     pub fn with_header(header: &[u8]) -> Frame {
         Frame {
             bytes: [&[0x28, 0xb5, 0x2f, 0xfd], header].concat(),
@@ -267,54 +264,65 @@ impl Frame {
         self
     }
 
-    /// An empty last block closes the frame.
+    /// Closes the frame with an empty last block.
     pub fn end(self) -> Vec<u8> {
         self.last(b"")
     }
 
-    /// A last block with content closes the frame.
+    /// Closes the frame with a last block that has content.
     pub fn last(self, content: &[u8]) -> Vec<u8> {
         assert!(content.len() <= Frame::MOST);
         let header = ((content.len() << 3) | 1).to_le_bytes();
         [&self.cut(), &header[..3], content].concat()
     }
 
-    /// The frame as it stands, without a last block.
+    /// Returns the frame without a last block.
     pub fn cut(self) -> Vec<u8> {
         self.bytes
     }
 }
 
-/// A valid `.tar.zst`: regular files with mode 0644, folders only implied.
+/// Returns an ordinary `.tar.zst`: files with mode 0644, without entries for their
+/// directories. `tar::Builder` writes a GNU long name where it is needed.
 pub fn tarball(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let tar = files.iter().fold(Tar::new(), |tar, (name, data)| {
-        if name.len() <= NAME.1 {
-            return tar.file(name, data);
-        }
-        let short = &name.as_bytes()[..NAME.1];
-        tar.pax(&[("path", name.as_bytes())]).file(short, data)
-    });
-    zstd(&tar.end())
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, data) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(0o644);
+        header.set_size(data.len() as u64);
+        builder
+            .append_data(&mut header, name, *data)
+            .expect("an ordinary name");
+    }
+    zstd(&builder.into_inner().expect("the end of the archive"))
 }
 
-/// The builder is only worth something if other tools read what it writes.
+/// GNU tar reads what [`tarball`] and [`Tar`] write.
 #[test]
-fn gnu_tar_lists_what_the_builder_writes() {
+fn gnu_tar_reads_the_archives_of_both_builders() {
     use std::process::{Command, Stdio};
 
     let long = format!("deep/{}", "n".repeat(150));
     let files: [(&str, &[u8]); 3] = [("a", b"1"), ("b/c", &[7; 1000]), (&long, b"")];
-    let mut child = Command::new("sh")
-        .args(["-c", "zstd -dc | tar -tf -"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("tar and zstd (Debian packages tar, zstd)");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    stdin.write_all(&tarball(&files)).expect("written");
-    drop(stdin);
-    let listing = child.wait_with_output().expect("tar ends");
-    assert!(listing.status.success());
-    let names = String::from_utf8(listing.stdout).expect("utf-8");
-    assert_eq!(names.lines().collect::<Vec<_>>(), ["a", "b/c", &long]);
+    let by_hand = Tar::new()
+        .file("a", b"1")
+        .file("b/c", [7; 1000])
+        .pax(&[("path", long.as_bytes())])
+        .file("n", b"");
+    for payload in [tarball(&files), zstd(&by_hand.end())] {
+        let mut child = Command::new("sh")
+            .args(["-c", "zstd -dc | tar -tf -"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("tar and zstd (Debian packages tar, zstd)");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        stdin.write_all(&payload).expect("written");
+        drop(stdin);
+        let listing = child.wait_with_output().expect("tar exits");
+        assert!(listing.status.success());
+        let names = String::from_utf8(listing.stdout).expect("utf-8");
+        assert_eq!(names.lines().collect::<Vec<_>>(), ["a", "b/c", &long]);
+    }
 }

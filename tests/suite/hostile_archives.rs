@@ -1,6 +1,6 @@
-//! Archives with one defect each. Every case goes through real ssh and must be
-//! refused with exit 65, the rule it breaks and the entry that breaks it, and
-//! must leave nothing behind, inside the site or beside it.
+//! Archives with one defect each. Each case goes through real ssh. It must be refused
+//! with exit status 65, the broken rule and the entry that breaks it, and must leave
+//! nothing inside or beside the site.
 
 mod borderline;
 mod extensions;
@@ -22,18 +22,17 @@ use crate::archive::{self, Tar, zstd};
 use crate::site::{Reply, Site};
 use surroundings::Surroundings;
 
-/// One hostile payload and the verdict it must get.
+/// One hostile payload and the refusal that it must get.
 pub struct Case {
     name: &'static str,
-    /// The entry as the refusal must show it; none where the archive as a whole
-    /// is at fault.
+    /// The entry as the refusal must show it; none if the defect is in no entry.
     entry: Option<String>,
     rule: &'static str,
     build: Build,
 }
 
 enum Build {
-    /// Entries put between a sound first file and the end blocks, compressed.
+    /// Entries between a valid first file and the end blocks, compressed.
     Entries(fn(Tar) -> Tar),
     /// A whole tar stream, compressed.
     Stream(fn() -> Vec<u8>),
@@ -41,8 +40,8 @@ enum Build {
     Payload(fn() -> Vec<u8>),
 }
 
-/// The usual case. A sound file comes first, so that there is something in the
-/// staging folder to clean away when the defect is met.
+/// Returns an ordinary case. A valid file comes first, so that the staging directory
+/// contains something to remove when the defect is found.
 fn case(
     name: &'static str,
     entry: impl Into<String>,
@@ -58,8 +57,8 @@ fn case(
     }
 }
 
-/// A tar stream of its own, end included or not; no entry is at fault unless
-/// [`Case::at`] says so.
+/// Returns a case that is a whole tar stream, with or without an end. No entry has the
+/// defect unless [`Case::at`] names one.
 fn stream(name: &'static str, rule: &'static str, tar: fn() -> Vec<u8>) -> Case {
     let build = Build::Stream(tar);
     Case {
@@ -70,7 +69,7 @@ fn stream(name: &'static str, rule: &'static str, tar: fn() -> Vec<u8>) -> Case 
     }
 }
 
-/// Any bytes.
+/// Returns a case of any bytes.
 fn payload(name: &'static str, rule: &'static str, bytes: fn() -> Vec<u8>) -> Case {
     let build = Build::Payload(bytes);
     Case {
@@ -81,31 +80,31 @@ fn payload(name: &'static str, rule: &'static str, bytes: fn() -> Vec<u8>) -> Ca
     }
 }
 
-/// The sound file every case begins with.
-fn sound() -> Tar {
+/// Returns the valid file that every case begins with.
+fn valid_file() -> Tar {
     Tar::new().file("index.html", "<h1>sound</h1>\n")
 }
 
 impl Case {
     fn payload(&self) -> Vec<u8> {
         match self.build {
-            Build::Entries(entries) => zstd(&entries(sound()).end()),
+            Build::Entries(entries) => zstd(&entries(valid_file()).end()),
             Build::Stream(tar) => zstd(&tar()),
             Build::Payload(bytes) => bytes(),
         }
     }
 
-    /// The entry at fault.
+    /// Names the entry with the defect.
     fn at(mut self, entry: &str) -> Case {
         self.entry = Some(entry.to_owned());
         self
     }
 
-    fn verdict(&self) -> String {
+    fn expected_line(&self) -> String {
         let rule = self.rule;
         match &self.entry {
             None => format!("deploy-shell: bad-archive: {rule}"),
-            // A very long name is cut, and marked as cut.
+            // A very long name is cut, with a mark.
             Some(entry) if entry.len() > 300 => {
                 let start = &entry[..297];
                 format!("deploy-shell: bad-archive: '{start}...': {rule}")
@@ -114,17 +113,17 @@ impl Case {
         }
     }
 
-    /// Everything wrong with the answer, in one text, so that one run of a
-    /// table tells about all its cases.
-    fn judge(&self, reply: &Reply) -> Result<(), String> {
+    /// Returns everything that is wrong with the reply, in one text, so that one run
+    /// of a table reports all its cases.
+    fn check(&self, reply: &Reply) -> Result<(), String> {
         let first = reply.stderr.lines().next().unwrap_or_default();
-        if reply.code == 65 && first == self.verdict() && reply.stdout.is_empty() {
+        if reply.code == 65 && first == self.expected_line() && reply.stdout.is_empty() {
             return Ok(());
         }
         Err(format!(
-            "{}: wanted exit 65 and\n    {}\n  got exit {} and\n    {first}\n  stdout {:?}",
+            "{}: expected exit status 65 and\n    {}\n  got exit status {} and\n    {first}\n  stdout {:?}",
             self.name,
-            self.verdict(),
+            self.expected_line(),
             reply.code,
             reply.stdout
         ))
@@ -137,7 +136,7 @@ struct Table {
     cases: Vec<Case>,
 }
 
-/// Room for a whole table in one site; everything else as by default.
+/// A limit that is high enough for a whole table; everything else has its default.
 const DEFAULTS: &str = "[limits]\nreceives_per_hour = 100000\n";
 
 impl Table {
@@ -159,7 +158,7 @@ impl Table {
         let mut wrong = Vec::new();
         for (number, case) in self.cases.iter().enumerate() {
             let reply = site.receive(&format!("hostile-{number}"), &case.payload());
-            match case.judge(&reply) {
+            match case.check(&reply) {
                 Ok(()) => reply.refused(65, "bad-archive"),
                 Err(text) => wrong.push(text),
             }
@@ -188,54 +187,54 @@ fn all() -> Vec<Table> {
 }
 
 #[test]
-fn frames_that_are_not_one_sound_zstd_frame() {
+fn payloads_that_are_not_one_valid_zstd_frame_are_refused() {
     Table::of(frames::cases()).replay();
 }
 
 #[test]
-fn headers_and_streams_with_a_defect() {
+fn headers_and_streams_with_a_defect_are_refused() {
     Table::of(headers::cases()).replay();
 }
 
 #[test]
-fn entries_of_a_kind_a_release_has_not() {
+fn entries_of_a_forbidden_type_are_refused() {
     Table::of(kinds::cases()).replay();
 }
 
 #[test]
-fn pax_headers_with_a_defect() {
+fn pax_headers_with_a_defect_are_refused() {
     Table::of(extensions::pax()).replay();
 }
 
 #[test]
-fn gnu_long_names_with_a_defect() {
+fn gnu_long_names_with_a_defect_are_refused() {
     Table::of(extensions::gnu()).replay();
 }
 
 #[test]
-fn names_a_release_may_not_have() {
+fn names_that_a_release_may_not_contain_are_refused() {
     Table::of(names::cases()).replay();
 }
 
 #[test]
-fn entries_that_meet_an_earlier_one() {
+fn entries_that_conflict_with_an_earlier_one_are_refused() {
     Table::of(order::cases()).replay();
 }
 
 #[test]
-fn links_that_leave_the_release() {
+fn symlinks_that_leave_the_release_are_refused() {
     Table::of(links::cases()).replay();
 }
 
 #[test]
-fn archives_over_a_limit() {
+fn archives_over_a_limit_are_refused() {
     for table in limits::tables() {
         table.replay();
     }
 }
 
 #[test]
-fn the_tables_hold_at_least_ninety_cases_under_unique_names() {
+fn the_tables_have_at_least_ninety_cases_with_unique_names() {
     let tables = all();
     let names: Vec<_> = tables
         .iter()
@@ -243,10 +242,10 @@ fn the_tables_hold_at_least_ninety_cases_under_unique_names() {
         .collect();
     let unique: BTreeSet<_> = names.iter().collect();
     assert!(names.len() >= 90, "only {} cases", names.len());
-    assert_eq!(unique.len(), names.len(), "a name stands twice");
+    assert_eq!(unique.len(), names.len(), "a name is used twice");
 }
 
-/// The archive profile, rule by rule, without what varies in a rule's words.
+/// The rules of the archive profile, without the parts that vary.
 const RULES: &str = "\
 not a zstd frame
 zstd window over 128 MiB
@@ -313,6 +312,6 @@ fn every_rule_of_the_profile_has_a_case() {
     }
     for case in cases() {
         let known = RULES.lines().any(|rule| case.rule.contains(rule));
-        assert!(known, "{}: no such rule: {}", case.name, case.rule);
+        assert!(known, "{}: unknown rule: {}", case.name, case.rule);
     }
 }

@@ -1,5 +1,5 @@
-//! What the tools people have write is received, and what is then on disk is
-//! what was archived: names, bytes, link targets, and modes made plain.
+//! Archives by the usual tools are received, and the release is what was archived:
+//! names, bytes, symlink targets, and normalized modes.
 
 mod manifest;
 mod tree;
@@ -11,21 +11,21 @@ use std::process::{Command, Stdio};
 use crate::site::Site;
 use tree::Carries;
 
-/// A program that is part of the test, and the Debian package that has it.
+/// Returns a program that the test needs, and names the Debian package that has it.
 fn tool(program: &str, package: &str) -> Command {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let there = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    assert!(there, "'{program}' is missing: install '{package}'");
+    let found = std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
+    assert!(found, "'{program}' is missing: install '{package}'");
     let mut command = Command::new(program);
     command.env("LC_ALL", "C.UTF-8");
-    // These would change what the tools write.
+    // These change what the tools write.
     for name in ["TAR_OPTIONS", "ZSTD_CLEVEL", "ZSTD_NBTHREADS", "GIT_DIR"] {
         command.env_remove(name);
     }
     command
 }
 
-/// Runs a command to its end and returns its standard output.
+/// Runs a command and returns its standard output.
 #[track_caller]
 fn run(mut command: Command) -> Vec<u8> {
     let output = command
@@ -37,7 +37,7 @@ fn run(mut command: Command) -> Vec<u8> {
     output.stdout
 }
 
-/// What `first` writes, through `second`, as in a shell's pipeline.
+/// Returns the output of the pipeline `first | second`.
 #[track_caller]
 fn piped(mut first: Command, mut second: Command) -> Vec<u8> {
     let mut writer = first
@@ -47,14 +47,15 @@ fn piped(mut first: Command, mut second: Command) -> Vec<u8> {
         .unwrap_or_else(|error| panic!("{first:?}: {error}"));
     let pipe = writer.stdout.take().expect("a pipe");
     let output = second.stdin(pipe).stderr(Stdio::inherit()).output();
-    let status = writer.wait().expect("it can be waited for");
+    let status = writer.wait().expect("an exit status");
     assert!(status.success(), "{first:?}: {status}");
     let output = output.unwrap_or_else(|error| panic!("{second:?}: {error}"));
     assert!(output.status.success(), "{second:?}: {}", output.status);
     output.stdout
 }
 
-/// `zstd` from standard input to standard output: it cannot know the size.
+/// Returns `zstd` from standard input to standard output, where it does not know the
+/// size.
 fn zstd(arguments: &[&str]) -> Command {
     let mut zstd = tool("zstd", "zstd");
     zstd.args(["-q", "-c"]).args(arguments);
@@ -72,7 +73,7 @@ impl Bench {
     fn new(carries: Carries) -> Bench {
         let site = Site::with_config("[pending]\nmax = 100\n");
         let source = site.dir().join("source");
-        tree::make(&source, carries);
+        tree::create(&source, carries);
         Bench {
             site,
             source,
@@ -139,7 +140,7 @@ fn gnu_tar_in_its_own_and_the_pax_format() {
         &["--format=pax"],
         &["--format=gnu", "--blocking-factor=1"],
         &["--format=gnu", "--blocking-factor=2048"],
-        // What makes an archive reproducible.
+        // The options for a reproducible archive.
         &[
             "--format=posix",
             "--sort=name",
@@ -149,7 +150,7 @@ fn gnu_tar_in_its_own_and_the_pax_format() {
             "--mtime=@0",
             "--pax-option=delete=atime,delete=ctime",
         ],
-        // As with --xattrs on a file system that has them.
+        // The result of --xattrs on a file system with extended attributes.
         &[
             "--format=posix",
             "--pax-option=SCHILY.xattr.user.note:=text",
@@ -164,14 +165,14 @@ fn gnu_tar_with_names_on_its_command_line() {
     let mut bench = Bench::new(Carries::Everything);
     let mut tar = tool("tar", "tar");
     tar.arg("-C").arg(&bench.source).arg("-c").arg("--");
-    for entry in fs::read_dir(&bench.source).expect("a folder") {
+    for entry in fs::read_dir(&bench.source).expect("a directory") {
         tar.arg(entry.expect("an entry").file_name());
     }
     bench.receive_from(tar);
 }
 
 #[test]
-fn gnu_tar_without_its_folders() {
+fn gnu_tar_without_directories() {
     let mut bench = Bench::new(Carries::Git);
     let mut find = tool("find", "findutils");
     find.current_dir(&bench.source);
@@ -195,10 +196,10 @@ fn bsdtar_in_its_formats() {
 }
 
 #[test]
-fn bsdtar_where_the_locale_has_no_character_set() {
+fn bsdtar_in_a_locale_without_a_character_set() {
     let mut bench = Bench::new(Carries::Everything);
     let mut bsdtar = bench.bsdtar(&[]);
-    // It warns of each name it cannot translate, and writes it all the same.
+    // It warns about each name that it cannot translate, and still writes it.
     bsdtar.env("LC_ALL", "C").stderr(Stdio::null());
     bench.receive_from(bsdtar);
 }
@@ -228,7 +229,7 @@ fn python_tarfile() {
     bench.receive_from(bench.python("format=tarfile.GNU_FORMAT"));
 }
 
-/// A repository beside the source, so that the source stays as it is.
+/// Returns git with a repository beside the source, which keeps the source unchanged.
 fn git(bench: &Bench, arguments: &[&str]) -> Command {
     let mut git = tool("git", "git");
     git.env("GIT_CONFIG_GLOBAL", "/dev/null");
@@ -247,13 +248,13 @@ fn git_archive_of_a_commit_and_of_a_tree() {
     run(git(&bench, &["init", "-q"]));
     run(git(&bench, &["add", "--all", "--force"]));
     run(git(&bench, &["commit", "-q", "-m", "site"]));
-    // A commit's id goes into a global header, as a comment.
+    // git puts the id of a commit into a global header, as a comment.
     bench.receive_from(git(&bench, &["archive", "--format=tar", "HEAD"]));
     bench.receive_from(git(&bench, &["archive", "--format=tar", "HEAD^{tree}"]));
 }
 
-/// Ids and times that do not fit an octal field stand in it in base 256, which
-/// only a size may not be.
+/// Ids and times that do not fit into an octal field are in base 256. Only a size must
+/// not be.
 #[test]
 fn large_ids_and_old_times() {
     let mut bench = Bench::new(Carries::Ustar);
@@ -279,7 +280,7 @@ fn every_way_to_call_zstd() {
     let plain = bench.site.dir().join("site.tar");
     fs::write(&plain, run(bench.gnu_tar(&[]))).expect("the archive");
     let path = plain.to_str().expect("a UTF-8 path");
-    // From a file, so the frame states its size.
+    // From a file: the frame states its size.
     for arguments in [
         &["-T0", path][..],
         &["-1", "--single-thread", path],
@@ -289,14 +290,14 @@ fn every_way_to_call_zstd() {
     ] {
         bench.receive(&run(zstd(arguments)));
     }
-    // From a pipe, so it does not.
+    // From a pipe: it does not.
     for arguments in [&["-19", "--long=27"][..], &["--no-check"], &["-3"]] {
         bench.receive(&piped(bench.gnu_tar(&[]), zstd(arguments)));
     }
 }
 
 #[test]
-fn archivers_that_compress_by_themselves() {
+fn archivers_with_their_own_compression() {
     let mut bench = Bench::new(Carries::Everything);
     let target = bench.site.dir().join("site.tar.zst");
     let source = bench.source.clone();
@@ -312,8 +313,8 @@ fn archivers_that_compress_by_themselves() {
     bench.receive(&create("bsdtar", "libarchive-tools", &["--zstd"]));
 }
 
-/// A second name for a file is refused, the remedy names the option, and with
-/// the option the archive is received.
+/// A hard link is refused, and the remedy names an option of tar. With that option the
+/// archive is received.
 #[test]
 fn hard_links_in_the_source() {
     let mut bench = Bench::new(Carries::Everything);

@@ -204,8 +204,8 @@ fn required_paths_must_exist() {
     let whole = Tar::new()
         .file("index.html", b"")
         .file("assets/real.js", b"")
-        .link("assets/app.js", "real.js")
-        .folder("media");
+        .symlink("assets/app.js", "real.js")
+        .directory("media");
     let reply = site.receive("r1", &zstd(&whole.end())).ok();
     assert!(reply.starts_with("ok receive r1 "), "{reply}");
 }
@@ -213,7 +213,7 @@ fn required_paths_must_exist() {
 #[test]
 fn a_required_path_that_is_a_dangling_symlink_is_missing() {
     let site = Site::with_config("[archive]\nrequired_paths = [\"index.html\"]\n");
-    let tar = Tar::new().file("a", b"").link("index.html", "nowhere");
+    let tar = Tar::new().file("a", b"").symlink("index.html", "nowhere");
     let reply = site.receive("r1", &zstd(&tar.end()));
     leaves_nothing(&site, &reply, 65, "missing-path");
 }
@@ -222,8 +222,8 @@ fn a_required_path_that_is_a_dangling_symlink_is_missing() {
 fn modes_do_not_depend_on_the_umask_or_the_archive() {
     let mode = |text: &str, name: &str| Header::file(name, 0).put(MODE, text);
     let tar = Tar::new()
-        .header(Header::folder("open").put(MODE, "0000777"))
-        .header(Header::folder("closed").put(MODE, "0000000"))
+        .header(Header::directory("open").put(MODE, "0000777"))
+        .header(Header::directory("closed").put(MODE, "0000000"))
         .header(mode("0000666", "open/page"))
         .header(mode("0000000", "closed/page"))
         .header(mode("0006777", "open/tool"))

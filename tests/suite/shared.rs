@@ -1,5 +1,5 @@
-//! Shared paths: links that every release has, to what is the application's
-//! own; through real ssh, and read as a web server reads them.
+//! Shared paths: every release has symlinks to the files of the application. Tested
+//! through real ssh, and read as a web server reads them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,14 +23,14 @@ use crate::web::{Nginx, get};
 
 const LINKS: &str = "[shared]\nlinks = [\".env\", \"public/uploads\", \"a/b/c/d\"]\n";
 
-/// What the links come to, and what they lead to.
+/// The shared symlinks and their targets.
 const MADE: [(&str, &str); 3] = [
     (".env", "../../shared/.env"),
     ("public/uploads", "../../../shared/public/uploads"),
     ("a/b/c/d", "../../../../../shared/a/b/c/d"),
 ];
 
-/// A site with all of it in place.
+/// Returns a site where every shared path exists.
 fn site(extra: &str) -> Site {
     let site = Site::with_config(extra);
     fill(&site);
@@ -40,16 +40,16 @@ fn site(extra: &str) -> Site {
 fn fill(site: &Site) {
     let shared = site.root().join("shared");
     write_file(&shared.join(".env"), 0o600, b"KEY=1\n");
-    for folder in ["public/uploads", "a/b/c"] {
-        fs::create_dir_all(shared.join(folder)).expect("a folder");
+    for directory in ["public/uploads", "a/b/c"] {
+        fs::create_dir_all(shared.join(directory)).expect("a directory");
     }
     write_file(&shared.join("public/uploads/photo"), 0o644, b"a photo");
     write_file(&shared.join("a/b/c/d"), 0o644, b"deep");
 }
 
-/// What the release leads to, link by link.
+/// Asserts that the release has every shared symlink with its target.
 #[track_caller]
-fn linked(site: &Site, release: &str) {
+fn assert_shared_symlinks(site: &Site, release: &str) {
     for (path, target) in MADE {
         let link = site.root().join("releases").join(release).join(path);
         let found = fs::read_link(&link).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -57,8 +57,8 @@ fn linked(site: &Site, release: &str) {
     }
 }
 
-/// Everything below `shared/`.
-fn theirs(site: &Site) -> BTreeMap<PathBuf, String> {
+/// Returns everything below `shared/`.
+fn shared_content(site: &Site) -> BTreeMap<PathBuf, String> {
     let mut found = site.snapshot();
     found.retain(|path, _| path.starts_with("shared"));
     assert!(found.len() > 1, "{found:?}");
@@ -81,10 +81,10 @@ fn verify(site: &Site) -> Reply {
     )
 }
 
-fn gnu_tar(folder: &Path) -> Vec<u8> {
+fn gnu_tar(directory: &Path) -> Vec<u8> {
     let output = Command::new("tar")
         .args(["--zstd", "-c", "-C"])
-        .arg(folder)
+        .arg(directory)
         .arg(".")
         .output()
         .expect("tar starts");
@@ -93,9 +93,9 @@ fn gnu_tar(folder: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn links_are_made_beside_what_the_archive_brings_and_lead_there() {
+fn shared_symlinks_are_created_beside_the_entries_of_the_archive() {
     let site = site(&format!("verify_on_swap = true\n{LINKS}"));
-    let before = theirs(&site);
+    let before = shared_content(&site);
     let payload = tarball(&[
         ("index.html", b"x"),
         ("public/index.php", b"yy"),
@@ -103,12 +103,12 @@ fn links_are_made_beside_what_the_archive_brings_and_lead_there() {
     ]);
     let reply = site.receive("r1", &payload).ok();
     assert!(reply.ends_with(" files=3 bytes=3\n"), "{reply}");
-    linked(&site, "r1");
+    assert_shared_symlinks(&site, "r1");
     let release = site.root().join("releases/r1");
-    for folder in ["public", "a", "a/b", "a/b/c"] {
-        let meta = fs::symlink_metadata(release.join(folder)).expect("a folder");
-        assert!(meta.is_dir(), "{folder}");
-        assert_eq!(meta.permissions().mode() & 0o7777, 0o755, "{folder}");
+    for directory in ["public", "a", "a/b", "a/b/c"] {
+        let meta = fs::symlink_metadata(release.join(directory)).expect("a directory");
+        assert!(meta.is_dir(), "{directory}");
+        assert_eq!(meta.permissions().mode() & 0o7777, 0o755, "{directory}");
     }
 
     site.ssh("ci", "swap r1").ok();
@@ -116,18 +116,18 @@ fn links_are_made_beside_what_the_archive_brings_and_lead_there() {
     let read = |path: &str| fs::read(current.join(path)).expect("through the link");
     assert_eq!(read(".env"), b"KEY=1\n");
     assert_eq!(read("a/b/c/d"), b"deep");
-    assert_eq!(theirs(&site), before);
-    // The application's writes are there for the next release.
+    assert_eq!(shared_content(&site), before);
+    // The next release sees what the application has written.
     fs::write(current.join("public/uploads/new"), "from r1").expect("written");
     site.receive("r2", &tarball(&[("only", b"")])).ok();
     site.ssh("ci", "swap r2 --if-current r1").ok();
-    linked(&site, "r2");
+    assert_shared_symlinks(&site, "r2");
     assert_eq!(read("public/uploads/new"), b"from r1");
     site.ssh("ci", "rollback").ok();
     assert_eq!(read("public/uploads/new"), b"from r1");
     no_debris(&site);
 
-    // Every link is relative, so all of it can be moved.
+    // Every symlink is relative, so the site can be moved.
     let moved = site.dir().join("moved");
     fs::rename(site.root(), &moved).expect("moved");
     let photo = fs::read(moved.join("current/public/uploads/photo"));
@@ -136,7 +136,7 @@ fn links_are_made_beside_what_the_archive_brings_and_lead_there() {
 }
 
 #[test]
-fn the_manifest_has_the_links_and_other_readers_agree() {
+fn the_manifest_lists_the_symlinks_and_other_readers_agree() {
     let site = site(LINKS);
     site.receive("r1", &tarball(&[("index.html", b"x"), ("a/b/x", b"")]))
         .ok();
@@ -174,7 +174,7 @@ fn the_manifest_has_the_links_and_other_readers_agree() {
 }
 
 #[test]
-fn a_link_that_was_tampered_with_is_found() {
+fn a_changed_shared_symlink_is_found() {
     type Change = fn(&Path);
     let changes: [(&str, Change); 4] = [
         ("missing ./.env", |tree| {
@@ -210,15 +210,15 @@ fn a_link_that_was_tampered_with_is_found() {
 }
 
 #[test]
-fn what_the_archive_has_there_is_refused_or_replaced() {
-    let build = tempfile::tempdir().expect("a temporary folder");
+fn an_entry_at_a_shared_path_is_refused_or_replaced() {
+    let build = tempfile::tempdir().expect("a temporary directory");
     let path = build.path();
-    fs::create_dir_all(path.join("public/uploads/2019")).expect("folders");
+    fs::create_dir_all(path.join("public/uploads/2019")).expect("directories");
     fs::write(path.join("public/index.php"), "<?php").expect("a file");
     fs::write(path.join("index.html"), "x").expect("a file");
     set_mode(path, 0o755);
 
-    // An empty folder, kept in the source tree, holds the path as well.
+    // An empty directory in the source tree is an entry as well.
     fs::remove_dir(path.join("public/uploads/2019")).expect("it is empty");
     let site = site(LINKS);
     let reply = site.receive("r1", &gnu_tar(path));
@@ -228,29 +228,29 @@ fn what_the_archive_has_there_is_refused_or_replaced() {
     assert!(reply.stderr.contains(why), "{reply:?}");
 
     let site = self::site(&format!("{LINKS}existing = \"replace\"\n"));
-    let before = theirs(&site);
+    let before = shared_content(&site);
     site.receive("r1", &gnu_tar(path)).ok();
-    linked(&site, "r1");
+    assert_shared_symlinks(&site, "r1");
 
-    fs::create_dir(path.join("public/uploads/2019")).expect("a folder");
+    fs::create_dir(path.join("public/uploads/2019")).expect("a directory");
     fs::write(path.join("public/uploads/2019/cat"), noise(3 << 20)).expect("a file");
     fs::write(path.join("public/uploads/zz"), "z").expect("a file");
     fs::write(path.join(".env"), "KEY=of the developer").expect("a file");
-    symlink("zz", path.join("public/uploads/latest")).expect("a link");
+    symlink("zz", path.join("public/uploads/latest")).expect("a symlink");
     let reply = site.receive("r2", &gnu_tar(path)).ok();
     assert!(reply.ends_with(" files=2 bytes=6\n"), "{reply}");
-    linked(&site, "r2");
+    assert_shared_symlinks(&site, "r2");
     let text = fs::read_to_string(manifest(&site, "r2")).expect("a manifest");
     assert!(!text.contains("2019") && !text.contains("/zz"), "{text}");
     assert_eq!(verify(&site).ok(), "r1 ok\nr2 ok\n");
-    assert_eq!(theirs(&site), before);
+    assert_eq!(shared_content(&site), before);
     no_debris(&site);
 }
 
-/// What is left out comes first, so that the folders above it are not there
-/// yet when it does; or last; or is all there is.
+/// The replaced entry comes first, when the directories above it do not exist yet; or
+/// last; or it is the only entry.
 #[test]
-fn the_order_of_what_is_replaced_does_not_matter() {
+fn the_order_of_replaced_entries_does_not_matter() {
     let site = site(&format!("{LINKS}existing = \"replace\"\n"));
     let big = noise(700_000);
     for (release, tar) in [
@@ -259,60 +259,67 @@ fn the_order_of_what_is_replaced_does_not_matter() {
             Tar::new()
                 .file("a/b/c/d/x", &big)
                 .file("a/b/y", "y")
-                .folder("a/b/c/")
-                .folder("a/"),
+                .directory("a/b/c/")
+                .directory("a/"),
         ),
         ("last", Tar::new().file("a/b/y", "y").file("a/b/c/d", &big)),
-        ("folder", Tar::new().folder("a/b/c/d/").file("a/b/y", "y")),
+        (
+            "folder",
+            Tar::new().directory("a/b/c/d/").file("a/b/y", "y"),
+        ),
         (
             "link",
-            Tar::new().link("a/b/c/d", "../y").file("a/b/y", "y"),
+            Tar::new().symlink("a/b/c/d", "../y").file("a/b/y", "y"),
         ),
     ] {
         site.receive(release, &zstd(&tar.end())).ok();
-        linked(&site, release);
+        assert_shared_symlinks(&site, release);
         let y = site.root().join("releases").join(release).join("a/b/y");
         assert_eq!(fs::read(y).expect("a file"), b"y", "{release}");
     }
     let reply = site.receive("alone", &tarball(&[(".env", b"x")])).ok();
     assert!(reply.ends_with(" files=0 bytes=0\n"), "{reply}");
-    linked(&site, "alone");
+    assert_shared_symlinks(&site, "alone");
     assert!(verify(&site).ok().lines().all(|line| line.ends_with(" ok")));
 }
 
 #[test]
-fn a_site_without_links_of_archives_has_its_own() {
+fn a_site_that_denies_symlinks_has_its_shared_symlinks() {
     let site = site(&format!("[archive]\nsymlinks = \"deny\"\n{LINKS}"));
     site.receive("r1", &tarball(&[("index.html", b"x")])).ok();
-    linked(&site, "r1");
-    let tar = Tar::new().file("a", "").link("l", "a");
+    assert_shared_symlinks(&site, "r1");
+    let tar = Tar::new().file("a", "").symlink("l", "a");
     site.receive("r2", &zstd(&tar.end()))
         .refused(65, "bad-archive");
 }
 
-/// What keeps a release out before a byte of it is read.
+/// A change of `shared/` after which a release is refused before a byte is read.
 type Breach = fn(&Path);
 
 const BREACHES: [(&str, &str, Breach); 9] = [
     ("no file", "shared/.env' does not exist", |shared| {
         fs::remove_file(shared.join(".env")).unwrap();
     }),
-    ("no folder", "shared/a/b/c/d' does not exist", |shared| {
+    ("no directory", "shared/a/b/c/d' does not exist", |shared| {
         fs::remove_dir_all(shared.join("a")).unwrap();
     }),
     ("nothing at all", "shared' does not exist", |shared| {
         fs::remove_dir_all(shared).unwrap();
     }),
-    ("a link out", "shared/.env' leads out", |shared| {
+    ("a symlink out", "shared/.env' leads out", |shared| {
         fs::remove_file(shared.join(".env")).unwrap();
         symlink("../current/.env", shared.join(".env")).unwrap();
     }),
-    ("a link to the system", "shared/.env' leads out", |shared| {
-        fs::remove_file(shared.join(".env")).unwrap();
-        symlink("/etc/passwd", shared.join(".env")).unwrap();
-    }),
     (
-        "a link out half way",
+        "a symlink to the system",
+        "shared/.env' leads out",
+        |shared| {
+            fs::remove_file(shared.join(".env")).unwrap();
+            symlink("/etc/passwd", shared.join(".env")).unwrap();
+        },
+    ),
+    (
+        "a symlink out halfway",
         "shared/public/uploads' leads out",
         |shared| {
             fs::rename(shared.join("public"), shared.parent().unwrap().join("p")).unwrap();
@@ -328,7 +335,7 @@ const BREACHES: [(&str, &str, Breach); 9] = [
         mkfifo(&shared.join(".env"), Mode::from_bits_truncate(0o644)).unwrap();
     }),
     (
-        "a link for the folder",
+        "a symlink in place of the directory",
         "shared' is not a directory itself",
         |shared| {
             let away = shared.parent().unwrap().join("away");
@@ -339,13 +346,13 @@ const BREACHES: [(&str, &str, Breach); 9] = [
 ];
 
 #[test]
-fn what_is_missing_or_leads_out_refuses_before_a_byte_is_read() {
+fn a_missing_or_escaping_shared_path_is_refused_before_a_byte_is_read() {
     let payload = tarball(&[("index.html", b"x")]);
     for (what, problem, breach) in BREACHES {
         let site = site(LINKS);
         breach(&site.root().join("shared"));
         let before = site.snapshot();
-        // The payload never ends: whoever waits for it, hangs.
+        // The payload never ends: a server that waits for its end hangs.
         let request = Site::receive_command("r1", &payload);
         let reply = held_open(serve(&site, "ci", &request), &payload);
         leaves_nothing(&site, &reply, 78, "bad-layout");
@@ -353,44 +360,44 @@ fn what_is_missing_or_leads_out_refuses_before_a_byte_is_read() {
         assert_eq!(reply.stderr.lines().count(), 2, "a remedy: {reply:?}");
         assert_eq!(site.snapshot(), before, "{what}");
         site.ssh("ci", "list").ok();
-        // What the remedy comes to.
+        // Do what the remedy says.
         let shared = site.root().join("shared");
         let _ = fs::remove_file(&shared);
         let _ = fs::remove_dir_all(&shared);
-        fs::create_dir(&shared).expect("a folder");
+        fs::create_dir(&shared).expect("a directory");
         fill(&site);
         site.receive("r1", &payload).ok();
-        linked(&site, "r1");
+        assert_shared_symlinks(&site, "r1");
     }
 }
 
 #[test]
-fn a_folder_that_the_account_may_not_search_is_told() {
+fn a_directory_without_search_permission_is_reported() {
     if Uid::effective().is_root() {
         return; // Root may search everything.
     }
     let site = site(LINKS);
-    let folder = site.root().join("shared/public");
-    set_mode(&folder, 0o600);
+    let directory = site.root().join("shared/public");
+    set_mode(&directory, 0o600);
     let reply = site.receive("r1", &tarball(&[("index.html", b"x")]));
-    set_mode(&folder, 0o755);
+    set_mode(&directory, 0o755);
     leaves_nothing(&site, &reply, 78, "bad-layout");
     let why = "shared/public/uploads' cannot be accessed: permission denied";
     assert!(reply.stderr.contains(why), "{reply:?}");
-    // To search it is enough: nothing is listed, and nothing opened.
-    for folder in ["shared", "shared/public"] {
-        set_mode(&site.root().join(folder), 0o311);
+    // Search permission is enough: nothing is listed, and nothing is opened.
+    for directory in ["shared", "shared/public"] {
+        set_mode(&site.root().join(directory), 0o311);
     }
     set_mode(&site.root().join("shared/.env"), 0o000);
     site.receive("r1", &tarball(&[("index.html", b"x")])).ok();
-    for folder in ["shared", "shared/public"] {
-        set_mode(&site.root().join(folder), 0o755);
+    for directory in ["shared", "shared/public"] {
+        set_mode(&site.root().join(directory), 0o755);
     }
-    linked(&site, "r1");
+    assert_shared_symlinks(&site, "r1");
 }
 
 #[test]
-fn through_ssh_the_remedy_names_what_to_create() {
+fn the_remedy_names_the_path_to_create() {
     let site = Site::with_config(LINKS);
     let reply = site.receive("r1", &tarball(&[("index.html", b"x")]));
     leaves_nothing(&site, &reply, 78, "bad-layout");
@@ -400,11 +407,11 @@ fn through_ssh_the_remedy_names_what_to_create() {
 }
 
 #[test]
-fn a_link_within_what_is_shared_is_theirs_to_make() {
+fn a_symlink_inside_shared_is_followed() {
     let site = site(LINKS);
     let shared = site.root().join("shared");
     fs::rename(shared.join(".env"), shared.join("env.production")).expect("renamed");
-    symlink("env.production", shared.join(".env")).expect("a link");
+    symlink("env.production", shared.join(".env")).expect("a symlink");
     site.receive("r1", &tarball(&[("index.html", b"x")])).ok();
     site.ssh("ci", "swap r1").ok();
     let read = fs::read(site.root().join("current/.env"));
@@ -412,11 +419,11 @@ fn a_link_within_what_is_shared_is_theirs_to_make() {
 }
 
 #[test]
-fn what_goes_while_a_release_comes_in_is_missed_too() {
+fn a_shared_path_removed_during_a_receive_is_reported() {
     let site = site(LINKS);
     let payload = tarball(&[("noise", &noise(8 << 20))]);
     let mut upload = Upload::taken_up(&site, &Site::receive_command("r1", &payload));
-    // More than fits between client and server: it reads by now.
+    // This is more than fits into the buffers, so the server has begun to read.
     upload.send(&payload[..7 << 20]);
     fs::remove_file(site.root().join("shared/.env")).expect("removed");
     upload.send(&payload[7 << 20..]);
@@ -461,7 +468,7 @@ fn the_unpacker_refuses_a_bad_shared_path() {
 }
 
 #[test]
-fn a_retry_asks_for_nothing() {
+fn a_retry_does_not_check_shared_paths() {
     let site = site(LINKS);
     let payload = tarball(&[("index.html", b"x")]);
     site.receive("r1", &payload).ok();
@@ -472,7 +479,7 @@ fn a_retry_asks_for_nothing() {
 }
 
 #[test]
-fn required_paths_are_looked_for_where_the_links_lead() {
+fn required_paths_are_checked_through_shared_symlinks() {
     let required = "[archive]\nrequired_paths = [\".env\", \"public/uploads/photo\", \"public\"]\n";
     let site = site(&format!("{required}{LINKS}"));
     let payload = tarball(&[("index.html", b"x")]);
@@ -483,29 +490,29 @@ fn required_paths_are_looked_for_where_the_links_lead() {
     reply.refused(65, "missing-path");
     let path = "shared/public/uploads/photo' does not exist";
     assert!(reply.stderr.contains(path), "{reply:?}");
-    // What is outside is not what was required.
-    symlink("/etc/passwd", &photo).expect("a link");
+    // A path outside of shared/ is not the required one.
+    symlink("/etc/passwd", &photo).expect("a symlink");
     site.receive("r2", &payload).refused(78, "bad-layout");
     assert_eq!(site.releases(), ["r1"]);
     no_debris(&site);
 }
 
 #[test]
-fn what_is_pruned_takes_nothing_shared_along() {
+fn pruning_a_release_keeps_shared_files() {
     let site = site(&format!("keep = 1\nmin_age = \"0s\"\n{LINKS}"));
-    let before = theirs(&site);
+    let before = shared_content(&site);
     live(&site, &["a1", "a2", "a3", "a4", "a5"]);
     assert_eq!(site.releases(), ["a3", "a4", "a5"]);
     ask(&site, "rollback").ok();
     live(&site, &["a6", "a7", "a8"]);
     assert!(!site.releases().contains(&"a3".to_owned()));
-    assert_eq!(theirs(&site), before);
+    assert_eq!(shared_content(&site), before);
     no_debris(&site);
 }
 
-/// A migration finds its settings before anything is live.
+/// A migration finds its settings before the release is live.
 #[test]
-fn a_hook_finds_what_is_shared_in_its_working_directory() {
+fn a_hook_finds_shared_files_in_its_working_directory() {
     let hook = "[[hooks.before_swap]]\ncommand = [\"/bin/cat\", \".env\", \"a/b/c/d\"]\n";
     let site = site(&format!("{LINKS}{hook}"));
     site.receive("r1", &tarball(&[("index.html", b"x")])).ok();
@@ -516,7 +523,7 @@ fn a_hook_finds_what_is_shared_in_its_working_directory() {
 }
 
 #[test]
-fn a_web_server_serves_what_is_shared() {
+fn a_web_server_serves_shared_files() {
     let site = site(LINKS);
     live(&site, &["one"]);
     let nginx = Nginx::live(&site);

@@ -1,5 +1,5 @@
-//! The other side of every limit: what stands exactly at it is received, and is
-//! on disk byte for byte.
+//! The other side of every limit: an archive exactly at the limit is received, and its
+//! content is on disk byte for byte.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,31 +9,37 @@ use super::limits::SMALL;
 use crate::archive::{Frame, Header, Tar, pax_record, zstd};
 use crate::site::{Site, sha256};
 
-/// What must stand in the release: path and [`Site::snapshot`]'s words for it.
+/// The expected content of a release: each path with its text from
+/// [`Site::snapshot`].
 type Tree = BTreeMap<PathBuf, String>;
 
-pub struct Sound {
+pub struct ValidArchive {
     name: &'static str,
     payload: Vec<u8>,
     tree: Tree,
 }
 
-/// `tar` is complete but for its end.
-pub fn sound(name: &'static str, tar: Tar, tree: &[(&str, String)]) -> Sound {
-    sent_as(name, zstd(&tar.end()), tree)
+/// Returns an archive that must be received. `tar` has no end yet.
+pub fn valid(name: &'static str, tar: Tar, tree: &[(&str, String)]) -> ValidArchive {
+    valid_payload(name, zstd(&tar.end()), tree)
 }
 
-pub fn sent_as(name: &'static str, payload: Vec<u8>, tree: &[(&str, String)]) -> Sound {
+/// Returns a payload that must be received.
+pub fn valid_payload(
+    name: &'static str,
+    payload: Vec<u8>,
+    tree: &[(&str, String)],
+) -> ValidArchive {
     let mut whole = Tree::new();
     for (path, what) in tree {
         let path = PathBuf::from(path);
         let parents = path.ancestors().skip(1);
         for parent in parents.filter(|parent| !parent.as_os_str().is_empty()) {
-            whole.entry(parent.into()).or_insert_with(folder);
+            whole.entry(parent.into()).or_insert_with(directory);
         }
         whole.insert(path, what.clone());
     }
-    Sound {
+    ValidArchive {
         name,
         payload,
         tree: whole,
@@ -48,23 +54,23 @@ pub fn program(content: impl AsRef<[u8]>) -> String {
     format!("file 0755 {}", sha256(content.as_ref()))
 }
 
-pub fn folder() -> String {
+pub fn directory() -> String {
     "folder 0755".to_owned()
 }
 
-pub fn link(target: &str) -> String {
+pub fn symlink(target: &str) -> String {
     format!("link -> {target}")
 }
 
 #[track_caller]
-pub fn receive_all(config: &str, archives: Vec<Sound>) {
+pub fn receive_all(config: &str, archives: Vec<ValidArchive>) {
     let site = Site::with_config(config);
-    let mut wrong = Vec::new();
+    let mut refused = Vec::new();
     for (number, archive) in archives.into_iter().enumerate() {
-        let release = format!("sound-{number}");
+        let release = format!("valid-{number}");
         let reply = site.receive(&release, &archive.payload);
         if reply.code != 0 {
-            wrong.push(format!("{}: {reply:?}", archive.name));
+            refused.push(format!("{}: {reply:?}", archive.name));
             continue;
         }
         let below = PathBuf::from("releases").join(&release);
@@ -77,11 +83,11 @@ pub fn receive_all(config: &str, archives: Vec<Sound>) {
         assert_eq!(on_disk, archive.tree, "{}", archive.name);
         assert!(site.leftovers().is_empty(), "{}", archive.name);
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
 }
 
-/// Every default limit but the number of pending releases.
-pub fn roomy(config: &str) -> String {
+/// Returns a configuration with all defaults but a higher number of pending releases.
+pub fn many_pending(config: &str) -> String {
     format!("{config}\n[pending]\nmax = 1000\n")
 }
 
@@ -102,35 +108,35 @@ fn archives_exactly_at_a_limit_are_received() {
     let header = header.concat();
     assert_eq!(header.len(), 8 << 10);
     receive_all(
-        &roomy(DEFAULTS),
+        &many_pending(DEFAULTS),
         vec![
-            sound(
+            valid(
                 "a component of 255 bytes",
                 named(&component),
                 &[(&component, file("x"))],
             ),
-            sound("a path of 1,024 bytes", named(&path), &[(&path, file("x"))]),
-            sound("32 deep", named(&deep), &[(&deep, file("x"))]),
-            sound(
-                "a PAX header of 8 KiB",
+            valid("a path of 1,024 bytes", named(&path), &[(&path, file("x"))]),
+            valid("32 deep", named(&deep), &[(&deep, file("x"))]),
+            valid(
+                "a pax header of 8 KiB",
                 Tar::new().extended(b'x', &header).file("a", "x"),
                 &[("named", file("x"))],
             ),
-            sound(
-                "a link target of 1,024 bytes",
+            valid(
+                "a symlink target of 1,024 bytes",
                 Tar::new()
                     .pax(&[("linkpath", path.as_bytes())])
-                    .link("l", "x"),
-                &[("l", link(&path))],
+                    .symlink("l", "x"),
+                &[("l", symlink(&path))],
             ),
-            sent_as(
+            valid_payload(
                 "a window of 128 MiB",
                 Frame::window(27, 0)
                     .raw(&Tar::new().file("a", "x").end())
                     .end(),
                 &[("a", file("x"))],
             ),
-            sent_as(
+            valid_payload(
                 "a file larger than the window",
                 Frame::window(17, 0)
                     .raw(&Tar::new().header(Header::file("a", 16 << 20)).cut())
@@ -143,7 +149,7 @@ fn archives_exactly_at_a_limit_are_received() {
 }
 
 #[test]
-fn archives_exactly_at_the_sites_own_limits_are_received() {
+fn archives_exactly_at_the_limits_of_the_site_are_received() {
     let longest = vec![7; 64 << 10];
     let names: Vec<_> = (0..20).map(|number| format!("f{number}")).collect();
     let files = |count: usize, data: &[u8]| {
@@ -159,17 +165,17 @@ fn archives_exactly_at_the_sites_own_limits_are_received() {
     let (twenty, twenty_on_disk) = files(20, b"");
     let (full, full_on_disk) = files(16, &longest);
     receive_all(
-        &roomy(SMALL),
+        &many_pending(SMALL),
         vec![
-            sound("exactly as many entries", twenty, &twenty_on_disk),
-            sound("exactly as many bytes", full, &full_on_disk),
+            valid("exactly as many entries", twenty, &twenty_on_disk),
+            valid("exactly as many bytes", full, &full_on_disk),
         ],
     );
 }
 
-/// Every file holds another folder's handle while it waits to be written.
+/// Each file holds the handle of another directory while it waits to be written.
 #[test]
-fn a_file_in_each_of_many_folders_is_received() {
+fn a_file_in_each_of_many_directories_is_received() {
     let paths: Vec<_> = (0..3000)
         .map(|number| format!("{}/{number}/{}/file", number % 7, number % 3))
         .collect();
@@ -180,5 +186,5 @@ fn a_file_in_each_of_many_folders_is_received() {
         .iter()
         .map(|path| (path.as_str(), file(path)))
         .collect();
-    receive_all(DEFAULTS, vec![sound("many folders", tar, &tree)]);
+    receive_all(DEFAULTS, vec![valid("many directories", tar, &tree)]);
 }

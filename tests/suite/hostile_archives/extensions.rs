@@ -1,5 +1,5 @@
-//! Headers that speak about the next entry: PAX `x` and `g`, GNU `L` and `K`.
-//! Two parsers that disagree about one of these see two different archives.
+//! Headers that describe the next entry: pax `x` and `g`, GNU `L` and `K`. Two parsers
+//! that disagree about one of them see two different archives.
 
 use super::{Case, case, stream};
 use crate::archive::{Header, SIZE, Tar, pax_record, zstd};
@@ -12,8 +12,8 @@ const SIZES: &str = "pax size differs from the header";
 const TWICE: &str = "two pax headers for one entry";
 const NAMES: &str = "two long names for one entry";
 const ALONE: &str = "extended header without an entry";
-const NOT_A_LINK: &str = "long symlink target on an entry that is not a symlink";
-const BEHIND: &str = "extended header has bytes after its end";
+const NOT_A_SYMLINK: &str = "long symlink target on an entry that is not a symlink";
+const AFTER_END: &str = "extended header has bytes after its end";
 const CONTROL: &str = "name has a control character";
 const GLOBAL: &str = "global pax header with more than a comment";
 
@@ -25,12 +25,12 @@ pub fn pax() -> Vec<Case> {
     cases
 }
 
-/// The names of the extended headers themselves: what comes next is not known
-/// yet when one of them is refused.
+/// The names of the extended headers themselves: when one of them is refused, the
+/// entry after it is not known yet.
 const X: &str = "./PaxHeaders/entry";
 const L: &str = "././@LongLink";
 
-/// A PAX header with this body in front of a sound file.
+/// Appends a pax header with this body, and a valid file.
 fn body(tar: Tar, body: impl AsRef<[u8]>) -> Tar {
     tar.extended(b'x', body).file("a", "")
 }
@@ -46,7 +46,7 @@ fn records() -> Vec<Case> {
         case("a record longer than its header", X, RECORD, |tar| {
             body(tar, "999 path=abc\n")
         }),
-        case("a record length of nought", X, RECORD, |tar| {
+        case("a record length of zero", X, RECORD, |tar| {
             body(tar, "0 path=abc\n")
         }),
         case("a record shorter than its length", X, RECORD, |tar| {
@@ -61,7 +61,7 @@ fn records() -> Vec<Case> {
         case("a negative record length", X, RECORD, |tar| {
             body(tar, "-12 path=abc\n")
         }),
-        case("a blank before a record length", X, RECORD, |tar| {
+        case("a space before a record length", X, RECORD, |tar| {
             body(tar, " 13 path=abc\n")
         }),
         case("a tab after a record length", X, RECORD, |tar| {
@@ -97,7 +97,7 @@ fn records() -> Vec<Case> {
         case("a second record cut short", X, RECORD, |tar| {
             body(tar, "12 path=abc\n12 pa")
         }),
-        case("a size record that is no number", X, RECORD, |tar| {
+        case("a size record that is not a number", X, RECORD, |tar| {
             body(tar, pax_record("size", b"0x0"))
         }),
         case("a negative size record", X, RECORD, |tar| {
@@ -118,7 +118,7 @@ fn keys() -> Vec<Case> {
             tar.pax(&[("mtime", b"1"), ("mtime", b"2")]).file("a", "")
         }),
         case(
-            "a key nobody has",
+            "an unknown key",
             X,
             "pax key 'colour' is not allowed",
             |tar| tar.pax(&[("colour", b"red")]).file("a", ""),
@@ -138,21 +138,21 @@ fn keys() -> Vec<Case> {
                     .file("a", "")
             },
         ),
-        case("a key that drives a terminal", X, RECORD, |tar| {
+        case("a key with a terminal escape", X, RECORD, |tar| {
             tar.pax(&[("\x1b[2J", b"1")]).file("a", "")
         }),
     ]
 }
 
-/// A tar inside a tar: what a reader sees that takes the wrong size to heart.
+/// Returns a tar inside of a tar, which a reader sees that uses the wrong size.
 fn inner() -> Vec<u8> {
     Tar::new().file("smuggled", "").cut()
 }
 
 fn smuggling() -> Vec<Case> {
     vec![
-        // tokio-tar, CVE-2025-62518: the header said nought, the record did not,
-        // and the data was read as headers.
+        // tokio-tar, CVE-2025-62518: the header said zero, the record did not, and
+        // the data was read as headers.
         case("data the header does not count", "a", SIZES, |tar| {
             tar.pax(&[("size", b"512")])
                 .header(Header::file("a", 0))
@@ -163,49 +163,49 @@ fn smuggling() -> Vec<Case> {
                 .header(Header::file("a", 512))
                 .data(inner())
         }),
-        case("a folder with a size record", "a/", SIZES, |tar| {
-            tar.pax(&[("size", b"512")]).folder("a/")
+        case("a directory with a size record", "a/", SIZES, |tar| {
+            tar.pax(&[("size", b"512")]).directory("a/")
         }),
-        // tar-rs, 2026: the record was taken for the long name between.
+        // tar-rs, 2026: the record was applied to the long name between them.
         case("a size record before a long name", "a", SIZES, |tar| {
             tar.pax(&[("size", b"1024")]).long_name("a").file("b", "")
         }),
-        case("two PAX headers in a row", X, TWICE, |tar| {
+        case("two pax headers in a row", X, TWICE, |tar| {
             tar.pax(&[("mtime", b"1")])
                 .pax(&[("mtime", b"2")])
                 .file("a", "")
         }),
-        case("two PAX headers around a long name", X, TWICE, |tar| {
+        case("two pax headers around a long name", X, TWICE, |tar| {
             tar.pax(&[("mtime", b"1")])
                 .long_name("b")
                 .pax(&[("mtime", b"2")])
                 .file("a", "")
         }),
-        case("a PAX name and a GNU name", L, NAMES, |tar| {
+        case("a pax name and a GNU name", L, NAMES, |tar| {
             tar.pax(&[("path", b"b")]).long_name("c").file("a", "")
         }),
-        case("a GNU name and a PAX name", X, NAMES, |tar| {
+        case("a GNU name and a pax name", X, NAMES, |tar| {
             tar.long_name("c").pax(&[("path", b"b")]).file("a", "")
         }),
-        case("a PAX target and a GNU target", L, NAMES, |tar| {
+        case("a pax target and a GNU target", L, NAMES, |tar| {
             tar.pax(&[("linkpath", b"index.html")])
-                .long_link("index.html")
-                .link("a", "index.html")
+                .long_target("index.html")
+                .symlink("a", "index.html")
         }),
-        case("a PAX header over 8 KiB", X, OVER, |tar| {
+        case("a pax header over 8 KiB", X, OVER, |tar| {
             let header = pax_record("comment", &[b'v'; 8179]);
             assert_eq!(header.len(), (8 << 10) + 1);
             body(tar, header)
         }),
-        // Python and Go allocated what the header promised.
-        case("a PAX header that claims 4 GiB", "h", OVER, |tar| {
+        // Python and Go allocated what the header claims.
+        case("a pax header that claims 4 GiB", "h", OVER, |tar| {
             tar.header(Header::new(b'x', "h", 4 << 30)).file("a", "")
         }),
-        stream("a PAX header at the end", ALONE, || {
-            super::sound().pax(&[("mtime", b"1")]).end()
+        stream("a pax header at the end", ALONE, || {
+            super::valid_file().pax(&[("mtime", b"1")]).end()
         }),
         case(
-            "a PAX header in base 256",
+            "a pax header in base 256",
             "h",
             "number is not strict octal",
             |tar| {
@@ -223,7 +223,7 @@ fn global() -> Vec<Case> {
             tar.global(&[("path", b"../x")]).file("a", "")
         }),
         case("a target for all entries", X, GLOBAL, |tar| {
-            tar.global(&[("linkpath", b"/etc")]).link("a", "b")
+            tar.global(&[("linkpath", b"/etc")]).symlink("a", "b")
         }),
         // libarchive, 2025: a negative size made it read the header again.
         case("a negative size for all entries", X, GLOBAL, |tar| {
@@ -242,7 +242,7 @@ fn global() -> Vec<Case> {
     ]
 }
 
-/// A block that begins with these bytes.
+/// Returns a block that begins with these bytes.
 fn padded(bytes: impl AsRef<[u8]>) -> Vec<u8> {
     let mut block = bytes.as_ref().to_vec();
     block.resize(512, 0);
@@ -255,57 +255,62 @@ pub fn gnu() -> Vec<Case> {
             tar.long_name("b").long_name("c").file("a", "")
         }),
         case("two long targets", L, NAMES, |tar| {
-            tar.long_link("index.html")
-                .long_link("index.html")
-                .link("a", "x")
+            tar.long_target("index.html")
+                .long_target("index.html")
+                .symlink("a", "x")
         }),
         case("a long name over 8 KiB", L, OVER, |tar| {
             tar.long_name(vec![b'n'; 8192]).file("a", "")
         }),
         case("a long target over 8 KiB", L, OVER, |tar| {
-            tar.long_link(vec![b't'; 8192]).link("a", "x")
+            tar.long_target(vec![b't'; 8192]).symlink("a", "x")
         }),
         case("a long name that claims 8 GiB", L, OVER, |tar| {
             let header = Header::new(b'L', "././@LongLink", 0).gnu();
             tar.header(header.put(SIZE, "77777777777")).file("a", "")
         }),
         stream("a long name at the end", ALONE, || {
-            super::sound().long_name("b").end()
+            super::valid_file().long_name("b").end()
         }),
         stream("a long target at the end", ALONE, || {
-            super::sound().long_link("b").end()
+            super::valid_file().long_target("b").end()
         }),
-        // The target would be for the next link, or for none: readers disagree.
-        case("a long target before a file", "a", NOT_A_LINK, |tar| {
-            tar.long_link("index.html").file("a", "")
+        // The target is for the next symlink, or for none: readers disagree.
+        case("a long target before a file", "a", NOT_A_SYMLINK, |tar| {
+            tar.long_target("index.html").file("a", "")
         }),
-        // GNU tar and Python read a name on to the next NUL.
+        // GNU tar and Python read a name up to the next NUL.
         case(
-            "a long name that goes on in the padding",
+            "a long name that continues in the padding",
             L,
-            BEHIND,
+            AFTER_END,
             |tar| {
                 let header = Header::new(b'L', "././@LongLink", 1).gnu();
                 tar.header(header).raw(padded("bc")).file("a", "")
             },
         ),
-        // Python reads records on to the next NUL.
-        case("a record that goes on in the padding", X, BEHIND, |tar| {
-            let record = pax_record("path", b"b");
-            let header = Header::new(b'x', X, record.len() as u64);
-            let more = [record, pax_record("size", b"512")].concat();
-            tar.header(header).raw(padded(more)).file("a", "")
-        }),
+        // Python reads records up to the next NUL.
+        case(
+            "a record that continues in the padding",
+            X,
+            AFTER_END,
+            |tar| {
+                let record = pax_record("path", b"b");
+                let header = Header::new(b'x', X, record.len() as u64);
+                let more = [record, pax_record("size", b"512")].concat();
+                tar.header(header).raw(padded(more)).file("a", "")
+            },
+        ),
         // bsdtar sees an empty file.
         case(
-            "a long target over no target",
+            "a long target for an empty target",
             "a",
             "symlink target is empty",
-            |tar| tar.long_link("index.html").link("a", ""),
+            |tar| tar.long_target("index.html").symlink("a", ""),
         ),
-        // Python sees a folder.
+        // Python sees a directory.
         case(
-            "a long name over a folder's of no kind",
+            "a long name for a directory without a type",
             "b",
             "file name ends in '/'",
             |tar| tar.long_name("b").header(Header::new(0, "a/", 0)),
@@ -326,7 +331,7 @@ pub fn gnu() -> Vec<Case> {
             |tar| tar.long_name("/x").file("a", ""),
         ),
         stream("a long name cut short", "tar data is cut short", || {
-            super::sound()
+            super::valid_file()
                 .header(Header::new(b'L', "././@LongLink", 700).gnu())
                 .raw([b'n'; 512])
                 .cut()
@@ -335,9 +340,9 @@ pub fn gnu() -> Vec<Case> {
     ]
 }
 
-/// The key is the sender's to choose, the rule must be there all the same.
+/// The sender chooses the key. The refusal must still show the rule.
 #[test]
-fn a_long_pax_key_does_not_crowd_out_the_rule() {
+fn a_long_pax_key_does_not_hide_the_rule() {
     let site = Site::with_config("");
     let key = "k".repeat(5000);
     let tar = Tar::new().pax(&[(&key, b"1")]).file("a", "");

@@ -1,26 +1,26 @@
-//! The outermost layer: exactly one zstd frame, with a window of at most
-//! 128 MiB, whole, sound, and nothing after it.
+//! The outermost layer: exactly one zstd frame, complete and undamaged, with a window
+//! of at most 128 MiB and nothing after it.
 
-use super::{Case, payload, sound};
+use super::{Case, payload, valid_file};
 use crate::archive::{Frame, zstd};
 
-const FOREIGN: &str = "not a zstd frame";
+const NOT_ZSTD: &str = "not a zstd frame";
 const WINDOW: &str = "zstd window over 128 MiB";
 const DAMAGED: &str = "zstd data is damaged or cut short";
 const AFTER: &str = "data after the zstd frame";
 
-/// A skippable frame of four bytes: valid zstd, invisible to most readers.
+/// A skippable frame of four bytes: valid zstd, which most readers do not show.
 const SKIPPABLE: &[u8] = b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip";
 
 fn whole() -> Vec<u8> {
-    zstd(&sound().end())
+    zstd(&valid_file().end())
 }
 
 fn joined(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
 
-/// The frame with its last `count` bytes missing.
+/// Returns the frame without its last `count` bytes.
 fn short_by(count: usize) -> Vec<u8> {
     let mut frame = whole();
     frame.truncate(frame.len() - count);
@@ -35,46 +35,46 @@ fn flipped(offset_from_end: usize) -> Vec<u8> {
 }
 
 pub fn cases() -> Vec<Case> {
-    let mut cases = foreign();
+    let mut cases = other_formats();
     cases.extend(windows());
     cases.extend(damaged());
     cases.extend(trailing());
     cases
 }
 
-fn foreign() -> Vec<Case> {
+fn other_formats() -> Vec<Case> {
     vec![
-        payload("no bytes at all", FOREIGN, Vec::new),
-        payload("a tar without compression", FOREIGN, || sound().end()),
-        payload("gzip", FOREIGN, || {
+        payload("no bytes at all", NOT_ZSTD, Vec::new),
+        payload("a tar without compression", NOT_ZSTD, || valid_file().end()),
+        payload("gzip", NOT_ZSTD, || {
             b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0".to_vec()
         }),
-        payload("xz", FOREIGN, || b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4F".to_vec()),
-        payload("a zip archive", FOREIGN, || {
+        payload("xz", NOT_ZSTD, || b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4F".to_vec()),
+        payload("a zip archive", NOT_ZSTD, || {
             b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec()
         }),
-        payload("a zstd 0.7 frame", FOREIGN, || {
+        payload("a zstd 0.7 frame", NOT_ZSTD, || {
             let mut frame = whole();
             frame[0] = 0x27;
             frame
         }),
-        payload("a skippable frame in front", FOREIGN, || {
+        payload("a skippable frame before the frame", NOT_ZSTD, || {
             joined(&[SKIPPABLE, &whole()])
         }),
-        payload("only a skippable frame", FOREIGN, || SKIPPABLE.to_vec()),
+        payload("only a skippable frame", NOT_ZSTD, || SKIPPABLE.to_vec()),
     ]
 }
 
 fn windows() -> Vec<Case> {
     vec![
         payload("a window of 256 MiB", WINDOW, || {
-            Frame::window(28, 0).raw(&sound().end()).end()
+            Frame::window(28, 0).raw(&valid_file().end()).end()
         }),
         payload("a window an eighth over 128 MiB", WINDOW, || {
-            Frame::window(27, 1).raw(&sound().end()).end()
+            Frame::window(27, 1).raw(&valid_file().end()).end()
         }),
-        payload("the largest window the format has", WINDOW, || {
-            Frame::window(41, 7).raw(&sound().end()).end()
+        payload("the largest window of the format", WINDOW, || {
+            Frame::window(41, 7).raw(&valid_file().end()).end()
         }),
         // A single-segment frame has no window field: its content is the window.
         payload("a single segment of 1 GiB", WINDOW, || {
@@ -96,28 +96,33 @@ fn damaged() -> Vec<Case> {
         payload("a frame without its last byte", DAMAGED, || short_by(1)),
         payload("a frame without its checksum", DAMAGED, || short_by(4)),
         payload("a frame without a last block", DAMAGED, || {
-            Frame::window(20, 0).raw(&sound().end()).cut()
+            Frame::window(20, 0).raw(&valid_file().end()).cut()
         }),
         payload("a wrong content checksum", DAMAGED, || flipped(1)),
         payload("a flipped bit in the data", DAMAGED, || flipped(12)),
-        payload("a block of the reserved kind", DAMAGED, || {
-            joined(&[&Frame::window(20, 0).raw(&sound().end()).cut(), &[7, 0, 0]])
+        payload("a block of the reserved type", DAMAGED, || {
+            joined(&[
+                &Frame::window(20, 0).raw(&valid_file().end()).cut(),
+                &[7, 0, 0],
+            ])
         }),
         payload("a reserved bit in the frame header", DAMAGED, || {
             Frame::with_header(&[0x08, 10 << 3])
-                .raw(&sound().end())
+                .raw(&valid_file().end())
                 .end()
         }),
         payload("a frame that needs a dictionary", DAMAGED, || {
             Frame::with_header(&[0x01, 10 << 3, 77])
-                .raw(&sound().end())
+                .raw(&valid_file().end())
                 .end()
         }),
         payload("a content size below the content", DAMAGED, || {
-            Frame::with_header(&[0x20, 100]).raw(&sound().end()).end()
+            Frame::with_header(&[0x20, 100])
+                .raw(&valid_file().end())
+                .end()
         }),
         payload("a content size over the content", DAMAGED, || {
-            Frame::with_header(&[0xa0, 0, 0, 1, 0]).last(&sound().end())
+            Frame::with_header(&[0xa0, 0, 0, 1, 0]).last(&valid_file().end())
         }),
     ]
 }
@@ -130,13 +135,13 @@ fn trailing() -> Vec<Case> {
         payload("a second, empty frame", AFTER, || {
             joined(&[&whole(), &zstd(b"")])
         }),
-        payload("a skippable frame behind", AFTER, || {
+        payload("a skippable frame after", AFTER, || {
             joined(&[&whole(), SKIPPABLE])
         }),
-        payload("one NUL behind the frame", AFTER, || {
+        payload("one NUL after the frame", AFTER, || {
             joined(&[&whole(), b"\0"])
         }),
-        payload("text behind the frame", AFTER, || {
+        payload("text after the frame", AFTER, || {
             joined(&[&whole(), b"<?php"])
         }),
     ]

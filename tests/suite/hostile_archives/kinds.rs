@@ -1,4 +1,4 @@
-//! Entries that are neither file nor folder nor symbolic link.
+//! Entries that are not a file, a directory or a symlink.
 
 use super::{Case, case};
 use crate::archive::{DEVICE_MAJOR, Header, LINK, Tar};
@@ -31,14 +31,18 @@ fn hard_links() -> Vec<Case> {
         case("a hard link and a file of its name", "b", RULE, |tar| {
             hard(tar, "b", "../../../../../beside/file").file("b", "taken")
         }),
-        // node-tar, CVE-2026-24842: the target was checked from the entry's
-        // folder and used from the root.
+        // node-tar, CVE-2026-24842: the target was checked relative to the entry's
+        // directory and used relative to the root.
         case("a hard link deep down", "a/b/c/d/x", RULE, |tar| {
             hard(tar, "a/b/c/d/x", "../../../../../beside/file")
         }),
-        // tar-fs, CVE-2025-48387: the target passed through a link.
-        case("a hard link through a link", "b", RULE, |tar| {
-            hard(tar.folder("d/").link("d/up", ".."), "b", "d/up/index.html")
+        // tar-fs, CVE-2025-48387: the target went through a symlink.
+        case("a hard link through a symlink", "b", RULE, |tar| {
+            hard(
+                tar.directory("d/").symlink("d/up", ".."),
+                "b",
+                "d/up/index.html",
+            )
         }),
         case("a hard link to itself", "b", RULE, |tar| {
             hard(tar, "b", "b")
@@ -77,7 +81,7 @@ fn sparse() -> Vec<Case> {
                 tar.header(header).data([1; 512])
             },
         ),
-        // Go, CVE-2025-58183: a map of regions as long as the sender likes.
+        // Go, CVE-2025-58183: the sender chooses the length of the map of regions.
         case(
             "a sparse file of format 1.0",
             "./PaxHeaders/entry",
@@ -106,13 +110,13 @@ fn sparse() -> Vec<Case> {
             },
         ),
         case(
-            "a name by way of the sparse keys",
+            "a name in the sparse keys",
             "./PaxHeaders/entry",
             "pax key 'GNU.sparse.name' is not allowed",
             |tar| tar.pax(&[("GNU.sparse.name", b"../x")]).file("holes", ""),
         ),
         case(
-            "a size by way of a star key",
+            "a size in a star key",
             "./PaxHeaders/entry",
             "pax key 'SCHILY.realsize' is not allowed",
             |tar| {
@@ -128,16 +132,19 @@ fn unknown() -> Vec<Case> {
         case("a contiguous file", "c", "unknown entry type '7'", |tar| {
             tar.header(Header::new(b'7', "c", 0))
         }),
-        case("a GNU folder dump", "c/", "unknown entry type 'D'", |tar| {
-            tar.header(Header::new(b'D', "c/", 0).gnu())
-        }),
+        case(
+            "a GNU directory dump",
+            "c/",
+            "unknown entry type 'D'",
+            |tar| tar.header(Header::new(b'D', "c/", 0).gnu()),
+        ),
         case("a GNU volume label", "c", "unknown entry type 'V'", |tar| {
             tar.header(Header::new(b'V', "c", 0).gnu())
         }),
         case("a later volume", "c", "unknown entry type 'M'", |tar| {
             tar.header(Header::new(b'M', "c", 0).gnu())
         }),
-        // GNU tar, CVE-2006-6097: this kind made links no check looked at.
+        // GNU tar, CVE-2006-6097: this type made symlinks without any check.
         case("old GNU renames", "c", "unknown entry type 'N'", |tar| {
             let script = "Symlink ../../../../../beside/file to c\n";
             tar.header(Header::new(b'N', "c", script.len() as u64).gnu())
@@ -152,7 +159,7 @@ fn unknown() -> Vec<Case> {
         case("an inode only", "c", "unknown entry type 'I'", |tar| {
             tar.header(Header::new(b'I', "c", 0))
         }),
-        case("a kind nobody has", "c", "unknown entry type 'z'", |tar| {
+        case("an unknown type", "c", "unknown entry type 'z'", |tar| {
             tar.header(Header::new(b'z', "c", 0))
         }),
     ]

@@ -1,10 +1,10 @@
-//! Archives that are sound but too much: for the site's own limits, and for
-//! those every site has.
+//! Archives that are valid but too large: for the limits of the site, and for the
+//! limits of every site.
 
 use super::{Case, DEFAULTS, Table, case, payload, stream};
 use crate::archive::{Frame, Header, Tar};
 
-/// Small limits, one for each kind.
+/// A small value for each limit.
 pub const SMALL: &str = r#"
 [limits]
 receives_per_hour = 100000
@@ -15,7 +15,7 @@ max_file = "64KiB"
 max_entries = 20
 "#;
 
-const NO_LINKS: &str = r#"
+const NO_SYMLINKS: &str = r#"
 [archive]
 symlinks = "deny"
 "#;
@@ -25,18 +25,18 @@ pub fn tables() -> Vec<Table> {
         config: SMALL,
         cases: small(),
     };
-    let no_links = Table {
-        config: NO_LINKS,
-        cases: no_links(),
+    let no_symlinks = Table {
+        config: NO_SYMLINKS,
+        cases: no_symlinks(),
     };
     let defaults = Table {
         config: DEFAULTS,
         cases: defaults(),
     };
-    vec![small, no_links, defaults]
+    vec![small, no_symlinks, defaults]
 }
 
-/// `count` empty files with the names `f0`, `f1` and so on.
+/// Appends `count` empty files with the names `f0`, `f1` and so on.
 fn files(tar: Tar, count: usize) -> Tar {
     (0..count).fold(tar, |tar, number| tar.file(format!("f{number}"), ""))
 }
@@ -47,17 +47,17 @@ fn small() -> Vec<Case> {
     const FILE: &str = "file over 65536 bytes";
     vec![
         case("one file too many", "f19", ENTRIES, |tar| files(tar, 20)),
-        case("one folder too many", "d/", ENTRIES, |tar| {
-            files(tar, 19).folder("d/")
+        case("one directory too many", "d/", ENTRIES, |tar| {
+            files(tar, 19).directory("d/")
         }),
-        case("one link too many", "l", ENTRIES, |tar| {
-            files(tar, 19).link("l", "index.html")
+        case("one symlink too many", "l", ENTRIES, |tar| {
+            files(tar, 19).symlink("l", "index.html")
         }),
         case("a file one byte too long", "big", FILE, |tar| {
             tar.file("big", vec![0; (64 << 10) + 1])
         }),
         case(
-            "seventeen files of the longest kind",
+            "seventeen files of the maximum size",
             "m15",
             UNPACKED,
             |tar| {
@@ -66,7 +66,7 @@ fn small() -> Vec<Case> {
                 })
             },
         ),
-        // A few kilobytes that stand for a gigabyte.
+        // A few kilobytes that become a gigabyte.
         payload("a bomb of one file", "file over 65536 bytes", || {
             let header = Tar::new().header(Header::file("bomb", 1 << 30)).cut();
             Frame::window(20, 0)
@@ -77,7 +77,7 @@ fn small() -> Vec<Case> {
         .at("bomb"),
         payload("a bomb of zeros after the end", UNPACKED, || {
             Frame::window(20, 0)
-                .raw(&super::sound().cut())
+                .raw(&super::valid_file().cut())
                 .zeros(1 << 30)
                 .end()
         }),
@@ -87,19 +87,19 @@ fn small() -> Vec<Case> {
     ]
 }
 
-fn no_links() -> Vec<Case> {
+fn no_symlinks() -> Vec<Case> {
     vec![case(
-        "a link where links are denied",
+        "a symlink where symlinks are denied",
         "l",
         "symlinks are denied",
-        |tar| tar.link("l", "index.html"),
+        |tar| tar.symlink("l", "index.html"),
     )]
 }
 
 fn defaults() -> Vec<Case> {
     vec![
         stream("100,001 entries", "more than 100000 entries", || {
-            files(super::sound(), 100_000).end()
+            files(super::valid_file(), 100_000).end()
         })
         .at("f99999"),
     ]

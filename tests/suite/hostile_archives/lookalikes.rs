@@ -1,7 +1,10 @@
-//! What only looks wrong is received, and is on disk byte for byte.
+//! Archives that only look wrong are received, and their content is on disk byte for
+//! byte.
 
 use super::DEFAULTS;
-use super::borderline::{file, folder, link, program, receive_all, roomy, sent_as, sound};
+use super::borderline::{
+    directory, file, many_pending, program, receive_all, symlink, valid, valid_payload,
+};
 use crate::archive::{Frame, Header, MODE, PREFIX, SIZE, Tar, zstd};
 
 #[test]
@@ -28,8 +31,8 @@ fn names_that_only_look_wrong_are_received() {
         ".git",
         ".deploy-shell",
         "%2e%2e%2fx",
-        // On a case-sensitive file system these are different files, as are the
-        // two spellings of one letter.
+        // On a case-sensitive file system these are different files. So are the two
+        // spellings of one letter.
         "README",
         "readme",
         "caf\u{e9}",
@@ -43,20 +46,20 @@ fn names_that_only_look_wrong_are_received() {
         .iter()
         .fold(Tar::new(), |tar, name| tar.file(name, *name));
     let tree: Vec<_> = odd.iter().map(|name| (*name, file(name))).collect();
-    let beneath = Tar::new()
-        .folder("d/")
-        .link("LINK", "d")
+    let below = Tar::new()
+        .directory("d/")
+        .symlink("LINK", "d")
         .file("link/x", "not through the link");
     receive_all(
-        &roomy(DEFAULTS),
+        &many_pending(DEFAULTS),
         vec![
-            sound("odd names", tar, &tree),
-            sound(
-                "a folder and a link whose names differ in case",
-                beneath,
+            valid("odd names", tar, &tree),
+            valid(
+                "a directory and a symlink whose names differ in case",
+                below,
                 &[
-                    ("d", folder()),
-                    ("LINK", link("d")),
+                    ("d", directory()),
+                    ("LINK", symlink("d")),
                     ("link/x", file("not through the link")),
                 ],
             ),
@@ -69,22 +72,22 @@ fn streams_that_only_look_wrong_are_received() {
     let one = || Tar::new().file("a", "x");
     let tree = [("a", file("x"))];
     receive_all(
-        &roomy(DEFAULTS),
+        &many_pending(DEFAULTS),
         vec![
-            sound(
-                "names with dots and slashes to drop",
+            valid(
+                "names with superfluous dots and slashes",
                 Tar::new()
-                    .folder("./")
-                    .folder("./d///")
+                    .directory("./")
+                    .directory("./d///")
                     .file("././d//./a", "x"),
                 &[("d/a", file("x"))],
             ),
-            sound(
-                "a folder after its file",
-                Tar::new().file("d/a", "x").folder("d/"),
+            valid(
+                "a directory after its file",
+                Tar::new().file("d/a", "x").directory("d/"),
                 &[("d/a", file("x"))],
             ),
-            sound(
+            valid(
                 "padding that is not zero",
                 Tar::new()
                     .header(Header::file("a", 1))
@@ -92,66 +95,66 @@ fn streams_that_only_look_wrong_are_received() {
                     .raw([0xff; 511]),
                 &tree,
             ),
-            sound("zeros up to a whole record", one().raw([0; 10240]), &tree),
-            sent_as(
+            valid("zeros up to a whole record", one().raw([0; 10240]), &tree),
+            valid_payload(
                 "zeros that do not fill a block",
                 zstd(&[one().end(), vec![0; 100]].concat()),
                 &tree,
             ),
-            sound(
+            valid(
                 "a size record equal to the header",
                 Tar::new().pax(&[("size", b"1")]).file("a", "x"),
                 &tree,
             ),
-            sound(
+            valid(
                 "a comment for all entries",
                 Tar::new()
                     .global(&[("comment", b"3f786850e387550f")])
                     .file("a", "x"),
                 &tree,
             ),
-            sound("every key that is ignored", ignored_keys(), &tree),
-            sound(
+            valid("every key that is ignored", ignored_keys(), &tree),
+            valid(
                 "a GNU name and a GNU target",
                 Tar::new()
                     .file("a", "x")
-                    .long_link("a")
+                    .long_target("a")
                     .long_name("l")
-                    .header(Header::link("cut", "cut").gnu()),
-                &[("a", file("x")), ("l", link("a"))],
+                    .header(Header::symlink("cut", "cut").gnu()),
+                &[("a", file("x")), ("l", symlink("a"))],
             ),
-            sound(
+            valid(
                 "a GNU name without its NUL",
                 Tar::new().extended(b'L', "named").file("a", "x"),
                 &[("named", file("x"))],
             ),
-            sound(
-                "a file of the kind Unix version 7 had",
+            valid(
+                "a file of the Unix version 7 type",
                 Tar::new().header(Header::new(0, "a", 1)).data("x"),
                 &tree,
             ),
-            sound(
-                "a name shared out over prefix and name",
+            valid(
+                "a name split into prefix and name",
                 Tar::new()
                     .header(Header::file("a", 1).put(PREFIX, "b/c"))
                     .data("x"),
                 &[("b/c/a", file("x"))],
             ),
-            sound(
+            valid(
                 "a name and a prefix that fill their fields",
                 Tar::new()
                     .header(Header::file(full_name(), 1).put(PREFIX, full_prefix()))
                     .data("x"),
                 &[(&format!("{}/{}", full_prefix(), full_name()), file("x"))],
             ),
-            sound(
+            valid(
                 "a size that fills its field",
                 Tar::new()
                     .header(Header::file("a", 1).put(SIZE, "000000000001"))
                     .data("x"),
                 &tree,
             ),
-            sent_as(
+            valid_payload(
                 "a frame without a checksum",
                 Frame::window(20, 0).raw(&one().end()).end(),
                 &tree,
@@ -160,12 +163,12 @@ fn streams_that_only_look_wrong_are_received() {
     );
 }
 
-/// 100 bytes, so that no NUL ends them.
+/// Returns 100 bytes, so that the field has no NUL.
 fn full_name() -> String {
     "n".repeat(100)
 }
 
-/// 155 bytes, likewise.
+/// Returns 155 bytes, likewise.
 fn full_prefix() -> String {
     format!("{}/{}", "p".repeat(77), "q".repeat(77))
 }
@@ -194,7 +197,7 @@ fn ignored_keys() -> Tar {
 }
 
 #[test]
-fn modes_are_made_plain() {
+fn modes_are_normalized() {
     let mode = |name: &str, mode: &str| Header::file(name, 1).put(MODE, mode);
     let tar = Tar::new()
         .header(mode("setuid", "0004755"))
@@ -209,12 +212,12 @@ fn modes_are_made_plain() {
         .data("x")
         .header(mode("open", "0000666"))
         .data("x")
-        .header(Header::folder("sticky/").put(MODE, "0001777"))
-        .header(Header::folder("shut/").put(MODE, "0000000"))
+        .header(Header::directory("sticky/").put(MODE, "0001777"))
+        .header(Header::directory("shut/").put(MODE, "0000000"))
         .file("shut/a", "x");
     receive_all(
         DEFAULTS,
-        vec![sound(
+        vec![valid(
             "modes",
             tar,
             &[
@@ -224,7 +227,7 @@ fn modes_are_made_plain() {
                 ("secret", file("x")),
                 ("one-x", program("x")),
                 ("open", file("x")),
-                ("sticky", folder()),
+                ("sticky", directory()),
                 ("shut/a", file("x")),
             ],
         )],
@@ -232,31 +235,31 @@ fn modes_are_made_plain() {
 }
 
 #[test]
-fn links_that_stay_inside_are_received() {
+fn symlinks_that_stay_inside_are_received() {
     let chain: Vec<_> = (0..30).map(|number| format!("c{number}")).collect();
     let mut tar = Tar::new()
         .file("a/b/file", "x")
-        .link("a/b/root", "../..")
-        .link("a/b/near", "file")
-        .link("dot", ".")
-        .link("dangling", "not/there/yet")
-        .link("through", "a/b/root/a/b/root/a/b/file")
-        .link("dots", "./a/.././a//b/")
-        .link("c30", "a/b/file");
+        .symlink("a/b/root", "../..")
+        .symlink("a/b/near", "file")
+        .symlink("dot", ".")
+        .symlink("dangling", "not/there/yet")
+        .symlink("through", "a/b/root/a/b/root/a/b/file")
+        .symlink("dots", "./a/.././a//b/")
+        .symlink("c30", "a/b/file");
     let mut tree = vec![
         ("a/b/file", file("x")),
-        ("a/b/root", link("../..")),
-        ("a/b/near", link("file")),
-        ("dot", link(".")),
-        ("dangling", link("not/there/yet")),
-        ("through", link("a/b/root/a/b/root/a/b/file")),
-        ("dots", link("./a/.././a//b/")),
-        ("c30", link("a/b/file")),
+        ("a/b/root", symlink("../..")),
+        ("a/b/near", symlink("file")),
+        ("dot", symlink(".")),
+        ("dangling", symlink("not/there/yet")),
+        ("through", symlink("a/b/root/a/b/root/a/b/file")),
+        ("dots", symlink("./a/.././a//b/")),
+        ("c30", symlink("a/b/file")),
     ];
     for (number, name) in chain.iter().enumerate() {
         let target = format!("c{}", number + 1);
-        tar = tar.link(name, &target);
-        tree.push((name, link(&target)));
+        tar = tar.symlink(name, &target);
+        tree.push((name, symlink(&target)));
     }
-    receive_all(DEFAULTS, vec![sound("links", tar, &tree)]);
+    receive_all(DEFAULTS, vec![valid("symlinks", tar, &tree)]);
 }

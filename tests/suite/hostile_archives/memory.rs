@@ -1,24 +1,24 @@
-//! Promises a reader might believe: none may cost the memory it promises.
+//! Archives that claim a huge size: none may use the memory that it claims.
 
 use std::process::Command;
 
 use super::{Table, frames, limits};
 use crate::site::{BIN, Site};
 
-/// More than the program needs for any archive with a small window, and far
-/// less than what the archives here claim.
+/// More than the program needs for an archive with a small window, and far less than
+/// these archives claim.
 const KIBIBYTES: u64 = 64 << 10;
 
-/// Runs the program and says what the largest of its processes held in memory;
-/// only a parent that runs nothing else can tell.
+/// Runs the program and prints the memory of its largest process. Only a parent that
+/// runs nothing else can measure it.
 const MEASURE: &str = "\
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:]).returncode
 print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 ";
 
-/// Exit status and the most memory in KiB.
-fn measured(site: &Site, payload: &[u8]) -> (i32, u64) {
+/// Returns the exit status and the maximum memory in KiB.
+fn measure(site: &Site, payload: &[u8]) -> (i32, u64) {
     let mut python = Command::new("python3");
     python.args(["-c", MEASURE, BIN, "serve", "--key", "ci", "--config"]);
     python.arg(site.config_path());
@@ -36,23 +36,23 @@ fn measured(site: &Site, payload: &[u8]) -> (i32, u64) {
 }
 
 #[test]
-fn promises_cost_no_memory() {
+fn claimed_sizes_use_no_memory() {
     let tables = [
         Table::of(frames::cases()),
         Table::of(super::extensions::pax()),
         limits::tables().swap_remove(0),
     ];
-    let mut seen = 0;
+    let mut tested = 0;
     for table in tables {
         let site = Site::with_config(table.config);
-        let greedy = ["bomb", "GiB", "largest window"];
-        let named = |name: &str| greedy.iter().any(|word| name.contains(word));
-        for case in table.cases.iter().filter(|case| named(case.name)) {
-            let (code, memory) = measured(&site, &case.payload());
+        let claims = ["bomb", "GiB", "largest window"];
+        let claims_memory = |name: &str| claims.iter().any(|word| name.contains(word));
+        for case in table.cases.iter().filter(|case| claims_memory(case.name)) {
+            let (code, memory) = measure(&site, &case.payload());
             assert_eq!(code, 65, "{}", case.name);
             assert!(memory < KIBIBYTES, "{}: {memory} KiB", case.name);
-            seen += 1;
+            tested += 1;
         }
     }
-    assert!(seen >= 6, "only {seen} cases claim much");
+    assert!(tested >= 6, "only {tested} cases claim a huge size");
 }

@@ -1,5 +1,5 @@
-//! What an entry may be called: relative, without `..`, UTF-8 without control
-//! characters, and short enough.
+//! The names of entries: relative, without `..`, UTF-8 without control characters, and
+//! short enough.
 
 use super::{Case, case};
 use crate::archive::{Header, NAME, PREFIX, Tar};
@@ -12,7 +12,7 @@ const CONTROL: &str = "name has a control character";
 const COMPONENT: &str = "name component over 255 bytes";
 const PATH: &str = "path over 1024 bytes";
 const DEEP: &str = "path deeper than 32";
-const BEHIND: &str = "name has bytes after its end";
+const AFTER_END: &str = "name has bytes after its end";
 const SLASH: &str = "file name ends in '/'";
 
 pub fn cases() -> Vec<Case> {
@@ -45,35 +45,37 @@ fn places() -> Vec<Case> {
             tar.file("a/../x", "")
         }),
         case("a name that ends above", "a/..", DOTS, |tar| {
-            tar.folder("a/..")
+            tar.directory("a/..")
         }),
-        case("the folder above", "../", DOTS, |tar| tar.folder("../")),
-        case("a way up behind a dot", "./../x", DOTS, |tar| {
+        case("the directory above", "../", DOTS, |tar| {
+            tar.directory("../")
+        }),
+        case("a way up after a dot", "./../x", DOTS, |tar| {
             tar.file("./../x", "")
         }),
         case("an absolute name", "/etc/cron.d/x", ABSOLUTE, |tar| {
             tar.file("/etc/cron.d/x", "")
         }),
         case("the root of the system", "/", ABSOLUTE, |tar| {
-            tar.folder("/")
+            tar.directory("/")
         }),
         case("two slashes in front", "//x", ABSOLUTE, |tar| {
             tar.file("//x", "")
         }),
-        case("a PAX name that climbs", "b/../../x", DOTS, |tar| {
+        case("a pax name that climbs", "b/../../x", DOTS, |tar| {
             pax_file(tar, "b/../../x")
         }),
-        case("a PAX name from the root", "/x", ABSOLUTE, |tar| {
+        case("a pax name from the root", "/x", ABSOLUTE, |tar| {
             pax_file(tar, "/x")
         }),
         case(
-            "a PAX name that climbs, for a folder",
+            "a pax name that climbs, for a directory",
             "../x/",
             DOTS,
-            |tar| tar.pax(&[("path", b"../x/")]).folder("a/"),
+            |tar| tar.pax(&[("path", b"../x/")]).directory("a/"),
         ),
-        case("a link above the release", "../x", DOTS, |tar| {
-            tar.link("../x", "index.html")
+        case("a symlink above the release", "../x", DOTS, |tar| {
+            tar.symlink("../x", "index.html")
         }),
     ]
 }
@@ -81,7 +83,7 @@ fn places() -> Vec<Case> {
 fn bytes() -> Vec<Case> {
     vec![
         case("Latin-1", "caf\\xe9", UTF8, |tar| tar.file(b"caf\xe9", "")),
-        // Decoders of old took these for '..' after the check was done.
+        // Old decoders turned these into '..' after the check.
         case(
             "an overlong dot-dot",
             "\\xc0\\xae\\xc0\\xae/x",
@@ -97,17 +99,17 @@ fn bytes() -> Vec<Case> {
         case("a character cut short", "a\\xe2\\x82", UTF8, |tar| {
             tar.file(b"a\xe2\x82", "")
         }),
-        case("a PAX name that is not UTF-8", "\\xff", UTF8, |tar| {
+        case("a pax name that is not UTF-8", "\\xff", UTF8, |tar| {
             tar.pax(&[("path", b"\xff")]).file("a", "")
         }),
         case("a newline", "a\\x0ab", CONTROL, |tar| tar.file("a\nb", "")),
         case(
-            "a newline in a PAX name",
+            "a newline in a pax name",
             "a\\x0a12 path=x",
             CONTROL,
             |tar| pax_file(tar, "a\n12 path=x"),
         ),
-        case("a terminal's escape", "\\x1b[2Ja", CONTROL, |tar| {
+        case("a terminal escape", "\\x1b[2Ja", CONTROL, |tar| {
             tar.file("\x1b[2Ja", "")
         }),
         case("a tab", "a\\x09b", CONTROL, |tar| tar.file("a\tb", "")),
@@ -119,20 +121,20 @@ fn bytes() -> Vec<Case> {
             tar.file("\u{9b}2J", "")
         }),
         case(
-            "a folder with a control character",
+            "a directory with a control character",
             "a\\x01/",
             CONTROL,
-            |tar| tar.folder("a\x01/"),
+            |tar| tar.directory("a\x01/"),
         ),
     ]
 }
 
-/// A path of `depth` components of one letter.
+/// Returns a path of `depth` components of one letter.
 fn deep(depth: usize) -> String {
     vec!["d"; depth].join("/")
 }
 
-/// A path of `depth` components of `length` bytes each.
+/// Returns a path of `depth` components of `length` bytes each.
 fn wide(depth: usize, length: usize) -> String {
     vec!["p".repeat(length); depth].join("/")
 }
@@ -142,7 +144,7 @@ fn lengths() -> Vec<Case> {
         case("a component of 256 bytes", wide(1, 256), COMPONENT, |tar| {
             pax_file(tar, &wide(1, 256))
         }),
-        case("a folder of 256 bytes", wide(2, 256), COMPONENT, |tar| {
+        case("a directory of 256 bytes", wide(2, 256), COMPONENT, |tar| {
             pax_file(tar, &wide(2, 256))
         }),
         case("a path of 1,025 bytes", wide(5, 204) + "p", PATH, |tar| {
@@ -156,8 +158,8 @@ fn lengths() -> Vec<Case> {
         case("a file 33 deep", deep(33), DEEP, |tar| {
             pax_file(tar, &deep(33))
         }),
-        case("a folder 33 deep", deep(33) + "/", DEEP, |tar| {
-            tar.folder(deep(33) + "/")
+        case("a directory 33 deep", deep(33) + "/", DEEP, |tar| {
+            tar.directory(deep(33) + "/")
         }),
         case("a file 500 deep", deep(500), DEEP, |tar| {
             pax_file(tar, &deep(500))
@@ -168,18 +170,18 @@ fn lengths() -> Vec<Case> {
 fn fields() -> Vec<Case> {
     vec![
         case("no name at all", "", EMPTY, |tar| tar.file("", "")),
-        case("an empty PAX name", "", EMPTY, |tar| pax_file(tar, "")),
-        case("a prefix and no name", "a/", SLASH, |tar| {
+        case("an empty pax name", "", EMPTY, |tar| pax_file(tar, "")),
+        case("a prefix without a name", "a/", SLASH, |tar| {
             tar.header(Header::file("", 0).put(PREFIX, "a"))
         }),
         case("a file called dot", ".", EMPTY, |tar| tar.file(".", "")),
-        case("a link called dot", "./", EMPTY, |tar| {
-            tar.link("./", "index.html")
+        case("a symlink called dot", "./", EMPTY, |tar| {
+            tar.symlink("./", "index.html")
         }),
-        case("a name with two ends", "a", BEHIND, |tar| {
+        case("a name with two ends", "a", AFTER_END, |tar| {
             tar.header(Header::file("a", 0).put(NAME, "a\0../x"))
         }),
-        case("a prefix with two ends", "b/a", BEHIND, |tar| {
+        case("a prefix with two ends", "b/a", AFTER_END, |tar| {
             tar.header(Header::file("a", 0).put(PREFIX, "b\0.."))
         }),
         case("a prefix that climbs", "../a", DOTS, |tar| {
@@ -188,7 +190,7 @@ fn fields() -> Vec<Case> {
         case("a prefix from the root", "/etc/a", ABSOLUTE, |tar| {
             tar.header(Header::file("a", 0).put(PREFIX, "/etc"))
         }),
-        // Python, CVE-2025-13462: a slash made a folder of a file for some.
+        // Python, CVE-2025-13462: a slash turned a file into a directory for some readers.
         case("a file that ends in a slash", "a/", SLASH, |tar| {
             tar.file("a/", "")
         }),
@@ -204,11 +206,11 @@ fn fields() -> Vec<Case> {
             SLASH,
             |tar| tar.header(Header::new(0, "a/", 0)),
         ),
-        case("a PAX file that ends in a slash", "a/", SLASH, |tar| {
+        case("a pax file that ends in a slash", "a/", SLASH, |tar| {
             pax_file(tar, "a/")
         }),
-        case("a link that ends in a slash", "a/", SLASH, |tar| {
-            tar.link("a/", "index.html")
+        case("a symlink that ends in a slash", "a/", SLASH, |tar| {
+            tar.symlink("a/", "index.html")
         }),
     ]
 }

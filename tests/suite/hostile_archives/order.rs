@@ -1,15 +1,15 @@
-//! Entries that meet an earlier one: the same name again, and names beneath
-//! something that is no folder.
+//! Entries that conflict with an earlier one: the same name again, and names below an
+//! entry that is not a directory.
 
 use super::{Case, case};
 use crate::archive::{Header, PREFIX, Tar};
 
 const DUPLICATE: &str = "duplicate name";
-const BENEATH: &str = "below an entry that is not a directory";
+const BELOW: &str = "below an entry that is not a directory";
 
 pub fn cases() -> Vec<Case> {
     let mut cases = duplicates();
-    cases.extend(beneath());
+    cases.extend(below());
     cases
 }
 
@@ -21,102 +21,108 @@ fn duplicates() -> Vec<Case> {
         case("a file twice with equal bytes", "a", DUPLICATE, |tar| {
             tar.file("a", "1").file("a", "1")
         }),
-        case("a file again behind a dot", "./a", DUPLICATE, |tar| {
+        case("a file again after a dot", "./a", DUPLICATE, |tar| {
             tar.file("a", "").file("./a", "")
         }),
-        case(
-            "a file again behind two slashes",
-            "d//a",
-            DUPLICATE,
-            |tar| tar.file("d/a", "").file("d//a", ""),
-        ),
-        case("a file again by PAX name", "a", DUPLICATE, |tar| {
+        case("a file again after two slashes", "d//a", DUPLICATE, |tar| {
+            tar.file("d/a", "").file("d//a", "")
+        }),
+        case("a file again by pax name", "a", DUPLICATE, |tar| {
             tar.file("a", "").pax(&[("path", b"a")]).file("b", "")
         }),
         case("a file again by prefix", "d/a", DUPLICATE, |tar| {
             tar.file("d/a", "")
                 .header(Header::file("a", 0).put(PREFIX, "d"))
         }),
-        case("a folder where a file is", "a/", DUPLICATE, |tar| {
-            tar.file("a", "").folder("a/")
+        case("a directory where a file is", "a/", DUPLICATE, |tar| {
+            tar.file("a", "").directory("a/")
         }),
-        case("a file where a folder is", "a", DUPLICATE, |tar| {
-            tar.folder("a/").file("a", "")
+        case("a file where a directory is", "a", DUPLICATE, |tar| {
+            tar.directory("a/").file("a", "")
         }),
-        case("a file where a folder must be", "d", DUPLICATE, |tar| {
+        case("a file where a directory must be", "d", DUPLICATE, |tar| {
             tar.file("d/a", "").file("d", "")
         }),
-        case("a link where a folder must be", "d", DUPLICATE, |tar| {
-            tar.file("d/a", "").link("d", "index.html")
+        case(
+            "a symlink where a directory must be",
+            "d",
+            DUPLICATE,
+            |tar| tar.file("d/a", "").symlink("d", "index.html"),
+        ),
+        case("a directory twice", "d/", DUPLICATE, |tar| {
+            tar.directory("d/").directory("d/")
         }),
-        case("a folder twice", "d/", DUPLICATE, |tar| {
-            tar.folder("d/").folder("d/")
+        case(
+            "a directory twice around its file",
+            "d/",
+            DUPLICATE,
+            |tar| tar.directory("d/").file("d/a", "").directory("d/"),
+        ),
+        case("the root directory twice", "./", DUPLICATE, |tar| {
+            tar.directory("./").directory("./")
         }),
-        case("a folder twice around its file", "d/", DUPLICATE, |tar| {
-            tar.folder("d/").file("d/a", "").folder("d/")
+        case("a symlink twice", "l", DUPLICATE, |tar| {
+            tar.symlink("l", "index.html").symlink("l", "index.html")
         }),
-        case("the root folder twice", "./", DUPLICATE, |tar| {
-            tar.folder("./").folder("./")
+        // The write must not go through the symlink.
+        case("a file where a symlink is", "l", DUPLICATE, |tar| {
+            tar.symlink("l", "index.html").file("l", "taken")
         }),
-        case("a link twice", "l", DUPLICATE, |tar| {
-            tar.link("l", "index.html").link("l", "index.html")
-        }),
-        // The write goes through the link, if anyone lets it.
-        case("a file where a link is", "l", DUPLICATE, |tar| {
-            tar.link("l", "index.html").file("l", "taken")
-        }),
-        // node-tar, CVE-2021-32803, and tar-rs, CVE-2026-33056: the folder's mode
-        // was set on what the link led to.
-        case("a folder where a link is", "l/", DUPLICATE, |tar| {
-            tar.folder("d/").link("l", "d").folder("l/")
+        // node-tar, CVE-2021-32803, and tar-rs, CVE-2026-33056: the mode of the
+        // directory was set on the target of the symlink.
+        case("a directory where a symlink is", "l/", DUPLICATE, |tar| {
+            tar.directory("d/").symlink("l", "d").directory("l/")
         }),
     ]
 }
 
-/// A folder `d` and a link `l` to it: both inside, both allowed.
+/// Appends a directory `d` and a symlink `l` to it: both inside, both allowed.
 fn linked(tar: Tar) -> Tar {
-    tar.folder("d/").link("l", "d")
+    tar.directory("d/").symlink("l", "d")
 }
 
-fn beneath() -> Vec<Case> {
+fn below() -> Vec<Case> {
     vec![
-        case("a file beneath a file", "a/b", BENEATH, |tar| {
+        case("a file below a file", "a/b", BELOW, |tar| {
             tar.file("a", "").file("a/b", "")
         }),
-        case("a folder beneath a file", "a/b/", BENEATH, |tar| {
-            tar.file("a", "").folder("a/b/")
+        case("a directory below a file", "a/b/", BELOW, |tar| {
+            tar.file("a", "").directory("a/b/")
         }),
-        case("a file far beneath a file", "a/b/c/d", BENEATH, |tar| {
+        case("a file far below a file", "a/b/c/d", BELOW, |tar| {
             tar.file("a", "").file("a/b/c/d", "")
         }),
-        case("a file through a link", "l/x", BENEATH, |tar| {
+        case("a file through a symlink", "l/x", BELOW, |tar| {
             linked(tar).file("l/x", "")
         }),
-        case("a folder through a link", "l/x/", BENEATH, |tar| {
-            linked(tar).folder("l/x/")
+        case("a directory through a symlink", "l/x/", BELOW, |tar| {
+            linked(tar).directory("l/x/")
         }),
-        case("a link through a link", "l/x", BENEATH, |tar| {
-            linked(tar).link("l/x", "../index.html")
+        case("a symlink through a symlink", "l/x", BELOW, |tar| {
+            linked(tar).symlink("l/x", "../index.html")
         }),
-        case("a file through a link to nothing", "l/x", BENEATH, |tar| {
-            tar.link("l", "later").file("l/x", "")
-        }),
-        case("a file through a link and a dot", "l/./x", BENEATH, |tar| {
-            linked(tar).file("l/./x", "")
+        case("a file through a symlink to nothing", "l/x", BELOW, |tar| {
+            tar.symlink("l", "later").file("l/x", "")
         }),
         case(
-            "a file through a link and slashes",
+            "a file through a symlink and a dot",
+            "l/./x",
+            BELOW,
+            |tar| linked(tar).file("l/./x", ""),
+        ),
+        case(
+            "a file through a symlink and slashes",
             "l//x",
-            BENEATH,
+            BELOW,
             |tar| linked(tar).file("l//x", ""),
         ),
-        case("a PAX name through a link", "l/x", BENEATH, |tar| {
+        case("a pax name through a symlink", "l/x", BELOW, |tar| {
             linked(tar).pax(&[("path", b"l/x")]).file("a", "")
         }),
         case(
-            "a file beneath the sound file",
+            "a file below the valid file",
             "index.html/x",
-            BENEATH,
+            BELOW,
             |tar| tar.file("index.html/x", ""),
         ),
     ]

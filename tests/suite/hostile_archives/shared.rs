@@ -1,5 +1,5 @@
-//! Archives that meddle with what the site shares: things at or beneath a
-//! shared path, things in the way of one, and links that go through one.
+//! Archives that conflict with the shared paths of the site: entries at or below a
+//! shared path, entries above one, and symlinks through one.
 
 use super::{Case, Table, case};
 use crate::archive::{Header, LINK};
@@ -13,7 +13,7 @@ receives_per_hour = 100000
 links = [".env", "public/uploads", "a/b/c"]
 "#;
 
-/// With limits that what is left out counts against.
+/// With limits, which entries that are not unpacked count against.
 const REPLACE: &str = r#"
 [limits]
 receives_per_hour = 100000
@@ -32,18 +32,22 @@ const AT: &str = r#"at a shared path (leave it out, or set existing = "replace" 
 const ABOVE: &str = "above a shared path, but not a directory";
 const LEAVES: &str = "symlink leads outside of the release";
 
-/// What has to stand in `shared/`; sites without `[shared]` do not mind.
+/// Creates what `shared/` must contain. Sites without `[shared]` ignore it.
 pub fn prepare(site: &Site) {
     let shared = site.root().join("shared");
     write_file(&shared.join(".env"), 0o600, b"SECRET=1\n");
-    for folder in ["public/uploads", "a/b/c"] {
-        std::fs::create_dir_all(shared.join(folder)).expect("a folder");
+    for directory in ["public/uploads", "a/b/c"] {
+        std::fs::create_dir_all(shared.join(directory)).expect("a directory");
     }
-    write_file(&shared.join("public/uploads/photo"), 0o644, b"theirs");
+    write_file(
+        &shared.join("public/uploads/photo"),
+        0o644,
+        b"of the application",
+    );
 }
 
 pub fn tables() -> Vec<Table> {
-    let mut refuse = held();
+    let mut refuse = at_shared_paths();
     refuse.extend(through());
     refuse.extend(above());
     vec![
@@ -53,38 +57,41 @@ pub fn tables() -> Vec<Table> {
         },
         Table {
             config: REPLACE,
-            cases: left_out(),
+            cases: replaced(),
         },
     ]
 }
 
-fn held() -> Vec<Case> {
+fn at_shared_paths() -> Vec<Case> {
     vec![
         case("a file at a shared path", ".env", AT, |tar| {
             tar.file(".env", "SECRET=mine")
         }),
-        case("the same, spelled otherwise", ".//./.env", AT, |tar| {
+        case("the same, in another spelling", ".//./.env", AT, |tar| {
             tar.file(".//./.env", "SECRET=mine")
         }),
-        case("a folder at a shared path", "public/uploads/", AT, |tar| {
-            tar.folder("public/").folder("public/uploads/")
+        case(
+            "a directory at a shared path",
+            "public/uploads/",
+            AT,
+            |tar| tar.directory("public/").directory("public/uploads/"),
+        ),
+        case("a symlink at a shared path", ".env", AT, |tar| {
+            tar.symlink(".env", "index.html")
         }),
-        case("a link at a shared path", ".env", AT, |tar| {
-            tar.link(".env", "index.html")
-        }),
-        case("the very link that will be made", ".env", AT, |tar| {
-            tar.link(".env", "../../shared/.env")
+        case("the symlink that will be created", ".env", AT, |tar| {
+            tar.symlink(".env", "../../shared/.env")
         }),
         case(
-            "a file beneath a shared path",
+            "a file below a shared path",
             "public/uploads/x/y",
             AT,
             |tar| tar.file("public/uploads/x/y", ""),
         ),
-        case("a link beneath a shared path", "a/b/c/d", AT, |tar| {
-            tar.link("a/b/c/d", "../../../index.html")
+        case("a symlink below a shared path", "a/b/c/d", AT, |tar| {
+            tar.symlink("a/b/c/d", "../../../index.html")
         }),
-        case("a PAX name at a shared path", ".env", AT, |tar| {
+        case("a pax name at a shared path", ".env", AT, |tar| {
             tar.pax(&[("path", b".env")]).file("harmless", "x")
         }),
         case("a GNU name at a shared path", ".env", AT, |tar| {
@@ -98,76 +105,84 @@ fn above() -> Vec<Case> {
         case("a file above a shared path", "public", ABOVE, |tar| {
             tar.file("public", "")
         }),
-        case("a link above a shared path", "public", ABOVE, |tar| {
-            tar.folder("web/").link("public", "web")
+        case("a symlink above a shared path", "public", ABOVE, |tar| {
+            tar.directory("web/").symlink("public", "web")
         }),
-        case("a link far above a shared path", "a", ABOVE, |tar| {
-            tar.link("a", ".")
+        case("a symlink far above a shared path", "a", ABOVE, |tar| {
+            tar.symlink("a", ".")
         }),
-        case("a link half way to a shared path", "a/b", ABOVE, |tar| {
-            tar.link("a/b", "..")
+        case("a symlink halfway to a shared path", "a/b", ABOVE, |tar| {
+            tar.symlink("a/b", "..")
         }),
-        case("a link where a folder above is", "public", ABOVE, |tar| {
-            tar.file("public/index.php", "").link("public", "web")
-        }),
+        case(
+            "a symlink where a directory above is",
+            "public",
+            ABOVE,
+            |tar| tar.file("public/index.php", "").symlink("public", "web"),
+        ),
     ]
 }
 
 fn through() -> Vec<Case> {
     vec![
-        case("a link to a shared file", "l", LEAVES, |tar| {
-            tar.link("l", ".env")
+        case("a symlink to a shared file", "l", LEAVES, |tar| {
+            tar.symlink("l", ".env")
         }),
-        case("a link through a shared folder", "l", LEAVES, |tar| {
-            tar.link("l", "public/uploads/photo")
+        case("a symlink through a shared directory", "l", LEAVES, |tar| {
+            tar.symlink("l", "public/uploads/photo")
         }),
-        case("up from a shared folder", "l", LEAVES, |tar| {
-            tar.link("l", "public/uploads/../../.deploy-shell/journal.jsonl")
+        case("up from a shared directory", "l", LEAVES, |tar| {
+            tar.symlink("l", "public/uploads/../../.deploy-shell/journal.jsonl")
         }),
-        case("out and in by a shared folder", "l", LEAVES, |tar| {
-            tar.link("l", "a/b/c/../../../../releases/live/index.html")
+        case("out and in by a shared directory", "l", LEAVES, |tar| {
+            tar.symlink("l", "a/b/c/../../../../releases/live/index.html")
         }),
-        case("a shared link's text elsewhere", "l", LEAVES, |tar| {
-            tar.link("l", "../../shared/.env")
+        case(
+            "the target of a shared symlink elsewhere",
+            "l",
+            LEAVES,
+            |tar| tar.symlink("l", "../../shared/.env"),
+        ),
+        case("a symlink to shared itself", "l", LEAVES, |tar| {
+            tar.symlink("l", "../../shared")
         }),
-        case("a link to shared itself", "l", LEAVES, |tar| {
-            tar.link("l", "../../shared")
+        case("through a symlink to a shared path", "l", LEAVES, |tar| {
+            tar.directory("d/")
+                .symlink("m", "public")
+                .symlink("l", "m/uploads")
         }),
-        case("through a link to a shared path", "l", LEAVES, |tar| {
-            tar.folder("d/").link("m", "public").link("l", "m/uploads")
-        }),
-        case("a link to what is not shared yet", "l", LEAVES, |tar| {
-            tar.link("l", "public/uploads/missing")
+        case("a symlink to what is not shared yet", "l", LEAVES, |tar| {
+            tar.symlink("l", "public/uploads/missing")
         }),
     ]
 }
 
-fn left_out() -> Vec<Case> {
+fn replaced() -> Vec<Case> {
     const ENTRIES: &str = "more than 20 entries";
     vec![
-        case("a link above what is replaced", "public", ABOVE, |tar| {
-            tar.link("public", "web")
+        case("a symlink above what is replaced", "public", ABOVE, |tar| {
+            tar.symlink("public", "web")
         }),
         case("a file above what is replaced", "a/b", ABOVE, |tar| {
             tar.file("a/b", "")
         }),
-        case("a link to what is replaced", "l", LEAVES, |tar| {
-            tar.file(".env", "").link("l", ".env")
+        case("a symlink to what is replaced", "l", LEAVES, |tar| {
+            tar.file(".env", "").symlink("l", ".env")
         }),
         case("twice what is replaced", ".env", "duplicate name", |tar| {
             tar.file(".env", "").file(".env", "")
         }),
         case(
-            "beneath a file that is replaced",
+            "below a file that is replaced",
             ".env/x",
             "below an entry that is not a directory",
             |tar| tar.file(".env", "").file(".env/x", ""),
         ),
         case(
-            "an absolute link in the place of a shared one",
+            "an absolute symlink in the place of a shared one",
             ".env",
             "symlink target is absolute",
-            |tar| tar.link(".env", "/etc/passwd"),
+            |tar| tar.symlink(".env", "/etc/passwd"),
         ),
         case("a hard link at a shared path", ".env", HARD, |tar| {
             tar.header(Header::new(b'1', ".env", 0).put(LINK, "index.html"))
@@ -198,7 +213,7 @@ fn left_out() -> Vec<Case> {
             },
         ),
         case(
-            "no room for the shared links",
+            "no room for the shared symlinks",
             "public/uploads",
             ENTRIES,
             |tar| (0..17).fold(tar, |tar, number| tar.file(format!("f{number}"), "")),
@@ -209,7 +224,7 @@ fn left_out() -> Vec<Case> {
 const HARD: &str = "hard link (make the archive with --hard-dereference)";
 
 #[test]
-fn archives_that_meddle_with_what_is_shared() {
+fn archives_that_conflict_with_shared_paths_are_refused() {
     for table in tables() {
         table.replay();
     }

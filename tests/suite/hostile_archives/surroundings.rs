@@ -1,5 +1,4 @@
-//! What a refused archive may not touch: the site itself, and everything that
-//! stands beside it.
+//! What a refused archive must not change: the site itself, and everything beside it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::site::{Site, set_mode, sha256, write_file};
 
-/// Beside the root and five folders above an entry being unpacked: the archives
-/// here that try to climb out aim at it.
+/// A directory beside the root, and five directories above an unpacked entry: the
+/// archives that try to leave the release aim at it.
 const BESIDE: &str = "beside";
 
 pub struct Surroundings {
@@ -19,14 +18,14 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Puts the bait in place and remembers how everything stands.
+    /// Creates the bait and records the state of everything.
     pub fn of(site: &Site) -> Surroundings {
         let bait = site.dir().join(BESIDE);
-        fs::create_dir(&bait).expect("the bait's folder");
+        fs::create_dir(&bait).expect("the bait's directory");
         write_file(&bait.join("file"), 0o600, b"do not touch");
-        fs::create_dir(bait.join("closed")).expect("a folder");
+        fs::create_dir(bait.join("closed")).expect("a directory");
         set_mode(&bait.join("closed"), 0o700);
-        symlink("file", bait.join("link")).expect("a link");
+        symlink("file", bait.join("link")).expect("a symlink");
         Surroundings::now(site)
     }
 
@@ -51,12 +50,12 @@ impl Surroundings {
     }
 }
 
-/// Everything but the root itself, which has its own snapshot. The number of
-/// names tells of hard links; sshd's log may grow, so only its being there counts.
-fn describe(folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
-    for entry in fs::read_dir(folder).expect("a folder") {
+/// Describes everything but the root itself, which has its own snapshot. The number of
+/// names shows hard links. sshd's log may grow, so it is left out.
+fn describe(directory: &Path, found: &mut BTreeMap<PathBuf, String>) {
+    for entry in fs::read_dir(directory).expect("a directory") {
         let path = entry.expect("an entry").path();
-        let meta = fs::symlink_metadata(&path).expect("it is there");
+        let meta = fs::symlink_metadata(&path).expect("metadata");
         if path.ends_with("root") || path.ends_with("sshd.log") {
             continue;
         }
@@ -64,7 +63,10 @@ fn describe(folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
             describe(&path, found);
             String::new()
         } else if meta.is_symlink() {
-            fs::read_link(&path).expect("a link").display().to_string()
+            fs::read_link(&path)
+                .expect("a symlink")
+                .display()
+                .to_string()
         } else if meta.is_file() {
             sha256(&fs::read(&path).expect("a file"))
         } else {

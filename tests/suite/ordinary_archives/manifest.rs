@@ -1,5 +1,5 @@
-//! A second reader of manifests, which knows mtree(5) and not our source, and
-//! libarchive as a third.
+//! A second reader of manifests, which follows mtree(5) and not our source. libarchive
+//! is a third one.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,8 +10,8 @@ use super::run;
 use super::tree::Tree;
 use crate::site::Site;
 
-/// The manifest of a release says what is in `tree`, each path once, and
-/// bsdtar reads it.
+/// Asserts that the manifest of a release lists exactly `tree`, each path once, and
+/// that bsdtar reads it.
 #[track_caller]
 pub fn assert_lists(site: &Site, release: &str, tree: &Tree) {
     let path = site.root().join(".deploy-shell/manifests").join(release);
@@ -44,7 +44,7 @@ pub fn assert_lists(site: &Site, release: &str, tree: &Tree) {
 
 fn on_disk(site: &Site, release: &str, path: &Path) -> u64 {
     let path = site.root().join("releases").join(release).join(path);
-    fs::symlink_metadata(path).expect("it is there").len()
+    fs::symlink_metadata(path).expect("metadata").len()
 }
 
 struct What {
@@ -52,7 +52,7 @@ struct What {
     size: Option<u64>,
 }
 
-/// One line: the path relative to the release, and what is there.
+/// Reads one line: the path relative to the release, and its content.
 fn entry(line: &str) -> (PathBuf, What) {
     let words: Vec<_> = line.split(' ').collect();
     let (text, size) = match words[1..] {
@@ -85,7 +85,7 @@ fn relative(path: &str) -> PathBuf {
     }
 }
 
-/// Undoes vis(3): `\ooo` is a byte, `\\` a backslash.
+/// Reverses vis(3): `\ooo` is a byte, `\\` a backslash.
 fn unescaped(text: &str) -> PathBuf {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -106,10 +106,10 @@ fn unescaped(text: &str) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// The paths libarchive finds in the manifest.
+/// Returns the paths that libarchive finds in the manifest.
 fn libarchive(manifest: &Path) -> Vec<PathBuf> {
     let mut bsdtar = super::tool("bsdtar", "libarchive-tools");
-    // A folder without the files: libarchive must go by the manifest alone.
+    // A directory without the files, so that libarchive uses only the manifest.
     bsdtar.arg("-tf").arg(manifest).current_dir("/");
     let listing = String::from_utf8(run(bsdtar)).expect("escaped names");
     listing.lines().map(relative).collect()

@@ -1,5 +1,5 @@
-//! A site's source tree, with everything a build may leave in one, and how it
-//! must look as a release.
+//! A source tree with everything that a build can leave in it, and its expected state
+//! as a release.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 
 use crate::site::{Site, sha256, write_file};
 
-/// What the archive format at hand can carry.
+/// What an archive format can contain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Carries {
     Everything,
     /// No path over 255 bytes, no name or target over 100.
     Ustar,
-    /// No empty folder: git knows only files.
+    /// No empty directory: git knows only files.
     Git,
 }
 
-/// Path to the words [`Site::snapshot`] has for what stands there.
+/// Each path with its text from [`Site::snapshot`].
 pub type Tree = BTreeMap<PathBuf, String>;
 
-/// Makes the tree in the new folder `root`.
-pub fn make(root: &Path, carries: Carries) {
+/// Creates the tree in the new directory `root`.
+pub fn create(root: &Path, carries: Carries) {
     let big = noise(1_300_001);
     let mut files: Vec<(String, u32, &[u8])> = vec![
         ("index.html".into(), 0o644, b"<h1>one</h1>\n"),
@@ -39,7 +39,7 @@ pub fn make(root: &Path, carries: Carries) {
         ("odd/#hash=is;'\"*?$(x)".into(), 0o644, b"2"),
         ("odd/back\\slash\\040".into(), 0o644, b"3"),
         ("odd/.hidden".into(), 0o644, b"4"),
-        // Over 100 bytes, in folders a ustar header can still hold.
+        // Over 100 bytes, in directories a ustar header can still hold.
         (nested(4, 40) + "/file", 0o644, b"5"),
     ];
     let mut links = vec![
@@ -58,26 +58,26 @@ pub fn make(root: &Path, carries: Carries) {
         links.push(("to-nested", nested(8, 60)));
     }
 
-    fs::create_dir(root).expect("a new folder");
+    fs::create_dir(root).expect("a new directory");
     for (path, mode, content) in files {
         let path = root.join(path);
-        fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
         write_file(&path, mode, content);
     }
     for (path, target) in links {
-        symlink(target, root.join(path)).expect("a link");
+        symlink(target, root.join(path)).expect("a symlink");
     }
     if carries != Carries::Git {
-        fs::create_dir_all(root.join("empty folder/inside")).expect("a folder");
+        fs::create_dir_all(root.join("empty folder/inside")).expect("a directory");
     }
 }
 
-/// `depth` folders, one in the other, with names of `length` bytes.
+/// Returns `depth` nested directories with names of `length` bytes.
 fn nested(depth: usize, length: usize) -> String {
     vec!["d".repeat(length); depth].join("/")
 }
 
-/// Bytes no compressor makes smaller, and the same ones in every run.
+/// Returns bytes that do not compress, the same in every run.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     std::iter::repeat_with(|| {
@@ -91,22 +91,22 @@ fn noise(length: usize) -> Vec<u8> {
     .collect()
 }
 
-/// The tree at `root` as a release shows it: modes made plain.
+/// Returns the tree at `root` as a release has it, with normalized modes.
 pub fn expected(root: &Path) -> Tree {
     let mut tree = Tree::new();
     walk(root, root, &mut tree);
     tree
 }
 
-fn walk(root: &Path, folder: &Path, tree: &mut Tree) {
-    for entry in fs::read_dir(folder).expect("a folder") {
+fn walk(root: &Path, directory: &Path, tree: &mut Tree) {
+    for entry in fs::read_dir(directory).expect("a directory") {
         let path = entry.expect("an entry").path();
-        let meta = fs::symlink_metadata(&path).expect("it is there");
+        let meta = fs::symlink_metadata(&path).expect("metadata");
         let text = if meta.is_dir() {
             walk(root, &path, tree);
             "folder 0755".to_owned()
         } else if meta.is_symlink() {
-            let target = fs::read_link(&path).expect("a link");
+            let target = fs::read_link(&path).expect("a symlink");
             format!("link -> {}", target.display())
         } else {
             let program = meta.permissions().mode() & 0o111 != 0;
@@ -118,7 +118,7 @@ fn walk(root: &Path, folder: &Path, tree: &mut Tree) {
     }
 }
 
-/// The release as it stands on disk.
+/// Returns the release on disk.
 pub fn released(site: &Site, release: &str) -> Tree {
     let below = Path::new("releases").join(release);
     site.snapshot()
