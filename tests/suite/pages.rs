@@ -269,7 +269,7 @@ fn every_code_word_and_status_is_in_the_pages() {
     for page in &pages {
         assert!(page.contains("\n.TP\n0\ndone\n"));
         assert!(
-            page.contains("deploy-shell check and deploy-shell verify, the operator's, say 1 when")
+            page.contains("deploy-shell-admin check and deploy-shell-admin verify exit with 1 if")
         );
     }
 }

@@ -1,4 +1,4 @@
-//! A section of our own README, as man(7) input. It knows what the README uses
+//! A page of docs/, as man(7) input. It knows the Markdown that docs/ uses
 //! and panics at what it does not know, so that no text gets lost.
 
 /// The text below `heading` (`## Requests`), up to the next heading of its level
@@ -9,7 +9,7 @@ pub fn section(readme: &str, heading: &str) -> String {
     let mut lines = readme.lines();
     assert!(
         lines.by_ref().any(|line| line == heading),
-        "the README has no '{heading}'"
+        "the page has no '{heading}'"
     );
     for line in lines {
         let hashes = line.bytes().take_while(|byte| *byte == b'#').count();
@@ -37,7 +37,7 @@ pub fn to_man(text: &str) -> String {
             man += &format!(".SS {}\n", inline(title));
         } else if line.starts_with("    ") || line.starts_with("```") {
             let fenced = line.starts_with("```");
-            if !below_heading(&man) {
+            if !man.is_empty() && !below_heading(&man) {
                 man += ".PP\n";
             }
             man += ".nf\n.RS 4\n";
