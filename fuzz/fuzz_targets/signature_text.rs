@@ -48,8 +48,8 @@ fuzz_target!(|bytes: &[u8]| {
         let now = std::time::SystemTime::UNIX_EPOCH
             .try_into()
             .expect("a time");
-        let judged = Requirement::new(signers, 1).judge(&statement, &receive.signatures, now);
-        assert!(judged.is_err(), "forged: {}", line.escape_ascii());
+        let checked = Requirement::new(signers, 1).check_at(&statement, &receive.signatures, now);
+        assert!(checked.is_err(), "forged: {}", line.escape_ascii());
         let written = Request::Receive(receive).to_string();
         assert_eq!(written.as_bytes(), line, "written back");
     }
