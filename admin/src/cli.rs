@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::panic;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use deploy_shell::cli::{SiteArgs, usage_problem};
 use deploy_shell::error::{self, Code, Error, Result};
@@ -76,6 +76,11 @@ struct Verify {
     releases: Vec<ReleaseId>,
 }
 
+/// Returns the definition of the command line, for the man page and the completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program and returns its exit status.
 pub fn run(argv: Vec<OsString>) -> u8 {
     error::catch_bugs();
@@ -84,7 +89,7 @@ pub fn run(argv: Vec<OsString>) -> u8 {
 
 fn dispatch(argv: &[OsString]) -> u8 {
     match Cli::try_parse_from(argv) {
-        Ok(cli) => command(cli.command).unwrap_or_else(|error| reply::exit(&error)),
+        Ok(cli) => run_command(cli.command).unwrap_or_else(|error| reply::exit(&error)),
         Err(error) if !error.use_stderr() => {
             reply::lines(error.render().to_string().lines());
             0
@@ -96,7 +101,7 @@ fn dispatch(argv: &[OsString]) -> u8 {
     }
 }
 
-fn command(command: Command) -> Result<u8> {
+fn run_command(command: Command) -> Result<u8> {
     let (lines, sound) = match command {
         Command::Init(init) => (init::init(&init.site.path(), &init.root)?, true),
         Command::Authorize(authorize) => {

@@ -1,20 +1,9 @@
-//! `deploy-shell-admin`: the operator's program. It sets up a site, authorizes
-//! keys, checks a server and verifies releases.
-//!
-//! It is a separate program so that `deploy-shell` contains nothing of it:
-//! `deploy-shell` is the login shell of an account whose keys other people hold.
+//! Hands argv to the library; nothing else.
 
 #![forbid(unsafe_code)]
-
-mod authorize;
-mod check;
-mod cli;
-mod init;
-mod program;
-mod verify;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(cli::run(std::env::args_os().collect()))
+    ExitCode::from(deploy_shell_admin::cli::run(std::env::args_os().collect()))
 }

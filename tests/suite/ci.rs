@@ -1,7 +1,6 @@
-//! `packaging/ci`: the scripts of the workflows, as they stand there, run
-//! against a real sshd, with the key, the host key and the node given as a
-//! pipeline gives them. What the forges themselves do (queues, environments,
-//! protected variables) is not tested.
+//! `packaging/ci`: runs the unchanged scripts of the workflows against a real sshd.
+//! The key, the host key and the node come as a pipeline gives them. Nothing tests
+//! the forges themselves (queues, environments, protected variables).
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -18,7 +17,7 @@ const GITLAB_ROLLBACK: &str = include_str!("../../packaging/ci/gitlab/rollback.y
 
 const RELEASE: &str = include_str!("../../.github/workflows/release.yml");
 
-/// Debian's own interpreter, which has a YAML parser.
+/// The Python of Debian, which has a YAML parser.
 const PYTHON: &str = "/usr/bin/python3";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,10 +36,10 @@ impl Forge {
         }
     }
 
-    /// The script of the job `name`.
+    /// Returns the script of the job `name`.
     fn script(self, name: &str) -> String {
         let [deploy, rollback] = self.files();
-        let file = parse(if name == "deploy" { deploy } else { rollback });
+        let file = parse_yaml(if name == "deploy" { deploy } else { rollback });
         let script = match self {
             Forge::GitHub => {
                 let steps = file["jobs"][name]["steps"].as_array().expect("steps");
@@ -57,12 +56,12 @@ impl Forge {
         let dir = site.dir();
         let read = |name: &str| fs::read_to_string(dir.join(name)).expect(name);
         let (key, hosts) = match self {
-            // As text, and without the newline at the end, as forms lose it.
+            // As text without the last newline, which a form removes.
             Forge::GitHub => (
                 read("key-ci").trim_end().to_owned(),
                 read("known_hosts").trim_end().to_owned(),
             ),
-            // As files, readable for all.
+            // As files that all can read.
             Forge::GitLab => {
                 write_file(&dir.join("variable"), 0o644, read("key-ci").as_bytes());
                 let path = |name: &str| dir.join(name).to_str().expect("plain").to_owned();
@@ -88,8 +87,8 @@ impl Forge {
     }
 }
 
-/// A file as a YAML parser reads it.
-fn parse(text: &str) -> Value {
+/// Returns a file as a YAML parser reads it.
+fn parse_yaml(text: &str) -> Value {
     let program = "import json, sys, yaml; json.dump(yaml.safe_load(sys.argv[1]), sys.stdout)";
     let output = Command::new(PYTHON)
         .args(["-c", program, text])
@@ -99,14 +98,15 @@ fn parse(text: &str) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// A site with something to deploy, and an `ssh` in front of the real one that
-/// only leads to the harness' sshd. While `refuse/` has files, a connection
-/// takes one and is refused; a `lose` takes the answer of one swap or rollback.
+/// Creates a site with something to deploy, and an `ssh` in front of the real one
+/// that connects only to the sshd of the harness. While `refuse/` has files, each
+/// connection removes one and is refused. A file `lose` suppresses the answer of one
+/// swap or rollback.
 fn site() -> Site {
     let site = Site::new();
     let dir = site.dir().display();
-    for folder in ["bin", "refuse", "temporary", "work/dist"] {
-        fs::create_dir_all(site.dir().join(folder)).expect("a folder");
+    for directory in ["bin", "refuse", "temporary", "work/dist"] {
+        fs::create_dir_all(site.dir().join(directory)).expect("a directory");
     }
     fs::write(site.dir().join("work/dist/index.html"), "<h1>it works</h1>").expect("a file");
     let proxy = format!(
@@ -135,10 +135,10 @@ fn stage_and_swap(site: &Site, releases: &[&str]) {
     }
 }
 
-/// Nothing that a job wrote, the key above all, is there after it.
+/// Checks that a job left no file, and above all not the key.
 #[track_caller]
-fn nothing_stays(site: &Site) {
-    let mut left = fs::read_dir(site.dir().join("temporary")).expect("a folder");
+fn assert_nothing_left(site: &Site) {
+    let mut left = fs::read_dir(site.dir().join("temporary")).expect("a directory");
     assert!(left.next().is_none());
 }
 
@@ -153,13 +153,14 @@ fn a_deploy_deploys() {
         assert!(lines[1].starts_with("ok swap "), "{output}");
         let page = fs::read_to_string(site.root().join("current/index.html"));
         assert_eq!(page.expect("the page"), "<h1>it works</h1>");
-        nothing_stays(&site);
+        assert_nothing_left(&site);
     }
 }
 
-/// What tar could not read is not in the archive, and nobody looks at what it says.
+/// A tar that cannot read a file makes an incomplete archive, and nobody reads its
+/// message.
 #[test]
-fn a_tar_that_fails_sends_nothing() {
+fn a_failed_tar_sends_nothing() {
     for forge in BOTH {
         let site = site();
         let tar = b"#!/bin/sh\n/usr/bin/tar \"$@\"\nexit 2\n";
@@ -168,30 +169,30 @@ fn a_tar_that_fails_sends_nothing() {
         assert_eq!(reply.code, 2, "{reply:?}");
         assert!(site.releases().is_empty());
         assert!(site.audit_lines().is_empty());
-        nothing_stays(&site);
+        assert_nothing_left(&site);
     }
 }
 
 #[test]
-fn a_deploy_asks_again() {
+fn a_deploy_retries() {
     for forge in BOTH {
         let site = site();
         stage_and_swap(&site, &["before"]);
         for token in ["1", "2", "3"] {
             fs::write(site.dir().join("refuse").join(token), "").expect("a file");
         }
-        // And the swap is carried through, but its answer gets lost.
+        // The swap succeeds, and its answer gets lost.
         fs::write(site.dir().join("lose"), "").expect("a file");
         let reply = forge.run(&site, "deploy", "");
         assert!(reply.stderr.contains("not-current"), "{reply:?}");
         reply.ok();
         assert_ne!(site.current().as_deref(), Some("before"));
-        nothing_stays(&site);
+        assert_nothing_left(&site);
     }
 }
 
 #[test]
-fn a_deploy_gives_up_in_the_end() {
+fn a_deploy_stops_retrying() {
     for forge in BOTH {
         let site = site();
         for token in ["1", "2", "3", "4", "5"] {
@@ -200,18 +201,18 @@ fn a_deploy_gives_up_in_the_end() {
         let reply = forge.run(&site, "deploy", "");
         assert_ne!(reply.code, 0, "{reply:?}");
         assert!(site.releases().is_empty());
-        let left = fs::read_dir(site.dir().join("refuse")).expect("a folder");
+        let left = fs::read_dir(site.dir().join("refuse")).expect("a directory");
         assert_eq!(left.count(), 1);
-        nothing_stays(&site);
+        assert_nothing_left(&site);
     }
 }
 
 #[test]
-fn another_node_gets_nothing() {
+fn a_node_with_another_host_key_gets_nothing() {
     for forge in BOTH {
         let site = site();
         let hosts = fs::read_to_string(site.dir().join("known_hosts")).expect("it is there");
-        // Somebody else's key under the node's name.
+        // The key of another host under the name of the node.
         let other = generate_key(&site.dir().join("other"));
         fs::write(site.dir().join("known_hosts"), format!("node {other}")).expect("a file");
         assert_ne!(hosts, format!("node {other}"));
@@ -244,7 +245,7 @@ fn a_rollback_shows_its_choices_and_takes_one() {
         forge.run(&site, "rollback", "one").ok();
         assert_eq!(site.current().as_deref(), Some("one"));
 
-        // What is not a choice, or not an id at all.
+        // Words that are not a choice, or not an id.
         for release in [
             "three",
             "four",
@@ -257,20 +258,20 @@ fn a_rollback_shows_its_choices_and_takes_one() {
             assert_ne!(reply.code, 0, "{release}: {reply:?}");
             assert_eq!(site.current().as_deref(), Some("one"), "{release}");
         }
-        nothing_stays(&site);
+        assert_nothing_left(&site);
     }
 }
 
-/// What is written into a script by the forge is read by the shell: secrets and
-/// inputs come by the environment alone. And an action is one commit.
+/// The shell would interpret text that a forge puts into a script, so secrets and
+/// inputs come through the environment only. Each action is pinned to one commit.
 #[test]
-fn nothing_is_pasted_into_a_script_and_nothing_moves() {
+fn scripts_contain_no_inputs_and_actions_are_pinned() {
     for forge in BOTH {
         for name in ["deploy", "choices", "rollback"] {
             let script = forge.script(name);
             assert!(!script.contains("${{"), "{script}");
             assert!(script.contains("-o StrictHostKeyChecking=yes"), "{script}");
-            // Nor is a node's name an option of ssh.
+            // ssh takes no name of a node for an option.
             assert!(script.contains(" -- \"$DEPLOY_NODE\" "), "{script}");
         }
     }
@@ -288,7 +289,7 @@ fn nothing_is_pasted_into_a_script_and_nothing_moves() {
     }
     assert_eq!(actions, 1);
     // Deploys and rollbacks wait for each other.
-    let [deploy, rollback] = Forge::GitHub.files().map(parse);
+    let [deploy, rollback] = Forge::GitHub.files().map(parse_yaml);
     assert_eq!(deploy["concurrency"], rollback["concurrency"]);
     assert_eq!(deploy["concurrency"]["cancel-in-progress"], false);
     assert_eq!(
@@ -296,16 +297,16 @@ fn nothing_is_pasted_into_a_script_and_nothing_moves() {
         serde_json::json!({"contents": "read"})
     );
     assert_eq!(rollback["permissions"], serde_json::json!({}));
-    let [deploy, rollback] = Forge::GitLab.files().map(parse);
+    let [deploy, rollback] = Forge::GitLab.files().map(parse_yaml);
     let group = &deploy["deploy"]["resource_group"];
     assert!(group.is_string());
     assert_eq!(*group, rollback[".rollback"]["resource_group"]);
 }
 
-/// What is published is what was built after all tests have passed.
+/// The workflow publishes only the files it built after all tests have passed.
 #[test]
 fn nothing_is_released_untested() {
-    let jobs = &parse(RELEASE)["jobs"];
+    let jobs = &parse_yaml(RELEASE)["jobs"];
     let runs = |job: &str, line: &str| {
         let steps = jobs[job]["steps"].as_array().expect("steps");
         let step = steps.iter().find(|step| {
@@ -313,7 +314,7 @@ fn nothing_is_released_untested() {
             script.lines().any(|said| said == line)
         });
         let step = step.unwrap_or_else(|| panic!("'{job}' does not run '{line}'"));
-        // And what fails there fails the job.
+        // A failure of the step fails the job.
         for part in [&jobs[job], step] {
             assert!(part["continue-on-error"].is_null() && part["if"].is_null());
         }
@@ -326,6 +327,6 @@ fn nothing_is_released_untested() {
     );
     assert_eq!(jobs["publish"]["needs"], "build");
     for job in ["build", "publish"] {
-        assert!(jobs[job]["if"].is_null(), "{job} may run all the same");
+        assert!(jobs[job]["if"].is_null(), "{job} may run after a failure");
     }
 }

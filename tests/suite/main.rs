@@ -48,7 +48,6 @@ mod many_sites;
 mod mounted;
 mod operator;
 mod ordinary_archives;
-mod pages;
 mod power;
 mod probe;
 mod process;

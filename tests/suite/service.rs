@@ -1,5 +1,4 @@
-//! A small web service that answers as a test has it: a thread with a socket
-//! of its own.
+//! A small web service: a thread that answers each request as the test says.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,19 +7,19 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// What it does with a request.
+/// The reaction to a request.
 pub enum Answer {
-    /// A status, and a body.
+    /// Answers with a status and a body.
     Text(u16, String),
-    /// A redirect.
+    /// Answers with a redirect.
     Elsewhere(&'static str),
-    /// Nothing, and the connection stays.
+    /// Sends nothing and keeps the connection open.
     Silence,
-    /// Half of an answer, then nothing.
+    /// Sends half of an answer, then nothing.
     Half,
-    /// The connection is dropped.
+    /// Closes the connection.
     Hangup,
-    /// The connection is dropped, and the service does not listen any more.
+    /// Closes the connection and stops listening.
     Death,
 }
 
@@ -36,7 +35,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// `answer` is given the path of each request, and how many came before.
+    /// Starts the service. `answer` receives the path of each request and the number
+    /// of requests before it.
     pub fn start(mut answer: impl FnMut(&str, usize) -> Answer + Send + 'static) -> Service {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("its number").port();
@@ -75,7 +75,7 @@ impl Service {
                     Answer::Hangup => continue,
                     Answer::Death => return,
                 };
-                // Who asked may have gone.
+                // The client may have closed the connection.
                 let _ = stream.write_all(text.as_bytes());
             }
         });
@@ -87,7 +87,7 @@ impl Service {
         }
     }
 
-    /// The paths that were asked for, in order.
+    /// Returns the paths of the requests, in order.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("no test panics here").clone()
     }
@@ -117,7 +117,7 @@ fn path(mut stream: TcpStream) -> Option<(TcpStream, String)> {
 impl Drop for Service {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // So that it looks. It fails where nobody listens any more.
+        // Wakes the thread. This fails if it no longer listens.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -1,9 +1,10 @@
 //! The harness: one site with its configuration, its keys, a real `sshd` for
-//! every connection and a stand-in for syslog, all in one temporary folder.
+//! every connection and a socket that takes the place of syslog, all in one
+//! temporary directory.
 //!
-//! `sshd -i` runs as the client's `ProxyCommand`, so there is no port, no
-//! daemon and no need to be root. Nothing outside the temporary folder is
-//! written, except `/run/sshd`, which `sshd` demands when it runs as root.
+//! `sshd -i` runs as the `ProxyCommand` of the client, so the tests need no port,
+//! no daemon and no root. They write nothing outside of the temporary directory,
+//! except `/run/sshd`, which `sshd` needs when it runs as root.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,11 +53,11 @@ pub fn admin() -> &'static Path {
     })
 }
 
-/// The longest a single request may take before its `ssh` is killed.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The harness kills the `ssh` of a request that takes longer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest any connection may live, so that a test that forgets a child
-/// of `ssh_spawn` or a control master leaves no `sshd` behind.
+/// The maximum life of a connection: a test that forgets a child of `ssh_spawn` or
+/// a control master leaves no `sshd` behind.
 const CONNECTION_SECONDS: u32 = 600;
 
 pub struct Site {
@@ -79,14 +80,14 @@ impl Site {
         Site::with_config("")
     }
 
-    /// `extra` is TOML that follows `root = ".."`: top-level keys first, then
-    /// tables. `{dir}` in it stands for the temporary folder. An `[audit]`
-    /// table is added unless `extra` has one.
+    /// Creates a site. `extra` is TOML that follows `root = ".."`: top-level keys
+    /// first, then tables. `{dir}` in it becomes the temporary directory. The
+    /// harness adds an `[audit]` table if `extra` has none.
     pub fn with_config(extra: &str) -> Site {
         let dir = tempfile::Builder::new()
             .prefix("deploy-shell-")
             .tempdir()
-            .expect("a temporary folder");
+            .expect("a temporary directory");
         set_mode(dir.path(), 0o755);
         let collector = Collector::start(&dir.path().join("audit.socket"));
         let user = User::from_uid(Uid::effective())
@@ -100,23 +101,23 @@ impl Site {
             user,
             collector,
         };
-        site.write_folders();
+        site.write_directories();
         site.configure(extra);
         site.write_sshd();
         site.add_key("ci", None);
         site
     }
 
-    fn write_folders(&self) {
+    fn write_directories(&self) {
         for name in ["", "releases", "shared"] {
-            make_folder(&self.root().join(name), 0o755);
+            make_directory(&self.root().join(name), 0o755);
         }
         for name in ["", "manifests", "incoming", "trash"] {
-            make_folder(&self.root().join(".deploy-shell").join(name), 0o700);
+            make_directory(&self.root().join(".deploy-shell").join(name), 0o700);
         }
     }
 
-    /// Another configuration, in the terms of [`Site::with_config`].
+    /// Replaces the configuration; `extra` is as in [`Site::with_config`].
     pub fn configure(&self, extra: &str) {
         let dir = self.dir().to_str().expect("a UTF-8 path");
         let mut text = format!("root = \"{dir}/root\"\n");
@@ -129,7 +130,7 @@ impl Site {
 
     fn write_sshd(&self) {
         if Uid::effective().is_root() {
-            make_folder(Path::new("/run/sshd"), 0o755);
+            make_directory(Path::new("/run/sshd"), 0o755);
         }
         let (private, public) = host_key();
         write_file(&self.dir().join("host_key"), 0o600, private);
@@ -138,9 +139,9 @@ impl Site {
         write_file(&self.dir().join("authorized_keys"), 0o644, b"");
 
         let dir = self.dir().display();
-        // HOME is not the account's, whose shell would read start-up files there.
-        // StrictModes is off because a temporary folder is beneath a
-        // world-writable one. UsePAM is off because an ordinary user's sshd
+        // HOME is not that of the account, whose shell would read start-up files
+        // there. StrictModes is off because the temporary directory is below a
+        // world-writable one. UsePAM is off because the sshd of an ordinary user
         // cannot use it.
         let config = format!(
             "HostKey {dir}/host_key\n\
@@ -164,7 +165,7 @@ impl Site {
         write_file(&self.dir().join("sshd_config"), 0o644, config.as_bytes());
     }
 
-    /// A new key pair and its `authorized_keys` line.
+    /// Makes a key pair and appends its `authorized_keys` line.
     pub fn add_key(&self, label: &str, allow: Option<&str>) {
         let path = self.dir().join(format!("key-{label}"));
         let public = generate_key(&path);
@@ -183,18 +184,18 @@ impl Site {
             .expect("the key is added");
     }
 
-    /// `ssh` with every option, up to and including the destination.
+    /// Returns `ssh` with every option, up to and including the destination.
     pub fn ssh_command(&self, key: &str) -> Command {
         let dir = self.dir().display();
-        // ssh ends its proxy command with SIGHUP before sshd has removed the
-        // note that ExposeAuthInfo makes it write.
+        // ssh ends its proxy command with SIGHUP before sshd has removed the file
+        // that it writes for ExposeAuthInfo.
         let proxy = format!(
             "ProxyCommand=sh -c 'trap \"\" HUP; timeout --kill-after=2 {CONNECTION_SECONDS} \
              /usr/sbin/sshd -i -f {dir}/sshd_config -E {dir}/sshd.log; :'"
         );
         let known = format!("UserKnownHostsFile={dir}/known_hosts");
         let mut command = Command::new("ssh");
-        // The proxy command is run by $SHELL, whatever that is here.
+        // $SHELL runs the proxy command.
         command.env("SHELL", "/bin/sh");
         command.env_remove("SSH_AUTH_SOCK");
         command.args(["-F", "none", "-T", "-i"]);
@@ -227,7 +228,7 @@ impl Site {
         self.run(command, input)
     }
 
-    /// Runs a command to its end, or kills it with everything it started.
+    /// Runs a command to its end, or kills its process group after a timeout.
     pub fn run(&self, mut command: Command, input: &[u8]) -> Reply {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         if input.is_empty() {
@@ -244,14 +245,14 @@ impl Site {
         let (status, stdout, stderr) = thread::scope(|scope| {
             scope.spawn(|| {
                 if let Some(mut stdin) = stdin {
-                    // A server that refuses early closes the pipe: no error here.
+                    // A server that refuses early closes the pipe, which is no error.
                     let _ = stdin.write_all(input);
                 }
             });
             scope.spawn(|| {
                 let started = Instant::now();
                 while !done.load(Ordering::Relaxed) {
-                    if started.elapsed() > PATIENCE {
+                    if started.elapsed() > REQUEST_TIMEOUT {
                         let _ = killpg(group, Signal::SIGKILL);
                         return;
                     }
@@ -274,14 +275,14 @@ impl Site {
             stderr,
         };
         if reply.code == 255 || reply.code == -1 {
-            // No request may end so; say what sshd thought of it.
+            // No request may end in this way. The log of sshd says why.
             let log = fs::read(self.dir().join("sshd.log")).unwrap_or_default();
             reply.stderr += &format!("[sshd log: {}]", String::from_utf8_lossy(&log));
         }
         reply
     }
 
-    /// A request left running: stdin, stdout and stderr are pipes.
+    /// Starts a request. stdin, stdout and stderr are pipes.
     pub fn ssh_spawn(&self, key: &str, request: &str) -> Child {
         self.ssh_command(key)
             .arg("--")
@@ -313,13 +314,13 @@ impl Site {
         &self.config
     }
 
-    /// The release the link points to.
+    /// Returns the release that the current symlink names.
     pub fn current(&self) -> Option<String> {
         let target = fs::read_link(self.root().join("current")).ok()?;
         let release = target
             .strip_prefix("releases")
-            .unwrap_or_else(|_| panic!("current points to {}", target.display()));
-        Some(release.to_str().expect("a UTF-8 link").to_owned())
+            .unwrap_or_else(|_| panic!("current names {}", target.display()));
+        Some(release.to_str().expect("a UTF-8 target").to_owned())
     }
 
     pub fn releases(&self) -> Vec<String> {
@@ -327,7 +328,7 @@ impl Site {
         names.iter().map(|path| file_name(path)).collect()
     }
 
-    /// Everything below the root, but for the lock and the journal.
+    /// Describes everything below the root except the lock and the journal.
     pub fn snapshot(&self) -> BTreeMap<PathBuf, String> {
         let mut found = BTreeMap::new();
         describe(self.root(), self.root(), &mut found);
@@ -336,7 +337,7 @@ impl Site {
         found
     }
 
-    /// What stands in the folders that are empty between requests.
+    /// Returns the content of the directories that are empty between requests.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let own = self.root().join(".deploy-shell");
         let mut found = children(&own.join("incoming"));
@@ -352,7 +353,7 @@ impl Site {
             .collect()
     }
 
-    /// All audit lines so far, once none has come for a moment.
+    /// Returns all audit lines so far, once no line has come for 50 ms.
     pub fn audit_lines(&self) -> Vec<String> {
         self.collector.lines()
     }
@@ -381,7 +382,7 @@ impl Reply {
     }
 }
 
-/// Syslog's stand-in: keeps every datagram, in order.
+/// Takes the place of syslog: keeps every datagram, in order.
 struct Collector {
     heard: Arc<Mutex<(Vec<String>, Instant)>>,
     stop: Arc<AtomicBool>,
@@ -392,7 +393,7 @@ impl Collector {
     fn start(path: &Path) -> Collector {
         let socket = UnixDatagram::bind(path).expect("the audit socket");
         set_mode(path, 0o666);
-        // The wait is bounded only so that the thread sees it should end.
+        // The timeout lets the thread notice that it must end.
         socket
             .set_read_timeout(Some(Duration::from_millis(20)))
             .expect("a read timeout");
@@ -440,11 +441,11 @@ impl Drop for Collector {
     }
 }
 
-/// One host key for the whole process: private part, public part.
+/// Returns the host key of this process: the private and the public part.
 fn host_key() -> &'static (Vec<u8>, Vec<u8>) {
     static KEY: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
     KEY.get_or_init(|| {
-        let dir = tempfile::tempdir().expect("a temporary folder");
+        let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("key");
         let public = generate_key(&path);
         let private = fs::read(&path).expect("the key was made");
@@ -452,7 +453,7 @@ fn host_key() -> &'static (Vec<u8>, Vec<u8>) {
     })
 }
 
-/// A new key pair at `path`; returns the public line.
+/// Makes a key pair at `path` and returns the public line.
 pub fn generate_key(path: &Path) -> String {
     let status = Command::new("ssh-keygen")
         .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
@@ -469,7 +470,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A file with exactly this mode, whatever the umask.
+/// Writes a file with exactly this mode, whatever the umask is.
 pub fn write_file(path: &Path, mode: u32, content: &[u8]) {
     fs::OpenOptions::new()
         .write(true)
@@ -481,9 +482,9 @@ pub fn write_file(path: &Path, mode: u32, content: &[u8]) {
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     set_mode(path, mode);
     if mode & 0o111 != 0 {
-        // To be executed. A child that another thread has started meanwhile may
-        // hold what we wrote open, and then it is not (ETXTBSY); so it is written
-        // once more, by a process of its own.
+        // A child that another thread starts at this moment may inherit the open
+        // file, and execve(2) then fails with ETXTBSY. So another process writes
+        // the file again.
         let written = path.with_extension("written");
         fs::rename(path, &written).expect("another name");
         let copied = Command::new("cp").arg(&written).arg(path).status();
@@ -498,7 +499,7 @@ pub fn set_mode(path: &Path, mode: u32) {
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
-fn make_folder(path: &Path, mode: u32) {
+fn make_directory(path: &Path, mode: u32) {
     if !path.is_dir() {
         fs::create_dir_all(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         set_mode(path, mode);
@@ -511,9 +512,9 @@ fn read_all(mut pipe: impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The entries of a folder, sorted; none if there is no such folder.
-fn children(folder: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = match fs::read_dir(folder) {
+/// Returns the entries of a directory, sorted; none if it does not exist.
+fn children(directory: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = match fs::read_dir(directory) {
         Ok(entries) => entries.map(|entry| entry.expect("entry").path()).collect(),
         Err(_) => Vec::new(),
     };
@@ -526,8 +527,8 @@ fn file_name(path: &Path) -> String {
     name.to_str().expect("a UTF-8 name").to_owned()
 }
 
-fn describe(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
-    for path in children(folder) {
+fn describe(root: &Path, directory: &Path, found: &mut BTreeMap<PathBuf, String>) {
+    for path in children(directory) {
         let meta = fs::symlink_metadata(&path).expect("it is there");
         let mode = meta.permissions().mode() & 0o7777;
         let kind = meta.file_type();
@@ -536,7 +537,7 @@ fn describe(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
             format!("link -> {}", target.display())
         } else if kind.is_dir() {
             describe(root, &path, found);
-            format!("folder {mode:04o}")
+            format!("directory {mode:04o}")
         } else if kind.is_file() {
             let content = fs::read(&path).expect("a file");
             format!("file {mode:04o} {}", sha256(&content))

@@ -1,5 +1,5 @@
-//! `sshd/`: the drop-in does what it says, to one user only, and its text
-//! explains every line of it.
+//! `sshd/`: each setting of the drop-in has its effect, for one user only, and the
+//! README explains every line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +15,8 @@ const DROP_IN: &str = include_str!("../../sshd/50-deploy-shell.conf");
 const README: &str = include_str!("../../sshd/README.md");
 const EXAMPLE: &str = include_str!("../../sshd/authorized_keys.example");
 
-/// A server that allows all it can, so that only the drop-in closes anything.
+/// The configuration of a server that allows everything, so that only the drop-in
+/// restricts anything.
 const LAX_SERVER: &str = "\
     PermitEmptyPasswords yes\n\
     AuthorizedKeysCommand /usr/bin/true\n\
@@ -35,7 +36,7 @@ const LAX_SERVER: &str = "\
     MaxSessions 50\n\
     MaxAuthTries 20\n";
 
-/// The keywords the drop-in sets, with their values.
+/// Returns the keywords that the drop-in sets, with their values.
 fn settings() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for line in DROP_IN.lines().map(str::trim) {
@@ -49,7 +50,7 @@ fn settings() -> BTreeMap<String, String> {
     found
 }
 
-/// A server's configuration that includes the drop-in first, as Debian's does.
+/// Writes a configuration that includes the drop-in first, as that of Debian does.
 fn server_config(site: &Site, drop_in: &str, rest: &str) -> PathBuf {
     let dir = site.dir().display();
     write_file(&site.dir().join("drop-in.conf"), 0o644, drop_in.as_bytes());
@@ -59,7 +60,8 @@ fn server_config(site: &Site, drop_in: &str, rest: &str) -> PathBuf {
     path
 }
 
-/// What `sshd -T` says holds for a user, keyword (in lower case) and values.
+/// Returns the effective settings for a user (`sshd -T`): keyword in lower case, and
+/// values.
 fn effective(config: &PathBuf, user: &str) -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new("/usr/sbin/sshd")
         .args(["-T", "-f"])
@@ -73,7 +75,7 @@ fn effective(config: &PathBuf, user: &str) -> BTreeMap<String, BTreeSet<String>>
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let (keyword, value) = line.split_once(' ').unwrap_or((line, ""));
-        // Up to 10.4 sshd wrote keywords in lower case; since, as documented.
+        // sshd up to 10.4 writes keywords in lower case, later ones as documented.
         let values = found.entry(keyword.to_lowercase()).or_default();
         values.insert(value.to_owned());
     }
@@ -89,12 +91,12 @@ fn the_drop_in_passes_the_test_mode_of_sshd() {
         .output()
         .expect("sshd starts");
     assert!(output.status.success(), "{output:?}");
-    // No warning either: an administrator would have to judge it.
+    // A warning would need the judgement of an administrator.
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
 #[test]
-fn every_keyword_comes_out_of_sshd_as_written() {
+fn sshd_reports_every_keyword_as_written() {
     let site = Site::new();
     let found = effective(&server_config(&site, DROP_IN, LAX_SERVER), "deploy");
     let settings = settings();
@@ -102,7 +104,7 @@ fn every_keyword_comes_out_of_sshd_as_written() {
     for (keyword, value) in settings {
         let values = found.get(&keyword.to_lowercase());
         let expected = BTreeSet::from([value]);
-        // `sshd -T` leaves out what is unset and has no word for it.
+        // `sshd -T` leaves out some keywords without a value.
         match values {
             None => assert_eq!(expected, BTreeSet::from(["none".into()]), "{keyword}"),
             Some(values) => assert_eq!(values, &expected, "{keyword}"),
@@ -113,7 +115,7 @@ fn every_keyword_comes_out_of_sshd_as_written() {
 #[test]
 fn no_other_user_is_affected() {
     let site = Site::new();
-    // The last line would be caught by a block that does not end.
+    // A block without an end would include the last line.
     let rest = format!("{LAX_SERVER}AllowTcpForwarding local\n");
     for rest in ["", &rest] {
         let with = effective(&server_config(&site, DROP_IN, rest), "other");
@@ -129,7 +131,7 @@ fn no_other_user_is_affected() {
 }
 
 #[test]
-fn the_line_for_newer_versions_is_one_they_know() {
+fn newer_versions_know_the_line_for_them() {
     let site = Site::new();
     let text = DROP_IN.replace("#UnusedConnectionTimeout", "UnusedConnectionTimeout");
     assert_ne!(text, DROP_IN);
@@ -179,7 +181,7 @@ fn the_readme_explains_every_line_and_no_other() {
 }
 
 #[test]
-fn the_example_keys_are_keys_and_restricted() {
+fn the_example_keys_are_valid_and_restricted() {
     let lines: Vec<&str> = EXAMPLE
         .lines()
         .filter(|line| !line.starts_with('#') && !line.is_empty())
@@ -197,8 +199,8 @@ fn the_example_keys_are_keys_and_restricted() {
     }
 }
 
-/// A site whose sshd has the drop-in, and a key that nothing restricts and
-/// that runs `command`.
+/// Creates a site whose sshd has the drop-in, and whose key runs `command` without
+/// `restrict`.
 fn site_with_a_lax_key(command: &str) -> Site {
     let site = Site::new();
     let keys = site.dir().join("authorized_keys");
@@ -219,7 +221,7 @@ fn site_with_a_lax_key(command: &str) -> Site {
     write_file(&site.dir().join("drop-in.conf"), 0o644, ours.as_bytes());
     let config = site.dir().join("sshd_config");
     let rest = fs::read_to_string(&config).expect("the configuration");
-    // A server that accepts the locale, as Debian's does.
+    // The server accepts the locale, as that of Debian does.
     let include = format!("Include {}/drop-in.conf\n", site.dir().display());
     let text = format!("{include}AcceptEnv LC_*\n{rest}");
     write_file(&config, 0o644, text.as_bytes());
@@ -234,7 +236,7 @@ fn ask(site: &Site, options: &[&str], request: &[&str]) -> Reply {
 }
 
 #[test]
-fn a_key_without_restrict_gets_no_more() {
+fn a_key_without_restrict_has_no_further_rights() {
     let site = site_with_a_lax_key("env");
     let reply = ask(&site, &["-o", "SendEnv=LC_PROBE"], &["list"]).ok();
     assert!(reply.contains("SSH_ORIGINAL_COMMAND=list\n"), "{reply}");
@@ -250,7 +252,7 @@ fn a_key_without_restrict_gets_no_more() {
     let reply = site.run(command, b"").ok();
     assert!(!reply.contains("SSH_AUTH_SOCK"), "{reply}");
 
-    // Asked for with -tt, a terminal that is refused ends the client.
+    // With -tt, the client exits if the server refuses a terminal.
     let reply = ask(&site, &["-tt"], &["list"]);
     assert_eq!(reply.code, 255, "{reply:?}");
     assert!(
@@ -258,7 +260,7 @@ fn a_key_without_restrict_gets_no_more() {
         "{reply:?}"
     );
 
-    // Only -v lets the client say who refused.
+    // Only with -v does the client say who refused.
     for (forward, said) in [
         ("-W127.0.0.1:22", "administratively prohibited"),
         ("-R0:127.0.0.1:22", "remote port forwarding failed"),

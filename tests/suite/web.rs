@@ -1,4 +1,4 @@
-//! A real nginx before a site, and a real load on it that looks at each answer.
+//! A real nginx in front of a site, and a real load that checks each answer.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,17 +12,17 @@ use nix::unistd::Pid;
 use crate::process::{Running, daemon, eventually};
 use crate::site::Site;
 
-/// nginx, each of its servers on a port of its own.
+/// A running nginx. Each of its servers has its own port.
 pub struct Nginx {
     _process: Running,
     pub ports: Vec<u16>,
 }
 
 impl Nginx {
-    /// A server for each of `servers`, which are lines of nginx' own.
+    /// Starts a server for each of `servers`, which are lines of its configuration.
     pub fn start(site: &Site, servers: &[String]) -> Nginx {
-        // A port is free when it is chosen; should another process be quicker,
-        // the next one is tried.
+        // Another process may take a free port before nginx does. Then this tries
+        // other ports.
         for _ in 0..10 {
             let ports = free_ports(servers.len());
             let mut process = Running(Nginx::spawn(site, servers, &ports));
@@ -41,7 +41,7 @@ impl Nginx {
         panic!("nginx does not start: {}", Nginx::log(site));
     }
 
-    /// With its root on the live link.
+    /// Starts a server whose root is the current symlink.
     pub fn live(site: &Site) -> Nginx {
         let link = site.root().join("current");
         Nginx::start(site, &[format!("root {};", link.display())])
@@ -49,13 +49,13 @@ impl Nginx {
 
     fn spawn(site: &Site, servers: &[String], ports: &[u16]) -> Child {
         let own = site.dir().join("nginx");
-        fs::create_dir_all(&own).expect("a folder");
+        fs::create_dir_all(&own).expect("a directory");
         let servers: String = servers
             .iter()
             .zip(ports)
             .map(|(server, port)| format!("server {{ listen 127.0.0.1:{port};\n{server}\n}}\n"))
             .collect();
-        // One process, as the user of the test, and nothing outside its folder.
+        // One process, as the user of the test, that writes only below its directory.
         let config = format!(
             "daemon off;\n\
              master_process off;\n\
@@ -87,7 +87,7 @@ impl Nginx {
             .expect("nginx starts")
     }
 
-    /// What it has complained of.
+    /// Returns the error log.
     pub fn log(site: &Site) -> String {
         fs::read_to_string(site.dir().join("nginx/error.log")).unwrap_or_default()
     }
@@ -103,7 +103,7 @@ fn free_ports(count: usize) -> Vec<u16> {
         .collect()
 }
 
-/// The whole answer, header and body.
+/// Returns the whole answer, header and body.
 pub fn get(port: u16, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
@@ -112,30 +112,30 @@ pub fn get(port: u16, path: &str) -> std::io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// wrk, which looks at each response itself.
+/// A running wrk, which checks each response.
 pub struct Load {
     process: Running,
-    folder: std::path::PathBuf,
+    directory: std::path::PathBuf,
 }
 
-/// What it counted.
+/// The counts of wrk.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Whole responses of each page.
+    /// Complete responses, for each page.
     pub whole: Vec<u64>,
     /// Responses with another status or another body.
     pub wrong: u64,
-    /// Connections refused or broken, and requests that took too long.
+    /// Refused or broken connections, and timeouts.
     pub failed: u64,
 }
 
 impl Load {
-    /// Asks for `url` until it is stopped; each answer must be one of `pages`.
-    pub fn start(folder: &Path, url: &str, pages: &[Vec<u8>]) -> Load {
-        let folder = folder.join("load");
-        fs::create_dir(&folder).expect("a folder");
+    /// Requests `url` until [`Load::stop`]. Each answer must be one of `pages`.
+    pub fn start(directory: &Path, url: &str, pages: &[Vec<u8>]) -> Load {
+        let directory = directory.join("load");
+        fs::create_dir(&directory).expect("a directory");
         for (number, page) in pages.iter().enumerate() {
-            fs::write(folder.join(format!("{}", number + 1)), page).expect("a page");
+            fs::write(directory.join(format!("{}", number + 1)), page).expect("a page");
         }
         let lua = format!(
             r#"
@@ -144,7 +144,7 @@ impl Load {
             function init(args)
                 pages, counts, asked, wrong = {{}}, {{}}, 0, 0
                 for number = 1, {count} do
-                    local file = assert(io.open("{folder}/" .. number, "rb"))
+                    local file = assert(io.open("{directory}/" .. number, "rb"))
                     pages[number], counts[number] = file:read("*a"), 0
                     file:close()
                 end
@@ -156,7 +156,7 @@ impl Load {
                 asked = asked + 1
                 -- A sign of life now and then, for who waits for it.
                 if asked % 100 == 1 then
-                    local file = assert(io.open("{folder}/alive", "a"))
+                    local file = assert(io.open("{directory}/alive", "a"))
                     file:write(".")
                     file:close()
                 end
@@ -184,9 +184,9 @@ impl Load {
             end
             "#,
             count = pages.len(),
-            folder = folder.display(),
+            directory = directory.display(),
         );
-        let script = folder.join("check.lua");
+        let script = directory.join("check.lua");
         fs::write(&script, lua).expect("the script");
         let process = Command::new("wrk")
             .args([
@@ -209,18 +209,18 @@ impl Load {
             .expect("wrk starts");
         Load {
             process: Running(process),
-            folder,
+            directory,
         }
     }
 
-    /// Waits until a few hundred more answers have come.
+    /// Waits for a few hundred more answers.
     pub fn go_on(&self) {
-        let signs = || fs::metadata(self.folder.join("alive")).map_or(0, |file| file.len());
+        let signs = || fs::metadata(self.directory.join("alive")).map_or(0, |file| file.len());
         let before = signs();
         eventually("the load goes on", || signs() > before + 2);
     }
 
-    /// Ends it as an impatient user would: it still prints what it has counted.
+    /// Interrupts wrk, which then prints its counts.
     pub fn stop(self) -> Counts {
         let pid = i32::try_from(self.process.0.id()).expect("a process id");
         kill(Pid::from_raw(pid), Signal::SIGINT).expect("wrk still runs");

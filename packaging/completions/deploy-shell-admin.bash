@@ -1,4 +1,4 @@
-_deploy__shell() {
+_deploy__shell__admin() {
     local i cur prev opts cmd
     COMPREPLY=()
     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
@@ -14,22 +14,19 @@ _deploy__shell() {
     do
         case "${cmd},${i}" in
             ",$1")
-                cmd="deploy__shell"
+                cmd="deploy__shell__admin"
                 ;;
-            deploy__shell,authorize)
-                cmd="deploy__shell__subcmd__authorize"
+            deploy__shell__admin,authorize)
+                cmd="deploy__shell__admin__subcmd__authorize"
                 ;;
-            deploy__shell,check)
-                cmd="deploy__shell__subcmd__check"
+            deploy__shell__admin,check)
+                cmd="deploy__shell__admin__subcmd__check"
                 ;;
-            deploy__shell,init)
-                cmd="deploy__shell__subcmd__init"
+            deploy__shell__admin,init)
+                cmd="deploy__shell__admin__subcmd__init"
                 ;;
-            deploy__shell,serve)
-                cmd="deploy__shell__subcmd__serve"
-                ;;
-            deploy__shell,verify)
-                cmd="deploy__shell__subcmd__verify"
+            deploy__shell__admin,verify)
+                cmd="deploy__shell__admin__subcmd__verify"
                 ;;
             *)
                 ;;
@@ -37,8 +34,8 @@ _deploy__shell() {
     done
 
     case "${cmd}" in
-        deploy__shell)
-            opts="-h -V --help --version serve init authorize check verify"
+        deploy__shell__admin)
+            opts="-h -V --help --version init authorize check verify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -51,7 +48,7 @@ _deploy__shell() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        deploy__shell__subcmd__authorize)
+        deploy__shell__admin__subcmd__authorize)
             opts="-h --site --config --key --allow --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -81,7 +78,7 @@ _deploy__shell() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        deploy__shell__subcmd__check)
+        deploy__shell__admin__subcmd__check)
             opts="-h --site --config --sshd-config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -107,7 +104,7 @@ _deploy__shell() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        deploy__shell__subcmd__init)
+        deploy__shell__admin__subcmd__init)
             opts="-h --site --config --root --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -133,37 +130,7 @@ _deploy__shell() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        deploy__shell__subcmd__serve)
-            opts="-h --site --config --key --allow --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --site)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --key)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --allow)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        deploy__shell__subcmd__verify)
+        deploy__shell__admin__subcmd__verify)
             opts="-h --site --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -189,7 +156,7 @@ _deploy__shell() {
 }
 
 if [[ "${BASH_VERSINFO[0]}" -eq 4 && "${BASH_VERSINFO[1]}" -ge 4 || "${BASH_VERSINFO[0]}" -gt 4 ]]; then
-    complete -F _deploy__shell -o nosort -o bashdefault -o default deploy-shell
+    complete -F _deploy__shell__admin -o nosort -o bashdefault -o default deploy-shell-admin
 else
-    complete -F _deploy__shell -o bashdefault -o default deploy-shell
+    complete -F _deploy__shell__admin -o bashdefault -o default deploy-shell-admin
 fi

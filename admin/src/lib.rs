@@ -1,0 +1,16 @@
+//! `deploy-shell-admin`: the operator's program. It sets up a site, authorizes
+//! keys, checks a server and verifies releases.
+//!
+//! It is a separate program so that `deploy-shell` contains nothing of it:
+//! `deploy-shell` is the login shell of an account whose keys other people hold.
+//! This library exists for `xtask`, which makes the man page and the completions
+//! from [`cli::command`].
+
+#![forbid(unsafe_code)]
+
+mod authorize;
+mod check;
+pub mod cli;
+mod init;
+mod program;
+mod verify;

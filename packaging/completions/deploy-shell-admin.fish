@@ -1,0 +1,48 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_deploy_shell_admin_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_deploy_shell_admin_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_deploy_shell_admin_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_deploy_shell_admin_using_subcommand
+    set -l cmd (__fish_deploy_shell_admin_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -s h -l help -d 'Print help'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -s V -l version -d 'Print version'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "init" -d 'Write a commented configuration and create the directories of a site'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "authorize" -d 'Print the authorized_keys line for a public key'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "check" -d 'Audit a site: what could someone do with each key? Reports problems with fixes'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "verify" -d 'Hash releases again and compare them with their manifests'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l config -d 'The path of a site\'s configuration' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l root -d 'The root directory of the site' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -s h -l help -d 'Print help'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l config -d 'The path of a site\'s configuration' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l key -d 'Label of the key, shown in the log' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l allow -d 'The verbs this key may use [default: receive,swap,rollback,list]' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -s h -l help -d 'Print help'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l config -d 'The path of a site\'s configuration' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l sshd-config -d 'The configuration file of sshd [default: the one sshd reads]' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -s h -l help -d 'Print help'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -l config -d 'The path of a site\'s configuration' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -s h -l help -d 'Print help'
