@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# For the scripts beside it; sourced, not run.
+# The scripts beside this file source it.
 set -euo pipefail
 umask 022
 export LC_ALL=C
 export PATH=$PATH:/usr/sbin:/sbin
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-# shellcheck disable=SC2034  # for those that source this
+# shellcheck disable=SC2034  # the scripts that source this use it
 packaging=$repository/packaging
 
 fail() {
@@ -13,10 +13,10 @@ fail() {
     exit 1
 }
 passed() { printf '  ok  %s\n' "$*"; }
-# skipped WHAT WHY: never silently.
+# skipped WHAT WHY: says that a part was skipped.
 skipped() { printf '  --  %s: skipped, %s\n' "$1" "$2"; }
 
-# A folder of this run, and what is to be ended and removed after it.
+# The directory of this run, and the processes to end after it.
 dir=$(mktemp -d "${TMPDIR:-/tmp}/deploy-shell-packaging.XXXXXX")
 chmod 755 "$dir"
 running=()
@@ -39,10 +39,10 @@ eventually() {
         if "$@" > /dev/null 2>&1; then return 0; fi
         sleep 0.05
     done
-    fail "waited in vain: $what"
+    fail "timed out: $what"
 }
 
-# port: one that is free now.
+# port: prints a port that is free now.
 port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
@@ -53,9 +53,9 @@ live() {
     mv -T "$1/.next" "$1/current"
 }
 
-# in_a_copy SCRIPT FILE...: SCRIPT with the word "inside" in a copy of this machine that
-# is thrown away (an overlay in namespaces of its own), with the files in /tmp/test;
-# 99 if no overlay can be mounted.
+# in_a_copy SCRIPT FILE...: runs SCRIPT with the word "inside" in a temporary copy of this
+# machine (an overlay in its own namespaces), with the files in /tmp/test. Returns 99 if
+# no overlay can be mounted.
 in_a_copy() {
     local script=$1
     shift
@@ -67,7 +67,7 @@ mount -t tmpfs layers $dir/layers
 mkdir $dir/layers/upper $dir/layers/work
 mount -t overlay overlay -o lowerdir=/,upperdir=$dir/layers/upper,workdir=$dir/layers/work $dir/machine || exit 99
 mount -t proc proc $dir/machine/proc
-# Of its own, as a record has to be taken at /dev/log there.
+# A separate /dev, because the test listens on /dev/log there.
 mount -t tmpfs -o mode=0755 dev $dir/machine/dev
 mkdir $dir/machine/dev/pts $dir/machine/dev/shm
 ln -s pts/ptmx $dir/machine/dev/ptmx
@@ -87,19 +87,19 @@ END
     unshare --mount --pid --fork --propagation private bash "$dir/enter"
 }
 
-# bare_machine: for the inside, a machine that never had this package, with an sshd as
+# bare_machine: makes the copy a machine that never had this package, with an sshd as
 # Debian configures it.
 bare_machine() {
     mkdir -p /run/sshd
-    # No service is to be told of anything, whatever runs outside.
+    # The maintainer scripts must not touch the services outside of the copy.
     printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
     chmod 755 /usr/sbin/policy-rc.d
-    # This machine may have an account, or a package, of that name.
+    # This machine may have an account or a package of that name.
     dpkg --purge deploy-shell > /dev/null 2>&1 || true
     userdel deploy 2> /dev/null || true
     groupdel deploy 2> /dev/null || true
     rm -rf /etc/deploy-shell /var/lib/deploy-shell
-    # An sshd of its own, as Debian configures it.
+    # The configuration of sshd on a new Debian system.
     rm -f /etc/ssh/sshd_config.d/*
     cat > /etc/ssh/sshd_config << END
 Include /etc/ssh/sshd_config.d/*.conf

@@ -1,16 +1,16 @@
 'use strict';
-// A service that systemd gives its port, as blog.socket and blog.service do.
-// It says which release it is, so that [health] can tell it from the one before.
+// A service that receives its port from systemd (blog.socket, blog.service). Its
+// answer names the release, so that [health] can tell the new process from the old.
 
 const http = require('node:http');
 const path = require('node:path');
 
-// The release this process was started in. A working directory has no links in
-// its path, so this stays true when `current` moves on.
+// The release that this process runs. The path of a working directory contains no
+// symlinks, so this stays true after `current` changes.
 const release = path.basename(process.cwd());
 
-// sd_listen_fds(3): the first descriptor is 3, and meant for us only if
-// LISTEN_PID is ours.
+// sd_listen_fds(3): the first descriptor is 3. It is for this process only if
+// LISTEN_PID is the id of this process.
 const passed = Number(process.env.LISTEN_PID) === process.pid &&
     Number(process.env.LISTEN_FDS) === 1;
 const where = passed ? { fd: 3 } : { host: '127.0.0.1', port: Number(process.env.PORT || 3000) };
@@ -18,14 +18,14 @@ const where = passed ? { fd: 3 } : { host: '127.0.0.1', port: Number(process.env
 let stopping = false;
 
 const server = http.createServer((request, response) => {
-    // A client that keeps its connection would be cut off in its next request.
+    // Otherwise a client keeps the connection, and its next request fails.
     if (stopping) {
         response.setHeader('Connection', 'close');
     }
     response.setHeader('Content-Type', 'text/plain; charset=utf-8');
     if (request.url === '/health') {
-        // Here belongs what makes this release fit to serve: database reached,
-        // configuration present. 503 if not.
+        // Check here whether this release can serve: the database answers, the
+        // configuration is present. Answer 503 if not.
         response.end(`ok ${release}\n`);
         return;
     }
@@ -36,7 +36,8 @@ server.listen(where);
 
 process.on('SIGTERM', () => {
     stopping = true;
-    // Accepts no more, answers what is under way, then the process is out of work.
+    // Accepts no new connection and answers the requests in progress. The process
+    // ends when nothing is left to do.
     server.close();
     server.closeIdleConnections();
 });
