@@ -534,7 +534,7 @@ fn describe(root: &Path, directory: &Path, found: &mut BTreeMap<PathBuf, String>
         let kind = meta.file_type();
         let text = if kind.is_symlink() {
             let target = fs::read_link(&path).expect("a link");
-            format!("link -> {}", target.display())
+            format!("symlink -> {}", target.display())
         } else if kind.is_dir() {
             describe(root, &path, found);
             format!("directory {mode:04o}")

@@ -55,11 +55,11 @@ pub fn program(content: impl AsRef<[u8]>) -> String {
 }
 
 pub fn directory() -> String {
-    "folder 0755".to_owned()
+    "directory 0755".to_owned()
 }
 
 pub fn symlink(target: &str) -> String {
-    format!("link -> {target}")
+    format!("symlink -> {target}")
 }
 
 #[track_caller]

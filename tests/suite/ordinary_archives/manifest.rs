@@ -31,7 +31,11 @@ pub fn assert_lists(site: &Site, release: &str, tree: &Tree) {
         assert_eq!(before, None, "twice: {line}");
     }
     let root = listed.remove(Path::new(""));
-    assert_eq!(root.as_deref(), Some("folder 0755"), "the release itself");
+    assert_eq!(
+        root.as_deref(),
+        Some("directory 0755"),
+        "the release itself"
+    );
     assert_eq!(&listed, tree, "the manifest");
 
     let mut names: Vec<_> = libarchive(&path);
@@ -56,11 +60,11 @@ struct What {
 fn entry(line: &str) -> (PathBuf, What) {
     let words: Vec<_> = line.split(' ').collect();
     let (text, size) = match words[1..] {
-        ["type=dir", mode] => (format!("folder {}", value(mode, "mode")), None),
+        ["type=dir", mode] => (format!("directory {}", value(mode, "mode")), None),
         ["type=link", mode, link] => {
             assert_eq!(value(mode, "mode"), "0777", "{line}");
             let target = unescaped(value(link, "link"));
-            (format!("link -> {}", target.display()), None)
+            (format!("symlink -> {}", target.display()), None)
         }
         ["type=file", mode, size, digest] => {
             let digest = value(digest, "sha256digest");

@@ -104,10 +104,10 @@ fn walk(root: &Path, directory: &Path, tree: &mut Tree) {
         let meta = fs::symlink_metadata(&path).expect("metadata");
         let text = if meta.is_dir() {
             walk(root, &path, tree);
-            "folder 0755".to_owned()
+            "directory 0755".to_owned()
         } else if meta.is_symlink() {
             let target = fs::read_link(&path).expect("a symlink");
-            format!("link -> {}", target.display())
+            format!("symlink -> {}", target.display())
         } else {
             let program = meta.permissions().mode() & 0o111 != 0;
             let mode = if program { "0755" } else { "0644" };
