@@ -1,11 +1,10 @@
 //! deploy-shell: the forced command and restricted shell that sshd runs for a
 //! locked-down deploy user. README.md describes its use, SECURITY.md its
-//! guarantees.
+//! guarantees, ARCHITECTURE.md its parts.
 //!
 //! Start reading at [`serve`], the pipeline of one request. Dependencies run
-//! downward only: `serve` knows every other module; `receive` and `activate` know
-//! permits and the store; `request` and `policy` know neither files nor the
-//! environment.
+//! downward only, in the order of the module map in ARCHITECTURE.md, which
+//! `tests/architecture.rs` checks.
 
 #![forbid(unsafe_code)]
 
