@@ -42,16 +42,16 @@ const MAX_SIGNED_BY: usize = 210;
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The audit log of one request.
-pub struct Audit<'a> {
+pub struct AuditLog<'a> {
     syslog: Syslog,
     required: bool,
     site: Option<&'a SiteName>,
     session: &'a Session,
 }
 
-impl<'a> Audit<'a> {
+impl<'a> AuditLog<'a> {
     pub fn new(config: &config::Audit, site: Option<&'a SiteName>, session: &'a Session) -> Self {
-        Audit {
+        AuditLog {
             syslog: Syslog::new(&config.socket, config.facility),
             required: config.required,
             site,
@@ -261,8 +261,8 @@ impl Line {
         }
     }
 
-    /// Adds the end of `value`, which is printable ASCII: a program says last
-    /// why it failed.
+    /// Adds the end of `value`, which is printable ASCII. A program that fails
+    /// usually writes the reason last.
     fn tail(&mut self, key: &str, value: &str, max: usize) {
         let mut from = value.len().saturating_sub(max);
         // Terminates: each turn drops at least one byte. Escaping at most

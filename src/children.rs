@@ -14,13 +14,14 @@ use crate::message;
 use crate::probe;
 use crate::reply;
 
-/// Runs the child that `argv` names, to its exit status; none if it names none.
-pub fn run(argv: &[OsString]) -> Option<u8> {
+/// Runs the child process that `argv` names, and returns its exit status; none if
+/// `argv` names none.
+pub fn run_child(argv: &[OsString]) -> Option<u8> {
     let (word, messages) = argv.get(1..)?.split_first()?;
     let word = word.to_str()?;
     let status = match word {
         archive::WORD => decode_one(word, messages, archive::MAX_JOB).map(archive::main),
-        // Its messages come on stdin.
+        // The hook runner gets its messages on stdin.
         hooks::WORD if messages.is_empty() => Ok(hooks::main()),
         hooks::WORD => Err(misuse(word, "it takes no argument")),
         probe::WORD => decode_one(word, messages, probe::MAX_REQUEST).map(probe::main),

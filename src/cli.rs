@@ -92,7 +92,7 @@ pub fn run(argv: Vec<OsString>) -> u8 {
 }
 
 fn dispatch(argv: &[OsString]) -> u8 {
-    if let Some(status) = children::run(argv) {
+    if let Some(status) = children::run_child(argv) {
         return status;
     }
     // sshd starts a login shell as `-NAME` without arguments for a session

@@ -118,7 +118,7 @@ impl Config {
                 .remedy("see deploy-shell.toml(5)")
         })?;
         config.site = Some(site);
-        rules::check(&config).map_err(|conflict| bad(format!(": {conflict}")))?;
+        rules::check_config(&config).map_err(|conflict| bad(format!(": {conflict}")))?;
         Ok(config)
     }
 

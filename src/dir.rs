@@ -24,7 +24,8 @@ use nix::unistd::{self, UnlinkatFlags};
 
 pub use name::Name;
 
-/// The result of every system call of this module.
+/// The result of the functions of this module: the error is the errno of the system
+/// call that failed.
 pub type Result<T> = nix::Result<T>;
 
 /// An open directory.
@@ -52,8 +53,8 @@ impl Dir {
         fcntl::openat(&self.0, name.into().as_os_str(), DIRECTORY, Mode::empty()).map(Dir)
     }
 
-    /// Opens a directory by `O_PATH`, to resolve paths below it and not to list it.
-    /// That needs only search permission on it.
+    /// Opens a directory with `O_PATH`: for resolving paths below it, not for listing
+    /// it. This needs only search permission on the directory.
     pub fn open_path<'a>(&self, name: impl Into<Name<'a>>) -> Result<Dir> {
         let flags = DIRECTORY | OFlag::O_PATH;
         fcntl::openat(&self.0, name.into().as_os_str(), flags, Mode::empty()).map(Dir)
@@ -265,7 +266,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Opens a path of several components below this directory by `O_PATH`.
+    /// Opens a path of several components below this directory with `O_PATH`.
     ///
     /// The kernel refuses a path that leads out (`EXDEV`), by `..` or by a symlink,
     /// and fails with `ELOOP` on a loop of symlinks (openat2(2)).
@@ -274,9 +275,9 @@ impl Dir {
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         loop {
-            // EAGAIN: a rename anywhere met the walk of a '..', so the kernel could not
-            // exclude an escape. Terminates: renames do not meet so short a walk again
-            // and again.
+            // EAGAIN: another process renamed something while the kernel resolved a
+            // '..', so the kernel could not exclude an escape. Terminates: renames do
+            // not coincide with so short a resolution again and again.
             match fcntl::openat2(&self.0, path, how) {
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 other => return other,
@@ -314,8 +315,8 @@ impl Dir {
         })
     }
 
-    /// Locks this directory for its holder alone (flock(2)), without waiting; false if
-    /// another process holds the lock. Dropping the handle releases it.
+    /// Takes an exclusive lock on this directory (flock(2)) without waiting. Returns
+    /// false if another process holds it. Dropping the handle releases the lock.
     pub fn try_lock(&self) -> std::io::Result<bool> {
         // The lock belongs to the open directory, and so outlives this duplicate.
         let file = File::from(self.0.try_clone()?);

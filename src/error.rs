@@ -11,8 +11,8 @@ macro_rules! codes {
         ///
         /// The statuses follow sysexits(3) where it has one. 1, 2, 101, 128 and
         /// above and 255 are never used: a shell, a panic, a signal and ssh
-        /// itself produce them, and a client must be able to tell them from our
-        /// answer.
+        /// itself produce them, and a client must be able to distinguish them
+        /// from our answer.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Code {
             $($code,)*

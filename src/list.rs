@@ -42,6 +42,10 @@ struct Row {
 
 /// Lists the releases. It changes nothing and takes no lock, so it answers while a
 /// swap runs.
+///
+/// # Errors
+///
+/// As [`ledger::read_unlocked`].
 pub fn list(config: &Config, store: &Store, request: &Granted<List>) -> Result<Success> {
     let (history, listing) = ledger::read_unlocked(store)?;
     let mut present = listing.present;
@@ -116,7 +120,7 @@ fn table(rows: &[Row]) -> Vec<String> {
     }
     for row in rows {
         cells.push(Some(&row.release));
-        cells.push(Some(row.state.word()));
+        cells.push(Some(row.state.name()));
         cells.push(row.received);
         cells.push(row.last_live);
         cells.push(row.files);

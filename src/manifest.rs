@@ -13,7 +13,7 @@
 //! # files 1 bytes 12
 //! ```
 //!
-//! The comments are of this program: the release, the signatures with which it was
+//! This program writes the comments: the release, the signatures with which it was
 //! received (a line for each, if the site requires any), and at the end the sums,
 //! which only a whole manifest has. Each line has one spelling, and the reader refuses
 //! every other: it also reads the report of the unpacker, which parsed hostile input.
@@ -165,11 +165,15 @@ impl fmt::Display for Entry {
 }
 
 impl Entry {
-    /// Reads one line (without its line feed); the error is a phrase.
+    /// Parses one line (without its line feed).
     ///
     /// Each part must have its one spelling, so the line is the one that
     /// [`Display`](fmt::Display) writes. Writing it again and comparing would be simpler,
     /// but would double the time; the tests do it.
+    ///
+    /// # Errors
+    ///
+    /// Returns a phrase that says what is wrong with the line.
     pub fn parse(line: &str) -> Result<Entry, &'static str> {
         let (path, rest) = line.split_once(' ').ok_or("not a line of a manifest")?;
         let path = match path {
@@ -249,6 +253,10 @@ fn head_value<'a>(line: &'a str, key: &str) -> Result<&'a str, &'static str> {
 
 impl Identity {
     /// Reads the head of a manifest and nothing after it.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the head cannot be read.
     pub fn read(manifest: &mut impl BufRead) -> Result<Identity, HeadFlaw> {
         if read_line(manifest)?.as_deref() != Some("#mtree") {
             return Err("first line is not '#mtree'".into());
@@ -314,6 +322,10 @@ impl<'a, R: BufRead> Entries<'a, R> {
     }
 
     /// Returns the next entry; none after the trailer.
+    ///
+    /// # Errors
+    ///
+    /// Returns a phrase that says what is wrong with the next line.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, &'static str> {
         if self.whole {
             return Ok(None);
@@ -336,6 +348,10 @@ impl<'a, R: BufRead> Entries<'a, R> {
 }
 
 /// Reads all entries, and returns their sums.
+///
+/// # Errors
+///
+/// As [`Entries::next_entry`].
 pub fn read_sums(from: &mut impl BufRead) -> Result<Sums, &'static str> {
     let mut entries = Entries::new(from);
     // Terminates: every turn consumes a line, and the input has an end.
@@ -344,6 +360,10 @@ pub fn read_sums(from: &mut impl BufRead) -> Result<Sums, &'static str> {
 }
 
 /// Reads one line of bounded length, ended by a line feed; none at the end.
+///
+/// # Errors
+///
+/// Returns a phrase that says what is wrong with the line.
 pub fn read_line(from: &mut impl BufRead) -> Result<Option<String>, &'static str> {
     let mut line = Vec::new();
     Read::take(from, MAX_LINE as u64)

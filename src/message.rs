@@ -58,10 +58,20 @@ pub mod millis {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
+    /// Writes `duration` as a number.
+    ///
+    /// # Errors
+    ///
+    /// The error of the serializer.
     pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// Reads a duration from a number.
+    ///
+    /// # Errors
+    ///
+    /// The error of the deserializer.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         u64::deserialize(from).map(Duration::from_millis)
     }

@@ -14,8 +14,8 @@ pub enum Verb {
     List,
 }
 
-/// Every verb: its name, and whether it changes anything, so that the audit log
-/// must be reachable first.
+/// Every verb: its name, and whether it changes anything. The audit log must be
+/// reachable before a change.
 const VERBS: [(Verb, &str, bool); 4] = [
     (Verb::Receive, "receive", true),
     (Verb::Swap, "swap", true),
@@ -28,7 +28,7 @@ impl Verb {
         &VERBS[self as usize]
     }
 
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         self.row().1
     }
 
@@ -49,7 +49,7 @@ impl Verb {
 
 impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.name())
     }
 }
 
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn the_table_is_indexed_by_its_verbs() {
         for (index, (verb, word, _)) in VERBS.iter().enumerate() {
-            assert_eq!((*verb as usize, verb.word()), (index, *word));
+            assert_eq!((*verb as usize, verb.name()), (index, *word));
         }
     }
 

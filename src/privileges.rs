@@ -72,7 +72,7 @@ impl Privileges {
 
 /// Restricts the monitor to the privileges of its verb. Cannot be undone.
 /// `records` are the files of [`Store::records`].
-pub fn restrict_monitor(verb: Verb, store: &Store, records: &[File]) -> Enforcement {
+pub fn restrict_to_verb(verb: Verb, store: &Store, records: &[File]) -> Enforcement {
     let privileges = Privileges::of(verb);
     sandbox::restrict_monitor(Rights {
         directories: &[

@@ -85,7 +85,7 @@ type Judgement = (Verdict, String);
 /// missing sandbox. Writes one line on stdout that describes the response.
 pub fn main(request: ProbeRequest) -> u8 {
     sandbox::reset_inherited_state();
-    let (status, detail) = match probe(&request) {
+    let (status, detail) = match probe_service(&request) {
         Ok((verdict, detail)) => (verdict.exit(), detail),
         Err(error) => (error.code.exit(), error.problem),
     };
@@ -100,7 +100,7 @@ pub fn main(request: ProbeRequest) -> u8 {
 /// # Errors
 ///
 /// [`error::Code::NoSandbox`]
-fn probe(request: &ProbeRequest) -> Result<Judgement, Error> {
+fn probe_service(request: &ProbeRequest) -> Result<Judgement, Error> {
     let deadline = Deadline::after(request.within);
     let stream = match connect(&request.url, deadline) {
         Ok(stream) => stream,

@@ -12,8 +12,8 @@
 //! (see [`crate::privileges`]), and restricts itself after it has opened its
 //! directories and before it works on them.
 //!
-//! Nothing is claimed that is not in force: each step returns whether the kernel
-//! accepted it, and [`Enforcement`] is made of those answers alone.
+//! The audit log states only what is in force: each step returns whether the kernel
+//! accepted it, and an [`Enforcement`] contains those answers and nothing else.
 
 mod landlock;
 mod rlimits;
@@ -59,8 +59,8 @@ impl fmt::Display for Mechanism {
     }
 }
 
-/// The state of a process's sandbox: every [`Mechanism`] is in force but those
-/// that are missing.
+/// The state of a process's sandbox: which [`Mechanism`]s are missing. All others
+/// are in force.
 ///
 /// The unpacker sends it to the monitor in serialized form. `Display` writes the
 /// text of the audit log: `full`, or `without landlock, seccomp`.
@@ -169,7 +169,7 @@ pub fn restrict_monitor(rights: Rights<'_>) -> Enforcement {
     enforcement.record_landlock(landlock::restrict(rights));
     enforcement.record(
         Mechanism::Seccomp,
-        seccomp::restrict_monitor(rights.execute_self),
+        seccomp::filter_monitor(rights.execute_self),
     );
     enforcement
 }
@@ -197,7 +197,7 @@ pub fn restrict_unpacker(staging: &Dir, max_file: u64, memory: u64) -> Enforceme
 /// threads have started.
 pub fn restrict_unpacker_syscalls(mut enforcement: Enforcement) -> Enforcement {
     enforcement.record(Mechanism::ResourceLimits, rlimits::forbid_new_processes());
-    enforcement.record(Mechanism::Seccomp, seccomp::restrict_unpacker());
+    enforcement.record(Mechanism::Seccomp, seccomp::filter_unpacker());
     enforcement
 }
 
@@ -218,7 +218,7 @@ pub fn restrict_probe() -> Enforcement {
             execute_self: false,
         }),
     );
-    enforcement.record(Mechanism::Seccomp, seccomp::restrict_probe());
+    enforcement.record(Mechanism::Seccomp, seccomp::filter_probe());
     enforcement
 }
 

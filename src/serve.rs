@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::activate::gate::Gate;
-use crate::audit::Audit;
+use crate::audit::AuditLog;
 use crate::config::{self, Config};
 use crate::error::{self, Code, Error, Result};
 use crate::event::{AuditEvent, Progress, Reporter};
@@ -40,7 +40,7 @@ pub fn serve(options: ServeOptions) -> u8 {
         Ok(config) => config,
         Err(error) => return reject_without_site(&session, &error),
     };
-    let audit = Audit::new(&config.audit, Some(config.site()), &session);
+    let audit = AuditLog::new(&config.audit, Some(config.site()), &session);
 
     let request = match Request::parse(session.command.as_deref().unwrap_or_default()) {
         Ok(request) => request,
@@ -64,8 +64,8 @@ pub fn serve(options: ServeOptions) -> u8 {
         log.unrecorded.push(error.problem);
     }
     let (confinement, result) = run_verb(&config, &session.actor(verb), &permit, &mut log);
-    log.check(audit.result(result.as_ref(), confinement.as_ref(), started.elapsed()));
-    answer(result, log.unrecorded)
+    log.keep_problem(audit.result(result.as_ref(), confinement.as_ref(), started.elapsed()));
+    reply_with(result, log.unrecorded)
 }
 
 /// Opens the site, confines the process, and runs the verb that `permit` allows.
@@ -99,7 +99,7 @@ fn run_verb(
             .records(verb.writes())
             .map_err(|errno| store.io("cannot open the journal and the lock", errno))?;
         confinement
-            .insert(privileges::restrict_monitor(verb, &store, &records))
+            .insert(privileges::restrict_to_verb(verb, &store, &records))
             .ensure_full(config.sandbox.required)?;
         let gate = Gate::new(config, runner, log);
         match permit {
@@ -120,12 +120,12 @@ fn run_verb(
 /// Shows progress to the client, writes audit lines, and keeps the problems of
 /// lines that could not be written.
 struct RequestLog<'a> {
-    audit: &'a Audit<'a>,
+    audit: &'a AuditLog<'a>,
     unrecorded: Vec<String>,
 }
 
 impl<'a> RequestLog<'a> {
-    fn new(audit: &'a Audit<'a>) -> RequestLog<'a> {
+    fn new(audit: &'a AuditLog<'a>) -> RequestLog<'a> {
         RequestLog {
             audit,
             unrecorded: Vec::new(),
@@ -133,7 +133,7 @@ impl<'a> RequestLog<'a> {
     }
 
     /// Keeps the problem of a line that could not be written.
-    fn check(&mut self, written: Result<()>) {
+    fn keep_problem(&mut self, written: Result<()>) {
         if let Err(error) = written {
             self.unrecorded.push(error.problem);
             self.unrecorded.dedup();
@@ -147,14 +147,14 @@ impl Reporter for RequestLog<'_> {
     }
 
     fn audit(&mut self, event: &AuditEvent<'_>) {
-        self.check(self.audit.event(event));
+        self.keep_problem(self.audit.event(event));
     }
 }
 
 /// Writes the reply and returns the exit status. Audit lines that could not be
 /// written become warnings of a success only: the reply to a failure is one
 /// problem and its remedy.
-fn answer(result: Result<Success>, unrecorded: Vec<String>) -> u8 {
+fn reply_with(result: Result<Success>, unrecorded: Vec<String>) -> u8 {
     match result {
         Ok(success) => {
             reply::lines(success.lines().iter().map(String::as_str));
@@ -169,7 +169,7 @@ fn answer(result: Result<Success>, unrecorded: Vec<String>) -> u8 {
 
 /// Rejects a request with one audit line. Nothing is done, so it does not
 /// matter if the line cannot be written.
-fn reject(audit: &Audit<'_>, error: &Error) -> u8 {
+fn reject(audit: &AuditLog<'_>, error: &Error) -> u8 {
     _ = audit.request(Some(error));
     reply::exit(error)
 }
@@ -181,7 +181,7 @@ fn reject_without_site(session: &Session, error: &Error) -> u8 {
         required: false,
         ..config::Audit::default()
     };
-    reject(&Audit::new(&defaults, None, session), error)
+    reject(&AuditLog::new(&defaults, None, session), error)
 }
 
 /// Rejects a forced command that this program cannot serve.

@@ -83,7 +83,8 @@ fn client_address(text: &[u8]) -> Option<IpAddr> {
 /// Returns the SHA-256 fingerprint of the key that sshd's file names.
 fn fingerprint(path: &Path) -> Option<Fingerprint> {
     // The path comes from the environment: do not wait for a fifo, follow no
-    // symlink, and read only a file of this user, as whom sshd writes it.
+    // symlink, and read only a file that this user owns. sshd writes the file as
+    // this user.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).bits())

@@ -25,7 +25,7 @@ pub const MAX_LINKS: usize = 64;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shared {
-    /// No path is equal to or below another one: see [`Shared::check`].
+    /// No path is equal to or below another one: see [`Shared::check_paths`].
     pub links: Vec<SharedPath>,
     pub existing: Existing,
 }
@@ -47,7 +47,7 @@ impl Shared {
     /// # Errors
     ///
     /// Returns a phrase that says what is wrong.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check_paths(&self) -> Result<(), String> {
         if self.links.len() > MAX_LINKS {
             return Err(format!("has more than {MAX_LINKS} links"));
         }
@@ -179,8 +179,8 @@ mod tests {
     #[test]
     fn only_plain_paths_within_the_limits_are_accepted() {
         let deep = |depth: usize| vec!["d"; depth].join("/");
-        // Of its 1,024 bytes, the target needs "../" for each component and once
-        // more, and "shared/".
+        // The target may have 1,024 bytes. They include "../" for each component and
+        // once more, and "shared/".
         let long = |len: usize| {
             let directories = format!("{}/", "a".repeat(199)).repeat(4);
             format!("{directories}{}", "b".repeat(len - directories.len()))
@@ -221,18 +221,18 @@ mod tests {
 
     #[test]
     fn no_path_may_be_equal_to_or_below_another() {
-        assert_eq!(shared(&["a", "ab", "b/a", "b/ab"]).check(), Ok(()));
+        assert_eq!(shared(&["a", "ab", "b/a", "b/ab"]).check_paths(), Ok(()));
         for (bad, why) in [
             (["a", "a"], "has 'a' twice"),
             (["a", "a/b"], "has 'a/b' below 'a'"),
             (["a/b/c", "a"], "has 'a/b/c' below 'a'"),
         ] {
-            assert_eq!(shared(&bad).check(), Err(why.to_owned()));
+            assert_eq!(shared(&bad).check_paths(), Err(why.to_owned()));
         }
         let many: Vec<String> = (0..=MAX_LINKS).map(|number| number.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(shared(&many[1..]).check(), Ok(()));
-        assert!(shared(&many).check().is_err());
+        assert_eq!(shared(&many[1..]).check_paths(), Ok(()));
+        assert!(shared(&many).check_paths().is_err());
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Requirement {
         let mut kept = Vec::new();
         let mut reasons = Vec::new();
         for (index, text) in signatures.iter().enumerate() {
-            let checked = sshsig::verify(text, message.as_bytes()).and_then(|key| {
+            let checked = sshsig::verify_signature(text, message.as_bytes()).and_then(|key| {
                 let site = statement.site.as_str();
                 self.signers.allow(&key, site, now.as_second())?;
                 if keys.contains(&key) {

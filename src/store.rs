@@ -63,7 +63,7 @@ pub struct Store {
 pub struct Listing {
     /// The releases, sorted; see [`Store::is_present`].
     pub present: Vec<ReleaseId>,
-    /// All names, also those that are not of releases, sorted.
+    /// All names, also those that are not names of releases, sorted.
     names: Vec<OsString>,
 }
 
@@ -167,8 +167,12 @@ impl Store {
         Ok(())
     }
 
-    /// Opens the journal and the lock, and makes them if they do not exist; for a
-    /// request that only reads, neither.
+    /// Opens the journal and the lock file, and makes them if they do not exist. Opens
+    /// neither for a request that only reads (`write` is false).
+    ///
+    /// # Errors
+    ///
+    /// The errno of the system call.
     pub fn records(&self, write: bool) -> dir::Result<Vec<File>> {
         let names = if write { &[JOURNAL, LOCK][..] } else { &[] };
         let open = |name: &Name<'_>| self.state.open_append(*name, 0o600);
@@ -224,11 +228,19 @@ impl Store {
     }
 
     /// Returns the releases that have a directory and a manifest, sorted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::listing`].
     pub fn present(&self) -> Result<Vec<ReleaseId>> {
         Ok(self.listing()?.present)
     }
 
     /// Reads `releases/` once.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IoError`] if a directory cannot be listed.
     pub fn listing(&self) -> Result<Listing> {
         let cannot = |errno| {
             Error::io(
@@ -257,7 +269,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// The look-up failed. Taken for "no", a rollback would choose the wrong release.
+    /// The error of the look-up. A caller must not take it for "no": a rollback would
+    /// choose the wrong release.
     pub fn is_present(&self, release: &ReleaseId) -> Result<bool> {
         let is = |dir: &Dir, expected: SFlag| match dir.stat(release) {
             Ok(stat) => Ok(dir::file_type(&stat) == expected),
@@ -310,8 +323,8 @@ impl Store {
         Ok((identity, manifest))
     }
 
-    /// Returns the bytes and inodes that may be written before only the reserve is left
-    /// (no limit of inodes where the file system has no table of them).
+    /// Returns how many bytes and inodes may be used before only the reserve is left. A
+    /// file system without a table of inodes does not limit them.
     ///
     /// # Errors
     ///
@@ -328,13 +341,13 @@ impl Store {
             total => left(space.free_inodes, total),
         };
         if bytes == 0 || inodes == 0 {
-            return Err(self.only_reserve());
+            return Err(self.reserve_reached());
         }
         Ok((bytes, inodes))
     }
 
     /// Returns the error of a receive that would use the reserve.
-    pub fn only_reserve(&self) -> Error {
+    pub fn reserve_reached(&self) -> Error {
         self.with_room(Error::new(
             Code::DiskFull,
             "not enough space: the configured reserve would be used",

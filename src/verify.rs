@@ -1,9 +1,9 @@
 //! Compares a release with its manifest, content included.
 //!
 //! `receive/inspect.rs` compares a new tree with a report and stops at the first
-//! mismatch. This compares a published release and reports every difference. Whatever
-//! is in the tree, only regular files are opened for reading, no symlink is followed,
-//! and only directories of the manifest are entered.
+//! mismatch. This module compares a published release and reports every difference.
+//! Whatever is in the tree, it opens only regular files for reading, follows no
+//! symlink, and enters only directories of the manifest.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -122,7 +122,7 @@ pub fn verify_release(
         Ok(tree) => tree,
         Err(errno) => return Err(store.io(format!("cannot open release '{release}'"), errno)),
     };
-    Ok(compare(&tree, expected, threads, read))
+    Ok(compare_tree(&tree, expected, threads, read))
 }
 
 /// A file to hash, and what its manifest says.
@@ -133,7 +133,8 @@ struct HashJob {
     sha256: Sha256Digest,
 }
 
-fn compare(
+/// Walks `tree` and compares it with the `expected` entries, on `threads` threads.
+fn compare_tree(
     tree: &Dir,
     expected: BTreeMap<Vec<u8>, Kind>,
     threads: usize,
@@ -145,7 +146,7 @@ fn compare(
     let missing = thread::scope(|scope| {
         let workers = match threads {
             0 | 1 => 0,
-            // Fewer than requested are enough; with none, this thread hashes.
+            // Fewer threads than requested are enough; without any, this one hashes.
             more => (0..more)
                 .filter(|_| {
                     let work = || hash_queued(&receive, &found, read);

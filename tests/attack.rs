@@ -82,7 +82,7 @@ fn attack_from_inside(who: &str, name: &str, site: &Path) -> u8 {
             let config = Config::load(&site.join("site.toml")).expect("the configuration");
             let store = Store::open(&config).expect("the site");
             let records = store.records(verb.writes()).expect("the records");
-            Some(privileges::restrict_monitor(verb, &store, &records))
+            Some(privileges::restrict_to_verb(verb, &store, &records))
         }
         _ => {
             let staging = Dir::cwd().expect("the staging directory");

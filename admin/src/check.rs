@@ -39,7 +39,7 @@ use paths::resolve_path;
 
 /// What `check` prints, and whether there are no findings.
 #[derive(Debug)]
-pub struct Report {
+pub struct CheckReport {
     pub lines: Vec<String>,
     pub sound: bool,
 }
@@ -53,14 +53,14 @@ pub struct Report {
 ///
 /// [`Code::BadConfig`](deploy_shell::error::Code::BadConfig) when the configuration
 /// or its list of signers does not load.
-pub fn check(config_path: &Path, sshd_config: Option<&Path>) -> Result<Report> {
+pub fn check(config_path: &Path, sshd_config: Option<&Path>) -> Result<CheckReport> {
     let config = Config::load(config_path)?;
     // Every request but `list` fails on a list of signers that does not load.
     Requirement::load(&config)?;
     let program = crate::program::deploy_shell()?;
     let facts = gather_facts(config_path, config, sshd_config, &program);
     let findings = rules::all_findings(&facts);
-    Ok(Report {
+    Ok(CheckReport {
         lines: report::report_lines(&facts, &findings),
         sound: findings.is_empty(),
     })
@@ -98,7 +98,7 @@ fn gather_facts(
     };
     let programs = installed_programs(program, passwd, &keys_files);
     let filesystem = filesystem::examine_filesystem(&config.root, &directories, &mut not_checked);
-    // The last: it takes from this process what the rest needs.
+    // The last step: it takes from this process what the other steps need.
     let probe = probe::probe_as_account(
         config_path,
         &config,

@@ -19,7 +19,7 @@ use deploy_shell::{reply, verify};
 
 /// What `verify` prints, and whether it found no difference.
 #[derive(Debug)]
-pub struct Report {
+pub struct VerifyReport {
     /// One line for each difference, and one for each release without any.
     pub lines: Vec<String>,
     pub sound: bool,
@@ -31,7 +31,7 @@ pub struct Report {
 ///
 /// [`Code::NoSuchRelease`] for a named release that does not exist, and the errors of
 /// the configuration and the layout.
-pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Report> {
+pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<VerifyReport> {
     let config = Config::load(config)?;
     let store = Store::examine(&config)?;
     let (history, _) = ledger::read_unlocked(&store)?;
@@ -51,11 +51,11 @@ pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Report> {
         [] => missing_releases(&store, &history)?,
         _ => Vec::new(),
     };
-    let mut report = Report {
+    let mut report = VerifyReport {
         sound: missing.is_empty(),
         lines: missing,
     };
-    let progress = Progress::new(&store, &releases);
+    let progress = ProgressBar::new(&store, &releases);
     for release in &releases {
         let recorded = history.releases.get(release).and_then(|known| known.sha256);
         let outcome = release_differences(&store, release, recorded, &progress);
@@ -100,7 +100,7 @@ fn release_differences(
     store: &Store,
     release: &ReleaseId,
     recorded: Option<deploy_shell::names::Sha256Digest>,
-    progress: &Progress,
+    progress: &ProgressBar,
 ) -> Result<Vec<String>> {
     let (identity, _) = store.manifest(release)?;
     let mut lines = Vec::new();
@@ -117,7 +117,7 @@ fn release_differences(
 }
 
 /// The progress bar on a terminal.
-struct Progress {
+struct ProgressBar {
     total: u64,
     done: AtomicU64,
     /// When the bar was last drawn; `None` without a terminal.
@@ -130,8 +130,8 @@ const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 /// The characters of the bar.
 const WIDTH: u64 = 40;
 
-impl Progress {
-    fn new(store: &Store, releases: &[ReleaseId]) -> Progress {
+impl ProgressBar {
+    fn new(store: &Store, releases: &[ReleaseId]) -> ProgressBar {
         let drawn = reply::stderr_is_terminal().then(|| Mutex::new(None));
         let bytes = |release: &ReleaseId| {
             let (_, mut entries) = store.manifest(release).ok()?;
@@ -145,7 +145,7 @@ impl Progress {
                 .fold(0, |total: u64, sums| total.saturating_add(sums.bytes)),
             None => 0,
         };
-        Progress {
+        ProgressBar {
             total,
             done: AtomicU64::new(0),
             drawn,

@@ -8,7 +8,7 @@ use crate::names::{LinkName, MAX_SIGNATURES};
 /// The longest `contains` in `[health]`, in bytes.
 const MAX_CONTAINS: usize = 256;
 
-/// A configuration whose keys are valid one by one, and not together.
+/// A conflict between keys that are valid one by one.
 #[derive(Debug, thiserror::Error)]
 pub enum Conflict {
     #[error("root '{}' is not an absolute path below '/'", .0.display())]
@@ -38,11 +38,11 @@ pub enum Conflict {
 }
 
 /// Checks the keys of a site against each other.
-pub fn check(config: &Config) -> Result<(), Conflict> {
+pub fn check_config(config: &Config) -> Result<(), Conflict> {
     if !is_absolute(&config.root) || config.root.parent().is_none() {
         return Err(Conflict::Root(config.root.clone()));
     }
-    config.shared.check().map_err(Conflict::Shared)?;
+    config.shared.check_paths().map_err(Conflict::Shared)?;
     if let Some(signatures) = &config.signatures {
         require_absolute("signatures", "allowed_signers", &signatures.allowed_signers)?;
         // A request cannot carry more, so the site could never take a release.

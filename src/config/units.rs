@@ -1,7 +1,8 @@
 //! Sizes, durations, shares and whole numbers as the configuration writes them.
 //!
-//! The functions are for serde's `deserialize_with`. The text that they give to
-//! serde as expected becomes the error message: see `explain` in `config.rs`.
+//! The functions are for serde's `deserialize_with`. Each gives serde a text that
+//! says what it expects. That text becomes the error message: see `explain` in
+//! `config.rs`.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -104,7 +105,7 @@ fn split(text: &str) -> (Option<u64>, &str) {
     (text[..end].parse().ok(), &text[end..])
 }
 
-/// Visits a string: its parser, and what the parser takes.
+/// A serde visitor of a string: the parser, and a text that says what it accepts.
 struct Text<T>(fn(&str) -> Option<T>, &'static str);
 
 impl<T> Visitor<'_> for Text<T> {
@@ -120,7 +121,7 @@ impl<T> Visitor<'_> for Text<T> {
     }
 }
 
-/// Visits a number that fits `N`.
+/// A serde visitor of a number that fits `N`.
 struct WholeNumber<N>(PhantomData<N>);
 
 impl<N: TryFrom<u64>> Visitor<'_> for WholeNumber<N> {

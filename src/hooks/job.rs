@@ -82,15 +82,15 @@ impl Jobs {
     pub fn run(&mut self, command: Command, within: Duration) -> Result<(), Abandoned> {
         let deadline = Deadline::after(within);
         self.child_signal.clear();
-        let (leader, output) = match start(command) {
+        let (leader, output) = match start_command(command) {
             Ok(started) => started,
             Err(why) => {
                 let why = escape::truncate(&escape::escape(why.as_bytes()), MAX_TEXT);
-                self.answer(Ended::not_started(why));
+                self.send_end(Ended::not_started(why));
                 return Ok(());
             }
         };
-        let mut job = Job {
+        let mut job = RunningCommand {
             leader,
             pipe: Some(output),
             output: Output::default(),
@@ -98,13 +98,13 @@ impl Jobs {
             abandoned: false,
         };
         let status = job.watch(&mut self.monitor, &self.child_signal, deadline);
-        // If the leader was never a child to wait for, its number may belong to
-        // another process by now.
+        // If this process could not wait for the leader, the leader's number may
+        // belong to another process by now.
         let group = (status.is_some() || job.phase == Phase::Killed).then_some(leader);
         let remaining = self.descendants.kill_all(group, &self.child_signal);
         let monitor = &mut self.monitor;
         job.drain(monitor);
-        let mut show = |text: String| monitor.say(&RunResponse::Output(text.into()));
+        let mut show = |text: String| monitor.send_response(&RunResponse::Output(text.into()));
         job.output.finish(&mut show);
         for pid in remaining.iter().take(MAX_REPORTED) {
             show(format!(
@@ -114,7 +114,7 @@ impl Jobs {
         if job.abandoned {
             return Err(Abandoned);
         }
-        self.answer(match status {
+        self.send_end(match status {
             // A command that exits with 0 on SIGTERM was late all the same.
             _ if job.phase != Phase::Running => Ended::TimedOut,
             // The kernel keeps the low eight bits of a status, and has 64 signals.
@@ -126,15 +126,15 @@ impl Jobs {
     }
 
     /// Sends how a command ended, and waits until the monitor can read it.
-    pub fn answer(&mut self, ended: Ended) {
-        self.monitor.say(&RunResponse::Ended(ended));
+    pub fn send_end(&mut self, ended: Ended) {
+        self.monitor.send_response(&RunResponse::Ended(ended));
         self.monitor.flush();
     }
 }
 
 /// Starts a command as the leader of a new process group, with /dev/null as
 /// stdin and one pipe as stdout and stderr.
-fn start(mut command: Command) -> Result<(Pid, PipeReader), String> {
+fn start_command(mut command: Command) -> Result<(Pid, PipeReader), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let cannot = |error: std::io::Error| {
         let why = error::describe(&error);
@@ -160,7 +160,7 @@ fn start(mut command: Command) -> Result<(Pid, PipeReader), String> {
 }
 
 /// The command that is running.
-struct Job {
+struct RunningCommand {
     leader: Pid,
     /// None once every writer has closed it.
     pipe: Option<PipeReader>,
@@ -170,12 +170,12 @@ struct Job {
     abandoned: bool,
 }
 
-impl Job {
+impl RunningCommand {
     /// Reads the command's output until the command ends, and ends it at its
     /// time limit or when the monitor ends. Returns how it ended.
     ///
-    /// A closed output is no end: the process may close it early, and another
-    /// process may hold it open for longer.
+    /// A closed output does not mean that the command has ended: the command may
+    /// close it early, and another process may hold it open for longer.
     fn watch(
         &mut self,
         monitor: &mut MonitorPipe,
@@ -205,7 +205,7 @@ impl Job {
                     Phase::Terminated => (Phase::Killed, Signal::SIGKILL, KILL_TIMEOUT),
                     Phase::Killed => return None,
                 };
-                // The leader is not reaped yet, so the number still means its
+                // The leader is not reaped yet, so the number still belongs to its
                 // group. The call fails if the group is another user's.
                 _ = killpg(self.leader, signal);
                 (self.phase, deadline) = (phase, Deadline::after(timeout));
@@ -221,7 +221,7 @@ impl Job {
             };
             let [_, from, pipe] = ready;
             self.abandoned |= from;
-            monitor.send();
+            monitor.write_unsent();
             if pipe {
                 self.read_output(monitor);
             }
@@ -236,7 +236,8 @@ impl Job {
         let mut buffer = vec![0; CHUNK];
         match pipe.read(&mut buffer) {
             Ok(read) if read > 0 => {
-                let mut show = |text: String| monitor.say(&RunResponse::Output(text.into()));
+                let mut show =
+                    |text: String| monitor.send_response(&RunResponse::Output(text.into()));
                 self.output.take(&buffer[..read], &mut show);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

@@ -20,7 +20,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct MonitorPipe {
     from: OwnedFd,
     to: OwnedFd,
-    /// Bytes that were read behind the last message.
+    /// Bytes that were read after the last message.
     unread: Vec<u8>,
     /// Responses that did not fit into the pipe. Their size is bounded by what
     /// is shown of one command: the next request comes after the last response.
@@ -104,7 +104,7 @@ impl MonitorPipe {
     }
 
     /// Queues a response, and sends as much as the pipe takes.
-    pub fn say(&mut self, response: &RunResponse) {
+    pub fn send_response(&mut self, response: &RunResponse) {
         match message::encode(response) {
             Ok(line) => {
                 self.unsent.extend_from_slice(line.as_bytes());
@@ -112,11 +112,11 @@ impl MonitorPipe {
             }
             Err(_) => self.broken = true,
         }
-        self.send();
+        self.write_unsent();
     }
 
     /// Sends as much as the pipe takes.
-    pub fn send(&mut self) {
+    pub fn write_unsent(&mut self) {
         while !self.unsent.is_empty() {
             match nix::unistd::write(&self.to, &self.unsent) {
                 Ok(sent) => drop(self.unsent.drain(..sent)),
@@ -140,7 +140,7 @@ impl MonitorPipe {
         {
             let mut fds = [PollFd::new(to, PollFlags::POLLOUT)];
             _ = poll(&mut fds, deadline::timeout(deadline.left()));
-            self.send();
+            self.write_unsent();
         }
     }
 }

@@ -60,7 +60,7 @@ fn serve_monitor() -> nix::Result<()> {
         let done = match prepared {
             Ok((command, within)) => jobs.run(command, within),
             Err(why) => {
-                jobs.answer(Ended::not_started(why));
+                jobs.send_end(Ended::not_started(why));
                 Ok(())
             }
         };
@@ -119,14 +119,14 @@ impl SiteCommands {
             Stage::Smoke | Stage::Health if request.index != 0 => Err(absent()),
             Stage::Smoke => {
                 let url = setup.smoke_url.as_ref().ok_or_else(absent)?;
-                self.probe(url, None, within)
+                self.probe_command(url, None, within)
             }
             Stage::Health => match setup.health.as_ref().ok_or_else(absent)? {
                 HealthCheck::Http { url, contains } => {
                     let release = request.release.as_str();
                     let contains = contains.as_ref();
                     let contains = contains.map(|text| text.replace("{release}", release));
-                    self.probe(url, contains, within)
+                    self.probe_command(url, contains, within)
                 }
                 HealthCheck::Command(argv) => Ok((self.operator_command(argv, request)?, within)),
             },
@@ -188,7 +188,7 @@ impl SiteCommands {
 
     /// Returns the command of the probe. The probe is this program: it sandboxes
     /// itself before it reads what a release answers.
-    fn probe(
+    fn probe_command(
         &self,
         url: &HttpUrl,
         contains: Option<String>,

@@ -21,7 +21,7 @@ const BUFFER: usize = 256 * 1024;
 const BUFFERS: usize = 4;
 
 /// A buffer, and the number of bytes that were read into it.
-type Piece = (Vec<u8>, usize);
+type FilledBuffer = (Vec<u8>, usize);
 
 /// A payload whose digest equals the digest of the request. The fields are private:
 /// no other module can create one, and the unpacker gets nothing else.
@@ -103,7 +103,7 @@ pub fn spool(
 }
 
 /// Hashes the buffers in their order, and gives each back.
-fn hash(pieces: &Receiver<Piece>, give_back: &SyncSender<Vec<u8>>) -> Sha256Digest {
+fn hash(pieces: &Receiver<FilledBuffer>, give_back: &SyncSender<Vec<u8>>) -> Sha256Digest {
     let mut hash = Sha256::new();
     for (buffer, read) in pieces {
         hash.update(&buffer[..read]);
@@ -120,7 +120,7 @@ fn copy_payload(
     deadline: Deadline,
     file: &mut File,
     bytes: &mut u64,
-    pieces: SyncSender<Piece>,
+    pieces: SyncSender<FilledBuffer>,
     free_buffers: &Receiver<Vec<u8>>,
 ) -> Result<()> {
     let limits = &config.limits;
@@ -147,7 +147,7 @@ fn copy_payload(
             .remedy("make it smaller, or raise max_compressed in the site's configuration"));
         }
         if *bytes > room {
-            return Err(store.only_reserve());
+            return Err(store.reserve_reached());
         }
         file.write_all(&buffer[..read])
             .map_err(|error| store.io("cannot write the spool", error))?;

@@ -14,8 +14,9 @@ use crate::store::layout::{INCOMING, STAGED_MANIFEST, STAGED_TREE, STATE};
 pub struct Staging<'a> {
     store: &'a Store,
     name: String,
-    /// Locked. Other requests remove what a crash has left, and the lock tells them
-    /// that this directory is in use. The kernel releases it when the process ends.
+    /// Locked. Other requests remove what a crash has left, and the lock shows them
+    /// that this directory is in use. The kernel releases the lock when the process
+    /// ends.
     pub directory: Dir,
     pub tree: Dir,
 }

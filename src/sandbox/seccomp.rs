@@ -1,8 +1,8 @@
 //! seccomp (seccomp(2)): limits which system calls a process makes.
 //!
 //! The unpacker and the probe have an allow-list each; any other call kills them.
-//! The monitor has a deny-list: it runs a verb's worth of library code, and an
-//! allow-list for all of that would break with the next libc.
+//! The monitor has a deny-list: a verb runs so much library code that an allow-list
+//! for all of it would break with the next libc.
 //!
 //! Every filter kills a process that makes a system call by the numbers of another
 //! architecture (such as `int 0x80` on x86-64) or of the x32 ABI.
@@ -33,13 +33,13 @@ pub type Rules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
 const X32_SYSCALL_BIT: u32 = 0x4000_0000;
 
 /// Restricts this process to the calls of [`PROBE`].
-pub fn restrict_probe() -> bool {
+pub fn filter_probe() -> bool {
     let program = probe_arg_rules().and_then(|rules| allow_only(PROBE, rules));
     program.is_ok_and(|it| seccompiler::apply_filter(&it).is_ok())
 }
 
 /// Restricts every thread of this process to the calls of [`UNPACKER`].
-pub fn restrict_unpacker() -> bool {
+pub fn filter_unpacker() -> bool {
     let program = unpacker_arg_rules().and_then(|rules| allow_only(UNPACKER, rules));
     program.is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok())
 }
@@ -49,7 +49,7 @@ pub fn restrict_unpacker() -> bool {
 ///
 /// A denied call returns EPERM instead of killing the process: a call that a new
 /// libc makes in passing must not turn a reply into a signal.
-pub fn restrict_monitor(executes: bool) -> bool {
+pub fn filter_monitor(executes: bool) -> bool {
     // Two filters: all filters of a process run, and the strictest result counts.
     let install = |program: &BpfProgram| seccompiler::apply_filter(program).is_ok();
     denied_calls(executes).is_ok_and(|denied| install(&number_filter()) && install(&denied))

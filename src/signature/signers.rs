@@ -34,7 +34,7 @@ struct SignerOptions {
     valid_before: Option<i64>,
 }
 
-const BLANKS: [char; 2] = [' ', '\t'];
+const SPACES: [char; 2] = [' ', '\t'];
 
 impl AllowedSigners {
     /// Parses a file's text; `zone` is the zone of times without a `Z`.
@@ -82,12 +82,12 @@ impl Signer {
             return Err("has a control character".to_owned());
         }
         let (principals, rest) = split_principals(line)?;
-        let rest = rest.trim_start_matches(BLANKS);
+        let rest = rest.trim_start_matches(SPACES);
         let (options, key) = match parse_public_key(rest) {
             Some(key) => (SignerOptions::default(), key),
             None => {
                 let (options, rest) = SignerOptions::parse_prefix(rest, zone)?;
-                let key = parse_public_key(rest.trim_start_matches(BLANKS));
+                let key = parse_public_key(rest.trim_start_matches(SPACES));
                 (options, key.ok_or("has no valid public key")?)
             }
         };
@@ -125,14 +125,14 @@ impl Signer {
 }
 
 /// Splits off the principals, the first word; in double quotes it may contain
-/// blanks.
+/// spaces and tabs.
 fn split_principals(line: &str) -> Result<(&str, &str), String> {
     let (word, rest) = match line.strip_prefix('"') {
         Some(quoted) => quoted
             .split_once('"')
             .ok_or("has a quote without its end")?,
         None => line
-            .split_once(BLANKS)
+            .split_once(SPACES)
             .ok_or("has nothing but principals")?,
     };
     if word.contains('"') {
@@ -143,7 +143,7 @@ fn split_principals(line: &str) -> Result<(&str, &str), String> {
 
 /// Parses the two words of a public key; the rest is a comment.
 fn parse_public_key(text: &str) -> Option<KeyData> {
-    let mut words = text.split(BLANKS).filter(|word| !word.is_empty());
+    let mut words = text.split(SPACES).filter(|word| !word.is_empty());
     let (kind, body) = (words.next()?, words.next()?);
     let key = PublicKey::from_openssh(&format!("{kind} {body}")).ok()?;
     // The library ignores some lengths and accepts compressed points, which
@@ -152,7 +152,7 @@ fn parse_public_key(text: &str) -> Option<KeyData> {
         return None;
     }
     match key.key_data() {
-        // Certificates among them: they need an authority, which is not supported.
+        // This includes certificates: they need an authority, which is not supported.
         KeyData::Other(_) => None,
         KeyData::Ecdsa(point) if !is_uncompressed(point.as_sec1_bytes()) => None,
         KeyData::SkEcdsaSha2NistP256(key) if !is_uncompressed(key.ec_point().as_bytes()) => None,
@@ -167,8 +167,8 @@ fn is_uncompressed(point: &[u8]) -> bool {
 }
 
 impl SignerOptions {
-    /// Parses comma-separated `name="value"` pairs up to the first blank, and
-    /// returns the rest.
+    /// Parses comma-separated `name="value"` pairs up to the first space or
+    /// tab, and returns the rest.
     fn parse_prefix<'a>(
         text: &'a str,
         zone: &TimeZone,
@@ -206,8 +206,8 @@ impl SignerOptions {
             }
             rest = match after.strip_prefix(',') {
                 Some(rest) => rest,
-                None if after.starts_with(BLANKS) => {
-                    options.check()?;
+                None if after.starts_with(SPACES) => {
+                    options.check_times()?;
                     return Ok((options, after));
                 }
                 None => return Err(format!("'{shown}' is not followed by a key")),
@@ -215,7 +215,7 @@ impl SignerOptions {
         }
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check_times(&self) -> Result<(), String> {
         match (self.valid_after, self.valid_before) {
             (Some(after), Some(before)) if before <= after => {
                 Err("'valid-before' is not after 'valid-after'".to_owned())

@@ -19,10 +19,10 @@ pub const NAMESPACE: &str = "deploy-shell";
 /// The line length of the armored form that ssh-key accepts.
 const WIDTH: usize = 70;
 
-/// The flag of a security key that a person has touched it (PROTOCOL.u2f).
+/// The flag by which a security key reports that a person touched it (PROTOCOL.u2f).
 const USER_PRESENT: u8 = 0x01;
 
-/// The length of the flags and counter behind a security key's signature.
+/// The length of the flags and counter after a security key's signature.
 const SECURITY_KEY_TAIL: usize = 5;
 
 /// Returns the key that made this signature of `message`.
@@ -33,8 +33,8 @@ const SECURITY_KEY_TAIL: usize = 5;
 /// # Errors
 ///
 /// Returns a phrase that follows "signature N".
-pub fn verify(text: &SignatureText, message: &[u8]) -> Result<KeyData, String> {
-    let signature = parse(text)?;
+pub fn verify_signature(text: &SignatureText, message: &[u8]) -> Result<KeyData, String> {
+    let signature = parse_signature(text)?;
     let key = signature.public_key();
     check_key_kind(key)?;
     // The library reads a security key's flags from any signature, so check that
@@ -63,7 +63,7 @@ pub fn verify(text: &SignatureText, message: &[u8]) -> Result<KeyData, String> {
 }
 
 /// Parses the base64 body of an armored signature, and accepts only one spelling.
-fn parse(text: &SignatureText) -> Result<SshSig, String> {
+fn parse_signature(text: &SignatureText) -> Result<SshSig, String> {
     let mut pem = String::from("-----BEGIN SSH SIGNATURE-----\n");
     let mut rest = text.as_str();
     while !rest.is_empty() {
@@ -78,7 +78,7 @@ fn parse(text: &SignatureText) -> Result<SshSig, String> {
         SshSig::from_pem(&pem).map_err(|_| "cannot be read as a signature".to_owned())?;
     // The library ignores some lengths (that of an Ed25519 key). Encoding again
     // shows that it has parsed every byte, and that the spelling is the only one.
-    if encode(&signature).as_deref() == Some(text.as_str()) {
+    if encode_signature(&signature).as_deref() == Some(text.as_str()) {
         Ok(signature)
     } else {
         Err("is not in its one exact form".to_owned())
@@ -88,7 +88,7 @@ fn parse(text: &SignatureText) -> Result<SshSig, String> {
 /// Encodes the signature in its exact form: PROTOCOL.sshsig, and for security keys
 /// PROTOCOL.u2f, with the flags and the counter after the inner signature. (The
 /// library's own encoder puts them inside it for ECDSA.)
-fn encode(signature: &SshSig) -> Option<String> {
+fn encode_signature(signature: &SshSig) -> Option<String> {
     let key = signature.public_key();
     let raw = signature.signature_bytes();
     let end = match key {
@@ -141,8 +141,8 @@ fn check_key_kind(key: &KeyData) -> Result<(), String> {
 
 /// Returns whether a person touched the security key; true for other keys.
 ///
-/// `ssh-keygen -Y verify` does not check this, sshd does. Nobody shall publish a
-/// release with a security key that just happens to be plugged in.
+/// `ssh-keygen -Y verify` does not check this, sshd does. A security key that is
+/// merely plugged in must not be enough to publish a release.
 fn has_user_presence(key: &KeyData, signature: &[u8]) -> bool {
     match key {
         KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_) => signature

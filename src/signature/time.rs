@@ -55,8 +55,8 @@ pub fn parse_time(text: &str, zone: &TimeZone) -> Option<i64> {
 
 /// Converts local time as ssh-keygen does: by standard time all year.
 ///
-/// ssh-keygen tells mktime(3) that no summer time is in force, so in summer
-/// `valid-before` is one hour later than a reader may think. Agreement with
+/// ssh-keygen passes mktime(3) the flag for "no summer time", so in summer
+/// `valid-before` is one hour later than a reader may expect. Agreement with
 /// `ssh-keygen -Y verify` matters more than that hour.
 fn local_to_seconds(when: DateTime, zone: &TimeZone) -> Option<i64> {
     let there = zone.to_ambiguous_timestamp(when).later().ok()?;

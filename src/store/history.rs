@@ -71,7 +71,7 @@ pub enum State {
 }
 
 impl State {
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             State::Current => "current",
             State::Previous => "previous",
@@ -167,8 +167,8 @@ impl History {
         }
         if let Some(old) = old.as_ref().and_then(|old| self.releases.get_mut(old)) {
             old.left = Some(record.time);
-            // A symlink that an operator moved says nothing about the release that it
-            // left, except that its post-swap checks have not passed by then.
+            // A symlink that an operator moved says nothing about the release that was
+            // live, except whether its post-swap checks had passed by then.
             old.bad |= matches!(record.event, Event::RolledBack | Event::Returned);
             old.bad |= !old.confirmed;
         }
@@ -177,8 +177,8 @@ impl History {
         new.activated = Some((record.seq, record.time));
         new.left = None;
         new.bad = false;
-        // The fallback passed its post-swap checks before. It keeps that mark: a
-        // failure now may be of what is around it.
+        // The fallback passed its post-swap checks before. It keeps that mark: if it
+        // fails now, the cause may be outside of the release.
         if record.event != Event::Returned {
             new.confirmed = !record.unconfirmed;
         }

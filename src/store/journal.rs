@@ -109,8 +109,8 @@ pub struct Record {
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub unconfirmed: bool,
-    /// None where the symlink is gone: in `returned`, the intent to it, and
-    /// `reconciled`.
+    /// None where the symlink is gone: in `returned`, in the `activating` before it,
+    /// and in `reconciled`.
     pub release: Option<ReleaseId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous: Option<ReleaseId>,
@@ -237,16 +237,20 @@ impl Journal {
     }
 
     /// Numbers a record and appends it, and syncs it unless it may be lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IoError`] and [`Code::DiskFull`]; nothing is appended then.
     pub fn append(&mut self, store: &Store, mut record: Record) -> Result<Record> {
         record.seq = self.next;
         let mut line = serde_json::to_vec(&record).expect("a record is plain JSON");
         line.push(b'\n');
         // The intent of a swap is not synced. If a power failure loses it, the
         // moved symlink is reconciled to the same effect. Every other record is
-        // synced. The intent of a swap with post-swap checks is among them: without
-        // it the release would count as one that passed. The intent of a rollback
-        // or of an automatic rollback is, too: its bad mark would be lost with it,
-        // and the next rollback would choose the very release that was left.
+        // synced, also these intents: if that of a swap with post-swap checks were
+        // lost, the release would count as one that passed them. If that of a
+        // rollback or of an automatic rollback were lost, its bad mark would be too,
+        // and the next rollback would choose the release that this one leaves.
         let swap = (record.event, record.how) == (Event::Activating, Some(How::Swap));
         let may_be_lost = swap && !record.unconfirmed;
         let mut written = self.file.write_all(&line);
@@ -272,7 +276,7 @@ fn read_file(store: &Store, file: &mut File, each: impl FnMut(&Record)) -> Resul
     reader::read_records(&bytes, each).map_err(|why| unreadable(store, &why))
 }
 
-/// Neither remedy loses history: it cannot be made again.
+/// Neither remedy deletes history, because no program can make it again.
 fn unreadable(store: &Store, why: &Unreadable) -> Error {
     let path = store.path().join(STATE).join(JOURNAL);
     let path = path.display();

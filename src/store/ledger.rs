@@ -65,7 +65,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Appends a record, and takes it into account. Records that could not be written
-    /// before come first: in another order they would tell another history.
+    /// before come first: another order would be another history.
     ///
     /// # Errors
     ///
@@ -123,6 +123,10 @@ impl<'a> Ledger<'a> {
 /// in memory alone.
 ///
 /// Also returns the listing that the history was compared with.
+///
+/// # Errors
+///
+/// Those of [`Store::current`], [`Store::listing`] and [`journal::read_journal`].
 pub fn read_unlocked(store: &Store) -> Result<(History, Listing)> {
     let mut history = History::default();
     journal::read_journal(store, |record| history.apply(record))?;
@@ -177,12 +181,11 @@ fn recovered(store: &Store, history: &History, release: &ReleaseId) -> Option<Re
     })
 }
 
-/// Removes what a crash left. Nothing of it is in use, because the caller holds the
-/// lock. Only the staging directories of running receives are, and each of those is
-/// locked by its own process.
+/// Removes what a crash left. The caller holds the lock, so only the staging
+/// directories of running receives are in use, and each receive locks its own.
 ///
-/// What cannot be removed now is tried again by the next request. It must not block a
-/// deploy, and least of all a rollback.
+/// A failure must not block a deploy, and least of all a rollback. The next request
+/// tries again.
 fn sweep(store: &Store) {
     store.clear_links();
     _ = store.preview(None);

@@ -57,9 +57,9 @@ impl Lock {
             std::process::id(),
             jiff::Timestamp::now()
         );
-        // It overwrites the last note at one length. Truncating a file and writing it
-        // again makes ext4 free a block, allocate one and start to write it to the
-        // disk, in each request (auto_da_alloc, ext4(5)).
+        // Every note has the same length and overwrites the last one. Truncating a file
+        // and writing it again would make ext4 free a block, allocate one and start to
+        // write it to the disk, in each request (auto_da_alloc, ext4(5)).
         if file
             .write_all(format!("{note:<NOTE_LEN$}").as_bytes())
             .is_err()

@@ -19,7 +19,7 @@ use crate::shared_paths::Shared;
 /// What is wrong with a shared path.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// Nothing is there; otherwise what is there is of no use.
+    /// Whether nothing is there. If false, what is there cannot be used.
     pub missing: bool,
     pub error: Error,
 }
@@ -43,7 +43,7 @@ impl Store {
         }
     }
 
-    /// Returns everything that is wrong. If `shared/` itself is, that alone.
+    /// Returns every fault; a fault of `shared/` itself alone, if there is one.
     pub fn shared_faults(&self, shared: &Shared) -> Vec<Fault> {
         if shared.links.is_empty() {
             return Vec::new();
@@ -58,6 +58,10 @@ impl Store {
 
     /// Requires `path` in `shared/` to be a file or a directory that no symlink leads
     /// out of `shared/`.
+    ///
+    /// # Errors
+    ///
+    /// The fault of `path`, or of `shared/` itself.
     pub fn check_shared_path(&self, path: &Path) -> Result<(), Fault> {
         self.check_path(&self.open_shared()?, path)
     }

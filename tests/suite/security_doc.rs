@@ -54,7 +54,7 @@ fn the_table_of_privileges_is_the_programs() {
         .iter()
         .map(|privileges| {
             vec![
-                privileges.verb.word().to_owned(),
+                privileges.verb.name().to_owned(),
                 word(privileges.root),
                 word(privileges.releases),
                 word(privileges.state),

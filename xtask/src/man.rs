@@ -7,8 +7,8 @@ use clap_mangen::Man;
 use crate::Page;
 use crate::markdown::to_roff;
 
-/// The date in the header of each page: that of the last change to a text of this
-/// file. It is fixed, so that each build makes the same bytes.
+/// The date in the header of each page: the day on which the texts of this file last
+/// changed. It is fixed, so that each build makes the same bytes.
 const DATE: &str = "2026-11-28";
 
 const CONFIGURATION: &str = include_str!("../../docs/configuration.md");

@@ -61,7 +61,7 @@ fn decode_key(text: &str) -> Option<Result<(&'static str, Vec<u8>), &'static str
     let first = words.next()?;
     let key_type = KEY_TYPES.into_iter().find(|known| *known == first)?;
     let mut decode = || {
-        // Padded, and without bits behind the last byte, as sshd requires.
+        // Padded, and without bits after the last byte, as sshd requires.
         let blob = Base64::decode_vec(words.next()?).ok()?;
         let (name, _) = split_string(&blob)?;
         (name == key_type.as_bytes()).then_some((key_type, blob))

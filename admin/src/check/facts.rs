@@ -25,7 +25,7 @@ pub struct Facts {
     pub account: Option<Account>,
     /// sshd's settings for the account; `None` where sshd gave no answer.
     pub sshd: Option<SshdSettings>,
-    /// The files that sshd reads the account's keys from, in its order.
+    /// The files from which sshd reads the account's keys, in sshd's order.
     pub keys_files: Vec<KeysFile>,
     pub filesystem: Filesystem,
     pub probe: AccountProbe,
@@ -166,7 +166,7 @@ impl SshdSettings {
     }
 }
 
-/// A file that sshd reads keys from.
+/// A file from which sshd reads keys.
 #[derive(Debug)]
 pub struct KeysFile {
     pub location: ResolvedPath,

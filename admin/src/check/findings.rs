@@ -24,8 +24,8 @@ impl Finding {
         }
     }
 
-    /// Makes a finding of an error of the library. The error's own remedy fills
-    /// the table's; `otherwise` does where the error has none.
+    /// Makes a finding from an error of the library. The error's own remedy is put
+    /// into the table's remedy; `otherwise` is, where the error has none.
     pub fn of_error(code: FindingCode, what: &str, error: &Error, otherwise: &str) -> Finding {
         let remedy = error.remedy.as_deref().unwrap_or(otherwise);
         Finding::new(code, remedy, format!("{what}: {error}"))

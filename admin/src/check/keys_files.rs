@@ -1,4 +1,4 @@
-//! Reads the files that sshd takes the account's keys from.
+//! Reads the files from which sshd takes the account's keys.
 
 use std::fs::OpenOptions;
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! Following a path component by component, symlinks included, so that the
+//! Follows a path component by component, symlinks included, so that the
 //! rules see each directory in which another user could replace something.
 
 use std::collections::VecDeque;
@@ -11,7 +11,8 @@ use std::path::{Component, Path, PathBuf};
 use super::facts::{ComponentKind, InstalledProgram, PathComponent, Resolution, ResolvedPath};
 use deploy_shell::error::describe;
 
-/// As many symlinks as the kernel follows in one path (path_resolution(7)).
+/// The maximum number of symlinks in one path, as in the kernel
+/// (path_resolution(7)).
 const MAX_SYMLINKS: usize = 40;
 
 /// Follows an absolute path to its end, and describes every component.

@@ -29,7 +29,7 @@ pub fn query_sshd(user: &str, config: Option<&Path>) -> Result<SshdSettings, Str
     if let Some(config) = config {
         command.arg("-f").arg(config);
     }
-    // Without laddr and lport, sshd fails if a Match block tests them.
+    // sshd fails without laddr and lport if a Match block tests them.
     let connection = format!("user={user},host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22");
     let output = command
         .args(["-C", &connection])

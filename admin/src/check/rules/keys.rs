@@ -199,7 +199,7 @@ fn repeated_keys(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// One label for several keys: the log cannot tell their holders apart.
+/// One label for several keys: the log cannot distinguish their holders.
 fn shared_labels(facts: &Facts) -> Vec<Finding> {
     let mut keys: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for (_, key) in facts.keys() {
