@@ -256,6 +256,10 @@ fn a_rollback_shows_its_choices_and_takes_one() {
         ] {
             let reply = forge.run(&site, "rollback", release);
             assert_ne!(reply.code, 0, "{release}: {reply:?}");
+            if release.contains(' ') || release.contains('$') {
+                let message = format!("'{release}' is not a release id");
+                assert!(reply.stderr.contains(&message), "{release}: {reply:?}");
+            }
             assert_eq!(site.current().as_deref(), Some("one"), "{release}");
         }
         assert_nothing_left(&site);
