@@ -133,9 +133,10 @@ fn run(site: &mut dyn Site, request: Request<'_>) -> Result<Outcome> {
     // again and again must not fill the disk. The failed release is spared, so
     // that a person can look at it.
     site.clear_links();
-    // If the journal does not agree with the symlink, it does not say what is
-    // live, and nothing is removed.
-    if site.history().live == site.current().ok().flatten() {
+    // If the symlink cannot be read, or the journal does not agree with it, it
+    // is not known what is live, and nothing is removed.
+    let current = site.current();
+    if current.is_ok_and(|current| current == site.history().live) {
         site.prune(outcome.failed());
     }
     Ok(outcome)

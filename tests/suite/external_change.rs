@@ -50,6 +50,22 @@ fn before_the_swap_a_failure_says_what_is_live() {
 }
 
 #[test]
+fn a_symlink_that_cannot_be_read_prevents_pruning() {
+    let script = "[ $DEPLOY_RELEASE != b ] || mkdir {dir}/root/current; exit 1";
+    let hook = hook("before_swap", script);
+    let site = Site::with_config(&format!("keep = 0\nmin_age = \"0s\"\n{hook}"));
+    for release in ["a", "b"] {
+        put(&site, release);
+        gate_failed(&ask(&site, &format!("swap {release}")));
+    }
+    // The journal says that nothing is live. The directory may hide a live release.
+    assert_eq!(site.releases(), ["a", "b"]);
+    fs::remove_dir(site.root().join("current")).expect("it was there");
+    gate_failed(&ask(&site, "swap a"));
+    assert_eq!(site.releases(), ["a"]);
+}
+
+#[test]
 fn a_pass_is_no_success_if_the_release_is_not_live_any_more() {
     let site = site(&for_b(TO_C));
     let reply = site.ssh("ci", "swap b");
