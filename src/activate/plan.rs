@@ -106,6 +106,9 @@ pub trait Facts {
     /// The releases that have a directory and a manifest; none on an I/O error.
     fn present(&self) -> Vec<ReleaseId>;
 
+    /// The release that a live one must not be older than.
+    fn floor(&self) -> Option<&ReleaseId>;
+
     /// Whether the release is present and passes preflight.
     fn passes_preflight(&self, release: &ReleaseId) -> bool;
 }
@@ -292,8 +295,9 @@ pub fn after_failed_recheck(
 
 /// Returns the release that a rollback would choose, if it passes preflight.
 fn last_good(history: &History, facts: &dyn Facts, failed: &ReleaseId) -> Option<ReleaseId> {
-    let present = facts.present();
-    let good = history.previous(|id| present.contains(id) && id != failed);
+    let (present, floor) = (facts.present(), facts.floor());
+    let good =
+        history.previous(|id| present.contains(id) && history.reaches(id, floor) && id != failed);
     good.filter(|id| facts.passes_preflight(id)).cloned()
 }
 

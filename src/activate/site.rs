@@ -23,8 +23,6 @@ pub trait Site: Facts {
     /// Returns the releases on disk, of those that a request for `release` may mean.
     fn present_for(&self, how: How, release: Option<&ReleaseId>) -> Result<Vec<ReleaseId>>;
 
-    fn floor(&self) -> Option<&ReleaseId>;
-
     fn has_post_swap_checks(&self) -> bool;
 
     /// Checks that the release may become live.
@@ -137,6 +135,10 @@ impl Facts for LockedSite<'_, '_> {
         self.ledger.store.present().unwrap_or_default()
     }
 
+    fn floor(&self) -> Option<&ReleaseId> {
+        self.config.floor.0.as_ref()
+    }
+
     fn passes_preflight(&self, release: &ReleaseId) -> bool {
         self.ledger.store.is_present(release).unwrap_or(false)
             && preflight::check(self.config, self.required, &self.ledger, release).is_ok()
@@ -161,10 +163,6 @@ impl Site for LockedSite<'_, '_> {
             }
             _ => store.present(),
         }
-    }
-
-    fn floor(&self) -> Option<&ReleaseId> {
-        self.config.floor.0.as_ref()
     }
 
     fn has_post_swap_checks(&self) -> bool {

@@ -22,6 +22,10 @@ impl Facts for Run<'_> {
         there.cloned().collect()
     }
 
+    fn floor(&self) -> Option<&ReleaseId> {
+        None
+    }
+
     fn passes_preflight(&self, release: &ReleaseId) -> bool {
         self.state.disk[index(release)] == Disk::Whole
     }
@@ -38,10 +42,6 @@ impl Site for Run<'_> {
 
     fn present_for(&self, _: How, _: Option<&ReleaseId>) -> Result<Vec<ReleaseId>> {
         Ok(self.present())
-    }
-
-    fn floor(&self) -> Option<&ReleaseId> {
-        None
     }
 
     fn has_post_swap_checks(&self) -> bool {

@@ -31,13 +31,24 @@ fn history(words: &str) -> History {
 }
 
 /// A site that has these releases; one with a `!` fails preflight, one with a
-/// `/` is a directory without a manifest.
-struct Releases(&'static str);
+/// `/` is a directory without a manifest, one with a `^` is the floor.
+struct Releases {
+    words: &'static str,
+    floor: Option<ReleaseId>,
+}
 
 impl Releases {
+    fn new(words: &'static str) -> Releases {
+        let floor = words.split_whitespace().find_map(|it| it.strip_suffix('^'));
+        Releases {
+            words,
+            floor: floor.map(id),
+        }
+    }
+
     fn word(&self, release: &ReleaseId) -> Option<&str> {
-        let mut words = self.0.split_whitespace();
-        words.find(|word| word.trim_end_matches(['!', '/']) == release.as_str())
+        let mut words = self.words.split_whitespace();
+        words.find(|word| word.trim_end_matches(['!', '/', '^']) == release.as_str())
     }
 }
 
@@ -47,12 +58,23 @@ impl Facts for Releases {
     }
 
     fn present(&self) -> Vec<ReleaseId> {
-        let words = self.0.split_whitespace().filter(|it| !it.ends_with('/'));
-        words.map(|it| id(it.trim_end_matches('!'))).collect()
+        let words = self
+            .words
+            .split_whitespace()
+            .filter(|it| !it.ends_with('/'));
+        words
+            .map(|it| id(it.trim_end_matches(['!', '^'])))
+            .collect()
+    }
+
+    fn floor(&self) -> Option<&ReleaseId> {
+        self.floor.as_ref()
     }
 
     fn passes_preflight(&self, release: &ReleaseId) -> bool {
-        self.word(release) == Some(release.as_str())
+        // The tables give a release below the floor its `!`.
+        let word = self.word(release);
+        word.is_some_and(|word| !word.ends_with(['!', '/']))
     }
 }
 
@@ -229,9 +251,9 @@ fn fallback(words: &str, to: &str, releases: &'static str, commit: &str) -> Opti
         panic!("{words}: no move to {to}")
     };
     let after = history(&format!("{words} {commit}"));
-    let chosen = planned.fallback(&after, &Releases(releases));
+    let chosen = planned.fallback(&after, &Releases::new(releases));
     // The same before the commit, where the fallback symlink is prepared.
-    assert_eq!(planned.fallback(&before, &Releases(releases)), chosen);
+    assert_eq!(planned.fallback(&before, &Releases::new(releases)), chosen);
     chosen.map(|id| id.to_string())
 }
 
@@ -250,6 +272,9 @@ fn the_fallback_is_what_was_live_or_what_a_rollback_chooses() {
         ("+a +b +c a b", "a c", "c", "c?", Some("a")),
         ("+a +b +c a b", "a! c", "c", "c?", None),
         ("+a +b +c a b", "c", "c", "c?", None),
+        // A rollback skips a release below the floor.
+        ("+a +b +c +d b a d", "a! b^ c", "c", "c?", Some("b")),
+        ("+a +c +d a d", "a! c^", "c", "c?", None),
         // It was bad before.
         ("+a +b +c a b !b", "a b c", "c", "c?", Some("a")),
         ("+b +c b !b", "b c", "c", "c?", None),
@@ -291,7 +316,7 @@ fn a_failed_recheck_moves_only_to_a_release_that_passes_preflight() {
     ] {
         let history = history(words);
         let previous = history.before.clone();
-        let decision = after_failed_recheck(&history, &Releases(releases), id("c"), previous);
+        let decision = after_failed_recheck(&history, &Releases::new(releases), id("c"), previous);
         assert_eq!(decision, expected, "{words} with {releases}");
     }
 }
