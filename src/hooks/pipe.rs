@@ -33,8 +33,12 @@ pub struct MonitorPipe {
 impl MonitorPipe {
     /// Takes this process's standard input and output.
     pub fn open() -> Result<MonitorPipe> {
-        let from = std::io::stdin().as_fd().try_clone_to_owned()?;
-        let to = std::io::stdout().as_fd().try_clone_to_owned()?;
+        let requests = std::io::stdin().as_fd().try_clone_to_owned()?;
+        let responses = std::io::stdout().as_fd().try_clone_to_owned()?;
+        MonitorPipe::new(requests, responses)
+    }
+
+    fn new(from: OwnedFd, to: OwnedFd) -> Result<MonitorPipe> {
         // A monitor that stops reading must not keep the hook runner from
         // killing a command in time. The monitor's end stays blocking.
         let flags = OFlag::from_bits_retain(fcntl(&to, FcntlArg::F_GETFL)?);
@@ -131,9 +135,13 @@ impl MonitorPipe {
         }
     }
 
-    /// Sends everything, or gives up after [`FLUSH_TIMEOUT`].
+    /// Sends everything, or gives up after [`FLUSH_TIMEOUT`]. Then no further
+    /// request is read.
     pub fn flush(&mut self) {
-        let deadline = Deadline::after(FLUSH_TIMEOUT);
+        self.flush_until(Deadline::after(FLUSH_TIMEOUT));
+    }
+
+    fn flush_until(&mut self, deadline: Deadline) {
         // Terminates: the deadline does not move.
         while let Some(to) = self.to()
             && !deadline.has_passed()
@@ -142,5 +150,52 @@ impl MonitorPipe {
             _ = poll(&mut fds, deadline::timeout(deadline.left()));
             self.write_unsent();
         }
+        self.broken |= !self.unsent.is_empty();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write, pipe};
+
+    const REQUEST: &[u8] = b"{\"stage\":\"smoke\",\"index\":0,\"release\":\"r1\",\
+                             \"previous\":null,\"within\":1}\n";
+
+    /// Returns the hook runner's end of two pipes, and the monitor's: the write
+    /// end for requests and the read end for responses.
+    fn pipes() -> (MonitorPipe, impl Write, impl Read) {
+        let (requests, to_runner) = pipe().unwrap();
+        let (from_runner, responses) = pipe().unwrap();
+        let pipe = MonitorPipe::new(requests.into(), responses.into()).unwrap();
+        (pipe, to_runner, from_runner)
+    }
+
+    #[test]
+    fn no_request_is_read_after_a_flush_that_gave_up() {
+        let (mut pipe, mut to_runner, _from_runner) = pipes();
+        to_runner.write_all(REQUEST).unwrap();
+        let line = RunResponse::Output("x".repeat(400).into());
+        // Terminates: a pipe holds a limited number of bytes.
+        while pipe.unsent.is_empty() {
+            pipe.send_response(&line);
+        }
+        pipe.flush_until(Deadline::after(Duration::from_millis(20)));
+        assert!(pipe.broken);
+        assert_eq!(pipe.request(), None);
+    }
+
+    #[test]
+    fn a_request_is_read_after_a_flush_that_sent_everything() {
+        let (mut pipe, mut to_runner, mut from_runner) = pipes();
+        to_runner.write_all(REQUEST).unwrap();
+        let line = RunResponse::Output("x".to_owned().into());
+        pipe.send_response(&line);
+        pipe.flush_until(Deadline::after(Duration::from_secs(60)));
+        assert!(pipe.request().is_some());
+        drop(pipe);
+        let mut sent = String::new();
+        from_runner.read_to_string(&mut sent).unwrap();
+        assert_eq!(sent, "{\"output\":\"x\"}\n");
     }
 }
