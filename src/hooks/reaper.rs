@@ -52,19 +52,34 @@ impl Descendants {
         loop {
             child_signal.clear();
             reap();
-            let children: BTreeSet<i32> = children().into_iter().collect();
-            self.unkillable.retain(|pid| children.contains(pid));
-            let fresh: Vec<i32> = children.difference(&self.unkillable).copied().collect();
-            if fresh.is_empty() || deadline.has_passed() {
-                self.unkillable.extend(&fresh);
-                return fresh;
-            }
-            for pid in fresh {
-                _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            let send_sigkill = |pid| _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            let last_turn = deadline.has_passed();
+            let remaining = self.kill_unreported(children(), last_turn, send_sigkill);
+            if remaining.is_empty() || last_turn {
+                return remaining;
             }
             // Not longer: no signal reports a process that is reparented now.
             child_signal.wait(deadline.left().min(Duration::from_millis(50)));
         }
+    }
+
+    /// Kills the children that no call has reported yet, and returns them. The
+    /// last turn kills them too: it may be the first to see one of them, and no
+    /// later call signals a child that this call reports.
+    fn kill_unreported(
+        &mut self,
+        children: Vec<i32>,
+        last_turn: bool,
+        mut send_sigkill: impl FnMut(i32),
+    ) -> Vec<i32> {
+        let children: BTreeSet<i32> = children.into_iter().collect();
+        self.unkillable.retain(|pid| children.contains(pid));
+        let unreported: Vec<i32> = children.difference(&self.unkillable).copied().collect();
+        unreported.iter().copied().for_each(&mut send_sigkill);
+        if last_turn {
+            self.unkillable.extend(&unreported);
+        }
+        unreported
     }
 }
 
@@ -125,6 +140,26 @@ fn children_by_parent(own: i32) -> Vec<i32> {
 mod tests {
     use super::*;
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_child_is_killed_before_it_is_reported() {
+        let mut descendants = Descendants::default();
+        let mut turn = |children: &[i32], last: bool| {
+            let mut killed = Vec::new();
+            let remaining = descendants.kill_unreported(children.to_vec(), last, |pid| {
+                killed.push(pid);
+            });
+            (remaining, killed)
+        };
+        assert_eq!(turn(&[5, 7], false), (vec![5, 7], vec![5, 7]));
+        // The last turn is the first to see 9.
+        assert_eq!(turn(&[7, 9], true), (vec![7, 9], vec![7, 9]));
+        // A later call neither reports nor signals the same two again.
+        assert_eq!(turn(&[7, 9, 11], false), (vec![11], vec![11]));
+        assert_eq!(turn(&[7], true), (vec![], vec![]));
+        // 9 has ended, so this is another process.
+        assert_eq!(turn(&[7, 9], true), (vec![9], vec![9]));
+    }
 
     #[test]
     fn children_are_found_by_both_methods() {
