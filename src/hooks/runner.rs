@@ -1,5 +1,6 @@
 //! The main function of the hook runner, and the commands of the site.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -154,18 +155,28 @@ impl SiteCommands {
     /// resolved: clients send the files there. The configuration's own check
     /// only sees the path. Symlinks outside of the root belong to the operator,
     /// so they do not change between this check and the start.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the program must not start. If the program or the root cannot
+    /// be resolved, the check cannot tell where the program is, and refuses it.
     fn check_outside_root(&self, program: &Path) -> Result<(), String> {
-        let resolve = |path: &Path| std::fs::canonicalize(path);
-        match (resolve(program), resolve(&self.setup.root)) {
-            (Ok(found), Ok(root)) if found.starts_with(&root) => {
-                let (program, found) = (program.display(), found.display());
-                Err(format!(
-                    "'{program}' leads into the site's own root, to '{found}'"
-                ))
-            }
-            // A program that does not exist fails to start, with its own message.
-            _ => Ok(()),
+        let root = &self.setup.root;
+        let resolved_program = fs::canonicalize(program).map_err(|error| {
+            let (program, why) = (program.display(), describe(&error));
+            format!("'{program}' cannot be started: {why}")
+        })?;
+        let resolved_root = fs::canonicalize(root).map_err(|error| {
+            let (root, why) = (root.display(), describe(&error));
+            format!("'{root}' cannot be resolved: {why}")
+        })?;
+        if resolved_program.starts_with(resolved_root) {
+            let (program, resolved) = (program.display(), resolved_program.display());
+            return Err(format!(
+                "'{program}' leads into the site's own root, to '{resolved}'"
+            ));
         }
+        Ok(())
     }
 
     /// Changes into a release, by its handle. The directory must be this user's:

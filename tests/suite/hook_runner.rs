@@ -197,6 +197,45 @@ fn every_request_reports_a_site_that_cannot_be_opened() {
 }
 
 #[test]
+fn a_program_that_cannot_be_compared_with_the_root_does_not_run() {
+    let fixture = Fixture::new();
+    let mut runner = fixture.with_hook(&["/bin/true"]);
+    assert_eq!(runner.run_hook().1, "exit 0");
+    // The hook runner has opened the directory of the releases. Only the path of
+    // the root leads nowhere now.
+    let (root, moved) = (fixture.path("root"), fixture.path("moved"));
+    fs::rename(&root, &moved).unwrap();
+    let expected = format!(
+        "not_started '{}' cannot be resolved: no such file or directory",
+        root.display()
+    );
+    assert_eq!(runner.run_hook().1, expected);
+    fs::rename(&moved, &root).unwrap();
+    assert_eq!(runner.run_hook().1, "exit 0");
+
+    // The kernel can start this program step by step, and its whole path is too
+    // long to be resolved.
+    let name = "d".repeat(200);
+    let mut real = root.clone();
+    let mut program = fixture.path("deep");
+    symlink(&real, &program).unwrap();
+    for step in 0..25 {
+        real.push(&name);
+        // Each symlink shortens the path by one name.
+        let shortcut = fixture.path(&format!("s{step}"));
+        fs::create_dir(program.join(&name)).unwrap();
+        symlink(program.join(&name), &shortcut).unwrap();
+        program = shortcut;
+    }
+    program.push("hook");
+    copy_program("/bin/true", &program);
+    assert!(Command::new(&program).status().unwrap().success());
+    let program = program.to_str().unwrap();
+    let expected = format!("not_started '{program}' cannot be started: file name too long");
+    assert_eq!(fixture.with_hook(&[program]).run_hook().1, expected);
+}
+
+#[test]
 fn output_is_escaped_and_truncated() {
     let fixture = Fixture::new();
     for (script, count, last) in [
