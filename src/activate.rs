@@ -1,7 +1,7 @@
 //! `swap` and `rollback`: one function that plans a request and carries it out.
 //!
-//! [`plan`] decides, [`commit`] and [`revert`] act, [`outcome`] words the end.
-//! All that they do to the site goes through [`site::Site`].
+//! [`plan`] decides, [`commit`] and [`revert`] act, [`outcome`] words the result.
+//! Everything that they do to the site goes through [`site::Site`].
 
 mod commit;
 pub mod gate;
@@ -25,7 +25,7 @@ use crate::store::{Actor, Store};
 use crate::success::{Change, Success};
 use gate::Gate;
 use outcome::Outcome;
-use plan::{Plan, Request};
+use plan::{ActivationRequest, Plan};
 use site::{LockedSite, Site};
 
 /// Makes a received release live.
@@ -56,16 +56,16 @@ pub fn swap(
     store: &Store,
     actor: &Actor,
     gate: Gate<'_>,
-    asked: &Granted<Swap>,
+    granted: &Granted<Swap>,
 ) -> Result<Success> {
-    let request = Request {
+    let request = ActivationRequest {
         how: How::Swap,
-        release: Some(&asked.release),
-        if_current: asked.if_current.as_ref(),
+        release: Some(&granted.release),
+        if_current: granted.if_current.as_ref(),
     };
     let ledger = Ledger::open(store, actor, LOCK_TIMEOUT)?;
     let site = LockedSite::new(config, required, gate, ledger);
-    serve(site, request)
+    carry_out(site, request)
 }
 
 /// Goes back to a release that was live and good.
@@ -80,21 +80,21 @@ pub fn rollback(
     store: &Store,
     actor: &Actor,
     gate: Gate<'_>,
-    asked: &Granted<Rollback>,
+    granted: &Granted<Rollback>,
 ) -> Result<Success> {
-    let request = Request {
+    let request = ActivationRequest {
         how: How::Rollback,
-        release: asked.release.as_ref(),
-        if_current: asked.if_current.as_ref(),
+        release: granted.release.as_ref(),
+        if_current: granted.if_current.as_ref(),
     };
     let ledger = Ledger::open(store, actor, LOCK_TIMEOUT)?;
     let site = LockedSite::new(config, required, gate, ledger);
-    serve(site, request)
+    carry_out(site, request)
 }
 
-/// Carries the request out, gives back the lock, and words the result.
-fn serve(mut site: LockedSite<'_, '_>, request: Request<'_>) -> Result<Success> {
-    let outcome = run(&mut site, request)?;
+/// Plans and carries out the request, releases the lock, and words the result.
+fn carry_out(mut site: LockedSite<'_, '_>, request: ActivationRequest<'_>) -> Result<Success> {
+    let outcome = run_plan(&mut site, request)?;
     let (mut gate, signed, warnings) = site.close();
     if outcome.failed().is_some() {
         for warning in &warnings {
@@ -109,7 +109,7 @@ fn serve(mut site: LockedSite<'_, '_>, request: Request<'_>) -> Result<Success> 
 /// # Errors
 ///
 /// Returns what failed before the commit; nothing has changed.
-fn run(site: &mut dyn Site, request: Request<'_>) -> Result<Outcome> {
+fn run_plan(site: &mut dyn Site, request: ActivationRequest<'_>) -> Result<Outcome> {
     let how = request.how;
     let present = site.present_for(how, request.release)?;
     let has_checks = site.has_post_swap_checks();
@@ -129,12 +129,12 @@ fn run(site: &mut dyn Site, request: Request<'_>) -> Result<Outcome> {
         Plan::Recheck { release, previous } => commit::recheck(site, how, release, previous)?,
         Plan::Move(planned) => commit::activate(site, planned)?,
     };
-    // No fallback is needed from here on. A failure prunes as well: failing
-    // again and again must not fill the disk. The failed release is spared, so
-    // that a person can look at it.
+    // No fallback is needed from here on. Prune after a failure too: repeated
+    // failures must not fill the disk. Keep the failed release, so that a person
+    // can look at it.
     site.clear_links();
-    // If the symlink cannot be read, or the journal does not agree with it, it
-    // is not known what is live, and nothing is removed.
+    // If the symlink cannot be read, or the journal does not agree with it, we do
+    // not know what is live: remove nothing.
     let current = site.current();
     if current.is_ok_and(|current| current == site.history().live) {
         site.prune(outcome.failed());

@@ -4,7 +4,7 @@
 //! staging directory as working directory, nothing else open and an empty
 //! environment. The unpacker writes the archive's files into its working directory.
 //! It reports their manifest on stdout, or on stderr why it failed. It knows no
-//! site, no configuration and no request: [`UnpackJob`] is all that it is told.
+//! site, no configuration and no request: it receives one [`UnpackJob`] and no more.
 
 mod entries;
 mod header;
@@ -33,14 +33,14 @@ use crate::manifest::DIR_MODE;
 use crate::message;
 use crate::sandbox;
 use crate::shared_paths::{Existing, Shared, SharedPath};
-use entries::{Entries, Entry, EntryKind};
+use entries::{ArchiveEntries, ArchiveEntry, EntryKind};
 use report::{check_symlinks, write_report};
 use rule::Rule;
 use tree::{Added, Node, Tree};
 use writer::Destination;
 use zstd_frame::Frame;
 
-pub use job::{Limits, MAX_JOB, UnpackJob, WORD};
+pub use job::{MAX_JOB, UnpackJob, UnpackLimits, WORD};
 pub use report::{FailureReport, MAX_MESSAGE, ReportHead};
 pub use rule::UnpackError;
 pub use writer::Writers;
@@ -48,8 +48,8 @@ pub use writer::Writers;
 /// Runs as the unpacker, and returns the exit status: 0 with the report on stdout,
 /// or the status of the error's code with a [`FailureReport`] on stderr.
 ///
-/// The first line on stdout says which parts of the sandbox are on. It is written
-/// before the unpacker reads a byte of the payload.
+/// The first line on stdout says which parts of the sandbox are in force. The
+/// unpacker writes it before it reads a byte of the payload.
 pub fn main(job: UnpackJob) -> u8 {
     sandbox::reset_inherited_state();
     let Err(error) = run_job(&job) else {
@@ -90,7 +90,7 @@ fn run_job(job: &UnpackJob) -> Result<(), UnpackError> {
 /// Unpacks `spool` into `staging`, creates the shared symlinks, and writes the
 /// manifest's entries and sums to `out`.
 ///
-/// The caller has set the umask to 022 and has turned the sandbox on.
+/// The caller has set the umask to 022 and has entered the sandbox.
 ///
 /// # Errors
 ///
@@ -98,7 +98,7 @@ fn run_job(job: &UnpackJob) -> Result<(), UnpackError> {
 pub fn unpack_into(
     spool: File,
     staging: Dir,
-    limits: Limits,
+    limits: UnpackLimits,
     shared: &Shared,
     writers: Writers,
     out: &mut impl Write,
@@ -123,7 +123,7 @@ fn io_error(doing: &str, error: impl Into<std::io::Error>) -> UnpackError {
 fn unpack(
     spool: File,
     staging: &Arc<Dir>,
-    limits: Limits,
+    limits: UnpackLimits,
     shared: &Shared,
     writers: Writers,
 ) -> Result<Tree, UnpackError> {
@@ -131,7 +131,7 @@ fn unpack(
     let mut unpacker = Unpacker {
         limits,
         shared,
-        entries: Entries::new(frame),
+        entries: ArchiveEntries::new(frame),
         tree: Tree::new(limits.max_entries),
         writers,
         unpacked: 0,
@@ -158,9 +158,9 @@ fn unpack(
 }
 
 struct Unpacker<'a> {
-    limits: Limits,
+    limits: UnpackLimits,
     shared: &'a Shared,
-    entries: Entries,
+    entries: ArchiveEntries,
     tree: Tree,
     writers: Writers,
     unpacked: u64,
@@ -187,7 +187,7 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn unpack_entry(&mut self, entry: &Entry) -> Result<(), UnpackError> {
+    fn unpack_entry(&mut self, entry: &ArchiveEntry) -> Result<(), UnpackError> {
         let path = entry.path.as_bytes();
         let covering = self.shared.covering(path);
         if covering.is_some() && self.shared.existing == Existing::Refuse {

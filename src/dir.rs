@@ -7,6 +7,11 @@
 //! (required paths, symlinks in a release) go through openat2(2) with
 //! `RESOLVE_BENEATH`: the kernel itself keeps them below the handle.
 
+#![expect(
+    clippy::missing_errors_doc,
+    reason = "every function returns the errno of its system call: see `Result`"
+)]
+
 mod name;
 
 use std::ffi::{OsStr, OsString};

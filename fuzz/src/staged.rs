@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use deploy_shell::archive::{self, Limits, UnpackError, Writers};
+use deploy_shell::archive::{self, UnpackError, UnpackLimits, Writers};
 use deploy_shell::dir::Dir;
 use deploy_shell::manifest::{Entries, Entry, Kind};
 use deploy_shell::shared_paths::Shared;
@@ -20,7 +20,7 @@ use nix::sys::stat::{Mode, umask};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-pub const LIMITS: Limits = Limits {
+pub const LIMITS: UnpackLimits = UnpackLimits {
     max_unpacked: 4 << 20,
     max_file: 2 << 20,
     max_entries: 200,

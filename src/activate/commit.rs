@@ -20,7 +20,7 @@ use crate::success::Change;
 /// Why the live release is not confirmed.
 pub(super) enum ConfirmError {
     Failed(GateFailure),
-    /// It is not live any more; and why it failed, if it did.
+    /// The release is not live any more. Also says why it failed, if it did.
     Superseded(ExternalChange, Option<GateFailure>),
 }
 
@@ -146,9 +146,9 @@ pub(super) fn commit(
     from: Option<&ReleaseId>,
     to: Option<&ReleaseId>,
 ) -> Result<()> {
-    // The hooks took their time, and another process may have changed the
-    // symlink: that change is not undone. An automatic rollback has looked
-    // already, and goes on even if the symlink cannot be read.
+    // While the hooks ran, another process may have changed the symlink: do not
+    // undo that change. An automatic rollback has checked the symlink already,
+    // and continues even if it cannot be read.
     if how != How::Return && site.current()?.as_ref() != from {
         return Err(outcome::changed_before_commit());
     }
@@ -171,8 +171,9 @@ pub(super) fn commit(
     // the sync of the root has nothing left to do. On btrfs the record could
     // become durable without the rename. After a power failure, a release that
     // never went live would look like the previous good one, and a rollback
-    // would choose it. With checks more would be lost (a failed release would
-    // look confirmed), and an ext4 may have no journal: sync the root first.
+    // would choose it. With checks the loss would be worse: a failed release
+    // would look confirmed, and an ext4 may have no journal. So sync the root
+    // first in these cases.
     if !has_checks && site.commits_in_order() {
         site.record(done);
         site.sync_root();
@@ -211,8 +212,8 @@ pub(super) fn confirm(site: &mut dyn Site, live: &ReleaseId) {
     site.record(record);
 }
 
-/// Returns what another process made of the current symlink, if it no longer
-/// names `expected`.
+/// Returns the change that another process made to the current symlink, if the
+/// symlink no longer names `expected`.
 pub(super) fn externally_moved(
     site: &dyn Site,
     expected: Option<&ReleaseId>,

@@ -28,7 +28,7 @@ const OUTPUT_TAIL: usize = 400;
 #[derive(Debug)]
 pub struct GateFailure {
     why: String,
-    /// Whether the check ran: one that could not run says nothing of the release.
+    /// Whether the check ran. A check that could not run says nothing about the release.
     pub ran: bool,
 }
 
@@ -42,7 +42,7 @@ impl GateFailure {
         }
     }
 
-    /// Makes a failure that says nothing of the release.
+    /// Makes the failure of a check that did not run.
     pub fn not_run(why: &str) -> GateFailure {
         GateFailure {
             why: why.to_owned(),
@@ -78,7 +78,7 @@ pub struct Gate<'a> {
 }
 
 /// How one run of a command ended, with the end of its output.
-struct Run {
+struct StepRun {
     ended: Result<Ended>,
     output: String,
 }
@@ -101,7 +101,7 @@ impl<'a> Gate<'a> {
     }
 
     /// Reports an automatic rollback to the audit log.
-    pub fn returned(&mut self, failed: &ReleaseId, live: Option<&ReleaseId>, passed: bool) {
+    pub fn report_rollback(&mut self, failed: &ReleaseId, live: Option<&ReleaseId>, passed: bool) {
         self.reporter.audit(&AuditEvent::Reverted {
             failed,
             live,
@@ -116,11 +116,19 @@ impl<'a> Gate<'a> {
     }
 
     /// Runs the hooks before the commit.
-    pub fn before(&mut self, how: How, context: GateContext<'_>) -> Result<(), GateFailure> {
+    ///
+    /// # Errors
+    ///
+    /// Returns the failure of a hook.
+    pub fn run_hooks_before(
+        &mut self,
+        how: How,
+        context: GateContext<'_>,
+    ) -> Result<(), GateFailure> {
         let hooks = &self.config.hooks;
         match how {
-            How::Swap => self.hooks(Stage::BeforeSwap, &hooks.before_swap, context),
-            How::Rollback => self.hooks(Stage::BeforeRollback, &hooks.before_rollback, context),
+            How::Swap => self.run_hooks(Stage::BeforeSwap, &hooks.before_swap, context),
+            How::Rollback => self.run_hooks(Stage::BeforeRollback, &hooks.before_rollback, context),
             // The fallback was live moments ago: it needs no preparation, and
             // no hook may block it.
             How::Return => Ok(()),
@@ -132,8 +140,9 @@ impl<'a> Gate<'a> {
     ///
     /// # Errors
     ///
-    /// Returns, as the outer error, a failure of the symlink itself.
-    pub fn smoke(
+    /// The outer error is a failure of the symlink itself, the inner one that of the
+    /// test.
+    pub fn run_smoke_test(
         &mut self,
         store: &Store,
         context: GateContext<'_>,
@@ -141,11 +150,11 @@ impl<'a> Gate<'a> {
         let Some(url) = &self.config.health.smoke_url else {
             return Ok(Ok(()));
         };
-        store.preview(Some(context.release))?;
+        store.set_preview(Some(context.release))?;
         let passed =
             self.poll_until_healthy(Stage::Smoke, url.as_str(), Some(PROBE_TIMEOUT), context);
         // If the removal fails, the next request's sweep removes it.
-        if let Err(error) = store.preview(None) {
+        if let Err(error) = store.set_preview(None) {
             self.warn(&error.to_string());
         }
         Ok(passed)
@@ -153,9 +162,13 @@ impl<'a> Gate<'a> {
 
     /// Runs the post-swap checks: the hooks after the commit, then the health
     /// check.
-    pub fn after(&mut self, context: GateContext<'_>) -> Result<(), GateFailure> {
+    ///
+    /// # Errors
+    ///
+    /// Returns the failure of a hook or of the check.
+    pub fn run_post_swap_checks(&mut self, context: GateContext<'_>) -> Result<(), GateFailure> {
         let config = self.config;
-        self.hooks(Stage::AfterSwap, &config.hooks.after_swap, context)?;
+        self.run_hooks(Stage::AfterSwap, &config.hooks.after_swap, context)?;
         let health = &config.health;
         match (&health.url, &health.command) {
             (Some(url), _) => {
@@ -170,7 +183,7 @@ impl<'a> Gate<'a> {
     }
 
     /// Runs hooks in order, up to the first that fails.
-    fn hooks(
+    fn run_hooks(
         &mut self,
         stage: Stage,
         hooks: &[Hook],
@@ -179,13 +192,13 @@ impl<'a> Gate<'a> {
         for (index, hook) in hooks.iter().enumerate() {
             let step = Step { stage, index };
             let started = Instant::now();
-            let run = self.run(step, context, hook.timeout, true);
+            let run = self.run_step(step, context, hook.timeout, true);
             let what = shown(hook.command.program());
             let failed = match &run.ended {
                 Ok(Ended::Exit(0)) => None,
                 ended => Some(how_it_ended(ended, hook.timeout)),
             };
-            self.ended(step, context, &what, failed.as_deref(), &run, started);
+            self.audit_step(step, context, &what, failed.as_deref(), &run, started);
             if let Some(failed) = failed {
                 return Err(GateFailure {
                     why: format!("hook {step} ({what}) {failed}"),
@@ -208,23 +221,24 @@ impl<'a> Gate<'a> {
         let (interval, within) = (self.config.health.interval, self.config.health.timeout);
         let started = Instant::now();
         let probe = at_most.is_some();
-        let mut nevers = 0;
-        // Before the swap, no other release answers for the candidate.
+        let mut final_answers = 0;
+        // One final answer is enough before the swap: no other release answers for
+        // the candidate.
         let enough = if stage == Stage::Smoke { 1 } else { 2 };
         // Terminates: every turn but the last sleeps, and the time is bounded.
         let (failed, last) = loop {
-            // The last attempt starts when the time is up, and gets a moment.
+            // The last attempt starts when the time is up, and gets MIN_ATTEMPT.
             let left = within.saturating_sub(started.elapsed()).max(MIN_ATTEMPT);
             let limit = at_most.map_or(left, |at_most| at_most.min(left));
             // The client sees a probe's answer once, below, and a command's
             // lines as they come.
-            let run = self.run(step, context, limit, !probe);
-            nevers = match &run.ended {
+            let run = self.run_step(step, context, limit, !probe);
+            final_answers = match &run.ended {
                 Ok(Ended::Exit(0)) => break (None, run),
                 Ok(Ended::Exit(NOT_YET) | Ended::TimedOut) => 0,
                 // The process that was live before may have sent a final
                 // answer: the probe tries once more.
-                Ok(Ended::Exit(_) | Ended::Signal(_)) if probe => nevers + 1,
+                Ok(Ended::Exit(_) | Ended::Signal(_)) if probe => final_answers + 1,
                 // The operator's command has only one way to say no.
                 Ok(Ended::Exit(_) | Ended::Signal(_)) => 0,
                 Ok(Ended::NotStarted(_)) | Err(_) => 2,
@@ -235,7 +249,7 @@ impl<'a> Gate<'a> {
             } else {
                 how_it_ended(&run.ended, limit)
             };
-            if nevers >= enough {
+            if final_answers >= enough {
                 break (Some(seen), run);
             }
             let waited = started.elapsed();
@@ -252,7 +266,7 @@ impl<'a> Gate<'a> {
             });
             std::thread::sleep(interval.min(left));
         };
-        self.ended(step, context, what, failed.as_deref(), &last, started);
+        self.audit_step(step, context, what, failed.as_deref(), &last, started);
         match failed {
             None => Ok(()),
             Some(failed) => Err(GateFailure {
@@ -262,7 +276,13 @@ impl<'a> Gate<'a> {
         }
     }
 
-    fn run(&mut self, step: Step, context: GateContext<'_>, within: Duration, aloud: bool) -> Run {
+    fn run_step(
+        &mut self,
+        step: Step,
+        context: GateContext<'_>,
+        within: Duration,
+        show: bool,
+    ) -> StepRun {
         let request = RunRequest {
             stage: step.stage,
             index: step.index,
@@ -273,7 +293,7 @@ impl<'a> Gate<'a> {
         let mut output = String::new();
         let reporter = &mut *self.reporter;
         let mut line = |text: &str| {
-            if aloud {
+            if show {
                 reporter.progress(&Progress::Output { step, line: text });
             }
             if !output.is_empty() {
@@ -288,16 +308,16 @@ impl<'a> Gate<'a> {
             Some(runner) => runner.run(&request, &mut line),
             None => Ok(Ended::not_started("there is no hook runner")),
         };
-        Run { ended, output }
+        StepRun { ended, output }
     }
 
-    fn ended(
+    fn audit_step(
         &mut self,
         step: Step,
         context: GateContext<'_>,
         what: &str,
         failed: Option<&str>,
-        run: &Run,
+        run: &StepRun,
         started: Instant,
     ) {
         self.reporter.audit(&AuditEvent::StepEnded {

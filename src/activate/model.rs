@@ -1,6 +1,6 @@
 //! Every history of three releases up to a length, with every crash.
 //!
-//! The test runs the real [`super::run`]: the real plan, commit and automatic
+//! The test runs the real [`super::run_plan`]: the real plan, commit and automatic
 //! rollback, the real fold of the journal and the real choice of what to prune.
 //! Only the disk and the operator's checks are a model. From the empty site, and
 //! from a site with three pending releases, it applies every event to every
@@ -19,7 +19,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::OnceLock;
 
-use super::plan::Request;
+use super::plan::ActivationRequest;
 use crate::names::ReleaseId;
 use crate::store::history::History;
 use crate::store::journal::{Event, How, Record};
@@ -55,12 +55,12 @@ struct State {
     history: History,
     link: Option<usize>,
     disk: [Disk; N],
-    /// Whether the release truly passed what was to be checked when it last
-    /// went live. The journal must not say so of any other.
+    /// Whether the release really passed its checks when it last went live. The
+    /// journal must not say that any other release passed.
     passed: [bool; N],
     /// Whether a rollback left the release: the journal must say that it is bad.
     left: [bool; N],
-    /// The intent in the journal, as the history has it privately.
+    /// The intent in the journal. The history has it too, in a private field.
     intent: Option<Record>,
 }
 
@@ -103,8 +103,8 @@ impl State {
             }
             own[release] = bits;
         }
-        // The rank of each release, and then the releases in order: without
-        // their names.
+        // Order the releases by rank, so that the number does not depend on their
+        // names.
         for release in 0..N {
             let rank = order.iter().filter(|other| **other < order[release]);
             own[release] = own[release] << 2 | rank.count() as u64;
@@ -223,7 +223,7 @@ impl Choices {
 #[derive(Default)]
 struct Found {
     keys: HashSet<u64>,
-    /// Those of them that no action was applied to yet.
+    /// The states among them to which no action was applied yet.
     new: Vec<State>,
     transitions: u64,
 }
@@ -304,12 +304,12 @@ impl Run<'_> {
             Action::Activate { how, release, .. } => {
                 self.reconcile();
                 self.start = Start::of(&self.state);
-                let request = Request {
+                let request = ActivationRequest {
                     how,
                     release: release.map(|release| &ids()[release]),
                     if_current: None,
                 };
-                let outcome = super::run(self, request);
+                let outcome = super::run_plan(self, request);
                 self.check_end(&outcome);
                 self.step();
             }
@@ -346,12 +346,12 @@ impl Run<'_> {
         self.check_reconciled();
     }
 
-    /// Another process changes the current symlink. The journal takes that for
-    /// a decision of the operator.
+    /// Another process changes the current symlink. The journal records that as a
+    /// decision of the operator.
     fn point(&mut self, to: Option<usize>) {
         if self.state.link != to {
-            // After a crash before the record, no journal can tell what
-            // happened: the symlink has moved on.
+            // After a crash before the record, no journal can show what happened:
+            // the symlink has moved since.
             let live = self.state.history.live.as_ref().map(index);
             if self.state.link != live {
                 for release in self.state.link.into_iter().chain(live) {

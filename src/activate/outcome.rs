@@ -1,5 +1,5 @@
-//! How an activation ended, in one enum: its words, its code word, its remedy
-//! and its result all follow from it here.
+//! The end of an activation as one enum. Its message, code word, remedy and result
+//! are derived here.
 
 use std::fmt;
 
@@ -103,7 +103,7 @@ pub enum Restored {
     PreviousIsGone(ReleaseId),
 }
 
-/// What another process made of the current symlink.
+/// The change that another process made to the current symlink.
 #[derive(Debug)]
 pub enum ExternalChange {
     /// It names this release, or it is gone.
@@ -368,7 +368,7 @@ impl From<Refusal> for Error {
             Refusal::NotGood(release, why) => {
                 let why = match why {
                     NotGood::Absent => "does not exist",
-                    NotGood::Bad => "was rolled away from and is bad",
+                    NotGood::Bad => "is bad: it failed, or a rollback left it",
                     NotGood::NeverLive => "has never been live",
                 };
                 no_such(format!("release '{release}' {why}"))

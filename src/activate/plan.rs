@@ -12,11 +12,11 @@ use crate::store::journal::How;
 
 /// What the client asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct ActivationRequest<'a> {
     pub how: How,
     /// None: the release that was live and good before the present one.
     pub release: Option<&'a ReleaseId>,
-    /// The release that must be live, or nothing happens.
+    /// If set: the release that must be live, or nothing happens.
     pub if_current: Option<&'a ReleaseId>,
 }
 
@@ -61,8 +61,8 @@ pub struct Revert {
 /// What happens to a live release that failed its checks when they ran again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FailedRecheck {
-    /// It was confirmed once, so its surroundings have failed, and any other
-    /// release would fail too: it stays live.
+    /// The release was confirmed once, so something around it has failed, and any
+    /// other release would fail too: it stays live.
     StayConfirmed,
     /// No release is good enough to fall back to: it stays live.
     StayWithoutFallback,
@@ -80,7 +80,7 @@ pub enum Refusal {
     Absent(ReleaseId),
     /// A rollback without a release finds none.
     NoPrevious,
-    /// The target of a rollback is no release to roll back to.
+    /// A rollback may not go to its target.
     NotGood(ReleaseId, NotGood),
     UnknownFloor(ReleaseId),
     BelowFloor {
@@ -126,7 +126,7 @@ pub fn plan(
     present: &[ReleaseId],
     floor: Option<&ReleaseId>,
     has_checks: bool,
-    request: Request<'_>,
+    request: ActivationRequest<'_>,
 ) -> Result<Plan, Refusal> {
     // Compare and swap: the release that the client believes to be live must be.
     if let Some(expected) = request.if_current
@@ -164,7 +164,7 @@ fn target<'a>(
     history: &'a History,
     present: &[ReleaseId],
     floor: Option<&ReleaseId>,
-    request: Request<'a>,
+    request: ActivationRequest<'a>,
 ) -> Result<&'a ReleaseId, Refusal> {
     match (request.how, request.release) {
         (How::Swap, Some(id)) if present.contains(id) => Ok(id),
@@ -303,16 +303,16 @@ fn last_good(history: &History, facts: &dyn Facts, failed: &ReleaseId) -> Option
 
 /// Decides whether a failure before the commit marks the target bad.
 ///
-/// A rollback never does: it is made in need, its failure may have nothing to
-/// do with the target, and a mark would take away the release to go back to.
-/// Neither does a check that could not run.
+/// A failed rollback never marks its target: a person rolls back in an emergency,
+/// the failure may have another cause than the target, and a mark would take away
+/// the release to go back to. A check that could not run marks nothing either.
 pub fn marks_before_commit(how: How, failure: &GateFailure) -> bool {
     how == How::Swap && failure.ran
 }
 
-/// Decides whether a release that failed after another process changed the
-/// current symlink is marked bad. One that was confirmed before may have failed
-/// because of its surroundings.
+/// Decides whether to mark a release bad that failed after another process changed
+/// the current symlink. For a release that was confirmed before, the failure may
+/// have another cause.
 pub fn marks_superseded(history: &History, failed: &ReleaseId) -> bool {
     !is_confirmed(history, failed)
 }

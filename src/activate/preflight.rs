@@ -1,9 +1,9 @@
 //! Preflight: what a release must be before the current symlink may name it. It
 //! is no older than the floor, has the content that was received, is signed as
-//! the site requires today, and is unmodified where `verify_on_swap` asks that.
+//! the site requires today, and is unmodified where `verify_on_swap` is set.
 //!
-//! Preflight reads the disk and the signers of now: a signer who was removed
-//! since the release was received no longer counts.
+//! Preflight reads the disk and today's list of signers: a signer who was removed
+//! after the release was received no longer counts.
 
 use super::plan;
 use crate::config::Config;
@@ -53,7 +53,7 @@ impl Candidate {
 ///
 /// Returns [`Code::Denied`] or [`Code::BadConfig`] for the floor,
 /// [`Code::DigestMismatch`], [`Code::BadSignature`] or [`Code::NoSuchRelease`].
-pub fn check(
+pub fn check_candidate(
     config: &Config,
     required: Option<&Requirement>,
     ledger: &Ledger<'_>,
@@ -79,7 +79,7 @@ fn check_identity(history: &History, identity: &Identity) -> Result<()> {
     if recorded.is_some_and(|recorded| recorded != identity.sha256) {
         return Err(Error::new(
             Code::DigestMismatch,
-            format!("the manifest of '{release}' is not of what was received under that id"),
+            format!("the manifest of '{release}' does not match what was received under that id"),
         )
         .remedy("receive the release again under another id"));
     }

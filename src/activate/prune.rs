@@ -1,7 +1,7 @@
 //! Pruning: the choice of old releases, and their removal.
 //!
-//! Never the live release, never the one that a rollback would choose, and never
-//! a directory that is not ours: only releases that the journal knows count.
+//! Pruning never removes the live release, the release that a rollback would choose,
+//! or a directory that is not ours: it considers only releases that the journal knows.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct Trash(Vec<String>);
 
 /// What the configuration says of pruning.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules<'a> {
+pub struct PruneRules<'a> {
     pub floor: Option<&'a ReleaseId>,
     /// How many good releases stay, and how many bad ones.
     pub keep: usize,
@@ -32,9 +32,9 @@ pub struct Rules<'a> {
     pub pending_max_age: Duration,
 }
 
-impl<'a> Rules<'a> {
-    fn new(config: &'a Config) -> Rules<'a> {
-        Rules {
+impl<'a> PruneRules<'a> {
+    fn new(config: &'a Config) -> PruneRules<'a> {
+        PruneRules {
             floor: config.floor.0.as_ref(),
             keep: config.keep,
             min_age: config.min_age,
@@ -44,10 +44,10 @@ impl<'a> Rules<'a> {
 }
 
 /// Chooses the releases of `present` to prune. Pure.
-pub fn choose(
+pub fn choose_releases(
     history: &History,
     present: &[ReleaseId],
-    rules: Rules<'_>,
+    rules: PruneRules<'_>,
     now: Timestamp,
 ) -> Vec<ReleaseId> {
     let floor = rules.floor;
@@ -64,7 +64,7 @@ pub fn choose(
         found.sort_by_key(|(_, release)| std::cmp::Reverse(newest(release)));
         found
     };
-    // The same count of bad ones stays: a person may want to look at them.
+    // The same number of bad releases stays: a person may want to look at them.
     let mut chosen: Vec<ReleaseId> = [State::Good, State::Bad]
         .into_iter()
         .flat_map(|state| in_state(state).into_iter().skip(rules.keep))
@@ -85,7 +85,7 @@ pub fn choose(
 }
 
 /// Moves old releases to the trash, except `spared`. The rename removes a
-/// release atomically; [`empty`] deletes it after the lock is given back.
+/// release atomically; [`empty_trash`] deletes it after the lock is released.
 ///
 /// A failure becomes a warning: the commit before it stays.
 pub fn prune(
@@ -102,14 +102,14 @@ pub fn prune(
             return trash;
         }
     };
-    let chosen = choose(
+    let chosen = choose_releases(
         &ledger.history,
         &present,
-        Rules::new(config),
+        PruneRules::new(config),
         journal::now(),
     );
     for release in chosen.into_iter().filter(|id| Some(id) != spared) {
-        match move_away(ledger, &release) {
+        match move_to_trash(ledger, &release) {
             Ok(name) => trash.0.push(name),
             Err(error) => warnings.push(format!("'{release}' was not pruned: {error}")),
         }
@@ -117,7 +117,7 @@ pub fn prune(
     trash
 }
 
-fn move_away(ledger: &mut Ledger<'_>, release: &ReleaseId) -> Result<String> {
+fn move_to_trash(ledger: &mut Ledger<'_>, release: &ReleaseId) -> Result<String> {
     let store = ledger.store;
     let cannot = |errno: nix::Error| store.io("cannot move it to the trash", errno);
     let name = format!("{release}.{}", ledger.history.generation);
@@ -134,7 +134,7 @@ fn move_away(ledger: &mut Ledger<'_>, release: &ReleaseId) -> Result<String> {
 }
 
 /// Deletes the releases that [`prune`] moved to the trash.
-pub fn empty(store: &Store, trash: &Trash, warnings: &mut Vec<String>) {
+pub fn empty_trash(store: &Store, trash: &Trash, warnings: &mut Vec<String>) {
     for name in &trash.0 {
         let removed = Name::new(name.as_bytes())
             .ok_or(nix::Error::EINVAL)

@@ -9,7 +9,7 @@ use super::site::Site;
 use crate::names::ReleaseId;
 use crate::store::journal::{self, Event, How};
 
-/// Replaces the failed release by its fallback, and reports how far that came.
+/// Replaces the failed release by its fallback, and returns how that ended.
 pub(super) fn revert(site: &mut dyn Site, plan: Revert, failure: GateFailure) -> Outcome {
     let Revert {
         failed,
@@ -39,7 +39,8 @@ pub(super) fn revert(site: &mut dyn Site, plan: Revert, failure: GateFailure) ->
         };
     }
     let live = (since, journal::now());
-    // Nothing live is as good as before only if nothing was live before.
+    // Without a fallback nothing is live. That counts as a full restore only if
+    // nothing was live before.
     let (restored, passed) = match fallback {
         None => (nothing_restored(site, previous.clone()), previous.is_none()),
         Some(to) => match verify_live(site, &to, Some(&failed)) {

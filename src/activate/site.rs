@@ -13,7 +13,7 @@ use crate::store::history::History;
 use crate::store::journal::{Event, How, Record};
 use crate::store::ledger::Ledger;
 
-/// Everything that [`super::run`] and what it calls do to a site.
+/// Everything that [`super::run_plan`] and what it calls do to a site.
 pub trait Site: Facts {
     fn history(&self) -> &History;
 
@@ -29,7 +29,7 @@ pub trait Site: Facts {
     fn preflight(&mut self, release: &ReleaseId) -> Result<()>;
 
     /// Runs the hooks before the commit and the smoke test, and checks that the
-    /// release is unchanged after them. The outer error is of the site itself.
+    /// release is unchanged after them. The outer error is that of the site itself.
     fn check_before_commit(
         &mut self,
         how: How,
@@ -107,8 +107,8 @@ impl<'a, 'g> LockedSite<'a, 'g> {
         }
     }
 
-    /// Gives back the lock, then empties the trash, which takes a while and
-    /// does not need it. Returns the gate, the signers of the candidate, and
+    /// Releases the lock, then empties the trash, which takes a while and does not
+    /// need the lock. Returns the gate, the signers of the candidate, and
     /// the warnings.
     pub fn close(self) -> (Gate<'g>, Option<Signed>, Vec<String>) {
         let LockedSite {
@@ -121,7 +121,7 @@ impl<'a, 'g> LockedSite<'a, 'g> {
         } = self;
         let store = ledger.store;
         drop(ledger);
-        prune::empty(store, &trash, &mut warnings);
+        prune::empty_trash(store, &trash, &mut warnings);
         (gate, candidate.and_then(|it| it.signed), warnings)
     }
 }
@@ -141,7 +141,7 @@ impl Facts for LockedSite<'_, '_> {
 
     fn passes_preflight(&self, release: &ReleaseId) -> bool {
         self.ledger.store.is_present(release).unwrap_or(false)
-            && preflight::check(self.config, self.required, &self.ledger, release).is_ok()
+            && preflight::check_candidate(self.config, self.required, &self.ledger, release).is_ok()
     }
 }
 
@@ -170,7 +170,8 @@ impl Site for LockedSite<'_, '_> {
     }
 
     fn preflight(&mut self, release: &ReleaseId) -> Result<()> {
-        let candidate = preflight::check(self.config, self.required, &self.ledger, release)?;
+        let candidate =
+            preflight::check_candidate(self.config, self.required, &self.ledger, release)?;
         self.candidate = Some(candidate);
         Ok(())
     }
@@ -181,16 +182,17 @@ impl Site for LockedSite<'_, '_> {
         context: GateContext<'_>,
     ) -> Result<Result<(), GateFailure>> {
         let store = self.ledger.store;
-        // Before anything of the operator's runs: the place of the preview
-        // symlink must be ours to use.
-        store.preview(None)?;
-        if let Err(failure) = self.gate.before(how, context) {
+        // Check before any program of the operator runs that no other file is in
+        // the place of the preview symlink.
+        store.set_preview(None)?;
+        if let Err(failure) = self.gate.run_hooks_before(how, context) {
             return Ok(Err(failure));
         }
-        if let Err(failure) = self.gate.smoke(store, context)? {
+        if let Err(failure) = self.gate.run_smoke_test(store, context)? {
             return Ok(Err(failure));
         }
-        // A symlink to a missing directory is no release.
+        // The hooks may have removed the release: no symlink may name a missing
+        // directory.
         match &self.candidate {
             Some(candidate) if !candidate.is_unchanged(store)? => Ok(Err(GateFailure::not_run(
                 "it is gone, or not what it was when this request began",
@@ -200,7 +202,7 @@ impl Site for LockedSite<'_, '_> {
     }
 
     fn check_live(&mut self, context: GateContext<'_>) -> Result<(), GateFailure> {
-        self.gate.after(context)
+        self.gate.run_post_swap_checks(context)
     }
 
     fn prepare_fallback_link(&mut self, release: &ReleaseId) -> Result<()> {
@@ -245,7 +247,7 @@ impl Site for LockedSite<'_, '_> {
     }
 
     fn marks_are_written(&self) -> bool {
-        self.ledger.has_marked()
+        self.ledger.marks_are_written()
     }
 
     fn warn(&mut self, warning: String) {
@@ -253,7 +255,7 @@ impl Site for LockedSite<'_, '_> {
     }
 
     fn report_rollback(&mut self, failed: &ReleaseId, live: Option<&ReleaseId>, passed: bool) {
-        self.gate.returned(failed, live, passed);
+        self.gate.report_rollback(failed, live, passed);
     }
 
     fn prune(&mut self, spared: Option<&ReleaseId>) {

@@ -1,5 +1,5 @@
 //! Reads the tar stream as entries of the profile: joins headers with their long
-//! names, and checks that the end is the end.
+//! names, and checks that nothing follows the end.
 
 use super::header::{BLOCK, Header, HeaderKind};
 use super::path::{CleanPath, check_symlink_target};
@@ -7,10 +7,10 @@ use super::pax::{self, Pax};
 use super::rule::{Rule, UnpackError};
 use super::zstd_frame::Frame;
 
-/// One entry. Read a file's data with [`Entries::read_data`] before the next
+/// One entry. Read a file's data with [`ArchiveEntries::read_data`] before the next
 /// entry.
 #[derive(Debug)]
-pub struct Entry {
+pub struct ArchiveEntry {
     /// As the archive has it, for refusals.
     pub name: Vec<u8>,
     pub path: CleanPath,
@@ -25,7 +25,7 @@ pub enum EntryKind {
 }
 
 /// The entries of one archive.
-pub struct Entries {
+pub struct ArchiveEntries {
     frame: Frame,
     /// Unread data of the current entry, and its padding.
     left: u64,
@@ -40,9 +40,9 @@ struct Extended {
     pax: Option<Pax>,
 }
 
-impl Entries {
-    pub fn new(frame: Frame) -> Entries {
-        Entries {
+impl ArchiveEntries {
+    pub fn new(frame: Frame) -> ArchiveEntries {
+        ArchiveEntries {
             frame,
             left: 0,
             padding: 0,
@@ -50,7 +50,7 @@ impl Entries {
     }
 
     /// Returns the next entry; none at the two zero blocks.
-    pub fn next_entry(&mut self) -> Result<Option<Entry>, UnpackError> {
+    pub fn next_entry(&mut self) -> Result<Option<ArchiveEntry>, UnpackError> {
         debug_assert_eq!(self.left, 0, "the last entry's data was read");
         let mut extended = Extended::default();
         // Terminates: each turn consumes a block of a stream of bounded length.
@@ -177,7 +177,11 @@ impl Entries {
     }
 
     /// Makes an entry from its header and the extended headers before it.
-    fn join_entry(&mut self, extended: Extended, header: Header) -> Result<Entry, UnpackError> {
+    fn join_entry(
+        &mut self,
+        extended: Extended,
+        header: Header,
+    ) -> Result<ArchiveEntry, UnpackError> {
         if header.trailing_garbage {
             return Err(Rule::NameAfterEnd.into());
         }
@@ -211,7 +215,7 @@ impl Entries {
         if let EntryKind::File { size, .. } = kind {
             self.begin_data(size);
         }
-        Ok(Entry { name, path, kind })
+        Ok(ArchiveEntry { name, path, kind })
     }
 }
 

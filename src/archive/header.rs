@@ -151,11 +151,11 @@ fn parse_octal(field: &[u8]) -> Result<u64, Rule> {
         .fold(0, |value, digit| value << 3 | u64::from(digit - b'0')))
 }
 
-/// Checks a number that we do not keep: octal, blank, or in base 256, in which
-/// GNU tar writes a number that is too large or negative.
+/// Checks a number that we do not keep: octal, empty (spaces or NULs), or in base
+/// 256, in which GNU tar writes a number that is too large or negative.
 fn check_ignored_number(field: &[u8]) -> Result<(), Rule> {
-    let blank = field.iter().all(|byte| matches!(byte, 0 | b' '));
-    if blank || matches!(field[0], 0x80 | 0xff) {
+    let empty = field.iter().all(|byte| matches!(byte, 0 | b' '));
+    if empty || matches!(field[0], 0x80 | 0xff) {
         return Ok(());
     }
     parse_octal(field).map(|_| ())

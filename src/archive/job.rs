@@ -1,4 +1,4 @@
-//! What the monitor asks of the unpacker: one message, in one word of argv.
+//! The message from the monitor to the unpacker, in one word of argv.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ pub const MAX_JOB: usize = 128 * 1024 - 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnpackJob {
-    pub limits: Limits,
+    pub limits: UnpackLimits,
     pub shared: Shared,
     /// Whether to refuse to work when a part of the sandbox is missing.
     pub sandbox_required: bool,
@@ -25,7 +25,7 @@ pub struct UnpackJob {
 /// The profile's limits that the operator sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Limits {
+pub struct UnpackLimits {
     /// Bytes of all files together, and of each.
     pub max_unpacked: u64,
     pub max_file: u64,
@@ -38,7 +38,7 @@ pub struct Limits {
     pub symlinks: bool,
 }
 
-impl Limits {
+impl UnpackLimits {
     /// Returns the maximum length of the whole tar stream, in bytes: the data;
     /// for each entry its header, its padding and three long headers (`x`, `L`,
     /// `K`) with theirs; and the zeros at the end.
@@ -67,7 +67,7 @@ mod tests {
     fn job(links: Vec<String>) -> UnpackJob {
         let links = links.iter().map(|link| link.parse().unwrap()).collect();
         UnpackJob {
-            limits: Limits {
+            limits: UnpackLimits {
                 max_unpacked: u64::MAX,
                 max_file: u64::MAX,
                 max_entries: u32::MAX,

@@ -1,4 +1,4 @@
-//! Turns the names in an archive into paths that can do no harm.
+//! Turns the names in an archive into paths that stay inside the release.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -81,6 +81,10 @@ impl CleanPath {
 
 /// Checks the text of a symlink's target. [`check_link_escape`] checks where it
 /// leads, once everything has been unpacked.
+///
+/// # Errors
+///
+/// Returns the rule that the target breaks.
 pub fn check_symlink_target(target: &[u8]) -> Result<(), Rule> {
     if target.is_empty() {
         return Err(Rule::TargetEmpty);

@@ -26,6 +26,10 @@ const VENDORS: [&str; 4] = ["SCHILY.", "LIBARCHIVE.", "RHT.", "MSWINDOWS."];
 
 impl Pax {
     /// Reads the records of an `x` header.
+    ///
+    /// # Errors
+    ///
+    /// Returns the rule of the profile that a record breaks.
     pub fn from_records(bytes: &[u8]) -> Result<Pax, Rule> {
         let mut pax = Pax::default();
         let mut seen: Vec<&str> = Vec::new();
@@ -51,6 +55,10 @@ impl Pax {
 
     /// Checks the records of a `g` header, which may hold only comments: any other
     /// record would silently apply to every entry that follows.
+    ///
+    /// # Errors
+    ///
+    /// Returns the rule of the profile that a record breaks.
     pub fn check_global(bytes: &[u8]) -> Result<(), Rule> {
         records(bytes).try_for_each(|record| match record? {
             ("comment", _) => Ok(()),

@@ -52,7 +52,7 @@ struct SmallFile {
     data: Range<usize>,
 }
 
-enum Job {
+enum WriteJob {
     /// Whole files, with their data side by side.
     Batch(Vec<u8>, Vec<SmallFile>),
     /// A large file, to be written from its pieces.
@@ -84,12 +84,12 @@ type Digests = Vec<(NodeId, Sha256Digest)>;
 
 /// The jobs; none after a thread has stopped. All threads share one queue: with one
 /// queue each, a thread could be idle while another has several jobs.
-type Queue = Mutex<Option<Receiver<Job>>>;
+type Queue = Mutex<Option<Receiver<WriteJob>>>;
 
 /// The threads, and the batch that is being filled.
 pub struct Writers {
     threads: Vec<JoinHandle<Result<Digests, UnpackError>>>,
-    jobs: SyncSender<Job>,
+    jobs: SyncSender<WriteJob>,
     /// Buffers whose data has been written. A new buffer costs more than filling
     /// it: the kernel clears its pages first.
     free: Receiver<Vec<u8>>,
@@ -127,8 +127,8 @@ impl Writers {
             })
             .collect::<std::io::Result<_>>()
             .map_err(start_error)?;
-        // Now every thread runs our code. None is still in the system calls by
-        // which a thread sets itself up.
+        // Now every thread runs our code. None still makes the system calls that
+        // set up a thread.
         for _ in 0..count {
             _ = started.recv();
         }
@@ -187,12 +187,12 @@ impl Writers {
         let (write, to_write) = sync_channel(PIECES);
         let (hash, to_hash) = sync_channel(PIECES);
         let id = destination.id;
-        self.send(Job::Write {
+        self.send(WriteJob::Write {
             destination,
             executable,
             pieces: to_write,
         })?;
-        self.send(Job::Hash {
+        self.send(WriteJob::Hash {
             id,
             pieces: to_hash,
         })?;
@@ -218,7 +218,7 @@ impl Writers {
         self.free.try_recv().unwrap_or_else(|_| vec![0; PIECE])
     }
 
-    fn send(&self, job: Job) -> Result<(), UnpackError> {
+    fn send(&self, job: WriteJob) -> Result<(), UnpackError> {
         self.jobs.send(job).map_err(|_| UnpackError::WriterStopped)
     }
 
@@ -229,7 +229,7 @@ impl Writers {
         let data = std::mem::take(&mut self.data);
         self.filled = 0;
         let files = std::mem::replace(&mut self.files, Vec::with_capacity(BATCH_FILES));
-        self.send(Job::Batch(data, files))
+        self.send(WriteJob::Batch(data, files))
     }
 
     /// Writes the last batch, waits for all threads, and returns the digests.
@@ -269,7 +269,7 @@ fn run_jobs(queue: &Queue, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, U
     };
     while let Some(job) = next_job(queue) {
         match job {
-            Job::Batch(data, files) => {
+            WriteJob::Batch(data, files) => {
                 for small in files {
                     let (bytes, destination) = (&data[small.data], small.destination);
                     let mut file = create_file(&destination, small.executable)?;
@@ -280,7 +280,7 @@ fn run_jobs(queue: &Queue, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, U
                 // This fails after the last entry: nothing receives buffers then.
                 _ = give_back.try_send(data);
             }
-            Job::Write {
+            WriteJob::Write {
                 destination,
                 executable,
                 pieces,
@@ -292,7 +292,7 @@ fn run_jobs(queue: &Queue, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, U
                     done(piece);
                 }
             }
-            Job::Hash { id, pieces } => {
+            WriteJob::Hash { id, pieces } => {
                 let mut hash = Sha256::new();
                 for piece in pieces {
                     hash.update(piece.bytes());
@@ -307,11 +307,11 @@ fn run_jobs(queue: &Queue, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, U
 
 /// Returns the next job; none if there will be no more. The thread that waits here
 /// holds the lock, and the other threads wait for the lock.
-fn next_job(queue: &Queue) -> Option<Job> {
+fn next_job(queue: &Queue) -> Option<WriteJob> {
     lock(queue).as_ref()?.recv().ok()
 }
 
-fn lock(queue: &Queue) -> MutexGuard<'_, Option<Receiver<Job>>> {
+fn lock(queue: &Queue) -> MutexGuard<'_, Option<Receiver<WriteJob>>> {
     // A panic cannot leave the content half changed.
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }

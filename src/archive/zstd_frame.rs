@@ -116,10 +116,10 @@ impl Frame {
     }
 }
 
-/// Returns the rule that an error of the decoder stands for.
+/// Returns the rule that matches an error of the decoder.
 ///
-/// The `zstd` crate keeps only the name of an error code, so the code that we mean
-/// is turned into its name by the same function and compared with it.
+/// The `zstd` crate keeps only the name of an error code. So this function converts
+/// the code that it looks for to its name, in the same way, and compares the names.
 fn decoding_rule(error: &std::io::Error) -> Rule {
     // zstd's functions return a code as a negated `size_t`.
     let too_large = ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge as usize;

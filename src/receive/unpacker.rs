@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::spool::VerifiedPayload;
-use crate::archive::{self, FailureReport, Limits, ReportHead, UnpackJob};
+use crate::archive::{self, FailureReport, ReportHead, UnpackJob, UnpackLimits};
 use crate::config::{Config, Symlinks};
 use crate::deadline::{Deadline, TimedReader};
 use crate::dir::Dir;
@@ -49,7 +49,7 @@ pub fn unpack(
     on_report: impl FnOnce(),
 ) -> Result<Enforcement> {
     let room = store.room(config.limits.reserve)?;
-    let mut child = UnpackerProcess(start(config, payload, tree, room)?);
+    let mut child = UnpackerProcess(start_unpacker(config, payload, tree, room)?);
     let (Some(stdout), Some(stderr)) = (child.0.stdout.take(), child.0.stderr.take()) else {
         return Err(Error::new(Code::Internal, "the unpacker has no pipes"));
     };
@@ -63,13 +63,13 @@ pub fn unpack(
     let copied = copy_report(&mut report, manifest, config.archive.max_entries)
         .map_err(|error| store.io("cannot write the manifest", error))?;
     if copied.is_err() && !report.get_mut().is_closed() {
-        // What it writes is not a report, and it may never end by itself.
+        // The unpacker does not write a valid report, and may never end by itself.
         child.kill();
     }
     drop(report);
     let mut line = Vec::new();
     let timed = TimedReader::new(stderr, deadline.left(), deadline);
-    // An error here needs no message: then the line is no failure report.
+    // Ignore an error here: the line is then no valid failure report.
     _ = timed
         .take(archive::MAX_MESSAGE as u64)
         .read_to_end(&mut line);
@@ -100,7 +100,7 @@ fn copy_report<F: AsFd>(
     manifest: &mut impl Write,
     max_entries: u32,
 ) -> std::io::Result<std::result::Result<(), String>> {
-    // The release itself is one more line, and the sums are another.
+    // One more line is for the release itself, and another for the sums.
     let max_lines = u64::from(max_entries) + 2;
     let max_bytes = max_lines * manifest::MAX_LINE as u64;
     let (mut lines, mut bytes) = (0, 0);
@@ -122,7 +122,7 @@ fn copy_report<F: AsFd>(
     }
 }
 
-fn start(
+fn start_unpacker(
     config: &Config,
     payload: VerifiedPayload,
     tree: &Dir,
@@ -130,7 +130,7 @@ fn start(
 ) -> Result<Child> {
     let archive = &config.archive;
     let job = UnpackJob {
-        limits: Limits {
+        limits: UnpackLimits {
             max_unpacked: archive.max_unpacked,
             max_file: archive.max_file,
             max_entries: archive.max_entries,
@@ -177,7 +177,7 @@ fn command(program: &Path, directory: &Path, job: &UnpackJob) -> Result<Command>
 /// reports no sandbox in time.
 pub fn probe_sandbox(program: &Path, directory: &Path) -> Result<Enforcement> {
     let job = UnpackJob {
-        limits: Limits::default(),
+        limits: UnpackLimits::default(),
         shared: Shared::default(),
         sandbox_required: false,
     };
@@ -251,7 +251,7 @@ fn describe_exit(status: ExitStatus) -> String {
     }
 }
 
-/// Returns the error for an unpacker that ended in no expected way.
+/// Returns the error for an unpacker that ended in an unexpected way.
 fn died(how: &str) -> Error {
     Error::new(
         Code::UnpackerDied,

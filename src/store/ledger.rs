@@ -103,7 +103,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Returns whether every record that marks a release as bad is written.
-    pub fn has_marked(&self) -> bool {
+    pub fn marks_are_written(&self) -> bool {
         let marks = |record: &Record| matches!(record.event, Event::Failed | Event::Returned);
         !self.unwritten.iter().any(marks)
     }
@@ -188,7 +188,7 @@ fn recovered(store: &Store, history: &History, release: &ReleaseId) -> Option<Re
 /// tries again.
 fn sweep(store: &Store) {
     store.clear_links();
-    _ = store.preview(None);
+    _ = store.set_preview(None);
     for_each_name(&store.incoming, |name| {
         match store.incoming.open_dir(name) {
             Ok(staging) => match staging.try_lock() {

@@ -50,7 +50,8 @@ impl Store {
             let moved = self.state.rename(BACK, &self.root, &self.link);
             return moved.map_err(|errno| self.cannot_move(&self.link, errno));
         }
-        // One that names another release is useless, and may hold the last inode.
+        // A prepared symlink to another release is useless, and may use the last
+        // inode.
         _ = self.state.remove_file(BACK);
         self.set_current(release)
     }
@@ -69,7 +70,7 @@ impl Store {
     /// # Errors
     ///
     /// As [`Store::current`]: a file that is not our symlink is not replaced.
-    pub fn preview(&self, release: Option<&ReleaseId>) -> Result<()> {
+    pub fn set_preview(&self, release: Option<&ReleaseId>) -> Result<()> {
         let Some(link) = &self.preview else {
             return Ok(());
         };
@@ -79,8 +80,8 @@ impl Store {
         }
     }
 
-    /// Renames a new symlink over the old one: only so does a reader always
-    /// find one of the two.
+    /// Renames a new symlink over the old one, so that a reader always finds one of
+    /// the two.
     fn replace_link(&self, link: &LinkName, release: Option<&ReleaseId>) -> Result<()> {
         let moved = match release {
             None => self.root.remove_file(link),
@@ -101,7 +102,10 @@ impl Store {
 
     fn cannot_move(&self, link: &LinkName, errno: nix::Error) -> crate::error::Error {
         let shown = self.path.join(link.as_str());
-        self.io(format!("cannot move the link '{}'", shown.display()), errno)
+        self.io(
+            format!("cannot move the symlink '{}'", shown.display()),
+            errno,
+        )
     }
 }
 

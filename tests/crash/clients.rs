@@ -27,9 +27,10 @@ fn small(release: &str) -> Vec<u8> {
 /// Sends a request through a real `sshd`, or starts the program as `sshd` would.
 fn ask(site: &Site, request: &str, by_ssh: bool) -> Reply {
     let release = request.split(' ').nth(1).unwrap_or_default();
-    let payload = match request.starts_with("receive") {
-        true => small(release),
-        false => Vec::new(),
+    let payload = if request.starts_with("receive") {
+        small(release)
+    } else {
+        Vec::new()
     };
     if by_ssh {
         return site.ssh_with_input("ci", request, &payload);

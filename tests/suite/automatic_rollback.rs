@@ -163,7 +163,7 @@ fn the_reply_says_why_the_automatic_rollback_failed() {
     let reply = site.ssh("ci", "swap b");
     reply.refused(74, "io-error");
     let words = "release 'b' failed its gate: hook after_swap 1 ('/bin/sh') exited with 1; it is \
-                 still live, because the automatic rollback to 'a' failed: cannot move the link ";
+                 still live, because the automatic rollback to 'a' failed: cannot move the symlink ";
     assert!(reply.stderr.contains(words), "{reply:?}");
     // The remedy, and that it is one.
     assert!(

@@ -179,9 +179,10 @@ fn while_the_live_release_is_checked_again() {
             leaves.go(&site, client);
             assert!(!serving(&site).is_empty(), "{leaves:?}");
             touch(&site, "go");
-            match expected == "b" {
-                true => outcome(&site).has(&[("outcome", "ok"), ("release", "b")]),
-                false => outcome(&site).has(&GATE_FAILED),
+            if expected == "b" {
+                outcome(&site).has(&[("outcome", "ok"), ("release", "b")])
+            } else {
+                outcome(&site).has(&GATE_FAILED)
             }
             let last = site.journal().pop().expect("a record");
             assert_eq!([&last["event"], &last["release"]], ["proved", expected]);

@@ -10,7 +10,7 @@ use std::process::Command;
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, mkfifo};
 
-use deploy_shell::archive::{Limits, UnpackJob};
+use deploy_shell::archive::{UnpackJob, UnpackLimits};
 use deploy_shell::message;
 use deploy_shell::shared_paths::{Existing, Shared};
 
@@ -439,7 +439,7 @@ fn a_shared_path_removed_during_a_receive_is_reported() {
 fn the_unpacker_refuses_a_bad_shared_path() {
     let site = Site::new();
     let job = UnpackJob {
-        limits: Limits::default(),
+        limits: UnpackLimits::default(),
         shared: Shared {
             links: vec!["x".parse().expect("a shared path")],
             existing: Existing::Refuse,

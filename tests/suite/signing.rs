@@ -182,9 +182,10 @@ pub fn armor(blob: &[u8]) -> String {
             .fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
         let bits = bits << (8 * (3 - chunk.len()));
         for place in 0..4 {
-            match place <= chunk.len() {
-                true => line.push(DIGITS[(bits >> (18 - 6 * place) & 63) as usize] as char),
-                false => line.push('='),
+            if place <= chunk.len() {
+                line.push(DIGITS[(bits >> (18 - 6 * place) & 63) as usize] as char);
+            } else {
+                line.push('=');
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Disk, Run, ids, index};
 use crate::activate::gate::{GateContext, GateFailure};
 use crate::activate::plan::Facts;
-use crate::activate::prune::{self, Rules};
+use crate::activate::prune::{self, PruneRules};
 use crate::activate::site::Site;
 use crate::error::{Code, Error, Result};
 use crate::names::ReleaseId;
@@ -144,16 +144,16 @@ impl Site for Run<'_> {
         assert_eq!(self.state.link, live.map(index), "{self:?}");
     }
 
-    /// Prunes by the strictest rules: all that may be removed is.
+    /// Prunes by the strictest rules: removes everything that may be removed.
     fn prune(&mut self, spared: Option<&ReleaseId>) {
-        let rules = Rules {
+        let rules = PruneRules {
             floor: None,
             keep: self.choices.choose(2),
             min_age: Duration::ZERO,
             pending_max_age: Duration::ZERO,
         };
         let present = self.present();
-        let chosen = prune::choose(&self.state.history, &present, rules, journal::now());
+        let chosen = prune::choose_releases(&self.state.history, &present, rules, journal::now());
         for id in chosen.iter().filter(|id| Some(*id) != spared) {
             self.check_prune(index(id));
             self.state.disk[index(id)] = Disk::Absent;

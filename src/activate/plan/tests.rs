@@ -96,7 +96,7 @@ fn planned(words: &str, floor: Option<&str>, checks: bool, request: &str) -> Res
         &present,
         floor.as_ref(),
         checks,
-        Request {
+        ActivationRequest {
             how: if verb == "swap" {
                 How::Swap
             } else {
@@ -238,7 +238,7 @@ fn the_floor_is_the_order_of_arrival() {
 fn fallback(words: &str, to: &str, releases: &'static str, commit: &str) -> Option<String> {
     let before = history(words);
     let present: Vec<ReleaseId> = before.releases.keys().cloned().collect();
-    let request = Request {
+    let request = ActivationRequest {
         how: if commit.contains('~') {
             How::Rollback
         } else {

@@ -1,4 +1,4 @@
-//! Tables of what is pruned.
+//! Tables of histories and the releases that are pruned.
 
 use super::*;
 use crate::store::journal::Record;
@@ -7,10 +7,10 @@ fn id(text: &str) -> ReleaseId {
     ReleaseId::try_from(text).unwrap()
 }
 
-/// Returns what is pruned of a history in which one event happens a second.
+/// Returns what is pruned after a history in which one event happens each second.
 ///
 /// `+a` receives a, `a` swaps to it, `~a` rolls back to it, `!a` marks it bad.
-fn pruned(words: &str, rules: Rules<'_>) -> String {
+fn pruned(words: &str, rules: PruneRules<'_>) -> String {
     let mut history = History::default();
     let mut seconds = 0;
     for word in words.split_whitespace() {
@@ -30,7 +30,7 @@ fn pruned(words: &str, rules: Rules<'_>) -> String {
     }
     let present: Vec<ReleaseId> = history.releases.keys().cloned().collect();
     let now = Timestamp::from_second(seconds).unwrap();
-    let mut chosen: Vec<String> = choose(&history, &present, rules, now)
+    let mut chosen: Vec<String> = choose_releases(&history, &present, rules, now)
         .iter()
         .map(ToString::to_string)
         .collect();
@@ -38,8 +38,8 @@ fn pruned(words: &str, rules: Rules<'_>) -> String {
     chosen.join(" ")
 }
 
-/// All that may be pruned is.
-const STRICT: Rules<'static> = Rules {
+/// The rules that prune everything that may be pruned.
+const STRICT: PruneRules<'static> = PruneRules {
     floor: None,
     keep: 0,
     min_age: Duration::ZERO,
@@ -66,7 +66,7 @@ fn the_live_release_and_the_previous_good_one_stay() {
 fn good_and_bad_releases_are_kept_by_the_same_count() {
     let history = "+a +b +c +d +e +f a b c d e f !a !b";
     for (keep, expected) in [(0, "a b c d"), (1, "a c"), (2, ""), (9, "")] {
-        let rules = Rules { keep, ..STRICT };
+        let rules = PruneRules { keep, ..STRICT };
         assert_eq!(pruned(history, rules), expected, "keep {keep}");
     }
 }
@@ -76,7 +76,7 @@ fn a_release_stays_until_it_has_its_age() {
     // a was last live two seconds ago, and b came three seconds ago.
     let history = "+a +b +c +d a c d";
     for (seconds, expected) in [(0, "a b"), (1, "a b"), (2, "b"), (5, "b"), (6, "")] {
-        let rules = Rules {
+        let rules = PruneRules {
             min_age: Duration::from_secs(seconds),
             pending_max_age: Duration::from_secs(seconds),
             ..STRICT
@@ -88,7 +88,7 @@ fn a_release_stays_until_it_has_its_age() {
 #[test]
 fn a_release_below_the_floor_is_no_previous_one() {
     let floor = id("c");
-    let rules = Rules {
+    let rules = PruneRules {
         floor: Some(&floor),
         ..STRICT
     };
@@ -99,6 +99,6 @@ fn a_release_below_the_floor_is_no_previous_one() {
 #[test]
 fn a_release_that_the_journal_does_not_know_stays() {
     let present = [id("foreign")];
-    let chosen = choose(&History::default(), &present, STRICT, Timestamp::UNIX_EPOCH);
+    let chosen = choose_releases(&History::default(), &present, STRICT, Timestamp::UNIX_EPOCH);
     assert_eq!(chosen, []);
 }
