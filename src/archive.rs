@@ -73,11 +73,12 @@ fn run_job(job: &UnpackJob) -> Result<(), UnpackError> {
     let staging = Dir::cwd().map_err(|errno| io_error("open the staging directory", errno))?;
     let spool = stdin_file()?;
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(4));
-    let partial = sandbox::restrict_unpacker(&staging, limits.max_file, limits.memory());
+    let partial =
+        sandbox::restrict_unpacker_before_threads(&staging, limits.max_file, limits.memory());
     // The threads start between the two halves of the sandbox: they inherit the
     // first half, and the second half forbids starting more.
     let writers = Writers::start(threads)?;
-    let sandbox = sandbox::restrict_unpacker_syscalls(partial);
+    let sandbox = sandbox::restrict_unpacker_after_threads(partial);
     sandbox
         .ensure_full(job.sandbox_required)
         .map_err(UnpackError::Io)?;

@@ -13,25 +13,32 @@ pub struct Privileges {
     pub verb: Verb,
     /// Access to the site's root, and so to everything below it.
     pub root: Access,
-    /// Access to `releases/`, in addition to that of the root.
+    /// Access to `releases/`. It only matters where it is more than the root's.
     pub releases: Access,
-    /// Access to `.deploy-shell/`, in addition to that of the root.
+    /// Access to `.deploy-shell/`, which holds the journal, the lock and the staging
+    /// directories. It only matters where it is more than the root's.
     pub state: Access,
-    /// Whether the verb may write the journal and the lock file themselves.
-    pub records: bool,
+    /// Whether the verb may open the journal and the lock file for writing. For
+    /// `receive`, `state` alone permits that already.
+    pub writes_journal_and_lock: bool,
     /// Whether the verb may execute this program, in order to unpack.
     pub executes: bool,
 }
 
-/// The privileges of every verb. No verb reaches a file outside the site's root,
-/// and none may open a socket other than a local one, which the audit needs.
+/// The privileges of every verb.
+///
+/// No verb opens a file outside the site's root, except that `receive` opens what
+/// its child is mapped from: this program, its libraries, and the loader's cache.
+/// No verb creates a socket other than a local one; the audit opens one for each
+/// line. SECURITY.md ("What is left") says what neither Landlock nor seccomp
+/// restricts: metadata of any path, and connecting to a local socket by its path.
 pub const PRIVILEGES: [Privileges; 4] = [
     Privileges {
         verb: Verb::Receive,
         root: Access::Read,
         releases: Access::Add,
         state: Access::Write,
-        records: true,
+        writes_journal_and_lock: true,
         executes: true,
     },
     Privileges {
@@ -39,7 +46,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         root: Access::Replace,
         releases: Access::Replace,
         state: Access::Replace,
-        records: true,
+        writes_journal_and_lock: true,
         executes: false,
     },
     Privileges {
@@ -47,7 +54,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         root: Access::Replace,
         releases: Access::Replace,
         state: Access::Replace,
-        records: true,
+        writes_journal_and_lock: true,
         executes: false,
     },
     Privileges {
@@ -55,7 +62,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         root: Access::Read,
         releases: Access::Read,
         state: Access::Read,
-        records: false,
+        writes_journal_and_lock: false,
         executes: false,
     },
 ];
@@ -70,9 +77,12 @@ impl Privileges {
     }
 }
 
-/// Restricts the monitor to the privileges of its verb. Cannot be undone.
-/// `records` are the files of [`Store::records`].
-pub fn restrict_to_verb(verb: Verb, store: &Store, records: &[File]) -> Enforcement {
+/// Restricts the monitor to the privileges of its verb (see
+/// [`sandbox::restrict_monitor`]).
+///
+/// `journal_and_lock` are the files of [`Store::records`]. A verb that may not write
+/// them gets no right to them, even if they are passed.
+pub fn restrict_to_verb(verb: Verb, store: &Store, journal_and_lock: &[File]) -> Enforcement {
     let privileges = Privileges::of(verb);
     sandbox::restrict_monitor(Rights {
         directories: &[
@@ -80,7 +90,11 @@ pub fn restrict_to_verb(verb: Verb, store: &Store, records: &[File]) -> Enforcem
             (&store.releases, privileges.releases),
             (&store.state, privileges.state),
         ],
-        writable_files: records,
+        writable_files: if privileges.writes_journal_and_lock {
+            journal_and_lock
+        } else {
+            &[]
+        },
         execute_self: privileges.executes,
     })
 }
@@ -96,6 +110,15 @@ mod tests {
                 .iter()
                 .filter(|privileges| privileges.verb == verb);
             assert_eq!(rows.count(), 1, "{verb}");
+        }
+    }
+
+    /// The request pipeline opens the journal and the lock for the verbs that write.
+    #[test]
+    fn the_verbs_that_write_are_those_that_may_write_the_journal() {
+        for privileges in PRIVILEGES {
+            let verb = privileges.verb;
+            assert_eq!(privileges.writes_journal_and_lock, verb.writes(), "{verb}");
         }
     }
 }

@@ -5,17 +5,33 @@
 //! directory handles with access rights and applies them with Landlock, seccomp
 //! and resource limits.
 //!
-//! Three processes restrict themselves. The unpacker parses hostile bytes and
-//! keeps the staging directory, its pipes and thirty system calls. The probe
-//! reads the response of a release and keeps only what is open already. The
-//! monitor is every other part of a request. It keeps what its verb needs
-//! (see [`crate::privileges`]), and restricts itself after it has opened its
-//! directories and before it works on them.
+//! Three processes restrict themselves:
 //!
-//! The audit log states only what is in force: each step returns whether the kernel
-//! accepted it, and an [`Enforcement`] contains those answers and nothing else.
+//! - The **monitor** is the process that sshd starts for a request. It does every
+//!   part of the request that no child does. It opens its directories, restricts
+//!   itself to what its verb needs (see [`crate::privileges`]), and then runs the
+//!   verb.
+//! - The **unpacker** is a child of the monitor of `receive`, and parses hostile
+//!   bytes. The monitor starts it after its own restriction, so the unpacker
+//!   inherits that and adds to it. It keeps the staging directory, its pipes and
+//!   some thirty system calls. It restricts itself, and reports its [`Enforcement`]
+//!   to the monitor, before it reads a byte of the payload: hostile bytes cannot
+//!   change that report.
+//! - The **probe** is a child of the hook runner, and reads the response of a
+//!   release. The monitor starts the hook runner before its own restriction, so
+//!   neither of the two inherits one. The probe resolves the name and connects
+//!   first; after its restriction it keeps only what is open already.
+//!
+//! Each step returns whether the kernel accepted it, and the `restrict_` functions
+//! return these answers as an [`Enforcement`]. Each of the three processes then
+//! calls [`Enforcement::ensure_full`] for itself.
+//!
+//! The words: [`Access`] is what a process may do in one directory. [`Rights`] are
+//! everything that it keeps; `landlock` translates them into Landlock's rules.
+//! An argument rule of `seccomp` is a condition on the arguments of a system call.
 
 mod landlock;
+mod process;
 mod rlimits;
 pub mod seccomp;
 
@@ -28,7 +44,7 @@ use serde::{Deserialize, Serialize};
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
 
-pub use rlimits::{block_termination_signals, reset_inherited_state};
+pub use process::{block_termination_signals, reset_inherited_state};
 
 /// A mechanism of the kernel that the sandbox uses. The names in serialized form
 /// and in [`Display`](fmt::Display) are the same.
@@ -40,7 +56,8 @@ pub enum Mechanism {
     ResourceLimits,
     #[serde(rename = "landlock")]
     Landlock,
-    /// Landlock's control of truncate(2), which kernels before Linux 6.2 lack.
+    /// Landlock's control of truncation, which kernels before Linux 6.2 lack. There,
+    /// open(2) with O_RDONLY and O_TRUNC empties a file that may only be read.
     #[serde(rename = "landlock-truncation")]
     Truncation,
     #[serde(rename = "seccomp")]
@@ -59,29 +76,44 @@ impl fmt::Display for Mechanism {
     }
 }
 
-/// The state of a process's sandbox: which [`Mechanism`]s are missing. All others
-/// are in force.
+/// The state of a process's sandbox: the mechanisms that are known to be missing.
+/// Every other one is in force.
+///
+/// A kernel without Landlock is reported once, as `landlock`: truncation is listed
+/// only if Landlock itself is in force. `full` says nothing of what Landlock adds
+/// after Linux 6.2 (TCP, device ioctls, signals): SECURITY.md, "Older kernels", has
+/// the versions and their effects.
 ///
 /// The unpacker sends it to the monitor in serialized form. `Display` writes the
 /// text of the audit log: `full`, or `without landlock, seccomp`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[must_use = "the caller decides whether an incomplete sandbox is acceptable"]
 pub struct Enforcement {
     missing: BTreeSet<Mechanism>,
 }
 
 impl Enforcement {
+    /// Starts the record of a process that is about to restrict itself.
+    fn nothing_missing() -> Enforcement {
+        Enforcement {
+            missing: BTreeSet::new(),
+        }
+    }
+
     fn record(&mut self, mechanism: Mechanism, in_force: bool) {
         if !in_force {
             self.missing.insert(mechanism);
         }
     }
 
-    /// Records Landlock, and whether the kernel's version controls truncation.
+    /// Records Landlock and, if it is in force, whether this kernel's Landlock
+    /// controls truncation.
     fn record_landlock(&mut self, in_force: bool) {
         self.record(Mechanism::Landlock, in_force);
-        let truncation = in_force && landlock::controls_truncation();
-        self.record(Mechanism::Truncation, truncation || !in_force);
+        if in_force {
+            self.record(Mechanism::Truncation, landlock::controls_truncation());
+        }
     }
 
     /// Returns whether every mechanism is in force.
@@ -106,13 +138,28 @@ impl Enforcement {
                 Code::NoSandbox,
                 format!("the kernel does not provide the whole sandbox: {self}"),
             )
-            .remedy("run Linux 6.2 or later with Landlock and seccomp, or set required = false in [sandbox]"));
+            .remedy(format!(
+                "{}, or set required = false in [sandbox]",
+                self.repair()
+            )));
         }
         Ok(())
     }
+
+    /// Returns what makes the missing mechanisms available.
+    fn repair(&self) -> &'static str {
+        // Every kernel since Linux 3.5 has both: if one fails, something around sshd
+        // denies the calls. Without no_new_privs, Landlock and seccomp fail as well.
+        let old = [Mechanism::NoNewPrivs, Mechanism::ResourceLimits];
+        if old.iter().any(|it| self.missing.contains(it)) {
+            "permit prctl(2) and setrlimit(2) in the container or service that runs sshd"
+        } else {
+            "run Linux 6.2 or later with Landlock and seccomp"
+        }
+    }
 }
 
-/// The enforcement that lacks the given mechanisms.
+/// The enforcement that lacks the given mechanisms, for tests.
 impl FromIterator<Mechanism> for Enforcement {
     fn from_iter<I: IntoIterator<Item = Mechanism>>(missing: I) -> Enforcement {
         Enforcement {
@@ -131,42 +178,53 @@ impl fmt::Display for Enforcement {
     }
 }
 
-/// The rights to a directory and to everything below it.
+/// The access to a directory and to everything below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Read files and list directories.
     Read,
-    /// As `Read`; also move new directories in. Existing entries cannot be
-    /// changed, removed or moved out.
+    /// As `Read`; also create directories, and move directories in. Existing entries
+    /// cannot be changed, removed or moved out.
     Add,
-    /// As `Read`; also create symlinks, remove files, and create, move and remove
-    /// directories. Files cannot be created or written.
+    /// As `Read`; also create symlinks, remove files and symlinks, and create, move
+    /// and remove directories. So a verb can replace the `current` symlink. Files
+    /// cannot be created, and their content cannot be changed.
     Replace,
     /// Everything but devices, sockets, fifos and execution.
     Write,
-    /// Create and write files, directories and symlinks, and list directories.
-    /// Files cannot be read, and nothing can be removed or moved.
+    /// Create and write files, create directories and symlinks, and open directories.
+    /// Files cannot be read, and nothing can be removed or moved. Landlock permits
+    /// listing too; the unpacker, which alone has this access, has no system call
+    /// for it.
     Create,
 }
 
-/// The rights that a monitor keeps.
+/// The rights that a process keeps.
+///
+/// They hold for one process. A child keeps only what both its parent's rights and
+/// its own allow.
 #[derive(Clone, Copy)]
 pub struct Rights<'a> {
-    /// The directories that the process may still reach. Rights add up: a
-    /// directory also has the rights of every directory above it.
+    /// The directories that the process may still open files in. Within one process
+    /// rights add up: a directory also has the rights of every directory above it.
     pub directories: &'a [(&'a Dir, Access)],
-    /// Files that the process may write, whatever their directory's rights are.
+    /// Files that the process may open for writing, whatever their directory's
+    /// rights are.
     pub writable_files: &'a [File],
-    /// Whether the process may execute this program's own image, and nothing else.
+    /// Whether the process may execute and read the files that it is mapped from
+    /// (this program, the loader, the libraries). It may execute no other file.
     pub execute_self: bool,
 }
 
-/// Restricts the monitor to `rights`. Cannot be undone.
+/// Restricts the monitor to `rights`. Call it while the process has one thread.
+///
+/// Landlock, seccomp and no_new_privs cannot be undone. The monitor can make itself
+/// dumpable again, and root can raise its limits: neither adds a right.
 pub fn restrict_monitor(rights: Rights<'_>) -> Enforcement {
-    let mut enforcement = Enforcement::default();
-    enforcement.record(Mechanism::NoNewPrivs, rlimits::set_no_new_privs());
+    let mut enforcement = Enforcement::nothing_missing();
+    enforcement.record(Mechanism::NoNewPrivs, process::set_attributes());
     enforcement.record(Mechanism::ResourceLimits, rlimits::limit_monitor());
-    enforcement.record_landlock(landlock::restrict(rights));
+    enforcement.record_landlock(landlock::restrict_thread(rights));
     enforcement.record(
         Mechanism::Seccomp,
         seccomp::filter_monitor(rights.execute_self),
@@ -174,45 +232,58 @@ pub fn restrict_monitor(rights: Rights<'_>) -> Enforcement {
     enforcement
 }
 
-/// Restricts the unpacker to `staging`. [`restrict_unpacker_syscalls`] follows
-/// once its threads have started: afterwards it cannot start another one.
+/// The first half of the unpacker's sandbox:
+/// [`restrict_unpacker_after_threads`] completes it.
+#[must_use = "the unpacker's sandbox is not complete"]
+pub struct PartialEnforcement(Enforcement);
+
+/// Restricts the unpacker to `staging`, while it has one thread: later threads
+/// inherit the restriction. They can only start before the second half, which
+/// forbids new ones.
 ///
 /// `max_file` limits the size of a file and `memory` the address space, in bytes.
-pub fn restrict_unpacker(staging: &Dir, max_file: u64, memory: u64) -> Enforcement {
-    let mut enforcement = Enforcement::default();
-    enforcement.record(Mechanism::NoNewPrivs, rlimits::set_no_new_privs());
+pub fn restrict_unpacker_before_threads(
+    staging: &Dir,
+    max_file: u64,
+    memory: u64,
+) -> PartialEnforcement {
+    let mut enforcement = Enforcement::nothing_missing();
+    enforcement.record(Mechanism::NoNewPrivs, process::set_attributes());
     enforcement.record(
         Mechanism::ResourceLimits,
-        rlimits::limit_unpacker(max_file, memory),
+        rlimits::limit_unpacker(max_file, memory) && process::end_with_parent(),
     );
-    enforcement.record_landlock(landlock::restrict(Rights {
+    enforcement.record_landlock(landlock::restrict_thread(Rights {
         directories: &[(staging, Access::Create)],
         writable_files: &[],
         execute_self: false,
     }));
-    enforcement
+    PartialEnforcement(enforcement)
 }
 
-/// Installs the seccomp allow-list on every unpacker thread. Call it after all
-/// threads have started.
-pub fn restrict_unpacker_syscalls(mut enforcement: Enforcement) -> Enforcement {
+/// Completes the unpacker's sandbox: forbids new threads and processes by resource
+/// limit, and installs the seccomp allow-list on every thread.
+pub fn restrict_unpacker_after_threads(partial: PartialEnforcement) -> Enforcement {
+    let PartialEnforcement(mut enforcement) = partial;
     enforcement.record(Mechanism::ResourceLimits, rlimits::forbid_new_processes());
     enforcement.record(Mechanism::Seccomp, seccomp::filter_unpacker());
     enforcement
 }
 
 /// Restricts the probe to its open descriptors: it reaches no file and no address.
+/// Call it while the process has one thread.
 pub fn restrict_probe() -> Enforcement {
-    let mut enforcement = Enforcement::default();
-    enforcement.record(Mechanism::NoNewPrivs, rlimits::set_no_new_privs());
+    let mut enforcement = Enforcement::nothing_missing();
+    enforcement.record(Mechanism::NoNewPrivs, process::set_attributes());
     enforcement.record(
         Mechanism::ResourceLimits,
-        rlimits::limit_probe() && rlimits::forbid_new_processes(),
+        rlimits::limit_probe() && process::end_with_parent() && rlimits::forbid_new_processes(),
     );
-    // Control of truncation does not matter here: the probe never has a file open.
+    // Truncation is not recorded: the probe's allow-list has no system call that
+    // opens or truncates a file.
     enforcement.record(
         Mechanism::Landlock,
-        landlock::restrict(Rights {
+        landlock::restrict_thread(Rights {
             directories: &[],
             writable_files: &[],
             execute_self: false,
@@ -228,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_missing_mechanism_is_named_and_refused() {
-        let mut enforcement = Enforcement::default();
+        let mut enforcement = Enforcement::nothing_missing();
         enforcement.record(Mechanism::Seccomp, true);
         assert_eq!(enforcement.to_string(), "full");
         enforcement.record(Mechanism::Seccomp, false);
@@ -242,6 +313,27 @@ mod tests {
             "{}",
             error.problem
         );
+    }
+
+    #[test]
+    fn the_remedy_fits_the_missing_mechanism() {
+        let all = [
+            Mechanism::NoNewPrivs,
+            Mechanism::Landlock,
+            Mechanism::Seccomp,
+        ];
+        for (missing, remedy) in [
+            (&all[..1], "permit prctl(2)"),
+            (&[Mechanism::ResourceLimits], "setrlimit(2)"),
+            (&all, "permit prctl(2)"),
+            (&all[1..], "run Linux 6.2"),
+            (&[Mechanism::Truncation], "run Linux 6.2"),
+        ] {
+            let enforcement: Enforcement = missing.iter().copied().collect();
+            let said = enforcement.ensure_full(true).unwrap_err().remedy.unwrap();
+            assert!(said.contains(remedy), "{enforcement}: {said}");
+            assert!(said.contains("required = false"), "{said}");
+        }
     }
 
     #[test]

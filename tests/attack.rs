@@ -81,13 +81,14 @@ fn attack_from_inside(who: &str, name: &str, site: &Path) -> u8 {
         (_, Some(verb)) => {
             let config = Config::load(&site.join("site.toml")).expect("the configuration");
             let store = Store::open(&config).expect("the site");
-            let records = store.records(verb.writes()).expect("the records");
+            // For `list` too, which must get no right to them.
+            let records = store.records(true).expect("the records");
             Some(privileges::restrict_to_verb(verb, &store, &records))
         }
         _ => {
             let staging = Dir::cwd().expect("the staging directory");
-            let enforcement = sandbox::restrict_unpacker(&staging, MAX_FILE, 1 << 30);
-            Some(sandbox::restrict_unpacker_syscalls(enforcement))
+            let partial = sandbox::restrict_unpacker_before_threads(&staging, MAX_FILE, 1 << 30);
+            Some(sandbox::restrict_unpacker_after_threads(partial))
         }
     };
     if enforcement.is_some_and(|enforcement| !enforcement.is_full()) {
@@ -132,7 +133,9 @@ fn run_all() -> ExitCode {
             }
             let (result, untouched) = run(name, who, &preload);
             let refused = match attempt.refusal {
-                Refusal::Any => matches!(result, Ended::Failed | Ended::Killed),
+                Refusal::Any => {
+                    matches!(result, Ended::Failed | Ended::Killed)
+                }
                 Refusal::Killed => result == Ended::Killed,
             };
             verdict(

@@ -1,9 +1,10 @@
-//! Landlock (landlock(7)): limits which files a process reaches, whatever path
-//! or handle leads to them. It also forbids TCP, and signals and abstract
-//! sockets to processes outside of the sandbox.
+//! Landlock (landlock(7)): limits which files a process opens, by whatever path or
+//! directory handle it reaches them. A descriptor that is open already keeps its
+//! rights. From Linux 6.7 on it also forbids TCP, and from Linux 6.12 on signals
+//! and abstract sockets to processes outside of the sandbox.
 //!
 //! Landlock adds up the rules of a directory and of all directories above it, so
-//! a directory below the root cannot have fewer rights than the root.
+//! a directory below the site's root cannot have fewer rights than that.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -15,39 +16,45 @@ use landlock::{
 
 use super::{Access, Rights};
 
-/// The oldest version that counts as Landlock: a release can be moved from one
-/// directory to another only under a version that knows that right (Linux 5.19).
+/// The oldest version that we use (Linux 5.19). Version 1 denies every move from one
+/// directory to another, without which no verb but `list` works. So on an older
+/// kernel we use no Landlock at all.
 const OLDEST: ABI = ABI::V2;
 
 /// The first version that protects a read-only file from truncation (Linux 6.2).
 const TRUNCATION: ABI = ABI::V3;
 
-/// The newest version whose rights we handle. A handled right is denied unless a
-/// rule grants it; an older kernel handles the rights that it knows.
-const NEWEST: ABI = ABI::V7;
+/// The newest version whose rights we handle (Linux 6.12). A handled right is denied
+/// unless a rule grants it; an older kernel handles the rights that it knows.
+///
+/// Version 7 only adds logging. Version 9 controls connecting to a local socket by
+/// its path: the audit needs a rule for its socket before we handle that.
+const NEWEST: ABI = ABI::V6;
 
 /// The file in which the dynamic loader finds libraries (ld.so(8)).
 const LOADER_CACHE: &str = "/etc/ld.so.cache";
 
-/// Restricts this process to `rights`, and returns whether the kernel enforces it.
-/// No directories and no files mean that it opens nothing any more.
-pub fn restrict(rights: Rights<'_>) -> bool {
+/// Restricts the calling thread to `rights`, and returns whether the kernel enforces
+/// it. Threads that start later inherit the restriction. Without directories and
+/// files, the thread opens no file for reading or writing any more.
+pub fn restrict_thread(rights: Rights<'_>) -> bool {
     let build = || {
         let mut rules = ruleset()?;
         for (directory, access) in rights.directories {
-            let granted = granted_rights(*access);
+            let granted = landlock_rights(*access);
             rules = rules.add_rule(PathBeneath::new(directory.as_fd(), granted))?;
         }
-        // Rules for files, not for their directory: if files in it could be written,
-        // pruned releases could not be moved into it, since a move must not add
-        // rights to what is moved.
+        // Landlock refuses a move that would give the moved files more rights. If
+        // a directory allowed writing files, no release could be moved into it from
+        // one that does not. So the writable files have a rule each.
         let write = AccessFs::WriteFile | AccessFs::Truncate;
         for file in rights.writable_files {
             rules = rules.add_rule(PathBeneath::new(file, write))?;
         }
         if rights.execute_self {
-            // The child is this program: it may execute and map the files that
-            // this process is mapped from, and no other.
+            // A child that is this program executes and reads the files that this
+            // process is mapped from. Landlock has no right for mapping: a file that
+            // may be read may be mapped, except where seccomp denies it.
             for path in own_images() {
                 if let Ok(file) = PathFd::new(&path) {
                     let image = AccessFs::Execute | AccessFs::ReadFile;
@@ -60,7 +67,8 @@ pub fn restrict(rights: Rights<'_>) -> bool {
     build().unwrap_or(false)
 }
 
-fn granted_rights(access: Access) -> BitFlags<AccessFs> {
+/// Returns Landlock's rights for an access.
+fn landlock_rights(access: Access) -> BitFlags<AccessFs> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     match access {
         Access::Read => read,
@@ -91,7 +99,8 @@ fn granted_rights(access: Access) -> BitFlags<AccessFs> {
     }
 }
 
-/// Returns whether this kernel's Landlock controls truncation.
+/// Returns whether this kernel's Landlock controls truncation. It asks the kernel for
+/// a ruleset with that right, and does not use it.
 pub fn controls_truncation() -> bool {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -112,24 +121,26 @@ fn ruleset() -> Result<RulesetCreated, RulesetError> {
         .map(|rules| rules.set_compatibility(CompatLevel::BestEffort))
 }
 
-/// Returns whether the kernel enforces the rules. Older kernels do not know ports
-/// and signals; there the seccomp filter denies both, except signals by the
-/// monitor of `receive`.
+/// Returns whether the kernel enforces the rules.
+///
+/// An older kernel enforces those that it knows. There seccomp allows no socket but
+/// a local one, and signals only to the monitor of `receive`; nothing keeps a
+/// monitor from connecting to an abstract socket.
 fn enforce(rules: RulesetCreated) -> Result<bool, RulesetError> {
     let status = rules.restrict_self()?;
     Ok(status.ruleset != landlock::RulesetStatus::NotEnforced && status.no_new_privs)
 }
 
-/// Returns the files that this process is mapped from: the program, the loader
-/// and the libraries. A child needs the same files.
+/// Returns the files that this process is mapped from (the program, the loader and
+/// the libraries) and the loader's cache. A child needs the same files.
 fn own_images() -> Vec<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let mut images: Vec<PathBuf> = maps
         .lines()
         // The path is the sixth column, and may contain spaces.
         .filter_map(|line| line.find('/').map(|at| &line[at..]))
-        // The program also by handle: an upgrade may have replaced the file at
-        // its path.
+        // /proc/self/exe leads to the running program even if its path now holds
+        // another file, after an upgrade.
         .chain(["/proc/self/exe", LOADER_CACHE])
         .map(Into::into)
         .collect();

@@ -4,8 +4,12 @@
 //! The monitor has a deny-list: a verb runs so much library code that an allow-list
 //! for all of it would break with the next libc.
 //!
-//! Every filter kills a process that makes a system call by the numbers of another
-//! architecture (such as `int 0x80` on x86-64) or of the x32 ABI.
+//! A process that makes a system call by the numbers of another architecture (such
+//! as `int 0x80` on x86-64) or of the x32 ABI is killed. An allow-list does both by
+//! itself; the monitor has a second filter for x32.
+//!
+//! seccompiler knows x86-64, aarch64 and riscv64. Elsewhere no filter is installed,
+//! and seccomp is reported as missing.
 
 mod lists;
 
@@ -18,21 +22,23 @@ use seccompiler::{
 };
 
 use lists::{
-    DENIED, DENIED_LEGACY, DENIED_WITHOUT_EXEC, DENIED_WITHOUT_EXEC_LEGACY, NAMESPACE_FLAGS,
+    DENIED, DENIED_LEGACY, DENIED_WITHOUT_EXEC, DENIED_WITHOUT_EXEC_LEGACY, FCNTL_SET_RECIPIENT,
+    IOCTL_SET_RECIPIENT, NAMESPACE_FLAGS,
 };
 
 pub use lists::{PROBE, UNPACKER};
 
-/// System calls by number. A call matches if one of its rules matches, or if it
-/// has no rules.
-pub type Rules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
+/// The rules of a filter, by system call. A call matches if one of its rules does;
+/// an empty vector matches every call of that number. In an allow-list a match means
+/// that the call is allowed, in a deny-list that it returns EPERM.
+pub type CallRules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
 
 /// The first number of the x32 ABI, which some x86-64 kernels offer beside their
 /// own numbers. A deny-list of native numbers does not match it, and x32 has
 /// numbers of its own for execve(2), ptrace(2) and others.
 const X32_SYSCALL_BIT: u32 = 0x4000_0000;
 
-/// Restricts this process to the calls of [`PROBE`].
+/// Restricts the calling thread to the calls of [`PROBE`].
 pub fn filter_probe() -> bool {
     let program = probe_arg_rules().and_then(|rules| allow_only(PROBE, rules));
     program.is_ok_and(|it| seccompiler::apply_filter(&it).is_ok())
@@ -44,29 +50,36 @@ pub fn filter_unpacker() -> bool {
     program.is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok())
 }
 
-/// Denies the monitor the calls that no verb needs, and, unless it executes the
-/// unpacker, those that start a process or map executable memory.
+/// Denies the calling thread of the monitor, and the threads and children that it
+/// starts later, the calls that no verb needs. A verb that does not execute the
+/// unpacker is also denied calls that start a process or thread, send a signal, or
+/// map executable memory.
 ///
 /// A denied call returns EPERM instead of killing the process: a call that a new
 /// libc makes in passing must not turn a reply into a signal.
 pub fn filter_monitor(executes: bool) -> bool {
     // Two filters: all filters of a process run, and the strictest result counts.
     let install = |program: &BpfProgram| seccompiler::apply_filter(program).is_ok();
-    denied_calls(executes).is_ok_and(|denied| install(&number_filter()) && install(&denied))
+    deny_filter(executes).is_ok_and(|denied| install(&x32_and_clone3_filter()) && install(&denied))
 }
 
 /// Allows `calls`, those in `arg_rules` with matching arguments only, and kills
 /// the process that makes any other call. Numbers of x32 are not in the list.
-fn allow_only(calls: &[libc::c_long], arg_rules: Rules) -> Result<BpfProgram, BackendError> {
-    let mut rules: Rules = calls.iter().map(|call| (*call, Vec::new())).collect();
+fn allow_only(calls: &[libc::c_long], arg_rules: CallRules) -> Result<BpfProgram, BackendError> {
+    let mut rules = without_arg_rules(calls);
     rules.extend(arg_rules);
-    filter(rules, SeccompAction::KillProcess, SeccompAction::Allow)
+    compile(rules, SeccompAction::KillProcess, SeccompAction::Allow)
 }
 
-/// Translates `rules`. seccompiler's program first checks the architecture, and
+/// Returns rules that match every call of these numbers.
+fn without_arg_rules(calls: &[libc::c_long]) -> CallRules {
+    calls.iter().map(|call| (*call, Vec::new())).collect()
+}
+
+/// Compiles `rules`. seccompiler's program first checks the architecture, and
 /// kills the process if it is a foreign one.
-fn filter(
-    rules: Rules,
+fn compile(
+    rules: CallRules,
     default_action: SeccompAction,
     match_action: SeccompAction,
 ) -> Result<BpfProgram, BackendError> {
@@ -74,12 +87,13 @@ fn filter(
     SeccompFilter::new(rules, default_action, match_action, arch)?.try_into()
 }
 
-/// Kills a process that uses x32 numbers, and hides clone3(2).
+/// Kills a process that uses x32 numbers, and answers ENOSYS to clone3(2), as if the
+/// kernel did not have it.
 ///
 /// seccompiler cannot compare a range of numbers, hence these six instructions.
 /// clone3(2) has its flags in memory, where no filter reads them; on ENOSYS the
 /// libc falls back to clone(2), whose flags a filter reads.
-fn number_filter() -> BpfProgram {
+fn x32_and_clone3_filter() -> BpfProgram {
     let instruction = |code: u32, k: u32, jt: u8, jf: u8| {
         let code = code as u16;
         sock_filter { code, jt, jf, k }
@@ -101,20 +115,27 @@ fn number_filter() -> BpfProgram {
     ]
 }
 
-/// The monitor's deny-list.
-fn denied_calls(executes: bool) -> Result<BpfProgram, BackendError> {
-    let without_rules = |calls: &[libc::c_long]| -> Rules {
-        calls.iter().map(|call| (*call, Vec::new())).collect()
-    };
-    let mut rules = without_rules(&[DENIED, DENIED_LEGACY].concat());
-    // The audit uses a local socket; every other kind is denied.
+/// Returns the monitor's deny-list. On x86-64, x32 numbers pass it.
+fn deny_filter(executes: bool) -> Result<BpfProgram, BackendError> {
+    let mut rules = without_arg_rules(&[DENIED, DENIED_LEGACY].concat());
+    // The audit opens a local socket for each line; every other kind is denied.
     let not_local = condition(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?;
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(vec![not_local])?]);
     // A process may change its own limits, and those of no other process.
     let not_own = condition(0, SeccompCmpOp::Ne, 0)?;
     rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![not_own])?]);
+    for (call, commands) in [
+        (libc::SYS_fcntl, FCNTL_SET_RECIPIENT),
+        (libc::SYS_ioctl, IOCTL_SET_RECIPIENT),
+    ] {
+        let sets_recipient = commands
+            .iter()
+            .map(|command| SeccompRule::new(vec![condition(1, SeccompCmpOp::Eq, *command)?]));
+        rules.insert(call, sets_recipient.collect::<Result<_, _>>()?);
+    }
     if executes {
-        // A child is allowed, but not in a new namespace, where it would be root.
+        // A child is allowed, but not in a new user namespace, where it would have
+        // every capability, nor in another new namespace.
         let new_namespace = NAMESPACE_FLAGS.iter().map(|flag| {
             let flag = *flag as u64;
             SeccompRule::new(vec![condition(0, SeccompCmpOp::MaskedEq(flag), flag)?])
@@ -122,13 +143,13 @@ fn denied_calls(executes: bool) -> Result<BpfProgram, BackendError> {
         rules.insert(libc::SYS_clone, new_namespace.collect::<Result<_, _>>()?);
     } else {
         let calls = [DENIED_WITHOUT_EXEC, DENIED_WITHOUT_EXEC_LEGACY].concat();
-        rules.extend(without_rules(&calls));
+        rules.extend(without_arg_rules(&calls));
         let executable = libc::PROT_EXEC as u64;
         for call in [libc::SYS_mmap, libc::SYS_mprotect] {
             rules.insert(call, vec![prot_exec_is(executable)?]);
         }
     }
-    filter(
+    compile(
         rules,
         SeccompAction::Allow,
         SeccompAction::Errno(libc::EPERM as u32),
@@ -140,27 +161,33 @@ fn denied_calls(executes: bool) -> Result<BpfProgram, BackendError> {
 /// # Errors
 ///
 /// A defect of a rule.
-pub fn unpacker_arg_rules() -> Result<Rules, BackendError> {
-    let equal = |argument, value: libc::c_int| {
-        SeccompRule::new(vec![condition(argument, SeccompCmpOp::Eq, value as u64)?])
-    };
-    let creates = SeccompCmpOp::MaskedEq(libc::O_CREAT as u64);
-    let opens_existing = SeccompRule::new(vec![condition(2, creates, 0)?])?;
-    // A new file has one of two modes: not set-user-id, and always removable by its
-    // owner. openat2(2) has its mode in memory, where no filter reads it; the
-    // inspection of the tree finds a wrong mode, and until then the file is in a
-    // directory that no other user can enter.
-    let open = vec![opens_existing, equal(3, 0o644)?, equal(3, 0o755)?];
-    // Not F_SETOWN and F_SETSIG, which send signals although kill(2) is denied.
+pub fn unpacker_arg_rules() -> Result<CallRules, BackendError> {
+    let equal = |argument, value: libc::c_int| condition(argument, SeccompCmpOp::Eq, value as u64);
+    let only = |condition| SeccompRule::new(vec![condition]);
+    // O_TMPFILE includes O_DIRECTORY, which opens directories by itself.
+    let tmpfile = (libc::O_TMPFILE & !libc::O_DIRECTORY) as u64;
+    let without = |flags: u64| condition(2, SeccompCmpOp::MaskedEq(flags), 0);
+    let creates_with_mode = |mode| SeccompRule::new(vec![without(tmpfile)?, equal(3, mode)?]);
+    // A new file has a name and one of two modes: not set-user-id, and always
+    // removable by its owner. openat2(2) has its flags and mode in memory, where no
+    // filter reads them; the inspection of the tree finds a wrong mode, and until
+    // then the file is in a directory that no other user can enter.
+    let open = vec![
+        only(without(libc::O_CREAT as u64 | tmpfile)?)?,
+        creates_with_mode(0o644)?,
+        creates_with_mode(0o755)?,
+    ];
+    // Not F_SETOWN and F_SETSIG: with them a descriptor sends signals, although
+    // kill(2) is denied.
     let control = vec![
-        equal(1, libc::F_GETFD)?,
-        equal(1, libc::F_SETFD)?,
-        equal(1, libc::F_GETFL)?,
+        only(equal(1, libc::F_GETFD)?)?,
+        only(equal(1, libc::F_SETFD)?)?,
+        only(equal(1, libc::F_GETFL)?)?,
     ];
     Ok([
         (libc::SYS_mmap, vec![prot_exec_is(0)?]),
         (libc::SYS_mprotect, vec![prot_exec_is(0)?]),
-        (libc::SYS_mkdirat, vec![equal(2, 0o755)?]),
+        (libc::SYS_mkdirat, vec![only(equal(2, 0o755)?)?]),
         (libc::SYS_openat, open),
         (libc::SYS_fcntl, control),
     ]
@@ -168,7 +195,7 @@ pub fn unpacker_arg_rules() -> Result<Rules, BackendError> {
 }
 
 /// Returns the calls of [`PROBE`] that are allowed with certain arguments only.
-fn probe_arg_rules() -> Result<Rules, BackendError> {
+fn probe_arg_rules() -> Result<CallRules, BackendError> {
     // The standard library checks a descriptor before it closes it, where debug
     // assertions are on.
     let get_flags = condition(1, SeccompCmpOp::Eq, libc::F_GETFD as u64)?;
@@ -200,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn allow_lists_name_each_call_once_and_no_denied_call() {
+    fn lists_name_each_call_once_and_allow_lists_no_denied_call() {
         let denied = [
             DENIED,
             DENIED_WITHOUT_EXEC,
@@ -208,11 +235,13 @@ mod tests {
             DENIED_WITHOUT_EXEC_LEGACY,
         ]
         .concat();
-        for list in [UNPACKER, PROBE] {
+        for list in [UNPACKER, PROBE, &denied] {
             let mut sorted = list.to_vec();
             sorted.sort_unstable();
             sorted.dedup();
             assert_eq!(sorted.len(), list.len(), "a call is in the list twice");
+        }
+        for list in [UNPACKER, PROBE] {
             assert!(list.iter().all(|call| !denied.contains(call)));
         }
     }

@@ -58,7 +58,7 @@ fn the_table_of_privileges_is_the_programs() {
                 word(privileges.root),
                 word(privileges.releases),
                 word(privileges.state),
-                yes_or_no(privileges.records),
+                yes_or_no(privileges.writes_journal_and_lock),
                 yes_or_no(privileges.executes),
             ]
         })

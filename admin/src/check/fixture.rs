@@ -139,8 +139,8 @@ pub fn sound() -> Facts {
         }],
         filesystem: Filesystem::default(),
         probe: AccountProbe {
-            unpacker: Some(Enforcement::default()),
-            monitor: Some(Enforcement::default()),
+            unpacker: Some(Enforcement::from_iter([])),
+            monitor: Some(Enforcement::from_iter([])),
             ..AccountProbe::default()
         },
         not_checked: Vec::new(),

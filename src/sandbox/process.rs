@@ -1,0 +1,78 @@
+//! Inherited state, blocked signals, and the process attributes of prctl(2).
+
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, umask};
+
+use super::rlimits::MAX_FILES;
+
+/// Closes inherited descriptors, sets the umask, and blocks SIGXFSZ. Call it first,
+/// while there is one thread and nothing of ours is open.
+pub fn reset_inherited_state() {
+    close_inherited_descriptors();
+    // New files have the modes that we give them, whatever umask sshd has.
+    umask(Mode::from_bits_truncate(0o022));
+    // With SIGXFSZ blocked, a file that exceeds the size limit is an error of
+    // write(2), EFBIG, instead of the end of the process without a reply. SIGPIPE
+    // needs nothing: the Rust runtime ignores it.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    _ = signals.thread_block();
+}
+
+/// Blocks the signals by which a session or an operator ends a process. A swap
+/// then completes although the client has gone: only SIGKILL and a power failure
+/// leave an unconfirmed release live.
+///
+/// A child inherits the mask. The hook runner keeps it, and starts the operator's
+/// commands with an empty one.
+pub fn block_termination_signals() {
+    let mut signals = SigSet::empty();
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+    ] {
+        signals.add(signal);
+    }
+    _ = signals.thread_block();
+}
+
+/// Closes every inherited descriptor but 0, 1 and 2.
+///
+/// A failure is ignored: sshd leaves nothing open, and our own descriptors are
+/// close-on-exec. This is a precaution against other callers.
+fn close_inherited_descriptors() {
+    let open: Vec<i32> = match std::fs::read_dir("/proc/self/fd") {
+        // The directory's own descriptor is in the list, and closed by then.
+        Ok(directory) => directory
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|fd| *fd > 2)
+            .collect(),
+        // The monitor's Landlock rules hide /proc from the unpacker.
+        Err(_) => (3..MAX_FILES as i32).collect(),
+    };
+    for fd in open {
+        _ = nix::unistd::close(fd);
+    }
+}
+
+/// Sets no_new_privs, so that no executed program gains a privilege, and makes the
+/// process non-dumpable, so that no other process of this user can read its memory
+/// (prctl(2)).
+pub fn set_attributes() -> bool {
+    prctl::set_no_new_privs().is_ok()
+        && prctl::set_dumpable(false).is_ok()
+        && prctl::get_no_new_privs() == Ok(true)
+}
+
+/// Has the kernel kill this process when its parent ends: nobody reads its report
+/// then.
+///
+/// The kernel sends nothing if the parent has ended before this call. Such a process
+/// ends by itself: the unpacker's first line goes to a pipe without a reader, and the
+/// probe has a deadline.
+pub fn end_with_parent() -> bool {
+    prctl::set_pdeathsig(Signal::SIGKILL).is_ok()
+}
