@@ -3,11 +3,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::libc::O_TMPFILE;
 use nix::sys::signal::kill;
 use nix::unistd::{Pid, getsid};
 
@@ -26,6 +27,9 @@ pub struct Attempt {
 pub enum Refusal {
     /// An error, or SIGSYS.
     Any,
+    /// As `Any`. Only root may do it, or only a newer kernel has it: where the control
+    /// run fails, a refusal proves nothing, and the attempt is skipped.
+    AnyIfPossible,
     /// SIGSYS alone. This kernel may lack the call: then an error proves nothing, and
     /// the control run fails as well.
     Killed,
@@ -233,6 +237,16 @@ pub const ATTEMPTS: &[Attempt] = &[
         run: |_| fs::write("new", "x"),
     },
     Attempt {
+        name: "create a file without a name",
+        refused_to: &[UNPACKER, PROBE, SWAP, ROLLBACK, LIST],
+        refusal: Refusal::Any,
+        run: |_| {
+            let mut options = OpenOptions::new();
+            options.write(true).mode(0o644).custom_flags(O_TMPFILE);
+            options.open(".").map(drop)
+        },
+    },
+    Attempt {
         name: "send by UDP",
         refused_to: EVERYONE,
         refusal: Refusal::Any,
@@ -266,6 +280,18 @@ pub const ATTEMPTS: &[Attempt] = &[
         refused_to: EVERYONE,
         refusal: Refusal::Any,
         run: |_| Ok(kill(parent(), None)?),
+    },
+    Attempt {
+        name: "signal the parent by fcntl(2)",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(FCNTL_SETOWN),
+    },
+    Attempt {
+        name: "signal the parent by ioctl(2)",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(IOCTL_FIOSETOWN),
     },
     Attempt {
         name: "read the parent's memory through /proc",
@@ -378,6 +404,42 @@ pub const ATTEMPTS: &[Attempt] = &[
         refusal: Refusal::Any,
         run: |_| raw_syscall(CLONE_NEW_NAMESPACE),
     },
+    Attempt {
+        name: "change another process's memory by process_madvise(2)",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(PROCESS_MADVISE),
+    },
+    Attempt {
+        name: "attach shared memory by shmat(2)",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(SHMAT),
+    },
+    Attempt {
+        name: "copy a mount by open_tree_attr(2)",
+        refused_to: EVERYONE,
+        refusal: Refusal::AnyIfPossible,
+        run: |_| raw_syscall(OPEN_TREE_ATTR),
+    },
+    Attempt {
+        name: "configure a mount by fspick(2)",
+        refused_to: EVERYONE,
+        refusal: Refusal::AnyIfPossible,
+        run: |_| raw_syscall(FSPICK),
+    },
+    Attempt {
+        name: "load a kernel by kexec_file_load(2)",
+        refused_to: EVERYONE,
+        refusal: Refusal::AnyIfPossible,
+        run: |_| raw_syscall(KEXEC_FILE_LOAD),
+    },
+    Attempt {
+        name: "stop swapping by swapoff(2)",
+        refused_to: EVERYONE,
+        refusal: Refusal::AnyIfPossible,
+        run: |_| raw_syscall(SWAPOFF),
+    },
 ];
 
 /// The calls of `attack/raw_syscalls.c`.
@@ -387,6 +449,14 @@ const X32_EXECVE: i32 = 2;
 const I386_GETPID: i32 = 3;
 const CLONE3: i32 = 4;
 const CLONE_NEW_NAMESPACE: i32 = 5;
+const FCNTL_SETOWN: i32 = 6;
+const IOCTL_FIOSETOWN: i32 = 7;
+const PROCESS_MADVISE: i32 = 8;
+const SHMAT: i32 = 9;
+const OPEN_TREE_ATTR: i32 = 10;
+const FSPICK: i32 = 11;
+const KEXEC_FILE_LOAD: i32 = 12;
+const SWAPOFF: i32 = 13;
 
 /// Makes a system call by the preloaded object, which replaces getsid(3).
 fn raw_syscall(which: i32) -> Outcome {

@@ -3,7 +3,11 @@
  * getsid(3): the argument selects the call. */
 
 #define _GNU_SOURCE
+#include <asm/sockios.h>
+#include <fcntl.h>
 #include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -12,6 +16,23 @@
 
 /* execve(2) has a number of its own in the x32 ABI. */
 #define X32_EXECVE 520
+
+/* The headers may be older than these calls. */
+#define OPEN_TREE_ATTR 467
+#ifdef __x86_64__
+#define KEXEC_FILE_LOAD 320
+#else
+#define KEXEC_FILE_LOAD 294
+#endif
+
+/* Makes the parent the process that a socket signals. */
+static int set_owner_of_socket(void)
+{
+    int pair[2], parent = getppid();
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0)
+        return -1;
+    return ioctl(pair[0], FIOSETOWN, &parent);
+}
 
 pid_t getsid(pid_t which)
 {
@@ -34,6 +55,24 @@ pid_t getsid(pid_t which)
     case 5:
         /* A combination of flags that the kernel refuses with EINVAL. */
         return syscall(SYS_clone, (long)(CLONE_NEWUSER | CLONE_FS), 0L, 0L, 0L, 0L);
+    case 6:
+        return fcntl(STDERR_FILENO, F_SETOWN, getppid());
+    case 7:
+        return set_owner_of_socket();
+    /* The arguments of the following calls are refused with EINVAL or EFAULT, after
+     * the capabilities of the caller. */
+    case 8:
+        return syscall(SYS_process_madvise, -1L, 0L, 0L, 0L, ~0L);
+    case 9:
+        return syscall(SYS_shmat, -1L, 0L, 0L);
+    case 10:
+        return syscall(OPEN_TREE_ATTR, -1L, 0L, ~0L, 0L, 0L);
+    case 11:
+        return syscall(SYS_fspick, -1L, 0L, ~0L);
+    case 12:
+        return syscall(KEXEC_FILE_LOAD, -1L, -1L, 0L, 0L, ~0L);
+    case 13:
+        return syscall(SYS_swapoff, 0L);
     default:
         return -1;
     }
