@@ -40,6 +40,7 @@ pub fn look_up_account(uid: u32, not_checked: &mut Vec<String>) -> Account {
     account.home = examine_home(&user.dir, not_checked);
     account.passwd = Some(PasswdEntry {
         name: user.name,
+        gid: user.gid.as_raw(),
         shell: user.shell,
         home: user.dir,
     });

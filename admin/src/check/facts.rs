@@ -121,6 +121,8 @@ pub struct Account {
 #[derive(Clone, Debug)]
 pub struct PasswdEntry {
     pub name: String,
+    /// The primary group.
+    pub gid: u32,
     pub shell: PathBuf,
     pub home: PathBuf,
 }

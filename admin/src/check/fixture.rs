@@ -118,6 +118,7 @@ pub fn sound() -> Facts {
             uid: 998,
             passwd: Some(PasswdEntry {
                 name: "deploy".to_owned(),
+                gid: 998,
                 shell: PathBuf::from("/usr/local/bin/deploy-shell"),
                 home: PathBuf::from("/var/lib/deploy-shell"),
             }),

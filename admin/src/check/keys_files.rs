@@ -125,6 +125,7 @@ mod tests {
     fn account(home: &Path) -> PasswdEntry {
         PasswdEntry {
             name: "deploy".to_owned(),
+            gid: 998,
             shell: PathBuf::from("/bin/sh"),
             home: home.to_owned(),
         }

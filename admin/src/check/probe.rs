@@ -76,8 +76,7 @@ fn become_account(account: &Account) -> Result<(), String> {
         return Err(format!("run check as root or as '{name}'"));
     }
     let entry = account.passwd.as_ref().ok_or("it has no passwd entry")?;
-    let user = nix::unistd::User::from_name(&entry.name).ok().flatten();
-    let gid = user.map_or(Gid::from_raw(account.uid), |user| user.gid);
+    let gid = Gid::from_raw(entry.gid);
     let groups = match CString::new(entry.name.as_str()) {
         Ok(name) => initgroups(&name, gid),
         Err(_) => setgroups(&[gid]),
