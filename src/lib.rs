@@ -2,25 +2,25 @@
 //! locked-down deploy user. README.md describes its use, SECURITY.md its
 //! guarantees, ARCHITECTURE.md its parts.
 //!
-//! Start reading at [`serve`], the pipeline of one request. Dependencies run
+//! Start reading at `serve`, the pipeline of one request. Dependencies run
 //! downward only, in the order of the module map in ARCHITECTURE.md, which
 //! `tests/architecture.rs` checks.
 
 #![forbid(unsafe_code)]
 
-pub mod activate;
+mod activate;
 pub mod archive;
-pub mod audit;
+mod audit;
 mod children;
 pub mod cli;
 pub mod config;
-pub mod deadline;
+mod deadline;
 pub mod dir;
 pub mod error;
-pub mod escape;
-pub mod event;
+mod escape;
+mod event;
 pub mod hooks;
-pub mod list;
+mod list;
 pub mod manifest;
 pub mod message;
 pub mod names;
@@ -31,12 +31,12 @@ pub mod receive;
 pub mod reply;
 pub mod request;
 pub mod sandbox;
-pub mod serve;
-pub mod session;
+mod serve;
+mod session;
 pub mod shared_paths;
 pub mod signature;
 pub mod store;
-pub mod success;
-pub mod syslog;
-pub mod url;
+mod success;
+mod syslog;
+mod url;
 pub mod verify;
