@@ -43,7 +43,7 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_CLOEXEC);
 
 impl Dir {
-    /// Opens the site's root by its path, which comes from the configuration.
+    /// Opens a directory by a trusted path: one of the configuration, or `/`.
     pub fn open_root(path: &Path) -> Result<Dir> {
         fcntl::open(path, DIRECTORY, Mode::empty()).map(Dir)
     }
@@ -341,12 +341,6 @@ impl Dir {
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-impl From<Dir> for OwnedFd {
-    fn from(dir: Dir) -> OwnedFd {
-        dir.0
     }
 }
 

@@ -15,7 +15,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{MAX_COMPONENT, MAX_DEPTH, MAX_PATH};
+use crate::names::{MAX_COMPONENT, MAX_DEPTH, MAX_PATH, SHARED_DIR};
 
 /// The maximum number of shared paths. The unpacker compares each of them with every
 /// entry of an archive and receives all of them in one message.
@@ -115,7 +115,7 @@ impl SharedPath {
     /// release, up to `releases/` and the root, and down.
     pub fn target(&self) -> String {
         let up = "../".repeat(self.components().len() + 1);
-        format!("{up}shared/{self}")
+        format!("{up}{SHARED_DIR}/{self}")
     }
 }
 
@@ -143,14 +143,6 @@ impl TryFrom<String> for SharedPath {
     }
 }
 
-impl std::str::FromStr for SharedPath {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::try_from(text.to_owned())
-    }
-}
-
 impl fmt::Display for SharedPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -161,16 +153,20 @@ impl fmt::Display for SharedPath {
 mod tests {
     use super::*;
 
+    fn path(text: &str) -> Result<SharedPath, String> {
+        SharedPath::try_from(text.to_owned())
+    }
+
     fn shared(links: &[&str]) -> Shared {
         Shared {
-            links: links.iter().map(|link| link.parse().unwrap()).collect(),
+            links: links.iter().map(|link| path(link).unwrap()).collect(),
             existing: Existing::Refuse,
         }
     }
 
     #[test]
     fn targets_lead_from_the_symlink_to_shared() {
-        let target = |path: &str| path.parse::<SharedPath>().unwrap().target();
+        let target = |text: &str| path(text).unwrap().target();
         assert_eq!(target(".env"), "../../shared/.env");
         assert_eq!(target("public/uploads"), "../../../shared/public/uploads");
         assert_eq!(target("a/b/c"), "../../../../shared/a/b/c");
@@ -185,10 +181,7 @@ mod tests {
             let directories = format!("{}/", "a".repeat(199)).repeat(4);
             format!("{directories}{}", "b".repeat(len - directories.len()))
         };
-        assert_eq!(
-            long(999).parse::<SharedPath>().unwrap().target().len(),
-            1024
-        );
+        assert_eq!(path(&long(999)).unwrap().target().len(), 1024);
         for good in [
             "a",
             ".env",
@@ -198,7 +191,7 @@ mod tests {
             &deep(32),
             &"a".repeat(255),
         ] {
-            assert_eq!(good.parse::<SharedPath>().unwrap().as_str(), good);
+            assert_eq!(path(good).unwrap().as_str(), good);
         }
         for bad in [
             "",
@@ -215,7 +208,7 @@ mod tests {
             &"a".repeat(256),
             &long(1000),
         ] {
-            assert!(bad.parse::<SharedPath>().is_err(), "{bad:?}");
+            assert!(path(bad).is_err(), "{bad:?}");
         }
     }
 

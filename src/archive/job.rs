@@ -62,10 +62,13 @@ impl UnpackLimits {
 mod tests {
     use super::*;
     use crate::message;
-    use crate::shared_paths::MAX_LINKS;
+    use crate::shared_paths::{MAX_LINKS, SharedPath};
 
     fn job(links: Vec<String>) -> UnpackJob {
-        let links = links.iter().map(|link| link.parse().unwrap()).collect();
+        let links = links
+            .into_iter()
+            .map(|link| link.try_into().unwrap())
+            .collect();
         UnpackJob {
             limits: UnpackLimits {
                 max_unpacked: u64::MAX,
@@ -92,11 +95,7 @@ mod tests {
             format!("{directories}{number:02}{}", "\"".repeat(250))
         };
         let longest = long(0);
-        assert!(
-            format!("{longest}\"")
-                .parse::<crate::shared_paths::SharedPath>()
-                .is_err()
-        );
+        assert!(SharedPath::try_from(format!("{longest}\"")).is_err());
         let job = job((0..MAX_LINKS).map(long).collect());
         let line = message::encode(&job).unwrap();
         assert!(line.len() > MAX_JOB - 4096, "{}", line.len());

@@ -441,7 +441,7 @@ fn the_unpacker_refuses_a_bad_shared_path() {
     let job = UnpackJob {
         limits: UnpackLimits::default(),
         shared: Shared {
-            links: vec!["x".parse().expect("a shared path")],
+            links: vec!["x".to_owned().try_into().expect("a shared path")],
             existing: Existing::Refuse,
         },
         sandbox_required: true,

@@ -26,7 +26,6 @@ struct Roff {
     /// The finished cells of the present row, and whether the first one is bold.
     cells: Vec<String>,
     bold_row: bool,
-    in_table_head: bool,
     in_code: bool,
     /// The next number of each open list; none for a list with bullets.
     lists: Vec<Option<u64>>,
@@ -82,7 +81,6 @@ impl Roff {
                 self.page += &mark;
                 self.joined = true;
             }
-            Tag::TableHead => self.in_table_head = true,
             Tag::TableRow => self.bold_row = false,
             Tag::Strong => {
                 if self.cells.is_empty() && self.line.is_empty() {
@@ -93,6 +91,7 @@ impl Roff {
             Tag::Emphasis => self.line += "\\fI",
             Tag::Heading { .. }
             | Tag::Table(_)
+            | Tag::TableHead
             | Tag::TableCell
             | Tag::Link { .. }
             | Tag::HtmlBlock
@@ -131,10 +130,7 @@ impl Roff {
                 self.joined = false;
             }
             TagEnd::TableCell => self.cells.push(std::mem::take(&mut self.line)),
-            TagEnd::TableHead => {
-                self.in_table_head = false;
-                self.cells.clear();
-            }
+            TagEnd::TableHead => self.cells.clear(),
             TagEnd::TableRow => self.row(),
             TagEnd::Strong | TagEnd::Emphasis => self.line += "\\fR",
             TagEnd::Table => self.joined = false,

@@ -161,7 +161,9 @@ fn inspect_symlinks(links: &[(&str, &str)]) -> Result<Sums> {
         lines.push(format!("./{path} type=link mode=0777 link={target}"));
     }
     let shared = Shared {
-        links: vec!["e".parse().unwrap(), "d/s".parse().unwrap()],
+        links: ["e", "d/s"]
+            .map(|path| path.to_owned().try_into().unwrap())
+            .into(),
         ..Shared::default()
     };
     inspect_path(&root, &shared, &report(&lines))
@@ -194,7 +196,7 @@ fn all_shared_symlinks_exist_and_no_other_symlink_leads_out() {
 #[test]
 fn a_directory_in_place_of_a_shared_symlink_is_found() {
     let shared = Shared {
-        links: vec!["d".parse().unwrap()],
+        links: vec!["d".to_owned().try_into().unwrap()],
         ..Shared::default()
     };
     let directory = tempfile::tempdir().unwrap();
