@@ -1,8 +1,8 @@
 //! The child processes of this program: which word of argv starts which of them.
 //!
 //! A parent starts this same program with one of these words and one message.
-//! clap never sees such a command line, so the operator's commands and the
-//! children have nothing in common but the program file.
+//! clap never sees such a command line, so a child's message
+//! never meets the command-line parser.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;

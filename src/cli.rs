@@ -79,7 +79,7 @@ const HELP: [&str; 2] = [
 /// The commands of deploy-shell-admin.
 const ADMIN_COMMANDS: [&str; 4] = ["init", "authorize", "check", "verify"];
 
-/// Returns the command line, from which the man pages and completions are made.
+/// Returns the command line, from which `xtask` makes the man page.
 pub fn definition() -> clap::Command {
     Cli::command()
 }

@@ -192,7 +192,7 @@ impl Entry {
             Some(("type=file", rest)) => parse_file(rest)?,
             Some(("type=link", rest)) => {
                 let target = rest.strip_prefix("mode=0777 link=");
-                let target = unvis(target.ok_or("link has no target")?)?;
+                let target = unvis(target.ok_or("symlink has no target")?)?;
                 Kind::Link { target }
             }
             _ => return Err("not a line of a manifest"),

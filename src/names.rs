@@ -19,6 +19,7 @@ pub const MAX_DEPTH: usize = 32;
 pub const RELEASES_DIR: &str = "releases";
 pub const SHARED_DIR: &str = "shared";
 const RESERVED: [&str; 2] = [RELEASES_DIR, SHARED_DIR];
+
 /// The maximum number of signatures of a release.
 pub const MAX_SIGNATURES: usize = 16;
 
@@ -129,7 +130,7 @@ name!(
     /// of a directory there.
     LinkName,
     |text| is_allowed_charset(text, b"._-") && !RESERVED.contains(&text),
-    "a link's name ([0-9A-Za-z][0-9A-Za-z._-]{0,63}, not 'releases' or 'shared')"
+    "a symlink's name ([0-9A-Za-z][0-9A-Za-z._-]{0,63}, not 'releases' or 'shared')"
 );
 
 name!(

@@ -1,4 +1,4 @@
-//! The only module that writes to stdout and stderr.
+//! The only module that writes to the client, on stdout and stderr.
 //!
 //! Every line is escaped to printable ASCII here. A closed pipe is ignored: the
 //! request has been decided, done and logged before the reply is written. (Rust

@@ -57,9 +57,7 @@ impl Session {
             command: std::env::var_os("SSH_ORIGINAL_COMMAND").map(OsStringExt::into_vec),
         }
     }
-}
 
-impl Session {
     /// Returns what the store records of this session's request.
     pub fn actor(&self, verb: Verb) -> Actor {
         Actor {

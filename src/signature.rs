@@ -1,6 +1,7 @@
 //! Signatures of releases: the signed statement, the operator's list of signers,
-//! and the decision. Pure, except that [`Requirement::load`] reads the list and
-//! the server's time zone before the process enters its sandbox.
+//! and the decision. Pure, with two exceptions: [`Requirement::load`] reads the
+//! list and the server's time zone before the process enters its sandbox, and
+//! [`Requirement::check`] reads the clock.
 //!
 //! A signer signs a statement that names the site, the release and the payload's
 //! digest, so a signature is worth nothing for another site, release or payload.

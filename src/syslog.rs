@@ -27,7 +27,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 /// The pause between two attempts while the daemon is away, and the shortest
 /// time limit of one attempt.
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The local sockets of journald, rsyslog and syslog-ng. Their readers parse the
 /// BSD format that syslog(3) writes, and not RFC 5424.
@@ -75,8 +75,10 @@ impl Syslog {
             match self.try_send(level, Message { id, text }, deadline) {
                 Ok(()) => return Ok(()),
                 // Terminates: each turn sleeps, and the deadline does not move.
-                Err(error) if Instant::now() + PAUSE < deadline && is_transient(&error) => {
-                    std::thread::sleep(PAUSE);
+                Err(error)
+                    if Instant::now() + RETRY_INTERVAL < deadline && is_transient(&error) =>
+                {
+                    std::thread::sleep(RETRY_INTERVAL);
                 }
                 Err(error) => return Err(error),
             }
@@ -203,7 +205,7 @@ fn connect_stream(path: &Path, deadline: Instant) -> Result<UnixStream> {
 fn time_left(deadline: Instant) -> Duration {
     deadline
         .saturating_duration_since(Instant::now())
-        .max(PAUSE)
+        .max(RETRY_INTERVAL)
 }
 
 /// Returns whether the error can be that of a daemon that restarts: its socket

@@ -45,7 +45,7 @@ pub struct Difference {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     Missing,
-    /// What is below an extra directory is not reported.
+    /// The report names an extra directory, and not its contents.
     Extra,
     Type(&'static str),
     Mode {

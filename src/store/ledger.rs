@@ -102,7 +102,7 @@ impl<'a> Ledger<'a> {
         appended
     }
 
-    /// Returns whether every record that marks a release as bad is written.
+    /// Returns whether every record that marks a failed release as bad is written.
     pub fn marks_are_written(&self) -> bool {
         let marks = |record: &Record| matches!(record.event, Event::Failed | Event::Returned);
         !self.unwritten.iter().any(marks)
