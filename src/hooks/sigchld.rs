@@ -10,25 +10,38 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::deadline;
 
-/// A descriptor that is readable after a child has ended.
+/// The signals that would end the hook runner. sshd and people send them to a
+/// session; the monitor blocks the same ones.
+const TERMINATION_SIGNALS: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+];
+
+/// A descriptor that is readable after a child has ended, or after a termination
+/// signal, which has no other effect.
 #[derive(Debug)]
 pub struct ChildSignal(SignalFd);
 
 impl ChildSignal {
-    /// Blocks SIGCHLD and opens the descriptor for it.
+    /// Blocks SIGCHLD and the termination signals, and opens the descriptor for
+    /// all of them.
     ///
-    /// SIGHUP, SIGINT and SIGTERM are blocked too: the hook runner ends with its
-    /// input and not before, so that no process that it started outlives it.
+    /// None of the termination signals ends the hook runner, so that it always
+    /// lives to kill what it has started. The end of its input ends it, and so do
+    /// SIGKILL and a crash.
     pub fn open() -> nix::Result<ChildSignal> {
-        let ending = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
-        let signals: SigSet = ending.into_iter().chain([Signal::SIGCHLD]).collect();
+        let mut signals: SigSet = TERMINATION_SIGNALS.into_iter().collect();
+        signals.add(Signal::SIGCHLD);
         signals.thread_block()?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         SignalFd::with_flags(&signals, flags).map(ChildSignal)
     }
 
-    /// Discards the pending signals. Call it before looking at the children, so
-    /// that a later end of a child is not missed.
+    /// Discards the pending signals: a SIGCHLD because the caller looks at the
+    /// children afterwards and so misses no later end, and a termination signal so
+    /// that it does not arrive when the mask is empty for a moment.
     pub fn clear(&self) {
         // Terminates: the kernel keeps one pending signal of each kind.
         while let Ok(Some(_)) = self.0.read_signal() {}

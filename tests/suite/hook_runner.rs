@@ -370,7 +370,12 @@ fn termination_signals_do_not_end_the_hook_runner() {
     runner.send(&request("before_swap 0 r2 - 600000"));
     assert_eq!(runner.next().as_deref(), Some("{\"output\":\"up\"}"));
     let pid = Pid::from_raw(runner.child.id() as i32);
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+    ] {
         kill(pid, signal).unwrap();
     }
     fs::write(fixture.path("go"), "").unwrap();
