@@ -7,11 +7,17 @@
 //! sshd ─> monitor ─> hook runner ─> hook, health command or probe ─> ...
 //! ```
 //!
-//! sshd starts the monitor (`serve`). For a swap or rollback at a site with hooks
-//! or health checks, the monitor starts one hook runner ([`HookRunner::start`]),
-//! which is this program again. The hook runner starts one command at a time: a
-//! hook or the health command, which are the operator's programs, or the probe
-//! ([`crate::probe`]), which is this program once more.
+//! The monitor is the process that serves one client's request (`serve`). sshd starts
+//! it, and it does the swap or rollback itself. If the site has a hook or a health
+//! check, even if none of them belongs to this operation, the monitor starts one hook
+//! runner ([`HookRunner::start`]), which is this program
+//! again. The hook runner starts one command at a time: a hook or the health
+//! command, which are the operator's programs, or the probe ([`crate::probe`]),
+//! which is this program once more.
+//!
+//! The hook runner has one thread, and depends on that: it sets its working directory
+//! and its signal mask for each start of a command, and it reads the children of its
+//! first thread.
 //!
 //! # Why the hook runner is a process apart
 //!
@@ -23,41 +29,49 @@
 //!
 //! - It parses nothing that a client or a service has written. It escapes and
 //!   truncates a command's output. The probe reads HTTP responses, in a sandbox.
-//! - It starts before the monitor opens the lock and the journal, and inherits
-//!   neither these nor the client's connection.
+//! - It starts before the monitor opens the lock and the journal. Its stdin, stdout
+//!   and stderr replace the client's connection. So it has no descriptor of these.
 //! - It runs only the commands of its [`Setup`], which the monitor sends before it
-//!   works on the site. Later messages choose one of them by stage and index, and
-//!   a release. Both processes use the same configuration, so the monitor's audit
-//!   line names the program that runs.
+//!   works on the site. A later message names only a stage, an index, the releases
+//!   and a time limit. The monitor makes the `Setup` from the configuration that it
+//!   has parsed itself, so its audit line names the program that runs.
 //!
 //! # Pipes
 //!
 //! - monitor to hook runner (stdin): one [`Setup`], then one [`RunRequest`] at a
 //!   time.
 //! - hook runner to monitor (stdout): for each request some
-//!   `RunResponse::Output`, then one `RunResponse::Ended`. See [`protocol`].
+//!   `RunResponse::Output`, then one `RunResponse::Outcome`. See [`protocol`].
 //! - command to hook runner: one pipe for stdout and stderr. Its stdin is
 //!   /dev/null. The probe gets its [`ProbeRequest`](crate::probe::ProbeRequest) as
 //!   a word of argv. Its verdict is its exit status, and its text is ordinary
 //!   output: the hook runner decodes neither.
 //!
-//! A hook runs as the same user and can take over the hook runner. So the monitor
-//! checks, escapes and limits every response again.
+//! A hook runs as the same user as the hook runner, which makes itself non-dumpable
+//! against it (prctl(2)). The monitor does not rely on that, and checks, escapes and
+//! limits every response again.
 //!
-//! # Who ends whom
+//! # How each process ends
 //!
-//! - A command that exceeds its time gets SIGTERM with its process group, and
-//!   SIGKILL two seconds later.
+//! - A command that exceeds its time limit gets SIGTERM, and SIGKILL two seconds
+//!   later. The command's whole process group gets both.
 //! - After each command, the hook runner kills everything that the command has
 //!   left running ([`reaper`]). A command can run code of a release, and so code
 //!   of a person who stole a key.
-//! - The hook runner ends when its stdin is closed: the monitor closes it when the
-//!   request is done, and the kernel does when the monitor dies. A command that is
-//!   still running then gets SIGKILL. The monitor cannot send signals, and waits at
-//!   most [`EXIT_TIMEOUT`] for the hook runner to exit.
+//! - The hook runner ends when its stdin is closed. The monitor closes it at the end
+//!   of its swap or rollback, and the kernel closes it when the monitor dies. A
+//!   command that is still running then gets SIGKILL; one that has had SIGTERM keeps
+//!   its two seconds. The monitor cannot send signals, and waits at most
+//!   [`EXIT_TIMEOUT`] for the hook runner to exit.
+//! - A client that leaves ends nothing: the monitor blocks the signals that sshd
+//!   sends, ignores that nobody reads its replies, and completes the operation.
 //! - If the hook runner dies, the monitor reads the end of the pipe, and the step
-//!   has failed. Nobody kills the command's processes then; they hold no file of
-//!   the monitor.
+//!   has failed. Nobody kills the command's processes then. Their output pipe is
+//!   closed, so they get SIGPIPE if they write to it. They have no descriptor of the
+//!   monitor.
+//! - The stderr of the hook runner is /dev/null, and with it the report of a panic:
+//!   the monitor only says that the hook runner has exited. Root sees the report
+//!   with `strace -f -s 300 -e trace=write -p` and the process number of sshd.
 
 mod job;
 mod output;
@@ -80,35 +94,51 @@ use crate::message;
 use protocol::RunResponse;
 
 pub use crate::probe::NOT_YET;
-pub use protocol::{Ended, HealthCheck, HookCommand, RunRequest, Setup, Stage};
+pub use protocol::{HealthCheck, HookCommand, RunOutcome, RunRequest, Setup, Stage};
 pub use runner::main;
 
 /// The word of argv that makes this program the hook runner.
 pub const WORD: &str = "hooks";
 
 /// The maximum time limit of a command.
-const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 86_400);
+const MAX_TIME_LIMIT: Duration = Duration::from_secs(7 * 86_400);
 
 /// The time that the hook runner gets beyond a command's own time limit: to
-/// terminate and then kill the command, and to read the rest of its output.
+/// terminate and then kill the command, and to read and send the rest of its output.
 const RUNNER_GRACE: Duration = Duration::from_secs(15);
 
 /// The time that the hook runner may take to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time between two looks at whether the hook runner has exited.
+// A hook runner that uses all of its own time limits is not late for the monitor.
+const _: () = {
+    let end_of_command = job::TERM_GRACE
+        .saturating_add(job::LEADER_KILL_TIMEOUT)
+        .saturating_add(reaper::DESCENDANTS_KILL_TIMEOUT)
+        .saturating_add(job::DRAIN_TIMEOUT);
+    let after_time_limit = end_of_command
+        .saturating_add(pipe::FLUSH_TIMEOUT)
+        .saturating_add(runner::PROBE_GRACE);
+    assert!(after_time_limit.as_millis() < RUNNER_GRACE.as_millis());
+    assert!(end_of_command.as_millis() < EXIT_TIMEOUT.as_millis());
+};
+
+/// The time between two checks whether the hook runner has exited. The first check
+/// comes after the hook runner has closed its output, which it does by exiting. So
+/// there are few checks, and a longer time would only delay the reply.
 const POLL_INTERVAL: Duration = Duration::from_micros(200);
 
-/// The maximum number of responses to one request: the lines of the output, the
-/// remarks about it, and the end.
-const MAX_RESPONSES: usize = output::MAX_LINES + 8;
+/// The maximum number of responses to one request: the lines of the output, a
+/// remark about what is not shown, a remark about each reported process, and the
+/// outcome.
+const MAX_RESPONSES: usize = output::MAX_LINES + 1 + job::MAX_REPORTED + 1;
 
 /// The monitor's handle for the hook runner.
 #[derive(Debug)]
 pub struct HookRunner {
     child: Child,
-    /// Whether every response has been valid so far. If not, the monitor sends no
-    /// further request.
+    /// Whether the [`Setup`] was sent, and every response so far was valid and came
+    /// in time. If not, the monitor sends no further request.
     usable: bool,
 }
 
@@ -117,7 +147,8 @@ impl HookRunner {
     /// nothing to run.
     ///
     /// Call it before the monitor enters its sandbox, and while the monitor has
-    /// one thread.
+    /// one thread. The monitor of a swap or rollback starts no other child, and its
+    /// end of the pipe is close-on-exec. So closing that end closes the pipe.
     ///
     /// # Errors
     ///
@@ -140,7 +171,10 @@ impl HookRunner {
             .process_group(0)
             .spawn()
             .map_err(|error| Error::io("cannot start the hook runner", error))?;
-        // If the hook runner is gone already, the first request reports it.
+        // A setup can be larger than the pipe, so this write waits for the hook
+        // runner, without a time limit: the hook runner reads at once, no command
+        // has run yet that could stop it, and the site is not locked yet. If the
+        // hook runner has exited, the first request reports it.
         let sent = child
             .stdin
             .as_mut()
@@ -157,14 +191,14 @@ impl HookRunner {
     /// # Errors
     ///
     /// [`Code::Internal`]: the hook runner failed or sent an invalid response.
-    pub fn run(&mut self, request: &RunRequest, show: &mut dyn FnMut(&str)) -> Result<Ended> {
-        let ended = self.try_run(request, show);
-        if ended.is_err() {
+    pub fn run(&mut self, request: &RunRequest, show: &mut dyn FnMut(&str)) -> Result<RunOutcome> {
+        let outcome = self.try_run(request, show);
+        if outcome.is_err() {
             // The closed pipe ends the hook runner and its command.
             self.usable = false;
             self.child.stdin = None;
         }
-        ended.map_err(|why| {
+        outcome.map_err(|why| {
             Error::new(Code::Internal, format!("the hook runner failed: {why}"))
                 .remedy("see 'list' for what is live, and report it")
         })
@@ -174,18 +208,19 @@ impl HookRunner {
         &mut self,
         request: &RunRequest,
         show: &mut dyn FnMut(&str),
-    ) -> Result<Ended, &'static str> {
+    ) -> Result<RunOutcome, &'static str> {
         match (&mut self.child.stdin, &self.child.stdout) {
             (Some(to), Some(from)) if self.usable => {
-                let left = request.within.min(MAX_TIMEOUT) + RUNNER_GRACE;
+                let left = request.time_limit.min(MAX_TIME_LIMIT) + RUNNER_GRACE;
                 exchange(to, TimedResponses { from, left }, request, show)
             }
-            _ => Err(GONE),
+            _ => Err("it is not used after an earlier failure"),
         }
     }
 }
 
-const GONE: &str = "it has exited";
+/// Why a request has no outcome: the other end of the pipe is closed.
+const EXITED: &str = "it has exited";
 
 /// Sends a request, and reads the responses to the last one. Every response is
 /// checked: a hook may have taken over the hook runner.
@@ -194,11 +229,13 @@ fn exchange(
     from: impl Read,
     request: &RunRequest,
     show: &mut dyn FnMut(&str),
-) -> Result<Ended, &'static str> {
+) -> Result<RunOutcome, &'static str> {
     let line = message::encode(request).map_err(|_| "the request cannot be encoded")?;
-    // The line is shorter than PIPE_BUF, so the kernel writes it at once.
+    // The line is shorter than PIPE_BUF, so the kernel writes it in one piece. The
+    // pipe has room for it: the hook runner reads the setup at once, and has read
+    // every earlier request before it sent that request's outcome.
     to.write_all(format!("{line}\n").as_bytes())
-        .map_err(|_| GONE)?;
+        .map_err(|_| EXITED)?;
     let mut responses = BufReader::new(from);
     for _ in 0..MAX_RESPONSES {
         let mut line = Vec::new();
@@ -207,14 +244,17 @@ fn exchange(
             .read_until(b'\n', &mut line)
             .map_err(|_| "it does not answer")?;
         if line.is_empty() {
-            return Err(GONE);
+            return Err(EXITED);
         }
         match RunResponse::decode(&line).ok_or("its response is not valid")? {
             RunResponse::Output(text) => show(text.as_str()),
-            RunResponse::Ended(_) if !responses.buffer().is_empty() => {
+            // A best effort: the next request takes a response that arrives later
+            // for its own. A hook runner that was taken over can answer that
+            // request wrongly in any case.
+            RunResponse::Outcome(_) if !responses.buffer().is_empty() => {
                 return Err("it sent a response without a request");
             }
-            RunResponse::Ended(ended) => return Ok(ended),
+            RunResponse::Outcome(outcome) => return Ok(outcome),
         }
     }
     Err("it sent too many responses")
@@ -262,7 +302,7 @@ mod tests {
     use std::io::pipe;
 
     const OUTPUT_A: &[u8] = b"{\"output\":\"a\"}\n";
-    const EXIT_0: &[u8] = b"{\"ended\":{\"exit\":0}}\n";
+    const EXIT_0: &[u8] = b"{\"outcome\":{\"exit\":0}}\n";
 
     fn request() -> RunRequest {
         RunRequest {
@@ -270,30 +310,36 @@ mod tests {
             index: 0,
             release: ReleaseId::try_from("r1").unwrap(),
             previous: None,
-            within: Duration::from_secs(1),
+            time_limit: Duration::from_secs(1),
         }
     }
 
     /// Returns what the monitor makes of these responses, and the lines it shows.
-    fn exchanged(responses: &[u8]) -> (Result<Ended, &'static str>, Vec<String>) {
+    fn exchanged(responses: &[u8]) -> (Result<RunOutcome, &'static str>, Vec<String>) {
         let (mut sent, mut lines) = (Vec::new(), Vec::new());
         let mut show = |text: &str| lines.push(text.to_owned());
-        let ended = exchange(&mut sent, responses, &request(), &mut show);
+        let outcome = exchange(&mut sent, responses, &request(), &mut show);
         let expected: &[u8] = b"{\"stage\":\"after_swap\",\"index\":0,\"release\":\"r1\",\
-                                \"previous\":null,\"within\":1000}\n";
+                                \"previous\":null,\"time_limit\":1000}\n";
         assert_eq!(sent, expected);
-        (ended, lines)
+        (outcome, lines)
     }
 
     #[test]
     fn valid_responses_are_accepted() {
-        let responses = b"{\"output\":\"a\"}\n{\"output\":\"\"}\n{\"ended\":{\"exit\":3}}\n";
-        let (ended, lines) = exchanged(responses);
-        assert_eq!(ended, Ok(Ended::Exit(3)));
+        let responses = b"{\"output\":\"a\"}\n{\"output\":\"\"}\n{\"outcome\":{\"exit\":3}}\n";
+        let (outcome, lines) = exchanged(responses);
+        assert_eq!(outcome, Ok(RunOutcome::Exit(3)));
         assert_eq!(lines, ["a", ""]);
-        let ended = |response: &[u8]| exchanged(response).0;
-        assert_eq!(ended(b"{\"ended\":\"timed_out\"}\n"), Ok(Ended::TimedOut));
-        assert_eq!(ended(b"{\"ended\":{\"signal\":9}}\n"), Ok(Ended::Signal(9)));
+        let outcome = |response: &[u8]| exchanged(response).0;
+        assert_eq!(
+            outcome(b"{\"outcome\":\"timed_out\"}\n"),
+            Ok(RunOutcome::TimedOut)
+        );
+        assert_eq!(
+            outcome(b"{\"outcome\":{\"signal\":9}}\n"),
+            Ok(RunOutcome::Signal(9))
+        );
     }
 
     #[test]
@@ -307,8 +353,8 @@ mod tests {
         ] {
             assert!(exchanged(responses).0.is_err(), "{responses:?}");
         }
-        let (ended, lines) = exchanged(&OUTPUT_A.repeat(100_000));
-        assert_eq!(ended, Err("it sent too many responses"));
+        let (outcome, lines) = exchanged(&OUTPUT_A.repeat(100_000));
+        assert_eq!(outcome, Err("it sent too many responses"));
         assert!(lines.len() <= MAX_RESPONSES);
         assert!(exchanged(&b"x".repeat(1 << 20)).0.is_err());
         let (_, lines) = exchanged(&[b"{\"output\":\"\\u001b[2J\\u00ff\"}\n", EXIT_0].concat());
@@ -321,8 +367,8 @@ mod tests {
             EXIT_0,
         ]
         .concat();
-        let (ended, lines) = exchanged(&long);
-        assert!(ended.is_err() && lines.is_empty());
+        let (outcome, lines) = exchanged(&long);
+        assert!(outcome.is_err() && lines.is_empty());
     }
 
     #[test]
@@ -330,8 +376,8 @@ mod tests {
         let (from, mut to) = pipe().unwrap();
         let left = Duration::from_millis(50);
         let responses = TimedResponses { from: &from, left };
-        let ended = exchange(&mut Vec::new(), responses, &request(), &mut |_| ());
-        assert_eq!(ended, Err("it does not answer"));
+        let outcome = exchange(&mut Vec::new(), responses, &request(), &mut |_| ());
+        assert_eq!(outcome, Err("it does not answer"));
 
         // The client takes longer for a line than the hook runner may take.
         let left = Duration::from_secs(1);
@@ -342,7 +388,7 @@ mod tests {
             to.write_all(rest.next().unwrap()).unwrap();
         };
         let responses = TimedResponses { from: &from, left };
-        let ended = exchange(&mut Vec::new(), responses, &request(), &mut slow);
-        assert_eq!(ended, Ok(Ended::Exit(0)));
+        let outcome = exchange(&mut Vec::new(), responses, &request(), &mut slow);
+        assert_eq!(outcome, Ok(RunOutcome::Exit(0)));
     }
 }

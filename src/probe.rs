@@ -50,7 +50,7 @@ pub struct ProbeRequest {
     pub contains: Option<String>,
     /// The time limit of connection, request and response together.
     #[serde(with = "millis")]
-    pub within: Duration,
+    pub time_limit: Duration,
     /// Whether to refuse to work when a part of the sandbox is missing.
     pub sandbox_required: bool,
 }
@@ -101,7 +101,7 @@ pub fn main(request: ProbeRequest) -> u8 {
 ///
 /// [`error::Code::NoSandbox`]
 fn probe_service(request: &ProbeRequest) -> Result<Judgement, Error> {
-    let deadline = Deadline::after(request.within);
+    let deadline = Deadline::after(request.time_limit);
     let stream = match connect(&request.url, deadline) {
         Ok(stream) => stream,
         Err(judgement) => return Ok(judgement),
@@ -213,7 +213,7 @@ mod tests {
         let request = ProbeRequest {
             url: url(&format!("{start}{}", "\"".repeat(MAX_URL - start.len()))),
             contains: Some(format!("{}{}", "r".repeat(28 * 64), "\"".repeat(256))),
-            within: Duration::MAX,
+            time_limit: Duration::MAX,
             sandbox_required: false,
         };
         let line = message::encode(&request).unwrap();
@@ -227,14 +227,14 @@ mod tests {
 
     #[test]
     fn an_invalid_request_is_refused() {
-        let good = r#"{"url":"http://a/","contains":null,"within":1,"sandbox_required":true}"#;
+        let good = r#"{"url":"http://a/","contains":null,"time_limit":1,"sandbox_required":true}"#;
         let decode = |line: &str| message::decode::<ProbeRequest>(line.as_bytes(), MAX_REQUEST);
         assert!(decode(good).is_ok());
         for (old, new) in [
             ("http:", "https:"),
             ("null", "1"),
-            ("\"within\":1", "\"within\":-1"),
-            ("\"within\":1", "\"within\":1,\"more\":1"),
+            ("\"time_limit\":1", "\"time_limit\":-1"),
+            ("\"time_limit\":1", "\"time_limit\":1,\"more\":1"),
             (",\"sandbox_required\":true", ""),
         ] {
             let bad = good.replacen(old, new, 1);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Config, Hook};
 use crate::error::Result;
 use crate::event::{AuditEvent, Progress, Reporter, Step};
-use crate::hooks::{Ended, HookRunner, NOT_YET, RunRequest, Stage};
+use crate::hooks::{HookRunner, NOT_YET, RunOutcome, RunRequest, Stage};
 use crate::names::ReleaseId;
 use crate::store::Store;
 use crate::store::journal::How;
@@ -58,8 +58,8 @@ impl fmt::Display for GateFailure {
 }
 
 /// Returns whether a command ran, however it ended.
-fn ran(ended: &Result<Ended>) -> bool {
-    !matches!(ended, Err(_) | Ok(Ended::NotStarted(_)))
+fn ran(ended: &Result<RunOutcome>) -> bool {
+    !matches!(ended, Err(_) | Ok(RunOutcome::NotStarted(_)))
 }
 
 /// The release that the gate checks, and the one that was live before it.
@@ -79,7 +79,7 @@ pub struct Gate<'a> {
 
 /// How one run of a command ended, with the end of its output.
 struct StepRun {
-    ended: Result<Ended>,
+    ended: Result<RunOutcome>,
     output: String,
 }
 
@@ -195,7 +195,7 @@ impl<'a> Gate<'a> {
             let run = self.run_step(step, context, hook.timeout, true);
             let what = shown(hook.command.program());
             let failed = match &run.ended {
-                Ok(Ended::Exit(0)) => None,
+                Ok(RunOutcome::Exit(0)) => None,
                 ended => Some(how_it_ended(ended, hook.timeout)),
             };
             self.audit_step(step, context, &what, failed.as_deref(), &run, started);
@@ -234,16 +234,16 @@ impl<'a> Gate<'a> {
             // lines as they come.
             let run = self.run_step(step, context, limit, !probe);
             final_answers = match &run.ended {
-                Ok(Ended::Exit(0)) => break (None, run),
-                Ok(Ended::Exit(NOT_YET) | Ended::TimedOut) => 0,
+                Ok(RunOutcome::Exit(0)) => break (None, run),
+                Ok(RunOutcome::Exit(NOT_YET) | RunOutcome::TimedOut) => 0,
                 // The process that was live before may have sent a final
                 // answer: the probe tries once more.
-                Ok(Ended::Exit(_) | Ended::Signal(_)) if probe => final_answers + 1,
+                Ok(RunOutcome::Exit(_) | RunOutcome::Signal(_)) if probe => final_answers + 1,
                 // The operator's command has only one way to say no.
-                Ok(Ended::Exit(_) | Ended::Signal(_)) => 0,
-                Ok(Ended::NotStarted(_)) | Err(_) => 2,
+                Ok(RunOutcome::Exit(_) | RunOutcome::Signal(_)) => 0,
+                Ok(RunOutcome::NotStarted(_)) | Err(_) => 2,
             };
-            let probed = probe && matches!(run.ended, Ok(Ended::Exit(_)));
+            let probed = probe && matches!(run.ended, Ok(RunOutcome::Exit(_)));
             let seen = if probed && !run.output.is_empty() {
                 run.output.clone()
             } else {
@@ -288,7 +288,7 @@ impl<'a> Gate<'a> {
             index: step.index,
             release: context.release.clone(),
             previous: context.previous.cloned(),
-            within,
+            time_limit: within,
         };
         let mut output = String::new();
         let reporter = &mut *self.reporter;
@@ -306,7 +306,7 @@ impl<'a> Gate<'a> {
         };
         let ended = match &mut self.runner {
             Some(runner) => runner.run(&request, &mut line),
-            None => Ok(Ended::not_started("there is no hook runner")),
+            None => Ok(RunOutcome::not_started("there is no hook runner")),
         };
         StepRun { ended, output }
     }
@@ -325,7 +325,7 @@ impl<'a> Gate<'a> {
             release: context.release,
             what,
             exit: match run.ended {
-                Ok(Ended::Exit(status)) => Some(status.into()),
+                Ok(RunOutcome::Exit(status)) => Some(status.into()),
                 _ => None,
             },
             failed,
@@ -339,12 +339,12 @@ fn shown(program: &Path) -> String {
     format!("'{}'", program.display())
 }
 
-fn how_it_ended(ended: &Result<Ended>, within: Duration) -> String {
+fn how_it_ended(ended: &Result<RunOutcome>, within: Duration) -> String {
     match ended {
-        Ok(Ended::Exit(status)) => format!("exited with {status}"),
-        Ok(Ended::Signal(signal)) => format!("was ended by signal {signal}"),
-        Ok(Ended::TimedOut) => format!("did not end within {} s", within.as_secs_f32().ceil()),
-        Ok(Ended::NotStarted(why)) => format!("could not be started: {why}"),
+        Ok(RunOutcome::Exit(status)) => format!("exited with {status}"),
+        Ok(RunOutcome::Signal(signal)) => format!("was ended by signal {signal}"),
+        Ok(RunOutcome::TimedOut) => format!("did not end within {} s", within.as_secs_f32().ceil()),
+        Ok(RunOutcome::NotStarted(why)) => format!("could not be started: {why}"),
         Err(error) => format!("could not be run: {error}"),
     }
 }

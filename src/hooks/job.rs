@@ -13,46 +13,55 @@ use nix::unistd::Pid;
 
 use super::output::Output;
 use super::pipe::MonitorPipe;
-use super::protocol::{Ended, MAX_TEXT, RunResponse};
-use super::reaper::{self, Descendants};
+use super::protocol::{MAX_TEXT, RunOutcome, RunResponse};
+use super::reaper::{self, Reaper};
 use super::sigchld::ChildSignal;
 use crate::deadline::{self, Deadline};
 use crate::error;
 use crate::escape;
 
 /// The time between SIGTERM and SIGKILL.
-const TERM_GRACE: Duration = Duration::from_secs(2);
+pub const TERM_GRACE: Duration = Duration::from_secs(2);
 
-/// The time that a process may take to end after SIGKILL.
-const KILL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time that the leader of a command's process group may take to end after
+/// SIGKILL.
+pub const LEADER_KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The time for reading the rest of the output after a command has ended. It is
 /// enough for what the pipe holds. It is limited because another user's process
 /// can keep the pipe open for ever.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The maximum number of remaining processes that are reported.
-const MAX_REPORTED: usize = 4;
+/// The maximum number of remaining processes that one command reports.
+pub const MAX_REPORTED: usize = 4;
 
 /// The maximum length of one read, in bytes.
 const CHUNK: usize = 64 << 10;
 
-/// How far the end of a command has come.
+/// Which signal the command's process group has been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
-    /// SIGTERM was sent.
-    Terminated,
-    /// SIGKILL was sent.
-    Killed,
+    TermSent,
+    KillSent,
+}
+
+/// What became of the leader of a command's process group.
+enum LeaderEnd {
+    /// It has ended, and is not reaped yet.
+    Ended(WaitStatus),
+    /// It is still there [`LEADER_KILL_TIMEOUT`] after SIGKILL.
+    StillRunning,
+    /// waitid(2) failed: it is not a child that this process can wait for.
+    NotOurChild,
 }
 
 /// Runs commands, one after the other.
 #[derive(Debug)]
-pub struct Jobs {
-    monitor: MonitorPipe,
+pub struct JobRunner {
+    monitor_pipe: MonitorPipe,
     child_signal: ChildSignal,
-    descendants: Descendants,
+    reaper: Reaper,
 }
 
 /// The monitor has ended, or sent a request out of turn: no command may run any
@@ -60,33 +69,33 @@ pub struct Jobs {
 #[derive(Debug)]
 pub struct Abandoned;
 
-impl Jobs {
-    pub fn new(monitor: MonitorPipe, child_signal: ChildSignal) -> Jobs {
-        Jobs {
-            monitor,
+impl JobRunner {
+    pub fn new(monitor_pipe: MonitorPipe, child_signal: ChildSignal) -> JobRunner {
+        JobRunner {
+            monitor_pipe,
             child_signal,
-            descendants: Descendants::default(),
+            reaper: Reaper::default(),
         }
     }
 
-    pub fn monitor(&mut self) -> &mut MonitorPipe {
-        &mut self.monitor
+    pub fn monitor_pipe(&mut self) -> &mut MonitorPipe {
+        &mut self.monitor_pipe
     }
 
-    /// Runs a command to its end, and sends the monitor its output and how it
-    /// ended.
+    /// Runs a command to its end, and sends the monitor its output and outcome.
     ///
     /// # Errors
     ///
     /// [`Abandoned`]: the command was killed, and there is nobody to answer.
-    pub fn run(&mut self, command: Command, within: Duration) -> Result<(), Abandoned> {
-        let deadline = Deadline::after(within);
+    pub fn run(&mut self, command: Command, time_limit: Duration) -> Result<(), Abandoned> {
+        let deadline = Deadline::after(time_limit);
         self.child_signal.clear();
         let (leader, output) = match start_command(command) {
             Ok(started) => started,
             Err(why) => {
+                // A text that is escaped here stays as it is later.
                 let why = escape::truncate(&escape::escape(why.as_bytes()), MAX_TEXT);
-                self.send_end(Ended::not_started(why));
+                self.send_outcome(RunOutcome::not_started(why));
                 return Ok(());
             }
         };
@@ -97,38 +106,47 @@ impl Jobs {
             phase: Phase::Running,
             abandoned: false,
         };
-        let status = job.watch(&mut self.monitor, &self.child_signal, deadline);
-        // If this process could not wait for the leader, the leader's number may
-        // belong to another process by now.
-        let group = (status.is_some() || job.phase == Phase::Killed).then_some(leader);
-        let remaining = self.descendants.kill_all(group, &self.child_signal);
-        let monitor = &mut self.monitor;
-        job.drain(monitor);
-        let mut show = |text: String| monitor.send_response(&RunResponse::Output(text.into()));
+        let end = job.run_to_end(&mut self.monitor_pipe, &self.child_signal, deadline);
+        let group = match end {
+            LeaderEnd::Ended(_) | LeaderEnd::StillRunning => Some(leader),
+            // The leader's number may belong to another process by now.
+            LeaderEnd::NotOurChild => None,
+        };
+        let remaining = self.reaper.kill_all(group, &self.child_signal);
+        let pipe = &mut self.monitor_pipe;
+        job.drain(pipe);
+        let mut show = |text: String| pipe.queue_response(&RunResponse::Output(text.into()));
         job.output.finish(&mut show);
         for pid in remaining.iter().take(MAX_REPORTED) {
             show(format!(
-                "... process {pid} still runs, and cannot be killed"
+                "... process {pid} could not be killed, and still runs"
             ));
         }
         if job.abandoned {
             return Err(Abandoned);
         }
-        self.send_end(match status {
+        self.send_outcome(match end {
             // A command that exits with 0 on SIGTERM was late all the same.
-            _ if job.phase != Phase::Running => Ended::TimedOut,
+            _ if job.phase != Phase::Running => RunOutcome::TimedOut,
             // The kernel keeps the low eight bits of a status, and has 64 signals.
-            Some(WaitStatus::Exited(_, code)) => Ended::Exit(u8::try_from(code).unwrap_or(u8::MAX)),
-            Some(WaitStatus::Signaled(_, signal, _)) => Ended::Signal(signal as u8),
-            _ => Ended::not_started("the process cannot be waited for"),
+            LeaderEnd::Ended(WaitStatus::Exited(_, code)) => {
+                RunOutcome::Exit(u8::try_from(code).unwrap_or(u8::MAX))
+            }
+            LeaderEnd::Ended(WaitStatus::Signaled(_, signal, _)) => {
+                RunOutcome::Signal(signal as u8)
+            }
+            // The command ran, with an unknown result. The gate takes this outcome
+            // as no statement about the release.
+            _ => RunOutcome::not_started("the process cannot be waited for"),
         });
         Ok(())
     }
 
-    /// Sends how a command ended, and waits until the monitor can read it.
-    pub fn send_end(&mut self, ended: Ended) {
-        self.monitor.send_response(&RunResponse::Ended(ended));
-        self.monitor.flush();
+    /// Sends the outcome of a command, and waits until the monitor can read it.
+    pub fn send_outcome(&mut self, outcome: RunOutcome) {
+        self.monitor_pipe
+            .queue_response(&RunResponse::Outcome(outcome));
+        self.monitor_pipe.flush();
     }
 }
 
@@ -147,8 +165,9 @@ fn start_command(mut command: Command) -> Result<(Pid, PipeReader), String> {
         .stderr(input)
         .process_group(0);
     // The child inherits the signal mask of this moment, and needs an empty one.
-    // SIGCHLD that was pending has just been cleared. A blocked SIGHUP, SIGINT or
-    // SIGTERM that arrives now ends this process.
+    // So the signals that `ChildSignal` blocks are unblocked during the spawn. The
+    // pending ones have just been discarded. One that arrives now and terminates
+    // processes would end this process.
     let mask = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
     let spawned = command.spawn();
     if let Ok(mask) = mask {
@@ -161,6 +180,7 @@ fn start_command(mut command: Command) -> Result<(Pid, PipeReader), String> {
 
 /// The command that is running.
 struct RunningCommand {
+    /// The command's first process, the leader of its process group.
     leader: Pid,
     /// None once every writer has closed it.
     pipe: Option<PipeReader>,
@@ -171,65 +191,66 @@ struct RunningCommand {
 }
 
 impl RunningCommand {
-    /// Reads the command's output until the command ends, and ends it at its
-    /// time limit or when the monitor ends. Returns how it ended.
+    /// Reads the command's output until the command ends. Sends signals to its
+    /// process group at `time_limit`, and when the monitor ends.
     ///
-    /// A closed output does not mean that the command has ended: the command may
-    /// close it early, and another process may hold it open for longer.
-    fn watch(
+    /// End of file on the output does not mean that the command has ended: the
+    /// command may close its output early, and another process may hold it open
+    /// for longer.
+    fn run_to_end(
         &mut self,
-        monitor: &mut MonitorPipe,
+        monitor_pipe: &mut MonitorPipe,
         child_signal: &ChildSignal,
-        limit: Deadline,
-    ) -> Option<WaitStatus> {
-        let mut deadline = limit;
-        // Terminates: each deadline leads to the next phase, and the last one
-        // returns.
+        time_limit: Deadline,
+    ) -> LeaderEnd {
+        let mut end_of_phase = time_limit;
+        // Terminates: the end of each phase leads to the next phase, and the end of
+        // the last one returns.
         loop {
             child_signal.clear();
             match reaper::peek_status(self.leader) {
                 Ok(None) => {}
-                Ok(Some(status)) => return Some(status),
-                // Not a child of this process any more.
-                Err(_) => return None,
+                Ok(Some(status)) => return LeaderEnd::Ended(status),
+                Err(_) => return LeaderEnd::NotOurChild,
             }
-            if deadline.has_passed() || self.abandoned && self.phase == Phase::Running {
+            if end_of_phase.has_passed() || self.abandoned && self.phase == Phase::Running {
                 let (phase, signal, timeout) = match self.phase {
-                    // The site's lock ended with the monitor, and the next request
-                    // may run the same command: killing this one at once is better
-                    // than running two.
+                    // The site's lock ended with the monitor. Another client's
+                    // request, in another monitor, can take the lock now and run
+                    // the same command: killing this one at once is better than
+                    // running two.
                     Phase::Running if self.abandoned => {
-                        (Phase::Killed, Signal::SIGKILL, KILL_TIMEOUT)
+                        (Phase::KillSent, Signal::SIGKILL, LEADER_KILL_TIMEOUT)
                     }
-                    Phase::Running => (Phase::Terminated, Signal::SIGTERM, TERM_GRACE),
-                    Phase::Terminated => (Phase::Killed, Signal::SIGKILL, KILL_TIMEOUT),
-                    Phase::Killed => return None,
+                    Phase::Running => (Phase::TermSent, Signal::SIGTERM, TERM_GRACE),
+                    Phase::TermSent => (Phase::KillSent, Signal::SIGKILL, LEADER_KILL_TIMEOUT),
+                    Phase::KillSent => return LeaderEnd::StillRunning,
                 };
                 // The leader is not reaped yet, so the number still belongs to its
                 // group. The call fails if the group is another user's.
                 _ = killpg(self.leader, signal);
-                (self.phase, deadline) = (phase, Deadline::after(timeout));
+                (self.phase, end_of_phase) = (phase, Deadline::after(timeout));
             }
             let ready = {
-                let from = (!self.abandoned).then(|| monitor.from());
+                let requests = (!self.abandoned).then(|| monitor_pipe.request_fd());
                 let pipe = self.pipe.as_ref().map(AsFd::as_fd);
                 poll_fds(
-                    [Some(child_signal.as_fd()), from, pipe],
-                    monitor.to(),
-                    deadline.left(),
+                    [Some(child_signal.as_fd()), requests, pipe],
+                    monitor_pipe.response_fd_if_pending(),
+                    end_of_phase.left(),
                 )
             };
-            let [_, from, pipe] = ready;
-            self.abandoned |= from;
-            monitor.write_unsent();
-            if pipe {
-                self.read_output(monitor);
+            let [_, request_ready, output_ready] = ready;
+            self.abandoned |= request_ready;
+            monitor_pipe.write_unsent();
+            if output_ready {
+                self.read_output(monitor_pipe);
             }
         }
     }
 
     /// Reads the command's output once.
-    fn read_output(&mut self, monitor: &mut MonitorPipe) {
+    fn read_output(&mut self, monitor_pipe: &mut MonitorPipe) {
         let Some(pipe) = &mut self.pipe else {
             return;
         };
@@ -237,7 +258,7 @@ impl RunningCommand {
         match pipe.read(&mut buffer) {
             Ok(read) if read > 0 => {
                 let mut show =
-                    |text: String| monitor.send_response(&RunResponse::Output(text.into()));
+                    |text: String| monitor_pipe.queue_response(&RunResponse::Output(text.into()));
                 self.output.take(&buffer[..read], &mut show);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -246,7 +267,7 @@ impl RunningCommand {
     }
 
     /// Reads what is still in the pipe.
-    fn drain(&mut self, monitor: &mut MonitorPipe) {
+    fn drain(&mut self, monitor_pipe: &mut MonitorPipe) {
         let deadline = Deadline::after(DRAIN_TIMEOUT);
         // Terminates: the deadline does not move.
         while let Some(pipe) = &self.pipe
@@ -254,27 +275,27 @@ impl RunningCommand {
         {
             let [ready] = poll_fds([Some(pipe.as_fd())], None, deadline.left());
             if ready {
-                self.read_output(monitor);
+                self.read_output(monitor_pipe);
             }
         }
     }
 }
 
-/// Waits until a descriptor of `from` is readable or closed, or `to` is
-/// writable, at most `timeout`. Returns which of `from` are readable or closed.
+/// Waits until a descriptor of `readers` is readable or closed, or `writer` is
+/// writable, at most `timeout`. Returns which of `readers` are readable or closed.
 fn poll_fds<const N: usize>(
-    from: [Option<BorrowedFd<'_>>; N],
-    to: Option<BorrowedFd<'_>>,
+    readers: [Option<BorrowedFd<'_>>; N],
+    writer: Option<BorrowedFd<'_>>,
     timeout: Duration,
 ) -> [bool; N] {
-    let mut fds: Vec<PollFd<'_>> = from
+    let mut fds: Vec<PollFd<'_>> = readers
         .iter()
         .flatten()
         .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
-        .chain(to.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)))
+        .chain(writer.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)))
         .collect();
     // poll(2) fails only on a caught signal, and this process catches none.
     _ = poll(&mut fds, deadline::timeout(timeout));
     let mut fds = fds.iter();
-    from.map(|fd| fd.is_some() && fds.next().and_then(PollFd::any) == Some(true))
+    readers.map(|fd| fd.is_some() && fds.next().and_then(PollFd::any) == Some(true))
 }

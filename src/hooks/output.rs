@@ -7,21 +7,26 @@ use crate::escape;
 /// The maximum number of lines shown of one command.
 pub const MAX_LINES: usize = 200;
 
-/// The maximum length of what is shown of one command, in bytes of escaped lines.
+/// The maximum length of the lines shown of one command, in bytes, when escaped.
 const MAX_SHOWN: usize = 32 << 10;
 
-/// Splits a command's output into lines. It never keeps more than one line.
+/// Splits a command's output into lines. It never keeps more than the beginning of
+/// one line: at most `MAX_TEXT + 1` bytes.
 #[derive(Debug, Default)]
 pub struct Output {
     /// The beginning of the line that has not ended yet.
     line: Vec<u8>,
-    /// The number of further bytes of that line.
-    cut: u64,
+    /// The number of bytes of that line that are not kept.
+    not_kept: u64,
     /// The number of lines shown.
-    lines: usize,
-    /// The number of bytes shown.
-    shown: usize,
-    /// The number of bytes that are in no shown line.
+    shown_lines: usize,
+    /// The number of bytes of escaped lines shown.
+    shown_bytes: usize,
+    /// Whether a line was dropped. All later lines are dropped too.
+    full: bool,
+    /// About how many bytes of the output are in no shown line: it counts a line
+    /// feed that an unfinished last line lacks, and the bytes that `truncate` cuts
+    /// from a shown line are not in it.
     dropped: u64,
 }
 
@@ -51,23 +56,22 @@ impl Output {
         let room = (MAX_TEXT + 1).saturating_sub(self.line.len());
         let (kept, over) = bytes.split_at(bytes.len().min(room));
         self.line.extend_from_slice(kept);
-        self.cut += over.len() as u64;
+        self.not_kept += over.len() as u64;
     }
 
     fn end_line(&mut self, show: &mut dyn FnMut(String)) {
         let line = std::mem::take(&mut self.line);
-        let cut = std::mem::take(&mut self.cut);
+        let not_kept = std::mem::take(&mut self.not_kept);
         let text = line.strip_suffix(b"\r").unwrap_or(&line);
         let text = escape::truncate(&escape::escape(text), MAX_TEXT);
-        if self.lines == MAX_LINES || self.shown + text.len() > MAX_SHOWN {
-            // After the first dropped line, drop all others too.
-            self.lines = MAX_LINES;
-            self.dropped += line.len() as u64 + cut + 1;
+        self.full |= self.shown_lines == MAX_LINES || self.shown_bytes + text.len() > MAX_SHOWN;
+        if self.full {
+            self.dropped += line.len() as u64 + not_kept + 1;
             return;
         }
-        self.dropped += cut;
-        self.lines += 1;
-        self.shown += text.len();
+        self.dropped += not_kept;
+        self.shown_lines += 1;
+        self.shown_bytes += text.len();
         show(text);
     }
 }

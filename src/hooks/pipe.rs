@@ -12,21 +12,23 @@ use super::protocol::{MAX_REQUEST, MAX_SETUP, RunRequest, RunResponse, Setup};
 use crate::deadline::{self, Deadline};
 use crate::message;
 
-/// The time that the last responses to a request may take to be read.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time in which the monitor must read the last responses to a request.
+pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pipes that carry messages from and to the monitor.
 #[derive(Debug)]
 pub struct MonitorPipe {
-    from: OwnedFd,
-    to: OwnedFd,
+    /// The read end of the pipe from the monitor.
+    requests: OwnedFd,
+    /// The write end of the pipe to the monitor. It does not block.
+    responses: OwnedFd,
     /// Bytes that were read after the last message.
     unread: Vec<u8>,
     /// Responses that did not fit into the pipe. Their size is bounded by what
     /// is shown of one command: the next request comes after the last response.
     unsent: Vec<u8>,
-    /// Set when a response could not be sent. The hook runner then ends: the
-    /// monitor would wait for that response until its time is up.
+    /// Set when a response could not be sent. The hook runner then ends: otherwise
+    /// the monitor would wait for that response until its time limit.
     broken: bool,
 }
 
@@ -38,14 +40,14 @@ impl MonitorPipe {
         MonitorPipe::new(requests, responses)
     }
 
-    fn new(from: OwnedFd, to: OwnedFd) -> Result<MonitorPipe> {
+    fn new(requests: OwnedFd, responses: OwnedFd) -> Result<MonitorPipe> {
         // A monitor that stops reading must not keep the hook runner from
         // killing a command in time. The monitor's end stays blocking.
-        let flags = OFlag::from_bits_retain(fcntl(&to, FcntlArg::F_GETFL)?);
-        fcntl(&to, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        let flags = OFlag::from_bits_retain(fcntl(&responses, FcntlArg::F_GETFL)?);
+        fcntl(&responses, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         Ok(MonitorPipe {
-            from,
-            to,
+            requests,
+            responses,
             unread: Vec::new(),
             unsent: Vec::new(),
             broken: false,
@@ -88,7 +90,7 @@ impl MonitorPipe {
             if searched > max {
                 return None;
             }
-            match nix::unistd::read(&self.from, &mut buffer) {
+            match nix::unistd::read(&self.requests, &mut buffer) {
                 Err(Errno::EINTR) => {}
                 Ok(0) | Err(_) => return None,
                 Ok(read) => self.unread.extend_from_slice(&buffer[..read]),
@@ -96,19 +98,20 @@ impl MonitorPipe {
         }
     }
 
-    /// Returns the descriptor that becomes readable when the monitor ends, or
-    /// sends a request before it has the last response.
-    pub fn from(&self) -> BorrowedFd<'_> {
-        self.from.as_fd()
+    /// Returns the descriptor of the requests. While a command runs, it becomes
+    /// readable only if the monitor ends, or sends a request out of turn.
+    pub fn request_fd(&self) -> BorrowedFd<'_> {
+        self.requests.as_fd()
     }
 
-    /// Returns the descriptor to poll for space, if there are unsent responses.
-    pub fn to(&self) -> Option<BorrowedFd<'_>> {
-        (!self.unsent.is_empty()).then(|| self.to.as_fd())
+    /// Returns the descriptor of the responses, to poll for space; none if there is
+    /// nothing to send.
+    pub fn response_fd_if_pending(&self) -> Option<BorrowedFd<'_>> {
+        (!self.unsent.is_empty()).then(|| self.responses.as_fd())
     }
 
-    /// Queues a response, and sends as much as the pipe takes.
-    pub fn send_response(&mut self, response: &RunResponse) {
+    /// Queues a response, and sends as much of the queue as the pipe takes.
+    pub fn queue_response(&mut self, response: &RunResponse) {
         match message::encode(response) {
             Ok(line) => {
                 self.unsent.extend_from_slice(line.as_bytes());
@@ -119,14 +122,15 @@ impl MonitorPipe {
         self.write_unsent();
     }
 
-    /// Sends as much as the pipe takes.
+    /// Sends as much of the queue as the pipe takes.
     pub fn write_unsent(&mut self) {
         while !self.unsent.is_empty() {
-            match nix::unistd::write(&self.to, &self.unsent) {
+            match nix::unistd::write(&self.responses, &self.unsent) {
                 Ok(sent) => drop(self.unsent.drain(..sent)),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
-                // The monitor has ended, or cannot know what is missing.
+                // The monitor has ended, or the write failed for another reason. A
+                // gap in the responses cannot be repaired.
                 Err(_) => {
                     self.unsent.clear();
                     self.broken = true;
@@ -143,10 +147,10 @@ impl MonitorPipe {
 
     fn flush_until(&mut self, deadline: Deadline) {
         // Terminates: the deadline does not move.
-        while let Some(to) = self.to()
+        while let Some(responses) = self.response_fd_if_pending()
             && !deadline.has_passed()
         {
-            let mut fds = [PollFd::new(to, PollFlags::POLLOUT)];
+            let mut fds = [PollFd::new(responses, PollFlags::POLLOUT)];
             _ = poll(&mut fds, deadline::timeout(deadline.left()));
             self.write_unsent();
         }
@@ -160,7 +164,7 @@ mod tests {
     use std::io::{Read, Write, pipe};
 
     const REQUEST: &[u8] = b"{\"stage\":\"smoke\",\"index\":0,\"release\":\"r1\",\
-                             \"previous\":null,\"within\":1}\n";
+                             \"previous\":null,\"time_limit\":1}\n";
 
     /// Returns the hook runner's end of two pipes, and the monitor's: the write
     /// end for requests and the read end for responses.
@@ -178,7 +182,7 @@ mod tests {
         let line = RunResponse::Output("x".repeat(400).into());
         // Terminates: a pipe holds a limited number of bytes.
         while pipe.unsent.is_empty() {
-            pipe.send_response(&line);
+            pipe.queue_response(&line);
         }
         pipe.flush_until(Deadline::after(Duration::from_millis(20)));
         assert!(pipe.broken);
@@ -190,7 +194,7 @@ mod tests {
         let (mut pipe, mut to_runner, mut from_runner) = pipes();
         to_runner.write_all(REQUEST).unwrap();
         let line = RunResponse::Output("x".to_owned().into());
-        pipe.send_response(&line);
+        pipe.queue_response(&line);
         pipe.flush_until(Deadline::after(Duration::from_secs(60)));
         assert!(pipe.request().is_some());
         drop(pipe);

@@ -1,8 +1,10 @@
 //! The messages between the monitor and the hook runner: one line of JSON each.
 //!
 //! The monitor sends one [`Setup`], then one [`RunRequest`] at a time. The hook
-//! runner answers each request with any number of [`RunResponse::Output`] and
-//! one [`RunResponse::Ended`].
+//! runner answers each request with a limited number of [`RunResponse::Output`] and
+//! one [`RunResponse::Outcome`].
+//!
+//! Both processes are the same program file, so these messages have no version.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,7 +19,8 @@ use crate::names::{ReleaseId, SiteName};
 use crate::url::HttpUrl;
 
 /// The maximum length of a [`Setup`], in bytes. It comes from a configuration
-/// file of at most 256 KiB, and no byte of that takes four in JSON.
+/// file of at most 256 KiB, and JSON needs fewer than four bytes for each byte of
+/// it.
 pub const MAX_SETUP: usize = 1 << 20;
 
 /// The maximum length of a [`RunRequest`], in bytes.
@@ -39,10 +42,10 @@ pub enum Stage {
     AfterSwap,
     #[serde(rename = "before_rollback")]
     BeforeRollback,
-    /// The probe of `smoke_url`.
+    /// The probe of `health.smoke_url`.
     #[serde(rename = "smoke")]
     Smoke,
-    /// The probe of `url`, or the health command.
+    /// The probe of `health.url`, or the command of `health.command`.
     #[serde(rename = "health")]
     Health,
 }
@@ -70,7 +73,7 @@ pub struct Setup {
     pub sandbox_required: bool,
 }
 
-/// A hook, and the time that it may take.
+/// A hook, and its configured time limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HookCommand {
@@ -86,6 +89,8 @@ pub enum HealthCheck {
     Http {
         url: HttpUrl,
         /// The text that the body must contain, with `{release}` for the release.
+        /// The configuration limits its length, and the probe limits the word of
+        /// argv that has it. Every local user can read argv in /proc.
         contains: Option<String>,
     },
     Command(Argv),
@@ -129,19 +134,20 @@ impl Setup {
 #[serde(deny_unknown_fields)]
 pub struct RunRequest {
     pub stage: Stage,
-    /// The number of the command within its stage, from 0.
+    /// The number of the command in its stage, from 0.
     pub index: usize,
     pub release: ReleaseId,
     pub previous: Option<ReleaseId>,
-    /// The time that the command may take. A hook's own timeout limits it as well.
+    /// The time that the command may take. For a hook, the shorter one of this and
+    /// [`HookCommand::timeout`] applies.
     #[serde(with = "millis")]
-    pub within: Duration,
+    pub time_limit: Duration,
 }
 
 /// Printable ASCII of at most [`MAX_TEXT`] bytes.
 ///
-/// Deserialization escapes and truncates the text again: a hook can take over
-/// the hook runner, which then sends what it likes.
+/// Deserialization escapes and truncates every text that is not so already: a hook
+/// may have taken over the hook runner, which then sends any text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String")]
 pub struct PrintableText(String);
@@ -165,22 +171,23 @@ impl fmt::Display for PrintableText {
     }
 }
 
-/// The end of a command.
+/// How the run of a command ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ended {
+pub enum RunOutcome {
     Exit(u8),
     Signal(u8),
-    /// The command ran out of time; the hook runner killed it with everything
-    /// that it started.
+    /// The command reached its time limit. The hook runner then sent SIGKILL to all
+    /// that was left of it. A process of another user (sudo), or one that hangs in
+    /// the kernel, still runs: an output line reports it.
     TimedOut,
     /// The command could not be started, with the reason.
     NotStarted(PrintableText),
 }
 
-impl Ended {
-    pub fn not_started(why: impl Into<String>) -> Ended {
-        Ended::NotStarted(why.into().into())
+impl RunOutcome {
+    pub fn not_started(why: impl Into<String>) -> RunOutcome {
+        RunOutcome::NotStarted(why.into().into())
     }
 }
 
@@ -191,7 +198,7 @@ pub enum RunResponse {
     /// A line that the command wrote, or a remark about its output.
     Output(PrintableText),
     /// The last response to a request.
-    Ended(Ended),
+    Outcome(RunOutcome),
 }
 
 impl RunResponse {
@@ -224,7 +231,7 @@ mod tests {
                 index: usize::MAX,
                 release: longest.clone(),
                 previous: Some(longest.clone()),
-                within: super::super::MAX_TIMEOUT,
+                time_limit: super::super::MAX_TIME_LIMIT,
             };
             let line = message::encode(&request).unwrap();
             assert!(
@@ -238,8 +245,8 @@ mod tests {
 
     #[test]
     fn a_malformed_request_is_refused() {
-        let good =
-            r#"{"stage":"smoke","index":0,"release":"r2","previous":null,"within":1}"#.to_owned();
+        let good = r#"{"stage":"smoke","index":0,"release":"r2","previous":null,"time_limit":1}"#
+            .to_owned();
         let decode = |line: &str| message::decode::<RunRequest>(line.as_bytes(), MAX_REQUEST);
         assert!(decode(&good).is_ok());
         for (old, new) in [
@@ -254,8 +261,11 @@ mod tests {
             ("\"r2\"", "\"r\u{e9}\""),
             ("null", "\".\""),
             ("null", "\"\""),
-            ("\"within\":1", "\"within\":-1"),
-            ("\"within\":1", "\"within\":1,\"command\":[\"/bin/sh\"]"),
+            ("\"time_limit\":1", "\"time_limit\":-1"),
+            (
+                "\"time_limit\":1",
+                "\"time_limit\":1,\"command\":[\"/bin/sh\"]",
+            ),
             ("}", "} x"),
             ("}", "}{}"),
         ] {
@@ -274,11 +284,11 @@ mod tests {
             RunResponse::Output(String::new().into()),
             RunResponse::Output("a \\x1b b".to_owned().into()),
             RunResponse::Output("\\\"".repeat(MAX_TEXT).into()),
-            RunResponse::Ended(Ended::Exit(0)),
-            RunResponse::Ended(Ended::Exit(255)),
-            RunResponse::Ended(Ended::Signal(15)),
-            RunResponse::Ended(Ended::TimedOut),
-            RunResponse::Ended(Ended::not_started("\"".repeat(2 * MAX_TEXT))),
+            RunResponse::Outcome(RunOutcome::Exit(0)),
+            RunResponse::Outcome(RunOutcome::Exit(255)),
+            RunResponse::Outcome(RunOutcome::Signal(15)),
+            RunResponse::Outcome(RunOutcome::TimedOut),
+            RunResponse::Outcome(RunOutcome::not_started("\"".repeat(2 * MAX_TEXT))),
         ] {
             let line = format!("{}\n", message::encode(&response).unwrap());
             assert_eq!(RunResponse::decode(line.as_bytes()), Some(response));
@@ -290,18 +300,18 @@ mod tests {
         for bad in [
             "",
             "\n",
-            "{\"ended\":\"exit\"}\n",
-            "{\"ended\":{\"exit\":256}}\n",
-            "{\"ended\":{\"exit\":-1}}\n",
-            "{\"ended\":{\"exit\":01}}\n",
-            "{\"ended\":{\"exit\":0}}",
-            "{\"ended\":{\"exit\":0,\"signal\":1}}\n",
-            "{\"ended\":{\"signal\":null}}\n",
-            "{\"ended\":\"timed_out\",\"more\":1}\n",
-            "{\"ended\":{\"timed_out\":1}}\n",
+            "{\"outcome\":\"exit\"}\n",
+            "{\"outcome\":{\"exit\":256}}\n",
+            "{\"outcome\":{\"exit\":-1}}\n",
+            "{\"outcome\":{\"exit\":01}}\n",
+            "{\"outcome\":{\"exit\":0}}",
+            "{\"outcome\":{\"exit\":0,\"signal\":1}}\n",
+            "{\"outcome\":{\"signal\":null}}\n",
+            "{\"outcome\":\"timed_out\",\"more\":1}\n",
+            "{\"outcome\":{\"timed_out\":1}}\n",
             "{\"output\":null}\n",
             "{\"Output\":\"x\"}\n",
-            "{\"ended\":{\"exit\":0}}{\"ended\":{\"exit\":0}}\n",
+            "{\"outcome\":{\"exit\":0}}{\"outcome\":{\"exit\":0}}\n",
         ] {
             assert_eq!(RunResponse::decode(bad.as_bytes()), None, "{bad:?}");
         }

@@ -1,4 +1,4 @@
-//! Kills every process that a command has started.
+//! Tries to kill every process that a command has started.
 //!
 //! A command may run code that a client has sent. A process that it leaves
 //! behind, to listen or to wait, would outlive the release. So nothing remains:
@@ -7,8 +7,9 @@
 //! descendants are reparented to it, and it kills and reaps children until none
 //! remain. Start long-running services through systemd instead.
 //!
-//! The hook runner signals only its own children, and only before it reaps them,
-//! so no signal reaches a process that got a reused number.
+//! The hook runner signals its own children, and the process group of the command.
+//! It does so only before it reaps the child, or the leader of the group: until then
+//! the kernel gives their numbers to no other process and no other group.
 //!
 //! This is a cleanup, not a security boundary. Code that runs as the deploy user
 //! can kill the hook runner itself, or leave work with cron. See SECURITY.md.
@@ -27,23 +28,25 @@ use crate::deadline::Deadline;
 
 /// The time that all descendants may take to end. A killed process ends at once,
 /// unless it hangs in the kernel.
-const KILL_ALL_TIMEOUT: Duration = Duration::from_secs(2);
+pub const DESCENDANTS_KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The descendants of this process.
+/// Kills and reaps the descendants of this process.
 #[derive(Debug, Default)]
-pub struct Descendants {
-    /// The children that could not be killed: another user's (sudo), or hanging
-    /// in the kernel.
-    unkillable: BTreeSet<i32>,
+pub struct Reaper {
+    /// The children that were still there when a call gave up on them: another
+    /// user's (sudo), or hanging in the kernel. No later call signals them.
+    reported: BTreeSet<i32>,
 }
 
-impl Descendants {
+impl Reaper {
     /// Kills `group` and all other descendants. Only this function reaps the
     /// group's leader: until then no other group can have its number.
     ///
-    /// Returns the processes that remain, each of them in one call only.
+    /// Each remaining process is returned once, by the first call that gives up on
+    /// it. A process that becomes a child of this process after the last call is
+    /// neither killed nor returned.
     pub fn kill_all(&mut self, group: Option<Pid>, child_signal: &ChildSignal) -> Vec<i32> {
-        let deadline = Deadline::after(KILL_ALL_TIMEOUT);
+        let deadline = Deadline::after(DESCENDANTS_KILL_TIMEOUT);
         if let Some(group) = group {
             // Fails if this user may signal none of the group; then it remains.
             _ = killpg(group, Signal::SIGKILL);
@@ -58,7 +61,8 @@ impl Descendants {
             if remaining.is_empty() || last_turn {
                 return remaining;
             }
-            // Not longer: no signal reports a process that is reparented now.
+            // No signal reports that an orphan becomes a child of this process, so
+            // look again after 50 ms.
             child_signal.wait(deadline.left().min(Duration::from_millis(50)));
         }
     }
@@ -73,11 +77,11 @@ impl Descendants {
         mut send_sigkill: impl FnMut(i32),
     ) -> Vec<i32> {
         let children: BTreeSet<i32> = children.into_iter().collect();
-        self.unkillable.retain(|pid| children.contains(pid));
-        let unreported: Vec<i32> = children.difference(&self.unkillable).copied().collect();
+        self.reported.retain(|pid| children.contains(pid));
+        let unreported: Vec<i32> = children.difference(&self.reported).copied().collect();
         unreported.iter().copied().for_each(&mut send_sigkill);
         if last_turn {
-            self.unkillable.extend(&unreported);
+            self.reported.extend(&unreported);
         }
         unreported
     }
@@ -106,10 +110,13 @@ fn reap() {
     }
 }
 
-/// Returns the children of this process.
+/// Returns the children of this process. It has one thread, so the list of its first
+/// thread is complete.
 fn children() -> Vec<i32> {
     let own = Pid::this().as_raw();
-    // The kernel may be built without this file (CONFIG_PROC_CHILDREN).
+    // proc(5) warns that this list can lack a child if another one leaves the list
+    // during the read. A child leaves it when it is reaped, and only this thread
+    // reaps. The kernel may be built without this file (CONFIG_PROC_CHILDREN).
     match fs::read_to_string(format!("/proc/self/task/{own}/children")) {
         Ok(text) => parse_pids(&text),
         Err(_) => children_by_parent(own),
@@ -143,10 +150,10 @@ mod tests {
 
     #[test]
     fn a_child_is_killed_before_it_is_reported() {
-        let mut descendants = Descendants::default();
+        let mut reaper = Reaper::default();
         let mut turn = |children: &[i32], last: bool| {
             let mut killed = Vec::new();
-            let remaining = descendants.kill_unreported(children.to_vec(), last, |pid| {
+            let remaining = reaper.kill_unreported(children.to_vec(), last, |pid| {
                 killed.push(pid);
             });
             (remaining, killed)
@@ -162,9 +169,9 @@ mod tests {
     }
 
     #[test]
-    fn children_are_found_by_both_methods() {
-        // A test's thread is not the first one: the `children` file of this thread
-        // lists the child, and its parent is the process.
+    fn children_are_found_by_their_parent() {
+        // Not by `children`: it reads the list of the first thread, and a test runs
+        // in another one. The parent in `stat` is the process, whichever thread it is.
         let mut child = Command::new("/bin/cat")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

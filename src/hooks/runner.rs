@@ -9,10 +9,10 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::stat::SFlag;
 
-use super::MAX_TIMEOUT;
-use super::job::{Abandoned, Jobs};
+use super::MAX_TIME_LIMIT;
+use super::job::{Abandoned, JobRunner};
 use super::pipe::MonitorPipe;
-use super::protocol::{Ended, HealthCheck, HookCommand, RunRequest, Setup, Stage};
+use super::protocol::{HealthCheck, HookCommand, RunOutcome, RunRequest, Setup, Stage};
 use super::sigchld::ChildSignal;
 use crate::config::Argv;
 use crate::dir::{self, Dir};
@@ -24,14 +24,16 @@ use crate::sandbox;
 use crate::store::layout::RELEASES;
 use crate::url::HttpUrl;
 
-/// The PATH of a command. sshd's would be that of the client's account.
+/// The PATH of a hook or health command. It is fixed, and not taken from the login
+/// environment.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The time that the probe gets beyond the time limit of its own answer.
-const PROBE_GRACE: Duration = Duration::from_secs(1);
+/// The time that the probe gets to report that its time limit has passed. The probe
+/// keeps that limit itself, and the hook runner ends it this much later.
+pub const PROBE_GRACE: Duration = Duration::from_secs(1);
 
-/// Runs as the hook runner, to the exit status: takes messages from stdin until
-/// the monitor closes it, and answers on stdout.
+/// Runs as the hook runner, and returns the exit status: takes messages from stdin
+/// until the monitor closes it, and answers on stdout.
 pub fn main() -> u8 {
     sandbox::reset_inherited_state();
     match serve_monitor() {
@@ -43,25 +45,27 @@ pub fn main() -> u8 {
 
 fn serve_monitor() -> nix::Result<()> {
     prctl::set_child_subreaper(true)?;
-    // A command runs as the same user. It must not open our pipes through /proc
-    // and answer in our place, nor trace us (prctl(2)). execve(2) makes the
-    // command itself dumpable again.
+    // A command runs as the same user. A non-dumpable process (prctl(2)) is one
+    // that it cannot trace, and whose pipes it cannot open through /proc to answer in
+    // its place. The monitor does not rely on that: from execve(2) until this line,
+    // any process of this user can trace us, for example what an earlier hook left
+    // running. execve(2) makes the command itself dumpable again.
     prctl::set_dumpable(false)?;
     let errno = |error: std::io::Error| Errno::try_from(error).unwrap_or(Errno::EIO);
-    let mut jobs = Jobs::new(MonitorPipe::open().map_err(errno)?, ChildSignal::open()?);
-    let setup = jobs.monitor().setup().ok_or(Errno::EBADMSG)?;
+    let mut jobs = JobRunner::new(MonitorPipe::open().map_err(errno)?, ChildSignal::open()?);
+    let setup = jobs.monitor_pipe().setup().ok_or(Errno::EBADMSG)?;
     // If the site cannot be opened, every request gets that answer.
     let site = SiteCommands::open(setup);
     // Terminates: the monitor ends its requests, or closes the pipe.
-    while let Some(request) = jobs.monitor().request() {
+    while let Some(request) = jobs.monitor_pipe().request() {
         let prepared = site
             .as_ref()
             .map_err(Clone::clone)
-            .and_then(|site| site.prepare(&request));
+            .and_then(|site| site.chdir_and_prepare(&request));
         let done = match prepared {
-            Ok((command, within)) => jobs.run(command, within),
+            Ok((command, time_limit)) => jobs.run(command, time_limit),
             Err(why) => {
-                jobs.send_end(Ended::not_started(why));
+                jobs.send_outcome(RunOutcome::not_started(why));
                 Ok(())
             }
         };
@@ -77,7 +81,7 @@ struct SiteCommands {
     setup: Setup,
     /// The directory of all releases.
     releases: Dir,
-    /// `/`, the working directory of the probe.
+    /// The directory `/`, in which the probe runs.
     top: Dir,
 }
 
@@ -99,19 +103,20 @@ impl SiteCommands {
         })
     }
 
-    /// Returns the requested command, ready to start from the working directory
-    /// that this function enters, and the time that it may take.
-    fn prepare(&self, request: &RunRequest) -> Result<(Command, Duration), String> {
+    /// Returns the requested command and its time limit. Changes the working
+    /// directory of this process to the one in which the command has to start.
+    fn chdir_and_prepare(&self, request: &RunRequest) -> Result<(Command, Duration), String> {
         let setup = &self.setup;
-        let within = request.within.min(MAX_TIMEOUT);
+        let time_limit = request.time_limit.min(MAX_TIME_LIMIT);
         let absent = || {
             let (stage, index) = (request.stage, request.index);
             format!("the site has no command {index} for {stage}")
         };
         let hook = |hooks: &[HookCommand]| {
             let hook = hooks.get(request.index).ok_or_else(absent)?;
+            self.chdir_to_release(&request.release)?;
             let command = self.operator_command(&hook.command, request)?;
-            Ok((command, within.min(hook.timeout)))
+            Ok((command, time_limit.min(hook.timeout)))
         };
         match request.stage {
             Stage::BeforeSwap => hook(&setup.before_swap),
@@ -120,24 +125,28 @@ impl SiteCommands {
             Stage::Smoke | Stage::Health if request.index != 0 => Err(absent()),
             Stage::Smoke => {
                 let url = setup.smoke_url.as_ref().ok_or_else(absent)?;
-                self.probe_command(url, None, within)
+                self.chdir_to_top()?;
+                self.probe_command(url, None, time_limit)
             }
             Stage::Health => match setup.health.as_ref().ok_or_else(absent)? {
                 HealthCheck::Http { url, contains } => {
                     let release = request.release.as_str();
                     let contains = contains.as_ref();
                     let contains = contains.map(|text| text.replace("{release}", release));
-                    self.probe_command(url, contains, within)
+                    self.chdir_to_top()?;
+                    self.probe_command(url, contains, time_limit)
                 }
-                HealthCheck::Command(argv) => Ok((self.operator_command(argv, request)?, within)),
+                HealthCheck::Command(argv) => {
+                    self.chdir_to_release(&request.release)?;
+                    Ok((self.operator_command(argv, request)?, time_limit))
+                }
             },
         }
     }
 
-    /// Returns a command of the operator with its configured words and four
-    /// environment variables, and enters the release.
+    /// Returns a command of the operator with its configured words. Its environment
+    /// is PATH and three variables of ours.
     fn operator_command(&self, argv: &Argv, request: &RunRequest) -> Result<Command, String> {
-        self.enter_release(&request.release)?;
         self.check_outside_root(argv.program())?;
         let previous = request.previous.as_ref().map_or("", ReleaseId::as_str);
         let mut command = Command::new(argv.program());
@@ -179,9 +188,10 @@ impl SiteCommands {
         Ok(())
     }
 
-    /// Changes into a release, by its handle. The directory must be this user's:
-    /// no command runs in a directory that others can write.
-    fn enter_release(&self, release: &ReleaseId) -> Result<(), String> {
+    /// Changes the working directory to a release, through a descriptor. The
+    /// directory must be this user's: no command runs in a directory that others can
+    /// write.
+    fn chdir_to_release(&self, release: &ReleaseId) -> Result<(), String> {
         let cannot = |errno: Errno| {
             let why = describe(&errno.into());
             format!("the directory of '{release}' cannot be entered: {why}")
@@ -197,25 +207,30 @@ impl SiteCommands {
         nix::unistd::fchdir(&directory).map_err(cannot)
     }
 
-    /// Returns the command of the probe. The probe is this program: it sandboxes
-    /// itself before it reads what a release answers.
+    /// Changes the working directory to `/`: the probe needs no release.
+    fn chdir_to_top(&self) -> Result<(), String> {
+        let cannot = |errno: Errno| format!("'/' cannot be entered: {}", describe(&errno.into()));
+        nix::unistd::fchdir(&self.top).map_err(cannot)
+    }
+
+    /// Returns the command of the probe, and the time limit at which the hook runner
+    /// ends it. The probe is this program: it sandboxes itself before it reads what a
+    /// release answers.
     fn probe_command(
         &self,
         url: &HttpUrl,
         contains: Option<String>,
-        within: Duration,
+        time_limit: Duration,
     ) -> Result<(Command, Duration), String> {
-        let cannot = |errno: Errno| format!("'/' cannot be entered: {}", describe(&errno.into()));
-        nix::unistd::fchdir(&self.top).map_err(cannot)?;
         let request = ProbeRequest {
             url: url.clone(),
             contains,
-            within,
+            time_limit,
             sandbox_required: self.setup.sandbox_required,
         };
         let request = message::encode(&request).map_err(|error| error.problem)?;
         let mut command = Command::new("/proc/self/exe");
         command.env_clear().args([probe::WORD, &request]);
-        Ok((command, within + PROBE_GRACE))
+        Ok((command, time_limit + PROBE_GRACE))
     }
 }

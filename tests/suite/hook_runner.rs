@@ -275,7 +275,7 @@ fn output_is_escaped_and_truncated() {
 #[test]
 fn no_process_of_a_hook_outlives_it() {
     let fixture = Fixture::new();
-    let backfixture = "sleep 1000 & echo $! > {dir}/pid; echo started";
+    let in_background = "sleep 1000 & echo $! > {dir}/pid; echo started";
     // A process in a new session and group, whose parent has ended.
     let daemon = "(setsid sh -c 'echo $$ > {dir}/other; sleep 1000 & echo $! > {dir}/pid; wait' &) \
                   ; while ! test -s {dir}/pid; do sleep 0.01; done; echo started";
@@ -283,7 +283,7 @@ fn no_process_of_a_hook_outlives_it() {
     let stubborn = "(setsid sh -c 'trap \"\" TERM HUP INT; exec >&- 2>&-; sleep 1000 & \
                     echo $! > {dir}/pid; wait' &); while ! test -s {dir}/pid; do sleep 0.01; done; \
                     echo started";
-    for script in [backfixture, daemon, stubborn] {
+    for script in [in_background, daemon, stubborn] {
         let _ = fs::remove_file(fixture.path("pid"));
         for (last, end) in [("", "exit 0"), ("; exit 5", "exit 5")] {
             let script = format!("rm -f {{dir}}/pid; {script}{last}");
@@ -379,7 +379,7 @@ fn termination_signals_do_not_end_the_hook_runner() {
         kill(pid, signal).unwrap();
     }
     fs::write(fixture.path("go"), "").unwrap();
-    assert_eq!(runner.next().as_deref(), Some("{\"ended\":{\"exit\":0}}"));
+    assert_eq!(runner.next().as_deref(), Some("{\"outcome\":{\"exit\":0}}"));
 }
 
 #[test]
@@ -460,7 +460,7 @@ const NOBODY: u32 = 65534;
 fn a_hook_cannot_answer_in_place_of_the_hook_runner() {
     let fixture = Fixture::new();
     let script = "cd /proc/$PPID || exit 5; for fd in 0 1; do \
-                  (echo '{\"ended\":{\"exit\":0}}' > fd/$fd) 2>/dev/null && echo reached; done; \
+                  (echo '{\"outcome\":{\"exit\":0}}' > fd/$fd) 2>/dev/null && echo reached; done; \
                   cat environ mem > /dev/null 2>&1 && echo read; exit 3";
     let config = format!(
         "[[hooks.after_swap]]\ncommand = {:?}\n",
@@ -502,7 +502,7 @@ fn a_process_of_another_user_is_reported_and_not_waited_for() {
         assert_eq!(end, expected, "{lines:?}");
         let last = lines.last().expect("a remark");
         let rest = last.strip_prefix("... process ");
-        let pid = rest.and_then(|it| it.strip_suffix(" still runs, and cannot be killed"));
+        let pid = rest.and_then(|it| it.strip_suffix(" could not be killed, and still runs"));
         let pid = pid.expect(last);
         remaining.push(Pid::from_raw(pid.parse().expect("a number")));
     }

@@ -86,11 +86,11 @@ fn wait_until_closed(stream: &mut TcpStream) {
     let _ = stream.read_to_end(&mut Vec::new());
 }
 
-fn request(url: &str, contains: Option<&str>, within: Duration) -> Value {
+fn request(url: &str, contains: Option<&str>, time_limit: Duration) -> Value {
     json!({
         "url": url,
         "contains": contains,
-        "within": within.as_millis() as u64,
+        "time_limit": time_limit.as_millis() as u64,
         "sandbox_required": true,
     })
 }
@@ -393,7 +393,7 @@ fn an_invalid_request_is_refused() {
     let good = request("http://127.0.0.1:9/", None, Duration::from_millis(100));
     for (key, value) in [
         ("url", json!("https://127.0.0.1/")),
-        ("within", json!("1")),
+        ("time_limit", json!("1")),
         ("more", json!(1)),
     ] {
         let mut bad = good.clone();

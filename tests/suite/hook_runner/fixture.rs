@@ -88,7 +88,7 @@ pub fn set_mode(path: &Path, mode: u32) {
 /// `STAGE INDEX RELEASE PREVIOUS MILLISECONDS`.
 pub fn request(words: &str) -> String {
     let words: Vec<&str> = words.split(' ').collect();
-    let [stage, index, release, previous, within] = words[..] else {
+    let [stage, index, release, previous, time_limit] = words[..] else {
         panic!("not a request: {words:?}");
     };
     let previous = match previous {
@@ -97,7 +97,7 @@ pub fn request(words: &str) -> String {
     };
     format!(
         "{{\"stage\":\"{stage}\",\"index\":{index},\"release\":\"{release}\",\
-         \"previous\":{previous},\"within\":{within}}}\n"
+         \"previous\":{previous},\"time_limit\":{time_limit}}}\n"
     )
 }
 
@@ -162,10 +162,10 @@ impl Runner {
                 lines.push(text.to_owned());
                 continue;
             }
-            return match &response["ended"] {
+            return match &response["outcome"] {
                 Value::String(word) => (lines, word.clone()),
-                Value::Object(ended) => {
-                    let (word, value) = ended.iter().next().expect("one end");
+                Value::Object(outcome) => {
+                    let (word, value) = outcome.iter().next().expect("one outcome");
                     let value = value.as_str().map_or(value.to_string(), |text| {
                         assert_shown(text);
                         text.to_owned()
