@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         [_, "attempt", who, name, site] => {
             ExitCode::from(attack_from_inside(who, name, Path::new(site)))
         }
-        // Stands for the program's own image: it was executed.
+        // Takes the place of the program's own image: it was executed.
         [_, "nothing"] => ExitCode::SUCCESS,
         _ => run_all(),
     }

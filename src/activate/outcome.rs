@@ -24,7 +24,7 @@ const NEITHER: &str =
 /// How an activation ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The release is live, as the client asked for.
+    /// The release is live, as requested.
     Live {
         how: How,
         release: ReleaseId,

@@ -49,7 +49,7 @@ pub fn judge_response(from: &mut impl Read, contains: Option<&[u8]>) -> Judgemen
     };
     let shown = escape::escape(text);
     if head.encoded {
-        let detail = "the body is encoded, and was asked for as it is";
+        let detail = "the body is encoded, though the request allows no encoding";
         return (Verdict::Never, detail.to_owned());
     }
     let body = Body::new(read.as_slice().chain(from).take(MAX_FRAMED), head.framing);
@@ -163,7 +163,7 @@ impl Head {
         let mut codings = values("transfer-encoding");
         let framing = match (codings.next(), codings.next()) {
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
-            (Some(_), _) => return Err("a transfer coding that was not asked for"),
+            (Some(_), _) => return Err("a transfer coding that was not requested"),
             (None, _) => {
                 let mut lengths = values("content-length");
                 match lengths.next() {

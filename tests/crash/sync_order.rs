@@ -355,9 +355,9 @@ fn all_verbs(fixture: &Fixture) {
     site.check_tidy().expect("an undamaged site");
 
     let gate = "[[hooks.after_swap]]\n\
-                command = [\"/bin/grep\", \"-qv\", \"sick\", \"index.html\"]\n";
+                command = [\"/bin/grep\", \"-qv\", \"failing\", \"index.html\"]\n";
     let site = fixture.copy(&site, "order-gate", 0, gate);
-    for release in ["e", "f", "sick"] {
+    for release in ["e", "f", "failing"] {
         site.ok(&receive_command(release)).expect("received");
     }
     site.ok("swap f").expect("swapped");
@@ -384,13 +384,13 @@ fn all_verbs(fixture: &Fixture) {
     .concat();
     check(
         "the automatic rollback",
-        &trace_with_exit(&site, "swap sick", 69),
+        &trace_with_exit(&site, "swap failing", 69),
         &order,
     );
     site.check_tidy().expect("an undamaged site");
 
     let site = fixture.copy(&fixture.make("order-bare", 5), "order-first", 0, gate);
-    site.ok(&receive_command("sick")).expect("received");
+    site.ok(&receive_command("failing")).expect("received");
     let intent = &[&INTENT, &RECORDED][..];
     let back = &[
         &SYMLINK_REMOVED,
@@ -400,6 +400,6 @@ fn all_verbs(fixture: &Fixture) {
         &FAILURE_REPORTED,
     ];
     let order = [intent, SYMLINK_FIRST, intent, back].concat();
-    let steps = trace_with_exit(&site, "swap sick", 69);
+    let steps = trace_with_exit(&site, "swap failing", 69);
     check("the automatic rollback to nothing", &steps, &order);
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::direct::{ask, everything, listing, live, put, states};
 use crate::site::{Reply, Site};
 
-/// Exactly one line, and the link says the same thing, in relative form.
+/// Asserts that the reply is exactly this line, and that the symlink names the same
+/// release by a relative target.
 #[track_caller]
 fn went_live(site: &Site, reply: Reply, line: &str) {
     let stdout = reply.ok();
@@ -30,7 +31,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_swap_says_what_was_live_and_leaves_one_relative_link() {
+fn a_swap_says_what_was_live_and_leaves_one_relative_symlink() {
     let site = Site::new();
     put(&site, "a");
     put(&site, "b");
@@ -38,7 +39,7 @@ fn a_swap_says_what_was_live_and_leaves_one_relative_link() {
     went_live(&site, site.ssh("ci", "swap a"), "ok swap a previous=-");
     went_live(&site, site.ssh("ci", "swap b"), "ok swap b previous=a");
     went_live(&site, site.ssh("ci", "swap a"), "ok swap a previous=b");
-    // The link's other name, under which it was made, is gone.
+    // The temporary name of the symlink is gone.
     let root = names(site.root());
     assert_eq!(root, [".deploy-shell", "current", "releases", "shared"]);
     assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
@@ -85,7 +86,7 @@ fn the_generation_grows_with_every_activation() {
 fn if_current_is_compare_and_swap() {
     let site = Site::new();
     put(&site, "a");
-    // Nothing is live, so nothing can be as expected.
+    // Nothing is live, so no condition can be true.
     let before = everything(&site);
     for request in ["swap a --if-current a", "swap a --if-current b"] {
         let reply = ask(&site, request);
@@ -118,7 +119,7 @@ fn if_current_is_compare_and_swap() {
     went_live(&site, reply, "ok swap c previous=b");
 }
 
-/// The refusal names what is live, so that a person need not ask again.
+/// The refusal names the live release, so that a person need not run `list`.
 #[test]
 fn a_failed_comparison_names_what_is_live() {
     let site = Site::new();
@@ -129,7 +130,7 @@ fn a_failed_comparison_names_what_is_live() {
 }
 
 #[test]
-fn only_what_was_received_can_go_live() {
+fn only_received_releases_can_go_live() {
     let site = Site::new();
     live(&site, &["a"]);
     put(&site, "gone");
@@ -140,7 +141,7 @@ fn only_what_was_received_can_go_live() {
     fs::write(releases.join("file"), "no directory").expect("a file");
     symlink("a", releases.join("alias")).expect("a link");
     symlink("/etc", releases.join("outside")).expect("a link");
-    // The first request finds out what is gone, and writes that down once.
+    // The first request finds out which releases are gone, and journals that once.
     ask(&site, "swap gone").refused(66, "no-such-release");
     let last = site.journal().pop().expect("a record");
     assert_eq!(
@@ -164,16 +165,17 @@ fn only_what_was_received_can_go_live() {
     assert_eq!(site.current().as_deref(), Some("a"));
 }
 
-/// All but the manifests: that of a release which is gone may be swept away.
+/// Returns everything but the manifests: a request may remove the manifest of a
+/// release that is gone.
 fn tree_of(site: &Site) -> Vec<(PathBuf, String)> {
     let tree = site.snapshot().into_iter();
     tree.filter(|(path, _)| !path.starts_with(".deploy-shell/manifests/"))
         .collect()
 }
 
-/// The manifest is for a directory, not for a symlink in its place.
+/// The manifest describes a directory, not a symlink in its place.
 #[test]
-fn a_link_in_a_releases_place_is_not_followed() {
+fn a_symlink_in_the_place_of_a_release_is_not_followed() {
     let site = Site::new();
     live(&site, &["a"]);
     put(&site, "b");
@@ -188,7 +190,7 @@ fn a_link_in_a_releases_place_is_not_followed() {
 }
 
 #[test]
-fn the_link_may_have_another_name() {
+fn the_current_symlink_can_have_another_name() {
     let site = Site::with_config("link = \"app\"\n");
     live(&site, &["a", "b"]);
     let link = fs::read_link(site.root().join("app")).expect("a link");
@@ -201,9 +203,9 @@ fn the_link_may_have_another_name() {
     assert_eq!(states(&site), ["a current", "b bad"]);
 }
 
-/// An entry with the usual name then has no meaning.
+/// The entry `current` then has no meaning.
 #[test]
-fn a_foreign_current_beside_another_link_is_left_alone() {
+fn an_entry_named_current_is_left_alone_if_the_symlink_has_another_name() {
     let site = Site::with_config("link = \"app\"\n");
     fs::create_dir(site.root().join("current")).expect("a directory");
     fs::write(site.root().join("current/own"), "own").expect("a file");

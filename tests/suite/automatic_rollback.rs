@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::direct::{ask, listing, live, put, states};
 use crate::gating::{
-    cure, gate_failed, hook, log, logging_hooks, returned, sicken, steps_on_record,
+    gate_failed, hook, log, logged_steps, logging_hooks, make_fail, make_pass, rollback_line,
 };
 use crate::service::{Answer, Service, ok};
 use crate::site::{Reply, Site};
@@ -21,7 +21,7 @@ fn journal(site: &Site, count: usize) -> Vec<String> {
     .collect()
 }
 
-/// Reads from the problem when the release was live.
+/// Returns from when to when the release was live, according to the problem.
 #[track_caller]
 fn span(problem: &str) -> [Timestamp; 2] {
     let (_, rest) = problem.split_once("it was live from ").expect(problem);
@@ -45,7 +45,7 @@ fn the_previous_release_is_live_again() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a", "b"]);
     put(&site, "c");
-    sicken(&site, "c", "after_swap");
+    make_fail(&site, "c", "after_swap");
     log(&site);
     let reply = site.ssh("ci", "swap c");
     reply.refused(69, "gate-failed");
@@ -71,7 +71,7 @@ fn the_previous_release_is_live_again() {
         ["before_swap c b b", "after_swap c b c", "after_swap b c b"]
     );
     assert_eq!(states(&site), ["b current", "c bad", "a previous"]);
-    returned(&site).has(&[("release", "c"), ("live", "b"), ("outcome", "ok")]);
+    rollback_line(&site).has(&[("release", "c"), ("live", "b"), ("outcome", "ok")]);
     assert_eq!(
         journal(&site, 5),
         [
@@ -83,7 +83,7 @@ fn the_previous_release_is_live_again() {
         ]
     );
     assert!(is_confirmed(&site, "b"));
-    let steps = steps_on_record(&site);
+    let steps = logged_steps(&site);
     let last: Vec<_> = steps[steps.len() - 3..]
         .iter()
         .map(|step| ["step", "release", "outcome"].map(|key| step.get(key).expect("it is there")))
@@ -100,14 +100,14 @@ fn the_previous_release_is_live_again() {
     // No rollback goes to it until a swap clears it.
     ask(&site, "rollback c").refused(66, "no-such-release");
     assert_eq!(ask(&site, "rollback").ok(), "ok rollback a previous=b\n");
-    cure(&site, "c");
+    make_pass(&site, "c");
     assert_eq!(ask(&site, "swap c").ok(), "ok swap c previous=a\n");
     assert_eq!(states(&site)[..2], ["c current", "a previous"]);
 }
 
 #[test]
 fn the_health_check_runs_again_for_the_restored_release() {
-    // It answers for the release that is live; with c it answers wrongly.
+    // The service answers correctly for the live release, except for c.
     let site = Site::new();
     let link = site.root().join("current");
     let service = Service::start(move |_, _| {
@@ -127,8 +127,12 @@ fn the_health_check_runs_again_for_the_restored_release() {
     let problem = gate_failed(&site.ssh("ci", "swap c"));
     assert!(problem.contains("health (http://"), "{problem}");
     assert!(problem.ends_with(", and 'a' is live again"), "{problem}");
-    assert_eq!(service.asked().len(), 4, "a, c twice, and a again");
-    let last = steps_on_record(&site).pop().expect("a line");
+    assert_eq!(
+        service.requested_paths().len(),
+        4,
+        "a, c twice, and a again"
+    );
+    let last = logged_steps(&site).pop().expect("a line");
     last.has(&[("step", "health"), ("release", "a"), ("outcome", "ok")]);
     assert_eq!(states(&site), ["a current", "c bad"]);
 }
@@ -139,14 +143,14 @@ fn the_reply_says_if_neither_release_passes() {
     live(&site, &["a"]);
     put(&site, "b");
     for release in ["a", "b"] {
-        sicken(&site, release, "after_swap");
+        make_fail(&site, release, "after_swap");
     }
     let problem = gate_failed(&site.ssh("ci", "swap b"));
     let end = "; 'a' is live again and failed as well: hook after_swap 1 ('/bin/sh') exited with 1";
     assert!(problem.ends_with(end), "{problem}");
     span(&problem);
-    returned(&site).has(&[("release", "b"), ("live", "a"), ("outcome", "failed")]);
-    // What is live is still the one that was, and it has been good once.
+    rollback_line(&site).has(&[("release", "b"), ("live", "a"), ("outcome", "failed")]);
+    // The live release is the one from before, and it is not bad.
     assert_eq!(states(&site), ["a current", "b bad"]);
 }
 
@@ -165,12 +169,12 @@ fn the_reply_says_why_the_automatic_rollback_failed() {
     let words = "release 'b' failed its gate: hook after_swap 1 ('/bin/sh') exited with 1; it is \
                  still live, because the automatic rollback to 'a' failed: cannot move the symlink ";
     assert!(reply.stderr.contains(words), "{reply:?}");
-    // The remedy, and that it is one.
+    // The remedy works.
     assert!(
         reply.stderr.ends_with("'list' shows what is live\n"),
         "{reply:?}"
     );
-    returned(&site).has(&[("release", "b"), ("live", "b"), ("outcome", "failed")]);
+    rollback_line(&site).has(&[("release", "b"), ("live", "b"), ("outcome", "failed")]);
     std::fs::remove_dir(site.root().join(".deploy-shell/next")).expect("an empty directory");
     assert_eq!(
         site.ssh("ci", "rollback").ok(),
@@ -183,14 +187,14 @@ fn the_reply_says_why_the_automatic_rollback_failed() {
 fn a_first_release_that_fails_leaves_no_symlink() {
     let site = Site::with_config(&logging_hooks());
     put(&site, "a");
-    sicken(&site, "a", "after_swap");
+    make_fail(&site, "a", "after_swap");
     let problem = gate_failed(&site.ssh("ci", "swap a"));
     assert!(
         problem.ends_with(", and nothing is live, as before"),
         "{problem}"
     );
     span(&problem);
-    returned(&site).has(&[("release", "a"), ("live", "-"), ("outcome", "ok")]);
+    rollback_line(&site).has(&[("release", "a"), ("live", "-"), ("outcome", "ok")]);
     assert_eq!(site.current(), None);
     assert!(site.root().join("current").symlink_metadata().is_err());
     assert_eq!(log(&site), ["before_swap a - ", "after_swap a - a"]);
@@ -199,7 +203,7 @@ fn a_first_release_that_fails_leaves_no_symlink() {
     assert_eq!(journal(&site, 2), ["activating - a", "returned - a"]);
     ask(&site, "rollback").refused(66, "no-such-release");
 
-    cure(&site, "a");
+    make_pass(&site, "a");
     assert_eq!(ask(&site, "swap a").ok(), "ok swap a previous=-\n");
     assert_eq!(states(&site), ["a current"]);
 }
@@ -208,7 +212,7 @@ fn a_first_release_that_fails_leaves_no_symlink() {
 fn a_failed_rollback_restores_the_release_it_left() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a", "b", "c"]);
-    sicken(&site, "b", "after_swap");
+    make_fail(&site, "b", "after_swap");
     log(&site);
     let problem = gate_failed(&site.ssh("ci", "rollback"));
     assert!(
@@ -224,7 +228,7 @@ fn a_failed_rollback_restores_the_release_it_left() {
             "after_swap c b c"
         ]
     );
-    // c was rolled away from, and then it was not: nothing speaks against it.
+    // The rollback from c was undone, so c is not bad.
     assert_eq!(states(&site), ["c current", "b bad", "a previous"]);
     assert!(is_confirmed(&site, "c"));
     put(&site, "d");
@@ -248,7 +252,7 @@ fn a_release_removed_meanwhile_is_no_fallback() {
         "{problem}"
     );
     assert_eq!(site.current(), None, "not a link that leads nowhere");
-    returned(&site).has(&[("release", "b"), ("live", "-"), ("outcome", "failed")]);
+    rollback_line(&site).has(&[("release", "b"), ("live", "-"), ("outcome", "failed")]);
     assert_eq!(states(&site), ["b bad"]);
 }
 
@@ -257,7 +261,7 @@ fn a_failed_release_is_not_pruned_at_once() {
     let site = Site::with_config(&format!("keep = 0\nmin_age = \"0s\"\n{}", logging_hooks()));
     live(&site, &["a", "b"]);
     put(&site, "c");
-    sicken(&site, "c", "after_swap");
+    make_fail(&site, "c", "after_swap");
     gate_failed(&site.ssh("ci", "swap c"));
     assert_eq!(
         site.releases(),
@@ -275,7 +279,7 @@ fn a_condition_compares_the_release_that_is_really_live() {
     live(&site, &["a"]);
     put(&site, "b");
     put(&site, "c");
-    sicken(&site, "b", "after_swap");
+    make_fail(&site, "b", "after_swap");
     gate_failed(&site.ssh("ci", "swap b --if-current a"));
     site.ssh("ci", "swap c --if-current b")
         .refused(75, "not-current");

@@ -295,7 +295,7 @@ fn sshd_accepts_the_lines_that_check_reads_and_skips_the_others() {
 /// The last digit of a padded key has bits that belong to no byte. sshd accepts
 /// only zeros there.
 #[test]
-fn sshd_and_check_refuse_bits_behind_the_last_byte_of_a_key() {
+fn sshd_and_check_refuse_bits_after_the_last_byte_of_a_key() {
     let site = Site::new();
     let path = site.dir().join("key-padded");
     // The blob has 104 bytes, so its base64 ends with one '='.

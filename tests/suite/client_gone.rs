@@ -1,5 +1,5 @@
-//! The client goes in mid-gate, and its connection with it: what was begun is
-//! carried through and put on record, and the site is free afterwards.
+//! The client and its connection end while the gate runs: the request completes and
+//! is logged, and the site's lock is free afterwards.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -8,17 +8,19 @@ use crate::contention::hold;
 use crate::direct::{ask, live, put, record, states};
 use crate::fallback::killed_during_checks;
 use crate::fields::Fields;
-use crate::gating::{appears, hook, none_stays, returned, steps_on_record, touch, wait_for};
+use crate::gating::{
+    appears, hook, logged_steps, rollback_line, touch, wait_for, wait_until_none_is_left,
+};
 use crate::process::{Upload, eventually, pids_with_argument, serving};
 use crate::service::{Answer, Service, ok};
 use crate::site::Site;
 
-/// How a client goes.
+/// How a client leaves.
 #[derive(Clone, Copy, Debug)]
 enum Leaves {
     /// ssh is killed, and sshd sees its connection end.
     Client,
-    /// sshd is killed as well: nobody tells anybody anything.
+    /// sshd is killed as well: no process is notified.
     Connection,
 }
 
@@ -46,7 +48,7 @@ impl Leaves {
     }
 }
 
-/// The last line on record, once nobody serves the site any more.
+/// Returns the last line of the audit log, once no process serves the site.
 fn outcome(site: &Site) -> Fields {
     eventually("nobody serves the site", || serving(site).is_empty());
     let line = record(site).pop().expect("a line");
@@ -55,20 +57,20 @@ fn outcome(site: &Site) -> Fields {
     fields
 }
 
-/// The lock is free, and the next request works.
+/// Asserts that the lock is free and the next request works.
 #[track_caller]
-fn goes_on(site: &Site) {
+fn next_request_works(site: &Site) {
     assert_eq!(ask(site, "rollback").code, 0);
     assert!(site.leftovers().is_empty());
 }
 
-fn left_at(hooks: &str, leaves: Leaves) -> Site {
-    left_in(hooks, "swap c", leaves)
+fn swap_whose_client_leaves(hooks: &str, leaves: Leaves) -> Site {
+    request_whose_client_leaves(hooks, "swap c", leaves)
 }
 
 /// Makes a request on a site where a and b have been live and c waits, has the
 /// client leave when the phase has begun, and then lets the phase go on.
-fn left_in(hooks: &str, request: &str, leaves: Leaves) -> Site {
+fn request_whose_client_leaves(hooks: &str, request: &str, leaves: Leaves) -> Site {
     let site = Site::new();
     touch(&site, "stays");
     live(&site, &["a", "b"]);
@@ -77,14 +79,14 @@ fn left_in(hooks: &str, request: &str, leaves: Leaves) -> Site {
     let client = Upload::start(&site, request);
     appears(&site, "begun");
     leaves.go(&site, client);
-    // It has not ended with its client.
+    // The server has not ended with its client.
     assert!(!serving(&site).is_empty(), "{leaves:?}");
     touch(&site, "go");
     site
 }
 
 /// Makes a hook that waits silently and exits with `status`.
-fn standing(stage: &str, status: &str) -> String {
+fn waiting_hook(stage: &str, status: &str) -> String {
     let script = format!(
         "tail -f {{dir}}/stays & [ -e {{dir}}/go ] || touch {{dir}}/begun; {}; \
          yes said | head -n 3000; {status}",
@@ -94,28 +96,32 @@ fn standing(stage: &str, status: &str) -> String {
 }
 
 #[test]
-fn during_a_hook_before_the_swap() {
+fn a_swap_completes_when_its_client_leaves_during_a_hook_before_it() {
     for leaves in BOTH {
-        let site = left_at(&standing("before_swap", "exit 0"), leaves);
+        let site = swap_whose_client_leaves(&waiting_hook("before_swap", "exit 0"), leaves);
         outcome(&site).has(&[("outcome", "ok"), ("exit", "0"), ("release", "c")]);
         assert_eq!(site.current().as_deref(), Some("c"), "{leaves:?}");
-        none_stays(&site, "stays");
-        goes_on(&site);
+        wait_until_none_is_left(&site, "stays");
+        next_request_works(&site);
     }
 }
 
 #[test]
-fn during_a_hook_that_fails_before_the_swap() {
-    let site = left_at(&standing("before_swap", "exit 1"), Leaves::Connection);
+fn a_failed_hook_aborts_a_swap_whose_client_has_left() {
+    let site = swap_whose_client_leaves(&waiting_hook("before_swap", "exit 1"), Leaves::Connection);
     outcome(&site).has(&GATE_FAILED);
     assert_eq!(states(&site), ["b current", "a previous", "c bad"]);
-    goes_on(&site);
+    next_request_works(&site);
 }
 
 #[test]
-fn during_a_hook_before_a_rollback() {
+fn a_rollback_completes_when_its_client_leaves_during_a_hook_before_it() {
     for leaves in BOTH {
-        let site = left_in(&standing("before_rollback", "exit 0"), "rollback", leaves);
+        let site = request_whose_client_leaves(
+            &waiting_hook("before_rollback", "exit 0"),
+            "rollback",
+            leaves,
+        );
         outcome(&site).has(&[("outcome", "ok"), ("release", "a"), ("previous", "b")]);
         assert_eq!(states(&site)[..2], ["a current", "b bad"], "{leaves:?}");
         ask(&site, "swap c").ok();
@@ -123,49 +129,50 @@ fn during_a_hook_before_a_rollback() {
 }
 
 #[test]
-fn during_an_automatic_rollback() {
-    // It fails at once for c, and waits for the previous release.
-    let waits = standing("after_swap", "exit 0");
+fn an_automatic_rollback_completes_when_the_client_leaves() {
+    // The hook fails at once for c, and waits for the previous release.
+    let waits = waiting_hook("after_swap", "exit 0");
     let hooks = waits.replace("'''tail", "'''[ $DEPLOY_RELEASE != c ] || exit 1; tail");
     assert_ne!(hooks, waits);
     for leaves in BOTH {
-        let site = left_at(&hooks, leaves);
+        let site = swap_whose_client_leaves(&hooks, leaves);
         outcome(&site).has(&GATE_FAILED);
-        returned(&site).has(&[("release", "c"), ("live", "b"), ("outcome", "ok")]);
+        rollback_line(&site).has(&[("release", "c"), ("live", "b"), ("outcome", "ok")]);
         assert_eq!(
             states(&site),
             ["b current", "c bad", "a previous"],
             "{leaves:?}"
         );
-        goes_on(&site);
+        next_request_works(&site);
     }
 }
 
 #[test]
-fn during_a_hook_after_the_swap() {
+fn a_release_is_confirmed_when_the_client_leaves_during_a_hook_after_the_swap() {
     for leaves in BOTH {
-        let site = left_at(&standing("after_swap", "exit 0"), leaves);
+        let site = swap_whose_client_leaves(&waiting_hook("after_swap", "exit 0"), leaves);
         outcome(&site).has(&[("outcome", "ok"), ("release", "c"), ("previous", "b")]);
         let last = site.journal().pop().expect("a record");
         assert_eq!(last["event"], "proved", "{leaves:?}");
-        goes_on(&site);
+        next_request_works(&site);
     }
 }
 
 #[test]
-fn during_a_hook_after_a_rollback() {
+fn a_release_is_confirmed_when_the_client_leaves_during_a_hook_after_a_rollback() {
     for leaves in BOTH {
-        let site = left_in(&standing("after_swap", "exit 0"), "rollback", leaves);
+        let site =
+            request_whose_client_leaves(&waiting_hook("after_swap", "exit 0"), "rollback", leaves);
         outcome(&site).has(&[("outcome", "ok"), ("release", "a"), ("previous", "b")]);
         let last = site.journal().pop().expect("a record");
         assert_eq!(last["event"], "proved", "{leaves:?}");
-        none_stays(&site, "stays");
+        wait_until_none_is_left(&site, "stays");
         ask(&site, "swap c").ok();
     }
 }
 
 #[test]
-fn while_the_live_release_is_checked_again() {
+fn a_repeated_check_completes_when_the_client_leaves() {
     for (ends, expected) in [("exit 0", "b"), ("[ $DEPLOY_RELEASE != b ]", "a")] {
         for leaves in BOTH {
             let site = Site::new();
@@ -173,7 +180,7 @@ fn while_the_live_release_is_checked_again() {
             live(&site, &["a"]);
             put(&site, "b");
             killed_during_checks(&site, "swapped", "b");
-            site.configure(&standing("after_swap", ends));
+            site.configure(&waiting_hook("after_swap", ends));
             let client = Upload::start(&site, "swap b");
             appears(&site, "begun");
             leaves.go(&site, client);
@@ -187,13 +194,13 @@ fn while_the_live_release_is_checked_again() {
             let last = site.journal().pop().expect("a record");
             assert_eq!([&last["event"], &last["release"]], ["proved", expected]);
             assert_eq!(site.current().as_deref(), Some(expected), "{leaves:?}");
-            none_stays(&site, "stays");
+            wait_until_none_is_left(&site, "stays");
         }
     }
 }
 
 #[test]
-fn while_the_lock_is_waited_for() {
+fn a_swap_waits_for_the_lock_after_its_client_has_left() {
     for leaves in BOTH {
         let site = Site::new();
         live(&site, &["a", "b"]);
@@ -202,8 +209,8 @@ fn while_the_lock_is_waited_for() {
         let client = Upload::taken_up(&site, "swap c");
         leaves.go(&site, client);
         drop(held);
-        // On a slow machine it may have given up by then. Either way it is
-        // true, and on record.
+        // On a slow machine the request may have timed out by then. Either way the
+        // audit log has its true result.
         let result = outcome(&site);
         match result.get("outcome") {
             Some("ok") => assert_eq!(site.current().as_deref(), Some("c")),
@@ -212,35 +219,35 @@ fn while_the_lock_is_waited_for() {
                 assert_eq!(site.current().as_deref(), Some("b"));
             }
         }
-        goes_on(&site);
+        next_request_works(&site);
     }
 }
 
 #[test]
-fn during_a_hook_that_fails_after_the_swap() {
+fn a_failed_release_is_rolled_back_when_the_client_has_left() {
     for leaves in BOTH {
-        let config = standing("after_swap", "[ $DEPLOY_RELEASE != c ]");
-        let site = left_at(&config, leaves);
+        let config = waiting_hook("after_swap", "[ $DEPLOY_RELEASE != c ]");
+        let site = swap_whose_client_leaves(&config, leaves);
         outcome(&site).has(&GATE_FAILED);
         assert_eq!(
             states(&site),
             ["b current", "c bad", "a previous"],
             "{leaves:?}"
         );
-        // The hook of the automatic rollback ran, too.
-        let last = steps_on_record(&site).pop().expect("a line");
+        // The hook of the automatic rollback ran as well.
+        let last = logged_steps(&site).pop().expect("a line");
         last.has(&[
             ("step", "after_swap 1"),
             ("release", "b"),
             ("outcome", "ok"),
         ]);
-        none_stays(&site, "stays");
-        goes_on(&site);
+        wait_until_none_is_left(&site, "stays");
+        next_request_works(&site);
     }
 }
 
-/// A service that says `begun` when it is first asked, and says no until it
-/// may go on.
+/// Starts a service that makes the file `begun` at its first request, and answers
+/// 503 until the file `go` exists.
 fn slow_service(site: &Site, then: fn() -> Answer) -> Service {
     let directory = site.dir().to_owned();
     Service::start(move |_, _| {
@@ -252,7 +259,7 @@ fn slow_service(site: &Site, then: fn() -> Answer) -> Service {
     })
 }
 
-fn left_waiting(key: &str, then: fn() -> Answer, leaves: Leaves) -> (Site, Fields) {
+fn check_whose_client_leaves(key: &str, then: fn() -> Answer, leaves: Leaves) -> (Site, Fields) {
     let site = Site::new();
     live(&site, &["a", "b"]);
     put(&site, "c");
@@ -271,24 +278,25 @@ fn left_waiting(key: &str, then: fn() -> Answer, leaves: Leaves) -> (Site, Field
 }
 
 #[test]
-fn during_a_smoke_test() {
-    let (site, result) = left_waiting("smoke_url", || ok(""), Leaves::Connection);
+fn a_smoke_test_completes_when_the_client_leaves() {
+    let (site, result) = check_whose_client_leaves("smoke_url", || ok(""), Leaves::Connection);
     result.has(&[("outcome", "ok"), ("release", "c")]);
     assert_eq!(states(&site), ["c current", "b previous", "a good"]);
     assert!(site.root().join("preview").symlink_metadata().is_err());
 }
 
 #[test]
-fn during_a_smoke_test_that_fails() {
-    let (site, result) = left_waiting("smoke_url", || Answer::Elsewhere("/"), Leaves::Client);
+fn a_failed_smoke_test_aborts_a_swap_whose_client_has_left() {
+    let (site, result) =
+        check_whose_client_leaves("smoke_url", || Answer::Elsewhere("/"), Leaves::Client);
     result.has(&GATE_FAILED);
     assert_eq!(states(&site), ["b current", "a previous", "c bad"]);
     assert!(site.root().join("preview").symlink_metadata().is_err());
 }
 
 #[test]
-fn while_health_is_waited_for() {
-    let (site, result) = left_waiting("url", || ok(""), Leaves::Client);
+fn a_health_check_completes_when_the_client_leaves() {
+    let (site, result) = check_whose_client_leaves("url", || ok(""), Leaves::Client);
     result.has(&[("outcome", "ok"), ("release", "c")]);
     assert_eq!(states(&site), ["c current", "b previous", "a good"]);
     let last = site.journal().pop().expect("a record");
@@ -296,8 +304,9 @@ fn while_health_is_waited_for() {
 }
 
 #[test]
-fn while_health_is_waited_for_in_vain() {
-    let (site, result) = left_waiting("url", || Answer::Elsewhere("/"), Leaves::Connection);
+fn a_failed_health_check_rolls_back_when_the_client_has_left() {
+    let (site, result) =
+        check_whose_client_leaves("url", || Answer::Elsewhere("/"), Leaves::Connection);
     result.has(&GATE_FAILED);
     assert_eq!(states(&site), ["b current", "c bad", "a previous"]);
 }

@@ -1,5 +1,5 @@
-//! Requests that meet: one at a time gets the lock, the others wait a little,
-//! and a comparison never lets two of them through.
+//! Concurrent requests: one at a time gets the lock, the others wait a little, and
+//! at most one request succeeds with the same condition.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -21,13 +21,13 @@ fn lock_file(site: &Site) -> File {
     options.expect("the lock is a file")
 }
 
-/// The lock, as another process would hold it.
+/// Takes the lock, as another process would.
 pub fn hold(site: &Site) -> Flock<File> {
     Flock::lock(lock_file(site), FlockArg::LockExclusiveNonblock).expect("nobody holds it")
 }
 
 #[test]
-fn a_held_lock_is_waited_for_in_vain() {
+fn a_request_is_busy_when_the_lock_is_not_released_in_time() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     let before = everything(&site);
@@ -47,8 +47,8 @@ fn a_held_lock_is_waited_for_in_vain() {
 }
 
 #[test]
-fn a_receive_behind_a_held_lock_leaves_nothing() {
-    // An upload that is done waits as long as a receive may last.
+fn a_receive_that_cannot_get_the_lock_leaves_nothing() {
+    // A finished upload waits for the lock as long as a receive may last.
     let site = Site::with_config("[limits]\ntotal_timeout = \"4s\"\n");
     live(&site, &["a"]);
     let before = everything(&site);
@@ -60,14 +60,14 @@ fn a_receive_behind_a_held_lock_leaves_nothing() {
 }
 
 #[test]
-fn a_lock_that_is_let_go_lets_the_next_one_in() {
+fn a_released_lock_lets_the_next_request_continue() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     let held = hold(&site);
     let heard = record(&site).len();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| ask(&site, "swap a"));
-        eventually("the request is on record", || {
+        eventually("the request is in the audit log", || {
             site.audit_lines().len() > heard
         });
         assert_eq!(site.current().as_deref(), Some("b"));
@@ -77,12 +77,12 @@ fn a_lock_that_is_let_go_lets_the_next_one_in() {
     });
 }
 
-/// A swap that is stopped while it holds the lock: it has so much debris to
-/// clear away first that it can be caught at it.
+/// Starts a swap and stops it while it holds the lock. The swap removes much debris
+/// first, so there is time to stop it.
 fn stopped_holder(site: &Site) -> Running {
     for attempt in 0..8 {
         let debris = site.root().join(".deploy-shell/trash").join("debris");
-        fs::create_dir(&debris).expect("a folder");
+        fs::create_dir(&debris).expect("a directory");
         for file in 0..10_000 {
             File::create(debris.join(file.to_string())).expect("a file");
         }
@@ -95,7 +95,7 @@ fn stopped_holder(site: &Site) -> Running {
         let mut holder = Running(child.expect("it starts"));
         let pid = Pid::from_raw(i32::try_from(holder.0.id()).expect("a process id"));
         let remaining = || fs::read_dir(&debris).map_or(0, Iterator::count);
-        eventually("it clears away, or has done so", || {
+        eventually("it removes debris, or has done so", || {
             remaining() < 10_000 || holder.is_over()
         });
         if !holder.is_over() {
@@ -107,7 +107,7 @@ fn stopped_holder(site: &Site) -> Running {
         }
         holder.reply().ok();
     }
-    panic!("no holder was ever caught");
+    panic!("no swap was stopped in time");
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn at_once<const N: usize>(site: &Site, requests: [&str; N]) -> [Reply; N] {
 }
 
 #[test]
-fn two_swaps_at_once_follow_one_another() {
+fn concurrent_swaps_run_one_after_the_other() {
     let site = Site::new();
     live(&site, &["a"]);
     put(&site, "b");
@@ -165,7 +165,7 @@ fn two_swaps_at_once_follow_one_another() {
 }
 
 #[test]
-fn of_two_with_the_same_condition_exactly_one_wins() {
+fn of_two_requests_with_the_same_condition_exactly_one_succeeds() {
     let site = Site::new();
     live(&site, &["a"]);
     put(&site, "b");
@@ -176,7 +176,7 @@ fn of_two_with_the_same_condition_exactly_one_wins() {
         ["swap b --if-current a", "rollback --if-current a"],
         ["swap c --if-current a", "swap b --if-current a"],
     ] {
-        // So that a rollback has somewhere to go: c was live before a.
+        // Make c live before a, so that a rollback has a target.
         ask(&site, "swap c").ok();
         ask(&site, "swap a").ok();
         let replies = at_once(&site, requests);
@@ -192,7 +192,7 @@ fn of_two_with_the_same_condition_exactly_one_wins() {
 }
 
 #[test]
-fn of_two_rollbacks_at_once_each_takes_its_own_step() {
+fn concurrent_rollbacks_take_one_step_each() {
     let site = Site::new();
     live(&site, &["a", "b", "c"]);
     let mut replies = at_once(&site, ["rollback", "rollback"]).map(Reply::ok);
@@ -202,10 +202,10 @@ fn of_two_rollbacks_at_once_each_takes_its_own_step() {
     assert_eq!(states(&site), ["a current", "b bad", "c bad"]);
 }
 
-/// Each is let in while the other is still on its way: the limits must hold
-/// when a release is published, not only when its upload starts.
+/// All uploads pass the first check before any is published, so the limits must
+/// be checked again when a release is published.
 #[test]
-fn limits_hold_for_receives_at_once() {
+fn limits_hold_for_concurrent_receives() {
     for (config, word) in [
         ("[pending]\nmax = 1\n", "busy"),
         ("[limits]\nreceives_per_hour = 1\n", "rate-limited"),

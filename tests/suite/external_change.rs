@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::direct::{ask, live, put, states};
 use crate::fallback::killed_during_checks;
-use crate::gating::{gate_failed, hook, returned};
+use crate::gating::{gate_failed, hook, rollback_line};
 use crate::site::Site;
 
 /// The command of the other process.
@@ -29,7 +29,7 @@ fn for_b(script: &str) -> String {
 }
 
 #[test]
-fn before_the_swap_nothing_is_moved() {
+fn a_change_before_the_swap_is_not_undone() {
     let site = Site::new();
     live(&site, &["c", "a"]);
     put(&site, "b");
@@ -40,7 +40,7 @@ fn before_the_swap_nothing_is_moved() {
 }
 
 #[test]
-fn before_the_swap_a_failure_says_what_is_live() {
+fn a_failure_before_the_swap_says_what_is_live() {
     let site = Site::new();
     live(&site, &["c", "a"]);
     put(&site, "b");
@@ -66,7 +66,7 @@ fn a_symlink_that_cannot_be_read_prevents_pruning() {
 }
 
 #[test]
-fn a_pass_is_no_success_if_the_release_is_not_live_any_more() {
+fn a_passed_check_is_no_success_if_the_release_is_not_live_any_more() {
     let site = site(&for_b(TO_C));
     let reply = site.ssh("ci", "swap b");
     reply.refused(75, "not-current");
@@ -91,7 +91,7 @@ fn a_failure_moves_nothing_if_the_release_is_not_live_any_more() {
     let end = format!("hook after_swap 1 ('/bin/sh') exited with 1; {MOVED}");
     assert!(problem.ends_with(&end), "{problem}");
     assert_eq!(site.current().as_deref(), Some("c"));
-    returned(&site).has(&[("release", "b"), ("live", "c"), ("outcome", "failed")]);
+    rollback_line(&site).has(&[("release", "b"), ("live", "c"), ("outcome", "failed")]);
     assert_eq!(states(&site), ["c current", "b bad", "a previous"]);
 }
 
@@ -110,7 +110,7 @@ fn a_symlink_that_was_removed_or_replaced_is_left_alone() {
         assert!(problem.ends_with(words), "{problem}");
         let link = site.root().join("current");
         assert_eq!(link.exists(), words == "is not a symlink");
-        returned(&site).has(&[("live", "-"), ("outcome", "failed")]);
+        rollback_line(&site).has(&[("live", "-"), ("outcome", "failed")]);
         let _ = fs::remove_dir(&link);
         ask(&site, "swap a").ok();
         assert_eq!(states(&site), ["a current", "b bad", "c previous"]);
@@ -125,7 +125,7 @@ fn a_change_after_the_automatic_rollback_is_not_undone() {
     assert!(problem.contains(", and 'a' again after it; "), "{problem}");
     assert!(problem.ends_with(MOVED), "{problem}");
     assert_eq!(site.current().as_deref(), Some("c"));
-    returned(&site).has(&[("release", "b"), ("live", "c"), ("outcome", "failed")]);
+    rollback_line(&site).has(&[("release", "b"), ("live", "c"), ("outcome", "failed")]);
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! The choice of the fallback when a release has failed. Each test is a mistake
-//! that an attack on the program once found.
+//! The choice of the fallback when a release has failed. Each test prevents a
+//! mistake that was once found in the program.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 
 use crate::direct::{ask, live, put, states};
-use crate::gating::{cure, gate_failed, hook, logging_hooks, sicken, touch};
+use crate::gating::{gate_failed, hook, logging_hooks, make_fail, make_pass, touch};
 use crate::site::Site;
 
 /// Every release fails while `{dir}/outage` exists.
@@ -63,7 +63,7 @@ fn a_live_release_without_its_manifest_is_a_fallback() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a", "b"]);
     put(&site, "c");
-    sicken(&site, "c", "after_swap");
+    make_fail(&site, "c", "after_swap");
     fs::remove_file(site.root().join(".deploy-shell/manifests/b")).expect("it was there");
     let problem = gate_failed(&ask(&site, "swap c"));
     assert!(problem.ends_with("'b' is live again"), "{problem}");
@@ -72,7 +72,7 @@ fn a_live_release_without_its_manifest_is_a_fallback() {
 
 #[test]
 fn no_fallback_is_a_release_that_a_swap_would_refuse() {
-    // What was live is gone, and the one before it is not what was received.
+    // The live release is gone, and the content of the one before it has changed.
     let config = format!(
         "verify_on_swap = true\n{}",
         hook(
@@ -89,8 +89,8 @@ fn no_fallback_is_a_release_that_a_swap_would_refuse() {
     ask(&site, "rollback a").refused(65, "digest-mismatch");
 }
 
-/// Makes `release` live as a request leaves it that was killed during its
-/// post-swap checks; `event` is that of its record, `swapped` or `rolled-back`.
+/// Makes `release` live, in the state that a request leaves when it is killed during
+/// its post-swap checks. `event` is that of its record, `swapped` or `rolled-back`.
 pub fn killed_during_checks(site: &Site, event: &str, release: &str) {
     let previous = site.current();
     let link = site.root().join("current");
@@ -117,11 +117,11 @@ fn after_a_kill_no_fallback_is_a_release_that_a_swap_would_refuse() {
     put(&site, "b");
     killed_during_checks(&site, "swapped", "b");
     fs::write(site.root().join("releases/a/index.html"), "defaced").expect("a file");
-    sicken(&site, "b", "after_swap");
+    make_fail(&site, "b", "after_swap");
     let problem = gate_failed(&ask(&site, "swap b"));
     assert!(problem.ends_with("nothing was moved"), "{problem}");
     assert_eq!(site.current().as_deref(), Some("b"));
-    cure(&site, "b");
+    make_pass(&site, "b");
     assert_eq!(ask(&site, "swap b").ok(), "ok swap b result=proved\n");
 }
 
@@ -146,9 +146,9 @@ fn a_bad_release_is_no_fallback_for_one_that_fails_as_well() {
     put(&site, "c");
     killed_during_checks(&site, "swapped", "b");
     for release in ["b", "c"] {
-        sicken(&site, release, "after_swap");
+        make_fail(&site, release, "after_swap");
     }
-    // b was live and nothing was known of it.
+    // b was live, and its checks had not passed.
     let problem = gate_failed(&ask(&site, "swap c"));
     assert!(
         problem.contains("'b' is live again and failed as well"),
@@ -159,7 +159,7 @@ fn a_bad_release_is_no_fallback_for_one_that_fails_as_well() {
         assert!(problem.ends_with(STAYS), "{problem}");
         assert_eq!(states(&site), ["b current", "c bad"]);
     }
-    cure(&site, "b");
+    make_pass(&site, "b");
     assert_eq!(ask(&site, "swap b").ok(), "ok swap b result=proved\n");
 }
 
@@ -176,7 +176,7 @@ fn after_a_kill_a_release_that_a_rollback_left_is_no_fallback() {
         let site = Site::with_config(&logging_hooks());
         live(&site, releases);
         killed_during_checks(&site, "rolled-back", "b");
-        sicken(&site, "b", "after_swap");
+        make_fail(&site, "b", "after_swap");
         let problem = gate_failed(&ask(&site, "swap b"));
         assert!(problem.ends_with(end), "{problem}");
         assert_eq!(states(&site), after);
@@ -190,7 +190,7 @@ fn the_fallback_skips_an_unconfirmed_release() {
     put(&site, "b");
     killed_during_checks(&site, "swapped", "b");
     put(&site, "c");
-    sicken(&site, "c", "after_swap");
+    make_fail(&site, "c", "after_swap");
     let problem = gate_failed(&ask(&site, "swap c"));
     assert!(problem.ends_with("'a' is live again"), "{problem}");
     assert_eq!(site.current().as_deref(), Some("a"));
@@ -257,7 +257,7 @@ fn a_hook_program_inside_the_root_is_not_run() {
 }
 
 #[test]
-fn failing_again_and_again_does_not_fill_the_disk() {
+fn repeated_failures_do_not_fill_the_disk() {
     let config = format!(
         "keep = 1\nmin_age = \"0s\"\n[pending]\nmax = 2\n{}",
         logging_hooks()
@@ -267,9 +267,9 @@ fn failing_again_and_again_does_not_fill_the_disk() {
     for round in 0..6 {
         let release = format!("r{round}");
         put(&site, &release);
-        sicken(&site, &release, "after_swap");
+        make_fail(&site, &release, "after_swap");
         gate_failed(&ask(&site, &format!("swap {release}")));
-        cure(&site, &release);
+        make_pass(&site, &release);
     }
     assert_eq!(site.releases(), ["a", "r5"]);
 }

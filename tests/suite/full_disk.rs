@@ -128,12 +128,12 @@ fn receive_fills_the_disk(payload: &[u8]) {
 }
 
 #[test]
-fn the_disk_fills_while_the_client_sends() {
+fn a_disk_that_fills_while_the_client_sends_is_reported() {
     receive_fills_the_disk(&tarball(&[("noise", &noise(4 << 20))]));
 }
 
 #[test]
-fn the_disk_fills_while_unpacking() {
+fn a_disk_that_fills_while_unpacking_is_reported() {
     // Small when sent; one file that is larger than the space when unpacked.
     receive_fills_the_disk(&tarball(&[("x", &vec![b'x'; 4 << 20])]));
 }
@@ -148,7 +148,7 @@ fn make_two_live(site: &Site) {
 }
 
 #[test]
-fn a_disk_without_free_inodes() {
+fn swaps_without_free_inodes_succeed_or_change_nothing() {
     for kind in [Kind::Ext4(4096, 128), Kind::Xfs] {
         let Some((site, mounted)) = small(kind) else {
             return;
@@ -168,7 +168,7 @@ fn a_disk_without_free_inodes() {
 }
 
 #[test]
-fn a_disk_without_a_free_block() {
+fn swaps_without_free_blocks_succeed_or_change_nothing() {
     for kind in KINDS {
         let Some((site, mounted)) = small(kind) else {
             return;

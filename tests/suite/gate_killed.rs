@@ -8,17 +8,18 @@ use nix::unistd::Pid;
 
 use crate::direct::{ask, listing, live, put, states};
 use crate::gating::{
-    appears, cure, gate_failed, hook, log, logging_hooks, none_stays, sicken, touch, wait_for,
+    appears, gate_failed, hook, log, logging_hooks, make_fail, make_pass, touch, wait_for,
+    wait_until_none_is_left,
 };
 use crate::process::{Upload, serving};
 use crate::site::Site;
 
 /// Kills the processes that serve a request, while a hook waits at `begun`.
-fn killed_at(site: &Site, request: &str, begun: &str) {
+fn kill_server_at(site: &Site, request: &str, begun: &str) {
     let client = Upload::start(site, request);
     appears(site, begun);
     let servers = serving(site);
-    assert!(!servers.is_empty(), "nobody serves it");
+    assert!(!servers.is_empty(), "no process serves it");
     for process in servers {
         kill(Pid::from_raw(process.pid), Signal::SIGKILL).expect("it is there");
     }
@@ -28,7 +29,7 @@ fn killed_at(site: &Site, request: &str, begun: &str) {
 }
 
 /// Makes a hook that waits in its first run, with a child process.
-fn standing(stage: &str) -> String {
+fn waiting_hook(stage: &str) -> String {
     let script = format!(
         "[ -e {{dir}}/go ] || {{ tail -f {{dir}}/stays & setsid tail -f {{dir}}/stays & \
          touch {{dir}}/begun; {}; }}",
@@ -57,11 +58,11 @@ fn row(site: &Site, release: &str) -> serde_json::Value {
 }
 
 #[test]
-fn before_the_swap_nothing_has_happened() {
-    let site = site(&standing("before_swap"));
+fn a_kill_before_the_swap_changes_nothing() {
+    let site = site(&waiting_hook("before_swap"));
     let before = site.snapshot();
-    killed_at(&site, "swap c", "begun");
-    none_stays(&site, "stays");
+    kill_server_at(&site, "swap c", "begun");
+    wait_until_none_is_left(&site, "stays");
     assert!(site.snapshot() == before);
     assert_eq!(states(&site), ["b current", "a previous", "c pending"]);
     touch(&site, "go");
@@ -69,11 +70,11 @@ fn before_the_swap_nothing_has_happened() {
 }
 
 #[test]
-fn after_the_swap_the_live_release_is_unconfirmed() {
-    let config = format!("{}{}", logging_hooks(), standing("after_swap"));
+fn a_kill_after_the_swap_leaves_the_release_unconfirmed() {
+    let config = format!("{}{}", logging_hooks(), waiting_hook("after_swap"));
     let site = site(&config);
-    killed_at(&site, "swap c", "begun");
-    none_stays(&site, "stays");
+    kill_server_at(&site, "swap c", "begun");
+    wait_until_none_is_left(&site, "stays");
     assert_eq!(
         site.current().as_deref(),
         Some("c"),
@@ -88,7 +89,7 @@ fn after_the_swap_the_live_release_is_unconfirmed() {
     }
     log(&site);
 
-    // A swap to it asks again, and changes nothing else.
+    // A swap to it runs the checks again, and changes nothing else.
     touch(&site, "go");
     assert_eq!(site.ssh("ci", "swap c").ok(), "ok swap c result=proved\n");
     assert_eq!(
@@ -109,9 +110,9 @@ fn after_the_swap_the_live_release_is_unconfirmed() {
 }
 
 #[test]
-fn a_rollback_from_it_marks_it_bad() {
-    let site = site(&standing("after_swap"));
-    killed_at(&site, "swap c", "begun");
+fn a_rollback_from_an_unconfirmed_release_marks_it_bad() {
+    let site = site(&waiting_hook("after_swap"));
+    kill_server_at(&site, "swap c", "begun");
     touch(&site, "go");
     assert_eq!(
         site.ssh("ci", "rollback").ok(),
@@ -122,13 +123,13 @@ fn a_rollback_from_it_marks_it_bad() {
 }
 
 #[test]
-fn a_swap_from_it_marks_it_bad() {
-    let site = site(&standing("after_swap"));
-    killed_at(&site, "swap c", "begun");
+fn a_swap_from_an_unconfirmed_release_marks_it_bad() {
+    let site = site(&waiting_hook("after_swap"));
+    kill_server_at(&site, "swap c", "begun");
     touch(&site, "go");
     put(&site, "d");
     assert_eq!(site.ssh("ci", "swap d").ok(), "ok swap d previous=c\n");
-    // It is unconfirmed: a rollback skips it.
+    // c is unconfirmed: a rollback skips it.
     let expected = ["d current", "c bad", "b previous", "a good"];
     assert_eq!(states(&site), expected);
     assert_eq!(
@@ -139,25 +140,25 @@ fn a_swap_from_it_marks_it_bad() {
 
 #[test]
 fn a_repeated_check_that_fails_rolls_back() {
-    let config = format!("{}{}", logging_hooks(), standing("after_swap"));
+    let config = format!("{}{}", logging_hooks(), waiting_hook("after_swap"));
     let site = site(&config);
-    killed_at(&site, "swap c", "begun");
+    kill_server_at(&site, "swap c", "begun");
     touch(&site, "go");
-    sicken(&site, "c", "after_swap");
+    make_fail(&site, "c", "after_swap");
     log(&site);
     let problem = gate_failed(&site.ssh("ci", "swap c"));
     assert!(problem.ends_with("'b' is live again"), "{problem}");
     assert_eq!(log(&site), ["after_swap c b c", "after_swap b c b"]);
     assert_eq!(states(&site), ["b current", "c bad", "a previous"]);
-    cure(&site, "c");
+    make_pass(&site, "c");
     ask(&site, "swap c").ok();
 }
 
 #[test]
-fn without_checks_it_is_confirmed() {
-    let site = site(&standing("after_swap"));
-    killed_at(&site, "swap c", "begun");
-    // The operator takes the gate away.
+fn a_site_without_checks_confirms_the_release() {
+    let site = site(&waiting_hook("after_swap"));
+    kill_server_at(&site, "swap c", "begun");
+    // The operator removes the checks from the configuration.
     site.configure("");
     assert_eq!(row(&site, "c")["proved"], false);
     let swap = || site.ssh("ci", "swap c").ok();
@@ -173,11 +174,11 @@ fn without_checks_it_is_confirmed() {
 
 #[test]
 fn a_killed_rollback_leaves_its_target_unconfirmed() {
-    let site = site(&standing("after_swap"));
-    killed_at(&site, "rollback", "begun");
+    let site = site(&waiting_hook("after_swap"));
+    kill_server_at(&site, "rollback", "begun");
     assert_eq!(site.current().as_deref(), Some("a"));
     assert_eq!(row(&site, "a")["proved"], false);
-    // What was rolled away from is bad, proved or not.
+    // The release that a rollback left is bad, confirmed or not.
     assert_eq!(row(&site, "b")["state"], "bad");
     touch(&site, "go");
     assert_eq!(
@@ -187,8 +188,7 @@ fn a_killed_rollback_leaves_its_target_unconfirmed() {
     assert_eq!(row(&site, "a")["proved"], true);
 }
 
-/// A release that was good stays good: only the state of its surroundings is
-/// unknown.
+/// A release that was good stays good: only the state of the service is unknown.
 #[test]
 fn after_a_killed_automatic_rollback_the_checks_run_again() {
     // c fails, and the hook of the automatic rollback waits.
@@ -197,14 +197,14 @@ fn after_a_killed_automatic_rollback_the_checks_run_again() {
          {{ touch {{dir}}/begun; {}; }}",
         wait_for("go")
     );
-    for asked in [true, false] {
+    for swapped_to in [true, false] {
         let site = site(&hook("after_swap", &script));
-        killed_at(&site, "swap c", "begun");
+        kill_server_at(&site, "swap c", "begun");
         assert_eq!(site.current().as_deref(), Some("b"));
         assert_eq!(states(&site), ["b current", "c bad", "a previous"]);
         assert_eq!(row(&site, "b")["proved"], false);
         touch(&site, "go");
-        if asked {
+        if swapped_to {
             let reply = site.ssh("ci", "swap b");
             assert_eq!(reply.ok(), "ok swap b result=proved\n");
             assert_eq!(row(&site, "b")["proved"], true);

@@ -1,5 +1,5 @@
-//! Releases go back and forth under load with the gate on, one of them failing
-//! its gate: no request fails, and no response is of two releases.
+//! Swaps under load on a site with hooks and health checks, some to a release that
+//! fails: no HTTP request fails, and no response mixes two releases.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -7,16 +7,16 @@ use std::process::{Command, Stdio};
 
 use crate::archive::tarball;
 use crate::direct::states;
-use crate::gating::{gate_failed, hook, logging_hooks, sicken};
+use crate::gating::{gate_failed, hook, logging_hooks, make_fail};
 use crate::process::Running;
 use crate::service::{Answer, Service, ok};
 use crate::site::{Site, set_mode};
 use crate::web::{Load, Nginx};
 
 const ROUNDS: usize = 4;
-const RELEASES: [&str; 3] = ["release-a", "release-b", "sick"];
+const RELEASES: [&str; 3] = ["release-a", "release-b", "failing"];
 
-/// 64 KiB that name one release and nothing else.
+/// Returns 64 KiB that name one release and nothing else.
 fn page(release: &str) -> Vec<u8> {
     let mut page = format!("{release}\n").repeat(7000).into_bytes();
     page.truncate(64 << 10);
@@ -32,32 +32,32 @@ fn receive_all(site: &Site) {
     }
 }
 
-/// Back and forth, and now and then to one that fails; the load goes on
-/// between any two of them.
+/// Swaps back and forth, and sometimes to a release that fails. Between two swaps,
+/// the load gets more answers.
 fn back_and_forth(site: &Site, load: &Load) {
     for round in 0..ROUNDS {
         for (from, to) in [(0, 1), (1, 0)] {
-            load.go_on();
+            load.wait_for_answers();
             let [from, to] = [from, to].map(|number| RELEASES[number]);
             let reply = site.ssh("ci", &format!("swap {to}"));
             assert_eq!(reply.ok(), format!("ok swap {to} previous={from}\n"));
             if round % 2 == 0 {
-                load.go_on();
-                let problem = gate_failed(&site.ssh("ci", "swap sick"));
+                load.wait_for_answers();
+                let problem = gate_failed(&site.ssh("ci", "swap failing"));
                 let end = format!("'{to}' is live again");
                 assert!(problem.ends_with(&end), "{problem}");
             }
         }
     }
-    load.go_on();
+    load.wait_for_answers();
     assert_eq!(states(site)[0], "release-a current");
 }
 
-fn nobody_noticed(site: &Site, load: Load) {
+fn assert_no_request_failed(site: &Site, load: Load) {
     let counts = load.stop();
     println!("{counts:?}");
     assert_eq!((counts.failed, counts.wrong), (0, 0), "{counts:?}");
-    // The load was there while the link moved: it has seen both.
+    // The load ran while the symlink moved: it got pages of both releases.
     assert!(
         counts.whole[..2].iter().all(|seen| *seen > 100),
         "{counts:?}"
@@ -65,16 +65,17 @@ fn nobody_noticed(site: &Site, load: Load) {
     assert_eq!(Nginx::log(site), "");
 }
 
-/// Files: nginx has its root on the link, and the gate asks it for the page.
+/// nginx serves files below the current symlink, and the health check requests the
+/// page from it.
 #[test]
-fn files_under_load_with_smoke_test_and_health_gate() {
+fn no_request_fails_while_files_are_swapped_with_a_gate() {
     let site = Site::new();
     receive_all(&site);
     site.ssh("ci", "swap release-a").ok();
     let nginx = Nginx::live(&site);
     let url = format!("http://127.0.0.1:{}/page.txt", nginx.ports[0]);
     let root = site.root().to_owned();
-    // The smoke test asks for the candidate's own files.
+    // The smoke test reads the candidate's own files.
     let smoke = Service::start(move |_, _| {
         match fs::read_to_string(root.join("preview/index.html")).as_deref() {
             Ok("up") => ok(""),
@@ -87,16 +88,16 @@ fn files_under_load_with_smoke_test_and_health_gate() {
         logging_hooks(),
         smoke.url("/")
     ));
-    sicken(&site, "sick", "after_swap");
+    make_fail(&site, "failing", "after_swap");
     let load = Load::start(site.dir(), &url, &RELEASES.map(page));
     back_and_forth(&site, &load);
-    nobody_noticed(&site, load);
+    assert_no_request_failed(&site, load);
 }
 
 /// An application that reads its release when it starts. As with systemd's
 /// socket activation, the listening socket stays when the application is
-/// restarted, and connections wait in it meanwhile. A signal stands for
-/// `systemctl restart`, and this for systemd, which cannot run here.
+/// restarted, and connections wait in it meanwhile. systemd cannot run here: a signal
+/// takes the place of `systemctl restart`, and this program that of systemd.
 const SERVER: &str = r#"
 import os, signal, socket, sys
 root = sys.argv[1]
@@ -104,14 +105,14 @@ listener = socket.socket()
 listener.bind(("127.0.0.1", 0))
 listener.listen(1024)
 listener.settimeout(0.05)
-asked = [signal.SIGHUP, signal.SIGTERM]
-signal.pthread_sigmask(signal.SIG_BLOCK, asked)
+signals = [signal.SIGHUP, signal.SIGTERM]
+signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 print(listener.getsockname()[1], os.getpid(), flush=True)
 
 def application():
     over = []
     signal.signal(signal.SIGTERM, lambda *_: over.append(True))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     release = root + "/" + os.readlink(root + "/current")
     page = open(release + "/page.txt", "rb").read()
     name = os.path.basename(release).encode()
@@ -126,7 +127,7 @@ def application():
         connection.settimeout(10)
         health = connection.recv(4096).startswith(b"GET /health ")
         body = name if health else page
-        status = b"501 Sick" if health and name == b"sick" else b"200 OK"
+        status = b"501 Failing" if health and name == b"failing" else b"200 OK"
         head = b"HTTP/1.0 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
         connection.sendall(head + body)
         connection.close()
@@ -136,15 +137,15 @@ while True:
     if child == 0:
         application()
         os._exit(0)
-    signal.sigwait(asked)
+    signal.sigwait(signals)
     os.kill(child, signal.SIGTERM)
     os.waitpid(child, 0)
 "#;
 
-/// An application behind nginx: the hook after the swap has it start anew, and
-/// its health names the release that it runs.
+/// An application behind nginx: the hook after the swap restarts it, and its health
+/// page names the release that it runs.
 #[test]
-fn an_application_that_is_restarted_under_load() {
+fn no_request_fails_while_an_application_is_restarted() {
     let site = Site::new();
     receive_all(&site);
     site.ssh("ci", "swap release-a").ok();
@@ -164,7 +165,7 @@ fn an_application_that_is_restarted_under_load() {
     let (port, pid) = line.trim().split_once(' ').expect("two numbers");
     let proxy = format!("location / {{ proxy_pass http://127.0.0.1:{port}; }}");
     let nginx = Nginx::start(&site, &[proxy]);
-    // As systemctl does, it returns when the old one has ended.
+    // As systemctl does, the command returns when the old process has ended.
     let restart = format!(
         "kill -HUP {pid}; until [ \"$(cat {{dir}}/runs)\" = $DEPLOY_RELEASE ]; do sleep 0.02; done"
     );
@@ -176,5 +177,5 @@ fn an_application_that_is_restarted_under_load() {
     let url = format!("http://127.0.0.1:{}/page.txt", nginx.ports[0]);
     let load = Load::start(site.dir(), &url, &RELEASES.map(page));
     back_and_forth(&site, &load);
-    nobody_noticed(&site, load);
+    assert_no_request_failed(&site, load);
 }

@@ -1,5 +1,5 @@
-//! What the tests of hooks and gates share: sites with commands of their
-//! own, and what can be seen of those.
+//! Code that the tests of hooks and checks share: configures hooks, and returns what
+//! the client, the log of the hooks and the audit log have of them.
 
 use std::fs;
 
@@ -18,9 +18,9 @@ pub fn timed_hook(stage: &str, script: &str, timeout: &str) -> String {
     format!("[[hooks.{stage}]]\n{command}\ntimeout = \"{timeout}\"\n")
 }
 
-/// A hook of each stage that writes down that it ran, with its variables and
-/// what is live. `sick-RELEASE` in the directory of the test makes the stage
-/// whose name it holds fail for that release.
+/// Configures a hook of each stage that writes a line with its stage, its variables
+/// and the live release. The file `failing-RELEASE` in the directory of the test
+/// contains the name of the stage that fails for that release.
 pub fn logging_hooks() -> String {
     ["before_swap", "after_swap", "before_rollback"]
         .map(|stage| {
@@ -28,7 +28,7 @@ pub fn logging_hooks() -> String {
                 "live=$(readlink {{dir}}/root/current)\n\
                  echo \"{stage} $DEPLOY_RELEASE ${{DEPLOY_PREVIOUS:--}} ${{live#releases/}}\" \
                  >> {{dir}}/log\n\
-                 ! grep -qsx {stage} \"{{dir}}/sick-$DEPLOY_RELEASE\""
+                 ! grep -qsx {stage} \"{{dir}}/failing-$DEPLOY_RELEASE\""
             );
             hook(stage, &script)
         })
@@ -36,16 +36,16 @@ pub fn logging_hooks() -> String {
 }
 
 /// Makes a stage fail for a release from now on.
-pub fn sicken(site: &Site, release: &str, stage: &str) {
-    let path = site.dir().join(format!("sick-{release}"));
+pub fn make_fail(site: &Site, release: &str, stage: &str) {
+    let path = site.dir().join(format!("failing-{release}"));
     fs::write(path, format!("{stage}\n")).expect("a file");
 }
 
-pub fn cure(site: &Site, release: &str) {
-    fs::remove_file(site.dir().join(format!("sick-{release}"))).expect("it was sick");
+pub fn make_pass(site: &Site, release: &str) {
+    fs::remove_file(site.dir().join(format!("failing-{release}"))).expect("the file exists");
 }
 
-/// What hooks have written down since this was last asked.
+/// Returns the lines that hooks have written since the last call.
 pub fn log(site: &Site) -> Vec<String> {
     let path = site.dir().join("log");
     let text = fs::read_to_string(&path).unwrap_or_default();
@@ -53,24 +53,24 @@ pub fn log(site: &Site) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Lets hooks go on that wait for it.
+/// Makes the file `name`, for which a hook waits.
 pub fn touch(site: &Site, name: &str) {
     fs::write(site.dir().join(name), "").expect("a file");
 }
 
-/// Waits until a hook has made this.
+/// Waits until a hook has made the file `name`.
 pub fn appears(site: &Site, name: &str) {
     let path = site.dir().join(name);
     eventually(name, || path.exists());
 }
 
-/// In a script: waits until the test makes this.
+/// Returns a command for a script: wait until the test makes the file `name`.
 pub fn wait_for(name: &str) -> String {
     format!("until [ -e {{dir}}/{name} ]; do sleep 0.05; done")
 }
 
-/// A refusal by the gate: 69, no word on stdout, and a problem with its
-/// remedy as the last lines. Gives the problem.
+/// Asserts that the request exited with 69, wrote nothing to stdout, and ended stderr
+/// with a problem and its remedy. Returns the problem.
 #[track_caller]
 pub fn gate_failed(reply: &Reply) -> String {
     let mut lines: Vec<&str> = reply.stderr.lines().collect();
@@ -85,7 +85,7 @@ pub fn gate_failed(reply: &Reply) -> String {
         panic!("no remedy: {reply:?}");
     };
     assert!(!remedy.starts_with("deploy-shell: "), "{reply:?}");
-    // What came before are lines of hooks, of gates, and warnings.
+    // The lines before are those of hooks and checks, and warnings.
     for line in lines {
         let marked = line.starts_with("deploy-shell: ");
         assert!(marked && !line.contains("gate-failed"), "{reply:?}");
@@ -96,16 +96,16 @@ pub fn gate_failed(reply: &Reply) -> String {
         .to_owned()
 }
 
-/// What a command has written, as the client was told.
-pub fn told(reply: &Reply, step: &str) -> Vec<String> {
+/// Returns the lines of a step's command, as the client sees them.
+pub fn output_lines(reply: &Reply, step: &str) -> Vec<String> {
     let start = format!("deploy-shell: {step}: ");
     let lines = reply.stderr.lines();
     let lines = lines.filter_map(|line| line.strip_prefix(&start));
     lines.map(str::to_owned).collect()
 }
 
-/// The hooks and gates on record, newest last.
-pub fn steps_on_record(site: &Site) -> Vec<Fields> {
+/// Returns the audit lines of hooks and checks, newest last.
+pub fn logged_steps(site: &Site) -> Vec<Fields> {
     let lines = record(site);
     let lines = lines.iter().map(|line| Fields::read(line));
     lines
@@ -115,7 +115,7 @@ pub fn steps_on_record(site: &Site) -> Vec<Fields> {
 
 /// Returns the audit line of the one automatic rollback.
 #[track_caller]
-pub fn returned(site: &Site) -> Fields {
+pub fn rollback_line(site: &Site) -> Fields {
     let lines = record(site);
     let lines = lines.iter().map(|line| Fields::read(line));
     let mut returned = lines.filter(|line| line.get("event") == Some("return"));
@@ -129,16 +129,16 @@ pub fn returned(site: &Site) -> Fields {
     one
 }
 
-/// No process is left that has `marker` in the directory of the test as one of
-/// its words.
+/// Asserts that no process is left that has the path of `marker`, in the directory of
+/// the test, as an argument.
 #[track_caller]
 pub fn none_is_left(site: &Site, marker: &str) {
     let left = marked(site, marker);
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// The same, of what may still be about to end.
-pub fn none_stays(site: &Site, marker: &str) {
+/// Waits until no such process is left.
+pub fn wait_until_none_is_left(site: &Site, marker: &str) {
     eventually("all have ended", || marked(site, marker).is_empty());
 }
 

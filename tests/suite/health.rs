@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::audit::value;
 use crate::direct::{live, put, states};
-use crate::gating::{gate_failed, hook, steps_on_record, told, touch};
+use crate::gating::{gate_failed, hook, logged_steps, output_lines, touch};
 use crate::service::{Answer, Service, ok};
 use crate::site::{Reply, Site};
 
@@ -49,8 +49,8 @@ fn a_healthy_release_is_checked_once() {
     let reply = swap(&site, "r1");
     assert_eq!(reply.stderr, "", "there is nothing to wait for");
     assert_eq!(reply.ok(), "ok swap r1 previous=-\n");
-    assert_eq!(service.asked(), ["/health"]);
-    let [step] = &steps_on_record(&site)[..] else {
+    assert_eq!(service.requested_paths(), ["/health"]);
+    let [step] = &logged_steps(&site)[..] else {
         panic!("not one line");
     };
     step.has(&[("event", "gate"), ("step", "health"), ("release", "r1")]);
@@ -73,7 +73,7 @@ fn a_service_that_recovers_passes_and_the_wait_is_shown() {
     });
     let site = site(&service, LONG, "");
     let reply = swap(&site, "r1");
-    let seen = told(&reply, "health");
+    let seen = output_lines(&reply, "health");
     assert_eq!(seen.len(), 3, "{reply:?}");
     for (seen, words) in seen
         .iter()
@@ -86,7 +86,7 @@ fn a_service_that_recovers_passes_and_the_wait_is_shown() {
         );
     }
     assert_eq!(reply.ok(), "ok swap r1 previous=-\n");
-    assert_eq!(service.asked().len(), 4);
+    assert_eq!(service.requested_paths().len(), 4);
 }
 
 /// One good answer is enough.
@@ -98,7 +98,7 @@ fn a_flapping_service_passes_with_its_first_good_answer() {
     });
     let site = site(&service, LONG, "");
     assert_eq!(swap(&site, "r1").ok(), "ok swap r1 previous=-\n");
-    assert_eq!(service.asked().len(), 2);
+    assert_eq!(service.requested_paths().len(), 2);
 }
 
 #[test]
@@ -106,9 +106,9 @@ fn a_service_that_stays_unhealthy_fails() {
     let service = Service::start(|_, _| Answer::Text(503, String::new()));
     let site = site(&service, "4s", "");
     fails(&site, &["not within 4 s", "503"]);
-    let asked = service.asked().len();
-    assert!(asked >= 1);
-    let step = steps_on_record(&site).pop().expect("a line");
+    let requests = service.requested_paths().len();
+    assert!(requests >= 1);
+    let step = logged_steps(&site).pop().expect("a line");
     step.has(&[("event", "gate"), ("step", "health"), ("outcome", "failed")]);
     assert!(value(&step, "why").contains("503"), "{step:?}");
 }
@@ -130,7 +130,7 @@ fn a_service_that_dies_fails() {
     let service = Service::start(|_, _| Answer::Death);
     let site = site(&service, "3s", "");
     fails(&site, &["not within 3 s"]);
-    assert_eq!(service.asked(), ["/health"]);
+    assert_eq!(service.requested_paths(), ["/health"]);
 }
 
 #[test]
@@ -159,14 +159,14 @@ fn a_permanent_failure_is_checked_twice() {
         let site = site(&service, LONG, "");
         let problem = fails(&site, &[words]);
         assert!(!problem.contains("not within"), "{problem}");
-        assert_eq!(service.asked(), ["/health"; 2]);
+        assert_eq!(service.requested_paths(), ["/health"; 2]);
     }
 }
 
 /// The process of the previous release answers for that release until the hook
 /// after the swap restarts it.
 #[test]
-fn the_previous_process_cannot_pass_for_the_new_release() {
+fn an_answer_of_the_previous_process_does_not_pass() {
     let runs = Arc::new(Mutex::new("r1".to_owned()));
     let own = Arc::clone(&runs);
     let service = Service::start(move |path, _| {
@@ -221,24 +221,24 @@ fn a_rollback_is_checked_as_well() {
 }
 
 #[test]
-fn a_command_in_place_of_an_address() {
-    let script = "echo \"asked of $DEPLOY_RELEASE in $(basename \"$PWD\")\"; \
-                  echo x >> {dir}/asked; [ $(wc -l < {dir}/asked) -ge 3 ]";
+fn a_command_can_replace_the_url() {
+    let script = "echo \"checks $DEPLOY_RELEASE in $(basename \"$PWD\")\"; \
+                  echo x >> {dir}/requests; [ $(wc -l < {dir}/requests) -ge 3 ]";
     let site = Site::with_config(&format!(
         "[health]\ncommand = ['/bin/sh', '-c', '''{script}''']\n\
          interval = \"1s\"\ntimeout = \"{LONG}\"\n"
     ));
     let reply = swap(&site, "r1");
-    let lines = told(&reply, "health");
+    let lines = output_lines(&reply, "health");
     let own: Vec<&String> = lines
         .iter()
-        .filter(|line| line.starts_with("asked"))
+        .filter(|line| line.starts_with("checks"))
         .collect();
-    assert_eq!(own, ["asked of r1 in r1"; 3], "{reply:?}");
+    assert_eq!(own, ["checks r1 in r1"; 3], "{reply:?}");
     assert_eq!(lines.len(), 5, "two waits: {reply:?}");
     assert!(lines[1].ends_with(": exited with 1"), "{reply:?}");
     reply.ok();
-    let step = steps_on_record(&site).pop().expect("a line");
+    let step = logged_steps(&site).pop().expect("a line");
     step.has(&[
         ("event", "gate"),
         ("step", "health"),
@@ -248,7 +248,7 @@ fn a_command_in_place_of_an_address() {
 }
 
 #[test]
-fn a_command_that_fails_hangs_or_is_missing() {
+fn a_command_that_fails_hangs_or_is_missing_fails_the_release() {
     thread::scope(|scope| {
         for (command, timeout, words) in [
             ("'/bin/false'", "3s", "not within 3 s: exited with 1"),

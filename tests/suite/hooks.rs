@@ -7,8 +7,8 @@ use std::thread;
 use crate::audit::value;
 use crate::direct::{ask, everything, live, payload, put, states};
 use crate::gating::{
-    appears, cure, gate_failed, hook, log, logging_hooks, sicken, steps_on_record, told, touch,
-    wait_for,
+    appears, gate_failed, hook, log, logged_steps, logging_hooks, make_fail, make_pass,
+    output_lines, touch, wait_for,
 };
 use crate::process::{Running, Upload};
 use crate::site::{Site, write_file};
@@ -66,7 +66,7 @@ fn hooks_of_a_stage_run_in_order_until_one_fails() {
     touch(&site, "well");
     let reply = site.ssh("ci", "swap a");
     assert_eq!(log(&site), ["one", "two", "four"]);
-    let lines: Vec<String> = told(&reply, "hook");
+    let lines: Vec<String> = output_lines(&reply, "hook");
     assert_eq!(
         lines,
         [
@@ -101,8 +101,9 @@ fn a_client_cannot_change_words_or_variables() {
         "swap r1",
     ]);
     let reply = site.run(command, b"");
-    let lines =
-        |number: u32| -> Vec<String> { told(&reply, &format!("hook: before_swap {number}")) };
+    let lines = |number: u32| -> Vec<String> {
+        output_lines(&reply, &format!("hook: before_swap {number}"))
+    };
     assert_eq!(
         lines(1),
         [
@@ -133,7 +134,7 @@ fn a_client_cannot_change_words_or_variables() {
 
     put(&site, "r2");
     let reply = site.ssh("ci", "swap r2");
-    let variables = told(&reply, "hook: before_swap 2");
+    let variables = output_lines(&reply, "hook: before_swap 2");
     assert!(
         variables.contains(&"DEPLOY_PREVIOUS=r1".to_owned()),
         "{variables:?}"
@@ -176,7 +177,7 @@ fn the_audit_log_has_the_exit_and_output_of_each_hook() {
     put(&site, "a");
     fs::write(site.dir().join("exit"), "3").expect("a file");
     gate_failed(&site.ssh("ci", "swap a"));
-    let steps = steps_on_record(&site);
+    let steps = logged_steps(&site);
     let [before, after, failed] = &steps[..] else {
         panic!("{steps:?}");
     };
@@ -210,7 +211,7 @@ fn a_failing_hook_before_the_swap_changes_nothing() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a"]);
     put(&site, "b");
-    sicken(&site, "b", "before_swap");
+    make_fail(&site, "b", "before_swap");
     log(&site);
     let before = site.snapshot();
     let reply = site.ssh("ci", "swap b");
@@ -231,7 +232,7 @@ fn a_failing_hook_before_the_swap_changes_nothing() {
     );
     ask(&site, "rollback b").refused(66, "no-such-release");
 
-    cure(&site, "b");
+    make_pass(&site, "b");
     assert_eq!(ask(&site, "swap b").ok(), "ok swap b previous=a\n");
     assert_eq!(states(&site), ["b current", "a previous"]);
 }
@@ -240,7 +241,7 @@ fn a_failing_hook_before_the_swap_changes_nothing() {
 fn a_failing_hook_before_a_rollback_keeps_the_live_release() {
     let site = Site::with_config(&logging_hooks());
     live(&site, &["a", "b", "c"]);
-    sicken(&site, "b", "before_rollback");
+    make_fail(&site, "b", "before_rollback");
     log(&site);
     let problem = gate_failed(&site.ssh("ci", "rollback"));
     assert!(problem.contains("before_rollback 1"), "{problem}");
@@ -248,7 +249,7 @@ fn a_failing_hook_before_a_rollback_keeps_the_live_release() {
     // A hook before a rollback may fail for a reason that is not the target's:
     // the target stays the fallback.
     assert_eq!(states(&site), ["c current", "b previous", "a good"]);
-    cure(&site, "b");
+    make_pass(&site, "b");
     assert_eq!(ask(&site, "rollback").ok(), "ok rollback b previous=c\n");
 }
 
@@ -275,7 +276,7 @@ fn a_hook_that_cannot_start_has_failed() {
         assert!(problem.starts_with(start), "{problem}");
         assert!(problem.contains("could not be started: "), "{problem}");
         assert!(site.snapshot() == before, "{program}");
-        let steps = steps_on_record(&site);
+        let steps = logged_steps(&site);
         steps[0].has(&[("outcome", "failed")]);
         assert_eq!(steps[0].get("exit"), None, "there is no exit status");
     }
@@ -321,7 +322,7 @@ fn a_hook_can_send_a_request_to_the_site() {
     );
     put(&site, "a");
     let reply = site.ssh("ci", "swap a");
-    let lines = told(&reply, "hook: after_swap 1");
+    let lines = output_lines(&reply, "hook: after_swap 1");
     assert!(lines[0].starts_with("RELEASE "), "{reply:?}");
     assert!(lines[1].starts_with("a        current "), "{reply:?}");
     reply.ok();
@@ -338,7 +339,7 @@ fn a_hook_has_no_descriptor_and_no_sandbox_of_the_monitor() {
     let site = Site::with_config(config);
     put(&site, "a");
     let reply = site.ssh("ci", "swap a");
-    let lines = told(&reply, "hook: before_swap 1");
+    let lines = output_lines(&reply, "hook: before_swap 1");
     let open: Vec<[&str; 2]> = lines
         .iter()
         .filter_map(|line| line.split_once(" -> "))
@@ -353,7 +354,7 @@ fn a_hook_has_no_descriptor_and_no_sandbox_of_the_monitor() {
 
     // sudo works in a hook if it works outside.
     let own = fs::read_to_string("/proc/self/status").expect("our own");
-    let lines = told(&reply, "hook: before_swap 2");
+    let lines = output_lines(&reply, "hook: before_swap 2");
     assert_eq!(lines.len(), 4, "{reply:?}");
     for line in lines {
         let line = line.replace("\\x09", "\t");

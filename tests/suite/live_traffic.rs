@@ -1,5 +1,5 @@
-//! A real nginx under load while releases go back and forth beneath it: no
-//! request fails, and no response is of two releases.
+//! A real nginx under load while the live release changes: no HTTP request fails, and
+//! no response mixes two releases.
 
 use std::process::Stdio;
 
@@ -9,11 +9,11 @@ use crate::site::{Site, set_mode};
 use crate::web::{Load, Nginx};
 
 const SWAPS: usize = 1000;
-/// So many go through one connection, which the harness bounds in time.
+/// The number of requests through one connection, whose life the harness limits.
 const BLOCK: usize = 250;
 const RELEASES: [&str; 2] = ["release-a", "release-b"];
 
-/// 64 KiB that name one release and nothing else.
+/// Returns 64 KiB that name one release and nothing else.
 fn page(release: &str) -> Vec<u8> {
     let mut page = format!("{release}\n").repeat(7000).into_bytes();
     page.truncate(64 << 10);
@@ -24,7 +24,7 @@ fn page(release: &str) -> Vec<u8> {
 struct Master<'a> {
     site: &'a Site,
     _process: Running,
-    // A socket's path may have 104 bytes at most, so it has a short one.
+    // The path of a socket may have 104 bytes at most, so this directory is short.
     directory: tempfile::TempDir,
 }
 
@@ -41,7 +41,7 @@ impl Master<'_> {
             .spawn()
             .expect("ssh starts");
         let process = Running(process);
-        eventually("the connection stands", || socket.exists());
+        eventually("the connection is open", || socket.exists());
         Master {
             site,
             _process: process,
@@ -52,14 +52,14 @@ impl Master<'_> {
     fn request(&self, request: &str) -> String {
         let mut command = self.site.ssh_command("ci");
         command.arg("-S").arg(self.directory.path().join("s"));
-        // Without its master it fails, instead of opening a new connection.
+        // Without its master the client fails instead of opening a new connection.
         command.args(["-o", "ProxyCommand=false", "--", request]);
         self.site.run(command, b"").ok()
     }
 }
 
 #[test]
-fn a_thousand_swaps_under_load_fail_nobody() {
+fn no_request_fails_during_a_thousand_swaps() {
     let site = Site::new();
     // nginx may run as another user than we do.
     set_mode(site.root(), 0o755);
@@ -87,7 +87,7 @@ fn a_thousand_swaps_under_load_fail_nobody() {
     );
     assert_eq!(counts.failed, 0, "{counts:?}");
     assert_eq!(counts.wrong, 0, "{counts:?}");
-    // The load was there while the link moved: it has seen both, many times.
+    // The load ran while the symlink moved: it got many pages of both releases.
     assert!(counts.whole.iter().all(|seen| *seen > 1000), "{counts:?}");
     assert_eq!(Nginx::log(&site), "");
     assert_eq!(site.current().as_deref(), Some(RELEASES[SWAPS % 2]));

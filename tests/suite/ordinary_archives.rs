@@ -132,7 +132,7 @@ impl Bench {
 }
 
 #[test]
-fn gnu_tar_in_its_own_and_the_pax_format() {
+fn gnu_tar_archives_in_gnu_and_pax_format_are_received() {
     let mut bench = Bench::new(Carries::Everything);
     for arguments in [
         &["--format=gnu"][..],
@@ -161,7 +161,7 @@ fn gnu_tar_in_its_own_and_the_pax_format() {
 }
 
 #[test]
-fn gnu_tar_with_names_on_its_command_line() {
+fn gnu_tar_archives_of_named_files_are_received() {
     let mut bench = Bench::new(Carries::Everything);
     let mut tar = tool("tar", "tar");
     tar.arg("-C").arg(&bench.source).arg("-c").arg("--");
@@ -172,7 +172,7 @@ fn gnu_tar_with_names_on_its_command_line() {
 }
 
 #[test]
-fn gnu_tar_without_directories() {
+fn gnu_tar_archives_without_directories_are_received() {
     let mut bench = Bench::new(Carries::Git);
     let mut find = tool("find", "findutils");
     find.current_dir(&bench.source);
@@ -188,7 +188,7 @@ fn gnu_tar_without_directories() {
 }
 
 #[test]
-fn bsdtar_in_its_formats() {
+fn bsdtar_archives_in_all_formats_are_received() {
     let mut bench = Bench::new(Carries::Everything);
     bench.receive_from(bench.bsdtar(&[]));
     bench.receive_from(bench.bsdtar(&["--format", "pax"]));
@@ -196,7 +196,7 @@ fn bsdtar_in_its_formats() {
 }
 
 #[test]
-fn bsdtar_in_a_locale_without_a_character_set() {
+fn bsdtar_archives_from_a_locale_without_a_character_set_are_received() {
     let mut bench = Bench::new(Carries::Everything);
     let mut bsdtar = bench.bsdtar(&[]);
     // It warns about each name that it cannot translate, and still writes it.
@@ -205,7 +205,7 @@ fn bsdtar_in_a_locale_without_a_character_set() {
 }
 
 #[test]
-fn ustar_by_every_tool_that_writes_it() {
+fn ustar_archives_of_every_tool_are_received() {
     let mut bench = Bench::new(Carries::Ustar);
     bench.receive_from(bench.gnu_tar(&["--format=ustar"]));
     bench.receive_from(bench.bsdtar(&["--format", "ustar"]));
@@ -213,7 +213,7 @@ fn ustar_by_every_tool_that_writes_it() {
 }
 
 #[test]
-fn busybox_tar() {
+fn busybox_tar_archives_are_received() {
     let mut bench = Bench::new(Carries::Everything);
     let mut busybox = tool("busybox", "busybox");
     busybox.args(["tar", "-cf", "-", "-C"]);
@@ -222,7 +222,7 @@ fn busybox_tar() {
 }
 
 #[test]
-fn python_tarfile() {
+fn python_tarfile_archives_are_received() {
     let mut bench = Bench::new(Carries::Everything);
     bench.receive_from(bench.python("format=tarfile.DEFAULT_FORMAT"));
     bench.receive_from(bench.python("format=tarfile.PAX_FORMAT"));
@@ -243,7 +243,7 @@ fn git(bench: &Bench, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn git_archive_of_a_commit_and_of_a_tree() {
+fn git_archives_of_a_commit_and_of_a_tree_are_received() {
     let mut bench = Bench::new(Carries::Git);
     run(git(&bench, &["init", "-q"]));
     run(git(&bench, &["add", "--all", "--force"]));
@@ -256,7 +256,7 @@ fn git_archive_of_a_commit_and_of_a_tree() {
 /// Ids and times that do not fit into an octal field are in base 256. Only a size must
 /// not be.
 #[test]
-fn large_ids_and_old_times() {
+fn large_ids_and_old_times_are_received() {
     let mut bench = Bench::new(Carries::Ustar);
     for arguments in [
         &["--format=gnu", "--owner=ci:1000000000"][..],
@@ -275,7 +275,7 @@ fn large_ids_and_old_times() {
 }
 
 #[test]
-fn every_way_to_call_zstd() {
+fn payloads_of_every_way_to_call_zstd_are_received() {
     let mut bench = Bench::new(Carries::Everything);
     let plain = bench.site.dir().join("site.tar");
     fs::write(&plain, run(bench.gnu_tar(&[]))).expect("the archive");
@@ -297,7 +297,7 @@ fn every_way_to_call_zstd() {
 }
 
 #[test]
-fn archivers_with_their_own_compression() {
+fn archives_that_the_archiver_compresses_are_received() {
     let mut bench = Bench::new(Carries::Everything);
     let target = bench.site.dir().join("site.tar.zst");
     let source = bench.source.clone();
@@ -316,7 +316,7 @@ fn archivers_with_their_own_compression() {
 /// A hard link is refused, and the remedy names an option of tar. With that option the
 /// archive is received.
 #[test]
-fn hard_links_in_the_source() {
+fn hard_links_in_the_source_are_received_with_the_option_of_the_remedy() {
     let mut bench = Bench::new(Carries::Everything);
     hard_link(&bench.source);
     let payload = piped(bench.gnu_tar(&["--sort=name"]), zstd(&["-T0"]));

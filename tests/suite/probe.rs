@@ -227,8 +227,8 @@ fn permanent_failures_are_final() {
 
 #[test]
 fn a_redirect_is_not_followed() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
     let other = Server::start(move |_, _, _| {
         count.fetch_add(1, Ordering::Relaxed);
     });
@@ -236,7 +236,7 @@ fn a_redirect_is_not_followed() {
     let server = Server::sending(answer.as_bytes());
     assert_eq!(ask(&server.url("/"), None), (69, "answers 302".to_owned()));
     drop(other);
-    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    assert_eq!(requests.load(Ordering::Relaxed), 0);
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn a_response_that_never_ends_is_abandoned_in_time() {
         let (code, said) = ask(&body.url("/"), Some("r2"));
         let expected = "answers 200, but the body does not contain 'r2'";
         assert_eq!((code, said.as_str()), (75, expected));
-        // Without a text, only the head counts.
+        // Without a required text, only the head counts.
         assert_eq!(ask(&body.url("/"), None).0, 0);
     }
 }

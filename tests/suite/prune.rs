@@ -1,4 +1,4 @@
-//! Pruning after a swap: what is removed, and what never is.
+//! Pruning after a swap: which releases it removes, and which it never removes.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use nix::unistd::Uid;
 use serde_json::json;
 
 use crate::direct::{ask, listing, live, put, record, states};
-use crate::gating::{gate_failed, logging_hooks, sicken};
+use crate::gating::{gate_failed, logging_hooks, make_fail};
 use crate::site::{Site, set_mode};
 
 fn manifests(site: &Site) -> Vec<String> {
@@ -31,7 +31,7 @@ fn assert_releases(site: &Site, releases: &[&str]) {
     assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
 }
 
-/// Makes everything in the journal that much older.
+/// Makes every record of the journal older by this duration.
 fn age(site: &Site, by: jiff::SignedDuration) {
     let mut text = String::new();
     for mut event in site.journal() {
@@ -82,7 +82,7 @@ fn nothing_is_pruned_before_its_time() {
     assert_releases(&site, &["c", "d", "e"]);
 }
 
-/// What counts is when a release was last live, not when it came.
+/// The time when a release was last live decides, not the time when it was received.
 #[test]
 fn the_last_time_live_decides() {
     let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
@@ -99,7 +99,7 @@ fn the_last_time_live_decides() {
 }
 
 #[test]
-fn a_release_that_is_live_again_is_young_again() {
+fn the_age_of_a_release_restarts_when_it_is_live_again() {
     let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
     live(&site, &["a", "b", "c"]);
     ask(&site, "swap a").ok();
@@ -117,23 +117,23 @@ fn bad_releases_are_counted_separately() {
         ask(&site, "rollback").ok();
         assert_eq!(site.current().as_deref(), Some("b"));
     }
-    // One bad one stays, and pushes out no good one.
+    // One bad release stays, and no good one is removed for it.
     assert_eq!(states(&site), ["b current", "z bad", "a previous"]);
     assert_releases(&site, &["a", "b", "z"]);
 }
 
-/// Of those that failed before they were live, the newest is the one that
-/// came last, whatever its name.
+/// Of the releases that failed before they were live, the newest is the one that was
+/// received last, whatever its name is.
 #[test]
-fn bad_ones_that_were_never_live_are_kept_by_arrival() {
+fn bad_releases_that_were_never_live_are_kept_by_arrival() {
     let site = Site::with_config(&format!("keep = 1\nmin_age = \"0s\"\n{}", logging_hooks()));
     live(&site, &["a"]);
     for release in ["z", "x", "y"] {
         put(&site, release);
-        sicken(&site, release, "before_swap");
+        make_fail(&site, release, "before_swap");
         gate_failed(&ask(&site, &format!("swap {release}")));
     }
-    // The one that has just failed is spared, the others are counted.
+    // The release that has just failed is kept; the others are counted.
     assert_releases(&site, &["a", "y"]);
     live(&site, &["b"]);
     assert_eq!(states(&site), ["b current", "a previous", "y bad"]);
@@ -163,8 +163,8 @@ fn a_pending_release_is_pruned_after_its_max_age() {
     assert_releases(&site, &["a", "b", "q"]);
 }
 
-/// A release may be swapped to as long as it is there, and is then no longer
-/// one that waits.
+/// A release can be swapped to as long as it exists, and is then not pending any
+/// more.
 #[test]
 fn an_overdue_release_can_still_go_live() {
     let site = Site::with_config("[pending]\nmax_age = \"7d\"\n");
@@ -246,7 +246,7 @@ impl Drop for Stubborn<'_> {
         if Uid::effective().is_root() {
             run(&["chattr", "-i"], &self.release);
         } else {
-            // It may be in the trash by now.
+            // The release may be in the trash by now.
             run(&["chmod", "-R", "u+w"], self.site.root());
         }
     }
@@ -280,7 +280,7 @@ fn a_release_that_cannot_be_removed_is_a_warning() {
     );
     ask(&site, "rollback").ok();
 
-    // Once it can be removed, it is.
+    // The next request removes it as soon as that is possible.
     drop(stubborn);
     live(&site, &["e"]);
     assert!(!site.releases().contains(&"a".to_owned()));

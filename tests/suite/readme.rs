@@ -49,7 +49,7 @@ fn client_lines() -> String {
 }
 
 /// Runs a script of a page in the directory that contains `dist/`. Its `ssh` sends
-/// the words behind the destination to the harness' node and ignores the options and
+/// the words after the destination to the harness' node and ignores the options and
 /// the node that the page names.
 fn run(site: &Site, script: &str, variables: &[(&str, &str)]) -> Reply {
     let work = site.dir().join("work");
@@ -222,7 +222,7 @@ fn the_two_node_lines_deploy() {
     let output = run(&site, &receive, &[]).ok();
     assert_eq!(output.matches("ok receive next ").count(), 2, "{output}");
     assert!(output.contains("already received"), "{output}");
-    // And the second swap finds another release live than it was told.
+    // And the second swap finds another release live than it expects.
     let swap = format!("release=next; old=20260412-142033\n{}\n", both[1]);
     let reply = run(&site, &swap, &[]);
     assert_eq!(reply.stdout, "ok swap next previous=20260412-142033\n");

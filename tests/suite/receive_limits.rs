@@ -237,7 +237,7 @@ fn a_file_size_limit_is_an_error_and_does_not_kill() {
 
 /// A directory without write permission is a reported error and not a bug.
 #[test]
-fn a_root_without_write_permission() {
+fn a_root_without_write_permission_is_reported() {
     if Uid::effective().is_root() {
         println!("skipped: root may write everywhere");
         return;

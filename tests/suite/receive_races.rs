@@ -195,7 +195,7 @@ fn concurrent_receives_of_other_ids_both_succeed() {
 }
 
 #[test]
-fn a_swap_during_a_receive() {
+fn a_swap_during_a_receive_succeeds() {
     let site = Site::new();
     for release in ["r1", "r2"] {
         site.receive(release, &tarball(&[("id", release.as_bytes())]))

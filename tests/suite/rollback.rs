@@ -1,5 +1,5 @@
-//! `rollback`: which release it chooses, which it never chooses, and what the
-//! marks of the ones rolled away from do.
+//! `rollback`: which release it chooses, which it never chooses, and how it marks the
+//! release that it leaves.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -22,7 +22,7 @@ fn refused(site: &Site, request: &str) {
 }
 
 #[test]
-fn it_goes_back_step_by_step_until_nothing_is_left() {
+fn repeated_rollbacks_go_back_until_no_release_is_left() {
     let site = Site::new();
     live(&site, &["a", "b", "c"]);
     let reply = site.ssh("ci", "rollback");
@@ -35,7 +35,7 @@ fn it_goes_back_step_by_step_until_nothing_is_left() {
 }
 
 #[test]
-fn without_a_previous_release_it_is_refused() {
+fn a_rollback_without_a_previous_release_is_refused() {
     let site = Site::new();
     refused(&site, "rollback");
     put(&site, "a");
@@ -48,8 +48,8 @@ fn without_a_previous_release_it_is_refused() {
     refused(&site, "rollback");
 }
 
-/// Names in the wrong order and directories with wrong times: only the journal
-/// counts.
+/// Names in the wrong order and directories with wrong times have no effect: only the
+/// journal decides.
 #[test]
 fn neither_names_nor_times_of_directories_decide() {
     let site = Site::new();
@@ -74,7 +74,7 @@ fn neither_names_nor_times_of_directories_decide() {
     refused(&site, "rollback");
 }
 
-/// Order of reception is not order of activation.
+/// The order in which releases were received does not matter.
 #[test]
 fn the_order_of_activation_decides() {
     let site = Site::new();
@@ -101,7 +101,7 @@ fn a_swap_back_is_no_rollback() {
 }
 
 #[test]
-fn with_an_id_only_what_was_live_and_good() {
+fn a_rollback_to_an_id_needs_a_release_that_was_live_and_good() {
     let site = Site::new();
     live(&site, &["a", "b", "c"]);
     put(&site, "pending");
@@ -116,7 +116,7 @@ fn with_an_id_only_what_was_live_and_good() {
 }
 
 #[test]
-fn to_the_current_release_nothing_changes() {
+fn a_rollback_to_the_current_release_changes_nothing() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     let before = everything(&site);
@@ -132,7 +132,7 @@ fn a_bad_release_is_never_chosen_until_a_swap_clears_it() {
     live(&site, &["a", "b"]);
     ask(&site, "rollback").ok();
     live(&site, &["c"]);
-    // b was live later than a, but it was rolled away from.
+    // b was live later than a, but a rollback left it.
     assert_eq!(states(&site), ["c current", "a previous", "b bad"]);
     refused(&site, "rollback b");
 
@@ -143,7 +143,7 @@ fn a_bad_release_is_never_chosen_until_a_swap_clears_it() {
 }
 
 #[test]
-fn with_a_condition() {
+fn a_rollback_with_a_condition_compares_the_live_release() {
     let site = Site::new();
     live(&site, &["a", "b", "c"]);
     let before = everything(&site);
@@ -168,7 +168,7 @@ fn with_a_condition() {
 
 /// `list` says beforehand what a rollback will choose.
 #[test]
-fn the_previous_release_is_the_one_it_chooses() {
+fn a_rollback_chooses_the_release_that_list_calls_previous() {
     let site = Site::new();
     live(&site, &["a", "b", "c", "d"]);
     for step in [
@@ -223,7 +223,7 @@ fn a_swap_replaces_a_current_release_removed_by_hand() {
 }
 
 #[test]
-fn a_release_that_was_pruned_is_no_target() {
+fn a_rollback_to_a_pruned_release_is_refused() {
     let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
     live(&site, &["a", "b", "c", "d"]);
     assert_eq!(site.releases(), ["b", "c", "d"]);

@@ -29,7 +29,7 @@ pub fn ok(body: &str) -> Answer {
 
 pub struct Service {
     pub port: u16,
-    asked: Arc<Mutex<Vec<String>>>,
+    requested: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -40,9 +40,9 @@ impl Service {
     pub fn start(mut answer: impl FnMut(&str, usize) -> Answer + Send + 'static) -> Service {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("its number").port();
-        let asked = Arc::new(Mutex::new(Vec::new()));
+        let requested = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
-        let (heard, ended) = (Arc::clone(&asked), Arc::clone(&stop));
+        let (heard, ended) = (Arc::clone(&requested), Arc::clone(&stop));
         let thread = thread::spawn(move || {
             let mut open = Vec::new();
             for stream in listener.incoming() {
@@ -81,15 +81,15 @@ impl Service {
         });
         Service {
             port,
-            asked,
+            requested,
             stop,
             thread: Some(thread),
         }
     }
 
     /// Returns the paths of the requests, in order.
-    pub fn asked(&self) -> Vec<String> {
-        self.asked.lock().expect("no test panics here").clone()
+    pub fn requested_paths(&self) -> Vec<String> {
+        self.requested.lock().expect("no test panics here").clone()
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -196,15 +196,15 @@ fn a_changed_shared_symlink_is_found() {
             fs::create_dir(tree.join("public/uploads")).unwrap();
         }),
     ];
-    for (told, change) in changes {
+    for (reported, change) in changes {
         let site = site(&format!("verify_on_swap = true\n{LINKS}"));
         site.receive("r1", &tarball(&[("index.html", b"x")])).ok();
         change(&site.root().join("releases/r1"));
         let reply = verify(&site);
-        assert_eq!(reply.code, 1, "{told}");
-        assert!(reply.stdout.contains(told), "{told}: {reply:?}");
+        assert_eq!(reply.code, 1, "{reported}");
+        assert!(reply.stdout.contains(reported), "{reported}: {reply:?}");
         let reply = site.ssh("ci", "swap r1");
-        assert_eq!(reply.code, 65, "{told}: {reply:?}");
+        assert_eq!(reply.code, 65, "{reported}: {reply:?}");
         assert_eq!(site.current(), None);
     }
 }
@@ -264,7 +264,7 @@ fn the_order_of_replaced_entries_does_not_matter() {
         ),
         ("last", Tar::new().file("a/b/y", "y").file("a/b/c/d", &big)),
         (
-            "folder",
+            "directory",
             Tar::new().directory("a/b/c/d/").file("a/b/y", "y"),
         ),
         (

@@ -420,10 +420,10 @@ impl Collector {
 
     fn lines(&self) -> Vec<String> {
         let quiet = Duration::from_millis(50);
-        let asked = Instant::now();
+        let since = Instant::now();
         loop {
             let heard = self.heard.lock().expect("no test panics here");
-            if heard.1.max(asked).elapsed() >= quiet {
+            if heard.1.max(since).elapsed() >= quiet {
                 return heard.0.clone();
             }
             drop(heard);
@@ -544,7 +544,7 @@ fn describe(root: &Path, directory: &Path, found: &mut BTreeMap<PathBuf, String>
         } else {
             format!("special {kind:?}")
         };
-        let below = path.strip_prefix(root).expect("beneath the root");
+        let below = path.strip_prefix(root).expect("below the root");
         found.insert(below.to_owned(), text);
     }
 }

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::direct::{ask, everything, live, put, states};
-use crate::gating::{gate_failed, hook, log, steps_on_record};
+use crate::gating::{gate_failed, hook, log, logged_steps};
 use crate::process::{Upload, eventually, serving};
 use crate::service::{Answer, Service, ok};
 use crate::site::{Site, set_mode};
@@ -89,7 +89,7 @@ fn the_preview_symlink_exists_during_the_smoke_test() {
     assert_eq!(site.ssh("ci", "swap b").ok(), "ok swap b previous=a\n");
     assert_eq!(watched.links(), [ONE; 3]);
     is_clean(site);
-    let step = steps_on_record(site).pop().expect("a line");
+    let step = logged_steps(site).pop().expect("a line");
     step.has(&[
         ("event", "gate"),
         ("step", "smoke"),
@@ -120,7 +120,7 @@ fn a_candidate_that_fails_is_never_live() {
         [ONE],
         "a permanent failure is final before the swap"
     );
-    assert_eq!(watched.service.asked(), ["/"]);
+    assert_eq!(watched.service.requested_paths(), ["/"]);
     assert!(site.snapshot() == before);
     assert_eq!(states(site), ["a current", "b bad"]);
     let events: Vec<_> = site
@@ -147,7 +147,7 @@ fn a_candidate_that_hangs_or_dies_fails() {
         assert!(site.snapshot() == before);
         is_clean(site);
         assert_eq!(states(site), ["a current", "b bad"]);
-        let step = steps_on_record(site).pop().expect("a line");
+        let step = logged_steps(site).pop().expect("a line");
         step.has(&[("step", "smoke"), ("release", "b"), ("outcome", "failed")]);
     }
 }
@@ -213,11 +213,11 @@ fn an_obstacle_to_the_preview_symlink_is_refused_before_anything_runs() {
         assert_eq!(log(&site), [] as [&str; 0], "{what}");
         site.ssh("ci", "list").ok();
     }
-    assert_eq!(service.asked(), [] as [&str; 0]);
+    assert_eq!(service.requested_paths(), [] as [&str; 0]);
 }
 
 #[test]
-fn without_a_smoke_test_the_name_is_free() {
+fn a_site_without_a_smoke_test_does_not_use_the_preview_name() {
     let site = Site::new();
     fs::create_dir(preview(&site)).expect("create a directory");
     live(&site, &["a", "b"]);

@@ -110,7 +110,6 @@ fn a_real_rsyslogd_parses_the_lines() {
 /// Returns none and prints the reason if this machine allows no such namespace.
 fn behind_dev_log(site: &Site, program: &[&str]) -> Option<Command> {
     // Only what a program may need: the socket and /dev/null.
-    // Only what a program may need: the socket and /dev/null.
     let script = "mkdir -p \"$0.dev\" && mount -t tmpfs -o mode=755 none \"$0.dev\" && \
                   : > \"$0.dev/null\" && mount --bind /dev/null \"$0.dev/null\" && \
                   ln -s \"$0\" \"$0.dev/log\" && mount --rbind \"$0.dev\" /dev && \

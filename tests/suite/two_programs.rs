@@ -1,8 +1,8 @@
 //! `deploy-shell`, which is a login shell, contains nothing of the operator's
 //! program: no code of `check`, no account look-up and no help renderer.
 //!
-//! Every look is made at `deploy-shell-admin` as well. There it must find what
-//! it looks for, or it would prove nothing about `deploy-shell`.
+//! Each test also searches `deploy-shell-admin`, and must find there what it searches
+//! for: otherwise it would prove nothing about `deploy-shell`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -45,7 +45,7 @@ const ACCOUNT_LOOKUPS: [&str; 12] = [
 
 /// Texts of the operator's program that are no findings. The first is clap's: the
 /// template of a help page, which exists only with clap's feature `help`. (The
-/// words "Print help" do not tell: clap defines `--help` without the feature too.)
+/// words "Print help" prove nothing: clap defines `--help` without the feature too.)
 const OPERATOR_TEXTS: [&str; 5] = [
     "{about-with-newline}",
     "/etc/passwd",

@@ -11,8 +11,8 @@ use nix::unistd::Pid;
 use crate::audit::value;
 use crate::direct::{live, put, serve, states};
 use crate::gating::{
-    appears, gate_failed, hook, none_is_left, returned, steps_on_record, timed_hook, told, touch,
-    wait_for,
+    appears, gate_failed, hook, logged_steps, none_is_left, output_lines, rollback_line,
+    timed_hook, touch, wait_for,
 };
 use crate::process::{Running, Upload, eventually, pids_with_argument};
 use crate::site::Site;
@@ -49,7 +49,7 @@ fn a_hook_that_exceeds_its_timeout_is_ended() {
         &site,
         &["hook before_swap 1 ('/bin/sh') did not end within 1 s"],
     );
-    let step = steps_on_record(&site).pop().expect("a line");
+    let step = logged_steps(&site).pop().expect("a line");
     step.has(&[("outcome", "failed"), ("output", "begun")]);
     assert_eq!(step.get("exit"), None);
 }
@@ -85,7 +85,7 @@ fn processes_that_a_hook_leaves_running_are_killed() {
     let site = site(&hook("before_swap", &script));
     let reply = site.ssh("ci", "swap b");
     none_is_left(&site, "stays");
-    assert_eq!(told(&reply, "hook: before_swap 1"), ["done"]);
+    assert_eq!(output_lines(&reply, "hook: before_swap 1"), ["done"]);
     assert_eq!(reply.ok(), "ok swap b previous=-\n");
 }
 
@@ -95,7 +95,7 @@ fn endless_output_is_truncated_in_the_reply_and_the_audit_log() {
     let site = site(&hook("before_swap", script));
     let reply = site.ssh("ci", "swap b");
     assert!(reply.stderr.len() < 128 << 10, "{}", reply.stderr.len());
-    let lines = told(&reply, "hook: before_swap 1");
+    let lines = output_lines(&reply, "hook: before_swap 1");
     assert!(lines[0].starts_with("\\x00\\x00") && lines[0].ends_with("..."));
     assert_eq!(lines[1], "yes");
     let last = lines.last().expect("many");
@@ -104,7 +104,7 @@ fn endless_output_is_truncated_in_the_reply_and_the_audit_log() {
         "{last}"
     );
     // The line is short enough to be parsed.
-    let step = steps_on_record(&site).pop().expect("a line");
+    let step = logged_steps(&site).pop().expect("a line");
     step.has(&[("outcome", "ok"), ("exit", "0")]);
     assert!(value(&step, "output").ends_with("more bytes not shown"));
     reply.ok();
@@ -128,7 +128,7 @@ fn much_output_for_a_client_that_reads_nothing() {
     let reply = Running(command.spawn().expect("it starts")).reply();
     assert!(reply.stderr.len() <= 64 << 10, "{}", reply.stderr.len());
     assert_eq!(reply.ok(), "ok swap b previous=-\n");
-    assert_eq!(steps_on_record(&site).len(), 6);
+    assert_eq!(logged_steps(&site).len(), 6);
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_hook_that_hangs_or_dies_after_the_swap_causes_a_rollback() {
                 assert!(problem.ends_with(", and 'a' is live again"), "{problem}");
                 none_is_left(&site, "stays");
                 assert_eq!(states(&site), ["a current", "b bad"]);
-                returned(&site).has(&[("release", "b"), ("live", "a"), ("outcome", "ok")]);
+                rollback_line(&site).has(&[("release", "b"), ("live", "a"), ("outcome", "ok")]);
                 put(&site, "c");
                 site.ssh("ci", "swap c").ok();
             });

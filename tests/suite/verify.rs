@@ -123,11 +123,11 @@ fn verify_reports_every_difference_and_mtree_agrees() {
         let before = everything(&site);
         let reply = verify(&site, &["r"]);
         assert_eq!((reply.code, reply.stderr.as_str()), (1, ""), "{reply:?}");
-        let told = reply
+        let reported = reply
             .stdout
             .lines()
             .any(|line| line.starts_with(&format!("r {expected}")));
-        assert!(told, "{expected}: {reply:?}");
+        assert!(reported, "{expected}: {reply:?}");
         assert!(!mtree(&site, "r"), "mtree after '{expected}'");
         assert!(everything(&site) == before);
     }
@@ -186,11 +186,11 @@ fn many_threads_verify_many_files() {
         fs::write(tree.join(name), name.to_uppercase()).unwrap();
     }
     let reply = verify(&site, &["r"]);
-    let told: Vec<&str> = reply.stdout.lines().collect();
-    assert_eq!(told.len(), 20, "{told:?}");
+    let reported: Vec<&str> = reply.stdout.lines().collect();
+    assert_eq!(reported.len(), 20, "{reported:?}");
     assert!(
-        told.is_sorted()
-            && told
+        reported.is_sorted()
+            && reported
                 .iter()
                 .all(|line| line.ends_with("other content of the same size"))
     );

@@ -142,7 +142,7 @@ impl Load {
             local threads = {{}}
             function setup(thread) table.insert(threads, thread) end
             function init(args)
-                pages, counts, asked, wrong = {{}}, {{}}, 0, 0
+                pages, counts, answered, wrong = {{}}, {{}}, 0, 0
                 for number = 1, {count} do
                     local file = assert(io.open("{directory}/" .. number, "rb"))
                     pages[number], counts[number] = file:read("*a"), 0
@@ -150,12 +150,12 @@ impl Load {
                 end
             end
             -- A moment between requests, so that swaps get their share of the
-            -- processor, too.
+            -- processor as well.
             function delay() return 2 end
             function response(status, headers, body)
-                asked = asked + 1
-                -- A sign of life now and then, for who waits for it.
-                if asked % 100 == 1 then
+                answered = answered + 1
+                -- One byte for each hundred answers: `wait_for_answers` counts them.
+                if answered % 100 == 1 then
                     local file = assert(io.open("{directory}/alive", "a"))
                     file:write(".")
                     file:close()
@@ -214,7 +214,7 @@ impl Load {
     }
 
     /// Waits for a few hundred more answers.
-    pub fn go_on(&self) {
+    pub fn wait_for_answers(&self) {
         let signs = || fs::metadata(self.directory.join("alive")).map_or(0, |file| file.len());
         let before = signs();
         eventually("the load goes on", || signs() > before + 2);

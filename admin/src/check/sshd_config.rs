@@ -19,7 +19,7 @@ pub fn query_sshd(user: &str, config: Option<&Path>) -> Result<SshdSettings, Str
     // The name becomes part of a list of key=value.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@$+".contains(&byte);
     if !user.bytes().all(plain) {
-        return Err(format!("sshd cannot be asked about a user named '{user}'"));
+        return Err(format!("cannot query sshd about a user named '{user}'"));
     }
     let Some(sshd) = PROGRAMS.iter().find(|path| Path::new(path).exists()) else {
         return Err(format!("sshd is not at {}", PROGRAMS.join(", ")));

@@ -1,6 +1,6 @@
 'use strict';
 // A service that receives its port from systemd (blog.socket, blog.service). Its
-// answer names the release, so that [health] can tell the new process from the old.
+// answer names the release, so that [health] can distinguish the new process from the old.
 
 const http = require('node:http');
 const path = require('node:path');

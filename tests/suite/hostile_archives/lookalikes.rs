@@ -13,7 +13,7 @@ fn names_that_only_look_wrong_are_received() {
         "\u{feff}bom",
         "line\u{2028}separator",
         "right\u{202e}to left",
-        "no-break\u{a0}blank",
+        "no-break\u{a0}space",
         "emoji \u{1f980}",
         "single ' double \" quotes",
         "back\\slash",

@@ -34,7 +34,7 @@ pub fn create(root: &Path, carries: Carries) {
         ("assets/app.js".into(), 0o644, &big),
         ("assets/one block".into(), 0o644, &big[..512]),
         ("größe/naïve – 日本語 🦀.txt".into(), 0o644, b"unicode"),
-        ("with spaces/a  b .txt".into(), 0o644, b"blanks"),
+        ("with spaces/a  b .txt".into(), 0o644, b"spaces"),
         ("odd/-dash".into(), 0o644, b"1"),
         ("odd/#hash=is;'\"*?$(x)".into(), 0o644, b"2"),
         ("odd/back\\slash\\040".into(), 0o644, b"3"),
@@ -47,7 +47,7 @@ pub fn create(root: &Path, carries: Carries) {
         ("assets/current.js", "app.js".to_owned()),
         ("config/from-parent", "../assets/app.js".to_owned()),
         ("größe/program", "../bin/serve".to_owned()),
-        ("with spaces/to a blank", "a  b .txt".to_owned()),
+        ("with spaces/to a space", "a  b .txt".to_owned()),
         ("not-yet", "assets/later.js".to_owned()),
     ];
     let long_name = "n".repeat(200);
@@ -68,7 +68,7 @@ pub fn create(root: &Path, carries: Carries) {
         symlink(target, root.join(path)).expect("a symlink");
     }
     if carries != Carries::Git {
-        fs::create_dir_all(root.join("empty folder/inside")).expect("a directory");
+        fs::create_dir_all(root.join("empty directory/inside")).expect("a directory");
     }
 }
 
