@@ -47,8 +47,8 @@
 //!   a word of argv. Its verdict is its exit status, and its text is ordinary
 //!   output: the hook runner decodes neither.
 //!
-//! A hook runs as the same user as the hook runner, which makes itself non-dumpable
-//! against it (prctl(2)). The monitor does not rely on that, and checks, escapes and
+//! A hook or health command runs as the same user as the hook runner, which makes
+//! itself non-dumpable against it (prctl(2)). The monitor does not rely on that, and checks, escapes and
 //! limits every response again.
 //!
 //! # How each process ends
@@ -110,7 +110,8 @@ const RUNNER_GRACE: Duration = Duration::from_secs(15);
 /// The time that the hook runner may take to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-// A hook runner that uses all of its own time limits is not late for the monitor.
+// The hook runner is in time for the monitor, even if it uses all of its own time
+// limits.
 const _: () = {
     let end_of_command = job::TERM_GRACE
         .saturating_add(job::LEADER_KILL_TIMEOUT)
@@ -223,7 +224,7 @@ impl HookRunner {
 const EXITED: &str = "it has exited";
 
 /// Sends a request, and reads the responses to the last one. Every response is
-/// checked: a hook may have taken over the hook runner.
+/// checked: a command may have taken over the hook runner.
 fn exchange(
     to: &mut impl Write,
     from: impl Read,

@@ -146,7 +146,7 @@ pub struct RunRequest {
 
 /// Printable ASCII of at most [`MAX_TEXT`] bytes.
 ///
-/// Deserialization escapes and truncates every text that is not so already: a hook
+/// Deserialization escapes and truncates every text that is not so already: a command
 /// may have taken over the hook runner, which then sends any text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String")]
