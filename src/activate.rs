@@ -1,7 +1,12 @@
 //! `swap` and `rollback`: one function that plans a request and carries it out.
 //!
-//! [`plan`] decides, [`commit`] and [`revert`] act, [`outcome`] words the result.
-//! Everything that they do to the site goes through [`site::Site`].
+//! [`plan`] decides what a request does, [`preflight`] and [`gate`] whether a release
+//! may become and stay live, [`prune`] which old releases are removed. [`commit`] and
+//! [`revert`] act, and [`outcome`] words the end. All that they do to the site goes
+//! through [`site::Site`].
+//!
+//! A revert is the automatic rollback after a failed release; a rollback is the
+//! client's request.
 
 mod commit;
 pub mod gate;
@@ -19,25 +24,33 @@ use crate::error::Result;
 use crate::policy::Granted;
 use crate::request::{Rollback, Swap};
 use crate::signature::Requirement;
-use crate::store::journal::How;
 use crate::store::ledger::{LOCK_TIMEOUT, Ledger};
 use crate::store::{Actor, Store};
 use crate::success::{Change, Success};
 use gate::Gate;
 use outcome::Outcome;
-use plan::{ActivationRequest, Plan};
+use plan::{ActivationRequest, Plan, RequestKind};
 use site::{LockedSite, Site};
 
 /// Makes a received release live.
 ///
 /// # Errors
 ///
-/// Returns [`Code::NoSuchRelease`], [`Code::NotCurrent`], [`Code::Busy`],
-/// [`Code::DigestMismatch`], [`Code::BadSignature`], [`Code::Denied`],
-/// [`Code::BadConfig`], [`Code::BadLayout`], [`Code::IoError`] or
-/// [`Code::DiskFull`] before the symlink moves, and [`Code::GateFailed`] with
-/// the previous release still live, or live again. It also returns
-/// [`Code::NotCurrent`] when another process changes the symlink at any time.
+/// Before the symlink moves: [`Code::NoSuchRelease`], [`Code::NotCurrent`],
+/// [`Code::Busy`], [`Code::DigestMismatch`], [`Code::BadSignature`],
+/// [`Code::Denied`], [`Code::BadConfig`], [`Code::BadLayout`], [`Code::IoError`]
+/// or [`Code::DiskFull`].
+///
+/// [`Code::GateFailed`] when the release fails a check, before the symlink moves or
+/// after it. Usually the previous release is then still live, or live again. It may
+/// also be an older one, nothing, the failed release itself (if it was live before
+/// this request), or what another process made live; the message says which.
+///
+/// After the symlink moved, also [`Code::NotCurrent`] when the release passed its
+/// post-swap checks, but another process had changed the symlink by then; and
+/// [`Code::BadLayout`], [`Code::IoError`] or [`Code::DiskFull`] when the release
+/// failed and the revert could not move the symlink. Without post-swap checks, the
+/// request ends with the rename, and does not look at the symlink again.
 ///
 /// [`Code::NoSuchRelease`]: crate::error::Code::NoSuchRelease
 /// [`Code::NotCurrent`]: crate::error::Code::NotCurrent
@@ -59,7 +72,7 @@ pub fn swap(
     granted: &Granted<Swap>,
 ) -> Result<Success> {
     let request = ActivationRequest {
-        how: How::Swap,
+        kind: RequestKind::Swap,
         release: Some(&granted.release),
         if_current: granted.if_current.as_ref(),
     };
@@ -83,7 +96,7 @@ pub fn rollback(
     granted: &Granted<Rollback>,
 ) -> Result<Success> {
     let request = ActivationRequest {
-        how: How::Rollback,
+        kind: RequestKind::Rollback,
         release: granted.release.as_ref(),
         if_current: granted.if_current.as_ref(),
     };
@@ -96,7 +109,8 @@ pub fn rollback(
 fn carry_out(mut site: LockedSite<'_, '_>, request: ActivationRequest<'_>) -> Result<Success> {
     let outcome = run_plan(&mut site, request)?;
     let (mut gate, signed, warnings) = site.close();
-    if outcome.failed().is_some() {
+    if !outcome.is_success() {
+        // The reply of a success has them.
         for warning in &warnings {
             gate.warn(warning);
         }
@@ -108,10 +122,12 @@ fn carry_out(mut site: LockedSite<'_, '_>, request: ActivationRequest<'_>) -> Re
 ///
 /// # Errors
 ///
-/// Returns what failed before the commit; nothing has changed.
+/// Returns what failed before the commit: the current symlink has not moved. Hooks
+/// may have run, and the journal may have the intent, which the next request
+/// completes by `abandoned`.
 fn run_plan(site: &mut dyn Site, request: ActivationRequest<'_>) -> Result<Outcome> {
-    let how = request.how;
-    let present = site.present_for(how, request.release)?;
+    let kind = request.kind;
+    let present = site.present_for(kind, request.release)?;
     let has_checks = site.has_post_swap_checks();
     let plan = plan::plan(site.history(), &present, site.floor(), has_checks, request)?;
     let outcome = match plan {
@@ -120,24 +136,24 @@ fn run_plan(site: &mut dyn Site, request: ActivationRequest<'_>) -> Result<Outco
                 commit::confirm(site, &release);
             }
             return Ok(Outcome::Live {
-                how,
+                kind,
                 previous: Some(release.clone()),
                 release,
                 change: Change::Unchanged,
             });
         }
-        Plan::Recheck { release, previous } => commit::recheck(site, how, release, previous)?,
+        Plan::Recheck { release, previous } => commit::recheck(site, kind, release, previous)?,
         Plan::Move(planned) => commit::activate(site, planned)?,
     };
-    // No fallback is needed from here on. Prune after a failure too: repeated
-    // failures must not fill the disk. Keep the failed release, so that a person
-    // can look at it.
+    // The fallback symlink is not needed any more. Prune after a failure too: clients
+    // that fail again and again must not fill the disk. The failed release is spared,
+    // so that a person can look at it.
     site.clear_links();
     // If the symlink cannot be read, or the journal does not agree with it, we do
     // not know what is live: remove nothing.
     let current = site.current();
     if current.is_ok_and(|current| current == site.history().live) {
-        site.prune(outcome.failed());
+        site.prune(outcome.spared());
     }
     Ok(outcome)
 }

@@ -151,7 +151,7 @@ impl<'a> AuditLog<'a> {
                 line.tail("output", output, MAX_OUTPUT);
                 self.send(level, name, line)
             }
-            AuditEvent::Reverted {
+            AuditEvent::FailedAfterCommit {
                 failed,
                 live,
                 passed,

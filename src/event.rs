@@ -67,12 +67,14 @@ pub enum AuditEvent<'a> {
         output: &'a str,
         took: Duration,
     },
-    /// A release failed after the swap, and the automatic rollback has ended.
-    Reverted {
+    /// A release failed its checks after the swap. The automatic rollback has ended,
+    /// or has failed, or was not tried because another process moved the symlink.
+    FailedAfterCommit {
         failed: &'a ReleaseId,
         /// The release that is live now.
         live: Option<&'a ReleaseId>,
-        /// Whether the live release has passed its checks.
+        /// Whether the site is as good as before: the live release passed its checks,
+        /// or nothing is live because nothing was.
         passed: bool,
     },
 }

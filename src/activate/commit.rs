@@ -1,15 +1,22 @@
-//! A swap or rollback from preflight to the post-swap checks, and the one
-//! commit: journal `activating`, rename the symlink, journal the event.
+//! A swap or rollback from preflight to the post-swap checks.
 //!
-//! Before the commit a failure changes nothing of what is live. After it, a
-//! release that fails its checks is rolled back ([`revert`]) by the same
-//! commit. If this process is killed in between, the journal says that the live
-//! release is unconfirmed: no rollback chooses it, and a swap to it runs its
-//! checks again.
+//! Every move of the current symlink has three steps ([`commit`]): journal the
+//! intent `activating`, rename the symlink, journal the event. The rename is the
+//! commit point. "Before the commit" and "after the commit" mean the rename.
+//!
+//! A failure before the commit changes nothing of what is live. A release that
+//! fails its post-swap checks after the commit is replaced by its fallback
+//! ([`revert`]), by the same three steps.
+//!
+//! If this process is killed between the rename and the event, `Ledger::open` of
+//! the next request completes the journal. If it is killed before the post-swap
+//! checks have passed, the release stays live, and the journal says that it is
+//! unconfirmed: no rollback chooses it, and a request for it runs its checks again
+//! ([`recheck`]). Nobody runs them before such a request comes.
 
 use super::gate::{GateContext, GateFailure};
 use super::outcome::{self, ExternalChange, LiveNow, Outcome, StayReason};
-use super::plan::{self, FailedRecheck, Move};
+use super::plan::{self, FailedRecheck, Move, RequestKind};
 use super::revert::{revert, superseded};
 use super::site::Site;
 use crate::error::{Code, Error, Result};
@@ -29,26 +36,29 @@ pub(super) enum ConfirmError {
 /// # Errors
 ///
 /// Returns what failed before the commit: preflight, a changed current symlink
-/// ([`Code::NotCurrent`]), or the disk.
+/// ([`Code::NotCurrent`]), or the disk. The next request removes the temporary
+/// symlinks that an error leaves.
 pub(super) fn activate(site: &mut dyn Site, planned: Move) -> Result<Outcome> {
-    let Move { how, from, to, .. } = planned.clone();
+    let Move { kind, from, to, .. } = planned.clone();
     site.preflight(&to)?;
     let context = GateContext {
         release: &to,
         previous: from.as_ref(),
     };
-    if let Err(failure) = site.check_before_commit(how, context)? {
+    if let Err(failure) = site.check_before_commit(kind, context)? {
         return Ok(abort_before_commit(site, planned, failure));
     }
+    // The revert chooses its fallback again, because the post-swap checks may
+    // take long. If it then chooses another release, this symlink is not used.
     if site.has_post_swap_checks()
         && let Some(fallback) = planned.fallback(site.history(), site)
     {
         site.prepare_fallback_link(&fallback)?;
     }
-    commit(site, how, from.as_ref(), Some(&to)).inspect_err(|_| site.clear_links())?;
+    commit(site, kind.how(), from.as_ref(), Some(&to)).inspect_err(|_| site.clear_links())?;
     Ok(match verify_live(site, &to, from.as_ref()) {
         Ok(()) => Outcome::Live {
-            how,
+            kind,
             release: to,
             previous: from,
             change: Change::Moved,
@@ -63,10 +73,10 @@ pub(super) fn activate(site: &mut dyn Site, planned: Move) -> Result<Outcome> {
 
 /// Ends an activation whose target failed before the commit.
 fn abort_before_commit(site: &mut dyn Site, planned: Move, failure: GateFailure) -> Outcome {
-    let marked = plan::marks_before_commit(planned.how, &failure);
+    let marked = plan::should_mark_bad_before_commit(planned.kind, &failure);
     if marked {
         let record = site.new_record(Event::Failed, Some(&planned.to));
-        site.record(record);
+        site.append_or_warn(record);
     }
     let live = match externally_moved(site, planned.from.as_ref()) {
         None => LiveNow::AsBefore(planned.from),
@@ -76,25 +86,25 @@ fn abort_before_commit(site: &mut dyn Site, planned: Move, failure: GateFailure)
         failed: planned.to,
         failure,
         live,
-        marked_bad: marked && site.marks_are_written(),
+        marked_bad: marked && site.all_bad_marks_are_durable(),
     }
 }
 
 /// Runs the post-swap checks of the live release again, after an earlier
-/// request was killed before they finished, or after an automatic rollback
-/// restored the release and it failed them.
+/// request was killed before they finished, or after a revert made this release
+/// live and it failed them.
 ///
 /// # Errors
 ///
 /// Returns what fails in preflight.
 pub(super) fn recheck(
     site: &mut dyn Site,
-    how: How,
+    kind: RequestKind,
     release: ReleaseId,
     previous: Option<ReleaseId>,
 ) -> Result<Outcome> {
     site.preflight(&release)?;
-    let fallback = plan::fallback_for_live(site.history(), site, &release, previous.as_ref());
+    let fallback = plan::fallback_after_recheck(site.history(), site, &release, previous.as_ref());
     // A failure here does not stop the checks: if they pass, no fallback is needed.
     if let Some(fallback) = fallback
         && let Err(error) = site.prepare_fallback_link(&fallback)
@@ -104,7 +114,7 @@ pub(super) fn recheck(
     let failure = match verify_live(site, &release, previous.as_ref()) {
         Ok(()) => {
             return Ok(Outcome::Live {
-                how,
+                kind,
                 release,
                 previous,
                 change: Change::Confirmed,
@@ -122,6 +132,8 @@ pub(super) fn recheck(
         FailedRecheck::StayWithoutFallback => StayReason::NoFallback,
         FailedRecheck::Revert(plan) => return Ok(revert(site, plan, failure)),
     };
+    // Nothing moved and nothing is marked, so there is nothing to report beside
+    // the failed check and the result of this request.
     Ok(Outcome::StaysLive {
         failed,
         failure,
@@ -132,9 +144,13 @@ pub(super) fn recheck(
 /// Moves the current symlink, with the intent in the journal before it and the
 /// event after it.
 ///
-/// The rename is the commit point. A later failure does not turn success into
-/// failure: the next request takes the symlink as the truth, and repairs what
-/// could not be synced or journaled.
+/// The rename is the commit point. A failed sync or journal write after it does
+/// not turn success into failure: the next request takes the symlink as the truth,
+/// and repairs what could not be synced or journaled.
+///
+/// The event sets the marks of both releases (`History::activate`). `from` is bad
+/// from now on after a rollback, after a revert, and whenever it is unconfirmed: no
+/// rollback may choose such a release. `to` is no longer bad.
 ///
 /// # Errors
 ///
@@ -146,10 +162,10 @@ pub(super) fn commit(
     from: Option<&ReleaseId>,
     to: Option<&ReleaseId>,
 ) -> Result<()> {
-    // While the hooks ran, another process may have changed the symlink: do not
-    // undo that change. An automatic rollback has checked the symlink already,
-    // and continues even if it cannot be read.
-    if how != How::Return && site.current()?.as_ref() != from {
+    // The hooks took their time, and another process may have changed the
+    // symlink: that change is not undone. `revert` compared the symlink just
+    // before, and must go on even if it cannot be read.
+    if how != How::Revert && site.current()?.as_ref() != from {
         return Err(outcome::changed_before_commit());
     }
     let has_checks = site.has_post_swap_checks();
@@ -157,34 +173,38 @@ pub(super) fn commit(
     intent.how = Some(how);
     intent.unconfirmed = to.is_some() && has_checks;
     intent.previous = from.cloned();
-    let mut done = site.new_record(how.done(), to);
+    let mut done = site.new_record(how.done_event(), to);
     done.unconfirmed = intent.unconfirmed;
     done.previous = from.cloned();
-    match site.append(intent) {
+    match site.append_or_fail(intent) {
         // A full disk must not keep a failed release live.
-        Err(error) if how == How::Return => site.warn(error.to_string()),
+        Err(error) if how == How::Revert => site.warn(error.to_string()),
         written => written?,
     }
     site.move_current(how, to)?;
-    // On ext4 and xfs one file system journal orders both updates, so syncing
-    // our record also persists the earlier rename: write the record first, and
-    // the sync of the root has nothing left to do. On btrfs the record could
-    // become durable without the rename. After a power failure, a release that
-    // never went live would look like the previous good one, and a rollback
-    // would choose it. With checks the loss would be worse: a failed release
-    // would look confirmed, and an ext4 may have no journal. So sync the root
-    // first in these cases.
-    if !has_checks && site.commits_in_order() {
-        site.record(done);
+    // The safe order: sync the root, and with it the rename, then write the
+    // record. In the other order a power failure could leave the record without
+    // the rename. A release that never went live would then look like the
+    // previous good one, and a rollback would choose it.
+    //
+    // Where the file system commits both in order, the sync of the record also
+    // persists the rename, and the sync of the root costs nothing more: writing
+    // the record first saves a flush. An ext4 without a file system journal looks
+    // the same, so this is done only without post-swap checks: with them, more
+    // would be lost (a failed release would look confirmed).
+    if !has_checks && site.record_sync_persists_rename() {
+        site.append_or_warn(done);
         site.sync_root();
     } else {
         site.sync_root();
-        site.record(done);
+        site.append_or_warn(done);
     }
     Ok(())
 }
 
 /// Runs the post-swap checks of the live release, and journals that it passed.
+/// Without post-swap checks it does nothing, and the journal has the release as
+/// confirmed since the commit.
 pub(super) fn verify_live(
     site: &mut dyn Site,
     live: &ReleaseId,
@@ -209,7 +229,7 @@ pub(super) fn verify_live(
 /// Journals that the live release is confirmed.
 pub(super) fn confirm(site: &mut dyn Site, live: &ReleaseId) {
     let record = site.new_record(Event::Confirmed, Some(live));
-    site.record(record);
+    site.append_or_warn(record);
 }
 
 /// Returns the change that another process made to the current symlink, if the

@@ -1,18 +1,21 @@
 //! The gate: the operator's hooks, the smoke test of the candidate, and the
 //! health check of the live release. The hook runner runs the commands; this
 //! module decides their order, and which answers pass.
+//!
+//! All of them run while this process holds the site's lock: another swap, rollback
+//! or the last step of a receive waits for them, or is `busy`.
 
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::plan::RequestKind;
 use crate::config::{Config, Hook};
 use crate::error::Result;
 use crate::event::{AuditEvent, Progress, Reporter, Step};
 use crate::hooks::{HookRunner, NOT_YET, RunOutcome, RunRequest, Stage};
 use crate::names::ReleaseId;
 use crate::store::Store;
-use crate::store::journal::How;
 
 /// How long the gate waits for one HTTP answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,25 +31,27 @@ const OUTPUT_TAIL: usize = 400;
 #[derive(Debug)]
 pub struct GateFailure {
     why: String,
-    /// Whether the check ran. A check that could not run says nothing about the release.
-    pub ran: bool,
+    /// False for a check that could not run, and for a release that was removed or
+    /// replaced: neither says that the release is bad. It matters only before the
+    /// commit; see [`super::plan::should_mark_bad_before_commit`].
+    pub conclusive: bool,
 }
 
 impl GateFailure {
-    /// Makes the failure of a check that ran.
+    /// Makes a failure that says that the release is bad.
     #[cfg(test)]
     pub fn failed(why: &str) -> GateFailure {
         GateFailure {
             why: why.to_owned(),
-            ran: true,
+            conclusive: true,
         }
     }
 
-    /// Makes the failure of a check that did not run.
-    pub fn not_run(why: &str) -> GateFailure {
+    /// Makes a failure that does not say that the release is bad.
+    pub fn inconclusive(why: &str) -> GateFailure {
         GateFailure {
             why: why.to_owned(),
-            ran: false,
+            conclusive: false,
         }
     }
 }
@@ -77,6 +82,13 @@ pub struct Gate<'a> {
     reporter: &'a mut dyn Reporter,
 }
 
+/// A check that is repeated: its name for messages is the address or the program.
+#[derive(Clone, Copy)]
+enum Check<'a> {
+    Probe(&'a str),
+    Command(&'a str),
+}
+
 /// How one run of a command ended, with the end of its output.
 struct StepRun {
     ended: Result<RunOutcome>,
@@ -100,9 +112,15 @@ impl<'a> Gate<'a> {
         self.reporter.progress(&Progress::Warning(text));
     }
 
-    /// Reports an automatic rollback to the audit log.
-    pub fn report_rollback(&mut self, failed: &ReleaseId, live: Option<&ReleaseId>, passed: bool) {
-        self.reporter.audit(&AuditEvent::Reverted {
+    /// Reports to the audit log what is live after a release failed its post-swap
+    /// checks.
+    pub fn report_failure_after_commit(
+        &mut self,
+        failed: &ReleaseId,
+        live: Option<&ReleaseId>,
+        passed: bool,
+    ) {
+        self.reporter.audit(&AuditEvent::FailedAfterCommit {
             failed,
             live,
             passed,
@@ -115,23 +133,22 @@ impl<'a> Gate<'a> {
         !self.config.hooks.after_swap.is_empty() || health.url.is_some() || health.command.is_some()
     }
 
-    /// Runs the hooks before the commit.
+    /// Runs the hooks before the commit. A revert has none: no hook may block it.
     ///
     /// # Errors
     ///
     /// Returns the failure of a hook.
     pub fn run_hooks_before(
         &mut self,
-        how: How,
+        kind: RequestKind,
         context: GateContext<'_>,
     ) -> Result<(), GateFailure> {
         let hooks = &self.config.hooks;
-        match how {
-            How::Swap => self.run_hooks(Stage::BeforeSwap, &hooks.before_swap, context),
-            How::Rollback => self.run_hooks(Stage::BeforeRollback, &hooks.before_rollback, context),
-            // The fallback was live moments ago: it needs no preparation, and
-            // no hook may block it.
-            How::Return => Ok(()),
+        match kind {
+            RequestKind::Swap => self.run_hooks(Stage::BeforeSwap, &hooks.before_swap, context),
+            RequestKind::Rollback => {
+                self.run_hooks(Stage::BeforeRollback, &hooks.before_rollback, context)
+            }
         }
     }
 
@@ -151,8 +168,8 @@ impl<'a> Gate<'a> {
             return Ok(Ok(()));
         };
         store.set_preview(Some(context.release))?;
-        let passed =
-            self.poll_until_healthy(Stage::Smoke, url.as_str(), Some(PROBE_TIMEOUT), context);
+        let check = Check::Probe(url.as_str());
+        let passed = self.poll_until_healthy(Stage::Smoke, check, context);
         // If the removal fails, the next request's sweep removes it.
         if let Err(error) = store.set_preview(None) {
             self.warn(&error.to_string());
@@ -172,11 +189,11 @@ impl<'a> Gate<'a> {
         let health = &config.health;
         match (&health.url, &health.command) {
             (Some(url), _) => {
-                self.poll_until_healthy(Stage::Health, url.as_str(), Some(PROBE_TIMEOUT), context)
+                self.poll_until_healthy(Stage::Health, Check::Probe(url.as_str()), context)
             }
             (_, Some(command)) => {
                 let program = shown(command.program());
-                self.poll_until_healthy(Stage::Health, &program, None, context)
+                self.poll_until_healthy(Stage::Health, Check::Command(&program), context)
             }
             (None, None) => Ok(()),
         }
@@ -202,7 +219,7 @@ impl<'a> Gate<'a> {
             if let Some(failed) = failed {
                 return Err(GateFailure {
                     why: format!("hook {step} ({what}) {failed}"),
-                    ran: ran(&run.ended),
+                    conclusive: ran(&run.ended),
                 });
             }
         }
@@ -213,35 +230,37 @@ impl<'a> Gate<'a> {
     fn poll_until_healthy(
         &mut self,
         stage: Stage,
-        what: &str,
-        at_most: Option<Duration>,
+        check: Check<'_>,
         context: GateContext<'_>,
     ) -> Result<(), GateFailure> {
         let step = Step { stage, index: 0 };
         let (interval, within) = (self.config.health.interval, self.config.health.timeout);
         let started = Instant::now();
-        let probe = at_most.is_some();
-        let mut final_answers = 0;
-        // One final answer is enough before the swap: no other release answers for
+        let (probe, what) = match check {
+            Check::Probe(url) => (true, url),
+            Check::Command(program) => (false, program),
+        };
+        // The client sees a command's lines as they come. A probe's answer it sees only
+        // as what the gate waits for, or as the reason of the failure.
+        let stream_output = !probe;
+        let mut definite_failures = 0;
+        // After the commit, a process of the old release may still answer once, so a
+        // definite failure must come twice. Before it, no other release answers for
         // the candidate.
-        let enough = if stage == Stage::Smoke { 1 } else { 2 };
+        let needed = if stage == Stage::Smoke { 1 } else { 2 };
         // Terminates: every turn but the last sleeps, and the time is bounded.
         let (failed, last) = loop {
             // The last attempt starts when the time is up, and gets MIN_ATTEMPT.
             let left = within.saturating_sub(started.elapsed()).max(MIN_ATTEMPT);
-            let limit = at_most.map_or(left, |at_most| at_most.min(left));
-            // The client sees a probe's answer once, below, and a command's
-            // lines as they come.
-            let run = self.run_step(step, context, limit, !probe);
-            final_answers = match &run.ended {
+            let limit = if probe { PROBE_TIMEOUT.min(left) } else { left };
+            let run = self.run_step(step, context, limit, stream_output);
+            definite_failures = match &run.ended {
                 Ok(RunOutcome::Exit(0)) => break (None, run),
                 Ok(RunOutcome::Exit(NOT_YET) | RunOutcome::TimedOut) => 0,
-                // The process that was live before may have sent a final
-                // answer: the probe tries once more.
-                Ok(RunOutcome::Exit(_) | RunOutcome::Signal(_)) if probe => final_answers + 1,
-                // The operator's command has only one way to say no.
+                Ok(RunOutcome::Exit(_) | RunOutcome::Signal(_)) if probe => definite_failures + 1,
+                // Any other end of the operator's command means: not yet.
                 Ok(RunOutcome::Exit(_) | RunOutcome::Signal(_)) => 0,
-                Ok(RunOutcome::NotStarted(_)) | Err(_) => 2,
+                Ok(RunOutcome::NotStarted(_)) | Err(_) => needed,
             };
             let probed = probe && matches!(run.ended, Ok(RunOutcome::Exit(_)));
             let seen = if probed && !run.output.is_empty() {
@@ -249,7 +268,7 @@ impl<'a> Gate<'a> {
             } else {
                 how_it_ended(&run.ended, limit)
             };
-            if final_answers >= enough {
+            if definite_failures >= needed {
                 break (Some(seen), run);
             }
             let waited = started.elapsed();
@@ -271,7 +290,7 @@ impl<'a> Gate<'a> {
             None => Ok(()),
             Some(failed) => Err(GateFailure {
                 why: format!("{step} ({what}): {failed}"),
-                ran: ran(&last.ended),
+                conclusive: ran(&last.ended),
             }),
         }
     }
@@ -281,7 +300,7 @@ impl<'a> Gate<'a> {
         step: Step,
         context: GateContext<'_>,
         within: Duration,
-        show: bool,
+        stream_output: bool,
     ) -> StepRun {
         let request = RunRequest {
             stage: step.stage,
@@ -293,7 +312,7 @@ impl<'a> Gate<'a> {
         let mut output = String::new();
         let reporter = &mut *self.reporter;
         let mut line = |text: &str| {
-            if show {
+            if stream_output {
                 reporter.progress(&Progress::Output { step, line: text });
             }
             if !output.is_empty() {

@@ -1,7 +1,7 @@
 //! Every history of three releases up to a length, with every crash.
 //!
-//! The test runs the real [`super::run_plan`]: the real plan, commit and automatic
-//! rollback, the real fold of the journal and the real choice of what to prune.
+//! The test runs the real [`super::run_plan`]: the real plan, commit and revert,
+//! the real fold of the journal and the real choice of what to prune.
 //! Only the disk and the operator's checks are a model. From the empty site, and
 //! from a site with three pending releases, it applies every event to every
 //! state that it finds, and continues from the end of each event and from a
@@ -19,10 +19,10 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::OnceLock;
 
-use super::plan::ActivationRequest;
+use super::plan::{ActivationRequest, RequestKind};
 use crate::names::ReleaseId;
 use crate::store::history::History;
-use crate::store::journal::{Event, How, Record};
+use crate::store::journal::{Event, Record};
 use invariants::Start;
 
 /// The length of the histories in the short form.
@@ -152,7 +152,7 @@ impl fmt::Debug for State {
 enum Action {
     Receive(usize),
     Activate {
-        how: How,
+        kind: RequestKind,
         release: Option<usize>,
         /// Whether the configuration has post-swap checks.
         has_checks: bool,
@@ -175,10 +175,10 @@ fn actions() -> Vec<Action> {
     }
     for has_checks in [true, false] {
         for release in [None, Some(0), Some(1), Some(2)] {
-            for how in [How::Swap, How::Rollback] {
-                if how == How::Rollback || release.is_some() {
+            for kind in [RequestKind::Swap, RequestKind::Rollback] {
+                if kind == RequestKind::Rollback || release.is_some() {
                     all.push(Action::Activate {
-                        how,
+                        kind,
                         release,
                         has_checks,
                     });
@@ -281,7 +281,7 @@ impl Run<'_> {
             Event::Abandoned
             | Event::Swapped
             | Event::RolledBack
-            | Event::Returned
+            | Event::Reverted
             | Event::Reconciled => self.state.intent = None,
             Event::Received | Event::Confirmed | Event::Failed | Event::Pruned => {}
         }
@@ -301,11 +301,11 @@ impl Run<'_> {
                     self.apply(Record::unattended(Event::Received, Some(id)));
                 }
             }
-            Action::Activate { how, release, .. } => {
+            Action::Activate { kind, release, .. } => {
                 self.reconcile();
                 self.start = Start::of(&self.state);
                 let request = ActivationRequest {
-                    how,
+                    kind,
                     release: release.map(|release| &ids()[release]),
                     if_current: None,
                 };

@@ -6,19 +6,17 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::gate::GateFailure;
-use super::plan::{NotGood, Refusal};
+use super::plan::{NotGood, Refusal, RequestKind};
 use crate::error::{Code, Error, Result};
 use crate::names::ReleaseId;
-use crate::policy::Verb;
 use crate::signature::Signed;
-use crate::store::journal::How;
 use crate::success::{Activated, Change, Success};
 
 /// The remedy when another release is live than was expected.
 pub const LOOK: &str = "look at 'list', then decide again";
 
-/// The remedy when neither release passes its checks.
-const NEITHER: &str =
+/// The remedy when the live release fails its checks and no other one is better.
+const LOOK_AT_SERVICE: &str =
     "look at the service itself, and at what the hooks do; 'list' shows what is live";
 
 /// How an activation ended.
@@ -26,7 +24,7 @@ const NEITHER: &str =
 pub enum Outcome {
     /// The release is live, as requested.
     Live {
-        how: How,
+        kind: RequestKind,
         release: ReleaseId,
         previous: Option<ReleaseId>,
         change: Change,
@@ -51,18 +49,18 @@ pub enum Outcome {
         /// Why the release failed, if it did, and whether it is marked bad.
         failure: Option<(GateFailure, bool)>,
     },
-    /// The release failed after the commit, and the automatic rollback moved
-    /// the current symlink.
+    /// The release failed after the commit, and the revert moved the current
+    /// symlink.
     Reverted {
         failed: ReleaseId,
         failure: GateFailure,
         /// From when to when the release was live.
-        live: (Timestamp, Timestamp),
+        was_live: (Timestamp, Timestamp),
         restored: Restored,
         marked_bad: bool,
     },
-    /// The release failed after the commit, and the automatic rollback could
-    /// not move the current symlink.
+    /// The release failed after the commit, and the revert could not move the
+    /// current symlink.
     RevertFailed {
         failed: ReleaseId,
         failure: GateFailure,
@@ -86,20 +84,20 @@ pub enum StayReason {
     NoFallback,
 }
 
-/// What an automatic rollback restored.
+/// What a revert restored.
 #[derive(Debug)]
 pub enum Restored {
     /// The fallback is live and passed its checks.
     Passed(ReleaseId),
     /// The fallback is live and failed its checks as well.
     Failed(ReleaseId, GateFailure),
-    /// Another process changed the current symlink after the rollback.
+    /// Another process changed the current symlink after the revert.
     Superseded(ReleaseId, ExternalChange),
     /// Nothing is live, because nothing was before.
     Nothing,
     /// Nothing is live, because the previous release is marked bad.
     PreviousIsBad(ReleaseId),
-    /// Nothing is live, because the previous release does not exist.
+    /// Nothing is live, because the previous release has no directory any more.
     PreviousIsGone(ReleaseId),
 }
 
@@ -131,11 +129,23 @@ impl Restored {
             Restored::Nothing | Restored::PreviousIsBad(_) | Restored::PreviousIsGone(_) => None,
         }
     }
+
+    /// Returns whether the site is as good as before the failed release: a release
+    /// that passed its checks is live, or nothing is because nothing was.
+    pub fn is_as_good_as_before(&self) -> bool {
+        matches!(self, Restored::Passed(_) | Restored::Nothing)
+    }
 }
 
 impl Outcome {
-    /// Returns the release that failed or was superseded, if one was.
-    pub fn failed(&self) -> Option<&ReleaseId> {
+    /// Returns whether the request got what it asked for.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Outcome::Live { .. })
+    }
+
+    /// Returns the release that pruning spares, so that a person can look at it: one
+    /// that failed, or that another process superseded even though it passed.
+    pub fn spared(&self) -> Option<&ReleaseId> {
         match self {
             Outcome::Live { .. } => None,
             Outcome::Aborted { failed, .. }
@@ -157,13 +167,13 @@ impl Outcome {
     pub fn into_result(self, signed: Option<Signed>, warnings: Vec<String>) -> Result<Success> {
         let (code, remedy) = match self {
             Outcome::Live {
-                how,
+                kind,
                 release,
                 previous,
                 change,
             } => {
                 return Ok(Success::Activated(Activated {
-                    verb: verb(how),
+                    verb: kind.verb(),
                     release,
                     previous,
                     change,
@@ -172,7 +182,7 @@ impl Outcome {
                 }));
             }
             Outcome::Aborted { marked_bad, .. } => (Code::GateFailed, retry_hint(marked_bad)),
-            Outcome::StaysLive { .. } => (Code::GateFailed, NEITHER),
+            Outcome::StaysLive { .. } => (Code::GateFailed, LOOK_AT_SERVICE),
             Outcome::Superseded { failure: None, .. } => (Code::NotCurrent, LOOK),
             Outcome::Superseded {
                 failure: Some((_, marked_bad)),
@@ -184,7 +194,7 @@ impl Outcome {
                 ..
             } => {
                 let remedy = match restored {
-                    Restored::Failed(..) => NEITHER,
+                    Restored::Failed(..) => LOOK_AT_SERVICE,
                     Restored::Superseded(..) => LOOK,
                     _ => retry_hint(marked_bad),
                 };
@@ -240,7 +250,7 @@ impl fmt::Display for Outcome {
             Outcome::Reverted {
                 failed,
                 failure,
-                live: (since, until),
+                was_live: (since, until),
                 restored,
                 ..
             } => write!(
@@ -286,7 +296,7 @@ impl fmt::Display for LiveNow {
 impl fmt::Display for StayReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            StayReason::WasConfirmed => "nothing was moved",
+            StayReason::WasConfirmed => "it passed its checks before, so it stays live",
             StayReason::NoFallback => "there is nothing good to go back to, and nothing was moved",
         })
     }
@@ -300,7 +310,7 @@ impl fmt::Display for Restored {
                 write!(f, "; '{to}' is live again and failed as well: {failure}")
             }
             Restored::Superseded(to, change) => {
-                write!(f, ", and '{to}' again after it; {change}")
+                write!(f, "; then '{to}' was live again; {change}")
             }
             Restored::Nothing => f.write_str(", and nothing is live, as before"),
             Restored::PreviousIsBad(previous) => {
@@ -342,14 +352,6 @@ impl fmt::Display for Live<'_> {
     }
 }
 
-/// Returns the verb of the request that an activation serves.
-fn verb(how: How) -> Verb {
-    match how {
-        How::Rollback => Verb::Rollback,
-        How::Swap | How::Return => Verb::Swap,
-    }
-}
-
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Error {
         let no_such = |problem: String| {
@@ -363,12 +365,12 @@ impl From<Refusal> for Error {
             }
             Refusal::Absent(release) => no_such(format!("there is no release '{release}'")),
             Refusal::NoPrevious => {
-                no_such("no release before the present one was live and good".to_owned())
+                no_such("no release before the current one was live and good".to_owned())
             }
             Refusal::NotGood(release, why) => {
                 let why = match why {
                     NotGood::Absent => "does not exist",
-                    NotGood::Bad => "is bad: it failed, or a rollback left it",
+                    NotGood::Bad => "is bad: it failed its checks, or was rolled back from",
                     NotGood::NeverLive => "has never been live",
                 };
                 no_such(format!("release '{release}' {why}"))

@@ -7,14 +7,41 @@
 
 use super::gate::GateFailure;
 use crate::names::ReleaseId;
+use crate::policy::Verb;
 use crate::store::history::History;
 use crate::store::journal::How;
+
+/// The requests that move the current symlink. A revert is no request: it is a part
+/// of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    Swap,
+    Rollback,
+}
+
+impl RequestKind {
+    /// Returns the word of the journal for the move that it asks for.
+    pub fn how(self) -> How {
+        match self {
+            RequestKind::Swap => How::Swap,
+            RequestKind::Rollback => How::Rollback,
+        }
+    }
+
+    pub fn verb(self) -> Verb {
+        match self {
+            RequestKind::Swap => Verb::Swap,
+            RequestKind::Rollback => Verb::Rollback,
+        }
+    }
+}
 
 /// What the client asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct ActivationRequest<'a> {
-    pub how: How,
-    /// None: the release that was live and good before the present one.
+    pub kind: RequestKind,
+    /// None: the release that was live and good before the current one. Only a
+    /// rollback has none.
     pub release: Option<&'a ReleaseId>,
     /// If set: the release that must be live, or nothing happens.
     pub if_current: Option<&'a ReleaseId>,
@@ -32,25 +59,28 @@ pub enum Plan {
         release: ReleaseId,
         previous: Option<ReleaseId>,
     },
-    /// Preflight, checks, fallback symlink, commit, post-swap checks.
+    /// Make another release live: preflight, checks, fallback symlink, commit,
+    /// post-swap checks.
     Move(Move),
 }
 
 /// A planned change of the current symlink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Move {
-    pub how: How,
+    pub kind: RequestKind,
+    /// The release that is live when the request is planned.
     pub from: Option<ReleaseId>,
     pub to: ReleaseId,
-    /// Whether `from` is marked bad before the commit. A rollback marks it bad
-    /// with the commit, and may fall back to it all the same.
-    from_is_bad: bool,
+    /// Whether `from` was bad when the request was planned. If the request is a
+    /// rollback, its commit marks `from` bad, and `from` may be the fallback all
+    /// the same.
+    from_was_bad: bool,
 }
 
-/// An automatic rollback.
+/// The revert of a release that failed its post-swap checks: the automatic rollback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revert {
-    /// The live release, which failed its post-swap checks.
+    /// The live release, which failed.
     pub failed: ReleaseId,
     /// The release that was live before it.
     pub previous: Option<ReleaseId>,
@@ -61,26 +91,28 @@ pub struct Revert {
 /// What happens to a live release that failed its checks when they ran again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FailedRecheck {
-    /// The release was confirmed once, so something around it has failed, and any
+    /// It is confirmed: it passed its checks after the last swap or rollback to
+    /// it, and the checks that failed now are those after a revert to it. It
+    /// worked before, so the cause is probably outside of the release, and any
     /// other release would fail too: it stays live.
     StayConfirmed,
-    /// No release is good enough to fall back to: it stays live.
+    /// No release is good enough to fall back to: it stays live, unconfirmed.
     StayWithoutFallback,
     Revert(Revert),
 }
 
-/// Why a request is refused. Nothing has changed.
+/// Why a request is refused. Nothing has changed, and no hook has run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     NotCurrent {
         live: Option<ReleaseId>,
         expected: ReleaseId,
     },
-    /// The target of a swap is not there.
+    /// The target of a swap is not present.
     Absent(ReleaseId),
-    /// A rollback without a release finds none.
+    /// A rollback that names no release finds none.
     NoPrevious,
-    /// A rollback may not go to its target.
+    /// The release that a rollback names is not one to roll back to.
     NotGood(ReleaseId, NotGood),
     UnknownFloor(ReleaseId),
     BelowFloor {
@@ -93,17 +125,21 @@ pub enum Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotGood {
     Absent,
+    /// It is marked bad. It may never have been live: a failure before the commit
+    /// marks as well.
     Bad,
     NeverLive,
 }
 
-/// Facts about the site that a fallback depends on. They cost I/O, so they are
-/// looked up when they are needed.
+/// Facts about the site that a fallback depends on. Most of them cost I/O, so they
+/// are looked up when they are needed.
 pub trait Facts {
-    /// Whether `releases/` has an entry of this name; true on an I/O error.
-    fn exists(&self, release: &ReleaseId) -> bool;
+    /// Whether `releases/` has an entry of this name, with a manifest or without
+    /// one; true on an I/O error.
+    fn has_directory(&self, release: &ReleaseId) -> bool;
 
-    /// The releases that have a directory and a manifest; none on an I/O error.
+    /// The releases that are present: those that have a directory and a manifest.
+    /// None on an I/O error.
     fn present(&self) -> Vec<ReleaseId>;
 
     /// The release that a live one must not be older than.
@@ -115,8 +151,8 @@ pub trait Facts {
 
 /// Plans a request.
 ///
-/// `present` has the releases on disk, of those that the request may mean.
-/// `has_checks` says whether the site has post-swap checks.
+/// `present` has the present releases (see [`Facts::present`]), of those that the
+/// request may mean. `has_checks` says whether the site has post-swap checks.
 ///
 /// # Errors
 ///
@@ -141,8 +177,8 @@ pub fn plan(
     let from = history.live.clone();
     if from.as_ref() != Some(&to) {
         return Ok(Plan::Move(Move {
-            how: request.how,
-            from_is_bad: from.as_ref().is_some_and(|from| is_bad(history, from)),
+            kind: request.kind,
+            from_was_bad: from.as_ref().is_some_and(|from| is_bad(history, from)),
             from,
             to,
         }));
@@ -166,19 +202,20 @@ fn target<'a>(
     floor: Option<&ReleaseId>,
     request: ActivationRequest<'a>,
 ) -> Result<&'a ReleaseId, Refusal> {
-    match (request.how, request.release) {
-        (How::Swap, Some(id)) if present.contains(id) => Ok(id),
-        (How::Swap, Some(id)) => Err(Refusal::Absent(id.clone())),
+    match (request.kind, request.release) {
+        (RequestKind::Swap, Some(id)) if present.contains(id) => Ok(id),
+        (RequestKind::Swap, Some(id)) => Err(Refusal::Absent(id.clone())),
         (_, None) => {
-            // A release below the floor is skipped: no client can mean it. A
-            // release whose signatures are no longer valid is not skipped: an
-            // older one would go live unasked, and the reason would be hidden.
+            // A release below the floor is skipped: preflight would refuse it
+            // anyway. A release whose signatures are no longer valid is not skipped:
+            // preflight refuses it, and the client learns why. Skipping it would
+            // make an older one live that nobody asked for, and hide the reason.
             check_floor(history, floor)?;
             history
-                .previous(|id| present.contains(id) && history.reaches(id, floor))
+                .previous(|id| present.contains(id) && history.received_at_or_after(id, floor))
                 .ok_or(Refusal::NoPrevious)
         }
-        (_, Some(id)) => {
+        (RequestKind::Rollback, Some(id)) => {
             let problem = match history.releases.get(id) {
                 _ if !present.contains(id) => NotGood::Absent,
                 Some(release) if release.bad => NotGood::Bad,
@@ -215,34 +252,42 @@ pub fn check_above_floor(
 ) -> Result<(), Refusal> {
     check_floor(history, floor)?;
     match floor {
-        Some(floor) if !history.reaches(release, Some(floor)) => Err(Refusal::BelowFloor {
-            release: release.clone(),
-            floor: floor.clone(),
-        }),
+        Some(floor) if !history.received_at_or_after(release, Some(floor)) => {
+            Err(Refusal::BelowFloor {
+                release: release.clone(),
+                floor: floor.clone(),
+            })
+        }
         _ => Ok(()),
     }
 }
 
 impl Move {
-    /// Chooses the release to fall back to when `self.to` fails: `self.from` if
-    /// it exists, is confirmed and was not marked bad, without preflight (it
-    /// was live moments ago, and the present one is known not to work).
-    /// Otherwise the release that a rollback would choose, if it passes
-    /// preflight. Otherwise `self.from` if it exists and was not marked bad:
-    /// its checks had no chance to pass yet. Otherwise none, and the current
-    /// symlink is removed, as before the first release: a failed release never
-    /// stays live.
+    /// Chooses the release to fall back to when `self.to` fails after the commit:
+    ///
+    /// 1. `self.from`, if its directory exists, it is confirmed and it was not bad.
+    ///    It needs no preflight, and may be below the floor: it was live moments
+    ///    ago, and `self.to` is known not to work.
+    /// 2. The release that a rollback without a release would choose (see
+    ///    [`last_good`]), if it passes preflight.
+    /// 3. `self.from`, if its directory exists and it was not bad. It is
+    ///    unconfirmed: its checks have not run to their end, or it failed them and
+    ///    there was no fallback. But it was live until now.
+    /// 4. None: the current symlink is removed, so nothing is live. The failed
+    ///    release does not stay live for want of a fallback; compare
+    ///    [`after_failed_recheck`].
     pub fn fallback(&self, history: &History, facts: &dyn Facts) -> Option<ReleaseId> {
         let from = self.from.as_ref()?;
-        // A directory is enough: the release may be older than our journal.
-        let usable = !self.from_is_bad && facts.exists(from);
+        // A directory is enough: the release may have been put there before this
+        // program managed the site, so it has no manifest.
+        let usable = !self.from_was_bad && facts.has_directory(from);
         if usable && is_confirmed(history, from) {
             return Some(from.clone());
         }
         last_good(history, facts, &self.to).or_else(|| usable.then(|| from.clone()))
     }
 
-    /// Plans the automatic rollback after `self.to` failed its post-swap checks.
+    /// Plans the revert after `self.to` failed its post-swap checks.
     pub fn revert(self, history: &History, facts: &dyn Facts) -> Revert {
         Revert {
             fallback: self.fallback(history, facts),
@@ -253,9 +298,10 @@ impl Move {
 }
 
 /// Chooses the release to fall back to from a live release whose checks ran
-/// again and failed. The swap may be long ago, so `previous` must be confirmed,
-/// not be bad, and pass preflight today.
-pub fn fallback_for_live(
+/// again and failed: `previous`, or else the release that a rollback would choose.
+/// The swap may be long ago, so `previous` must be confirmed, not be bad, and pass
+/// preflight today.
+pub fn fallback_after_recheck(
     history: &History,
     facts: &dyn Facts,
     live: &ReleaseId,
@@ -281,8 +327,9 @@ pub fn after_failed_recheck(
     if is_confirmed(history, &live) {
         return FailedRecheck::StayConfirmed;
     }
-    let fallback = fallback_for_live(history, facts, &live, previous.as_ref());
-    // Before the first release nothing was live, and nothing is again.
+    let fallback = fallback_after_recheck(history, facts, &live, previous.as_ref());
+    // The live release has been live for a while and may work in part, so it is
+    // better than nothing. If nothing was live before it, nothing is live again.
     if previous.is_some() && fallback.is_none() {
         return FailedRecheck::StayWithoutFallback;
     }
@@ -293,27 +340,34 @@ pub fn after_failed_recheck(
     })
 }
 
-/// Returns the release that a rollback would choose, if it passes preflight.
+/// Returns the release that a rollback without a release would choose, with `failed`
+/// left out, if it passes preflight: the one that was last live, of those that are
+/// not bad ([`History::previous`]). Like a rollback, it skips releases below the
+/// floor; it does not skip one that fails preflight for another reason.
 fn last_good(history: &History, facts: &dyn Facts, failed: &ReleaseId) -> Option<ReleaseId> {
     let (present, floor) = (facts.present(), facts.floor());
-    let good =
-        history.previous(|id| present.contains(id) && history.reaches(id, floor) && id != failed);
+    let good = history.previous(|id| {
+        present.contains(id) && history.received_at_or_after(id, floor) && id != failed
+    });
     good.filter(|id| facts.passes_preflight(id)).cloned()
 }
 
 /// Decides whether a failure before the commit marks the target bad.
 ///
-/// A failed rollback never marks its target: a person rolls back in an emergency,
-/// the failure may have another cause than the target, and a mark would take away
-/// the release to go back to. A check that could not run marks nothing either.
-pub fn marks_before_commit(how: How, failure: &GateFailure) -> bool {
-    how == How::Swap && failure.ran
+/// A rollback never does: it is made in need, its failure may have nothing to
+/// do with the target, and a mark would take away the release to go back to.
+/// Neither does an inconclusive failure.
+///
+/// A revert after the commit always marks the release, also after an inconclusive
+/// failure: the release stays unconfirmed, and no rollback may choose such a one.
+pub fn should_mark_bad_before_commit(kind: RequestKind, failure: &GateFailure) -> bool {
+    kind == RequestKind::Swap && failure.conclusive
 }
 
-/// Decides whether to mark a release bad that failed after another process changed
-/// the current symlink. For a release that was confirmed before, the failure may
-/// have another cause.
-pub fn marks_superseded(history: &History, failed: &ReleaseId) -> bool {
+/// Decides whether a release that failed after another process changed the
+/// current symlink is marked bad. One that is confirmed worked before, so the cause
+/// is probably outside of it.
+pub fn should_mark_bad_when_superseded(history: &History, failed: &ReleaseId) -> bool {
     !is_confirmed(history, failed)
 }
 
@@ -322,8 +376,8 @@ fn is_bad(history: &History, release: &ReleaseId) -> bool {
     known.is_some_and(|known| known.bad)
 }
 
-/// Returns whether a release passed its post-swap checks; true for one that
-/// the journal does not know.
+/// Returns whether a release passed its post-swap checks after the last swap or
+/// rollback to it; true for one that the journal does not know.
 fn is_confirmed(history: &History, release: &ReleaseId) -> bool {
     let known = history.releases.get(release);
     known.is_none_or(|known| known.confirmed)

@@ -1,6 +1,7 @@
 //! Preflight: what a release must be before the current symlink may name it. It
-//! is no older than the floor, has the content that was received, is signed as
-//! the site requires today, and is unmodified where `verify_on_swap` is set.
+//! is no older than the floor, its manifest is of the payload that the journal
+//! recorded, and it is signed as the site requires today. With `verify_on_swap`,
+//! its files match the manifest; otherwise no content is read.
 //!
 //! Preflight reads the disk and today's list of signers: a signer who was removed
 //! after the release was received no longer counts.
@@ -71,7 +72,7 @@ pub fn check_candidate(
     Ok(Candidate { identity, signed })
 }
 
-/// Checks that the manifest beside the release is the one that was received.
+/// Checks that the manifest is of the payload that the journal recorded, if it did.
 fn check_identity(history: &History, identity: &Identity) -> Result<()> {
     let release = &identity.release;
     let known = history.releases.get(release);

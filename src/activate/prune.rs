@@ -24,7 +24,8 @@ pub struct Trash(Vec<String>);
 #[derive(Clone, Copy, Debug)]
 pub struct PruneRules<'a> {
     pub floor: Option<&'a ReleaseId>,
-    /// How many good releases stay, and how many bad ones.
+    /// How many good releases stay, besides the live and the previous one, and how
+    /// many bad ones.
     pub keep: usize,
     /// How long a release stays after it was last live.
     pub min_age: Duration,
@@ -44,6 +45,9 @@ impl<'a> PruneRules<'a> {
 }
 
 /// Chooses the releases of `present` to prune. Pure.
+///
+/// The live release and the previous one have their own states, so they are never
+/// chosen, and do not count for `rules.keep`.
 pub fn choose_releases(
     history: &History,
     present: &[ReleaseId],
@@ -51,7 +55,7 @@ pub fn choose_releases(
     now: Timestamp,
 ) -> Vec<ReleaseId> {
     let floor = rules.floor;
-    let eligible = |id: &ReleaseId| present.contains(id) && history.reaches(id, floor);
+    let eligible = |id: &ReleaseId| present.contains(id) && history.received_at_or_after(id, floor);
     let previous = history.previous(eligible);
     let in_state = |state: State| {
         let mut found: Vec<_> = present

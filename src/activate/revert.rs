@@ -1,5 +1,9 @@
-//! The automatic rollback: a live release that failed its post-swap checks is
-//! replaced by the fallback, which was live before.
+//! The revert, which clients know as the automatic rollback: after a release
+//! failed its post-swap checks, the current symlink moves to the fallback. The
+//! fallback is usually the release that was live before. It may also be an older
+//! one, or nothing.
+//!
+//! A rollback is something else: the request of a client.
 
 use super::commit::{ConfirmError, commit, externally_moved, verify_live};
 use super::gate::GateFailure;
@@ -9,7 +13,12 @@ use super::site::Site;
 use crate::names::ReleaseId;
 use crate::store::journal::{self, Event, How};
 
-/// Replaces the failed release by its fallback, and returns how that ended.
+/// Replaces the failed release by its fallback, checks the fallback, and reports
+/// what is live now.
+///
+/// No [`Event::Failed`] is needed: the [`Event::Reverted`] of the commit marks
+/// `previous` of its record, the failed release, as bad. If the commit fails, the
+/// release stays live and unconfirmed, and the next change that leaves it marks it.
 pub(super) fn revert(site: &mut dyn Site, plan: Revert, failure: GateFailure) -> Outcome {
     let Revert {
         failed,
@@ -23,13 +32,13 @@ pub(super) fn revert(site: &mut dyn Site, plan: Revert, failure: GateFailure) ->
     let known = site.history().releases.get(&failed);
     let activated = known.and_then(|known| known.activated);
     let since = activated.map_or_else(journal::now, |(_, time)| time);
-    if let Err(error) = commit(site, How::Return, Some(&failed), fallback.as_ref()) {
+    if let Err(error) = commit(site, How::Revert, Some(&failed), fallback.as_ref()) {
         let change = externally_moved(site, Some(&failed));
         let live = match &change {
             None => Some(&failed),
             Some(change) => change.live(),
         };
-        site.report_rollback(&failed, live, false);
+        site.report_failure_after_commit(&failed, live, false);
         return Outcome::RevertFailed {
             failed,
             failure,
@@ -38,35 +47,31 @@ pub(super) fn revert(site: &mut dyn Site, plan: Revert, failure: GateFailure) ->
             change,
         };
     }
-    let live = (since, journal::now());
-    // Without a fallback nothing is live. That counts as a full restore only if
-    // nothing was live before.
-    let (restored, passed) = match fallback {
-        None => (nothing_restored(site, previous.clone()), previous.is_none()),
+    let was_live = (since, journal::now());
+    let restored = match fallback {
+        None => nothing_restored(site, previous),
         Some(to) => match verify_live(site, &to, Some(&failed)) {
-            Ok(()) => {
-                let passed = !site.history().confirmation_pending;
-                (Restored::Passed(to), passed)
-            }
-            Err(ConfirmError::Failed(failure)) => (Restored::Failed(to, failure), false),
-            Err(ConfirmError::Superseded(change, _)) => (Restored::Superseded(to, change), false),
+            Ok(()) => Restored::Passed(to),
+            Err(ConfirmError::Failed(failure)) => Restored::Failed(to, failure),
+            Err(ConfirmError::Superseded(change, _)) => Restored::Superseded(to, change),
         },
     };
-    site.report_rollback(&failed, restored.live(), passed);
+    let as_good_as_before = restored.is_as_good_as_before();
+    site.report_failure_after_commit(&failed, restored.live(), as_good_as_before);
     Outcome::Reverted {
         failed,
         failure,
-        live,
+        was_live,
         restored,
-        marked_bad: site.marks_are_written(),
+        marked_bad: site.all_bad_marks_are_durable(),
     }
 }
 
-/// Says why no release is live after a rollback without a fallback.
+/// Says why no release is live after a revert without a fallback.
 fn nothing_restored(site: &dyn Site, previous: Option<ReleaseId>) -> Restored {
     match previous {
         None => Restored::Nothing,
-        Some(previous) if site.exists(&previous) => Restored::PreviousIsBad(previous),
+        Some(previous) if site.has_directory(&previous) => Restored::PreviousIsBad(previous),
         Some(previous) => Restored::PreviousIsGone(previous),
     }
 }
@@ -80,13 +85,13 @@ pub(super) fn superseded(
     failure: Option<GateFailure>,
 ) -> Outcome {
     let failure = failure.map(|failure| {
-        let marked = plan::marks_superseded(site.history(), &release);
+        let marked = plan::should_mark_bad_when_superseded(site.history(), &release);
         if marked {
             let record = site.new_record(Event::Failed, Some(&release));
-            site.record(record);
+            site.append_or_warn(record);
         }
-        site.report_rollback(&release, change.live(), false);
-        (failure, marked && site.marks_are_written())
+        site.report_failure_after_commit(&release, change.live(), false);
+        (failure, marked && site.all_bad_marks_are_durable())
     });
     Outcome::Superseded {
         release,

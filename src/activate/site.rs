@@ -2,7 +2,7 @@
 //! [`LockedSite`] is the real one; the model test has another.
 
 use super::gate::{Gate, GateContext, GateFailure};
-use super::plan::Facts;
+use super::plan::{Facts, RequestKind};
 use super::preflight::{self, Candidate};
 use super::prune::{self, Trash};
 use crate::config::Config;
@@ -20,8 +20,9 @@ pub trait Site: Facts {
     /// Returns the release that the current symlink names.
     fn current(&self) -> Result<Option<ReleaseId>>;
 
-    /// Returns the releases on disk, of those that a request for `release` may mean.
-    fn present_for(&self, how: How, release: Option<&ReleaseId>) -> Result<Vec<ReleaseId>>;
+    /// Returns the present releases, of those that a request for `release` may mean.
+    fn present_for(&self, kind: RequestKind, release: Option<&ReleaseId>)
+    -> Result<Vec<ReleaseId>>;
 
     fn has_post_swap_checks(&self) -> bool;
 
@@ -29,26 +30,33 @@ pub trait Site: Facts {
     fn preflight(&mut self, release: &ReleaseId) -> Result<()>;
 
     /// Runs the hooks before the commit and the smoke test, and checks that the
-    /// release is unchanged after them. The outer error is that of the site itself.
+    /// release is unchanged after them.
+    ///
+    /// # Errors
+    ///
+    /// Outer `Err`: the site cannot be used (I/O). Inner `Err`: the release failed.
     fn check_before_commit(
         &mut self,
-        how: How,
+        kind: RequestKind,
         context: GateContext<'_>,
     ) -> Result<Result<(), GateFailure>>;
 
     /// Runs the hooks after the commit and the health check.
     fn check_live(&mut self, context: GateContext<'_>) -> Result<(), GateFailure>;
 
+    /// Creates the symlink by which a revert to `release` needs no free space.
     fn prepare_fallback_link(&mut self, release: &ReleaseId) -> Result<()>;
 
-    /// Points the current symlink at a release, or removes it.
+    /// Points the current symlink at a release, or removes it. A revert uses the
+    /// prepared symlink, if that names the release.
     fn move_current(&mut self, how: How, to: Option<&ReleaseId>) -> Result<()>;
 
     /// Removes the temporary symlinks.
     fn clear_links(&mut self);
 
-    /// Whether the file system makes the rename durable with the next record.
-    fn commits_in_order(&self) -> bool;
+    /// Whether the file system makes an earlier rename durable when the next record
+    /// is synced.
+    fn record_sync_persists_rename(&self) -> bool;
 
     /// Syncs the root directory. A failure becomes a warning.
     fn sync_root(&mut self);
@@ -56,21 +64,31 @@ pub trait Site: Facts {
     /// Returns a record of this request, to be completed and appended.
     fn new_record(&self, event: Event, release: Option<&ReleaseId>) -> Record;
 
-    /// Appends a record of what is about to happen.
-    fn append(&mut self, record: Record) -> Result<()>;
+    /// Appends a record of what is about to happen, so a failure stops the request.
+    /// The record is synced, except the intent of a swap without post-swap checks
+    /// (`Journal::append` says why).
+    fn append_or_fail(&mut self, record: Record) -> Result<()>;
 
-    /// Appends a record of what has happened. If that fails, the history takes
-    /// it into account all the same, and the failure becomes a warning.
-    fn record(&mut self, record: Record);
+    /// Appends and syncs a record of what has already happened. If that fails, the
+    /// history takes it into account all the same, and the failure becomes a
+    /// warning: it cannot undo what has happened.
+    fn append_or_warn(&mut self, record: Record);
 
-    /// Whether every record that marks a release bad is in the journal.
-    fn marks_are_written(&self) -> bool;
+    /// Whether the journal has every record of this request that marks a release
+    /// bad. The next request may not know of a mark that is not there.
+    fn all_bad_marks_are_durable(&self) -> bool;
 
     fn warn(&mut self, warning: String);
 
-    /// Reports to the audit log which release failed, which is live now, and
-    /// whether that one passed its checks.
-    fn report_rollback(&mut self, failed: &ReleaseId, live: Option<&ReleaseId>, passed: bool);
+    /// Reports to the audit log which release failed its post-swap checks, which one
+    /// is live now, and whether the site is as good as before: after a revert,
+    /// also if it failed, and where another process superseded the release.
+    fn report_failure_after_commit(
+        &mut self,
+        failed: &ReleaseId,
+        live: Option<&ReleaseId>,
+        as_good_as_before: bool,
+    );
 
     /// Moves old releases to the trash, except `spared`.
     fn prune(&mut self, spared: Option<&ReleaseId>);
@@ -85,7 +103,7 @@ pub struct LockedSite<'a, 'g> {
     /// The release that passed preflight.
     candidate: Option<Candidate>,
     trash: Trash,
-    /// Failures that did not undo the commit.
+    /// Failures that do not change the result of the request.
     warnings: Vec<String>,
 }
 
@@ -107,8 +125,8 @@ impl<'a, 'g> LockedSite<'a, 'g> {
         }
     }
 
-    /// Releases the lock, then empties the trash, which takes a while and does not
-    /// need the lock. Returns the gate, the signers of the candidate, and
+    /// Releases the lock, then empties the trash: slow, and safe without the lock.
+    /// Returns the gate, the signers of the candidate, and
     /// the warnings.
     pub fn close(self) -> (Gate<'g>, Option<Signed>, Vec<String>) {
         let LockedSite {
@@ -127,7 +145,7 @@ impl<'a, 'g> LockedSite<'a, 'g> {
 }
 
 impl Facts for LockedSite<'_, '_> {
-    fn exists(&self, release: &ReleaseId) -> bool {
+    fn has_directory(&self, release: &ReleaseId) -> bool {
         self.ledger.store.releases.exists(release).unwrap_or(true)
     }
 
@@ -154,10 +172,14 @@ impl Site for LockedSite<'_, '_> {
         self.ledger.store.current()
     }
 
-    fn present_for(&self, how: How, release: Option<&ReleaseId>) -> Result<Vec<ReleaseId>> {
+    fn present_for(
+        &self,
+        kind: RequestKind,
+        release: Option<&ReleaseId>,
+    ) -> Result<Vec<ReleaseId>> {
         let store = self.ledger.store;
-        match (how, release) {
-            (How::Swap, Some(release)) => {
+        match (kind, release) {
+            (RequestKind::Swap, Some(release)) => {
                 let present = store.is_present(release)?;
                 Ok(present.then(|| release.clone()).into_iter().collect())
             }
@@ -178,14 +200,14 @@ impl Site for LockedSite<'_, '_> {
 
     fn check_before_commit(
         &mut self,
-        how: How,
+        kind: RequestKind,
         context: GateContext<'_>,
     ) -> Result<Result<(), GateFailure>> {
         let store = self.ledger.store;
         // Check before any program of the operator runs that no other file is in
         // the place of the preview symlink.
         store.set_preview(None)?;
-        if let Err(failure) = self.gate.run_hooks_before(how, context) {
+        if let Err(failure) = self.gate.run_hooks_before(kind, context) {
             return Ok(Err(failure));
         }
         if let Err(failure) = self.gate.run_smoke_test(store, context)? {
@@ -194,9 +216,9 @@ impl Site for LockedSite<'_, '_> {
         // The hooks may have removed the release: no symlink may name a missing
         // directory.
         match &self.candidate {
-            Some(candidate) if !candidate.is_unchanged(store)? => Ok(Err(GateFailure::not_run(
-                "it is gone, or not what it was when this request began",
-            ))),
+            Some(candidate) if !candidate.is_unchanged(store)? => Ok(Err(
+                GateFailure::inconclusive("it is gone, or not what it was when this request began"),
+            )),
             _ => Ok(Ok(())),
         }
     }
@@ -211,7 +233,7 @@ impl Site for LockedSite<'_, '_> {
 
     fn move_current(&mut self, how: How, to: Option<&ReleaseId>) -> Result<()> {
         match how {
-            How::Return => self.ledger.store.swap_to_fallback(to),
+            How::Revert => self.ledger.store.revert_current(to),
             How::Swap | How::Rollback => self.ledger.store.set_current(to),
         }
     }
@@ -220,7 +242,7 @@ impl Site for LockedSite<'_, '_> {
         self.ledger.store.clear_links();
     }
 
-    fn commits_in_order(&self) -> bool {
+    fn record_sync_persists_rename(&self) -> bool {
         self.ledger.store.root.commits_in_order()
     }
 
@@ -236,26 +258,32 @@ impl Site for LockedSite<'_, '_> {
         self.ledger.new_record(event, release)
     }
 
-    fn append(&mut self, record: Record) -> Result<()> {
+    fn append_or_fail(&mut self, record: Record) -> Result<()> {
         self.ledger.append(record)
     }
 
-    fn record(&mut self, record: Record) {
+    fn append_or_warn(&mut self, record: Record) {
         if let Err(error) = self.ledger.append_or_keep(record) {
             self.warn(error.to_string());
         }
     }
 
-    fn marks_are_written(&self) -> bool {
-        self.ledger.marks_are_written()
+    fn all_bad_marks_are_durable(&self) -> bool {
+        self.ledger.all_bad_marks_are_durable()
     }
 
     fn warn(&mut self, warning: String) {
         self.warnings.push(warning);
     }
 
-    fn report_rollback(&mut self, failed: &ReleaseId, live: Option<&ReleaseId>, passed: bool) {
-        self.gate.report_rollback(failed, live, passed);
+    fn report_failure_after_commit(
+        &mut self,
+        failed: &ReleaseId,
+        live: Option<&ReleaseId>,
+        as_good_as_before: bool,
+    ) {
+        self.gate
+            .report_failure_after_commit(failed, live, as_good_as_before);
     }
 
     fn prune(&mut self, spared: Option<&ReleaseId>) {

@@ -24,11 +24,12 @@ pub struct Release {
     pub activated: Option<(u64, Timestamp)>,
     /// When another release last replaced it as the live one.
     pub left: Option<Timestamp>,
-    /// It was rolled back from or failed its gate, and no swap has made it live
-    /// since.
+    /// It failed its checks or was rolled back from, and no symlink change has made
+    /// it live since.
     pub bad: bool,
     /// False from a swap or rollback to this release until its post-swap checks
-    /// pass. True where the site has none.
+    /// pass. True where the site has none. A revert to this release does not change
+    /// it; compare [`History::confirmation_pending`].
     pub confirmed: bool,
 }
 
@@ -91,7 +92,9 @@ pub struct History {
     /// What was live before `live`.
     pub before: Option<ReleaseId>,
     /// True while the post-swap checks of the live release have not passed since
-    /// the last symlink change: the request was killed, or the fallback failed too.
+    /// the last symlink change, of whatever kind: the request was killed, or the
+    /// fallback failed too. Such a fallback may still be [`Release::confirmed`]: it
+    /// passed its checks before the revert.
     pub confirmation_pending: bool,
     pub releases: BTreeMap<ReleaseId, Release>,
     /// When each release was received, with those that were removed since.
@@ -137,7 +140,7 @@ impl History {
                     release.bad = true;
                 }
             }
-            (Event::Swapped | Event::RolledBack | Event::Returned | Event::Reconciled, release) => {
+            (Event::Swapped | Event::RolledBack | Event::Reverted | Event::Reconciled, release) => {
                 self.activate(record, release.as_ref())
             }
             (Event::Received | Event::Pruned | Event::Confirmed | Event::Failed, None) => {}
@@ -162,14 +165,14 @@ impl History {
         let mut old = std::mem::replace(&mut self.live, release.cloned());
         // A `returned` record names what it leaves: the record that made that
         // release live may be missing.
-        if record.event == Event::Returned {
+        if record.event == Event::Reverted {
             old.clone_from(&record.previous);
         }
         if let Some(old) = old.as_ref().and_then(|old| self.releases.get_mut(old)) {
             old.left = Some(record.time);
             // A symlink that an operator moved says nothing about the release that was
             // live, except whether its post-swap checks had passed by then.
-            old.bad |= matches!(record.event, Event::RolledBack | Event::Returned);
+            old.bad |= matches!(record.event, Event::RolledBack | Event::Reverted);
             old.bad |= !old.confirmed;
         }
         let Some(release) = release else { return };
@@ -177,9 +180,9 @@ impl History {
         new.activated = Some((record.seq, record.time));
         new.left = None;
         new.bad = false;
-        // The fallback passed its post-swap checks before. It keeps that mark: if it
+        // A fallback that passed its post-swap checks before keeps that mark: if it
         // fails now, the cause may be outside of the release.
-        if record.event != Event::Returned {
+        if record.event != Event::Reverted {
             new.confirmed = !record.unconfirmed;
         }
     }
@@ -193,7 +196,7 @@ impl History {
             // The request was killed between the rename and its record. The record is
             // in the name of that request.
             Some(intent) if moved && intent.release.as_ref() == live => Record {
-                event: intent.how.unwrap_or(How::Swap).done(),
+                event: intent.how.unwrap_or(How::Swap).done_event(),
                 how: None,
                 ..intent.clone()
             },
@@ -246,10 +249,10 @@ impl History {
         known.or_else(|| self.removed.get(id).copied())
     }
 
-    /// Returns whether `id` was first received no earlier than `floor`. A floor that
-    /// was never received rejects everything, so that a typing error in its name does
-    /// not remove it.
-    pub fn reaches(&self, id: &ReleaseId, floor: Option<&ReleaseId>) -> bool {
+    /// Returns whether `id` was not first received before `floor`, if there is one. A
+    /// floor that was never received rejects everything, so that a typing error in its
+    /// name does not remove it.
+    pub fn received_at_or_after(&self, id: &ReleaseId, floor: Option<&ReleaseId>) -> bool {
         match floor {
             None => true,
             Some(floor) => {

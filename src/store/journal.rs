@@ -43,10 +43,11 @@ pub enum Event {
     Confirmed,
     /// The release failed a check before the symlink moved; it is bad.
     Failed,
-    /// The symlink is back at `release`, because `previous` failed its post-swap
-    /// checks and is bad from now on. Without a release: nothing was live before,
-    /// so the symlink is gone.
-    Returned,
+    /// A revert moved the symlink to `release`, the fallback, because `previous`
+    /// failed its post-swap checks and is bad from now on. Without a release: there
+    /// was no fallback, so the symlink is gone.
+    #[serde(rename = "returned")]
+    Reverted,
     /// The release was removed.
     Pruned,
     /// The symlink named `release`, and the journal did not know why.
@@ -64,28 +65,30 @@ impl Event {
         Event::RolledBack,
         Event::Confirmed,
         Event::Failed,
-        Event::Returned,
+        Event::Reverted,
         Event::Pruned,
         Event::Reconciled,
     ];
 }
 
-/// What moves the symlink: a request, or the automatic rollback of a failed swap.
+/// What moves the symlink: a request, or the revert (the automatic rollback) of a
+/// release that failed its post-swap checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
     Swap,
     Rollback,
-    Return,
+    #[serde(rename = "return")]
+    Revert,
 }
 
 impl How {
-    /// Returns the event that completes it.
-    pub fn done(self) -> Event {
+    /// Returns the event that says that the symlink has moved.
+    pub fn done_event(self) -> Event {
         match self {
             How::Swap => Event::Swapped,
             How::Rollback => Event::RolledBack,
-            How::Return => Event::Returned,
+            How::Revert => Event::Reverted,
         }
     }
 }
@@ -249,7 +252,7 @@ impl Journal {
         // moved symlink is reconciled to the same effect. Every other record is
         // synced, also these intents: if that of a swap with post-swap checks were
         // lost, the release would count as one that passed them. If that of a
-        // rollback or of an automatic rollback were lost, its bad mark would be too,
+        // rollback or of a revert were lost, its bad mark would be too,
         // and the next rollback would choose the release that this one leaves.
         let swap = (record.event, record.how) == (Event::Activating, Some(How::Swap));
         let may_be_lost = swap && !record.unconfirmed;

@@ -102,9 +102,10 @@ impl<'a> Ledger<'a> {
         appended
     }
 
-    /// Returns whether every record that marks a failed release as bad is written.
-    pub fn marks_are_written(&self) -> bool {
-        let marks = |record: &Record| matches!(record.event, Event::Failed | Event::Returned);
+    /// Returns whether every record of this request that marks a release as bad is
+    /// written.
+    pub fn all_bad_marks_are_durable(&self) -> bool {
+        let marks = |record: &Record| matches!(record.event, Event::Failed | Event::Reverted);
         !self.unwritten.iter().any(marks)
     }
 

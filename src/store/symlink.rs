@@ -22,9 +22,9 @@ impl Store {
         self.replace_link(&self.link, release)
     }
 
-    /// Creates `.deploy-shell/back` now, so that an automatic rollback needs no
-    /// free inode or block on a full disk: a release that fails may have used
-    /// up the last of either, and must not stay live because of that.
+    /// Creates `.deploy-shell/back` now, so that a revert (an automatic rollback)
+    /// needs no free inode or block on a full disk: a release that fails may have
+    /// used up the last of either, and must not stay live because of that.
     ///
     /// # Errors
     ///
@@ -34,17 +34,17 @@ impl Store {
         created.map_err(|errno| self.io("cannot create the symlink for the fallback", errno))
     }
 
-    /// Does what [`Store::set_current`] does, by the symlink that
-    /// [`Store::prepare_fallback_link`] created, if it names `release`.
+    /// Does what [`Store::set_current`] does, for a revert: it renames the symlink
+    /// that [`Store::prepare_fallback_link`] created, if that one names `release`.
     ///
-    /// That rename needs no free space: both names exist, so the file system
+    /// The rename needs no free space: both names exist, so the file system
     /// replaces one inode number and removes the other name, and no directory
     /// grows.
     ///
     /// # Errors
     ///
     /// As [`Store::io`].
-    pub fn swap_to_fallback(&self, release: Option<&ReleaseId>) -> Result<()> {
+    pub fn revert_current(&self, release: Option<&ReleaseId>) -> Result<()> {
         let prepared = self.state.read_link(BACK).ok();
         if release.is_some_and(|release| prepared == Some(target(release))) {
             let moved = self.state.rename(BACK, &self.root, &self.link);

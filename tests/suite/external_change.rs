@@ -122,7 +122,7 @@ fn a_change_after_the_automatic_rollback_is_not_undone() {
     let hook = format!("[ $DEPLOY_RELEASE != b ] || exit 1; {TO_C}");
     let site = site(&hook);
     let problem = gate_failed(&site.ssh("ci", "swap b"));
-    assert!(problem.contains(", and 'a' again after it; "), "{problem}");
+    assert!(problem.contains("; then 'a' was live again; "), "{problem}");
     assert!(problem.ends_with(MOVED), "{problem}");
     assert_eq!(site.current().as_deref(), Some("c"));
     rollback_line(&site).has(&[("release", "b"), ("live", "c"), ("outcome", "failed")]);

@@ -132,9 +132,12 @@ fn a_bad_release_is_never_chosen_until_a_swap_clears_it() {
     live(&site, &["a", "b"]);
     ask(&site, "rollback").ok();
     live(&site, &["c"]);
-    // b was live later than a, but a rollback left it.
+    // b was live later than a, but it was rolled back from.
     assert_eq!(states(&site), ["c current", "a previous", "b bad"]);
     refused(&site, "rollback b");
+    let reply = site.ssh("ci", "rollback b");
+    let problem = "release 'b' is bad: it failed its checks, or was rolled back from";
+    assert!(reply.stderr.contains(problem), "{reply:?}");
 
     says(&site, "swap b", "ok swap b previous=c");
     assert_eq!(states(&site), ["b current", "c previous", "a good"]);

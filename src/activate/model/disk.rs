@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Disk, Run, ids, index};
 use crate::activate::gate::{GateContext, GateFailure};
-use crate::activate::plan::Facts;
+use crate::activate::plan::{Facts, RequestKind};
 use crate::activate::prune::{self, PruneRules};
 use crate::activate::site::Site;
 use crate::error::{Code, Error, Result};
@@ -13,12 +13,12 @@ use crate::store::history::History;
 use crate::store::journal::{self, Event, How, Record};
 
 impl Facts for Run<'_> {
-    fn exists(&self, release: &ReleaseId) -> bool {
+    fn has_directory(&self, release: &ReleaseId) -> bool {
         self.state.disk[index(release)] != Disk::Absent
     }
 
     fn present(&self) -> Vec<ReleaseId> {
-        let there = ids().iter().filter(|id| self.exists(id));
+        let there = ids().iter().filter(|id| self.has_directory(id));
         there.cloned().collect()
     }
 
@@ -40,7 +40,7 @@ impl Site for Run<'_> {
         Ok(self.state.link.map(|link| ids()[link].clone()))
     }
 
-    fn present_for(&self, _: How, _: Option<&ReleaseId>) -> Result<Vec<ReleaseId>> {
+    fn present_for(&self, _: RequestKind, _: Option<&ReleaseId>) -> Result<Vec<ReleaseId>> {
         Ok(self.present())
     }
 
@@ -58,13 +58,13 @@ impl Site for Run<'_> {
 
     fn check_before_commit(
         &mut self,
-        _: How,
+        _: RequestKind,
         context: GateContext<'_>,
     ) -> Result<Result<(), GateFailure>> {
         self.interfere();
         Ok(match self.choices.choose(3) {
             0 if self.passes_preflight(context.release) => Ok(()),
-            0 | 1 => Err(GateFailure::not_run("")),
+            0 | 1 => Err(GateFailure::inconclusive("")),
             _ => Err(GateFailure::failed("")),
         })
     }
@@ -100,7 +100,7 @@ impl Site for Run<'_> {
         self.state.link = to.map(index);
         if let Some(to) = self.state.link {
             self.state.left[to] = false;
-            if how != How::Return {
+            if how != How::Revert {
                 self.state.passed[to] = !self.has_checks;
             }
         }
@@ -111,7 +111,7 @@ impl Site for Run<'_> {
 
     fn clear_links(&mut self) {}
 
-    fn commits_in_order(&self) -> bool {
+    fn record_sync_persists_rename(&self) -> bool {
         true
     }
 
@@ -121,12 +121,12 @@ impl Site for Run<'_> {
         Record::unattended(event, release)
     }
 
-    fn append(&mut self, record: Record) -> Result<()> {
+    fn append_or_fail(&mut self, record: Record) -> Result<()> {
         self.apply(record);
         Ok(())
     }
 
-    fn record(&mut self, record: Record) {
+    fn append_or_warn(&mut self, record: Record) {
         if record.event == Event::Confirmed && !self.has_checks {
             let live = record.release.as_ref().map(index);
             self.state.passed[live.unwrap()] = true;
@@ -134,13 +134,13 @@ impl Site for Run<'_> {
         self.apply(record);
     }
 
-    fn marks_are_written(&self) -> bool {
+    fn all_bad_marks_are_durable(&self) -> bool {
         true
     }
 
     fn warn(&mut self, _: String) {}
 
-    fn report_rollback(&mut self, _: &ReleaseId, live: Option<&ReleaseId>, _: bool) {
+    fn report_failure_after_commit(&mut self, _: &ReleaseId, live: Option<&ReleaseId>, _: bool) {
         assert_eq!(self.state.link, live.map(index), "{self:?}");
     }
 

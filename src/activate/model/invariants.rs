@@ -2,6 +2,7 @@
 
 use super::{Action, Disk, N, Run, State, index};
 use crate::activate::outcome::Outcome;
+use crate::activate::plan::RequestKind;
 use crate::error::Result;
 use crate::store::journal::How;
 use crate::success::Change;
@@ -72,11 +73,11 @@ impl Run<'_> {
         }
     }
 
-    /// The current symlink never names a release that does not exist. An automatic
-    /// rollback never restores a bad release, nor an unconfirmed one while a
-    /// rollback would find a better one.
+    /// The current symlink never gets to name a release that is not there, and
+    /// a revert never restores a bad one, or an unconfirmed one
+    /// while a rollback would find a better one.
     pub(super) fn check_move(&self, how: How, to: Option<usize>) {
-        if how != How::Return {
+        if how != How::Revert {
             let to = to.expect("a request names a release");
             assert_eq!(
                 self.state.link, self.start.live,
@@ -84,7 +85,7 @@ impl Run<'_> {
             );
             assert_eq!(self.state.disk[to], Disk::Whole, "{to}: {self:?}");
             if let Action::Activate {
-                how: How::Rollback,
+                kind: RequestKind::Rollback,
                 release,
                 ..
             } = self.action
@@ -174,13 +175,15 @@ impl Run<'_> {
                 usize::from(*change == Change::Moved)
             }
             Ok(Outcome::Aborted { failed, .. }) => {
-                let Action::Activate { how, .. } = self.action else {
+                let Action::Activate { kind, .. } = self.action else {
                     unreachable!("no other action activates")
                 };
                 let known = self.state.known(index(failed));
                 let bad = known.is_some_and(|known| known.bad);
                 assert!(
-                    how == How::Swap || bad == self.start.bad[index(failed)] || known.is_none(),
+                    kind == RequestKind::Swap
+                        || bad == self.start.bad[index(failed)]
+                        || known.is_none(),
                     "a rollback marks its target bad: {self:?}"
                 );
                 0

@@ -53,7 +53,7 @@ impl Releases {
 }
 
 impl Facts for Releases {
-    fn exists(&self, release: &ReleaseId) -> bool {
+    fn has_directory(&self, release: &ReleaseId) -> bool {
         self.word(release).is_some()
     }
 
@@ -97,10 +97,10 @@ fn planned(words: &str, floor: Option<&str>, checks: bool, request: &str) -> Res
         floor.as_ref(),
         checks,
         ActivationRequest {
-            how: if verb == "swap" {
-                How::Swap
+            kind: if verb == "swap" {
+                RequestKind::Swap
             } else {
-                How::Rollback
+                RequestKind::Rollback
             },
             release: release.as_ref(),
             if_current: expected.as_ref(),
@@ -239,10 +239,10 @@ fn fallback(words: &str, to: &str, releases: &'static str, commit: &str) -> Opti
     let before = history(words);
     let present: Vec<ReleaseId> = before.releases.keys().cloned().collect();
     let request = ActivationRequest {
-        how: if commit.contains('~') {
-            How::Rollback
+        kind: if commit.contains('~') {
+            RequestKind::Rollback
         } else {
-            How::Swap
+            RequestKind::Swap
         },
         release: Some(&id(to)),
         if_current: None,
@@ -323,22 +323,40 @@ fn a_failed_recheck_moves_only_to_a_release_that_passes_preflight() {
 
 #[test]
 fn only_a_failed_check_of_a_swap_marks_its_target_bad() {
-    for (how, failure, marks) in [
-        (How::Swap, GateFailure::failed("it exited with 1"), true),
-        (How::Swap, GateFailure::not_run("no such file"), false),
+    for (kind, failure, marks) in [
         (
-            How::Rollback,
+            RequestKind::Swap,
+            GateFailure::failed("it exited with 1"),
+            true,
+        ),
+        (
+            RequestKind::Swap,
+            GateFailure::inconclusive("no such file"),
+            false,
+        ),
+        (
+            RequestKind::Rollback,
             GateFailure::failed("it exited with 1"),
             false,
         ),
-        (How::Rollback, GateFailure::not_run("no such file"), false),
+        (
+            RequestKind::Rollback,
+            GateFailure::inconclusive("no such file"),
+            false,
+        ),
     ] {
         assert_eq!(
-            marks_before_commit(how, &failure),
+            should_mark_bad_before_commit(kind, &failure),
             marks,
-            "{how:?} {failure}"
+            "{kind:?} {failure}"
         );
     }
-    assert!(marks_superseded(&history("+a +b a b?"), &id("b")));
-    assert!(!marks_superseded(&history("+a +b a b"), &id("b")));
+    assert!(should_mark_bad_when_superseded(
+        &history("+a +b a b?"),
+        &id("b")
+    ));
+    assert!(!should_mark_bad_when_superseded(
+        &history("+a +b a b"),
+        &id("b")
+    ));
 }

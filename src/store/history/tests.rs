@@ -69,13 +69,14 @@ fn a_release_that_is_received_again_stays_below_the_floor() {
         (Received, "a"),
     ];
     let history = fold(&events);
-    let reaches =
-        |floor: &str| ["a", "b", "c"].map(|id_| history.reaches(&id(id_), Some(&id(floor))));
-    assert_eq!(reaches("a"), [true, true, true]);
-    assert_eq!(reaches("b"), [false, true, true]);
-    assert_eq!(reaches("c"), [false, false, true]);
-    assert_eq!(reaches("x"), [false; 3]);
-    assert!(history.reaches(&id("x"), None));
+    let not_before = |floor: &str| {
+        ["a", "b", "c"].map(|id_| history.received_at_or_after(&id(id_), Some(&id(floor))))
+    };
+    assert_eq!(not_before("a"), [true, true, true]);
+    assert_eq!(not_before("b"), [false, true, true]);
+    assert_eq!(not_before("c"), [false, false, true]);
+    assert_eq!(not_before("x"), [false; 3]);
+    assert!(history.received_at_or_after(&id("x"), None));
 }
 
 #[test]
@@ -127,7 +128,7 @@ fn what_has_not_proved_itself_is_never_gone_back_to() {
     assert_eq!(left.state(&id("b"), None), State::Bad);
 
     let returned = Record {
-        event: Returned,
+        event: Reverted,
         previous: Some(id("b")),
         ..unconfirmed("a")
     };
@@ -154,13 +155,13 @@ fn what_has_not_proved_itself_is_never_gone_back_to() {
 fn the_intent_completes_a_return_to_nothing() {
     let mut history = fold(&[(Swapped, "a")]);
     history.apply(&Record {
-        how: Some(How::Return),
+        how: Some(How::Revert),
         ..Record::unattended(Activating, None)
     });
     let missing = history.missing_record(None).unwrap();
     assert_eq!(
         (missing.event, &missing.previous),
-        (Returned, &Some(id("a")))
+        (Reverted, &Some(id("a")))
     );
     history.apply(&missing);
     assert_eq!(history.state(&id("a"), None), State::Bad);
