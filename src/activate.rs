@@ -2,8 +2,8 @@
 //!
 //! [`plan`] decides what a request does, [`preflight`] and [`gate`] whether a release
 //! may become and stay live, [`prune`] which old releases are removed. [`commit`] and
-//! [`revert`] act, and [`outcome`] words the end. All that they do to the site goes
-//! through [`site::Site`].
+//! [`revert`] act, and [`outcome`] words the result. Everything that they do to the
+//! site goes through [`site::Site`].
 //!
 //! A revert is the automatic rollback after a failed release; a rollback is the
 //! client's request.

@@ -154,12 +154,12 @@ impl<'a> AuditLog<'a> {
             AuditEvent::FailedAfterCommit {
                 failed,
                 live,
-                passed,
+                as_good_as_before,
             } => {
                 let mut line = self.line("return");
                 line.pair("release", failed);
                 line.pair("live", live.map_or("-", ReleaseId::as_str));
-                line.pair("outcome", if *passed { "ok" } else { "failed" });
+                line.pair("outcome", if *as_good_as_before { "ok" } else { "failed" });
                 self.send(Level::Warning, "return", line)
             }
         }

@@ -75,7 +75,7 @@ pub enum AuditEvent<'a> {
         live: Option<&'a ReleaseId>,
         /// Whether the site is as good as before: the live release passed its checks,
         /// or nothing is live because nothing was.
-        passed: bool,
+        as_good_as_before: bool,
     },
 }
 

@@ -118,12 +118,12 @@ impl<'a> Gate<'a> {
         &mut self,
         failed: &ReleaseId,
         live: Option<&ReleaseId>,
-        passed: bool,
+        as_good_as_before: bool,
     ) {
         self.reporter.audit(&AuditEvent::FailedAfterCommit {
             failed,
             live,
-            passed,
+            as_good_as_before,
         });
     }
 

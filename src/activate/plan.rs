@@ -354,9 +354,9 @@ fn last_good(history: &History, facts: &dyn Facts, failed: &ReleaseId) -> Option
 
 /// Decides whether a failure before the commit marks the target bad.
 ///
-/// A rollback never does: it is made in need, its failure may have nothing to
-/// do with the target, and a mark would take away the release to go back to.
-/// Neither does an inconclusive failure.
+/// A failed rollback never marks its target: a person rolls back in an emergency,
+/// the failure may have another cause than the target, and a mark would take away
+/// the release to go back to. An inconclusive failure marks nothing either.
 ///
 /// A revert after the commit always marks the release, also after an inconclusive
 /// failure: the release stays unconfirmed, and no rollback may choose such a one.
@@ -364,9 +364,9 @@ pub fn should_mark_bad_before_commit(kind: RequestKind, failure: &GateFailure) -
     kind == RequestKind::Swap && failure.conclusive
 }
 
-/// Decides whether a release that failed after another process changed the
-/// current symlink is marked bad. One that is confirmed worked before, so the cause
-/// is probably outside of it.
+/// Decides whether to mark a release bad that failed after another process changed
+/// the current symlink. A confirmed release worked before, so the cause is probably
+/// outside of it.
 pub fn should_mark_bad_when_superseded(history: &History, failed: &ReleaseId) -> bool {
     !is_confirmed(history, failed)
 }

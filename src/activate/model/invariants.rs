@@ -73,9 +73,9 @@ impl Run<'_> {
         }
     }
 
-    /// The current symlink never gets to name a release that is not there, and
-    /// a revert never restores a bad one, or an unconfirmed one
-    /// while a rollback would find a better one.
+    /// The current symlink never names a release that does not exist. A revert never
+    /// restores a bad release, nor an unconfirmed one while a rollback would find a
+    /// better one.
     pub(super) fn check_move(&self, how: How, to: Option<usize>) {
         if how != How::Revert {
             let to = to.expect("a request names a release");
