@@ -7,7 +7,7 @@
 #![no_main]
 
 use deploy_shell::manifest::Kind;
-use deploy_shell::shared_paths::{Existing, Shared};
+use deploy_shell::shared_paths::{Existing, Shared, SharedPath};
 use deploy_shell_fuzz::headers;
 use deploy_shell_fuzz::staged::{self, LIMITS, Tree};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
@@ -26,7 +26,9 @@ fuzz_target!(|tar: &[u8]| {
     for existing in [Existing::Refuse, Existing::Replace] {
         let links = SITES[site % SITES.len()].iter();
         let shared = Shared {
-            links: links.map(|link| link.parse().expect("a path")).collect(),
+            links: links
+                .map(|link| SharedPath::try_from((*link).to_owned()).expect("a path"))
+                .collect(),
             existing,
         };
         let found = staged::unpack_sharing(&payload, &shared);

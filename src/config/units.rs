@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
+    fn sizes_are_numbers_with_a_unit() {
         assert_eq!(parse_size("512MiB"), Some(512 << 20));
         assert_eq!(parse_size("0"), Some(0));
         for bad in [
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
+    fn durations_are_numbers_with_a_unit() {
         for (text, seconds) in [("30s", 30), ("7d", 604_800), ("0s", 0)] {
             let expected = Some(Duration::from_secs(seconds));
             assert_eq!(parse_duration(text), expected, "{text}");

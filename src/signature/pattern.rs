@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn lists() {
+    fn lists_match_as_in_openssh() {
         for (list, text, expected) in [
             ("blog", "blog", true),
             ("shop,blog", "blog", true),

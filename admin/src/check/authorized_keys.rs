@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_behind_the_last_byte_are_refused() {
+    fn bits_after_the_last_byte_are_refused() {
         let blob = [string(b"ssh-rsa"), string(&[1, 0, 1]), string(&[0x7f; 256])].concat();
         let key = Base64::encode_string(&blob);
         assert!(parse_key_line(&format!("ssh-rsa {key}")).unwrap().is_ok());

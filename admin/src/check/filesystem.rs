@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_case_sensitive_directory_is_told_from_a_case_insensitive_one() {
+    fn case_sensitive_and_case_insensitive_directories_are_distinguished() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         assert_eq!(is_case_insensitive(directory.path()), Some(false));

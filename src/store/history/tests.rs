@@ -102,7 +102,7 @@ fn the_intent_completes_a_journal_that_lags() {
 }
 
 #[test]
-fn what_has_not_proved_itself_is_never_gone_back_to() {
+fn an_unconfirmed_release_is_never_previous() {
     let unconfirmed = |release: &str| Record {
         unconfirmed: true,
         ..Record::unattended(Swapped, Some(&id(release)))
@@ -168,7 +168,7 @@ fn the_intent_completes_a_return_to_nothing() {
 }
 
 #[test]
-fn states() {
+fn every_state_is_reached() {
     let history = fold(&[
         (Received, "p"),
         (Swapped, "g"),

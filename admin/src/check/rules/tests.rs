@@ -359,7 +359,7 @@ fn a_key_of_another_site_is_no_finding() {
 }
 
 #[test]
-fn what_is_not_checked_is_no_finding() {
+fn an_unchecked_fact_is_no_finding() {
     let mut facts = sound();
     facts.sshd = None;
     facts.probe = AccountProbe::default();
