@@ -188,45 +188,6 @@ impl Store {
         self.resolve_link(&self.link)
     }
 
-    /// Returns the release that the symlink `link` names; none if it does not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::BadLayout`] if something other than a symlink to `releases/<release>` is
-    /// there. It is never replaced: it may be a directory with content, or a symlink
-    /// that another tool made.
-    fn resolve_link(&self, link: &LinkName) -> Result<Option<ReleaseId>> {
-        let shown = self.path.join(link.as_str());
-        let shown = shown.display();
-        let bad = |problem: &str, remedy: String| {
-            Err(Error::new(Code::BadLayout, format!("'{shown}' {problem}")).remedy(remedy))
-        };
-        match self.root.stat(link) {
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(Error::io(format!("cannot look at '{shown}'"), errno)),
-            Ok(stat) if dir::file_type(&stat) != SFlag::S_IFLNK => {
-                let remedy = format!("move it away, then swap: mv '{shown}' '{shown}.old'");
-                return bad("is not a symlink", remedy);
-            }
-            Ok(_) => {}
-        }
-        let target = self
-            .root
-            .read_link(link)
-            .map_err(|errno| Error::io(format!("cannot read the symlink '{shown}'"), errno))?;
-        let release = (target.as_bytes())
-            .strip_prefix(RELEASES.as_bytes())
-            .and_then(|below| below.strip_prefix(b"/"))
-            .and_then(|id| ReleaseId::try_from(str::from_utf8(id).ok()?).ok());
-        match release {
-            Some(release) => Ok(Some(release)),
-            None => bad(
-                "is a symlink to something that is not a release of this site",
-                format!("point it at 'releases/RELEASE' or remove it, then swap: rm '{shown}'"),
-            ),
-        }
-    }
-
     /// Returns the releases that have a directory and a manifest, sorted.
     ///
     /// # Errors

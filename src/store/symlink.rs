@@ -1,11 +1,15 @@
 //! The symlinks that say which release is live, and which one is under test.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+use nix::sys::stat::SFlag;
 
 use super::Store;
 use super::layout::{BACK, NEXT, RELEASES};
 use crate::dir::{self, Name};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::names::{LinkName, ReleaseId};
 
 impl Store {
@@ -80,6 +84,45 @@ impl Store {
         }
     }
 
+    /// Returns the release that the symlink `link` names; none if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::BadLayout`] if something other than a symlink to `releases/<release>` is
+    /// there. It is never replaced: it may be a directory with content, or a symlink
+    /// that another tool made.
+    pub(super) fn resolve_link(&self, link: &LinkName) -> Result<Option<ReleaseId>> {
+        let shown = self.path.join(link.as_str());
+        let shown = shown.display();
+        let bad = |problem: &str, remedy: String| {
+            Err(Error::new(Code::BadLayout, format!("'{shown}' {problem}")).remedy(remedy))
+        };
+        match self.root.stat(link) {
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(Error::io(format!("cannot look at '{shown}'"), errno)),
+            Ok(stat) if dir::file_type(&stat) != SFlag::S_IFLNK => {
+                let remedy = format!("move it away, then swap: mv '{shown}' '{shown}.old'");
+                return bad("is not a symlink", remedy);
+            }
+            Ok(_) => {}
+        }
+        let target = self
+            .root
+            .read_link(link)
+            .map_err(|errno| Error::io(format!("cannot read the symlink '{shown}'"), errno))?;
+        let release = (target.as_bytes())
+            .strip_prefix(RELEASES.as_bytes())
+            .and_then(|below| below.strip_prefix(b"/"))
+            .and_then(|id| ReleaseId::try_from(str::from_utf8(id).ok()?).ok());
+        match release {
+            Some(release) => Ok(Some(release)),
+            None => bad(
+                "is a symlink to something that is not a release of this site",
+                format!("point it at 'releases/RELEASE' or remove it, then swap: rm '{shown}'"),
+            ),
+        }
+    }
+
     /// Renames a new symlink over the old one, so that a reader always finds one of
     /// the two.
     fn replace_link(&self, link: &LinkName, release: Option<&ReleaseId>) -> Result<()> {
@@ -100,7 +143,7 @@ impl Store {
             .and_then(|()| self.state.symlink(&target(release), name))
     }
 
-    fn cannot_move(&self, link: &LinkName, errno: nix::Error) -> crate::error::Error {
+    fn cannot_move(&self, link: &LinkName, errno: Errno) -> Error {
         let shown = self.path.join(link.as_str());
         self.io(
             format!("cannot move the symlink '{}'", shown.display()),

@@ -6,23 +6,30 @@
 //! no daemon and no root. They write nothing outside of the temporary directory,
 //! except `/run/sshd`, which `sshd` needs when it runs as root.
 
+// The paths are written out, because tests/crash.rs includes this file as well.
+#[path = "site/collector.rs"]
+mod collector;
+#[path = "site/files.rs"]
+mod files;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, Uid, User};
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+
+use collector::Collector;
+use files::{children, describe, file_name, make_directory};
+pub use files::{set_mode, sha256, write_file};
 
 pub const BIN: &str = env!("CARGO_BIN_EXE_deploy-shell");
 
@@ -382,65 +389,6 @@ impl Reply {
     }
 }
 
-/// Takes the place of syslog: keeps every datagram, in order.
-struct Collector {
-    heard: Arc<Mutex<(Vec<String>, Instant)>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Collector {
-    fn start(path: &Path) -> Collector {
-        let socket = UnixDatagram::bind(path).expect("the audit socket");
-        set_mode(path, 0o666);
-        // The timeout lets the thread notice that it must end.
-        socket
-            .set_read_timeout(Some(Duration::from_millis(20)))
-            .expect("a read timeout");
-        let heard = Arc::new(Mutex::new((Vec::new(), Instant::now())));
-        let stop = Arc::new(AtomicBool::new(false));
-        let (sink, ended) = (Arc::clone(&heard), Arc::clone(&stop));
-        let thread = thread::spawn(move || {
-            let mut buffer = vec![0; 65536];
-            while !ended.load(Ordering::Relaxed) {
-                if let Ok(length) = socket.recv(&mut buffer) {
-                    let line = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                    let mut heard = sink.lock().expect("no test panics here");
-                    heard.0.push(line);
-                    heard.1 = Instant::now();
-                }
-            }
-        });
-        Collector {
-            heard,
-            stop,
-            thread: Some(thread),
-        }
-    }
-
-    fn lines(&self) -> Vec<String> {
-        let quiet = Duration::from_millis(50);
-        let since = Instant::now();
-        loop {
-            let heard = self.heard.lock().expect("no test panics here");
-            if heard.1.max(since).elapsed() >= quiet {
-                return heard.0.clone();
-            }
-            drop(heard);
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 /// Returns the host key of this process: the private and the public part.
 fn host_key() -> &'static (Vec<u8>, Vec<u8>) {
     static KEY: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
@@ -465,86 +413,8 @@ pub fn generate_key(path: &Path) -> String {
     fs::read_to_string(path.with_extension("pub")).expect("the public key")
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Writes a file with exactly this mode, whatever the umask is.
-pub fn write_file(path: &Path, mode: u32, content: &[u8]) {
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(path)
-        .and_then(|mut file| file.write_all(content))
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    set_mode(path, mode);
-    if mode & 0o111 != 0 {
-        // A child that another thread starts at this moment may inherit the open
-        // file, and execve(2) then fails with ETXTBSY. So another process writes
-        // the file again.
-        let written = path.with_extension("written");
-        fs::rename(path, &written).expect("another name");
-        let copied = Command::new("cp").arg(&written).arg(path).status();
-        assert!(copied.expect("cp runs").success(), "{}", path.display());
-        fs::remove_file(&written).expect("it was there");
-        set_mode(path, mode);
-    }
-}
-
-pub fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-}
-
-fn make_directory(path: &Path, mode: u32) {
-    if !path.is_dir() {
-        fs::create_dir_all(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        set_mode(path, mode);
-    }
-}
-
 fn read_all(mut pipe: impl Read) -> String {
     let mut bytes = Vec::new();
     let _ = pipe.read_to_end(&mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// Returns the entries of a directory, sorted; none if it does not exist.
-fn children(directory: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = match fs::read_dir(directory) {
-        Ok(entries) => entries.map(|entry| entry.expect("entry").path()).collect(),
-        Err(_) => Vec::new(),
-    };
-    found.sort();
-    found
-}
-
-fn file_name(path: &Path) -> String {
-    let name = path.file_name().expect("a name");
-    name.to_str().expect("a UTF-8 name").to_owned()
-}
-
-fn describe(root: &Path, directory: &Path, found: &mut BTreeMap<PathBuf, String>) {
-    for path in children(directory) {
-        let meta = fs::symlink_metadata(&path).expect("it is there");
-        let mode = meta.permissions().mode() & 0o7777;
-        let kind = meta.file_type();
-        let text = if kind.is_symlink() {
-            let target = fs::read_link(&path).expect("a link");
-            format!("symlink -> {}", target.display())
-        } else if kind.is_dir() {
-            describe(root, &path, found);
-            format!("directory {mode:04o}")
-        } else if kind.is_file() {
-            let content = fs::read(&path).expect("a file");
-            format!("file {mode:04o} {}", sha256(&content))
-        } else {
-            format!("special {kind:?}")
-        };
-        let below = path.strip_prefix(root).expect("below the root");
-        found.insert(below.to_owned(), text);
-    }
 }
