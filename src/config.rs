@@ -16,13 +16,13 @@ use serde::Deserialize;
 pub use command::Argv;
 pub use file::read_trusted;
 pub use keys::{
-    Archive, Audit, Floor, Health, Hook, Hooks, Limits, Pending, Preview, RelativePath, Sandbox,
+    Archive, Audit, Health, Hook, Hooks, Limits, Pending, Preview, RelativePath, Sandbox,
     Signatures, Symlinks,
 };
 pub use units::Percent;
 
 use crate::error::{Code, Error, Result};
-use crate::names::{LinkName, SiteName};
+use crate::names::{LinkName, ReleaseId, SiteName};
 use crate::shared_paths::Shared;
 
 /// The directory of the file that `--site NAME` selects.
@@ -42,8 +42,9 @@ pub struct Config {
     pub keep: usize,
     #[serde(default = "ten_minutes", deserialize_with = "units::duration")]
     pub min_age: Duration,
-    #[serde(default)]
-    pub floor: Floor,
+    /// The oldest release that may become live, if the operator set one.
+    #[serde(default, deserialize_with = "keys::floor")]
+    pub floor: Option<ReleaseId>,
     #[serde(default)]
     pub verify_on_swap: bool,
     #[serde(default)]
@@ -198,10 +199,10 @@ mod tests {
     #[test]
     fn signatures_and_a_floor_are_optional() {
         let bare = load("root = \"/srv/x\"").unwrap();
-        assert!(bare.signatures.is_none() && bare.floor.0.is_none() && !bare.verify_on_swap);
+        assert!(bare.signatures.is_none() && bare.floor.is_none() && !bare.verify_on_swap);
         let text = "root = \"/srv/x\"\nfloor = \"r1\"\n[signatures]\nallowed_signers = \"/etc/s\"";
         let config = load(text).unwrap();
-        assert_eq!(config.floor.0.unwrap().as_str(), "r1");
+        assert_eq!(config.floor.unwrap().as_str(), "r1");
         assert_eq!(config.signatures.unwrap().threshold.get(), 1);
         for bad in ["\nthreshold = 0", "\nthreshold = 17", "\nsigners = 1"] {
             assert!(load(&format!("{text}{bad}")).is_err(), "{bad}");

@@ -28,6 +28,16 @@ pub fn escape_if_needed(text: &[u8]) -> Cow<'_, str> {
     }
 }
 
+/// Escapes like [`escape`], and cuts the result like [`truncate`].
+pub fn escape_truncated(bytes: &[u8], max: usize) -> String {
+    truncate(&escape(bytes), max)
+}
+
+/// Escapes like [`escape_if_needed`], and cuts the result like [`truncate`].
+pub fn escape_if_needed_truncated(text: &[u8], max: usize) -> String {
+    truncate(&escape_if_needed(text), max)
+}
+
 /// Escapes like [`escape`], and `"` as `\"`, so that the result can be placed
 /// between double quotes.
 pub fn escape_quoted(bytes: &[u8]) -> String {

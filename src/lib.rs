@@ -26,7 +26,7 @@ pub mod message;
 pub mod names;
 pub mod policy;
 pub mod privileges;
-pub mod probe;
+mod probe;
 pub mod receive;
 pub mod reply;
 pub mod request;

@@ -49,7 +49,7 @@ struct Row {
 pub fn list(config: &Config, store: &Store, request: &Granted<List>) -> Result<Success> {
     let (history, listing) = ledger::read_unlocked(store)?;
     let mut present = listing.present;
-    let floor = config.floor.0.as_ref();
+    let floor = config.floor.as_ref();
     let eligible = |id: &ReleaseId| present.contains(id) && history.received_at_or_after(id, floor);
     let previous = history.previous(eligible).cloned();
     // The release that a dangling symlink names is listed too.

@@ -24,6 +24,9 @@ const VERBS: [(Verb, &str, bool); 4] = [
 ];
 
 impl Verb {
+    /// Every verb, in the order of `--allow` and of the messages.
+    pub const ALL: [Verb; 4] = [Verb::Receive, Verb::Swap, Verb::Rollback, Verb::List];
+
     fn row(self) -> &'static (Verb, &'static str, bool) {
         &VERBS[self as usize]
     }

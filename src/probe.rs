@@ -89,7 +89,7 @@ pub fn main(request: ProbeRequest) -> u8 {
         Ok((verdict, detail)) => (verdict.exit(), detail),
         Err(error) => (error.code.exit(), error.problem),
     };
-    let detail = escape::truncate(&escape::escape_if_needed(detail.as_bytes()), MAX_DETAIL);
+    let detail = escape::escape_if_needed_truncated(detail.as_bytes(), MAX_DETAIL);
     // If nobody reads the line, the exit status still has the verdict.
     _ = writeln!(std::io::stdout(), "{detail}");
     status

@@ -27,6 +27,7 @@ mod sshd_config;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::output::Output;
 use deploy_shell::config::Config;
 use deploy_shell::error::{Result, describe};
 use deploy_shell::signature::Requirement;
@@ -37,14 +38,8 @@ use facts::{
 };
 use paths::resolve_path;
 
-/// What `check` prints, and whether there are no findings.
-#[derive(Debug)]
-pub struct CheckReport {
-    pub lines: Vec<String>,
-    pub sound: bool,
-}
-
-/// Checks the site of the configuration at `config_path`. `sshd_config` is the
+/// Checks the site of the configuration at `config_path`. The output is
+/// sound if there are no findings. `sshd_config` is the
 /// file that sshd reads, if it is not the default one.
 ///
 /// Afterwards this process runs as the account in a sandbox: it can only print.
@@ -53,14 +48,14 @@ pub struct CheckReport {
 ///
 /// [`Code::BadConfig`](deploy_shell::error::Code::BadConfig) when the configuration
 /// or its list of signers does not load.
-pub fn check(config_path: &Path, sshd_config: Option<&Path>) -> Result<CheckReport> {
+pub fn check(config_path: &Path, sshd_config: Option<&Path>) -> Result<Output> {
     let config = Config::load(config_path)?;
     // Every request but `list` fails on a list of signers that does not load.
     Requirement::load(&config)?;
     let program = crate::program::deploy_shell()?;
     let facts = gather_facts(config_path, config, sshd_config, &program);
     let findings = rules::all_findings(&facts);
-    Ok(CheckReport {
+    Ok(Output {
         lines: report::report_lines(&facts, &findings),
         sound: findings.is_empty(),
     })

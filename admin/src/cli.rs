@@ -12,6 +12,7 @@ use deploy_shell::names::{KeyLabel, ReleaseId};
 use deploy_shell::policy::Grants;
 use deploy_shell::reply;
 
+use crate::output::Output;
 use crate::{authorize, check, init, verify};
 
 /// Set up and check sites that deploy-shell serves.
@@ -102,26 +103,21 @@ fn dispatch(argv: &[OsString]) -> u8 {
 }
 
 fn run_command(command: Command) -> Result<u8> {
-    let (lines, sound) = match command {
-        Command::Init(init) => (init::init(&init.site.path(), &init.root)?, true),
+    let done = |lines| Output { lines, sound: true };
+    let output = match command {
+        Command::Init(init) => done(init::init(&init.site.path(), &init.root)?),
         Command::Authorize(authorize) => {
-            let line = authorize::authorize(
+            let lines = authorize::authorize(
                 &authorize.site.path(),
                 &authorize.key,
                 authorize.allow,
                 authorize.public.as_deref(),
             )?;
-            (line, true)
+            done(lines)
         }
-        Command::Check(check) => {
-            let report = check::check(&check.site.path(), check.sshd_config.as_deref())?;
-            (report.lines, report.sound)
-        }
-        Command::Verify(verify) => {
-            let report = verify::verify(&verify.site.path(), &verify.releases)?;
-            (report.lines, report.sound)
-        }
+        Command::Check(check) => check::check(&check.site.path(), check.sshd_config.as_deref())?,
+        Command::Verify(verify) => verify::verify(&verify.site.path(), &verify.releases)?,
     };
-    reply::lines(lines.iter().map(String::as_str));
-    Ok(u8::from(!sound))
+    reply::lines(output.lines.iter().map(String::as_str));
+    Ok(u8::from(!output.sound))
 }

@@ -12,5 +12,6 @@ mod authorize;
 mod check;
 pub mod cli;
 mod init;
+mod output;
 mod program;
 mod verify;

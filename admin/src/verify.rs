@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::output::Output;
 use deploy_shell::config::Config;
 use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::manifest;
@@ -17,21 +18,14 @@ use deploy_shell::store::history::History;
 use deploy_shell::store::{Store, ledger};
 use deploy_shell::{reply, verify};
 
-/// What `verify` prints, and whether it found no difference.
-#[derive(Debug)]
-pub struct VerifyReport {
-    /// One line for each difference, and one for each release without any.
-    pub lines: Vec<String>,
-    pub sound: bool,
-}
-
-/// Verifies the named releases, or all that exist.
+/// Verifies the named releases, or all that exist. The output has a line for each
+/// difference, and one for each release without any.
 ///
 /// # Errors
 ///
 /// [`Code::NoSuchRelease`] for a named release that does not exist, and the errors of
 /// the configuration and the layout.
-pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<VerifyReport> {
+pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Output> {
     let config = Config::load(config)?;
     let store = Store::examine(&config)?;
     let (history, _) = ledger::read_unlocked(&store)?;
@@ -51,7 +45,7 @@ pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<VerifyReport> {
         [] => missing_releases(&store, &history)?,
         _ => Vec::new(),
     };
-    let mut report = VerifyReport {
+    let mut report = Output {
         sound: missing.is_empty(),
         lines: missing,
     };

@@ -60,7 +60,7 @@ pub fn check_candidate(
     ledger: &Ledger<'_>,
     release: &ReleaseId,
 ) -> Result<Candidate> {
-    plan::check_above_floor(&ledger.history, config.floor.0.as_ref(), release)?;
+    plan::check_above_floor(&ledger.history, config.floor.as_ref(), release)?;
     let (identity, _) = ledger.store.manifest(release)?;
     check_identity(&ledger.history, &identity)?;
     let signed = required
@@ -121,7 +121,7 @@ fn check_content(ledger: &Ledger<'_>, release: &ReleaseId) -> Result<()> {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let named = escape::truncate(&escape::escape_if_needed(named.join(", ").as_bytes()), 2000);
+    let named = escape::escape_if_needed_truncated(named.join(", ").as_bytes(), 2000);
     Err(Error::new(
         Code::DigestMismatch,
         format!("'{release}' is not what was received: {named}{more}"),

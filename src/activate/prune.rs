@@ -36,7 +36,7 @@ pub struct PruneRules<'a> {
 impl<'a> PruneRules<'a> {
     fn new(config: &'a Config) -> PruneRules<'a> {
         PruneRules {
-            floor: config.floor.0.as_ref(),
+            floor: config.floor.as_ref(),
             keep: config.keep,
             min_age: config.min_age,
             pending_max_age: config.pending.max_age,

@@ -154,7 +154,7 @@ impl Facts for LockedSite<'_, '_> {
     }
 
     fn floor(&self) -> Option<&ReleaseId> {
-        self.config.floor.0.as_ref()
+        self.config.floor.as_ref()
     }
 
     fn passes_preflight(&self, release: &ReleaseId) -> bool {

@@ -85,7 +85,7 @@ impl FailureReport {
 }
 
 fn printable_problem(problem: &str) -> String {
-    escape::truncate(&escape::escape_if_needed(problem.as_bytes()), MAX_PROBLEM)
+    escape::escape_if_needed_truncated(problem.as_bytes(), MAX_PROBLEM)
 }
 
 /// Checks that no symlink of the archive leads out of the release, after everything

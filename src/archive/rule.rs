@@ -180,7 +180,7 @@ impl fmt::Display for UnpackError {
                 entry: Some(name),
                 rule,
             } => {
-                let name = escape::truncate(&escape::escape(name), 300);
+                let name = escape::escape_truncated(name, 300);
                 write!(f, "'{name}': {rule}")
             }
             UnpackError::Io(error) => write!(f, "{error}"),

@@ -33,7 +33,7 @@ impl TryFrom<Vec<String>> for Argv {
         // Not looked up in PATH: the program that runs is the one that the
         // operator has named.
         let path = Path::new(program);
-        if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+        if !is_absolute(path) {
             return Err(format!("the program '{program}' is not an absolute path"));
         }
         if words.len() > MAX_ARGUMENTS || words.iter().any(|word| word.len() > MAX_ARGUMENT) {
@@ -44,6 +44,11 @@ impl TryFrom<Vec<String>> for Argv {
         }
         Ok(Argv(words))
     }
+}
+
+/// Returns whether the path is absolute and has no `..`.
+pub fn is_absolute(path: &Path) -> bool {
+    path.is_absolute() && path.components().all(|part| part != Component::ParentDir)
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use ::syslog::Facility;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
 use super::command::Argv;
 use super::units::{self, Percent};
-use crate::names::{LinkName, ReleaseId};
+use crate::names::{LinkName, MAX_PATH, ReleaseId};
 use crate::url::HttpUrl;
 
 /// `[archive]`: the limits of a payload.
@@ -125,21 +126,13 @@ pub struct Health {
     pub timeout: Duration,
 }
 
-/// The oldest release that may become live, if the operator set one.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Floor(pub Option<ReleaseId>);
-
-impl TryFrom<String> for Floor {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.as_str() {
-            "" => Ok(Floor(None)),
-            id => ReleaseId::try_from(id)
-                .map(|id| Floor(Some(id)))
-                .map_err(|error| format!("'{id}' is {error}")),
-        }
+/// Reads `floor`: a release, or an empty string for none.
+pub fn floor<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ReleaseId>, D::Error> {
+    match String::deserialize(from)?.as_str() {
+        "" => Ok(None),
+        id => ReleaseId::try_from(id)
+            .map(Some)
+            .map_err(|error| D::Error::custom(format!("'{id}' is {error}"))),
     }
 }
 
@@ -161,7 +154,8 @@ pub struct Sandbox {
     pub required: bool,
 }
 
-/// A path below a release: relative, without `.` and `..`, at most 1,024 bytes.
+/// A path below a release: relative, without `.` and `..`, at most
+/// [`MAX_PATH`] bytes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub struct RelativePath(PathBuf);
@@ -183,7 +177,7 @@ impl TryFrom<String> for RelativePath {
         // Compared with its own components because `Path` reads `a//b` as `a/b`.
         let exact = path.components().collect::<PathBuf>().as_os_str() == path.as_os_str();
         if text.is_empty()
-            || text.len() > 1024
+            || text.len() > MAX_PATH
             || !normal
             || !exact
             || text.contains(char::is_control)

@@ -1,8 +1,9 @@
 //! The rules that the type of a single key cannot express.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::Config;
+use super::command::is_absolute;
 use crate::names::{LinkName, MAX_SIGNATURES};
 
 /// The longest `contains` in `[health]`, in bytes.
@@ -94,9 +95,4 @@ fn require_absolute(table: &'static str, key: &'static str, path: &Path) -> Resu
         key,
         path: path.to_owned(),
     })
-}
-
-/// Returns whether the path is absolute and has no `..`.
-fn is_absolute(path: &Path) -> bool {
-    path.is_absolute() && path.components().all(|part| part != Component::ParentDir)
 }

@@ -188,7 +188,7 @@ fn io(path: &[u8], errno: Errno) -> Error {
 }
 
 fn shown(path: &[u8]) -> String {
-    escape::truncate(&escape::escape(path), 300)
+    escape::escape_truncated(path, 300)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io::BufReader;
 
 use crate::dir::{Dir, Name};
 use crate::error::{Code, Error, Result};
-use crate::manifest::Identity;
+use crate::manifest::{DIR_MODE, Identity};
 use crate::names::ReleaseId;
 use crate::store::Store;
 use crate::store::layout::{INCOMING, STAGED_MANIFEST, STAGED_TREE, STATE};
@@ -50,7 +50,7 @@ impl<'a> Staging<'a> {
             };
             match locked() {
                 Ok(Some(directory)) => {
-                    directory.make_dir(STAGED_TREE, 0o755).map_err(cannot)?;
+                    directory.make_dir(STAGED_TREE, DIR_MODE).map_err(cannot)?;
                     let tree = directory.open_dir(STAGED_TREE).map_err(cannot)?;
                     return Ok(Staging {
                         store,

@@ -87,7 +87,7 @@ pub fn unpack(
         Some(error) if error.code == Code::DiskFull => store.with_room(error),
         Some(error) => error,
         None => {
-            let text = escape::truncate(&escape::escape_if_needed(line), MAX_TEXT);
+            let text = escape::escape_if_needed_truncated(line, MAX_TEXT);
             died(&format!("{} ({text})", describe_exit(status)))
         }
     })

@@ -11,6 +11,7 @@ use base64ct::{Base64, Encoding};
 use ssh_key::public::KeyData;
 use ssh_key::{Algorithm, PublicKey, SshSig};
 
+use crate::escape::escape_truncated;
 use crate::names::SignatureText;
 
 /// The namespace of our signatures: `ssh-keygen -Y sign -n deploy-shell`.
@@ -46,8 +47,7 @@ pub fn verify_signature(text: &SignatureText, message: &[u8]) -> Result<KeyData,
         return Err("is of an unknown version".to_owned());
     }
     if signature.namespace() != NAMESPACE {
-        let shown = crate::escape::escape(signature.namespace().as_bytes());
-        let shown = crate::escape::truncate(&shown, 60);
+        let shown = escape_truncated(signature.namespace().as_bytes(), 60);
         return Err(format!("is for '{shown}', not for '{NAMESPACE}'"));
     }
     if !signature.reserved().is_empty() {
@@ -128,9 +128,7 @@ fn check_key_kind(key: &KeyData) -> Result<(), String> {
             let kind = match key.algorithm() {
                 Algorithm::Rsa { .. } => "RSA".to_owned(),
                 Algorithm::Dsa => "DSA".to_owned(),
-                other => {
-                    crate::escape::truncate(&crate::escape::escape(other.as_str().as_bytes()), 60)
-                }
+                other => escape_truncated(other.as_str().as_bytes(), 60),
             };
             Err(format!(
                 "is by a key of the unsupported kind {kind}; sign with Ed25519 or ECDSA"

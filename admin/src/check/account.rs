@@ -20,14 +20,7 @@ pub fn look_up_account(uid: u32, not_checked: &mut Vec<String>) -> Account {
         not_checked.push(format!("the account of uid {uid}: {why}"));
         None
     });
-    let mut account = Account {
-        uid,
-        passwd: None,
-        uid_aliases: Vec::new(),
-        groups: Vec::new(),
-        password: None,
-        home: HomeDirectory::default(),
-    };
+    let mut account = Account::of_uid(uid);
     let Some(user) = found else {
         return account;
     };

@@ -284,6 +284,18 @@ impl Facts {
 }
 
 impl Account {
+    /// Returns an account of which only the uid is known.
+    pub fn of_uid(uid: u32) -> Account {
+        Account {
+            uid,
+            passwd: None,
+            uid_aliases: Vec::new(),
+            groups: Vec::new(),
+            password: None,
+            home: HomeDirectory::default(),
+        }
+    }
+
     pub fn name(&self) -> String {
         match &self.passwd {
             Some(entry) => entry.name.clone(),

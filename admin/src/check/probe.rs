@@ -106,7 +106,6 @@ fn unpacker_sandbox(program: &Path, root: &Path) -> Result<Enforcement, String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::facts::HomeDirectory;
     use std::os::unix::net::UnixListener;
 
     #[test]
@@ -125,17 +124,9 @@ mod tests {
 
     #[test]
     fn only_root_becomes_another_account() {
-        let account = |uid: u32| Account {
-            uid,
-            passwd: None,
-            uid_aliases: Vec::new(),
-            groups: Vec::new(),
-            password: None,
-            home: HomeDirectory::default(),
-        };
-        assert_eq!(become_account(&account(geteuid().as_raw())), Ok(()));
+        assert_eq!(become_account(&Account::of_uid(geteuid().as_raw())), Ok(()));
         // Not even root can, without an entry that has the groups.
-        assert!(become_account(&account(54_321)).is_err());
+        assert!(become_account(&Account::of_uid(54_321)).is_err());
     }
 
     #[test]

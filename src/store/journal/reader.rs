@@ -131,7 +131,7 @@ fn classify(text: &str) -> Result<Option<Record>, Flaw> {
         };
     }
     let unknown = |name: &str, text: &str| {
-        let text = escape::truncate(&escape::escape(text.as_bytes()), 80);
+        let text = escape::escape_truncated(text.as_bytes(), 80);
         Err(Flaw::Newer(format!("the {name} '{text}'")))
     };
     match fields.get("event") {
