@@ -50,8 +50,7 @@ pub fn list(config: &Config, store: &Store, request: &Granted<List>) -> Result<S
     let (history, listing) = ledger::read_unlocked(store)?;
     let mut present = listing.present;
     let floor = config.floor.as_ref();
-    let eligible = |id: &ReleaseId| present.contains(id) && history.received_at_or_after(id, floor);
-    let previous = history.previous(eligible).cloned();
+    let previous = history.rollback_target(&present, floor).cloned();
     // The release that a dangling symlink names is listed too.
     if let Some(live) = history.live.as_ref().filter(|live| !present.contains(live)) {
         present.push(live.clone());

@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn every_verb_is_in_the_table_once() {
-        for verb in [Verb::Receive, Verb::Swap, Verb::Rollback, Verb::List] {
+        for verb in Verb::ALL {
             let rows = PRIVILEGES
                 .iter()
                 .filter(|privileges| privileges.verb == verb);

@@ -212,7 +212,7 @@ fn target<'a>(
             // make an older one live that nobody asked for, and hide the reason.
             check_floor(history, floor)?;
             history
-                .previous(|id| present.contains(id) && history.received_at_or_after(id, floor))
+                .rollback_target(present, floor)
                 .ok_or(Refusal::NoPrevious)
         }
         (RequestKind::Rollback, Some(id)) => {

@@ -54,9 +54,7 @@ pub fn choose_releases(
     rules: PruneRules<'_>,
     now: Timestamp,
 ) -> Vec<ReleaseId> {
-    let floor = rules.floor;
-    let eligible = |id: &ReleaseId| present.contains(id) && history.received_at_or_after(id, floor);
-    let previous = history.previous(eligible);
+    let previous = history.rollback_target(present, rules.floor);
     let in_state = |state: State| {
         let mut found: Vec<_> = present
             .iter()

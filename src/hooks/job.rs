@@ -94,7 +94,7 @@ impl JobRunner {
             Ok(started) => started,
             Err(why) => {
                 // A text that is escaped here stays as it is later.
-                let why = escape::truncate(&escape::escape(why.as_bytes()), MAX_TEXT);
+                let why = escape::escape_truncated(why.as_bytes(), MAX_TEXT);
                 self.send_outcome(RunOutcome::not_started(why));
                 return Ok(());
             }

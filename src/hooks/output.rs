@@ -63,7 +63,7 @@ impl Output {
         let line = std::mem::take(&mut self.line);
         let not_kept = std::mem::take(&mut self.not_kept);
         let text = line.strip_suffix(b"\r").unwrap_or(&line);
-        let text = escape::truncate(&escape::escape(text), MAX_TEXT);
+        let text = escape::escape_truncated(text, MAX_TEXT);
         self.full |= self.shown_lines == MAX_LINES || self.shown_bytes + text.len() > MAX_SHOWN;
         if self.full {
             self.dropped += line.len() as u64 + not_kept + 1;

@@ -160,8 +160,10 @@ impl PrintableText {
 
 impl From<String> for PrintableText {
     fn from(text: String) -> PrintableText {
-        let escaped = escape::escape_if_needed(text.as_bytes());
-        PrintableText(escape::truncate(&escaped, MAX_TEXT))
+        PrintableText(escape::escape_if_needed_truncated(
+            text.as_bytes(),
+            MAX_TEXT,
+        ))
     }
 }
 

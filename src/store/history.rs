@@ -217,6 +217,16 @@ impl History {
         Some(record)
     }
 
+    /// Returns the release that a rollback without a release goes to: the previous
+    /// one of those in `present` that the floor allows.
+    pub fn rollback_target(
+        &self,
+        present: &[ReleaseId],
+        floor: Option<&ReleaseId>,
+    ) -> Option<&ReleaseId> {
+        self.previous(|id| present.contains(id) && self.received_at_or_after(id, floor))
+    }
+
     /// Returns the release that was last live and good before the live one, of those
     /// that `is_present`.
     ///
