@@ -204,20 +204,27 @@ fn a_stream_socket_without_accept_blocks_no_request() {
     reply.refused(75, "audit-unreachable");
 }
 
+/// Sends the first half of a payload, and waits until the daemon has the request's
+/// line. Returns the daemon's socket, the upload and the other half.
+fn half_an_upload(site: &Site) -> (UnixDatagram, Upload, Vec<u8>) {
+    let mut payload = tarball(&[("noise", &noise(200_000))]);
+    let daemon = bind(site);
+    let mut upload = Upload::start(site, &Site::receive_command("r1", &payload));
+    let rest = payload.split_off(payload.len() / 2);
+    upload.send(&payload);
+    next(&daemon).has(&[("event", "request")]);
+    (daemon, upload, rest)
+}
+
 #[test]
 fn a_syslogd_that_restarts_during_an_upload_gets_the_result() {
     let site = site(true);
-    let payload = tarball(&[("noise", &noise(200_000))]);
-    let (head, tail) = payload.split_at(payload.len() / 2);
-    let old = bind(&site);
-    let mut upload = Upload::start(&site, &Site::receive_command("r1", &payload));
-    upload.send(head);
-    next(&old).has(&[("event", "request")]);
+    let (old, mut upload, tail) = half_an_upload(&site);
 
     fs::remove_file(site.dir().join("other")).expect("the socket");
     let new = bind(&site);
     drop(old);
-    upload.send(tail);
+    upload.send(&tail);
     upload.finish().ok();
     next(&new).has(&[("event", "result"), ("outcome", "ok")]);
 }
@@ -227,15 +234,10 @@ fn a_syslogd_that_restarts_during_an_upload_gets_the_result() {
 #[test]
 fn the_result_goes_to_the_socket_that_has_the_name_now() {
     let site = site(true);
-    let payload = tarball(&[("noise", &noise(200_000))]);
-    let (head, tail) = payload.split_at(payload.len() / 2);
-    let old = bind(&site);
-    let mut upload = Upload::start(&site, &Site::receive_command("r1", &payload));
-    upload.send(head);
-    next(&old).has(&[("event", "request")]);
+    let (_old, mut upload, tail) = half_an_upload(&site);
     fs::remove_file(site.dir().join("other")).expect("the socket");
     let new = bind(&site);
-    upload.send(tail);
+    upload.send(&tail);
     upload.finish().ok();
     next(&new).has(&[("event", "result")]);
 }
