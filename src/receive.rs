@@ -91,6 +91,9 @@ pub fn receive(
         Ok((enforcement, sums))
     })?;
     drop(manifest);
+    // The unpacker refuses to run without a required sandbox. This refuses the result
+    // of one that says it ran without.
+    enforcement.ensure_full(config.sandbox.required)?;
     // One syncfs(2) makes all files and the manifest durable before either is
     // published. No process writes any more, and the background sync has written
     // most of it.

@@ -108,6 +108,16 @@ fn fingerprint(path: &Path) -> Option<Fingerprint> {
         .map(|key| key.fingerprint(HashAlg::Sha256))
 }
 
+/// Returns whether this process has no environment variable at all, as our parent
+/// processes start their children.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is the one place that reads the environment"
+)]
+pub fn environment_is_empty() -> bool {
+    std::env::vars_os().next().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use crate::output::Output;
 use deploy_shell::config::Config;
 use deploy_shell::error::{Result, describe};
+use deploy_shell::sandbox;
 use deploy_shell::signature::Requirement;
 use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
 use facts::{
@@ -52,6 +53,8 @@ pub fn check(config_path: &Path, sshd_config: Option<&Path>) -> Result<Output> {
     let config = Config::load(config_path)?;
     // Every request but `list` fails on a list of signers that does not load.
     Requirement::load(&config)?;
+    // A child that runs as the account must not get a descriptor of root's shell.
+    sandbox::reset_inherited_state();
     let program = crate::program::deploy_shell()?;
     let facts = gather_facts(config_path, config, sshd_config, &program);
     let findings = rules::all_findings(&facts);
@@ -97,7 +100,7 @@ fn gather_facts(
     let probe = probe::probe_as_account(
         config_path,
         &config,
-        program,
+        &resolve_path(program),
         account.as_ref(),
         &mut not_checked,
     );

@@ -379,3 +379,28 @@ fn a_site_installed_as_the_readme_says_is_sound() {
     assert!(codes(&reply).is_empty(), "{reply:?}");
     assert_eq!(reply.code, 0, "{reply:?}");
 }
+
+/// root would run it as the account, and print what it says about the sandbox.
+#[test]
+fn root_runs_no_program_that_another_user_can_replace() {
+    if !Uid::effective().is_root() {
+        return; // Only root can give a site to another account.
+    }
+    let account = User::from_name("daemon").expect("the user database");
+    let account = account.expect("an account named daemon");
+    let (site, program, checker) = installed(&account);
+    let marker = site.dir().join("ran");
+    let script = format!("#!/bin/sh\ntouch '{}'\n", marker.display());
+    write_file(&program, 0o755, script.as_bytes());
+    give(&program, &account);
+    let mut command = Command::new(&checker);
+    command.env_clear().args(arguments(&site));
+    let reply = site.run(command, b"");
+    let expected = "not checked: the sandbox of the unpacker: another user than root can replace";
+    assert!(reply.stdout.contains(expected), "{reply:?}");
+    assert!(
+        codes(&reply).contains("program-owned-by-account"),
+        "{reply:?}"
+    );
+    assert!(!marker.exists());
+}

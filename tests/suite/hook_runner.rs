@@ -4,9 +4,10 @@
 mod fixture;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{chown, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
@@ -422,8 +423,48 @@ fn an_invalid_setup_ends_the_hook_runner() {
         assert_ne!(bad, good);
         Runner::start(Command::new(BIN).arg("hooks"), &bad).assert_ends();
     }
-    let extra_argument = Command::new(BIN).args(["hooks", "x"]).output();
+    let extra_argument = Command::new(BIN).env_clear().args(["hooks", "x"]).output();
     assert_eq!(extra_argument.expect("it runs").status.code(), Some(64));
+}
+
+/// A forced command such as `deploy-shell $SSH_ORIGINAL_COMMAND` in a shell would
+/// otherwise let a client name the program that the hook runner executes.
+#[test]
+fn no_child_process_runs_with_an_environment() {
+    let fixture = Fixture::new();
+    let setup = fixture.setup(&hook(&["/bin/touch", "{dir}/touched"]));
+    let input = format!("{setup}{}", request("before_swap 0 r2 - 1000"));
+    for (word, variable) in [
+        ("hooks", "SSH_ORIGINAL_COMMAND"),
+        ("hooks", "PATH"),
+        ("unpack", "SSH_CONNECTION"),
+        ("probe", "http_proxy"),
+    ] {
+        let mut command = Command::new(BIN);
+        command.env_clear().env(variable, "hooks").arg(word);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        // The child may have ended already.
+        _ = child
+            .stdin
+            .take()
+            .expect("a pipe")
+            .write_all(input.as_bytes());
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(64), "{word} {variable}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let start = format!("deploy-shell: bad-request: cannot start '{word}': its environment");
+        assert!(said.starts_with(&start), "{said}");
+    }
+    assert!(!fixture.path("touched").exists());
+    // The control: the same input without an environment runs the hook.
+    let mut runner = Runner::start(Command::new(BIN).arg("hooks"), &setup);
+    runner.run("before_swap 0 r2 - 1000");
+    assert!(fixture.path("touched").exists());
 }
 
 /// Starts the hook runner as a user other than root; none if that user cannot
@@ -449,7 +490,7 @@ fn as_ordinary_user(fixture: &Fixture, config: &str) -> Option<Runner> {
     }
     // The pipes must belong to that user as well.
     let mut command = become_nobody("sh");
-    command.args(["-c", "cat | \"$0\" hooks | cat", BIN]);
+    command.args(["-c", "cat | env -i \"$0\" hooks | cat", BIN]);
     Some(Runner::start(&mut command, &fixture.setup(config)))
 }
 

@@ -97,9 +97,7 @@ fn request(url: &str, contains: Option<&str>, time_limit: Duration) -> Value {
 
 fn command(request: &Value) -> Command {
     let mut command = Command::new(BIN);
-    command.args(["probe", &request.to_string()]);
-    // The probe ignores this variable.
-    command.env("http_proxy", "http://127.0.0.1:9/");
+    command.env_clear().args(["probe", &request.to_string()]);
     command.stdin(Stdio::null());
     command
 }

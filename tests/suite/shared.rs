@@ -451,7 +451,8 @@ fn the_unpacker_refuses_a_bad_shared_path() {
         let changed = job.replace("[\"x\"]", &format!("[\"{path}\"]"));
         assert_ne!(changed, job);
         let mut command = Command::new(crate::site::BIN);
-        command.args(["unpack", &changed]).current_dir(site.dir());
+        command.env_clear().args(["unpack", &changed]);
+        command.current_dir(site.dir());
         site.run(command, b"")
     };
     // Empty stdin is not an archive. The unpacker finds that only after it has

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use nix::unistd::{Gid, Uid, geteuid, initgroups, setgid, setgroups, setuid};
 
-use super::facts::{Account, AccountProbe};
+use super::facts::{Account, AccountProbe, ResolvedPath};
+use super::rules::first_writable;
 use deploy_shell::config::Config;
 use deploy_shell::error::describe;
 use deploy_shell::policy::Verb;
@@ -23,7 +24,7 @@ use deploy_shell::store::layout::{INCOMING, STATE};
 pub fn probe_as_account(
     config_path: &Path,
     config: &Config,
-    program: &Path,
+    program: &ResolvedPath,
     account: Option<&Account>,
     not_checked: &mut Vec<String>,
 ) -> AccountProbe {
@@ -33,6 +34,9 @@ pub fn probe_as_account(
         probe.layout = Store::open(config).err();
         return probe;
     };
+    // Root executes nothing that another user can replace, not even as the account: a
+    // file of the account would also decide what `check` reports.
+    let replaceable = geteuid().is_root() && first_writable(&program.components, &[0]).is_some();
     if let Err(why) = become_account(account) {
         not_checked.push(format!("what the account can do, and its sandbox: {why}"));
         return probe;
@@ -55,7 +59,13 @@ pub fn probe_as_account(
         .tmpfile()
         .err()
         .map(|errno| describe(&errno.into()));
-    match unpacker_sandbox(program, &config.root) {
+    let sandbox = if replaceable {
+        let shown = program.path.display();
+        Err(format!("another user than root can replace '{shown}'"))
+    } else {
+        unpacker_sandbox(&program.path, &config.root)
+    };
+    match sandbox {
         Ok(sandbox) => probe.unpacker = Some(sandbox),
         Err(why) => not_checked.push(format!("the sandbox of the unpacker: {why}")),
     }

@@ -11,6 +11,7 @@ mod tests;
 use super::facts::Facts;
 use super::findings::Finding;
 
+pub use paths::first_writable;
 pub use server::{accepts_dangerous_variables, sshd_forced_command};
 
 pub fn all_findings(facts: &Facts) -> Vec<Finding> {

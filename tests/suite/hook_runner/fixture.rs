@@ -111,6 +111,7 @@ pub struct Runner {
 impl Runner {
     pub fn start(command: &mut Command, setup: &str) -> Runner {
         let mut child = command
+            .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -11,7 +11,7 @@ use crate::check::findings::{Finding, FindingCode};
 /// In a sticky directory, such as /tmp, every user can create files, but only
 /// their owners can replace them. Then the owner of the next component decides.
 /// The mode of a symlink means nothing; its owner can replace it there.
-fn first_writable<'a>(
+pub fn first_writable<'a>(
     components: &'a [PathComponent],
     trusted: &[u32],
 ) -> Option<(&'a Path, String)> {
