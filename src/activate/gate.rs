@@ -260,7 +260,8 @@ impl<'a> Gate<'a> {
                 Ok(RunOutcome::Exit(_) | RunOutcome::Signal(_)) if probe => definite_failures + 1,
                 // Any other end of the operator's command means: not yet.
                 Ok(RunOutcome::Exit(_) | RunOutcome::Signal(_)) => 0,
-                Ok(RunOutcome::NotStarted(_)) | Err(_) => needed,
+                // Each further run would leave more processes.
+                Ok(RunOutcome::ProcessesRemain | RunOutcome::NotStarted(_)) | Err(_) => needed,
             };
             let probed = probe && matches!(run.ended, Ok(RunOutcome::Exit(_)));
             let seen = if probed && !run.output.is_empty() {
@@ -363,6 +364,7 @@ fn how_it_ended(ended: &Result<RunOutcome>, within: Duration) -> String {
         Ok(RunOutcome::Exit(status)) => format!("exited with {status}"),
         Ok(RunOutcome::Signal(signal)) => format!("was ended by signal {signal}"),
         Ok(RunOutcome::TimedOut) => format!("did not end within {} s", within.as_secs_f32().ceil()),
+        Ok(RunOutcome::ProcessesRemain) => "left processes that could not be killed".to_owned(),
         Ok(RunOutcome::NotStarted(why)) => format!("could not be started: {why}"),
         Err(error) => format!("could not be run: {error}"),
     }

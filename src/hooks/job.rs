@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use super::output::Output;
 use super::pipe::MonitorPipe;
 use super::protocol::{MAX_TEXT, RunOutcome, RunResponse};
-use super::reaper::{self, Reaper};
+use super::reaper::{self, Reaper, Remaining};
 use super::sigchld::ChildSignal;
 use crate::deadline::{self, Deadline};
 use crate::error;
@@ -117,10 +117,14 @@ impl JobRunner {
         job.drain(pipe);
         let mut show = |text: String| pipe.queue_response(&RunResponse::Output(text.into()));
         job.output.finish(&mut show);
-        for pid in remaining.iter().take(MAX_REPORTED) {
+        for process in remaining.iter().take(MAX_REPORTED) {
+            let Remaining { pid, program, .. } = process;
             show(format!(
-                "... process {pid} could not be killed, and still runs"
+                "... process {pid} ({program}) could not be killed, and still runs"
             ));
+        }
+        if let more @ 1.. = remaining.len().saturating_sub(MAX_REPORTED) {
+            show(format!("... and {more} more processes still run"));
         }
         if job.abandoned {
             return Err(Abandoned);
@@ -128,6 +132,10 @@ impl JobRunner {
         self.send_outcome(match end {
             // A command that exits with 0 on SIGTERM was late all the same.
             _ if job.phase != Phase::Running => RunOutcome::TimedOut,
+            // This user's processes fork faster than they are killed, or hang in the
+            // kernel. A process of another user (sudo) is only reported: the operator's
+            // command started it, and code of a release cannot.
+            _ if remaining.iter().any(|process| !process.foreign) => RunOutcome::ProcessesRemain,
             // The kernel keeps the low eight bits of a status, and has 64 signals.
             LeaderEnd::Ended(WaitStatus::Exited(_, code)) => {
                 RunOutcome::Exit(u8::try_from(code).unwrap_or(u8::MAX))
@@ -213,6 +221,8 @@ impl RunningCommand {
                 Ok(Some(status)) => return LeaderEnd::Ended(status),
                 Err(_) => return LeaderEnd::NotOurChild,
             }
+            // The next turn comes at once if more orphans have ended.
+            let all_reaped = reaper::reap(Some(self.leader));
             if end_of_phase.has_passed() || self.abandoned && self.phase == Phase::Running {
                 let (phase, signal, timeout) = match self.phase {
                     // The site's lock ended with the monitor. Another client's
@@ -237,7 +247,11 @@ impl RunningCommand {
                 poll_fds(
                     [Some(child_signal.as_fd()), requests, pipe],
                     monitor_pipe.response_fd_if_pending(),
-                    end_of_phase.left(),
+                    if all_reaped {
+                        end_of_phase.left()
+                    } else {
+                        Duration::ZERO
+                    },
                 )
             };
             let [_, request_ready, output_ready] = ready;

@@ -183,6 +183,10 @@ pub enum RunOutcome {
     /// that was left of it. A process of another user (sudo), or one that hangs in
     /// the kernel, still runs: an output line reports it.
     TimedOut,
+    /// The command has ended in time, and processes that it started still run: they
+    /// fork faster than they are killed, or hang in the kernel. Output lines report
+    /// them.
+    ProcessesRemain,
     /// The command could not be started, with the reason.
     NotStarted(PrintableText),
 }
@@ -290,6 +294,7 @@ mod tests {
             RunResponse::Outcome(RunOutcome::Exit(255)),
             RunResponse::Outcome(RunOutcome::Signal(15)),
             RunResponse::Outcome(RunOutcome::TimedOut),
+            RunResponse::Outcome(RunOutcome::ProcessesRemain),
             RunResponse::Outcome(RunOutcome::not_started("\"".repeat(2 * MAX_TEXT))),
         ] {
             let line = format!("{}\n", message::encode(&response).unwrap());

@@ -7,9 +7,15 @@
 //! descendants are reparented to it, and it kills and reaps children until none
 //! remain. Start long-running services through systemd instead.
 //!
-//! The hook runner signals its own children, and the process group of the command.
-//! It does so only before it reaps the child, or the leader of the group: until then
-//! the kernel gives their numbers to no other process and no other group.
+//! The hook runner signals its own children, and the process groups of the command
+//! and of its children. It does so only before it reaps the child, or the leader of
+//! the command's group: until then the kernel gives their numbers to no other process
+//! and no other group.
+//!
+//! Processes that fork faster than they are killed may win. So each call has a
+//! deadline, also while it reaps, and returns what remains. The orphans that end
+//! while a command runs are reaped at once: zombies would use up the process numbers
+//! of the machine.
 //!
 //! This is a cleanup, not a security boundary. Code that runs as the deploy user
 //! can kill the hook runner itself, or leave work with cron. See SECURITY.md.
@@ -21,14 +27,22 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid, getpgrp, getppid};
 
 use super::sigchld::ChildSignal;
 use crate::deadline::Deadline;
+use crate::escape;
 
 /// The time that all descendants may take to end. A killed process ends at once,
 /// unless it hangs in the kernel.
 pub const DESCENDANTS_KILL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How many children one call reaps before its caller looks at its other work.
+const MAX_REAPED_AT_ONCE: usize = 512;
+
+/// The maximum length of a program's name in a message, in bytes. The kernel keeps 15,
+/// and escaping can make four of each.
+const MAX_PROGRAM: usize = 60;
 
 /// Kills and reaps the descendants of this process.
 #[derive(Debug, Default)]
@@ -38,6 +52,28 @@ pub struct Reaper {
     reported: BTreeSet<i32>,
 }
 
+/// A process that is still there when [`Reaper::kill_all`] gives up.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Remaining {
+    pub pid: i32,
+    /// The name of its program, in printable ASCII.
+    pub program: String,
+    /// Whether this user may not signal it: another user's (sudo).
+    pub foreign: bool,
+}
+
+impl Remaining {
+    fn look_up(pid: i32) -> Remaining {
+        let program = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Remaining {
+            pid,
+            program: escape::escape_truncated(program.trim_ascii_end(), MAX_PROGRAM),
+            // Signal 0 only checks the permission (kill(2)).
+            foreign: kill(Pid::from_raw(pid), None) == Err(Errno::EPERM),
+        }
+    }
+}
+
 impl Reaper {
     /// Kills `group` and all other descendants. Only this function reaps the
     /// group's leader: until then no other group can have its number.
@@ -45,25 +81,30 @@ impl Reaper {
     /// Each remaining process is returned once, by the first call that gives up on
     /// it. A process that becomes a child of this process after the last call is
     /// neither killed nor returned.
-    pub fn kill_all(&mut self, group: Option<Pid>, child_signal: &ChildSignal) -> Vec<i32> {
+    pub fn kill_all(&mut self, group: Option<Pid>, child_signal: &ChildSignal) -> Vec<Remaining> {
         let deadline = Deadline::after(DESCENDANTS_KILL_TIMEOUT);
         if let Some(group) = group {
             // Fails if this user may signal none of the group; then it remains.
             _ = killpg(group, Signal::SIGKILL);
         }
-        // Terminates: the deadline does not move, and each turn waits.
+        // Terminates: the deadline does not move, each turn reaps a bounded number of
+        // children, and a turn that finds one waits or is the last.
         loop {
             child_signal.clear();
-            reap();
-            let send_sigkill = |pid| _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            let all_reaped = reap(None);
             let last_turn = deadline.has_passed();
             let remaining = self.kill_unreported(children(), last_turn, send_sigkill);
-            if remaining.is_empty() || last_turn {
-                return remaining;
+            if last_turn {
+                return remaining.into_iter().map(Remaining::look_up).collect();
+            }
+            if remaining.is_empty() {
+                return Vec::new();
             }
             // No signal reports that an orphan becomes a child of this process, so
             // look again after 50 ms.
-            child_signal.wait(deadline.left().min(Duration::from_millis(50)));
+            if all_reaped {
+                child_signal.wait(deadline.left().min(Duration::from_millis(50)));
+            }
         }
     }
 
@@ -100,14 +141,42 @@ pub fn peek_status(leader: Pid) -> nix::Result<Option<WaitStatus>> {
     }
 }
 
-/// Reaps every child that has ended.
-fn reap() {
-    // Terminates: each turn reaps a child.
-    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        if status == WaitStatus::StillAlive {
-            return;
+/// Reaps children that have ended, at most [`MAX_REAPED_AT_ONCE`], and not `leader`.
+/// Returns whether no other one is left.
+pub fn reap(leader: Option<Pid>) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    for _ in 0..MAX_REAPED_AT_ONCE {
+        match waitid(Id::All, flags) {
+            Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
+                // The kernel returns the leader until it is reaped. The caller is
+                // about to see that it has ended.
+                if Some(pid) == leader {
+                    return true;
+                }
+                _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+            }
+            Err(Errno::EINTR) => {}
+            _ => return true,
         }
     }
+    false
+}
+
+/// Kills a child, and its process group where that has no process but descendants of
+/// a command: the kernel kills all of a group at once, so that none of them forks
+/// meanwhile (kill(2), fork(2)).
+///
+/// A descendant of a command can move itself into this process's group, which it
+/// could signal itself, and into the monitor's.
+fn send_sigkill(pid: i32) {
+    let pid = Pid::from_raw(pid);
+    match getpgid(Some(pid)) {
+        Ok(group) if group != getpgrp() && getpgid(Some(getppid())) != Ok(group) => {
+            _ = killpg(group, Signal::SIGKILL);
+        }
+        _ => {}
+    }
+    _ = kill(pid, Signal::SIGKILL);
 }
 
 /// Returns the children of this process. It has one thread, so the list of its first

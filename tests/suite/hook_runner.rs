@@ -543,7 +543,8 @@ fn a_process_of_another_user_is_reported_and_not_waited_for() {
         assert_eq!(end, expected, "{lines:?}");
         let last = lines.last().expect("a remark");
         let rest = last.strip_prefix("... process ");
-        let pid = rest.and_then(|it| it.strip_suffix(" could not be killed, and still runs"));
+        let pid =
+            rest.and_then(|it| it.strip_suffix(" (sleep) could not be killed, and still runs"));
         let pid = pid.expect(last);
         remaining.push(Pid::from_raw(pid.parse().expect("a number")));
     }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
@@ -12,7 +13,7 @@ use crate::audit::value;
 use crate::direct::{live, put, serve, states};
 use crate::gating::{
     appears, gate_failed, hook, logged_steps, none_is_left, output_lines, rollback_line,
-    timed_hook, touch, wait_for,
+    timed_hook, touch, wait_for, wait_until_none_is_left,
 };
 use crate::process::{Running, Upload, eventually, pids_with_argument};
 use crate::site::Site;
@@ -261,4 +262,37 @@ fn all_of_many_processes_are_killed() {
     );
     let site = site(&hook("before_swap", &script));
     failed(&site, &["exited with 1"]);
+}
+
+/// Processes that fork faster than they are killed must not hold the lock, use up the
+/// process numbers, or keep the release from being marked.
+#[test]
+fn chains_of_forks_do_not_hold_the_lock() {
+    let site = Site::new();
+    let source = site.dir().join("fork_chains.c");
+    fs::write(&source, include_str!("unruly_hooks/fork_chains.c")).expect("the source");
+    let compiled = Command::new("cc")
+        .args(["-O1", "-Wall", "-Werror", "-o"])
+        .args([&site.dir().join("fork_chains"), &source])
+        .status();
+    assert!(compiled.expect("cc runs").success(), "cc compiles");
+    put(&site, "b");
+    let script = "exec {dir}/fork_chains 100 {dir}/stop";
+    site.configure(&timed_hook("before_swap", script, "2s"));
+    let reply = site.ssh("ci", "swap b");
+    touch(&site, "stop");
+    let problem = gate_failed(&reply);
+    assert!(problem.contains("did not end within 2 s"), "{problem}");
+    // Whether all of them could be killed depends on the machine.
+    for line in output_lines(&reply, "hook: before_swap 1") {
+        let named = line.contains(" (fork_chains) could not be killed, and still runs");
+        assert!(
+            named || line.ends_with(" more processes still run"),
+            "{line}"
+        );
+    }
+    wait_until_none_is_left(&site, "stop");
+    assert_eq!(states(&site), ["b bad"]);
+    site.configure("");
+    assert_eq!(site.ssh("ci", "swap b").ok(), "ok swap b previous=-\n");
 }
