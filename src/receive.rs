@@ -13,7 +13,6 @@ mod writeback;
 
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
 
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -24,7 +23,7 @@ use crate::names::{ReleaseId, SignatureText};
 use crate::policy::Granted;
 use crate::request::Receive;
 use crate::signature::{NAMESPACE, Requirement, Signed};
-use crate::store::history::History;
+use crate::store::history::{Content, History, RECEIPTS_KEPT};
 use crate::store::journal::{self, Event};
 use crate::store::layout::{STAGED_MANIFEST, STAGED_TREE};
 use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
@@ -179,7 +178,7 @@ fn find_received(
     let release = &request.release;
     let exists = |problem: String| {
         Error::new(Code::ReleaseExists, problem)
-            .remedy("choose another id; a release never changes")
+            .remedy("choose another id; an id is never used for other content")
     };
     let cannot = |errno: nix::Error| store.io(format!("cannot look for '{release}'"), errno);
     if !store.releases.exists(release).map_err(cannot)? {
@@ -189,7 +188,20 @@ fn find_received(
             let problem = format!("the current symlink names '{release}', which is missing");
             return Err(exists(problem));
         }
-        return Ok(None);
+        // An id is never used for other content, also after its release was removed. A
+        // client that remembers what an id was would otherwise take one for the other,
+        // and so would PHP's opcache, which may keep the old code by its path.
+        match history.id_use(release).map(|id_use| id_use.content) {
+            Some(content) if content.excludes(request.sha256) => {
+                return Err(exists(match content {
+                    Content::One(sha256) => {
+                        format!("'{release}' was received before, with sha256 {sha256}")
+                    }
+                    _ => format!("'{release}' was received before, with several contents"),
+                }));
+            }
+            _ => return Ok(None),
+        }
     }
     if !store.is_present(release)? {
         let problem = format!("'{release}' is in releases/ but was not received");
@@ -225,11 +237,10 @@ fn find_received(
 fn check_admission(config: &Config, store: &Store, history: &History) -> Result<()> {
     let now = journal::now();
     let within = |time, span| journal::age(time, now) < span;
-    let hour = Duration::from_secs(3600);
     let lately = history
         .received
         .iter()
-        .filter(|time| within(**time, hour))
+        .filter(|receipt| within(receipt.time, RECEIPTS_KEPT))
         .count();
     let max = config.limits.receives_per_hour;
     if lately >= max {

@@ -1,21 +1,71 @@
 //! Folds the journal into the state of the site: which release is live, which one
 //! was before, which are bad. Pure: it knows records, and no files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::names::{ReleaseId, Sha256Digest};
+use crate::names::{KeyLabel, ReleaseId, Sha256Digest};
 use crate::store::journal::{self, Event, How, Record};
 
+/// How long the history keeps a [`Receipt`]: the time that the limits on receives
+/// count.
+pub const RECEIPTS_KEPT: Duration = Duration::from_secs(3600);
+
+/// One receive, for the limits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Receipt {
+    pub time: Timestamp,
+    pub key: Option<KeyLabel>,
+}
+
+/// What was received under an id, ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing: the current symlink named the id.
+    Nothing,
+    One(Sha256Digest),
+    /// Different payloads, by a version that permitted it.
+    Several,
+}
+
+impl Content {
+    fn add(self, received: Option<Sha256Digest>) -> Content {
+        match (self, received) {
+            (content, None) => content,
+            (Content::Nothing, Some(new)) => Content::One(new),
+            (Content::One(old), Some(new)) if old == new => self,
+            (Content::One(_) | Content::Several, Some(_)) => Content::Several,
+        }
+    }
+
+    /// Returns whether a payload with another digest was received.
+    pub fn excludes(self, sha256: Sha256Digest) -> bool {
+        match self {
+            Content::Nothing => false,
+            Content::One(received) => received != sha256,
+            Content::Several => true,
+        }
+    }
+}
+
+/// The use of an id since the site exists. It survives the release: an id is never
+/// used for other content, and a release that was removed and is received again
+/// counts as old as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdUse {
+    /// The number of the very first record of the id.
+    pub first_seq: u64,
+    pub content: Content,
+}
+
 /// What the journal knows of one release.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Release {
     /// The number of its first record since it was last removed.
     pub seq: u64,
-    /// The number of its very first record. A release that was removed and is
-    /// received again counts as old as it was.
-    first_seq: u64,
+    id_use: IdUse,
     pub received: Timestamp,
     pub sha256: Option<Sha256Digest>,
     pub files: Option<u64>,
@@ -37,7 +87,10 @@ impl Release {
     fn new(record: &Record) -> Release {
         Release {
             seq: record.seq,
-            first_seq: record.seq,
+            id_use: IdUse {
+                first_seq: record.seq,
+                content: Content::Nothing,
+            },
             received: record.time,
             sha256: None,
             files: None,
@@ -84,7 +137,7 @@ impl State {
 }
 
 /// The folded journal.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     /// The number of the newest record. It grows with every change.
     pub generation: u64,
@@ -97,11 +150,14 @@ pub struct History {
     /// passed its checks before the revert.
     pub confirmation_pending: bool,
     pub releases: BTreeMap<ReleaseId, Release>,
-    /// When each release was received, with those that were removed since.
-    pub received: Vec<Timestamp>,
-    /// The very first record's number of each release that was removed and not
-    /// received again. A known release is in exactly one of the two maps.
-    removed: BTreeMap<ReleaseId, u64>,
+    /// The receives of the last [`RECEIPTS_KEPT`] before the newest one, with those of
+    /// releases that were removed since.
+    pub received: VecDeque<Receipt>,
+    /// The time of the newest record.
+    latest: Timestamp,
+    /// The ids of releases that were removed and not received again. A known release
+    /// is in exactly one of the two maps.
+    removed: BTreeMap<ReleaseId, IdUse>,
     /// The symlink change that was last announced and not completed yet.
     intent: Option<Record>,
 }
@@ -110,21 +166,36 @@ impl History {
     /// Takes the next record into account.
     pub fn apply(&mut self, record: &Record) {
         self.generation = record.seq;
+        if record.time < self.latest {
+            self.limit_times(record.time);
+        }
+        self.latest = record.time;
         match (record.event, &record.release) {
             (Event::Received, Some(release)) => {
                 let known = self.entry(release, record);
                 *known = Release {
-                    first_seq: known.first_seq,
+                    id_use: IdUse {
+                        content: known.id_use.content.add(record.sha256),
+                        ..known.id_use
+                    },
                     sha256: record.sha256,
                     files: record.files,
                     bytes: record.bytes,
                     ..Release::new(record)
                 };
-                self.received.push(record.time);
+                // Times never decrease from front to back: see `limit_times`.
+                let is_old = |old: &Receipt| journal::age(old.time, record.time) >= RECEIPTS_KEPT;
+                while self.received.front().is_some_and(is_old) {
+                    self.received.pop_front();
+                }
+                self.received.push_back(Receipt {
+                    time: record.time,
+                    key: record.key.clone(),
+                });
             }
             (Event::Pruned, Some(release)) => {
                 if let Some(old) = self.releases.remove(release) {
-                    self.removed.insert(release.clone(), old.first_seq);
+                    self.removed.insert(release.clone(), old.id_use);
                 }
             }
             (Event::Activating, _) => self.intent = Some(record.clone()),
@@ -150,12 +221,48 @@ impl History {
     /// Returns the entry of a release, made from `record` if it has none.
     fn entry(&mut self, release: &ReleaseId, record: &Record) -> &mut Release {
         let removed = &mut self.removed;
-        self.releases
-            .entry(release.clone())
-            .or_insert_with(|| Release {
-                first_seq: removed.remove(release).unwrap_or(record.seq),
-                ..Release::new(record)
-            })
+        self.releases.entry(release.clone()).or_insert_with(|| {
+            let new = Release::new(record);
+            Release {
+                id_use: removed.remove(release).unwrap_or(new.id_use),
+                ..new
+            }
+        })
+    }
+
+    /// Takes the present time into account, after the last record.
+    ///
+    /// A record of the future is of a clock that was ahead. Its receive does not count
+    /// for the limits, because nothing would end that before the clock gets there. With
+    /// the next record it counts as of then.
+    pub fn observe(&mut self, now: Timestamp) {
+        if now < self.latest {
+            self.received.retain(|receipt| receipt.time <= now);
+            self.limit_times(now);
+        }
+    }
+
+    /// Returns the time of the newest record, as it was written.
+    pub fn latest(&self) -> Timestamp {
+        self.latest
+    }
+
+    /// Lowers every time to `limit`. The order of records is certain, and a clock may
+    /// have been ahead: no event is later than a record that follows its own. So a
+    /// clock that was ahead has no effect after the next record.
+    fn limit_times(&mut self, limit: Timestamp) {
+        let lower = |time: &mut Timestamp| *time = limit.min(*time);
+        for release in self.releases.values_mut() {
+            lower(&mut release.received);
+            release.left.iter_mut().for_each(lower);
+            release
+                .activated
+                .iter_mut()
+                .for_each(|(_, time)| lower(time));
+        }
+        for receipt in &mut self.received {
+            lower(&mut receipt.time);
+        }
     }
 
     fn activate(&mut self, record: &Record, release: Option<&ReleaseId>) {
@@ -250,13 +357,18 @@ impl History {
 
     /// Returns whether the journal has any record of `id`.
     pub fn knows(&self, id: &ReleaseId) -> bool {
-        self.first_seq(id).is_some()
+        self.id_use(id).is_some()
+    }
+
+    /// Returns the use of `id`, also after its release was removed.
+    pub fn id_use(&self, id: &ReleaseId) -> Option<IdUse> {
+        let known = self.releases.get(id).map(|release| release.id_use);
+        known.or_else(|| self.removed.get(id).copied())
     }
 
     /// Returns the number of the very first record of `id`.
     fn first_seq(&self, id: &ReleaseId) -> Option<u64> {
-        let known = self.releases.get(id).map(|release| release.first_seq);
-        known.or_else(|| self.removed.get(id).copied())
+        self.id_use(id).map(|id_use| id_use.first_seq)
     }
 
     /// Returns whether `id` was not first received before `floor`, if there is one. A

@@ -56,6 +56,7 @@ impl<'a> Ledger<'a> {
             _lock: lock,
         };
         ledger.reconcile(live.as_ref())?;
+        ledger.history.observe(journal::now());
         Ok(ledger)
     }
 
@@ -111,8 +112,11 @@ impl<'a> Ledger<'a> {
 
     fn reconcile(&mut self, live: Option<&ReleaseId>) -> Result<()> {
         let listing = self.store.listing()?;
+        for record in recovered_records(self.store, &self.history, &listing) {
+            self.append(record)?;
+        }
         // Terminates: see `missing_record`.
-        while let Some(record) = missing_record(self.store, &self.history, &listing, live) {
+        while let Some(record) = missing_record(&self.history, &listing, live) {
             self.append(record)?;
         }
         Ok(())
@@ -134,30 +138,54 @@ pub fn read_unlocked(store: &Store) -> Result<(History, Listing)> {
     let generation = history.generation;
     let live = store.current()?;
     let listing = store.listing()?;
+    for record in recovered_records(store, &history, &listing) {
+        history.apply(&record);
+    }
     // Terminates: see `missing_record`.
-    while let Some(record) = missing_record(store, &history, &listing, live.as_ref()) {
+    while let Some(record) = missing_record(&history, &listing, live.as_ref()) {
         history.apply(&record);
     }
     history.generation = generation;
+    history.observe(journal::now());
     Ok((history, listing))
 }
 
-/// Returns the first record that the journal lacks, given what is on disk. Each
+/// Returns a `received` record for each release that is present without one: a process
+/// was killed between the rename into releases/ and its record. The first one received
+/// comes first. A release whose manifest cannot be read is left out: it must not block
+/// requests.
+fn recovered_records(store: &Store, history: &History, listing: &Listing) -> Vec<Record> {
+    let mut is_known = sorted_contains(history.releases.keys().map(|id| id.as_str().as_bytes()));
+    let unknown = (listing.present.iter()).filter(|id| !is_known(id.as_str().as_bytes()));
+    let mut records: Vec<Record> = unknown
+        .filter_map(|release| recovered_record(store, history, release))
+        .collect();
+    records.sort_by_key(|record| record.time);
+    records
+}
+
+fn recovered_record(store: &Store, history: &History, release: &ReleaseId) -> Option<Record> {
+    let (identity, mut entries) = store.manifest(release).ok()?;
+    let sums = manifest::read_sums(&mut entries).ok()?;
+    Some(Record {
+        seq: history.generation,
+        // Not before the newest record: it would limit the times of all others.
+        time: identity.received.max(history.latest()).min(journal::now()),
+        sha256: Some(identity.sha256),
+        files: Some(sums.files),
+        bytes: Some(sums.bytes),
+        ..Record::unattended(Event::Received, Some(release))
+    })
+}
+
+/// Returns the first other record that the journal lacks, given what is on disk. Each
 /// returned record, once applied, removes its own cause, so a loop that applies them
 /// terminates.
 fn missing_record(
-    store: &Store,
     history: &History,
     listing: &Listing,
     live: Option<&ReleaseId>,
 ) -> Option<Record> {
-    // A process was killed between the rename into releases/ and its record. A
-    // release whose manifest cannot be read is left out: it must not block requests.
-    let mut is_known = sorted_contains(history.releases.keys().map(|id| id.as_str().as_bytes()));
-    let mut unknown = (listing.present.iter()).filter(|id| !is_known(id.as_str().as_bytes()));
-    if let Some(record) = unknown.find_map(|release| recovered(store, history, release)) {
-        return Some(record);
-    }
     // A process was killed between the rename into the trash and its record, or an
     // operator removed the release. The live one stays: the symlink still names it.
     let mut is_there = sorted_contains(listing.names.iter().map(|name| name.as_bytes()));
@@ -166,20 +194,6 @@ fn missing_record(
         return Some(Record::unattended(Event::Pruned, Some(release)));
     }
     history.missing_record(live)
-}
-
-/// Returns the `received` record of a release that is present without one.
-fn recovered(store: &Store, history: &History, release: &ReleaseId) -> Option<Record> {
-    let (identity, mut entries) = store.manifest(release).ok()?;
-    let sums = manifest::read_sums(&mut entries).ok()?;
-    Some(Record {
-        seq: history.generation,
-        time: identity.received,
-        sha256: Some(identity.sha256),
-        files: Some(sums.files),
-        bytes: Some(sums.bytes),
-        ..Record::unattended(Event::Received, Some(release))
-    })
 }
 
 /// Removes what a crash left. The caller holds the lock, so only the staging

@@ -247,6 +247,8 @@ pub struct AccountProbe {
     pub unnamed_file: Option<String>,
     /// Why it cannot connect to the audit socket.
     pub socket: Option<String>,
+    /// The time of the newest record, if it is in the future.
+    pub future_record: Option<String>,
     /// The sandbox of the unpacker, and of the monitor; `None` if not tried.
     pub unpacker: Option<Enforcement>,
     pub monitor: Option<Enforcement>,

@@ -96,6 +96,7 @@ findings! {
     SeveralFileSystems "several-file-systems" "umount '{}', or move the whole site there",
     CaseFolding "case-folding" "create '{}' again without case folding",
     NoUnnamedFiles "no-unnamed-files" "keep '{}' on ext4, xfs, btrfs or tmpfs, with free space",
+    FutureRecord "record-of-the-future" "correct the clock, if it is wrong; if it is right, the next receive, swap or rollback ends this ({})",
     ConfigUnreadable "config-unreadable" "make the configuration readable for the account: chown root '{}' && chmod 0644 '{}'",
     Layout "layout" "{}",
     SharedMissing "shared-missing" "{}",

@@ -17,8 +17,8 @@ use deploy_shell::policy::Verb;
 use deploy_shell::privileges;
 use deploy_shell::receive;
 use deploy_shell::sandbox::Enforcement;
-use deploy_shell::store::Store;
 use deploy_shell::store::layout::{INCOMING, STATE};
+use deploy_shell::store::{Store, journal, ledger};
 
 /// Tries everything out as the account. Adds to `not_checked` what it cannot try.
 pub fn probe_as_account(
@@ -59,6 +59,13 @@ pub fn probe_as_account(
         .tmpfile()
         .err()
         .map(|errno| describe(&errno.into()));
+    match ledger::read_unlocked(&store) {
+        Ok((history, _)) => {
+            let latest = history.latest();
+            probe.future_record = (latest > journal::now()).then(|| latest.to_string());
+        }
+        Err(error) => not_checked.push(format!("the journal: {}", error.problem)),
+    }
     let sandbox = if replaceable {
         let shown = program.path.display();
         Err(format!("another user than root can replace '{shown}'"))

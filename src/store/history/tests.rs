@@ -190,3 +190,93 @@ fn every_state_is_reached() {
         ]
     );
 }
+
+/// Folds records, each with its time in minutes.
+fn fold_at(records: &[(i64, Event, &str)]) -> History {
+    let mut history = History::default();
+    for (index, (minute, event, release)) in records.iter().enumerate() {
+        history.apply(&Record {
+            seq: index as u64 + 1,
+            time: at(*minute),
+            sha256: Some(Sha256Digest([1; 32])),
+            ..Record::unattended(*event, Some(&id(release)))
+        });
+    }
+    history
+}
+
+fn at(minute: i64) -> Timestamp {
+    Timestamp::from_second(minute * 60).unwrap()
+}
+
+#[test]
+fn no_time_is_after_that_of_a_later_record() {
+    let records = [
+        (1, Received, "a"),
+        (9000, Received, "b"),
+        (9000, Swapped, "b"),
+        (9001, Swapped, "a"),
+        (20, Received, "c"),
+    ];
+    let history = fold_at(&records);
+    let release = |name: &str| &history.releases[&id(name)];
+    assert_eq!(release("a").received, at(1));
+    assert_eq!(release("a").last_live(), Some(at(20)));
+    assert_eq!(release("b").received, at(20));
+    assert_eq!(release("b").last_live(), Some(at(20)));
+    assert_eq!(release("c").received, at(20));
+    // The order is that of the records.
+    assert_eq!(release("b").activated, Some((3, at(20))));
+    let receipts: Vec<_> = history.received.iter().map(|it| it.time).collect();
+    assert_eq!(receipts, [at(20), at(20)]);
+}
+
+#[test]
+fn no_time_is_after_now_and_a_receive_of_the_future_does_not_count() {
+    let records = [(1, Received, "a"), (9000, Received, "b")];
+    let mut history = fold_at(&records);
+    history.observe(at(30));
+    assert_eq!(history.latest(), at(9000));
+    assert_eq!(history.releases[&id("a")].received, at(1));
+    assert_eq!(history.releases[&id("b")].received, at(30));
+    assert!(history.received.is_empty(), "{:?}", history.received);
+    // With the next record it counts as of then.
+    let history = fold_at(&[&records[..], &[(31, Pruned, "a")]].concat());
+    let receipts: Vec<_> = history.received.iter().map(|it| it.time).collect();
+    assert_eq!(receipts, [at(31)]);
+}
+
+#[test]
+fn receives_are_counted_for_an_hour() {
+    let records = [
+        (0, Received, "a"),
+        (1, Received, "b"),
+        (59, Received, "c"),
+        (60, Received, "d"),
+    ];
+    let history = fold_at(&records);
+    let receipts: Vec<_> = history.received.iter().map(|it| it.time).collect();
+    assert_eq!(receipts, [at(1), at(59), at(60)]);
+}
+
+#[test]
+fn an_id_keeps_its_content_after_its_removal() {
+    let (one, other) = (Sha256Digest([1; 32]), Sha256Digest([2; 32]));
+    let content = |history: &History| history.id_use(&id("a")).unwrap().content;
+    let mut history = fold_at(&[(1, Received, "a"), (2, Pruned, "a")]);
+    assert_eq!(content(&history), Content::One(one));
+    assert!(content(&history).excludes(other) && !content(&history).excludes(one));
+    let again = |sha256| Record {
+        seq: 3,
+        sha256: Some(sha256),
+        ..Record::unattended(Received, Some(&id("a")))
+    };
+    history.apply(&again(one));
+    assert_eq!(content(&history), Content::One(one));
+    // An earlier version permitted other content.
+    history.apply(&again(other));
+    assert_eq!(content(&history), Content::Several);
+    assert!(content(&history).excludes(one) && content(&history).excludes(other));
+    let linked = fold_at(&[(1, Reconciled, "a"), (2, Pruned, "a")]);
+    assert!(!content(&linked).excludes(one));
+}

@@ -67,6 +67,7 @@ fn probe_findings(facts: &Facts) -> Vec<Finding> {
         layout,
         shared,
         unnamed_file,
+        future_record,
         socket,
         unpacker,
         monitor,
@@ -102,6 +103,12 @@ fn probe_findings(facts: &Facts) -> Vec<Finding> {
         let text =
             format!("'{name}' cannot create an unnamed file (O_TMPFILE) below '{root}': {why}");
         findings.push(Finding::new(FindingCode::NoUnnamedFiles, root, text));
+    }
+    if let Some(time) = future_record {
+        let text = format!(
+            "the journal's newest record is of the future ({time}): ages and limits are uncertain"
+        );
+        findings.push(Finding::new(FindingCode::FutureRecord, time, text));
     }
     if let Some(why) = socket {
         let shown = facts.config.audit.socket.display();

@@ -269,6 +269,9 @@ fn provocation(code: FindingCode) -> Provoke {
         FindingCode::NoUnnamedFiles => {
             |facts| facts.probe.unnamed_file = Some("not supported".to_owned())
         }
+        FindingCode::FutureRecord => {
+            |facts| facts.probe.future_record = Some("2027-12-01T00:00:00Z".to_owned())
+        }
         FindingCode::ConfigUnreadable => |facts| facts.probe.config = error("cannot be read"),
         FindingCode::Layout => |facts| facts.probe.layout = error("'/srv/blog' is odd"),
         FindingCode::SharedMissing => |facts| facts.probe.shared = fault(true),
