@@ -16,7 +16,7 @@ use crate::escape;
 use crate::event::AuditEvent;
 use crate::names::{ReleaseId, SiteName};
 use crate::sandbox::Enforcement;
-use crate::session::Session;
+use crate::session::{LoginKey, Session};
 use crate::signature::Signed;
 use crate::success::{Activated, Received, Success};
 use crate::syslog::{Level, Syslog};
@@ -30,6 +30,9 @@ const MAX_VALUE: usize = 200;
 
 /// The maximum length of the quoted request, in bytes.
 const MAX_REQUEST: usize = 360;
+
+/// The maximum length of a certificate's quoted key id, in bytes.
+const MAX_KEY_ID: usize = 64;
 
 /// The maximum length of a command's quoted output, in bytes.
 const MAX_OUTPUT: usize = 360;
@@ -171,7 +174,7 @@ impl<'a> AuditLog<'a> {
         line.pair("event", event);
         line.optional("site", self.site);
         line.optional("key", self.session.key.as_ref());
-        line.optional("fingerprint", self.session.fingerprint.as_ref());
+        line.login(self.session.login.as_ref());
         line.optional("client", self.session.client);
         line
     }
@@ -201,6 +204,19 @@ impl<'a> AuditLog<'a> {
 struct Line(String);
 
 impl Line {
+    fn login(&mut self, login: Option<&LoginKey>) {
+        match login {
+            None => {}
+            Some(LoginKey::Plain(fingerprint)) => self.pair("fingerprint", fingerprint),
+            Some(LoginKey::Certified(certificate)) => {
+                self.pair("fingerprint", certificate.fingerprint);
+                self.bytes("key_id", &certificate.key_id, MAX_KEY_ID);
+                self.pair("serial", certificate.serial);
+            }
+            Some(LoginKey::Gone) => self.pair("fingerprint", "gone"),
+        }
+    }
+
     fn request(&mut self, session: &Session) {
         let request = session.command.as_deref().unwrap_or_default();
         self.bytes("request", request, MAX_REQUEST);
@@ -322,6 +338,8 @@ mod tests {
         line.pair("site", "s".repeat(64));
         line.pair("key", "k".repeat(64));
         line.pair("fingerprint", "f".repeat(60));
+        line.bytes("key_id", &[0xff; 500], MAX_KEY_ID);
+        line.pair("serial", u64::MAX);
         line.pair("client", "c".repeat(45));
         line.bytes("request", &[0xff; 5000], MAX_REQUEST);
         line.pair("decision", "refused");

@@ -44,7 +44,7 @@ use serde::{Deserialize, Serialize};
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
 
-pub use process::{block_termination_signals, reset_inherited_state};
+pub use process::{block_termination_signals, reset_inherited_state, termination_signal_fd};
 
 /// A mechanism of the kernel that the sandbox uses. The names in serialized form
 /// and in [`Display`](fmt::Display) are the same.

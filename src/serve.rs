@@ -2,6 +2,7 @@
 //! environment, the configuration and the request, decides, logs, runs the verb,
 //! logs the result and replies.
 
+use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -34,6 +35,8 @@ pub struct ServeOptions {
 pub fn serve(options: ServeOptions) -> u8 {
     let started = Instant::now();
     sandbox::reset_inherited_state();
+    // Before the first audit line: a signal must not end a request between its lines.
+    sandbox::block_termination_signals();
     let session = Session::from_environment(options.key);
 
     let config = match Config::load(&options.config) {
@@ -55,6 +58,14 @@ pub fn serve(options: ServeOptions) -> u8 {
             return reject(&audit, &error);
         }
     };
+
+    // A terminal changes bytes, echoes them, and turns some into signals. Refuse it
+    // before a byte of it is read.
+    if verb == Verb::Receive && std::io::stdin().is_terminal() {
+        let error = Error::new(Code::BadRequest, "a payload cannot come through a terminal")
+            .remedy("send it with 'ssh -T' and '< FILE', without -t and -tt");
+        return reject(&audit, &error);
+    }
 
     let mut log = RequestLog::new(&audit);
     if let Err(error) = audit.request(None) {
@@ -89,10 +100,7 @@ fn run_verb(
         // The hook runner starts before the sandbox, which it must not inherit,
         // and before the lock and the journal are open.
         let runner = match verb {
-            Verb::Swap | Verb::Rollback => {
-                sandbox::block_termination_signals();
-                HookRunner::start(config)?
-            }
+            Verb::Swap | Verb::Rollback => HookRunner::start(config)?,
             Verb::Receive | Verb::List => None,
         };
         let records = store
@@ -177,6 +185,7 @@ fn reject(audit: &AuditLog<'_>, error: &Error) -> u8 {
 /// Rejects a request for which no site's configuration could be read. The audit
 /// line goes to the default socket.
 fn reject_without_site(session: &Session, error: &Error) -> u8 {
+    sandbox::block_termination_signals();
     let defaults = config::Audit {
         required: false,
         ..config::Audit::default()

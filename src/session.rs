@@ -10,8 +10,10 @@
 //! authority comes from argv, which the operator wrote, and so does the key's
 //! label.
 
+mod certificate;
+
 use std::fs::OpenOptions;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -24,6 +26,8 @@ use crate::names::KeyLabel;
 use crate::policy::Verb;
 use crate::store::Actor;
 
+pub use certificate::Certificate;
+
 /// The maximum size of sshd's file, in bytes. sshd writes one line for each
 /// authentication method that the client used.
 const MAX_AUTH_INFO: u64 = 16 * 1024;
@@ -33,12 +37,32 @@ const MAX_AUTH_INFO: u64 = 16 * 1024;
 pub struct Session {
     /// The operator's label for the key, from argv. Authoritative.
     pub key: Option<KeyLabel>,
-    /// The key's fingerprint as sshd reports it: a cross-check in the audit log.
-    pub fingerprint: Option<Fingerprint>,
+    /// The key as sshd reports it: a cross-check in the audit log.
+    pub login: Option<LoginKey>,
     /// The client's address.
     pub client: Option<IpAddr>,
     /// `SSH_ORIGINAL_COMMAND`, byte for byte; none for a login without a command.
     pub command: Option<Vec<u8>>,
+}
+
+/// What sshd's file says about the key of the login.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LoginKey {
+    Plain(Fingerprint),
+    Certified(Certificate),
+    /// sshd has removed the file: the client left before this process read it.
+    Gone,
+}
+
+impl LoginKey {
+    /// Returns the fingerprint, if it is known.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        match self {
+            LoginKey::Plain(fingerprint) => Some(*fingerprint),
+            LoginKey::Certified(certificate) => Some(certificate.fingerprint),
+            LoginKey::Gone => None,
+        }
+    }
 }
 
 impl Session {
@@ -51,8 +75,7 @@ impl Session {
         let client = std::env::var_os("SSH_CONNECTION");
         Session {
             key,
-            fingerprint: std::env::var_os("SSH_USER_AUTH")
-                .and_then(|path| fingerprint(Path::new(&path))),
+            login: std::env::var_os("SSH_USER_AUTH").and_then(|path| login_key(Path::new(&path))),
             client: client.and_then(|text| client_address(text.as_bytes())),
             command: std::env::var_os("SSH_ORIGINAL_COMMAND").map(OsStringExt::into_vec),
         }
@@ -62,7 +85,7 @@ impl Session {
     pub fn actor(&self, verb: Verb) -> Actor {
         Actor {
             key: self.key.clone(),
-            fingerprint: self.fingerprint,
+            fingerprint: self.login.as_ref().and_then(LoginKey::fingerprint),
             client: self.client,
             verb,
         }
@@ -78,16 +101,23 @@ fn client_address(text: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(address).ok()?.parse().ok()
 }
 
-/// Returns the SHA-256 fingerprint of the key that sshd's file names.
-fn fingerprint(path: &Path) -> Option<Fingerprint> {
+/// Returns the key that sshd's file names.
+fn login_key(path: &Path) -> Option<LoginKey> {
     // The path comes from the environment: do not wait for a fifo, follow no
     // symlink, and read only a file that this user owns. sshd writes the file as
     // this user.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).bits())
-        .open(path)
-        .ok()?;
+        .open(path);
+    let file = match file {
+        Ok(file) => file,
+        // sshd names a file that exists, and removes it when the connection ends.
+        Err(error) if error.kind() == ErrorKind::NotFound && path.is_absolute() => {
+            return Some(LoginKey::Gone);
+        }
+        Err(_) => return None,
+    };
     let meta = file.metadata().ok()?;
     if !meta.is_file() || meta.uid() != nix::unistd::geteuid().as_raw() {
         return None;
@@ -100,12 +130,18 @@ fn fingerprint(path: &Path) -> Option<Fingerprint> {
     if read as u64 > MAX_AUTH_INFO {
         return None;
     }
-    let key = text
-        .lines()
-        .find_map(|line| line.strip_prefix("publickey "))?;
-    PublicKey::from_openssh(key)
-        .ok()
-        .map(|key| key.fingerprint(HashAlg::Sha256))
+    text.lines()
+        .find_map(|line| line.strip_prefix("publickey "))
+        .and_then(parse_key)
+}
+
+/// Parses a key or a certificate in the form of a `.pub` file. sshd has accepted both
+/// it and its signature, so nothing of it is verified here.
+fn parse_key(text: &str) -> Option<LoginKey> {
+    if let Ok(key) = PublicKey::from_openssh(text) {
+        return Some(LoginKey::Plain(key.fingerprint(HashAlg::Sha256)));
+    }
+    certificate::parse(text).map(LoginKey::Certified)
 }
 
 /// Returns whether this process has no environment variable at all, as our parent
@@ -154,14 +190,25 @@ mod tests {
         let key =
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
         std::fs::write(&note, format!("publickey {key}\n")).unwrap();
-        let found = fingerprint(&note).unwrap().to_string();
+        let found = login_key(&note).unwrap().fingerprint().unwrap().to_string();
         assert!(found.starts_with("SHA256:") && found.len() == 50, "{found}");
 
         std::fs::write(&note, "password\n").unwrap();
-        assert!(fingerprint(&note).is_none());
+        assert!(login_key(&note).is_none());
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&note, &link).unwrap();
-        assert!(fingerprint(&link).is_none());
-        assert!(fingerprint(dir.path()).is_none());
+        assert!(login_key(&link).is_none());
+        assert!(login_key(dir.path()).is_none());
+    }
+
+    #[test]
+    fn a_file_that_sshd_has_removed_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let removed = login_key(&dir.path().join("auth"));
+        assert_eq!(removed, Some(LoginKey::Gone));
+        assert_eq!(LoginKey::Gone.fingerprint(), None);
+        for no_path in ["", "evil"] {
+            assert!(login_key(Path::new(no_path)).is_none(), "{no_path:?}");
+        }
     }
 }

@@ -4,13 +4,16 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::deadline::{Deadline, TimedReader};
 use crate::error::{self, Code, Error, Result};
 use crate::names::Sha256Digest;
+use crate::sandbox;
 use crate::store::Store;
 
 /// The size of a buffer, in bytes.
@@ -20,8 +23,17 @@ const BUFFER: usize = 256 * 1024;
 /// No other part of the payload is in memory.
 const BUFFERS: usize = 4;
 
-/// A buffer, and the number of bytes that were read into it.
-type FilledBuffer = (Vec<u8>, usize);
+/// How long a client may be silent before the digest so far is compared with the
+/// expected one. A client that has sent everything may never close its input.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What the hashing thread gets.
+enum Piece {
+    /// A buffer, and the number of bytes that were read into it.
+    Bytes(Vec<u8>, usize),
+    /// A question: is what came so far the payload?
+    Compare(SyncSender<bool>),
+}
 
 /// A payload whose digest equals the digest of the request. The fields are private:
 /// no other module can create one, and the unpacker gets nothing else.
@@ -43,7 +55,8 @@ impl VerifiedPayload {
     }
 }
 
-/// Copies stdin to a file until its end, and verifies the digest. The file has no
+/// Copies stdin to a file until the payload is whole or stdin ends, and verifies the
+/// digest. The file has no
 /// name, so nothing of it remains however the process ends.
 ///
 /// # Errors
@@ -77,7 +90,7 @@ pub fn spool(
             give_back.send(vec![0; BUFFER]).map_err(|_| error::bug())?;
         }
         let hash = std::thread::Builder::new()
-            .spawn_scoped(scope, move || hash(&to_hash, &give_back))
+            .spawn_scoped(scope, move || hash(&to_hash, &give_back, expected))
             .map_err(|error| Error::io("cannot start a thread", error))?;
         copy_payload(
             store,
@@ -93,6 +106,10 @@ pub fn spool(
     // The end of stdin proves nothing, because a broken connection ends it too. Only
     // the digest proves that the payload is complete.
     if found != *expected {
+        if bytes == 0 {
+            let problem = "nothing came: the payload has 0 bytes";
+            return Err(Error::new(Code::DigestMismatch, problem).remedy(SEND_A_FILE));
+        }
         return Err(Error::new(
             Code::DigestMismatch,
             format!("the payload of {bytes} bytes has sha256 {found}, not {expected} as requested"),
@@ -103,41 +120,73 @@ pub fn spool(
 }
 
 /// Hashes the buffers in their order, and gives each back.
-fn hash(pieces: &Receiver<FilledBuffer>, give_back: &SyncSender<Vec<u8>>) -> Sha256Digest {
+fn hash(
+    pieces: &Receiver<Piece>,
+    give_back: &SyncSender<Vec<u8>>,
+    expected: &Sha256Digest,
+) -> Sha256Digest {
     let mut hash = Sha256::new();
-    for (buffer, read) in pieces {
-        hash.update(&buffer[..read]);
-        // After the last one nobody receives it.
-        _ = give_back.send(buffer);
+    for piece in pieces {
+        match piece {
+            Piece::Bytes(buffer, read) => {
+                hash.update(&buffer[..read]);
+                // After the last one nobody receives it.
+                _ = give_back.send(buffer);
+            }
+            Piece::Compare(answer) => {
+                let so_far: [u8; 32] = hash.clone().finalize().into();
+                _ = answer.send(so_far == expected.0);
+            }
+        }
     }
     Sha256Digest(hash.finalize().into())
 }
 
-/// Copies stdin to `file` until its end, and sends every buffer to be hashed.
+/// Copies stdin to `file` until the payload is whole or stdin ends, and sends every
+/// buffer to be hashed.
 fn copy_payload(
     store: &Store,
     config: &Config,
     deadline: Deadline,
     file: &mut File,
     bytes: &mut u64,
-    pieces: SyncSender<FilledBuffer>,
+    pieces: SyncSender<Piece>,
     free_buffers: &Receiver<Vec<u8>>,
 ) -> Result<()> {
     let limits = &config.limits;
     let max = config.archive.max_compressed;
     let (room, _) = store.room(limits.reserve)?;
-    let mut input = TimedReader::new(std::io::stdin(), limits.idle_timeout, deadline);
-    // Terminates: each turn adds to `bytes`, which is bounded, or returns.
+    let signals = sandbox::termination_signal_fd()
+        .map_err(|errno| Error::io("cannot wait for signals", errno))?;
+    let pause = PAUSE.min(limits.idle_timeout);
+    let mut input = TimedReader::new(std::io::stdin(), pause, deadline);
+    let mut buffer = free_buffers.recv().map_err(|_| error::bug())?;
+    let mut idle = Deadline::after(limits.idle_timeout);
+    let mut compared = false;
+    // Terminates: each turn adds to `bytes`, which is bounded, or waits, until `idle`
+    // or `deadline` has passed, or returns.
     loop {
-        let mut buffer = free_buffers.recv().map_err(|_| error::bug())?;
-        let read = match input.read(&mut buffer) {
+        let read = input.read(&mut buffer);
+        if let Ok(Some(signal)) = signals.read_signal() {
+            return Err(ended_by(signal.ssi_signo, *bytes));
+        }
+        let read = match read {
             Ok(0) => return Ok(()),
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::TimedOut => {
-                return Err(timeout(config, deadline, *bytes));
+                // Once for each pause: the digest changes only with the next byte.
+                if !compared && is_whole(&pieces)? {
+                    return Ok(());
+                }
+                compared = true;
+                if idle.has_passed() || deadline.has_passed() {
+                    return Err(timeout(config, deadline, *bytes));
+                }
+                continue;
             }
             Err(error) => return Err(Error::io("cannot read the payload", error)),
         };
+        (idle, compared) = (Deadline::after(limits.idle_timeout), false);
         *bytes += read as u64;
         if *bytes > max {
             return Err(Error::new(
@@ -151,9 +200,24 @@ fn copy_payload(
         }
         file.write_all(&buffer[..read])
             .map_err(|error| store.io("cannot write the spool", error))?;
-        pieces.send((buffer, read)).map_err(|_| error::bug())?;
+        let next = Piece::Bytes(buffer, read);
+        pieces.send(next).map_err(|_| error::bug())?;
+        buffer = free_buffers.recv().map_err(|_| error::bug())?;
     }
 }
+
+/// Returns whether the bytes so far have the digest of the request. They are the whole
+/// payload then, although the client has not closed its input: paramiko and others
+/// wait for the answer first.
+fn is_whole(pieces: &SyncSender<Piece>) -> Result<bool> {
+    let (answer, answered) = sync_channel(1);
+    let question = Piece::Compare(answer);
+    pieces.send(question).map_err(|_| error::bug())?;
+    answered.recv().map_err(|_| error::bug())
+}
+
+/// The remedy of a payload that did not come.
+const SEND_A_FILE: &str = "send the payload with '< FILE'";
 
 fn timeout(config: &Config, deadline: Deadline, bytes: u64) -> Error {
     let problem = if deadline.has_passed() {
@@ -163,5 +227,19 @@ fn timeout(config: &Config, deadline: Deadline, bytes: u64) -> Error {
         let seconds = config.limits.idle_timeout.as_secs();
         format!("nothing came for {seconds} s, after {bytes} bytes of the payload")
     };
-    Error::new(Code::Timeout, problem).remedy("send the payload again, with '< FILE'")
+    let remedy = if bytes == 0 {
+        SEND_A_FILE
+    } else {
+        "send the payload again, with '< FILE'"
+    };
+    Error::new(Code::Timeout, problem).remedy(remedy)
+}
+
+fn ended_by(signal: u32, bytes: u64) -> Error {
+    let signal = i32::try_from(signal)
+        .ok()
+        .and_then(|number| Signal::try_from(number).ok())
+        .map_or("a signal", Signal::as_str);
+    let problem = format!("{signal} ended the request, after {bytes} bytes of the payload");
+    Error::new(Code::IoError, problem).remedy("send the payload again")
 }

@@ -2,6 +2,7 @@
 
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 
 use super::rlimits::MAX_FILES;
@@ -20,23 +21,40 @@ pub fn reset_inherited_state() {
     _ = signals.thread_block();
 }
 
-/// Blocks the signals by which a session or an operator ends a process. A swap
-/// then completes although the client has gone: only SIGKILL and a power failure
-/// leave an unconfirmed release live.
+/// Blocks the signals by which a session or an operator ends a process, so that none
+/// of them takes a request off the record. A swap then completes although the client
+/// has gone, and a receive ends with a result: only SIGKILL and a power failure leave
+/// an unconfirmed release live.
 ///
 /// A child inherits the mask. The hook runner keeps it, and starts the operator's
 /// commands with an empty one.
 pub fn block_termination_signals() {
-    let mut signals = SigSet::empty();
-    for signal in [
+    _ = termination_signals().thread_block();
+}
+
+/// Returns a descriptor from which each termination signal that arrives can be read.
+///
+/// # Errors
+///
+/// Those of signalfd(2).
+pub fn termination_signal_fd() -> nix::Result<SignalFd> {
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    SignalFd::with_flags(&termination_signals(), flags)
+}
+
+/// The signals that a terminal, sshd or an operator sends (RFC 4254, section 6.9, has
+/// those that a client may ask its server to send). A fault of the program itself,
+/// such as SIGSEGV, ends it despite a mask.
+fn termination_signals() -> SigSet {
+    SigSet::from_iter([
         Signal::SIGHUP,
         Signal::SIGINT,
         Signal::SIGQUIT,
         Signal::SIGTERM,
-    ] {
-        signals.add(signal);
-    }
-    _ = signals.thread_block();
+        Signal::SIGALRM,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ])
 }
 
 /// Closes every inherited descriptor but 0, 1 and 2.

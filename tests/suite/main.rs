@@ -63,6 +63,7 @@ mod sandbox;
 mod security_doc;
 mod service;
 mod shared;
+mod signals;
 mod signatures;
 mod signatures_agree;
 mod signing;
