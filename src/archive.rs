@@ -13,6 +13,7 @@ pub mod path;
 pub mod pax;
 mod report;
 mod rule;
+mod time;
 mod tree;
 mod writer;
 mod zstd_frame;
@@ -23,11 +24,14 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
 
-use crate::dir::{Dir, Name};
+use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error};
 use crate::manifest::DIR_MODE;
 use crate::message;
@@ -36,6 +40,7 @@ use crate::shared_paths::{Existing, Shared, SharedPath};
 use entries::{ArchiveEntries, ArchiveEntry, EntryKind};
 use report::{check_symlinks, write_report};
 use rule::Rule;
+use time::{FileTimes, Mtime};
 use tree::{Added, Node, Tree};
 use writer::Destination;
 use zstd_frame::Frame;
@@ -128,10 +133,14 @@ fn unpack(
     shared: &Shared,
     writers: Writers,
 ) -> Result<Tree, UnpackError> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = TimeSpec::from_duration(now.unwrap_or_default());
+    let times = FileTimes::new(limits.keep_times, now);
     let frame = Frame::open(spool, limits.stream(), limits.max_unpacked)?;
     let mut unpacker = Unpacker {
         limits,
         shared,
+        times,
         entries: ArchiveEntries::new(frame),
         tree: Tree::new(limits.max_entries),
         writers,
@@ -155,12 +164,14 @@ fn unpack(
         tree.set_digest(id, digest);
     }
     check_symlinks(&tree, staging)?;
+    set_directory_times(&tree, staging, times)?;
     Ok(tree)
 }
 
 struct Unpacker<'a> {
     limits: UnpackLimits,
     shared: &'a Shared,
+    times: FileTimes,
     entries: ArchiveEntries,
     tree: Tree,
     writers: Writers,
@@ -211,13 +222,16 @@ impl Unpacker<'_> {
             };
         }
         match &entry.kind {
-            EntryKind::Dir => self.open_dir(&components, added.known).map(drop),
+            EntryKind::Dir => {
+                self.tree.set_mtime(added.id, entry.mtime);
+                self.open_dir(&components, added.known).map(drop)
+            }
             EntryKind::Symlink { target } => {
-                let destination = self.destination(&components, &added)?;
+                let destination = self.destination(&components, &added, entry.mtime)?;
                 create_symlink(&destination.dir, target, &destination.name)
             }
             EntryKind::File { executable, size } => {
-                let destination = self.destination(&components, &added)?;
+                let destination = self.destination(&components, &added, entry.mtime)?;
                 let entries = &mut self.entries;
                 self.writers
                     .write_file(destination, *executable, *size, |buffer| {
@@ -233,6 +247,7 @@ impl Unpacker<'_> {
             EntryKind::Dir => Ok(Node::Dir {
                 children: BTreeMap::new(),
                 named: true,
+                mtime: None,
             }),
             EntryKind::Symlink { .. } if !self.limits.symlinks => Err(Rule::SymlinksDenied.into()),
             EntryKind::Symlink { .. } => Ok(Node::Symlink),
@@ -285,11 +300,17 @@ impl Unpacker<'_> {
     }
 
     /// Opens the directory that a file or symlink goes into.
-    fn destination(&mut self, path: &[&[u8]], added: &Added) -> Result<Destination, UnpackError> {
+    fn destination(
+        &mut self,
+        path: &[&[u8]],
+        added: &Added,
+        mtime: Mtime,
+    ) -> Result<Destination, UnpackError> {
         let (name, above) = path.split_last().ok_or(Rule::NameEmpty)?;
         Ok(Destination {
             dir: self.open_dir(above, added.known)?,
             name: (*name).into(),
+            mtime: self.times.for_entry(Some(mtime)),
             id: added.id,
         })
     }
@@ -323,6 +344,28 @@ impl Unpacker<'_> {
         }
         Ok(Arc::clone(&self.open[path.len()].1))
     }
+}
+
+/// Sets the times of all directories, after everything in them has been created: each
+/// new entry changes the time of its directory. That includes our own symlinks to
+/// shared paths, which so leave no trace in the times.
+///
+/// A symlink keeps the time of its creation. utimensat(2) takes the time of a symlink
+/// only by a path, which the sandbox denies, and nothing serves that time.
+fn set_directory_times(tree: &Tree, staging: &Dir, times: FileTimes) -> Result<(), UnpackError> {
+    tree.visit(|path, node| {
+        let Node::Dir { mtime, .. } = node else {
+            return Ok(());
+        };
+        let time = times.for_entry(*mtime);
+        let set = match path {
+            b"" => dir::set_modified(staging, time),
+            path => staging
+                .open_dir_beneath(Path::new(OsStr::from_bytes(path)))
+                .and_then(|directory| dir::set_modified(&directory, time)),
+        };
+        set.map_err(|errno| io_error("set the time of a directory", errno))
+    })
 }
 
 fn create_symlink(dir: &Dir, target: &[u8], name: &[u8]) -> Result<(), UnpackError> {

@@ -17,7 +17,7 @@ pub use command::Argv;
 pub use file::read_trusted;
 pub use keys::{
     Archive, Audit, Health, Hook, Hooks, Limits, Pending, Preview, RelativePath, Sandbox,
-    Signatures, Symlinks,
+    Signatures, Symlinks, Times,
 };
 pub use units::Percent;
 

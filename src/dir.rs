@@ -24,6 +24,7 @@ use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{self, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
 use nix::sys::stat::{self, FileStat, Mode, SFlag};
+use nix::sys::time::TimeSpec;
 use nix::sys::{statfs, statvfs};
 use nix::unistd::{self, UnlinkatFlags};
 
@@ -290,6 +291,19 @@ impl Dir {
         }
     }
 
+    /// Opens a directory of several components below this one, for listing. The kernel
+    /// refuses a path with a symlink or a `..` that leads out (openat2(2)).
+    pub fn open_dir_beneath(&self, path: &Path) -> Result<Dir> {
+        self.open_beneath(path, DIRECTORY).map(Dir)
+    }
+
+    fn open_beneath(&self, path: &Path, flags: OFlag) -> Result<OwnedFd> {
+        let how = OpenHow::new()
+            .flags(flags)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        fcntl::openat2(&self.0, path, how)
+    }
+
     /// Makes this directory's own entries durable.
     pub fn sync(&self) -> Result<()> {
         unistd::fsync(&self.0)
@@ -357,6 +371,11 @@ pub struct Space {
 /// Returns the file type in `stat`.
 pub fn file_type(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+/// Sets the modification time of an open file or directory, and leaves its access time.
+pub fn set_modified(file: &impl AsFd, time: TimeSpec) -> Result<()> {
+    stat::futimens(file, &TimeSpec::UTIME_OMIT, &time)
 }
 
 fn ignore_missing(result: Result<()>) -> Result<()> {

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 pub const LIMITS: UnpackLimits = UnpackLimits {
+    keep_times: true,
     max_unpacked: 4 << 20,
     max_file: 2 << 20,
     max_entries: 200,

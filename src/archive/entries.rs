@@ -5,6 +5,7 @@ use super::header::{BLOCK, Header, HeaderKind};
 use super::path::{CleanPath, check_symlink_target};
 use super::pax::{self, Pax};
 use super::rule::{Rule, UnpackError};
+use super::time::Mtime;
 use super::zstd_frame::Frame;
 
 /// One entry. Read a file's data with [`ArchiveEntries::read_data`] before the next
@@ -15,6 +16,7 @@ pub struct ArchiveEntry {
     pub name: Vec<u8>,
     pub path: CleanPath,
     pub kind: EntryKind,
+    pub mtime: Mtime,
 }
 
 #[derive(Debug)]
@@ -185,7 +187,8 @@ impl ArchiveEntries {
         if header.trailing_garbage {
             return Err(Rule::NameAfterEnd.into());
         }
-        let pax_size = extended.pax.and_then(|pax| pax.size);
+        let pax_size = extended.pax.as_ref().and_then(|pax| pax.size);
+        let pax_mtime = extended.pax.and_then(|pax| pax.mtime);
         if pax_size.is_some_and(|size| size != header.size) {
             return Err(Rule::PaxSize.into());
         }
@@ -215,7 +218,12 @@ impl ArchiveEntries {
         if let EntryKind::File { size, .. } = kind {
             self.begin_data(size);
         }
-        Ok(ArchiveEntry { name, path, kind })
+        Ok(ArchiveEntry {
+            name,
+            path,
+            kind,
+            mtime: pax_mtime.unwrap_or(header.mtime),
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use std::ops::Range;
 use tar::EntryType;
 
 use super::rule::Rule;
+use super::time::Mtime;
 
 pub const BLOCK: usize = 512;
 
@@ -28,6 +29,7 @@ pub struct Header {
     pub size: u64,
     /// Whether any of the execute bits is set.
     pub executable: bool,
+    pub mtime: Mtime,
     /// The name, with the ustar prefix before it.
     pub name: Vec<u8>,
     pub symlink_target: Vec<u8>,
@@ -97,6 +99,7 @@ impl Header {
             kind,
             size: parse_octal(&fields.size)?,
             executable: parse_octal(&fields.mode)? & 0o111 != 0,
+            mtime: Mtime::from_field(&fields.mtime),
             name,
             symlink_target,
             trailing_garbage: name_garbage || target_garbage || prefix_garbage,

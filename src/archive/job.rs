@@ -36,6 +36,8 @@ pub struct UnpackLimits {
     pub room_inodes: u64,
     /// Whether symlinks are allowed at all.
     pub symlinks: bool,
+    /// Whether files keep the times of the archive.
+    pub keep_times: bool,
 }
 
 impl UnpackLimits {
@@ -77,6 +79,7 @@ mod tests {
                 room_bytes: u64::MAX,
                 room_inodes: u64::MAX,
                 symlinks: false,
+                keep_times: false,
             },
             shared: Shared {
                 links,

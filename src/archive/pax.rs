@@ -2,6 +2,7 @@
 //! Header"): `LENGTH KEY=VALUE\n`, where the length counts the whole record.
 
 use super::rule::Rule;
+use super::time::Mtime;
 
 /// The maximum size of an extended header, in bytes.
 pub const MAX: u64 = 8 * 1024;
@@ -12,11 +13,13 @@ pub struct Pax {
     pub path: Option<Vec<u8>>,
     pub linkpath: Option<Vec<u8>>,
     pub size: Option<u64>,
+    /// None for a record that is no time.
+    pub mtime: Option<Mtime>,
 }
 
-/// Keys for times, owners and the like, which a release does not keep.
-const HARMLESS: [&str; 9] = [
-    "atime", "ctime", "mtime", "uid", "gid", "uname", "gname", "comment", "charset",
+/// Keys for owners and the like, which a release does not keep.
+const HARMLESS: [&str; 8] = [
+    "atime", "ctime", "uid", "gid", "uname", "gname", "comment", "charset",
 ];
 
 /// Vendor attributes: extended attributes, flags, creation times. Sparse maps are
@@ -43,6 +46,7 @@ impl Pax {
                 "path" => pax.path = Some(value.to_owned()),
                 "linkpath" => pax.linkpath = Some(value.to_owned()),
                 "size" => pax.size = Some(parse_decimal(value).ok_or(Rule::PaxMalformed)?),
+                "mtime" => pax.mtime = Mtime::from_pax(value),
                 "hdrcharset" if matches!(value, b"BINARY" | b"ISO-IR 10646 2000 UTF-8") => {}
                 "SCHILY.realsize" => return Err(Rule::PaxKey(key.to_owned())),
                 _ if HARMLESS.contains(&key) => {}
@@ -131,7 +135,8 @@ mod tests {
                 record("mtime", b"1.5"), record("path", &path), record("linkpath", &link),
                 record("SCHILY.xattr.user.x", &path), record("size", size_text.as_bytes()),
             ].concat();
-            let pax = Pax { path: Some(path), linkpath: Some(link), size: Some(size) };
+            let mtime = Mtime::from_pax(b"1.5");
+            let pax = Pax { path: Some(path), linkpath: Some(link), size: Some(size), mtime };
             prop_assert_eq!(Pax::from_records(&bytes), Ok(pax));
             for end in 1..bytes.len() {
                 // A cut anywhere but between records is refused, and never panics.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::rule::Rule;
+use super::time::Mtime;
 use crate::names::Sha256Digest;
 
 /// The index of a node in the tree.
@@ -22,6 +23,8 @@ pub enum Node {
         children: BTreeMap<Box<[u8]>, NodeId>,
         /// Whether the archive has an entry for the directory itself.
         named: bool,
+        /// The time of its entry, of the last one if there are several.
+        mtime: Option<Mtime>,
     },
     File {
         executable: bool,
@@ -55,6 +58,7 @@ impl Tree {
         let root = Node::Dir {
             children: BTreeMap::new(),
             named: false,
+            mtime: None,
         };
         Tree {
             nodes: vec![root],
@@ -115,6 +119,7 @@ impl Tree {
             let (id, new) = self.find_or_add_child(parent, component, || Node::Dir {
                 children: BTreeMap::new(),
                 named: false,
+                mtime: None,
             })?;
             if !new {
                 known += 1;
@@ -165,6 +170,13 @@ impl Tree {
         }
     }
 
+    /// Records the time of a directory's entry.
+    pub fn set_mtime(&mut self, id: NodeId, time: Mtime) {
+        if let Node::Dir { mtime, .. } = &mut self.nodes[id as usize] {
+            *mtime = Some(time);
+        }
+    }
+
     /// Visits every node: parents first, siblings by name.
     pub fn visit<E>(&self, mut each: impl FnMut(&[u8], &Node) -> Result<(), E>) -> Result<(), E> {
         self.visit_from(ROOT, &mut Vec::new(), &mut each)
@@ -202,6 +214,7 @@ mod tests {
         Node::Dir {
             children: BTreeMap::new(),
             named: true,
+            mtime: None,
         }
     }
 

@@ -13,11 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
 use sha2::{Digest, Sha256};
 
 use super::rule::{Rule, UnpackError};
 use super::tree::NodeId;
-use crate::dir::{Dir, Name};
+use crate::dir::{self, Dir, Name};
 use crate::error::Error;
 use crate::manifest::file_mode;
 use crate::names::Sha256Digest;
@@ -41,6 +42,7 @@ const PIECES: usize = 4;
 pub struct Destination {
     pub dir: Arc<Dir>,
     pub name: Box<[u8]>,
+    pub mtime: TimeSpec,
     /// The node that gets the file's digest.
     pub id: NodeId,
 }
@@ -275,6 +277,7 @@ fn run_jobs(queue: &Queue, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, U
                     let mut file = create_file(&destination, small.executable)?;
                     file.write_all(bytes)
                         .map_err(|error| write_error(&destination, error))?;
+                    set_time(&file, &destination)?;
                     digests.push((destination.id, Sha256Digest(Sha256::digest(bytes).into())));
                 }
                 // This fails after the last entry: nothing receives buffers then.
@@ -291,6 +294,7 @@ fn run_jobs(queue: &Queue, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, U
                         .map_err(|error| write_error(&destination, error))?;
                     done(piece);
                 }
+                set_time(&file, &destination)?;
             }
             WriteJob::Hash { id, pieces } => {
                 let mut hash = Sha256::new();
@@ -338,6 +342,11 @@ fn create_file(destination: &Destination, executable: bool) -> Result<File, Unpa
         Err(Errno::EEXIST) => Err(UnpackError::from(Rule::Duplicate).at(&destination.name)),
         Err(errno) => Err(write_error(destination, errno)),
     }
+}
+
+/// Sets the time of a written file by its descriptor: the sandbox denies a time by path.
+fn set_time(file: &File, destination: &Destination) -> Result<(), UnpackError> {
+    dir::set_modified(file, destination.mtime).map_err(|errno| write_error(destination, errno))
 }
 
 fn write_error(destination: &Destination, error: impl Into<std::io::Error>) -> UnpackError {

@@ -27,6 +27,7 @@ pub struct Archive {
     pub max_entries: u32,
     pub required_paths: Vec<RelativePath>,
     pub symlinks: Symlinks,
+    pub times: Times,
 }
 
 /// What happens to symlinks in an archive.
@@ -38,6 +39,16 @@ pub enum Symlinks {
     Inside,
     /// Any symlink rejects the archive.
     Deny,
+}
+
+/// Which modification times the files of a release get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Times {
+    /// Those of the archive, but none before 1980 and none in the future.
+    Archive,
+    /// The time at which the release is received.
+    Received,
 }
 
 /// `[pending]`: releases that were received and never live.
@@ -226,6 +237,7 @@ impl Default for Archive {
             max_entries: 100_000,
             required_paths: Vec::new(),
             symlinks: Symlinks::Inside,
+            times: Times::Archive,
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::spool::VerifiedPayload;
 use crate::archive::{self, FailureReport, ReportHead, UnpackJob, UnpackLimits};
-use crate::config::{Config, Symlinks};
+use crate::config::{Config, Symlinks, Times};
 use crate::deadline::{Deadline, TimedReader};
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
@@ -137,6 +137,7 @@ fn start_unpacker(
             room_bytes,
             room_inodes,
             symlinks: archive.symlinks == Symlinks::Inside,
+            keep_times: archive.times == Times::Archive,
         },
         shared: config.shared.clone(),
         sandbox_required: config.sandbox.required,

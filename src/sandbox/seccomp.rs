@@ -141,6 +141,10 @@ fn deny_filter(executes: bool) -> Result<BpfProgram, BackendError> {
             SeccompRule::new(vec![condition(0, SeccompCmpOp::MaskedEq(flag), flag)?])
         });
         rules.insert(libc::SYS_clone, new_namespace.collect::<Result<_, _>>()?);
+        // The unpacker, which inherits this filter, sets the times of its files by
+        // descriptor, and so does the monitor after it. A path stays denied.
+        let by_path = path_is(SeccompCmpOp::Ne)?;
+        rules.insert(libc::SYS_utimensat, vec![by_path]);
     } else {
         let calls = [DENIED_WITHOUT_EXEC, DENIED_WITHOUT_EXEC_LEGACY].concat();
         rules.extend(without_arg_rules(&calls));
@@ -184,9 +188,15 @@ pub fn unpacker_arg_rules() -> Result<CallRules, BackendError> {
         only(equal(1, libc::F_SETFD)?)?,
         only(equal(1, libc::F_GETFL)?)?,
     ];
+    // Without a path utimensat(2) sets the time of an open file, and Landlock decides
+    // what this process opens: its own files. A descriptor of O_PATH is refused
+    // (EBADF). By a path it would reach every file of this user, because Landlock
+    // controls no time.
+    let by_descriptor = path_is(SeccompCmpOp::Eq)?;
     Ok([
         (libc::SYS_mmap, vec![prot_exec_is(0)?]),
         (libc::SYS_mprotect, vec![prot_exec_is(0)?]),
+        (libc::SYS_utimensat, vec![by_descriptor]),
         (libc::SYS_mkdirat, vec![only(equal(2, 0o755)?)?]),
         (libc::SYS_openat, open),
         (libc::SYS_fcntl, control),
@@ -205,6 +215,13 @@ fn probe_arg_rules() -> Result<CallRules, BackendError> {
         (libc::SYS_fcntl, vec![SeccompRule::new(vec![get_flags])?]),
     ]
     .into())
+}
+
+/// Matches utimensat(2) by its path: `Eq` one without a path, `Ne` one with a path.
+fn path_is(operator: SeccompCmpOp) -> Result<SeccompRule, BackendError> {
+    // A pointer has 64 bits.
+    let path = SeccompCondition::new(1, SeccompCmpArgLen::Qword, operator, 0)?;
+    SeccompRule::new(vec![path])
 }
 
 /// Matches mmap(2) and mprotect(2) whose PROT_EXEC bit equals `bit`.

@@ -8,8 +8,11 @@ use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::fcntl::AT_FDCWD;
 use nix::libc::O_TMPFILE;
 use nix::sys::signal::kill;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use nix::unistd::{Pid, getsid};
 
 type Outcome = std::io::Result<()>;
@@ -323,6 +326,26 @@ pub const ATTEMPTS: &[Attempt] = &[
         refused_to: EVERYONE,
         refusal: Refusal::Any,
         run: |_| fs::set_permissions("own", fs::Permissions::from_mode(0o4777)),
+    },
+    Attempt {
+        name: "set the time of a file of a release by its path",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| {
+            let path = site.path("root/releases/r1/index.html");
+            let (omit, time) = (TimeSpec::UTIME_OMIT, TimeSpec::new(1, 0));
+            let follow = UtimensatFlags::NoFollowSymlink;
+            Ok(utimensat(AT_FDCWD, &path, &omit, &time, follow)?)
+        },
+    },
+    Attempt {
+        name: "set the time of a file of a release by a descriptor",
+        refused_to: &[UNPACKER, PROBE, SWAP, ROLLBACK, LIST],
+        refusal: Refusal::Any,
+        run: |site| {
+            let file = File::open(site.path("root/releases/r1/index.html"))?;
+            file.set_modified(std::time::UNIX_EPOCH)
+        },
     },
     Attempt {
         name: "change the owner of a file",

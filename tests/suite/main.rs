@@ -72,6 +72,7 @@ mod smoke;
 mod sshd_config;
 mod strace;
 mod syslog_daemon;
+mod times;
 mod two_programs;
 mod unruly_hooks;
 mod used_ids;

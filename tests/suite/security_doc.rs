@@ -86,6 +86,7 @@ fn the_table_of_calls_with_argument_rules_is_the_programs() {
         "mkdirat" => libc::SYS_mkdirat,
         "openat" => libc::SYS_openat,
         "fcntl" => libc::SYS_fcntl,
+        "utimensat" => libc::SYS_utimensat,
         name => panic!("add the number of '{name}' here"),
     };
     let documented: BTreeSet<libc::c_long> = rows(DOC, "Call")

@@ -24,6 +24,7 @@ pub const UNPACKER: &[libc::c_long] = &[
     libc::SYS_mkdirat,
     libc::SYS_symlinkat,
     libc::SYS_readlinkat,
+    libc::SYS_utimensat,
     libc::SYS_fstat,
     libc::SYS_newfstatat,
     libc::SYS_statx,

@@ -1,0 +1,178 @@
+//! The modification times of an archive: how a header and a pax record state them,
+//! and which time a file gets.
+//!
+//! A time only becomes the argument of utimensat(2). It decides nothing, so a time
+//! that cannot be read does not refuse an archive: readers differ only in the time.
+
+use nix::sys::time::{TimeSpec, TimeValLike};
+
+/// 1980-01-01T00:00:00Z, in seconds since the epoch. Older times are the zero of a tool
+/// that knows no time; some programs that read a release cannot state them (zip).
+const OLDEST: i64 = 315_532_800;
+
+/// A time since the epoch. The fraction counts upward, also before the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mtime {
+    pub seconds: i64,
+    pub nanoseconds: u32,
+}
+
+impl Mtime {
+    /// Returns the time in the field of a header: octal, or in base 256 (GNU tar
+    /// manual, "Basic Tar Format"). An empty field is the epoch, as for GNU tar.
+    pub fn from_field(field: &[u8; 12]) -> Mtime {
+        let seconds = match field[0] {
+            // Of 95 bits we read 63. Every time that needs more is clamped anyway.
+            0x80 => match field[1..4] {
+                [0, 0, 0] => from_base_256(field).max(0),
+                _ => i64::MAX,
+            },
+            0xff => from_base_256(field).min(-1),
+            _ => field
+                .iter()
+                .filter(|byte| matches!(byte, b'0'..=b'7'))
+                // 12 digits of 3 bits cannot overflow.
+                .fold(0, |value, digit| value << 3 | i64::from(digit - b'0')),
+        };
+        Mtime {
+            seconds,
+            nanoseconds: 0,
+        }
+    }
+
+    /// Returns the time of a pax record: decimal seconds with an optional sign and
+    /// fraction. Returns none for any other text: the time of the header holds then.
+    pub fn from_pax(value: &[u8]) -> Option<Mtime> {
+        let text = std::str::from_utf8(value).ok()?;
+        let (negative, text) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !is_digits(whole) || !is_digits(fraction) {
+            return None;
+        }
+        if negative {
+            // Before the epoch, and so before the oldest time that is kept.
+            return Some(Mtime {
+                seconds: -1,
+                nanoseconds: 0,
+            });
+        }
+        let digits = format!("{fraction:0<9}");
+        Some(Mtime {
+            // A number that is too large is in the future, and is clamped.
+            seconds: whole.parse().unwrap_or(i64::MAX),
+            nanoseconds: digits[..9].parse().ok()?,
+        })
+    }
+}
+
+fn from_base_256(field: &[u8; 12]) -> i64 {
+    let [_, _, _, _, low @ ..] = *field;
+    i64::from_be_bytes(low)
+}
+
+/// Decides which time a file gets.
+#[derive(Clone, Copy, Debug)]
+pub struct FileTimes {
+    keep: bool,
+    received: Mtime,
+}
+
+impl FileTimes {
+    /// Returns the rule for an archive that is received at `received`. Without `keep`,
+    /// every file gets that time.
+    pub fn new(keep: bool, received: TimeSpec) -> FileTimes {
+        let received = Mtime {
+            seconds: received.tv_sec(),
+            nanoseconds: u32::try_from(received.tv_nsec()).unwrap_or(0),
+        };
+        FileTimes { keep, received }
+    }
+
+    /// Returns the time for an entry, and for a directory without an entry (none).
+    ///
+    /// A time in the future becomes the time of the receive: a browser may keep what
+    /// has a later Last-Modified (RFC 9110, 8.8.2.1), and make(1) warns of it.
+    pub fn for_entry(&self, archived: Option<Mtime>) -> TimeSpec {
+        let oldest = Mtime {
+            seconds: OLDEST,
+            nanoseconds: 0,
+        };
+        let time = match archived {
+            // The clock of this machine may be wrong and before 1980.
+            Some(time) if self.keep => time.min(self.received).max(oldest),
+            _ => self.received,
+        };
+        TimeSpec::seconds(time.seconds) + TimeSpec::nanoseconds(i64::from(time.nanoseconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64, nanoseconds: u32) -> Mtime {
+        Mtime {
+            seconds,
+            nanoseconds,
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_header_is_octal_or_in_base_256() {
+        for (field, seconds) in [
+            (b"14736137000\0", 0o14_736_137_000),
+            (b" 4736137000 ", 0o4_736_137_000),
+            (b"777777777777", (1 << 36) - 1),
+            (b"\0\0\0\0\0\0\0\0\0\0\0\0", 0),
+            (b"            ", 0),
+            (b"\x80\0\0\0\0\0\0\x01\0\0\0\x02", (1 << 32) + 2),
+            (b"\x80\0\0\x01\0\0\0\0\0\0\0\0", i64::MAX),
+            (b"\x80\0\0\0\xff\0\0\0\0\0\0\0", 0),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe", -2),
+            (b"\xff\0\0\0\0\0\0\0\0\0\0\x05", -1),
+        ] {
+            assert_eq!(Mtime::from_field(field), at(seconds, 0), "{field:?}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_record_has_a_fraction() {
+        for (text, expected) in [
+            ("1700000000", Some(at(1_700_000_000, 0))),
+            ("1700000000.5", Some(at(1_700_000_000, 500_000_000))),
+            ("1.0123456789", Some(at(1, 12_345_678))),
+            ("1.", Some(at(1, 0))),
+            ("-1.5", Some(at(-1, 0))),
+            ("99999999999999999999", Some(at(i64::MAX, 0))),
+            ("", None),
+            (".5", None),
+            ("-", None),
+            ("+1", None),
+            ("1.5.5", None),
+            ("1e9", None),
+            ("1,5", None),
+            (" 1", None),
+        ] {
+            assert_eq!(Mtime::from_pax(text.as_bytes()), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_clamped_to_1980_and_the_receive() {
+        let received = TimeSpec::new(1_800_000_000, 7);
+        let keep = FileTimes::new(true, received);
+        let kept = |time| keep.for_entry(Some(time));
+        assert_eq!(kept(at(1_700_000_000, 5)), TimeSpec::new(1_700_000_000, 5));
+        assert_eq!(kept(at(0, 5)), TimeSpec::new(OLDEST, 0));
+        assert_eq!(kept(at(i64::MIN, 0)), TimeSpec::new(OLDEST, 0));
+        assert_eq!(kept(at(1_800_000_000, 8)), received);
+        assert_eq!(kept(at(i64::MAX, 999_999_999)), received);
+        assert_eq!(keep.for_entry(None), received);
+        let replace = FileTimes::new(false, received);
+        assert_eq!(replace.for_entry(Some(at(1_700_000_000, 5))), received);
+    }
+}
