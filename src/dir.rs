@@ -13,6 +13,7 @@
 )]
 
 mod name;
+mod remove;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
@@ -29,6 +30,7 @@ use nix::sys::{statfs, statvfs};
 use nix::unistd::{self, UnlinkatFlags};
 
 pub use name::Name;
+pub use remove::NotRemoved;
 
 /// The result of the functions of this module: the error is the errno of the system
 /// call that failed.
@@ -37,6 +39,9 @@ pub type Result<T> = nix::Result<T>;
 /// An open directory.
 #[derive(Debug)]
 pub struct Dir(OwnedFd);
+
+/// How often one path is resolved at most.
+const MAX_ATTEMPTS: usize = 1000;
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
@@ -186,32 +191,6 @@ impl Dir {
         ))
     }
 
-    /// Removes whatever `name` is, with all below it. Symlinks are removed, never
-    /// followed.
-    pub fn remove_tree<'a>(&self, name: impl Into<Name<'a>>) -> Result<()> {
-        let name = name.into();
-        match unistd::unlinkat(&self.0, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
-            Err(Errno::EISDIR) => {}
-            other => return ignore_missing(other),
-        }
-        // Terminates: a tree that this program made is at most 32 directories deep. In
-        // any other tree the recursion fails when the descriptors run out.
-        match self.open_dir(name) {
-            Ok(dir) => {
-                for entry in dir.names()? {
-                    dir.remove_tree(Name::new(entry.as_bytes()).ok_or(Errno::EINVAL)?)?;
-                }
-            }
-            Err(Errno::ENOENT) => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        ignore_missing(unistd::unlinkat(
-            &self.0,
-            name.as_os_str(),
-            UnlinkatFlags::RemoveDir,
-        ))
-    }
-
     /// Returns the names in this directory, sorted, without `.` and `..`.
     pub fn names(&self) -> Result<Vec<OsString>> {
         let mut names = Vec::new();
@@ -275,20 +254,13 @@ impl Dir {
     /// Opens a path of several components below this directory with `O_PATH`.
     ///
     /// The kernel refuses a path that leads out (`EXDEV`), by `..` or by a symlink,
-    /// and fails with `ELOOP` on a loop of symlinks (openat2(2)).
+    /// and fails with `ELOOP` on a loop of symlinks (openat2(2)). `EAGAIN`: other
+    /// processes rename files all the time.
     pub fn resolve_beneath(&self, path: &Path) -> Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        loop {
-            // EAGAIN: another process renamed something while the kernel resolved a
-            // '..', so the kernel could not exclude an escape. Terminates: renames do
-            // not coincide with so short a resolution again and again.
-            match fcntl::openat2(&self.0, path, how) {
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                other => return other,
-            }
-        }
+        retry(|| fcntl::openat2(&self.0, path, how))
     }
 
     /// Opens a directory of several components below this one, for listing. The kernel
@@ -378,9 +350,42 @@ pub fn set_modified(file: &impl AsFd, time: TimeSpec) -> Result<()> {
     stat::futimens(file, &TimeSpec::UTIME_OMIT, &time)
 }
 
+/// Repeats a resolution that other processes disturb: `EAGAIN` says that one renamed
+/// something while the kernel resolved a '..', so that the kernel could not exclude an
+/// escape. One that never stops renaming must not keep this process here, so the number
+/// of attempts is limited. Few are ever needed.
+fn retry<T>(mut resolve: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..MAX_ATTEMPTS {
+        match resolve() {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+    resolve()
+}
+
 fn ignore_missing(result: Result<()>) -> Result<()> {
     match result {
         Err(Errno::ENOENT) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resolution_that_is_always_disturbed_fails() {
+        let mut attempts = 0;
+        let always = retry(|| {
+            attempts += 1;
+            Err::<(), _>(Errno::EAGAIN)
+        });
+        assert_eq!((always, attempts), (Err(Errno::EAGAIN), MAX_ATTEMPTS));
+        let mut disturbed = [Errno::EAGAIN, Errno::EINTR].into_iter();
+        assert_eq!(retry(|| disturbed.next().map_or(Ok(()), Err)), Ok(()));
+        let refused = retry(|| Err::<(), _>(Errno::EXDEV));
+        assert_eq!(refused, Err(Errno::EXDEV));
     }
 }

@@ -11,7 +11,7 @@ use crate::policy::Granted;
 use crate::request::List;
 use crate::store::history::{Release, State};
 use crate::store::{Store, ledger};
-use crate::success::Success;
+use crate::success::{Listed, Success};
 
 /// The document of `list --json`.
 #[derive(Debug, Serialize)]
@@ -23,6 +23,9 @@ struct Document<'a> {
     /// The release that `rollback` without a release would make live.
     previous: Option<&'a ReleaseId>,
     releases: Vec<Row>,
+    /// Pruned releases whose removal is not complete. Absent if there is none.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    removing: &'a [ReleaseId],
 }
 
 /// One release. Times are RFC 3339, UTC.
@@ -86,6 +89,7 @@ pub fn list(config: &Config, store: &Store, request: &Granted<List>) -> Result<S
             }
         })
         .collect();
+    let removing = store.removals_pending()?;
     let lines = if request.json {
         let document = Document {
             site: config.site(),
@@ -93,12 +97,18 @@ pub fn list(config: &Config, store: &Store, request: &Granted<List>) -> Result<S
             current: history.live.as_ref(),
             previous: previous.as_ref(),
             releases: rows,
+            removing: &removing,
         };
         vec![serde_json::to_string(&document).expect("the document is plain JSON")]
     } else {
         table(&rows)
     };
-    Ok(Success::Listed(lines))
+    let warnings = removing.iter().map(removal_pending).collect();
+    Ok(Success::Listed(Listed { lines, warnings }))
+}
+
+fn removal_pending(release: &ReleaseId) -> String {
+    format!("the removal of '{release}' is not complete: something of it is in the trash")
 }
 
 const HEAD: [&str; 7] = [

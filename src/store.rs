@@ -25,6 +25,7 @@ pub mod ledger;
 pub mod lock;
 pub mod shared_dir;
 mod symlink;
+mod trash;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -15,8 +15,8 @@ pub enum Success {
     Received(Received),
     /// `swap` and `rollback`
     Activated(Activated),
-    /// `list`: the lines of the table, or the JSON document.
-    Listed(Vec<String>),
+    /// `list`
+    Listed(Listed),
 }
 
 /// A release that is in `releases/`.
@@ -67,13 +67,20 @@ pub enum Change {
     Confirmed,
 }
 
+/// The table, or the JSON document.
+#[derive(Debug)]
+pub struct Listed {
+    pub lines: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
 impl Success {
     /// Returns the lines of stdout.
     pub fn lines(&self) -> Vec<String> {
         match self {
             Success::Received(received) => vec![received.line()],
             Success::Activated(activated) => vec![activated.line()],
-            Success::Listed(lines) => lines.clone(),
+            Success::Listed(listed) => listed.lines.clone(),
         }
     }
 
@@ -82,7 +89,7 @@ impl Success {
         match self {
             Success::Received(received) => &received.warnings,
             Success::Activated(activated) => &activated.warnings,
-            Success::Listed(_) => &[],
+            Success::Listed(listed) => &listed.warnings,
         }
     }
 }

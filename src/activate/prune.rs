@@ -138,12 +138,8 @@ fn move_to_trash(ledger: &mut Ledger<'_>, release: &ReleaseId) -> Result<String>
 /// Deletes the releases that [`prune`] moved to the trash.
 pub fn empty_trash(store: &Store, trash: &Trash, warnings: &mut Vec<String>) {
     for name in &trash.0 {
-        let removed = Name::new(name.as_bytes())
-            .ok_or(nix::Error::EINVAL)
-            .and_then(|name| store.trash.remove_tree(name));
-        if let Err(errno) = removed {
-            let error = store.io(format!("cannot remove 'trash/{name}'"), errno);
-            warnings.push(error.to_string());
+        if let Err(warning) = store.remove_from_trash(name) {
+            warnings.push(warning);
         }
     }
 }

@@ -207,7 +207,7 @@ fn sweep(store: &Store) {
     for_each_name(&store.incoming, |name| {
         match store.incoming.open_dir(name) {
             Ok(staging) => match staging.try_lock() {
-                Ok(true) => store.incoming.remove_tree(name),
+                Ok(true) => store.incoming.remove_tree(name).map_err(|left| left.errno),
                 _ => Ok(()),
             },
             // Not a directory. After any other error it may be in use.
@@ -215,14 +215,16 @@ fn sweep(store: &Store) {
             Err(errno) => Err(errno),
         }
     });
-    for_each_name(&store.trash, |name| store.trash.remove_tree(name));
+    for_each_name(&store.trash, |name| {
+        store.trash.remove_tree(name).map_err(|left| left.errno)
+    });
     // A manifest is in place before its release. Without a release, its receive was
     // killed in between, or the release was pruned.
     for_each_name(&store.manifests, |name| {
         if store.releases.exists(name)? && release_name(name.as_os_str()).is_some() {
             return Ok(());
         }
-        store.manifests.remove_tree(name)
+        store.manifests.remove_tree(name).map_err(|left| left.errno)
     });
 }
 

@@ -58,6 +58,7 @@ mod receive;
 mod receive_limits;
 mod receive_races;
 mod recovery;
+mod removal;
 mod rollback;
 mod sandbox;
 mod security_doc;

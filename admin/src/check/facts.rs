@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::authorized_keys::AuthorizedKey;
 use deploy_shell::config::Config;
 use deploy_shell::error::Error;
-use deploy_shell::names::{KeyLabel, SiteName};
+use deploy_shell::names::{KeyLabel, ReleaseId, SiteName};
 use deploy_shell::policy::Grants;
 use deploy_shell::sandbox::Enforcement;
 use deploy_shell::store::shared_dir::Fault;
@@ -243,6 +243,8 @@ pub struct AccountProbe {
     pub layout: Option<Error>,
     /// What is wrong with the shared paths.
     pub shared: Vec<Fault>,
+    /// The pruned releases whose removal is not complete.
+    pub removing: Vec<ReleaseId>,
     /// Why it cannot create an unnamed file.
     pub unnamed_file: Option<String>,
     /// Why it cannot connect to the audit socket.

@@ -99,6 +99,7 @@ findings! {
     FutureRecord "record-of-the-future" "correct the clock, if it is wrong; if it is right, the next receive, swap or rollback ends this ({})",
     ConfigUnreadable "config-unreadable" "make the configuration readable for the account: chown root '{}' && chmod 0644 '{}'",
     Layout "layout" "{}",
+    RemovalPending "removal-pending" "unmount what is mounted below {}, or give its files to the account; the next request that changes the site removes the rest",
     SharedMissing "shared-missing" "{}",
     SharedUnsafe "shared-unsafe" "{}",
 }

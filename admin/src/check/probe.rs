@@ -54,6 +54,10 @@ pub fn probe_as_account(
         }
     };
     probe.shared = store.shared_faults(&config.shared);
+    match store.removals_pending() {
+        Ok(removing) => probe.removing = removing,
+        Err(error) => not_checked.push(format!("what is in the trash: {error}")),
+    }
     probe.unnamed_file = store
         .incoming
         .tmpfile()

@@ -3,6 +3,7 @@
 use crate::check::facts::{AccountProbe, Facts};
 use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::sandbox::Enforcement;
+use deploy_shell::store::layout::{STATE, TRASH};
 
 pub fn site_findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = config_findings(facts);
@@ -66,6 +67,7 @@ fn probe_findings(facts: &Facts) -> Vec<Finding> {
         config,
         layout,
         shared,
+        removing,
         unnamed_file,
         future_record,
         socket,
@@ -98,6 +100,14 @@ fn probe_findings(facts: &Facts) -> Vec<Finding> {
         let what = "no release can be received";
         let remove = "remove it from [shared]";
         findings.push(Finding::of_error(code, what, &fault.error, remove));
+    }
+    for release in removing {
+        let shown = facts.config.root.join(STATE).join(TRASH);
+        let shown = format!("{}/{release}.*", shown.display());
+        let text = format!(
+            "the removal of the pruned release '{release}' is not complete: a mount, or files of another owner"
+        );
+        findings.push(Finding::new(FindingCode::RemovalPending, shown, text));
     }
     if let Some(why) = unnamed_file {
         let text =

@@ -10,6 +10,7 @@ use crate::check::fixture::{
     KEY, OTHER_KEY, SERVE, key, key_of_line, resolved, set_setting, sound,
 };
 use deploy_shell::error::{Code, Error};
+use deploy_shell::names::ReleaseId;
 use deploy_shell::sandbox::Mechanism;
 use deploy_shell::store::shared_dir::Fault;
 
@@ -274,6 +275,9 @@ fn provocation(code: FindingCode) -> Provoke {
         }
         FindingCode::ConfigUnreadable => |facts| facts.probe.config = error("cannot be read"),
         FindingCode::Layout => |facts| facts.probe.layout = error("'/srv/blog' is odd"),
+        FindingCode::RemovalPending => {
+            |facts| facts.probe.removing = vec![ReleaseId::try_from("r1").unwrap()]
+        }
         FindingCode::SharedMissing => |facts| facts.probe.shared = fault(true),
         FindingCode::SharedUnsafe => |facts| facts.probe.shared = fault(false),
     }

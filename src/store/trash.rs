@@ -1,0 +1,61 @@
+//! The trash: pruned releases whose removal is not complete.
+//!
+//! A name in it is `<release>.<seq>`. Each request that changes the site tries again to
+//! remove what is there. A mounted file system and a file that this account may not
+//! remove stay, until a person takes them away.
+
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+
+use super::layout::{STATE, TRASH};
+use super::{Store, release_name};
+use crate::dir::Name;
+use crate::error::{Result, describe};
+use crate::names::ReleaseId;
+
+impl Store {
+    /// Deletes a pruned release. Returns a warning if something of it is left.
+    ///
+    /// # Errors
+    ///
+    /// Returns the warning: it names what is left, and why.
+    pub fn remove_from_trash(&self, name: &str) -> std::result::Result<(), String> {
+        let Some(name) = Name::new(name.as_bytes()) else {
+            return Err(format!("'{TRASH}/{name}' has no valid name"));
+        };
+        self.trash.remove_tree(name).map_err(|left| {
+            let shown = self.path().join(STATE).join(TRASH).join(&left.path);
+            let shown = shown.display();
+            if left.is_mount() {
+                return format!(
+                    "'{shown}' is a mount point, and no removal crosses it: unmount it"
+                );
+            }
+            let why = describe(&left.errno.into());
+            format!("'{shown}' cannot be removed: {why}")
+        })
+    }
+
+    /// Returns the releases in the trash, sorted: their removal is not complete.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IoError`](crate::error::Code::IoError) if the trash cannot be listed.
+    pub fn removals_pending(&self) -> Result<Vec<ReleaseId>> {
+        let names = self
+            .trash
+            .names()
+            .map_err(|errno: Errno| self.io("cannot list the trash", errno))?;
+        let mut releases: Vec<ReleaseId> = names
+            .iter()
+            .filter_map(|name| {
+                let bytes = name.as_bytes();
+                let dot = bytes.iter().rposition(|byte| *byte == b'.')?;
+                release_name(std::ffi::OsStr::from_bytes(&bytes[..dot]))
+            })
+            .collect();
+        releases.dedup();
+        Ok(releases)
+    }
+}

@@ -1,0 +1,167 @@
+//! The removal of pruned releases that contain what is not to be removed, or cannot be.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::Uid;
+use serde_json::json;
+
+use crate::check::{check, codes};
+use crate::direct::{ask, listing, live, put};
+use crate::site::{BIN, Reply, Site};
+
+/// A site that prunes `a` when `d`, which is pending, becomes live.
+fn site() -> Site {
+    let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
+    live(&site, &["a", "b", "c"]);
+    put(&site, "d");
+    site
+}
+
+/// Sends requests in a mount namespace of their own, in which `source` is mounted on
+/// `target`. Returns none, and prints the reason, where this machine does not allow it.
+fn ask_with_mount(
+    site: &Site,
+    requests: &[&str],
+    source: &Path,
+    target: &Path,
+) -> Option<Vec<Reply>> {
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--mount");
+    if !Uid::effective().is_root() {
+        unshare.arg("--map-root-user");
+    }
+    let possible = unshare.args(["mount", "--bind", "/", "/"]).output();
+    if !possible.is_ok_and(|done| done.status.success()) {
+        println!("skipped: this user may not mount anything in a namespace of its own");
+        return None;
+    }
+    let mut script = format!(
+        "mount --bind '{}' '{}' || exit 1\n",
+        source.display(),
+        target.display()
+    );
+    for (number, request) in requests.iter().enumerate() {
+        script += &format!(
+            "env -i 'SSH_ORIGINAL_COMMAND={request}' '{BIN}' serve --config '{}' --key ci \
+             > '{dir}/out{number}' 2> '{dir}/err{number}'; echo $? > '{dir}/code{number}'\n",
+            site.config_path().display(),
+            dir = site.dir().display(),
+        );
+    }
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--mount");
+    if !Uid::effective().is_root() {
+        unshare.arg("--map-root-user");
+    }
+    let done = unshare.args(["sh", "-c", &script]).status();
+    assert!(done.expect("unshare runs").success());
+    let read = |name: String| fs::read_to_string(site.dir().join(name)).expect("it was written");
+    let reply = |number| Reply {
+        code: read(format!("code{number}"))
+            .trim()
+            .parse()
+            .expect("a status"),
+        stdout: read(format!("out{number}")),
+        stderr: read(format!("err{number}")),
+    };
+    Some((0..requests.len()).map(reply).collect())
+}
+
+/// Asserts that `list` and `check` report the removal of `a`.
+#[track_caller]
+fn is_reported(list: &Reply) {
+    assert_eq!(list.code, 0, "{list:?}");
+    let warning = "deploy-shell: warning: the removal of 'a' is not complete";
+    assert!(list.stderr.starts_with(warning), "{list:?}");
+    assert!(!list.stdout.contains("\na "), "{list:?}");
+}
+
+#[test]
+fn a_removal_never_crosses_a_mount() {
+    let site = site();
+    let outside = site.dir().join("outside");
+    fs::create_dir_all(outside.join("deep")).expect("a directory");
+    fs::write(outside.join("deep/kept"), "x").expect("a file");
+    let data = site.root().join("releases/a/assets/data");
+    fs::create_dir(&data).expect("the test owns it");
+    let requests = ["swap d", "list", "list --json", "swap c", "list"];
+    let Some(replies) = ask_with_mount(&site, &requests, &outside, &data) else {
+        return;
+    };
+    // The request succeeds, and names the mount.
+    let swap = &replies[0];
+    assert_eq!(swap.code, 0, "{swap:?}");
+    assert!(swap.stdout.starts_with("ok swap d previous=c"), "{swap:?}");
+    let mount = "/trash/a.";
+    assert!(
+        swap.stderr.contains(mount) && swap.stderr.contains("/assets/data' is a mount point"),
+        "{swap:?}"
+    );
+    is_reported(&replies[1]);
+    let document: serde_json::Value = serde_json::from_str(&replies[2].stdout).expect("JSON");
+    assert_eq!(document["removing"], json!(["a"]));
+    // A later request tries again, and crosses the mount neither.
+    assert_eq!(replies[3].code, 0, "{:?}", replies[3]);
+    is_reported(&replies[4]);
+    assert!(outside.join("deep/kept").exists());
+    // The mount is gone with its namespace. The next request removes the rest.
+    assert_eq!(listing(&site)["removing"], json!(["a"]));
+    ask(&site, "swap d").ok();
+    assert_eq!(listing(&site).get("removing"), None);
+    assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
+    assert!(outside.join("deep/kept").exists());
+}
+
+/// Makes a directory from which this user cannot remove its file; returns false where
+/// that is not possible.
+fn make_undeletable(directory: &Path) -> bool {
+    if !Uid::effective().is_root() {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o555)).expect("our directory");
+        return true;
+    }
+    let done = Command::new("chattr").arg("+i").arg(directory).output();
+    let possible = done.is_ok_and(|done| done.status.success());
+    if !possible {
+        println!("skipped: root can remove every file of this file system");
+    }
+    possible
+}
+
+fn make_deletable(directory: &Path) {
+    if Uid::effective().is_root() {
+        let done = Command::new("chattr").arg("-i").arg(directory).status();
+        assert!(done.expect("chattr runs").success());
+    } else {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("our directory");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_removed_are_reported_until_they_are_gone() {
+    let site = site();
+    let before = codes(&check(&site));
+    if !make_undeletable(&site.root().join("releases/a/assets")) {
+        return;
+    }
+    let swap = ask(&site, "swap d");
+    let trash = site.root().join(".deploy-shell/trash");
+    let left = fs::read_dir(&trash).expect("the trash").next();
+    let left = left.expect("what is left").expect("an entry").path();
+    assert!(
+        swap.stderr.contains("/assets") && swap.stderr.contains("' cannot be removed: "),
+        "{swap:?}"
+    );
+    swap.ok();
+    is_reported(&ask(&site, "list"));
+    assert!(!left.join("index.html").exists());
+    let now = codes(&check(&site));
+    let found: Vec<&String> = now.difference(&before).collect();
+    assert_eq!(found, ["removal-pending"]);
+    make_deletable(&left.join("assets"));
+    ask(&site, "swap c").ok();
+    assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
+    assert_eq!(ask(&site, "list").stderr, "");
+}
