@@ -167,7 +167,10 @@ fn run_login_shell(string: &OsString) -> u8 {
         return reject(problem);
     }
     if Session::from_environment(None).command.is_none() {
-        return reject("no request came with a forced command".to_owned());
+        // The string is the forced command of a session without a request, or that of
+        // a client whose key has no forced command. They look the same, so the message
+        // is right for both, and no configuration is opened for the second.
+        return reject(request::NO_REQUEST.to_owned());
     }
     match Cli::try_parse_from(&words) {
         Ok(Cli {

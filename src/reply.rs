@@ -59,6 +59,19 @@ pub fn exit(error: &Error) -> u8 {
     exit
 }
 
+/// Writes an error to stdout in scp's own protocol: a byte 0x01 and a line (scp.c of
+/// OpenSSH, `run_err`). scp, pscp and curl show it and fail. Without it, curl takes the
+/// silence for a success. This is the one failure with something on stdout.
+pub fn scp_error(error: &Error) {
+    let mut out = String::from("\x01");
+    let line = format!("deploy-shell: {}: {}", error.code.name(), error.problem);
+    push(&mut out, &line, MAX_LINE);
+    let mut stdout = std::io::stdout().lock();
+    _ = stdout
+        .write_all(out.as_bytes())
+        .and_then(|()| stdout.flush());
+}
+
 /// Writes a line to stderr that does not report an error. `word` names its
 /// source and is never a code word.
 fn note(word: &str, text: &str) {

@@ -6,13 +6,20 @@
 //! request, written back, must equal the input byte for byte: every request has
 //! exactly one spelling, so the audit line shows what ran.
 
+mod invalid;
+
 use std::fmt;
+
+pub use invalid::Invalid;
 
 use crate::names::{ReleaseId, Sha256Digest, SignatureText};
 
 /// The maximum length of a request, in bytes. Four signatures fit. sshd's own
 /// limit is much higher.
 pub const MAX_LEN: usize = 4096;
+
+/// The problem of a session without a request.
+pub const NO_REQUEST: &str = "no request";
 
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,34 +63,38 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// Returns one line of prose.
-    pub fn parse(bytes: &[u8]) -> Result<Request, String> {
+    /// Returns one line of prose, and the remedy.
+    pub fn parse(bytes: &[u8]) -> Result<Request, Invalid> {
         if bytes.is_empty() {
-            return Err("no request".to_owned());
+            return Err(NO_REQUEST.to_owned().into());
         }
         if let Some(name) = known_client_name(bytes) {
-            return Err(format!("{name} is not served here"));
+            return Err(format!("{name} is not served here").into());
         }
         if bytes.len() > MAX_LEN {
-            return Err(format!("request over {MAX_LEN} bytes"));
+            return Err(format!("request over {MAX_LEN} bytes").into());
         }
-        if !bytes.iter().copied().all(is_allowed_byte) {
-            return Err("request has a character that no request may have".to_owned());
+        if let Some(invalid) = invalid::bad_byte(bytes, is_allowed_byte) {
+            return Err(invalid);
         }
         // Neither of these two can fail with this alphabet.
         let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
         let words = shell_words::split(text).map_err(|error| error.to_string())?;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        // These two only explain: the exact form below would refuse the same.
+        if let Some(invalid) = invalid::bad_spaces(text).or_else(|| invalid::bad_option(&words)) {
+            return Err(invalid);
+        }
         let request = Request::from_words(&words)?;
         if request.to_string() != text {
-            return Err("request is not in its one exact form".to_owned());
+            return Err("request is not in its one exact form".to_owned().into());
         }
         Ok(request)
     }
 
     fn from_words(words: &[&str]) -> Result<Request, String> {
         let release =
-            |word: &str| ReleaseId::try_from(word).map_err(|error| format!("'{word}' is {error}"));
+            |word: &str| ReleaseId::try_from(word).map_err(|_| invalid::not_a_release(word));
         match words {
             ["receive", id, "--sha256", digest, rest @ ..] => {
                 let release = release(id)?;
@@ -123,7 +134,7 @@ impl Request {
             ["swap"] => Err("swap has no release".to_owned()),
             ["list", ..] => Err("list has words that are not '--json'".to_owned()),
             [verb, ..] => Err(format!("'{verb}' is not a request")),
-            [] => Err("no request".to_owned()),
+            [] => Err(NO_REQUEST.to_owned()),
         }
     }
 }
@@ -148,12 +159,20 @@ pub fn known_client_name(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
+/// Returns whether the bytes are a command of scp's own protocol, to send (`-f`) or to
+/// take (`-t`) files.
+pub fn is_scp(bytes: &[u8]) -> bool {
+    let mut words = bytes.split(|byte| *byte == b' ');
+    let transfers = |word: &[u8]| word == b"-t" || word == b"-f";
+    known_client_name(bytes) == Some("scp") && words.any(transfers)
+}
+
 fn if_current(words: &[&str]) -> Result<Option<ReleaseId>, String> {
     match words {
         [] => Ok(None),
         ["--if-current", id] => ReleaseId::try_from(*id)
             .map(Some)
-            .map_err(|error| format!("'{id}' is {error}")),
+            .map_err(|_| invalid::not_a_release(id)),
         _ => Err("the words after the release are not '--if-current RELEASE'".to_owned()),
     }
 }
@@ -293,7 +312,7 @@ mod tests {
         let longest = MAX_LEN - (MAX_LEN - head.len()) % 4;
         assert!(Request::parse(fill(longest).as_bytes()).is_ok());
         let error = Request::parse(fill(longest + 4).as_bytes()).unwrap_err();
-        assert!(error.contains("over 4096 bytes"), "{error}");
+        assert_eq!(error.problem, "request over 4096 bytes");
     }
 
     #[test]
@@ -305,7 +324,107 @@ mod tests {
             ("git-upload-pack 'x.git'", "git"),
         ] {
             let error = Request::parse(text.as_bytes()).unwrap_err();
-            assert_eq!(error, format!("{name} is not served here"));
+            assert_eq!(error.problem, format!("{name} is not served here"));
+        }
+    }
+
+    #[test]
+    fn the_first_wrong_character_is_named_with_its_position() {
+        for (text, problem, remedy) in [
+            ("swap R\r", "a carriage return (\\r) at byte 7", "Windows"),
+            ("swap R\nlist", "a newline (\\n) at byte 7", "one request"),
+            ("swap\tR", "a tab (\\t) at byte 5", "one space"),
+            ("swap 'R'", "a single quote (') at byte 6", "no shell"),
+            ("A=\"\" bash", "a double quote (\") at byte 3", "no shell"),
+            ("swap R;", "';' at byte 7", "no shell"),
+            ("cd x && swap R", "'&' at byte 6", "no shell"),
+            ("swap R 2>&1", "'>' at byte 9", "no shell"),
+            ("swap ~R", "'~' at byte 6", "letters, digits"),
+            ("swap a@b", "'@' at byte 7", "letters, digits"),
+            ("swap a:b", "':' at byte 7", "letters, digits"),
+            ("swap \u{e9}", "the byte \\xc3 at byte 6", "ASCII"),
+            ("swap \x1b[m", "the byte \\x1b at byte 6", "ASCII"),
+        ] {
+            let error = Request::parse(text.as_bytes()).unwrap_err();
+            assert_eq!(error.problem, format!("request has {problem}"));
+            assert!(error.remedy.unwrap().contains(remedy), "{error:?}");
+        }
+        for byte in (0..=u8::MAX).filter(|byte| !is_allowed_byte(*byte)) {
+            let error = Request::parse(&[b'a', byte]).unwrap_err();
+            let plain = |byte| matches!(byte, b' '..=b'~');
+            assert!(error.problem.bytes().all(plain), "{error:?}");
+            assert!(error.problem.ends_with(" at byte 2"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn spaces_that_separate_no_words_are_named() {
+        for (text, problem) in [
+            (" list", "request begins with a space"),
+            ("swap ", "request ends with a space"),
+            ("receive  --sha256 x", "request has two spaces at byte 8"),
+        ] {
+            let error = Request::parse(text.as_bytes()).unwrap_err();
+            assert_eq!(error.problem, problem);
+            assert!(error.remedy.unwrap().contains("may be empty"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn mistakes_of_a_digest_and_of_a_release_are_named() {
+        let upper = HEX.to_uppercase();
+        let receive = |rest: &str| format!("receive R {rest}");
+        for (text, problem, remedy) in [
+            (receive(&format!("--sha256={HEX}")), "after '='", "a space"),
+            ("swap a --if-current=b".to_owned(), "after '='", "a space"),
+            (
+                receive(&format!("--sha256 {HEX} -")),
+                "'-' follows",
+                "cut -c1-64",
+            ),
+            (
+                receive(&format!("--sha256 {HEX}  -")),
+                "'-' follows",
+                "cut -c1-64",
+            ),
+            (
+                receive(&format!("--sha256 {HEX}  site.tar.zst")),
+                "'site.tar.zst' follows the sha256, as in an uncut line of sha256sum",
+                "cut -c1-64",
+            ),
+            (
+                receive(&format!("--sha256 {upper}")),
+                "upper-case",
+                "cut -c1-64",
+            ),
+            (
+                receive(&format!("--sha256 {}", &HEX[1..])),
+                "63 digits, not 64",
+                "cut",
+            ),
+            (receive("--sha256 site"), "'site' is not a sha256", "cut"),
+        ] {
+            let error = Request::parse(text.as_bytes()).unwrap_err();
+            assert!(error.problem.contains(problem), "{text}: {error:?}");
+            assert!(error.remedy.unwrap().contains(remedy), "{text}: {error:?}");
+        }
+        let long = "a".repeat(65);
+        for (id, why) in [
+            ("v1+x", "it has '+' at character 3"),
+            ("../../etc", "it has '/' at character 3"),
+            ("a..b", "it has '..'"),
+            ("_a", "it begins with '_'"),
+            (&long, "it has 65 characters, more than 64"),
+        ] {
+            for text in [format!("swap {id}"), format!("swap a --if-current {id}")] {
+                let error = Request::parse(text.as_bytes()).unwrap_err();
+                assert!(
+                    error
+                        .problem
+                        .starts_with(&format!("'{id}' is not a release "))
+                );
+                assert!(error.problem.ends_with(why), "{error:?}");
+            }
         }
     }
 }

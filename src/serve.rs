@@ -15,7 +15,7 @@ use crate::event::{AuditEvent, Progress, Reporter};
 use crate::hooks::HookRunner;
 use crate::names::KeyLabel;
 use crate::policy::{self, Grants, Permit, Verb};
-use crate::request::Request;
+use crate::request::{self, Invalid, Request};
 use crate::sandbox::{self, Enforcement};
 use crate::session::Session;
 use crate::signature::Requirement;
@@ -47,7 +47,7 @@ pub fn serve(options: ServeOptions) -> u8 {
 
     let request = match Request::parse(session.command.as_deref().unwrap_or_default()) {
         Ok(request) => request,
-        Err(problem) => return reject(&audit, &bad_request(problem)),
+        Err(invalid) => return reject(&session, &audit, &bad_request(invalid)),
     };
     let verb = Verb::of(&request);
     let permit = match policy::decide(request, options.allow) {
@@ -55,7 +55,7 @@ pub fn serve(options: ServeOptions) -> u8 {
         Err(policy::Denied) => {
             let error = Error::new(Code::Denied, format!("this key may not {verb}"))
                 .remedy("the operator grants verbs with '--allow' in authorized_keys");
-            return reject(&audit, &error);
+            return reject(&session, &audit, &error);
         }
     };
 
@@ -64,7 +64,7 @@ pub fn serve(options: ServeOptions) -> u8 {
     if verb == Verb::Receive && std::io::stdin().is_terminal() {
         let error = Error::new(Code::BadRequest, "a payload cannot come through a terminal")
             .remedy("send it with 'ssh -T' and '< FILE', without -t and -tt");
-        return reject(&audit, &error);
+        return reject(&session, &audit, &error);
     }
 
     let mut log = RequestLog::new(&audit);
@@ -177,8 +177,11 @@ fn reply_with(result: Result<Success>, unrecorded: Vec<String>) -> u8 {
 
 /// Rejects a request with one audit line. Nothing is done, so it does not
 /// matter if the line cannot be written.
-fn reject(audit: &AuditLog<'_>, error: &Error) -> u8 {
+fn reject(session: &Session, audit: &AuditLog<'_>, error: &Error) -> u8 {
     _ = audit.request(Some(error));
+    if session.command.as_deref().is_some_and(request::is_scp) {
+        reply::scp_error(error);
+    }
     reply::exit(error)
 }
 
@@ -190,7 +193,7 @@ fn reject_without_site(session: &Session, error: &Error) -> u8 {
         required: false,
         ..config::Audit::default()
     };
-    reject(&AuditLog::new(&defaults, None, session), error)
+    reject(session, &AuditLog::new(&defaults, None, session), error)
 }
 
 /// Rejects a forced command that this program cannot serve.
@@ -205,11 +208,11 @@ pub fn reject_forced_command(problem: String) -> u8 {
 pub fn reject_login(problem: String, command: Option<Vec<u8>>) -> u8 {
     let mut session = Session::from_environment(None);
     session.command = command.or(session.command);
-    reject_without_site(&session, &bad_request(problem))
+    reject_without_site(&session, &bad_request(problem.into()))
 }
 
-fn bad_request(problem: String) -> Error {
-    Error::new(Code::BadRequest, problem).remedy(
+fn bad_request(invalid: Invalid) -> Error {
+    Error::new(Code::BadRequest, invalid.problem).remedy(invalid.remedy.unwrap_or(
         "a request is: receive RELEASE --sha256 HEX | swap RELEASE | rollback [RELEASE] | list [--json]",
-    )
+    ))
 }

@@ -65,7 +65,7 @@ fn anything_but_a_serve_command_line_is_refused() {
         format!("exec {good}"),
         format!("X=1 {good}"),
         format!("{good} '"),
-        "scp -t /tmp".into(),
+        "scp".into(),
         "rsync --server . /".into(),
         "git-upload-pack '/srv/x'".into(),
         "internal-sftp".into(),
@@ -183,7 +183,7 @@ fn without_a_forced_command_every_request_is_refused() {
 }
 
 /// Returns a program for other clients to run: `ssh` with the harness's options.
-fn wrapper(site: &Site) -> (PathBuf, String) {
+pub fn wrapper(site: &Site) -> (PathBuf, String) {
     let command = site.ssh_command("ci");
     let mut words: Vec<&str> = command
         .get_args()
@@ -277,8 +277,7 @@ fn the_requests_of_other_clients_are_bad_requests() {
     for request in [
         "internal-sftp",
         "/usr/lib/openssh/sftp-server",
-        "scp -t /tmp",
-        "scp -f /etc/passwd",
+        "scp",
         "rsync --server --sender -logDtpre.iLsfxC . /etc",
         "git-upload-pack '/srv/repository'",
         "git-receive-pack '/srv/repository'",

@@ -61,6 +61,7 @@ mod recovery;
 mod removal;
 mod rollback;
 mod sandbox;
+mod scp;
 mod security_doc;
 mod service;
 mod shared;

@@ -165,9 +165,7 @@ const CLIENTS: &[Case] = &[
     (b"/usr/lib/openssh/sftp-server", "sftp"),
     (b"internal-sftp", "sftp inside sshd"),
     (b"sftp-server -R", "sftp, reading only"),
-    (b"scp -t /tmp", "scp to here"),
-    (b"scp -f /etc/passwd", "scp from here"),
-    (b"scp -p -r -d -t -- .", "scp of a tree"),
+    (b"scp", "scp"),
     (
         b"rsync --server -vlogDtprze.iLsfxCIvu . /tmp",
         "rsync to here",
