@@ -127,6 +127,7 @@ fn carry_out(mut site: LockedSite<'_, '_>, request: ActivationRequest<'_>) -> Re
 /// completes by `abandoned`.
 fn run_plan(site: &mut dyn Site, request: ActivationRequest<'_>) -> Result<Outcome> {
     let kind = request.kind;
+    commit::note_places(site);
     let present = site.present_for(kind, request.release)?;
     let has_checks = site.has_post_swap_checks();
     let plan = plan::plan(site.history(), &present, site.floor(), has_checks, request)?;
@@ -149,6 +150,7 @@ fn run_plan(site: &mut dyn Site, request: ActivationRequest<'_>) -> Result<Outco
     // that fail again and again must not fill the disk. The failed release is spared,
     // so that a person can look at it.
     site.clear_links();
+    commit::note_places(site);
     // If the symlink cannot be read, or the journal does not agree with it, we do
     // not know what is live: remove nothing.
     let current = site.current();

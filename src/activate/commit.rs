@@ -56,6 +56,10 @@ pub(super) fn activate(site: &mut dyn Site, planned: Move) -> Result<Outcome> {
         site.prepare_fallback_link(&fallback)?;
     }
     commit(site, kind.how(), from.as_ref(), Some(&to)).inspect_err(|_| site.clear_links())?;
+    // With post-swap checks, the release passes its gate by them.
+    if !site.has_post_swap_checks() && site.has_checks_before_commit(kind) {
+        note_place(site, &to);
+    }
     Ok(match verify_live(site, &to, from.as_ref()) {
         Ok(()) => Outcome::Live {
             kind,
@@ -230,6 +234,22 @@ pub(super) fn verify_live(
 pub(super) fn confirm(site: &mut dyn Site, live: &ReleaseId) {
     let record = site.new_record(Event::Confirmed, Some(live));
     site.append_or_warn(record);
+}
+
+/// Journals the places that releases have earned by the time.
+pub(super) fn note_places(site: &mut dyn Site) {
+    for release in site.due_places() {
+        note_place(site, &release);
+    }
+}
+
+/// Journals that a release has earned its place, unless it has one.
+fn note_place(site: &mut dyn Site, release: &ReleaseId) {
+    let known = site.history().releases.get(release);
+    if known.is_some_and(|known| known.place.is_none()) {
+        let record = site.new_record(Event::Earned, Some(release));
+        site.append_or_warn(record);
+    }
 }
 
 /// Returns the change that another process made to the current symlink, if the

@@ -133,6 +133,18 @@ impl<'a> Gate<'a> {
         !self.config.hooks.after_swap.is_empty() || health.url.is_some() || health.command.is_some()
     }
 
+    /// Returns whether the site checks a release before such a request makes it live.
+    pub fn has_checks_before_commit(&self, kind: RequestKind) -> bool {
+        self.config.health.smoke_url.is_some() || !self.hooks_before(kind).is_empty()
+    }
+
+    fn hooks_before(&self, kind: RequestKind) -> &'a [Hook] {
+        match kind {
+            RequestKind::Swap => &self.config.hooks.before_swap,
+            RequestKind::Rollback => &self.config.hooks.before_rollback,
+        }
+    }
+
     /// Runs the hooks before the commit. A revert has none: no hook may block it.
     ///
     /// # Errors
@@ -143,13 +155,11 @@ impl<'a> Gate<'a> {
         kind: RequestKind,
         context: GateContext<'_>,
     ) -> Result<(), GateFailure> {
-        let hooks = &self.config.hooks;
-        match kind {
-            RequestKind::Swap => self.run_hooks(Stage::BeforeSwap, &hooks.before_swap, context),
-            RequestKind::Rollback => {
-                self.run_hooks(Stage::BeforeRollback, &hooks.before_rollback, context)
-            }
-        }
+        let stage = match kind {
+            RequestKind::Swap => Stage::BeforeSwap,
+            RequestKind::Rollback => Stage::BeforeRollback,
+        };
+        self.run_hooks(stage, self.hooks_before(kind), context)
     }
 
     /// Runs the smoke test of a candidate through the preview symlink, which

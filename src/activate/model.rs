@@ -178,7 +178,7 @@ impl Run<'_> {
             | Event::RolledBack
             | Event::Reverted
             | Event::Reconciled => self.state.intent = None,
-            Event::Received | Event::Confirmed | Event::Failed | Event::Pruned => {}
+            Event::Received | Event::Confirmed | Event::Failed | Event::Pruned | Event::Earned => {}
         }
         self.step();
     }

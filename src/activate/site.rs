@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::names::ReleaseId;
 use crate::signature::{Requirement, Signed};
 use crate::store::history::History;
-use crate::store::journal::{Event, How, Record};
+use crate::store::journal::{self, Event, How, Record};
 use crate::store::ledger::Ledger;
 
 /// Everything that [`super::run_plan`] and what it calls do to a site.
@@ -25,6 +25,13 @@ pub trait Site: Facts {
     -> Result<Vec<ReleaseId>>;
 
     fn has_post_swap_checks(&self) -> bool;
+
+    /// Whether the site checks the target of such a request before the commit.
+    fn has_checks_before_commit(&self, kind: RequestKind) -> bool;
+
+    /// Returns the releases that have earned their places by the time (see
+    /// [`History::due_places`]).
+    fn due_places(&self) -> Vec<ReleaseId>;
 
     /// Checks that the release may become live.
     fn preflight(&mut self, release: &ReleaseId) -> Result<()>;
@@ -189,6 +196,15 @@ impl Site for LockedSite<'_, '_> {
 
     fn has_post_swap_checks(&self) -> bool {
         self.gate.has_post_swap_checks()
+    }
+
+    fn has_checks_before_commit(&self, kind: RequestKind) -> bool {
+        self.gate.has_checks_before_commit(kind)
+    }
+
+    fn due_places(&self) -> Vec<ReleaseId> {
+        let min_age = self.config.min_age;
+        self.ledger.history.due_places(min_age, journal::now())
     }
 
     fn preflight(&mut self, release: &ReleaseId) -> Result<()> {

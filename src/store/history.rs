@@ -1,13 +1,16 @@
 //! Folds the journal into the state of the site: which release is live, which one
 //! was before, which are bad. Pure: it knows records, and no files.
 
+mod place;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::names::{KeyLabel, ReleaseId, Sha256Digest};
-use crate::store::journal::{self, Event, How, Record};
+use crate::store::journal::{self, Entry, Event, How, Record};
+pub use place::{FirstLeave, Place};
 
 /// How long the history keeps a [`Receipt`]: the time that the limits on receives
 /// count.
@@ -70,6 +73,8 @@ pub struct Release {
     pub sha256: Option<Sha256Digest>,
     pub files: Option<u64>,
     pub bytes: Option<u64>,
+    /// When it first became live, with the number of that record.
+    pub first_live: Option<(u64, Timestamp)>,
     /// When it last became live, with the number of that record.
     pub activated: Option<(u64, Timestamp)>,
     /// When another release last replaced it as the live one.
@@ -81,6 +86,8 @@ pub struct Release {
     /// pass. True where the site has none. A revert to this release does not change
     /// it; compare [`History::confirmation_pending`].
     pub confirmed: bool,
+    /// Its place among the releases that pruning keeps, once it has earned one.
+    pub place: Option<Place>,
 }
 
 impl Release {
@@ -95,10 +102,12 @@ impl Release {
             sha256: None,
             files: None,
             bytes: None,
+            first_live: None,
             activated: None,
             left: None,
             bad: false,
             confirmed: true,
+            place: None,
         }
     }
 
@@ -160,9 +169,19 @@ pub struct History {
     removed: BTreeMap<ReleaseId, IdUse>,
     /// The symlink change that was last announced and not completed yet.
     intent: Option<Record>,
+    /// The format of the journal: 0 before its first line of a format.
+    format: u64,
 }
 
 impl History {
+    /// Takes the next line of the journal into account.
+    pub fn take(&mut self, entry: Entry<'_>) {
+        match entry {
+            Entry::Record(record) => self.apply(record),
+            Entry::Format(format) => self.begin_format(format),
+        }
+    }
+
     /// Takes the next record into account.
     pub fn apply(&mut self, record: &Record) {
         self.generation = record.seq;
@@ -205,7 +224,9 @@ impl History {
                 if let Some(release) = self.releases.get_mut(release) {
                     release.confirmed = true;
                 }
+                self.earn(release, record);
             }
+            (Event::Earned, Some(release)) => self.earn(release, record),
             (Event::Failed, Some(release)) => {
                 if let Some(release) = self.releases.get_mut(release) {
                     release.bad = true;
@@ -214,7 +235,10 @@ impl History {
             (Event::Swapped | Event::RolledBack | Event::Reverted | Event::Reconciled, release) => {
                 self.activate(record, release.as_ref())
             }
-            (Event::Received | Event::Pruned | Event::Confirmed | Event::Failed, None) => {}
+            (
+                Event::Received | Event::Pruned | Event::Confirmed | Event::Failed | Event::Earned,
+                None,
+            ) => {}
         }
     }
 
@@ -255,10 +279,9 @@ impl History {
         for release in self.releases.values_mut() {
             lower(&mut release.received);
             release.left.iter_mut().for_each(lower);
-            release
-                .activated
-                .iter_mut()
-                .for_each(|(_, time)| lower(time));
+            let activations = release.activated.iter_mut().chain(&mut release.first_live);
+            activations.for_each(|(_, time)| lower(time));
+            release.place.iter_mut().for_each(|it| lower(&mut it.since));
         }
         for receipt in &mut self.received {
             lower(&mut receipt.time);
@@ -281,10 +304,12 @@ impl History {
             // live, except whether its post-swap checks had passed by then.
             old.bad |= matches!(record.event, Event::RolledBack | Event::Reverted);
             old.bad |= !old.confirmed;
+            old.settle_place();
         }
         let Some(release) = release else { return };
         let new = self.entry(release, record);
         new.activated = Some((record.seq, record.time));
+        new.first_live = new.first_live.or(new.activated);
         new.left = None;
         new.bad = false;
         // A fallback that passed its post-swap checks before keeps that mark: if it

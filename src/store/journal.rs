@@ -20,7 +20,7 @@ use crate::error::{Code, Error, Result};
 use crate::names::{KeyLabel, ReleaseId, Sha256Digest};
 use crate::store::layout::{JOURNAL, STATE};
 use crate::store::{Actor, Store};
-use reader::{Extent, Unreadable};
+use reader::{Extent, FORMAT, Unreadable};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,12 +52,16 @@ pub enum Event {
     Pruned,
     /// The symlink named `release`, and the journal did not know why.
     Reconciled,
+    /// The release was live for `min_age`, or passed the checks of a site that has none
+    /// after the swap: it has earned its place among the releases that pruning keeps. A
+    /// `proved` record says so as well. Since format 2.
+    Earned,
 }
 
 impl Event {
     /// Every event, in the order of docs/formats.md.
     #[cfg(test)]
-    pub const ALL: [Event; 10] = [
+    pub const ALL: [Event; 11] = [
         Event::Received,
         Event::Activating,
         Event::Abandoned,
@@ -68,6 +72,7 @@ impl Event {
         Event::Reverted,
         Event::Pruned,
         Event::Reconciled,
+        Event::Earned,
     ];
 }
 
@@ -93,7 +98,15 @@ impl How {
     }
 }
 
-/// One line of the journal.
+/// What a line of the journal says.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'a> {
+    Record(&'a Record),
+    /// The lines after this one are of this format.
+    Format(u64),
+}
+
+/// One record of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -195,14 +208,14 @@ pub fn age(time: Timestamp, now: Timestamp) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// Passes each record of the journal to `each`, without changing the journal: for
+/// Passes each entry of the journal to `each`, without changing the journal: for
 /// `list`, which holds no lock, and for checks before the lock is taken.
 ///
 /// # Errors
 ///
 /// [`Code::BadLayout`] for a journal of a newer version, [`Code::IoError`] for a
 /// damaged one.
-pub fn read_journal(store: &Store, each: impl FnMut(&Record)) -> Result<()> {
+pub fn read_journal(store: &Store, each: impl FnMut(Entry<'_>)) -> Result<()> {
     match store.state.open_file(JOURNAL) {
         Ok(mut file) => read_file(store, &mut file, each).map(drop),
         Err(Errno::ENOENT) => Ok(()),
@@ -216,27 +229,36 @@ pub struct Journal {
     file: File,
     len: u64,
     next: u64,
+    format: u64,
 }
 
 impl Journal {
-    /// Opens the journal, passes each record to `each`, and drops a torn last line.
+    /// Opens the journal, passes each entry to `each`, and drops a torn last line.
     ///
     /// # Errors
     ///
     /// As [`read_journal`]; nothing is dropped then.
-    pub fn open(store: &Store, each: impl FnMut(&Record)) -> Result<Journal> {
+    pub fn open(store: &Store, mut each: impl FnMut(Entry<'_>)) -> Result<Journal> {
         let cannot = |error: std::io::Error| store.io("cannot open the journal", error);
         let mut file = store
             .state
             .open_append(JOURNAL, 0o600)
             .map_err(|errno| cannot(errno.into()))?;
-        let extent = read_file(store, &mut file, each)?;
+        let extent = read_file(store, &mut file, &mut each)?;
         let len = extent.len as u64;
         if file.metadata().map_err(cannot)?.len() != len {
             file.set_len(len).map_err(cannot)?;
         }
-        let next = extent.last_seq + 1;
-        Ok(Journal { file, len, next })
+        // The first append writes this line.
+        if extent.format < FORMAT {
+            each(Entry::Format(FORMAT));
+        }
+        Ok(Journal {
+            file,
+            len,
+            next: extent.last_seq + 1,
+            format: extent.format,
+        })
     }
 
     /// Numbers a record and appends it, and syncs it unless it may be lost.
@@ -246,7 +268,11 @@ impl Journal {
     /// [`Code::IoError`] and [`Code::DiskFull`]; nothing is appended then.
     pub fn append(&mut self, store: &Store, mut record: Record) -> Result<Record> {
         record.seq = self.next;
-        let mut line = serde_json::to_vec(&record).expect("a record is plain JSON");
+        let mut line = Vec::new();
+        if self.format < FORMAT {
+            line.extend_from_slice(format!("{{\"format\":{FORMAT}}}\n").as_bytes());
+        }
+        serde_json::to_writer(&mut line, &record).expect("a record is plain JSON");
         line.push(b'\n');
         // The intent of a swap is not synced. If a power failure loses it, the
         // moved symlink is reconciled to the same effect. Every other record is
@@ -254,8 +280,13 @@ impl Journal {
         // lost, the release would count as one that passed them. If that of a
         // rollback or of a revert were lost, its bad mark would be too,
         // and the next rollback would choose the release that this one leaves.
-        let swap = (record.event, record.how) == (Event::Activating, Some(How::Swap));
-        let may_be_lost = swap && !record.unconfirmed;
+        //
+        // `earned` is not synced either, and never needs a flush of its own: a release
+        // that loses it is live, and earns its place again by the time.
+        let may_be_lost = match record.event {
+            Event::Activating => record.how == Some(How::Swap) && !record.unconfirmed,
+            event => event == Event::Earned,
+        };
         let mut written = self.file.write_all(&line);
         if !may_be_lost {
             written = written.and_then(|()| self.file.sync_data());
@@ -268,15 +299,16 @@ impl Journal {
         }
         self.len += line.len() as u64;
         self.next += 1;
+        self.format = FORMAT;
         Ok(record)
     }
 }
 
-fn read_file(store: &Store, file: &mut File, each: impl FnMut(&Record)) -> Result<Extent> {
+fn read_file(store: &Store, file: &mut File, each: impl FnMut(Entry<'_>)) -> Result<Extent> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)
         .map_err(|error| store.io("cannot read the journal", error))?;
-    reader::read_records(&bytes, each).map_err(|why| unreadable(store, &why))
+    reader::read_entries(&bytes, each).map_err(|why| unreadable(store, &why))
 }
 
 /// Neither remedy deletes history, because no program can make it again.

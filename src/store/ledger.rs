@@ -45,7 +45,7 @@ impl<'a> Ledger<'a> {
         // Before anything is removed: the site must be one that this version knows.
         let live = store.current()?;
         let mut history = History::default();
-        let journal = Journal::open(store, |record| history.apply(record))?;
+        let journal = Journal::open(store, |entry| history.take(entry))?;
         sweep(store);
         let mut ledger = Ledger {
             store,
@@ -134,7 +134,7 @@ impl<'a> Ledger<'a> {
 /// Those of [`Store::current`], [`Store::listing`] and [`journal::read_journal`].
 pub fn read_unlocked(store: &Store) -> Result<(History, Listing)> {
     let mut history = History::default();
-    journal::read_journal(store, |record| history.apply(record))?;
+    journal::read_journal(store, |entry| history.take(entry))?;
     let generation = history.generation;
     let live = store.current()?;
     let listing = store.listing()?;

@@ -225,15 +225,16 @@ impl Site {
     }
 
     /// Returns the records of the journal. Only the last line may be torn, and the numbers
-    /// have no gap.
+    /// have no gap. A format line has no number.
     pub fn journal(&self) -> Result<Vec<Value>, String> {
         let text = fs::read_to_string(self.own("journal.jsonl")).unwrap_or_default();
         let mut records: Vec<Value> = Vec::new();
         let lines: Vec<&str> = text.split_inclusive('\n').collect();
         for (index, line) in lines.iter().enumerate() {
             match serde_json::from_str::<Value>(line) {
+                Ok(format) if line.ends_with('\n') && !format["format"].is_null() => {}
                 Ok(record) if line.ends_with('\n') => {
-                    if record["seq"] != index as u64 + 1 {
+                    if record["seq"] != records.len() as u64 + 1 {
                         return Err(format!("journal: line {} is {record}", index + 1));
                     }
                     records.push(record);

@@ -100,7 +100,7 @@ pub fn killed_during_checks(site: &Site, event: &str, release: &str) {
     symlink(format!("releases/{release}"), link).expect("a link");
     let journal = site.root().join(".deploy-shell/journal.jsonl");
     let text = fs::read_to_string(&journal).expect("the journal");
-    let next = text.lines().count() + 1;
+    let next = site.journal().len() + 1;
     let previous = previous.map_or("null".to_owned(), |previous| format!("\"{previous}\""));
     let record = format!(
         "{{\"seq\":{next},\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"{event}\",\

@@ -48,15 +48,20 @@ fn every_change_is_an_event() {
         "received b -",
         "received c -",
         "swapped a -",
+        "earned a -",
         "swapped b a",
+        "earned b -",
         "swapped c b",
+        "earned c -",
         "rolled-back b c",
         "swapped c b",
         "received d -",
         "swapped d c",
+        "earned d -",
         "pruned a -",
         "received e -",
         "swapped e d",
+        "earned e -",
         "pruned b -",
     ];
     assert_eq!(events, expected);
@@ -271,8 +276,8 @@ fn a_journal_of_a_newer_version_is_refused_and_kept() {
     let lines: Vec<&[u8]> = whole.split_inclusive(|&byte| byte == b'\n').collect();
     for (line, what) in [
         (
-            "{\"format\":2}",
-            "has format 2, and this version reads up to format 1",
+            "{\"format\":3}",
+            "has format 3, and this version reads up to format 2",
         ),
         (
             "{\"seq\":99,\"event\":\"adopted\"}",
@@ -313,8 +318,12 @@ fn a_journal_of_a_newer_version_is_refused_and_kept() {
             fs::remove_file(debris).expect("a file");
         }
     }
-    // A newer version may say the format that this one reads.
-    fs::write(path(&site), [b"{\"format\":1}\n", &whole[..]].concat()).expect("a journal");
+    // A newer version may say a format that this one reads.
+    for format in [1, 2] {
+        let line = format!("{{\"format\":{format}}}\n").into_bytes();
+        fs::write(path(&site), [line, whole.clone()].concat()).expect("a journal");
+        ask(&site, "swap c").ok();
+    }
     let reply = site.ssh("ci", "rollback");
     assert_eq!(reply.ok(), "ok rollback b previous=c\n");
 }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::unistd::Uid;
-use serde_json::json;
 
 use crate::direct::{ask, listing, live, put, record, states};
 use crate::gating::{gate_failed, logging_hooks, make_fail};
@@ -29,21 +28,6 @@ fn assert_releases(site: &Site, releases: &[&str]) {
     assert_eq!(site.releases(), releases);
     assert_eq!(manifests(site), releases);
     assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
-}
-
-/// Makes every record of the journal older by this duration.
-fn age(site: &Site, by: jiff::SignedDuration) {
-    let mut text = String::new();
-    for mut event in site.journal() {
-        let time: jiff::Timestamp = event["time"]
-            .as_str()
-            .and_then(|time| time.parse().ok())
-            .expect("RFC 3339");
-        event["time"] = json!((time - by).to_string());
-        text += &format!("{event}\n");
-    }
-    let path = site.root().join(".deploy-shell/journal.jsonl");
-    fs::write(path, text).expect("the journal");
 }
 
 #[test]
@@ -73,10 +57,10 @@ fn nothing_is_pruned_before_its_time() {
     let site = Site::with_config("keep = 1\nmin_age = \"10m\"\n");
     live(&site, &["a", "b", "c", "d", "e"]);
     assert_releases(&site, &["a", "b", "c", "d", "e"]);
-    age(&site, jiff::SignedDuration::from_mins(9));
+    site.age_journal(jiff::SignedDuration::from_mins(9));
     ask(&site, "swap d").ok();
     assert_releases(&site, &["a", "b", "c", "d", "e"]);
-    age(&site, jiff::SignedDuration::from_mins(2));
+    site.age_journal(jiff::SignedDuration::from_mins(2));
     ask(&site, "swap e").ok();
     // Current e, previous d, and the newest good one.
     assert_releases(&site, &["c", "d", "e"]);
@@ -154,11 +138,11 @@ fn a_pending_release_is_pruned_after_its_max_age() {
     let site = Site::with_config("[pending]\nmax_age = \"7d\"\n");
     live(&site, &["a", "b"]);
     put(&site, "p");
-    age(&site, jiff::SignedDuration::from_hours(7 * 24 - 1));
+    site.age_journal(jiff::SignedDuration::from_hours(7 * 24 - 1));
     put(&site, "q");
     ask(&site, "swap a").ok();
     assert_releases(&site, &["a", "b", "p", "q"]);
-    age(&site, jiff::SignedDuration::from_hours(2));
+    site.age_journal(jiff::SignedDuration::from_hours(2));
     ask(&site, "swap b").ok();
     assert_releases(&site, &["a", "b", "q"]);
 }
@@ -170,7 +154,7 @@ fn an_overdue_release_can_still_go_live() {
     let site = Site::with_config("[pending]\nmax_age = \"7d\"\n");
     live(&site, &["a"]);
     put(&site, "p");
-    age(&site, jiff::SignedDuration::from_hours(8 * 24));
+    site.age_journal(jiff::SignedDuration::from_hours(8 * 24));
     ask(&site, "swap p").ok();
     assert_releases(&site, &["a", "p"]);
 }

@@ -1,7 +1,6 @@
 //! The limits of `receive` on size, time, rate and space. A refusal leaves nothing
 //! behind.
 
-use std::fs;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -136,25 +135,11 @@ fn receives_of_the_last_hour_are_counted() {
     reply.refused(75, "rate-limited");
     assert_eq!(site.snapshot(), before);
 
-    age_the_journal(&site, 61);
+    site.age_journal(jiff::SignedDuration::from_mins(61));
     site.receive("r3", &payload("r3")).ok();
     site.receive("r4", &payload("r4")).ok();
     site.receive("r5", &payload("r5"))
         .refused(75, "rate-limited");
-}
-
-/// Makes every record of the journal this many minutes older.
-fn age_the_journal(site: &Site, minutes: i64) {
-    let mut text = String::new();
-    for mut event in site.journal() {
-        let time = event["time"].as_str().expect("a time");
-        let time: jiff::Timestamp = time.parse().expect("RFC 3339");
-        let older = time - jiff::SignedDuration::from_mins(minutes);
-        event["time"] = older.to_string().into();
-        text += &format!("{event}\n");
-    }
-    let path = site.root().join(".deploy-shell/journal.jsonl");
-    fs::write(path, text).expect("the journal");
 }
 
 #[test]
@@ -186,7 +171,7 @@ fn bad_and_expired_releases_are_not_pending() {
     site.ssh("ci", "swap r1").refused(69, "gate-failed");
     site.receive("r2", &payload("r2")).ok();
     site.receive("r3", &payload("r3")).refused(75, "busy");
-    age_the_journal(&site, 61);
+    site.age_journal(jiff::SignedDuration::from_mins(61));
     site.receive("r3", &payload("r3")).ok();
 }
 

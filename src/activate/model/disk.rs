@@ -48,6 +48,16 @@ impl Site for Run<'_> {
         self.has_checks
     }
 
+    fn has_checks_before_commit(&self, _: RequestKind) -> bool {
+        false
+    }
+
+    fn due_places(&self) -> Vec<ReleaseId> {
+        self.state
+            .history
+            .due_places(Duration::ZERO, journal::now())
+    }
+
     fn preflight(&mut self, release: &ReleaseId) -> Result<()> {
         if self.passes_preflight(release) {
             Ok(())

@@ -280,3 +280,86 @@ fn an_id_keeps_its_content_after_its_removal() {
     let linked = fold_at(&[(1, Reconciled, "a"), (2, Pruned, "a")]);
     assert!(!content(&linked).excludes(one));
 }
+
+fn place(history: &History, release: &str) -> Option<(u64, FirstLeave)> {
+    let place = history.releases[&id(release)].place;
+    place.map(|place| (place.seq, place.left))
+}
+
+#[test]
+fn no_swap_rollback_or_bad_mark_changes_a_place() {
+    let begun = [(Swapped, "a"), (Earned, "a"), (Swapped, "b"), (Earned, "b")];
+    let history = fold(&begun);
+    assert_eq!(place(&history, "a"), Some((2, FirstLeave::Replaced)));
+    assert_eq!(place(&history, "b"), Some((4, FirstLeave::NotYet)));
+    let later = [
+        (RolledBack, "a"),
+        (Earned, "a"),
+        (Swapped, "b"),
+        (Confirmed, "b"),
+        (Swapped, "c"),
+        (Failed, "b"),
+        (RolledBack, "a"),
+        (Swapped, "b"),
+    ];
+    for until in 1..=later.len() {
+        let history = fold(&[&begun[..], &later[..until]].concat());
+        assert_eq!(place(&history, "a"), Some((2, FirstLeave::Replaced)));
+        // The first end of its time decides.
+        assert_eq!(place(&history, "b"), Some((4, FirstLeave::RolledBack)));
+    }
+    let again = fold(&[&begun[..], &[(Pruned, "a"), (Received, "a")]].concat());
+    assert_eq!(place(&again, "a"), None);
+}
+
+#[test]
+fn good_releases_of_format_1_have_places_in_the_order_of_their_first_activation() {
+    let mut history = fold(&[
+        (Received, "p"),
+        (Swapped, "a"),
+        (Swapped, "b"),
+        (Swapped, "a"),
+        (Swapped, "x"),
+        (RolledBack, "a"),
+    ]);
+    history.take(Entry::Format(1));
+    assert_eq!(place(&history, "a"), None);
+    history.take(Entry::Format(2));
+    assert_eq!(place(&history, "a"), Some((2, FirstLeave::NotYet)));
+    assert_eq!(place(&history, "b"), Some((3, FirstLeave::Replaced)));
+    assert_eq!([place(&history, "x"), place(&history, "p")], [None; 2]);
+    // A second line of that format earns nothing.
+    history.apply(&Record {
+        seq: 7,
+        previous: Some(id("a")),
+        ..Record::unattended(Swapped, Some(&id("p")))
+    });
+    history.take(Entry::Format(2));
+    assert_eq!(place(&history, "p"), None);
+}
+
+#[test]
+fn a_release_is_due_for_its_place_once_it_was_live_for_min_age() {
+    let due = |events: &[(Event, &str)], min_age: u64, now: i64| {
+        let now = Timestamp::from_second(now).unwrap();
+        let due = fold(events).due_places(std::time::Duration::from_secs(min_age), now);
+        let due: Vec<String> = due.iter().map(ToString::to_string).collect();
+        due.join(" ")
+    };
+    // `a` is live from 0 to 1 s.
+    let ab = [(Swapped, "a"), (Swapped, "b")];
+    for (min_age, now, expected) in [
+        (0, 1, "b a"),
+        (1, 1, "a"),
+        (1, 2, "b a"),
+        (2, 2, ""),
+        (2, 3, "b"),
+        // The clock was set back.
+        (2, 0, ""),
+    ] {
+        assert_eq!(due(&ab, min_age, now), expected, "{min_age} {now}");
+    }
+    let earned = [&ab[..], &[(Earned, "a"), (Earned, "b")]].concat();
+    assert_eq!(due(&earned, 0, 9), "");
+    assert_eq!(due(&[(Swapped, "a"), (RolledBack, "b")], 1, 1), "a");
+}

@@ -15,20 +15,22 @@ use std::io::BufRead;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Event, How, Record};
+use super::{Entry, Event, How, Record};
 use crate::escape;
 
 /// The newest format that this program reads, and the one that it writes. A
 /// journal begins in format 1. The line `{"format":N}` says that the lines after
 /// it are of format N; a newer version writes one before its first new event,
-/// field or meaning.
-pub const FORMAT: u64 = 1;
+/// field or meaning. Format 2 has the event `earned`.
+pub const FORMAT: u64 = 2;
 
 /// The whole lines of a journal.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Extent {
     /// The number of the last record; 0 if there is none.
     pub last_seq: u64,
+    /// The format of the next line.
+    pub format: u64,
     /// Bytes.
     pub len: usize,
 }
@@ -56,13 +58,17 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// Passes each record of the journal `bytes` to `each`.
+/// Passes each entry of the journal `bytes` to `each`.
 ///
 /// # Errors
 ///
-/// [`Unreadable`]; the records before it were passed on.
-pub fn read_records(bytes: &[u8], mut each: impl FnMut(&Record)) -> Result<Extent, Unreadable> {
-    let mut extent = Extent::default();
+/// [`Unreadable`]; the entries before it were passed on.
+pub fn read_entries(bytes: &[u8], mut each: impl FnMut(Entry<'_>)) -> Result<Extent, Unreadable> {
+    let mut extent = Extent {
+        last_seq: 0,
+        format: 1,
+        len: 0,
+    };
     let mut line = 0;
     // Terminates: every turn takes a line.
     while extent.len < bytes.len() {
@@ -74,15 +80,18 @@ pub fn read_records(bytes: &[u8], mut each: impl FnMut(&Record)) -> Result<Exten
         };
         line += 1;
         match read_line(text) {
-            Ok(Some(record)) if record.seq == extent.last_seq + 1 => {
-                each(&record);
+            Ok(Line::Record(record)) if record.seq == extent.last_seq + 1 => {
+                each(Entry::Record(&record));
                 extent.last_seq = record.seq;
             }
-            Ok(Some(_)) => {
+            Ok(Line::Record(_)) => {
                 let why = "does not have the next sequence number";
                 return Err(Unreadable::Damaged { line, why });
             }
-            Ok(None) => {}
+            Ok(Line::Format(format)) => {
+                each(Entry::Format(format));
+                extent.format = format;
+            }
             Err(Flaw::NotJson) if until == rest.len() => break,
             Err(Flaw::NotJson) => {
                 let why = "is not JSON";
@@ -99,23 +108,28 @@ pub fn read_records(bytes: &[u8], mut each: impl FnMut(&Record)) -> Result<Exten
     Ok(extent)
 }
 
+enum Line {
+    Record(Box<Record>),
+    /// A format that this program reads.
+    Format(u64),
+}
+
 enum Flaw {
     NotJson,
     NotARecord,
     Newer(String),
 }
 
-/// Reads a line; none for one that names a format that this program reads.
-fn read_line(text: &[u8]) -> Result<Option<Record>, Flaw> {
+fn read_line(text: &[u8]) -> Result<Line, Flaw> {
     let text = std::str::from_utf8(text).map_err(|_| Flaw::NotJson)?;
     match serde_json::from_str(text) {
-        Ok(record) => Ok(Some(record)),
+        Ok(record) => Ok(Line::Record(record)),
         Err(_) => classify(text),
     }
 }
 
 /// Says what a line is that is not a record of this version.
-fn classify(text: &str) -> Result<Option<Record>, Flaw> {
+fn classify(text: &str) -> Result<Line, Flaw> {
     let line = serde_json::from_str(text).map_err(|_| Flaw::NotJson)?;
     let Value::Object(fields) = line else {
         return Err(Flaw::NotARecord);
@@ -126,7 +140,7 @@ fn classify(text: &str) -> Result<Option<Record>, Flaw> {
                 let known = format!("this version reads up to format {FORMAT}");
                 Err(Flaw::Newer(format!("format {newer}, and {known}")))
             }
-            Some(1..) if fields.len() == 1 => Ok(None),
+            Some(format @ 1..) if fields.len() == 1 => Ok(Line::Format(format)),
             _ => Err(Flaw::NotARecord),
         };
     }

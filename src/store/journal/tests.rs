@@ -1,6 +1,6 @@
 //! A journal that is cut at every byte, and lines that this version did not write.
 
-use super::reader::{Extent, Unreadable, read_records};
+use super::reader::{Extent, Unreadable, read_entries};
 use super::*;
 
 /// A record with every field.
@@ -30,19 +30,29 @@ fn line(record: &Record) -> Vec<u8> {
 /// One record of every event: the lines of a valid journal.
 fn lines() -> Vec<Vec<u8>> {
     let record = |(index, event): (usize, &Event)| full(index as u64 + 1, *event);
-    let lines = Event::ALL.iter().enumerate().map(record);
-    lines.map(|record| line(&record)).collect()
+    let records = Event::ALL.iter().enumerate().map(record);
+    records.map(|record| line(&record)).collect()
 }
 
 fn read(bytes: &[u8]) -> Result<(usize, Extent), Unreadable> {
     let mut records = 0;
-    let extent = read_records(bytes, |_| records += 1)?;
+    let extent = read_entries(bytes, |entry| {
+        records += usize::from(matches!(entry, Entry::Record(_)));
+    })?;
     Ok((records, extent))
 }
 
 fn whole(records: usize, len: usize) -> Result<(usize, Extent), Unreadable> {
     let last_seq = records as u64;
-    Ok((records, Extent { last_seq, len }))
+    let format = 1;
+    Ok((
+        records,
+        Extent {
+            last_seq,
+            format,
+            len,
+        },
+    ))
 }
 
 #[test]
@@ -71,12 +81,12 @@ fn no_intact_line_is_dropped_anywhere() {
     let lines = lines();
     let newer: [(&str, &str); 6] = [
         (
-            r#"{"format":2}"#,
-            "format 2, and this version reads up to format 1",
+            r#"{"format":3}"#,
+            "format 3, and this version reads up to format 2",
         ),
         (
-            r#"{"format":3,"by":"x"}"#,
-            "format 3, and this version reads up to format 1",
+            r#"{"format":4,"by":"x"}"#,
+            "format 4, and this version reads up to format 2",
         ),
         (r#"{"seq":99,"event":"adopted"}"#, "the event 'adopted'"),
         (
@@ -133,12 +143,16 @@ fn no_intact_line_is_dropped_anywhere() {
 
 #[test]
 fn a_line_may_say_the_format_that_this_version_reads() {
-    let mut lines = lines();
-    let records = lines.len();
-    for at in [0, 3] {
-        lines.insert(at, b"{\"format\":1}\n".to_vec());
+    for format in [1, 2] {
+        let mut lines = lines();
+        let records = lines.len();
+        for at in [0, 3] {
+            lines.insert(at, format!("{{\"format\":{format}}}\n").into_bytes());
+        }
+        let (read, extent) = read(&lines.concat()).unwrap();
+        assert_eq!((read, extent.format), (records, format));
+        assert_eq!(extent.len, lines.concat().len());
     }
-    assert_eq!(read(&lines.concat()), whole(records, lines.concat().len()));
 }
 
 /// docs/formats.md is normative: it has every event and every field, and none

@@ -1,0 +1,129 @@
+//! The place that a release earns among the releases that pruning keeps.
+//!
+//! A release earns a place when it passes its gate, or when it was live for `min_age`.
+//! The record that says so gives the place its number. Nothing changes that number
+//! later: no swap, no rollback and no bad mark. So a key cannot take a place away by
+//! moving the current symlink; it can only earn later ones.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{History, Release};
+use crate::names::ReleaseId;
+use crate::store::journal::{self, Record};
+
+/// What a release has once it has earned its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The number of the record by which the release earned it.
+    pub seq: u64,
+    /// Since when the release was live then.
+    pub since: Timestamp,
+    pub left: FirstLeave,
+}
+
+/// How a release stopped being live for the first time after it had earned its place.
+/// The first time decides for good, so no later request can change how a release counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstLeave {
+    /// It is still live.
+    NotYet,
+    /// Another release was swapped in.
+    Replaced,
+    /// It was marked bad by that: a rollback or a revert left it.
+    RolledBack,
+}
+
+impl Release {
+    /// Notes how the release stops being live. The caller has set its bad mark.
+    pub(super) fn settle_place(&mut self) {
+        let left = self.how_it_left();
+        if let Some(place) = &mut self.place
+            && place.left == FirstLeave::NotYet
+        {
+            place.left = left;
+        }
+    }
+
+    fn how_it_left(&self) -> FirstLeave {
+        if self.bad {
+            FirstLeave::RolledBack
+        } else {
+            FirstLeave::Replaced
+        }
+    }
+
+    /// Returns how long it was live without a break until `now`, or until it was last
+    /// replaced.
+    fn live_for(&self, now: Timestamp) -> Option<Duration> {
+        let (_, since) = self.activated?;
+        Some(journal::age(since, self.left.unwrap_or(now)))
+    }
+}
+
+impl History {
+    /// Gives a release its place by this record, unless it has one.
+    pub(super) fn earn(&mut self, id: &ReleaseId, record: &Record) {
+        let live = self.live.as_ref() == Some(id);
+        let Some(release) = self.releases.get_mut(id) else {
+            return;
+        };
+        if release.place.is_none() {
+            release.place = Some(Place {
+                seq: record.seq,
+                since: release.activated.map_or(record.time, |(_, time)| time),
+                left: if live {
+                    FirstLeave::NotYet
+                } else {
+                    release.how_it_left()
+                },
+            });
+        }
+    }
+
+    /// Takes a format line into account.
+    ///
+    /// Format 1 has no record of places. Where format 2 begins, every good release gets
+    /// the place that it earned at the latest when it first became live: that may be too
+    /// early, and keeps a release rather than losing it.
+    pub(super) fn begin_format(&mut self, format: u64) {
+        let first = self.format < 2 && format >= 2;
+        self.format = format;
+        if !first {
+            return;
+        }
+        for (id, release) in &mut self.releases {
+            let earned = release.good() && release.confirmed && release.place.is_none();
+            if let (true, Some((seq, since))) = (earned, release.first_live) {
+                let left = if self.live.as_ref() == Some(id) {
+                    FirstLeave::NotYet
+                } else {
+                    FirstLeave::Replaced
+                };
+                release.place = Some(Place { seq, since, left });
+            }
+        }
+    }
+
+    /// Returns the releases that have been live for `min_age` and have no place yet: of
+    /// the live one and the one before it. The caller appends an `earned` record for
+    /// each.
+    ///
+    /// A release that left before its checks passed earns nothing: its own checks may
+    /// have taken that long.
+    pub fn due_places(&self, min_age: Duration, now: Timestamp) -> Vec<ReleaseId> {
+        let live = self.live.as_ref();
+        let before = self.before.as_ref().filter(|before| Some(*before) != live);
+        (live.into_iter().chain(before))
+            .filter(|id| {
+                self.releases.get(*id).is_some_and(|release| {
+                    let counts = live == Some(*id) || release.confirmed;
+                    let long_enough = release.live_for(now).is_some_and(|time| time >= min_age);
+                    release.place.is_none() && counts && long_enough
+                })
+            })
+            .cloned()
+            .collect()
+    }
+}
