@@ -29,8 +29,9 @@ class Site:
             f'root = "{root}"\n'
             '[archive]\nmax_compressed = "8GiB"\nmax_unpacked = "8GiB"\n'
             "max_entries = 1000000\n"
-            "[pending]\nmax = 100000\n"
-            "[limits]\nreceives_per_hour = 1000000\n"
+            "[pending]\nmax = 100000\nmax_per_key = 100000\n"
+            "[limits]\nreceives_per_hour = 1000000\nattempts_per_hour = 1000000\n"
+            "swaps_per_minute = 1000000\nuploads = 1000\nuploads_per_key = 1000\n"
             f'[audit]\nsocket = "{directory}/audit"\n'
         )
         self.clear()

@@ -25,6 +25,7 @@ use crate::policy::Granted;
 use crate::request::{Rollback, Swap};
 use crate::signature::Requirement;
 use crate::store::ledger::{LOCK_TIMEOUT, Ledger};
+use crate::store::limits::{Counter, KeyLimits};
 use crate::store::{Actor, Store};
 use crate::success::{Change, Success};
 use gate::Gate;
@@ -37,8 +38,8 @@ use site::{LockedSite, Site};
 /// # Errors
 ///
 /// Before the symlink moves: [`Code::NoSuchRelease`], [`Code::NotCurrent`],
-/// [`Code::Busy`], [`Code::DigestMismatch`], [`Code::BadSignature`],
-/// [`Code::Denied`], [`Code::BadConfig`], [`Code::BadLayout`], [`Code::IoError`]
+/// [`Code::Busy`], [`Code::RateLimited`], [`Code::DigestMismatch`],
+/// [`Code::BadSignature`], [`Code::Denied`], [`Code::BadConfig`], [`Code::BadLayout`], [`Code::IoError`]
 /// or [`Code::DiskFull`].
 ///
 /// [`Code::GateFailed`] when the release fails a check, before the symlink moves or
@@ -55,6 +56,7 @@ use site::{LockedSite, Site};
 /// [`Code::NoSuchRelease`]: crate::error::Code::NoSuchRelease
 /// [`Code::NotCurrent`]: crate::error::Code::NotCurrent
 /// [`Code::Busy`]: crate::error::Code::Busy
+/// [`Code::RateLimited`]: crate::error::Code::RateLimited
 /// [`Code::DigestMismatch`]: crate::error::Code::DigestMismatch
 /// [`Code::BadSignature`]: crate::error::Code::BadSignature
 /// [`Code::Denied`]: crate::error::Code::Denied
@@ -76,6 +78,7 @@ pub fn swap(
         release: Some(&granted.release),
         if_current: granted.if_current.as_ref(),
     };
+    KeyLimits::new(config, store, actor).count(Counter::Activations)?;
     let ledger = Ledger::open(store, actor, LOCK_TIMEOUT)?;
     let site = LockedSite::new(config, required, gate, ledger);
     carry_out(site, request)
@@ -100,6 +103,7 @@ pub fn rollback(
         release: granted.release.as_ref(),
         if_current: granted.if_current.as_ref(),
     };
+    KeyLimits::new(config, store, actor).count(Counter::Activations)?;
     let ledger = Ledger::open(store, actor, LOCK_TIMEOUT)?;
     let site = LockedSite::new(config, required, gate, ledger);
     carry_out(site, request)

@@ -191,6 +191,13 @@ mod tests {
         assert_eq!(config.min_age.as_secs(), 600);
         assert_eq!(config.archive.max_compressed, 512 << 20);
         assert_eq!(config.limits.idle_timeout.as_secs(), 30);
+        assert_eq!(
+            (config.limits.uploads, config.limits.uploads_per_key),
+            (4, 2)
+        );
+        assert_eq!(config.limits.attempts_per_hour, 120);
+        assert_eq!(config.limits.swaps_per_minute, 30);
+        assert_eq!((config.pending.max, config.pending.max_per_key), (10, 5));
         assert_eq!(config.audit.facility as u8 >> 3, 10);
         assert!(config.audit.required);
         assert_eq!(config.site().as_str(), "blog");

@@ -96,6 +96,11 @@ impl Dir {
         self.open_with(name.into(), OFlag::O_RDWR | OFlag::O_CREAT, mode)
     }
 
+    /// Opens an existing file for reading and overwriting.
+    pub fn open_existing_rw<'a>(&self, name: impl Into<Name<'a>>) -> Result<File> {
+        self.open_with(name.into(), OFlag::O_RDWR, 0)
+    }
+
     /// Makes a file for writing; it must not exist.
     pub fn create_new<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;

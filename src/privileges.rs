@@ -18,9 +18,9 @@ pub struct Privileges {
     /// Access to `.deploy-shell/`, which holds the journal, the lock and the staging
     /// directories. It only matters where it is more than the root's.
     pub state: Access,
-    /// Whether the verb may open the journal and the lock file for writing. For
-    /// `receive`, `state` alone permits that already.
-    pub writes_journal_and_lock: bool,
+    /// Whether the verb may open the journal, the lock file and its key's counter for
+    /// writing. For `receive`, `state` alone permits that already.
+    pub writes_records: bool,
     /// Whether the verb may execute this program, in order to unpack.
     pub executes: bool,
 }
@@ -38,7 +38,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         root: Access::Read,
         releases: Access::Add,
         state: Access::Write,
-        writes_journal_and_lock: true,
+        writes_records: true,
         executes: true,
     },
     Privileges {
@@ -46,7 +46,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         root: Access::Replace,
         releases: Access::Replace,
         state: Access::Replace,
-        writes_journal_and_lock: true,
+        writes_records: true,
         executes: false,
     },
     Privileges {
@@ -54,7 +54,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         root: Access::Replace,
         releases: Access::Replace,
         state: Access::Replace,
-        writes_journal_and_lock: true,
+        writes_records: true,
         executes: false,
     },
     Privileges {
@@ -62,7 +62,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         root: Access::Read,
         releases: Access::Read,
         state: Access::Read,
-        writes_journal_and_lock: false,
+        writes_records: false,
         executes: false,
     },
 ];
@@ -80,9 +80,9 @@ impl Privileges {
 /// Restricts the monitor to the privileges of its verb (see
 /// [`sandbox::restrict_monitor`]).
 ///
-/// `journal_and_lock` are the files of [`Store::records`]. A verb that may not write
+/// `records` are the files of [`Store::records`]. A verb that may not write
 /// them gets no right to them, even if they are passed.
-pub fn restrict_to_verb(verb: Verb, store: &Store, journal_and_lock: &[File]) -> Enforcement {
+pub fn restrict_to_verb(verb: Verb, store: &Store, records: &[File]) -> Enforcement {
     let privileges = Privileges::of(verb);
     sandbox::restrict_monitor(Rights {
         directories: &[
@@ -90,8 +90,8 @@ pub fn restrict_to_verb(verb: Verb, store: &Store, journal_and_lock: &[File]) ->
             (&store.releases, privileges.releases),
             (&store.state, privileges.state),
         ],
-        writable_files: if privileges.writes_journal_and_lock {
-            journal_and_lock
+        writable_files: if privileges.writes_records {
+            records
         } else {
             &[]
         },
@@ -113,12 +113,12 @@ mod tests {
         }
     }
 
-    /// The request pipeline opens the journal and the lock for the verbs that write.
+    /// The request pipeline opens the records for the verbs that write.
     #[test]
     fn the_verbs_that_write_are_those_that_may_write_the_journal() {
         for privileges in PRIVILEGES {
             let verb = privileges.verb;
-            assert_eq!(privileges.writes_journal_and_lock, verb.writes(), "{verb}");
+            assert_eq!(privileges.writes_records, verb.writes(), "{verb}");
         }
     }
 }

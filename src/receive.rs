@@ -23,10 +23,11 @@ use crate::names::{ReleaseId, SignatureText};
 use crate::policy::Granted;
 use crate::request::Receive;
 use crate::signature::{NAMESPACE, Requirement, Signed};
-use crate::store::history::{Content, History, RECEIPTS_KEPT};
+use crate::store::history::{Content, History, Release};
 use crate::store::journal::{self, Event};
 use crate::store::layout::{STAGED_MANIFEST, STAGED_TREE};
 use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
+use crate::store::limits::{Counter, KeyLimits};
 use crate::store::{Actor, Store};
 use crate::success::{Received, Success, Upload};
 use staging::Staging;
@@ -47,6 +48,8 @@ pub fn receive(
     request: &Granted<Receive>,
 ) -> Result<Success> {
     let deadline = Deadline::after(config.limits.total_timeout);
+    let limits = KeyLimits::new(config, store, actor);
+    limits.count(Counter::Attempts)?;
     // All checks up to the spool come before the first byte of the payload is read:
     // a retry of a received release costs nothing, and a request that must fail
     // fails at once.
@@ -57,7 +60,10 @@ pub fn receive(
         return Ok(already_received(request, sums, signed));
     }
     store.require_shared(&config.shared)?;
-    check_admission(config, store, &history)?;
+    check_admission(config, store, actor, &history)?;
+    // Held until the end: the client sends as slowly as it likes, and unpacking uses
+    // memory.
+    let _slot = limits.take_upload_slot()?;
 
     let payload = spool::spool(store, config, &request.sha256, deadline)?;
     let payload_bytes = payload.bytes();
@@ -106,7 +112,7 @@ pub fn receive(
     if let Some((sums, signed)) = received {
         return Ok(already_received(request, sums, signed));
     }
-    let warnings = publish(config, ledger, request, &staging, sums)?;
+    let warnings = publish(config, ledger, actor, request, &staging, sums)?;
     Ok(Success::Received(Received {
         release: request.release.clone(),
         sha256: request.sha256,
@@ -234,38 +240,50 @@ fn find_received(
 /// # Errors
 ///
 /// [`Code::RateLimited`] and [`Code::Busy`].
-fn check_admission(config: &Config, store: &Store, history: &History) -> Result<()> {
+fn check_admission(config: &Config, store: &Store, actor: &Actor, history: &History) -> Result<()> {
+    KeyLimits::new(config, store, actor).check_receives(history)?;
+    check_pending(config, store, actor, history)
+}
+
+/// Checks the limits on pending releases: those of the key, and those of all keys.
+///
+/// # Errors
+///
+/// [`Code::Busy`].
+fn check_pending(config: &Config, store: &Store, actor: &Actor, history: &History) -> Result<()> {
     let now = journal::now();
-    let within = |time, span| journal::age(time, now) < span;
-    let lately = history
-        .received
-        .iter()
-        .filter(|receipt| within(receipt.time, RECEIPTS_KEPT))
-        .count();
-    let max = config.limits.receives_per_hour;
-    if lately >= max {
-        return Err(Error::new(
-            Code::RateLimited,
-            format!("too many releases within one hour: {lately} of {max}"),
-        )
-        .remedy("wait, or raise receives_per_hour in the site's configuration"));
-    }
     // An older release does not count: the next swap removes it.
+    let max_age = config.pending.max_age;
     let present = store.present()?;
-    let pending = history
+    let pending: Vec<&Release> = history
         .releases
         .iter()
         .filter(|(_, release)| release.activated.is_none() && !release.bad)
-        .filter(|(_, release)| within(release.received, config.pending.max_age))
+        .filter(|(_, release)| journal::age(release.received, now) < max_age)
         .filter(|(id, _)| present.contains(id))
-        .count();
-    let max = config.pending.max;
-    if pending >= max {
-        return Err(Error::new(
-            Code::Busy,
-            format!("too many pending releases, which were never live: {pending} of {max}"),
-        )
-        .remedy("swap to one, wait until they are too old, or raise 'max' in [pending]"));
+        .map(|(_, release)| release)
+        .collect();
+    let too_many = |whose: &str, number: usize, max: usize, setting: &str| {
+        let problem =
+            format!("too many pending releases{whose}, which were never live: {number} of {max}");
+        let remedy = format!(
+            "remove some on the node (deploy-shell-admin drop), wait until they are too old, or \
+             raise {setting} in [pending]"
+        );
+        Err(Error::new(Code::Busy, problem).remedy(remedy))
+    };
+    let own = pending.iter().filter(|release| release.key == actor.key);
+    let (own, max) = (own.count(), config.pending.max_per_key);
+    if own >= max {
+        let whose = match &actor.key {
+            Some(key) => format!(" of key '{key}'"),
+            None => " of keys without a label".to_owned(),
+        };
+        return too_many(&whose, own, max, "max_per_key");
+    }
+    let (all, max) = (pending.len(), config.pending.max);
+    if all >= max {
+        return too_many("", all, max, "max");
     }
     Ok(())
 }
@@ -314,6 +332,7 @@ fn check_required_paths(config: &Config, store: &Store, tree: &Dir) -> Result<()
 fn publish(
     config: &Config,
     mut ledger: Ledger<'_>,
+    actor: &Actor,
     request: &Receive,
     staging: &Staging<'_>,
     sums: Sums,
@@ -322,7 +341,7 @@ fn publish(
     let store = ledger.store;
     // Again, now that this process holds the lock: concurrent uploads must not
     // exceed a limit together.
-    check_admission(config, store, &ledger.history)?;
+    check_admission(config, store, actor, &ledger.history)?;
     store.require_shared(&config.shared)?;
     let cannot = |errno: nix::Error| store.io(format!("cannot publish '{release}'"), errno);
     // The manifest first: every release has one. If this process is killed between

@@ -103,9 +103,9 @@ fn run_verb(
             Verb::Swap | Verb::Rollback => HookRunner::start(config)?,
             Verb::Receive | Verb::List => None,
         };
-        let records = store
-            .records(verb.writes())
-            .map_err(|errno| store.io("cannot open the journal and the lock", errno))?;
+        let records = store.records(actor).map_err(|errno| {
+            store.io("cannot open the journal, the lock and the counters", errno)
+        })?;
         confinement
             .insert(privileges::restrict_to_verb(verb, &store, &records))
             .ensure_full(config.sandbox.required)?;

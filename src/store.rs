@@ -10,6 +10,7 @@
 //!     manifests/<release>             mtree(5)
 //!     incoming/<staging>/             of one receive: tree/ and manifest
 //!     trash/<release>.<seq>           pruned, being removed
+//!     limits/                         counters and upload slots of each key
 //!     next                            the new symlink, before it is renamed into place
 //!     back                            the symlink to the fallback, made in advance
 //! ```
@@ -22,6 +23,7 @@ pub mod history;
 pub mod journal;
 pub mod layout;
 pub mod ledger;
+pub mod limits;
 pub mod lock;
 pub mod shared_dir;
 mod symlink;
@@ -168,16 +170,21 @@ impl Store {
         Ok(())
     }
 
-    /// Opens the journal and the lock file, and makes them if they do not exist. Opens
-    /// neither for a request that only reads (`write` is false).
+    /// Opens what a request writes besides releases and symlinks, and makes it if it does
+    /// not exist: the journal, the lock file and, for a swap or rollback, the key's
+    /// counter. Opens nothing for a request that only reads.
     ///
     /// # Errors
     ///
     /// The errno of the system call.
-    pub fn records(&self, write: bool) -> dir::Result<Vec<File>> {
-        let names = if write { &[JOURNAL, LOCK][..] } else { &[] };
-        let open = |name: &Name<'_>| self.state.open_append(*name, 0o600);
-        names.iter().map(open).collect()
+    pub fn records(&self, actor: &Actor) -> dir::Result<Vec<File>> {
+        if !actor.verb.writes() {
+            return Ok(Vec::new());
+        }
+        let open = |name: Name<'_>| self.state.open_append(name, 0o600);
+        let mut records = vec![open(JOURNAL)?, open(LOCK)?];
+        records.extend(limits::create_counter(self, actor)?);
+        Ok(records)
     }
 
     /// Returns the live release: the one that the `current` symlink names.

@@ -26,7 +26,7 @@ use std::process::{Command, ExitCode, Stdio};
 use deploy_shell::config::Config;
 use deploy_shell::dir::Dir;
 use deploy_shell::policy::Verb;
-use deploy_shell::store::Store;
+use deploy_shell::store::{Actor, Store};
 use deploy_shell::{privileges, sandbox};
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
@@ -82,7 +82,11 @@ fn attack_from_inside(who: &str, name: &str, site: &Path) -> u8 {
             let config = Config::load(&site.join("site.toml")).expect("the configuration");
             let store = Store::open(&config).expect("the site");
             // For `list` too, which must get no right to them.
-            let records = store.records(true).expect("the records");
+            let writer = match verb {
+                Verb::List => Verb::Swap,
+                writer => writer,
+            };
+            let records = store.records(&actor(writer)).expect("the records");
             Some(privileges::restrict_to_verb(verb, &store, &records))
         }
         _ => {
@@ -97,6 +101,15 @@ fn attack_from_inside(who: &str, name: &str, site: &Path) -> u8 {
     match (attempt.run)(&Site(site.to_owned())) {
         Ok(()) => SUCCEEDED,
         Err(_) => FAILED,
+    }
+}
+
+fn actor(verb: Verb) -> Actor {
+    Actor {
+        key: None,
+        fingerprint: None,
+        client: None,
+        verb,
     }
 }
 

@@ -170,7 +170,6 @@ impl Run<'_> {
     fn apply(&mut self, mut record: Record) {
         record.seq = self.state.history.generation + 1;
         self.state.history.apply(&record);
-        self.state.history.received.clear();
         match record.event {
             Event::Activating => self.state.intent = Some(record),
             Event::Abandoned

@@ -55,8 +55,11 @@ pub enum Times {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pending {
+    /// Of all keys together.
     #[serde(deserialize_with = "units::whole_number")]
     pub max: usize,
+    #[serde(deserialize_with = "units::whole_number")]
+    pub max_per_key: usize,
     #[serde(deserialize_with = "units::duration")]
     pub max_age: Duration,
 }
@@ -65,8 +68,20 @@ pub struct Pending {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
+    /// Published releases, for each key.
     #[serde(deserialize_with = "units::whole_number")]
     pub receives_per_hour: usize,
+    /// Requests to receive, for each key, also those that fail.
+    #[serde(deserialize_with = "units::whole_number")]
+    pub attempts_per_hour: usize,
+    /// Requests to swap and to roll back together, for each key.
+    #[serde(deserialize_with = "units::whole_number")]
+    pub swaps_per_minute: usize,
+    /// Uploads at the same time, of all keys together.
+    #[serde(deserialize_with = "units::whole_number")]
+    pub uploads: u16,
+    #[serde(deserialize_with = "units::whole_number")]
+    pub uploads_per_key: u16,
     #[serde(deserialize_with = "units::duration")]
     pub idle_timeout: Duration,
     #[serde(deserialize_with = "units::duration")]
@@ -246,6 +261,7 @@ impl Default for Pending {
     fn default() -> Self {
         Pending {
             max: 10,
+            max_per_key: 5,
             max_age: Duration::from_secs(7 * 86_400),
         }
     }
@@ -255,6 +271,10 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             receives_per_hour: 60,
+            attempts_per_hour: 120,
+            swaps_per_minute: 30,
+            uploads: 4,
+            uploads_per_key: 2,
             idle_timeout: Duration::from_secs(30),
             total_timeout: Duration::from_secs(30 * 60),
             reserve: Percent::try_from("3%".to_owned()).expect("3% is a share"),

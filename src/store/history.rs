@@ -70,6 +70,8 @@ pub struct Release {
     pub seq: u64,
     id_use: IdUse,
     pub received: Timestamp,
+    /// The label of the key that sent it, if that is known.
+    pub key: Option<KeyLabel>,
     pub sha256: Option<Sha256Digest>,
     pub files: Option<u64>,
     pub bytes: Option<u64>,
@@ -99,6 +101,7 @@ impl Release {
                 content: Content::Nothing,
             },
             received: record.time,
+            key: None,
             sha256: None,
             files: None,
             bytes: None,
@@ -197,6 +200,7 @@ impl History {
                         content: known.id_use.content.add(record.sha256),
                         ..known.id_use
                     },
+                    key: record.key.clone(),
                     sha256: record.sha256,
                     files: record.files,
                     bytes: record.bytes,

@@ -20,6 +20,9 @@ pub const MANIFESTS: Name<'static> = Name::literal("manifests");
 pub const INCOMING: Name<'static> = Name::literal("incoming");
 /// In [`STATE`]: a directory with the pruned releases that are being removed.
 pub const TRASH: Name<'static> = Name::literal("trash");
+/// In [`STATE`]: a directory with the counters and upload slots of each key. The first
+/// request that writes makes it.
+pub const LIMITS: Name<'static> = Name::literal("limits");
 /// In [`STATE`]: the new symlink, before it is renamed into place.
 pub const NEXT: Name<'static> = Name::literal("next");
 /// In [`STATE`]: the symlink to the fallback, made before it is needed.

@@ -31,22 +31,12 @@ impl Lock {
     /// [`Code::Busy`], naming the holder.
     pub fn take(store: &Store, actor: &Actor, timeout: Duration) -> Result<Lock> {
         let cannot = |error: std::io::Error| store.io("cannot take the lock", error);
-        let deadline = Instant::now() + timeout;
         let mut file = store
             .state
             .open_rw(LOCK, 0o600)
             .map_err(|errno| cannot(errno.into()))?;
-        // Polled, because flock(2) has no time limit. Terminates: every turn sleeps,
-        // and the deadline does not move.
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    std::thread::sleep(POLL_INTERVAL);
-                }
-                Err(TryLockError::WouldBlock) => return Err(busy(file)),
-                Err(TryLockError::Error(error)) => return Err(cannot(error)),
-            }
+        if !lock_within(&file, timeout).map_err(cannot)? {
+            return Err(busy(file));
         }
         // The note is for requests that wait. A failure to write it (a full disk)
         // does not release the lock.
@@ -68,6 +58,27 @@ impl Lock {
             _ = file.set_len(0);
         }
         Ok(Lock(file))
+    }
+}
+
+/// Locks a file, and waits for it at most `timeout`. Returns whether it is locked.
+///
+/// # Errors
+///
+/// That of the system call.
+pub(super) fn lock_within(file: &File, timeout: Duration) -> std::io::Result<bool> {
+    let deadline = Instant::now() + timeout;
+    // Polled, because flock(2) has no time limit. Terminates: every turn sleeps, and the
+    // deadline does not move.
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(POLL_INTERVAL);
+            }
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
     }
 }
 

@@ -86,7 +86,9 @@ impl Fixture {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("its mode");
         let config = format!(
             "root = \"{}/root\"\nkeep = {keep}\nmin_age = \"0s\"\n\
-             [pending]\nmax = 1000\n[limits]\nreceives_per_hour = 1000000\nreserve = \"0%\"\n\
+             [pending]\nmax = 1000\nmax_per_key = 1000\n\
+             [limits]\nreceives_per_hour = 1000000\nattempts_per_hour = 1000000\n\
+             swaps_per_minute = 1000000\nuploads = 100\nuploads_per_key = 100\nreserve = \"0%\"\n\
              [shared]\nlinks = [\".env\", \"deep/er/uploads\"]\n\
              {gate}\n[audit]\nsocket = \"{}/audit\"\n",
             dir.display(),

@@ -40,6 +40,7 @@ mod hostile_archives;
 mod hostile_requests;
 mod identity;
 mod journal;
+mod key_limits;
 mod layout;
 mod list;
 mod live_traffic;

@@ -82,7 +82,11 @@ pub struct Upload {
 
 impl Upload {
     pub fn start(site: &Site, request: &str) -> Upload {
-        let mut child = site.ssh_spawn("ci", request);
+        Upload::start_as(site, "ci", request)
+    }
+
+    pub fn start_as(site: &Site, key: &str, request: &str) -> Upload {
+        let mut child = site.ssh_spawn(key, request);
         let stdin = child.stdin.take();
         Upload {
             client: Running(child),

@@ -121,28 +121,6 @@ fn a_slow_client_is_not_idle() {
 }
 
 #[test]
-fn receives_of_the_last_hour_are_counted() {
-    let site = Site::with_config("[limits]\nreceives_per_hour = 2\n");
-    let payload = |release: &str| tarball(&[("id", release.as_bytes())]);
-    site.receive("r1", &payload("r1")).ok();
-    // A failed receive does not count.
-    let request = Site::receive_command("bad", b"other bytes");
-    site.ssh_with_input("ci", &request, &payload("bad"))
-        .refused(65, "digest-mismatch");
-    site.receive("r2", &payload("r2")).ok();
-    let before = site.snapshot();
-    let reply = site.receive("r3", &payload("r3"));
-    reply.refused(75, "rate-limited");
-    assert_eq!(site.snapshot(), before);
-
-    site.age_journal(jiff::SignedDuration::from_mins(61));
-    site.receive("r3", &payload("r3")).ok();
-    site.receive("r4", &payload("r4")).ok();
-    site.receive("r5", &payload("r5"))
-        .refused(75, "rate-limited");
-}
-
-#[test]
 fn the_number_of_pending_releases_is_limited() {
     let site = Site::with_config("[pending]\nmax = 2\n");
     let payload = |release: &str| tarball(&[("id", release.as_bytes())]);

@@ -58,7 +58,7 @@ fn the_table_of_privileges_is_the_programs() {
                 word(privileges.root),
                 word(privileges.releases),
                 word(privileges.state),
-                yes_or_no(privileges.writes_journal_and_lock),
+                yes_or_no(privileges.writes_records),
                 yes_or_no(privileges.executes),
             ]
         })
@@ -126,7 +126,12 @@ fn rows_without_test() -> Vec<String> {
 
 /// Returns the rows whose last cell is a test: `file: name`.
 fn tables_with_tests() -> Vec<Vec<&'static str>> {
-    let tables = [(DOC, "CVE"), (DOC, "Guarantee"), (MAP, "Invariant")];
+    let tables = [
+        (DOC, "CVE"),
+        (DOC, "Guarantee"),
+        (DOC, "Resource"),
+        (MAP, "Invariant"),
+    ];
     tables.map(|(text, first)| rows(text, first)).concat()
 }
 

@@ -89,7 +89,8 @@ impl Site {
 
     /// Creates a site. `extra` is TOML that follows `root = ".."`: top-level keys
     /// first, then tables. `{dir}` in it becomes the temporary directory. The
-    /// harness adds an `[audit]` table if `extra` has none.
+    /// harness adds an `[audit]` table if `extra` has none, and raises the limits of a
+    /// key that `extra` does not name: one key stands for many clients here.
     pub fn with_config(extra: &str) -> Site {
         let dir = tempfile::Builder::new()
             .prefix("deploy-shell-")
@@ -128,7 +129,7 @@ impl Site {
     pub fn configure(&self, extra: &str) {
         let dir = self.dir().to_str().expect("a UTF-8 path");
         let mut text = format!("root = \"{dir}/root\"\n");
-        text += &extra.replace("{dir}", dir);
+        text += &with_raised_limits(&extra.replace("{dir}", dir));
         if !extra.lines().any(|line| line.trim() == "[audit]") {
             text += &format!("\n[audit]\nsocket = \"{dir}/audit.socket\"\n");
         }
@@ -335,12 +336,13 @@ impl Site {
         names.iter().map(|path| file_name(path)).collect()
     }
 
-    /// Describes everything below the root except the lock and the journal.
+    /// Describes everything below the root except the lock, the journal and the counters.
     pub fn snapshot(&self) -> BTreeMap<PathBuf, String> {
         let mut found = BTreeMap::new();
         describe(self.root(), self.root(), &mut found);
         found.remove(Path::new(".deploy-shell/lock"));
         found.remove(Path::new(".deploy-shell/journal.jsonl"));
+        found.retain(|path, _| !path.starts_with(".deploy-shell/limits"));
         found
     }
 
@@ -385,6 +387,31 @@ impl Site {
     pub fn audit_lines(&self) -> Vec<String> {
         self.collector.lines()
     }
+}
+
+/// Adds each limit of a key that `config` does not have.
+fn with_raised_limits(config: &str) -> String {
+    let mut config = config.to_owned();
+    for (table, key, value) in [
+        ("[pending]", "max_per_key", 100_000),
+        ("[limits]", "attempts_per_hour", 100_000),
+        ("[limits]", "swaps_per_minute", 100_000),
+        ("[limits]", "uploads_per_key", 100),
+        ("[limits]", "uploads", 100),
+    ] {
+        let is_set = |line: &str| line.starts_with(&format!("{key} = "));
+        if config.lines().any(is_set) {
+            continue;
+        }
+        let added = format!("{table}\n{key} = {value}\n");
+        let header = format!("{table}\n");
+        if config.contains(&header) {
+            config = config.replacen(&header, &added, 1);
+        } else {
+            config += &format!("\n{added}");
+        }
+    }
+    config
 }
 
 impl Reply {

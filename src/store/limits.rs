@@ -1,0 +1,349 @@
+//! The limits of each key: how often it may send and publish, and how many uploads may
+//! run at the same time.
+//!
+//! Each key has its own counters and its own slots, so a stolen key uses up its share
+//! and no other. The label of a key is the operator's (`--key`); all keys without a
+//! label count as one key.
+//!
+//! ```text
+//! .deploy-shell/limits/
+//!     key-<label>.attempts        requests to receive, also those that fail
+//!     key-<label>.swaps           swaps and rollbacks
+//!     key-<label>.upload-<n>      an upload of the key runs while it is locked
+//!     site.upload-<n>             an upload of any key runs while it is locked
+//! ```
+//!
+//! The journal counts received releases; see [`History::received`].
+//!
+//! A counter has one time a line, the newest first, at most as many as the limit. So
+//! both time and order bound it: a time of the future (the clock was ahead) does not
+//! count, and no line can count once enough newer ones exist. A counter may be lost: it
+//! is not synced, and its directory may be removed while no request runs.
+//!
+//! A slot is a file that its process locks (flock(2)). The kernel releases it when the
+//! process ends in any way.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nix::errno::Errno;
+
+use crate::config::{Config, Limits};
+use crate::dir::{self, Name};
+use crate::error::{Code, Error, Result};
+use crate::names::KeyLabel;
+use crate::policy::Verb;
+use crate::store::history::{History, RECEIPTS_KEPT};
+use crate::store::layout::LIMITS;
+use crate::store::{Actor, Store, journal, lock};
+
+/// How long to wait for another request that reads or writes the same counter. That
+/// takes it microseconds, whatever its client does.
+const COUNTER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The length of a line of a counter, in bytes: `2026-04-12T14:20:41Z` and a line feed.
+const LINE: usize = 21;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Requests of which a key may make so many within a span of time, and which have a
+/// counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Requests to receive, also those that fail and those that change nothing.
+    Attempts,
+    /// Requests to swap or to roll back.
+    Activations,
+}
+
+/// How often something may happen.
+struct Limit {
+    max: usize,
+    span: Duration,
+    /// The key of the configuration that sets it.
+    setting: &'static str,
+    /// What is wrong where it is reached.
+    problem: &'static str,
+}
+
+impl Counter {
+    fn suffix(self) -> &'static str {
+        match self {
+            Counter::Attempts => "attempts",
+            Counter::Activations => "swaps",
+        }
+    }
+
+    fn limit(self, limits: &Limits) -> Limit {
+        match self {
+            Counter::Attempts => Limit {
+                max: limits.attempts_per_hour,
+                span: HOUR,
+                setting: "attempts_per_hour",
+                problem: "too many receive requests within one hour",
+            },
+            Counter::Activations => Limit {
+                max: limits.swaps_per_minute,
+                span: MINUTE,
+                setting: "swaps_per_minute",
+                problem: "too many swaps and rollbacks within one minute",
+            },
+        }
+    }
+}
+
+/// The limits of one key on one site.
+#[derive(Clone, Copy)]
+pub struct KeyLimits<'a> {
+    store: &'a Store,
+    limits: &'a Limits,
+    key: Option<&'a KeyLabel>,
+}
+
+/// The right to upload, held until dropped: closing the files releases the slots.
+#[derive(Debug)]
+pub struct UploadSlot {
+    _of_key: File,
+    _of_site: File,
+}
+
+impl<'a> KeyLimits<'a> {
+    pub fn new(config: &'a Config, store: &'a Store, actor: &'a Actor) -> KeyLimits<'a> {
+        KeyLimits {
+            store,
+            limits: &config.limits,
+            key: actor.key.as_ref(),
+        }
+    }
+
+    /// Checks that the key has received few enough releases within the last hour.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::RateLimited`].
+    pub fn check_receives(&self, history: &History) -> Result<()> {
+        let now = journal::now();
+        let limit = Limit {
+            max: self.limits.receives_per_hour,
+            span: RECEIPTS_KEPT,
+            setting: "receives_per_hour",
+            problem: "too many releases within one hour",
+        };
+        let receipts = history.received.iter().rev();
+        let of_key = receipts.filter(|receipt| receipt.key.as_ref() == self.key);
+        let times: Vec<Timestamp> = of_key
+            .map(|receipt| receipt.time)
+            .filter(|time| journal::age(*time, now) < limit.span)
+            .collect();
+        self.check_limit(&limit, &times, now)
+    }
+
+    /// Counts a request of the key. One that the limit refuses does not count, so a
+    /// client that tries again and again is not refused for longer.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::RateLimited`], [`Code::Busy`], [`Code::IoError`] and [`Code::DiskFull`].
+    pub fn count(&self, counter: Counter) -> Result<()> {
+        let now = journal::now();
+        let limit = counter.limit(self.limits);
+        let cannot = |error: std::io::Error| {
+            let name = file_name(self.key, counter.suffix());
+            self.store
+                .io(format!("cannot update '{LIMITS}/{name}'"), error)
+        };
+        let mut file = match self.open_counter(counter) {
+            Ok(file) => file,
+            // The disk was full when this request began.
+            Err(Errno::ENOENT) if counter == Counter::Activations => return Ok(()),
+            Err(errno) => return Err(cannot(errno.into())),
+        };
+        if !lock::lock_within(&file, COUNTER_TIMEOUT).map_err(cannot)? {
+            let problem = format!("the counter of {} is locked", self.shown_key());
+            return Err(Error::new(Code::Busy, problem).remedy("try again"));
+        }
+        let mut bytes = Vec::new();
+        let longest = limit.max.saturating_mul(LINE) as u64;
+        (&mut file)
+            .take(longest)
+            .read_to_end(&mut bytes)
+            .map_err(cannot)?;
+        let mut times = times_that_count(&bytes, limit.span, now);
+        self.check_limit(&limit, &times, now)?;
+        times.insert(0, now);
+        let text: String = times.iter().map(|time| format!("{time}\n")).collect();
+        match overwrite(&mut file, text.as_bytes()).map_err(cannot) {
+            // A rollback must be possible on a full disk. There a swap cannot be
+            // repeated without limit either: it appends to the journal.
+            Err(error) if counter == Counter::Activations && error.code == Code::DiskFull => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Checks the limit. `times` are those that count, the newest first.
+    fn check_limit(&self, limit: &Limit, times: &[Timestamp], now: Timestamp) -> Result<()> {
+        let Limit { max, setting, .. } = limit;
+        if times.len() < *max {
+            return Ok(());
+        }
+        // The limit may have been lowered since.
+        let wait = max.checked_sub(1).and_then(|last| times.get(last));
+        let wait = wait.map_or(String::new(), |oldest| {
+            let left = limit.span.saturating_sub(journal::age(*oldest, now));
+            format!("wait {}, or ", in_words(left))
+        });
+        let (number, whose) = (times.len(), self.shown_key());
+        let problem = format!("{}: {number} of {max}, by {whose}", limit.problem);
+        let remedy = format!("{wait}raise {setting} in the site's configuration");
+        Err(Error::new(Code::RateLimited, problem).remedy(remedy))
+    }
+
+    fn open_counter(&self, counter: Counter) -> dir::Result<File> {
+        let limits = self.store.state.open_dir(LIMITS)?;
+        let name = file_name(self.key, counter.suffix());
+        let name = Name::new(name.as_bytes()).ok_or(Errno::EINVAL)?;
+        match counter {
+            // The sandbox of these verbs allows no new file: see `create_counter`.
+            Counter::Activations => limits.open_existing_rw(name),
+            Counter::Attempts => limits.open_rw(name, 0o600),
+        }
+    }
+
+    /// Takes a slot of the key and one of the site.
+    ///
+    /// A key has fewer slots than the site (with the defaults), so the uploads of one key
+    /// leave slots to the others.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Busy`], and those of the system calls.
+    pub fn take_upload_slot(&self) -> Result<UploadSlot> {
+        let Limits {
+            uploads,
+            uploads_per_key,
+            ..
+        } = *self.limits;
+        let of_key = self.free_slot(&prefix(self.key), uploads_per_key)?;
+        let of_key = of_key.ok_or_else(|| {
+            let key = self.shown_key();
+            let problem = format!("too many uploads at the same time: {uploads_per_key} by {key}");
+            Error::new(Code::Busy, problem)
+                .remedy("wait until one has ended, or raise uploads_per_key in [limits]")
+        })?;
+        let of_site = self.free_slot("site", uploads)?.ok_or_else(|| {
+            let problem = format!("too many uploads at the same time: {uploads} of all keys");
+            Error::new(Code::Busy, problem)
+                .remedy("wait until one has ended, or raise uploads in [limits]")
+        })?;
+        Ok(UploadSlot {
+            _of_key: of_key,
+            _of_site: of_site,
+        })
+    }
+
+    /// Locks the first free slot; none if all are in use.
+    fn free_slot(&self, prefix: &str, slots: u16) -> Result<Option<File>> {
+        let cannot = |error: std::io::Error| self.store.io("cannot take an upload slot", error);
+        let limits = self.store.state.open_dir(LIMITS);
+        let limits = limits.map_err(|errno| cannot(errno.into()))?;
+        for slot in 0..slots {
+            let name = format!("{prefix}.upload-{slot}");
+            let file = Name::new(name.as_bytes())
+                .ok_or(Errno::EINVAL)
+                .and_then(|name| limits.open_rw(name, 0o600))
+                .map_err(|errno| cannot(errno.into()))?;
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(file)),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(cannot(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn shown_key(&self) -> String {
+        match self.key {
+            Some(key) => format!("key '{key}'"),
+            None => "keys without a label".to_owned(),
+        }
+    }
+}
+
+/// Makes the directory of the counters if it does not exist, and opens what the request
+/// must open before its sandbox: the counter of a swap or rollback. The sandbox of these
+/// verbs allows no new file.
+///
+/// Without space, there is no counter: a rollback must be possible on a full disk.
+///
+/// # Errors
+///
+/// The errno of the system call.
+pub fn create_counter(store: &Store, actor: &Actor) -> dir::Result<Option<File>> {
+    let create = || {
+        match store.state.make_dir(LIMITS, 0o700) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        if actor.verb == Verb::Receive {
+            return Ok(None);
+        }
+        let name = file_name(actor.key.as_ref(), Counter::Activations.suffix());
+        let name = Name::new(name.as_bytes()).ok_or(Errno::EINVAL)?;
+        let limits = store.state.open_dir(LIMITS)?;
+        limits.open_rw(name, 0o600).map(Some)
+    };
+    match create() {
+        Err(Errno::ENOSPC | Errno::EDQUOT) => Ok(None),
+        other => other,
+    }
+}
+
+/// Replaces the content of a file.
+fn overwrite(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
+    file.rewind()?;
+    file.write_all(bytes)?;
+    // Only a shorter content needs this. Truncating first would make ext4 allocate a
+    // block for each request (auto_da_alloc, ext4(5)).
+    if file.metadata()?.len() > bytes.len() as u64 {
+        file.set_len(bytes.len() as u64)?;
+    }
+    Ok(())
+}
+
+/// Returns what the names of a key's files begin with. No label makes it equal to that
+/// of another key or of the site: the suffix follows the last dot.
+fn prefix(key: Option<&KeyLabel>) -> String {
+    match key {
+        Some(key) => format!("key-{key}"),
+        None => "key".to_owned(),
+    }
+}
+
+fn file_name(key: Option<&KeyLabel>, suffix: &str) -> String {
+    format!("{}.{suffix}", prefix(key))
+}
+
+/// Returns the times of a counter that are not of the future and within `span`, in the
+/// order of the file. Anything else is ignored: it cannot have come from a client, and
+/// a damaged counter must not stop deploys.
+fn times_that_count(bytes: &[u8], span: Duration, now: Timestamp) -> Vec<Timestamp> {
+    let lines = bytes.split(|byte| *byte == b'\n');
+    let times = lines.filter_map(|line| std::str::from_utf8(line).ok()?.parse().ok());
+    times
+        .filter(|time: &Timestamp| *time <= now && journal::age(*time, now) < span)
+        .collect()
+}
+
+/// Returns a duration for a person, rounded up.
+fn in_words(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds => format!("{} min", seconds.div_ceil(60)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
