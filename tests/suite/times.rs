@@ -90,13 +90,18 @@ fn files_and_directories_have_the_times_that_tar_extracts() {
         sh(&source, &format!("{tar} > '{}'", archive.display()));
         let extracted = site.dir().join(format!("extracted{number}"));
         fs::create_dir(&extracted).expect("a directory");
-        // bsdtar: GNU tar 1.35 loses the time of a directory that bsdtar lists late.
-        sh(&extracted, &format!("bsdtar -xf '{}'", archive.display()));
+        // GNU tar loses the time of a directory that bsdtar lists late.
+        let tool = tar.split(' ').next().expect("a word");
+        sh(&extracted, &format!("{tool} -xf '{}'", archive.display()));
         let release = format!("r{number}");
         let payload = zstd(&fs::read(&archive).expect("the archive"));
         site.receive(&release, &payload).ok();
         let mut expected = times(&extracted);
         let mut found = times(&site.root().join("releases").join(&release));
+        if tool == "bsdtar" {
+            // It leaves the directory itself alone.
+            expected.insert(String::new(), (1_578_096_000, 0));
+        }
         if tar.contains("--no-recursion") {
             for implied in ["", "a", "a/b"] {
                 expected.remove(implied);
