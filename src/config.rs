@@ -16,8 +16,8 @@ use serde::Deserialize;
 pub use command::Argv;
 pub use file::read_trusted;
 pub use keys::{
-    Archive, Audit, Health, Hook, Hooks, Limits, Pending, Preview, RelativePath, Sandbox,
-    Signatures, Symlinks, Times,
+    AclPolicy, Archive, Audit, Health, Hook, Hooks, Limits, Pending, Preview, RelativePath,
+    Sandbox, Signatures, Symlinks, Times,
 };
 pub use units::Percent;
 

@@ -12,6 +12,7 @@
     reason = "every function returns the errno of its system call: see `Result`"
 )]
 
+mod acl;
 mod name;
 mod remove;
 
@@ -29,6 +30,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::{statfs, statvfs};
 use nix::unistd::{self, UnlinkatFlags};
 
+pub use acl::DefaultAcl;
 pub use name::Name;
 pub use remove::NotRemoved;
 
@@ -321,6 +323,11 @@ impl Dir {
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    /// Sets the permission bits of this directory itself.
+    pub fn set_mode(&self, mode: u32) -> Result<()> {
+        stat::fchmod(&self.0, Mode::from_bits_truncate(mode))
     }
 
     /// Returns the status of this directory itself.

@@ -78,6 +78,9 @@ pub fn receive(
     let cannot = |error| store.io("cannot write the manifest", error);
     write!(manifest, "{identity}").map_err(cannot)?;
     let tree = &staging.tree;
+    let inherited = store
+        .inherited()
+        .map_err(|errno| store.io("cannot look at 'incoming'", errno))?;
     let (enforcement, sums) = writeback::with_background_sync(store, tree, |sync| {
         let begins = || sync.request();
         let enforcement = unpacker::unpack(
@@ -91,7 +94,7 @@ pub fn receive(
         )?;
         manifest.flush().map_err(cannot)?;
         let mut report = staging.open_report()?;
-        let sums = inspect::inspect(tree, &config.shared, &mut report)?;
+        let sums = inspect::inspect(tree, &config.shared, inherited, &mut report)?;
         check_required_paths(config, store, tree)?;
         Ok((enforcement, sums))
     })?;

@@ -214,6 +214,8 @@ pub struct Rights<'a> {
     /// Whether the process may execute and read the files that it is mapped from
     /// (this program, the loader, the libraries). It may execute no other file.
     pub execute_self: bool,
+    /// The one mode that the process may give to what it has open, if any.
+    pub directory_mode: Option<u32>,
 }
 
 /// Restricts the monitor to `rights`. Call it while the process has one thread.
@@ -227,7 +229,7 @@ pub fn restrict_monitor(rights: Rights<'_>) -> Enforcement {
     enforcement.record_landlock(landlock::restrict_thread(rights));
     enforcement.record(
         Mechanism::Seccomp,
-        seccomp::filter_monitor(rights.execute_self),
+        seccomp::filter_monitor(rights.execute_self, rights.directory_mode),
     );
     enforcement
 }
@@ -257,6 +259,7 @@ pub fn restrict_unpacker_before_threads(
         directories: &[(staging, Access::Create)],
         writable_files: &[],
         execute_self: false,
+        directory_mode: None,
     }));
     PartialEnforcement(enforcement)
 }
@@ -287,6 +290,7 @@ pub fn restrict_probe() -> Enforcement {
             directories: &[],
             writable_files: &[],
             execute_self: false,
+            directory_mode: None,
         }),
     );
     enforcement.record(Mechanism::Seccomp, seccomp::filter_probe());

@@ -106,6 +106,10 @@ fn run_verb(
         let records = store.records(actor).map_err(|errno| {
             store.io("cannot open the journal, the lock and the counters", errno)
         })?;
+        if verb == Verb::Receive {
+            // The sandbox denies this.
+            store.prepare_incoming(config.archive.acl)?;
+        }
         confinement
             .insert(privileges::restrict_to_verb(verb, &store, &records))
             .ensure_full(config.sandbox.required)?;

@@ -20,6 +20,7 @@
 
 mod actor;
 pub mod history;
+mod inheritance;
 pub mod journal;
 pub mod layout;
 pub mod ledger;
@@ -45,6 +46,7 @@ use crate::manifest::{HeadFlaw, Identity};
 use crate::names::{LinkName, ReleaseId};
 
 pub use actor::Actor;
+pub use inheritance::Inherited;
 use layout::{INCOMING, JOURNAL, LOCK, MANIFESTS, RELEASES, STATE, TRASH};
 
 /// An open site: handles of its directories, checked.

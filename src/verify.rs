@@ -16,9 +16,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, SFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag};
 use sha2::{Digest, Sha256};
 
+use crate::config::AclPolicy;
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result, describe};
 use crate::escape;
@@ -105,6 +106,7 @@ pub fn threads() -> usize {
 pub fn verify_release(
     store: &Store,
     release: &ReleaseId,
+    acl: AclPolicy,
     threads: usize,
     read: &(dyn Fn(u64) + Sync),
 ) -> Result<Vec<Difference>> {
@@ -122,7 +124,7 @@ pub fn verify_release(
         Ok(tree) => tree,
         Err(errno) => return Err(store.io(format!("cannot open release '{release}'"), errno)),
     };
-    Ok(compare_tree(&tree, expected, threads, read))
+    Ok(compare_tree(&tree, expected, acl, threads, read))
 }
 
 /// A file to hash, and what its manifest says.
@@ -137,6 +139,7 @@ struct HashJob {
 fn compare_tree(
     tree: &Dir,
     expected: BTreeMap<Vec<u8>, Kind>,
+    acl: AclPolicy,
     threads: usize,
     read: &(dyn Fn(u64) + Sync),
 ) -> Vec<Difference> {
@@ -156,6 +159,7 @@ fn compare_tree(
         };
         let mut walk = VerifyWalk {
             expected,
+            acl,
             found: &found,
             submit: &mut |job| match workers {
                 0 => hash_file(&job, &found, read),
@@ -226,6 +230,7 @@ fn hash_file(job: &HashJob, found: &Found, read: &(dyn Fn(u64) + Sync)) {
 struct VerifyWalk<'a> {
     /// The entries that were not found yet.
     expected: BTreeMap<Vec<u8>, Kind>,
+    acl: AclPolicy,
     found: &'a Found,
     submit: &'a mut dyn FnMut(HashJob),
 }
@@ -236,7 +241,7 @@ impl VerifyWalk<'_> {
             return note(self.found, b"", What::Extra);
         }
         match tree.metadata() {
-            Ok(stat) => self.check_mode(b"", &stat, Kind::Dir.mode()),
+            Ok(stat) => self.check_mode(b"", &stat, &Kind::Dir),
             Err(errno) => self.unreadable(b"", errno),
         }
         self.check_directory(b"", tree);
@@ -273,7 +278,7 @@ impl VerifyWalk<'_> {
         if dir::file_type(stat) != kind.file_type() {
             return note(self.found, path, What::Type(type_name(stat)));
         }
-        self.check_mode(path, stat, kind.mode());
+        self.check_mode(path, stat, &kind);
         match kind {
             Kind::Dir => match parent.open_dir(name) {
                 Ok(directory) => self.check_directory(path, &directory),
@@ -322,9 +327,9 @@ impl VerifyWalk<'_> {
         }
     }
 
-    fn check_mode(&self, path: &[u8], stat: &FileStat, expected: u32) {
-        let found = stat.st_mode & 0o7777;
-        if found != expected {
+    fn check_mode(&self, path: &[u8], stat: &FileStat, kind: &Kind) {
+        let (found, expected) = (stat.st_mode & 0o7777, kind.mode());
+        if !is_same_mode(found, kind, self.acl) {
             note(self.found, path, What::Mode { found, expected });
         }
     }
@@ -332,6 +337,26 @@ impl VerifyWalk<'_> {
     fn unreadable(&self, path: &[u8], errno: Errno) {
         note(self.found, path, What::Unreadable(describe(&errno.into())));
     }
+}
+
+/// Returns whether a file of this kind may have the mode `found`.
+///
+/// An operator may make the directories of a live site set-group-id (`chmod -R g+s`).
+/// The bit decides the group of new files, and means nothing for a file that nobody can
+/// execute; an executable file would run as its group. With an inherited list, the group
+/// and others have fewer rights, and never more: the group's bits of a mode are at least
+/// the rights of every named user and group in a list (acl(5)).
+fn is_same_mode(found: u32, kind: &Kind, acl: AclPolicy) -> bool {
+    let expected = kind.mode();
+    let permissions = match kind {
+        Kind::File { executable, .. } if *executable => found,
+        Kind::Dir | Kind::File { .. } => found & !Mode::S_ISGID.bits(),
+        Kind::Link { .. } => found,
+    };
+    permissions == expected
+        || acl == AclPolicy::Inherit
+            && permissions & !expected == 0
+            && permissions & 0o700 == expected & 0o700
 }
 
 fn type_name(stat: &FileStat) -> &'static str {

@@ -253,6 +253,9 @@ fn prepare(site: &Site) -> Result<PathBuf, Error> {
     ] {
         fs::set_permissions(root.join(directory), fs::Permissions::from_mode(0o755))?;
     }
+    // Where new directories inherit this bit, a receive may set one mode.
+    let incoming = state.join("incoming");
+    fs::set_permissions(&incoming, fs::Permissions::from_mode(0o2755))?;
     fs::set_permissions(&state, fs::Permissions::from_mode(0o700))?;
     fs::write(site.path("beside/secret"), "secret")?;
     fs::write(root.join("releases/r1/index.html"), "live")?;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::output::Output;
-use deploy_shell::config::Config;
+use deploy_shell::config::{AclPolicy, Config};
 use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::manifest;
 use deploy_shell::names::ReleaseId;
@@ -52,7 +52,7 @@ pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Output> {
     let progress = ProgressBar::new(&store, &releases);
     for release in &releases {
         let recorded = history.releases.get(release).and_then(|known| known.sha256);
-        let outcome = release_differences(&store, release, recorded, &progress);
+        let outcome = release_differences(&store, release, config.archive.acl, recorded, &progress);
         // A release may be pruned while it is read; then its differences mean
         // nothing. Pruning removes the directory before the manifest, so a missing
         // manifest alone is a difference.
@@ -93,6 +93,7 @@ fn missing_releases(store: &Store, history: &History) -> Result<Vec<String>> {
 fn release_differences(
     store: &Store,
     release: &ReleaseId,
+    acl: AclPolicy,
     recorded: Option<deploy_shell::names::Sha256Digest>,
     progress: &ProgressBar,
 ) -> Result<Vec<String>> {
@@ -103,7 +104,7 @@ fn release_differences(
             "manifest .: it is not the manifest of the payload received under this id".to_owned(),
         );
     }
-    let found = verify::verify_release(store, release, verify::threads(), &|bytes| {
+    let found = verify::verify_release(store, release, acl, verify::threads(), &|bytes| {
         progress.add(bytes);
     })?;
     lines.extend(found.iter().map(ToString::to_string));

@@ -67,7 +67,7 @@ pub fn check_candidate(
         .map(|required| check_signatures(config, required, &identity))
         .transpose()?;
     if config.verify_on_swap {
-        check_content(ledger, release)?;
+        check_content(config, ledger, release)?;
     }
     Ok(Candidate { identity, signed })
 }
@@ -110,9 +110,9 @@ fn check_signatures(
 }
 
 /// Reads the whole release and compares it with its manifest.
-fn check_content(ledger: &Ledger<'_>, release: &ReleaseId) -> Result<()> {
+fn check_content(config: &Config, ledger: &Ledger<'_>, release: &ReleaseId) -> Result<()> {
     // In this thread alone: the sandbox of a swap allows no new threads.
-    let found = verify::verify_release(ledger.store, release, 1, &|_| ())?;
+    let found = verify::verify_release(ledger.store, release, config.archive.acl, 1, &|_| ())?;
     if found.is_empty() {
         return Ok(());
     }

@@ -28,6 +28,7 @@ pub struct Archive {
     pub required_paths: Vec<RelativePath>,
     pub symlinks: Symlinks,
     pub times: Times,
+    pub acl: AclPolicy,
 }
 
 /// What happens to symlinks in an archive.
@@ -49,6 +50,16 @@ pub enum Times {
     Archive,
     /// The time at which the release is received.
     Received,
+}
+
+/// What happens to a default access control list of the site's directories (acl(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AclPolicy {
+    /// No file of a release has a list: the mode alone decides.
+    Strip,
+    /// The files of a release inherit the list of `releases/`, or else of the root.
+    Inherit,
 }
 
 /// `[pending]`: releases that were received and never live.
@@ -253,6 +264,7 @@ impl Default for Archive {
             required_paths: Vec::new(),
             symlinks: Symlinks::Inside,
             times: Times::Archive,
+            acl: AclPolicy::Strip,
         }
     }
 }

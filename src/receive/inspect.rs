@@ -14,14 +14,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::stat::FileStat;
+use nix::sys::stat::{FileStat, Mode};
 
 use crate::archive::path::{self, CleanPath, LinkTarget};
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result};
 use crate::escape;
-use crate::manifest::{Entries, Entry, Kind, Sums};
+use crate::manifest::{DIR_MODE, Entries, Entry, Kind, Sums};
 use crate::shared_paths::Shared;
+use crate::store::Inherited;
 
 /// Walks `tree` and compares it with the entries of `report`. `shared` has the
 /// symlinks that the release must contain. Returns the sums of the entries.
@@ -30,10 +31,16 @@ use crate::shared_paths::Shared;
 ///
 /// [`Code::UnpackerDied`] for a difference or a malformed report, and
 /// [`Code::IoError`].
-pub fn inspect(tree: &Dir, shared: &Shared, report: &mut impl BufRead) -> Result<Sums> {
+pub fn inspect(
+    tree: &Dir,
+    shared: &Shared,
+    inherited: Inherited,
+    report: &mut impl BufRead,
+) -> Result<Sums> {
     let mut inspection = Inspection {
         tree,
         shared,
+        inherited,
         report: Entries::new(report),
         sums: Sums::default(),
         shared_symlinks: 0,
@@ -52,6 +59,7 @@ pub fn inspect(tree: &Dir, shared: &Shared, report: &mut impl BufRead) -> Result
 struct Inspection<'a, R> {
     tree: &'a Dir,
     shared: &'a Shared,
+    inherited: Inherited,
     report: Entries<'a, R>,
     sums: Sums,
     shared_symlinks: usize,
@@ -61,7 +69,7 @@ impl<R: BufRead> Inspection<'_, R> {
     fn release(&mut self) -> Result<()> {
         let entry = self.next_entry(b"")?;
         let stat = self.tree.metadata().map_err(|errno| io(b"", errno))?;
-        check_metadata(&entry, &stat)?;
+        check_metadata(&entry, &stat, self.inherited)?;
         self.directory(self.tree, b"")?;
         match self.report.next_entry() {
             Ok(None) => Ok(()),
@@ -73,6 +81,12 @@ impl<R: BufRead> Inspection<'_, R> {
     /// Compares everything below `directory`, whose path is `path`. The depth is
     /// limited because every path is checked before the descent.
     fn directory(&mut self, directory: &Dir, path: &[u8]) -> Result<()> {
+        if self.inherited.set_group_id {
+            // It has passed its group on, and a directory of a release has mode 0755.
+            directory
+                .set_mode(DIR_MODE & self.inherited.permissions)
+                .map_err(|errno| io(path, errno))?;
+        }
         for name in directory.names().map_err(|errno| io(path, errno))? {
             let name = name.as_bytes();
             let below = match path {
@@ -112,7 +126,7 @@ impl<R: BufRead> Inspection<'_, R> {
     fn compare(&mut self, directory: &Dir, name: Name<'_>, entry: &Entry) -> Result<()> {
         let path = entry.path.as_slice();
         let stat = directory.stat(name).map_err(|errno| io(path, errno))?;
-        check_metadata(entry, &stat)?;
+        check_metadata(entry, &stat, self.inherited)?;
         let shared = self.shared.at(path);
         let Kind::Link { target } = &entry.kind else {
             return match shared {
@@ -135,10 +149,18 @@ impl<R: BufRead> Inspection<'_, R> {
     }
 }
 
-/// Compares what stat(2) returns: type, mode, size and number of names.
-fn check_metadata(entry: &Entry, stat: &FileStat) -> Result<()> {
-    let (file_type, mode) = (entry.kind.file_type(), entry.kind.mode());
-    if dir::file_type(stat) != file_type || stat.st_mode & 0o7777 != mode {
+/// Compares what stat(2) returns: type, mode, size and number of names. A default list
+/// takes the same bits from every mode, and a set-group-id directory makes others.
+fn check_metadata(entry: &Entry, stat: &FileStat, inherited: Inherited) -> Result<()> {
+    let mode = match entry.kind {
+        Kind::Link { .. } => entry.kind.mode(),
+        Kind::File { .. } => entry.kind.mode() & inherited.permissions,
+        Kind::Dir if inherited.set_group_id => {
+            entry.kind.mode() & inherited.permissions | Mode::S_ISGID.bits()
+        }
+        Kind::Dir => entry.kind.mode() & inherited.permissions,
+    };
+    if dir::file_type(stat) != entry.kind.file_type() || stat.st_mode & 0o7777 != mode {
         return Err(report_mismatch(
             &entry.path,
             "has another type or mode than reported",

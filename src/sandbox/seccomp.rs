@@ -53,14 +53,15 @@ pub fn filter_unpacker() -> bool {
 /// Denies the calling thread of the monitor, and the threads and children that it
 /// starts later, the calls that no verb needs. A verb that does not execute the
 /// unpacker is also denied calls that start a process or thread, send a signal, or
-/// map executable memory.
+/// map executable memory. `directory_mode` is the one mode that fchmod(2) may set.
 ///
 /// A denied call returns EPERM instead of killing the process: a call that a new
 /// libc makes in passing must not turn a reply into a signal.
-pub fn filter_monitor(executes: bool) -> bool {
+pub fn filter_monitor(executes: bool, directory_mode: Option<u32>) -> bool {
     // Two filters: all filters of a process run, and the strictest result counts.
     let install = |program: &BpfProgram| seccompiler::apply_filter(program).is_ok();
-    deny_filter(executes).is_ok_and(|denied| install(&x32_and_clone3_filter()) && install(&denied))
+    deny_filter(executes, directory_mode)
+        .is_ok_and(|denied| install(&x32_and_clone3_filter()) && install(&denied))
 }
 
 /// Allows `calls`, those in `arg_rules` with matching arguments only, and kills
@@ -116,8 +117,15 @@ fn x32_and_clone3_filter() -> BpfProgram {
 }
 
 /// Returns the monitor's deny-list. On x86-64, x32 numbers pass it.
-fn deny_filter(executes: bool) -> Result<BpfProgram, BackendError> {
+fn deny_filter(executes: bool, directory_mode: Option<u32>) -> Result<BpfProgram, BackendError> {
     let mut rules = without_arg_rules(&[DENIED, DENIED_LEGACY].concat());
+    if let Some(mode) = directory_mode {
+        // Only by descriptor, and only to this mode, which grants nothing to the group
+        // and to others but reading. The unpacker inherits this filter, and has no
+        // fchmod(2) in its own.
+        let other_mode = condition(1, SeccompCmpOp::Ne, mode.into())?;
+        rules.insert(libc::SYS_fchmod, vec![SeccompRule::new(vec![other_mode])?]);
+    }
     // The audit opens a local socket for each line; every other kind is denied.
     let not_local = condition(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?;
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(vec![not_local])?]);

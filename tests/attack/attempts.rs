@@ -8,6 +8,7 @@ use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use deploy_shell::dir::Dir;
 use nix::fcntl::AT_FDCWD;
 use nix::libc::O_TMPFILE;
 use nix::sys::signal::kill;
@@ -328,6 +329,33 @@ pub const ATTEMPTS: &[Attempt] = &[
         run: |_| fs::set_permissions("own", fs::Permissions::from_mode(0o4777)),
     },
     Attempt {
+        name: "make an open file set-user-id",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| set_mode_of_live_file(site, 0o4755),
+    },
+    Attempt {
+        name: "make an open file writable for all",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| set_mode_of_live_file(site, 0o777),
+    },
+    Attempt {
+        name: "make an open file executable",
+        refused_to: &[UNPACKER, PROBE, SWAP, ROLLBACK, LIST],
+        refusal: Refusal::Any,
+        run: |site| set_mode_of_live_file(site, 0o755),
+    },
+    Attempt {
+        name: "set the access control list of a directory",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| {
+            let directory = Dir::open_root(&site.path("root/releases"))?;
+            Ok(directory.set_default_acl(None)?)
+        },
+    },
+    Attempt {
         name: "set the time of a file of a release by its path",
         refused_to: EVERYONE,
         refusal: Refusal::Any,
@@ -492,6 +520,11 @@ fn raw_syscall(which: i32) -> Outcome {
 
 /// The maximum size of a file in this test, in bytes.
 pub const MAX_FILE: u64 = 1 << 20;
+
+fn set_mode_of_live_file(site: &Site, mode: u32) -> Outcome {
+    let file = File::open(site.path("root/releases/r1/index.html"))?;
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
 
 fn append(path: &Path) -> Outcome {
     let mut file = OpenOptions::new().append(true).open(path)?;

@@ -39,6 +39,7 @@ mod hooks;
 mod hostile_archives;
 mod hostile_requests;
 mod identity;
+mod inheritance;
 mod journal;
 mod key_limits;
 mod layout;
