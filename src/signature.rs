@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use ssh_key::Fingerprint;
 
 pub use jiff::tz::TimeZone;
+pub use pattern::list_matches;
 pub use signers::{AllowedSigners, parse_quoted};
 pub use sshsig::NAMESPACE;
 pub use time::server_zone;

@@ -10,6 +10,7 @@
 mod account;
 mod authorized_keys;
 mod capabilities;
+mod certificates;
 mod facts;
 mod filesystem;
 mod findings;
@@ -72,7 +73,7 @@ fn gather_facts(
 ) -> Facts {
     let mut not_checked = Vec::new();
     let directories = site_directories(&config.root);
-    let paths = resolve_site_paths(config_path, &config, &directories, sshd_config);
+    let mut paths = resolve_site_paths(config_path, &config, &directories, sshd_config);
     for resolved in unowned_paths(&paths) {
         if let Resolution::NotChecked(why) = &resolved.resolution {
             let shown = resolved.path.display();
@@ -81,19 +82,34 @@ fn gather_facts(
     }
     let account = site_account(&config.root, &mut not_checked);
     let passwd = account.as_ref().and_then(|account| account.passwd.as_ref());
-    let sshd = passwd.and_then(|entry| sshd_settings(entry, sshd_config, &mut not_checked));
-    let classify = |key: &authorized_keys::AuthorizedKey| {
-        let command = key.options.command.as_deref();
+    let answer = passwd.map(|entry| sshd_config::query_sshd(&entry.name, sshd_config));
+    let (sshd, sshd_failure) = match answer {
+        Some(Ok(settings)) => (Some(settings), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
+    };
+    let classify = |command: Option<&str>| {
         forced_command::classify_command(command, |config| {
             forced_command::site_of(config, config_path)
         })
     };
+    let classify_key =
+        |key: &authorized_keys::AuthorizedKey| classify(key.options.command.as_deref());
     let keys_files = match (&account, passwd) {
         (Some(Account { uid, .. }), Some(entry)) => {
-            keys_files::read_keys_files(sshd.as_ref(), entry, *uid, classify, &mut not_checked)
+            keys_files::read_keys_files(sshd.as_ref(), entry, *uid, classify_key, &mut not_checked)
         }
         _ => Vec::new(),
     };
+    let certificates = match (&account, passwd, &sshd) {
+        (Some(Account { uid, .. }), Some(entry), Some(settings)) => {
+            certificates::read_certificates(settings, entry, *uid, classify, &mut not_checked)
+        }
+        _ => facts::Certificates::default(),
+    };
+    // A user who can write these decides who logs in.
+    let files = certificates.files.iter();
+    (paths.sshd_config).extend(files.map(|path| resolve_path(path)));
     let programs = installed_programs(program, passwd, &keys_files);
     let filesystem = filesystem::examine_filesystem(&config.root, &directories, &mut not_checked);
     // The last step: it takes from this process what the other steps need.
@@ -111,6 +127,8 @@ fn gather_facts(
         programs,
         account,
         sshd,
+        sshd_failure,
+        certificates,
         keys_files,
         filesystem,
         probe,
@@ -172,23 +190,6 @@ fn site_account(root: &Path, not_checked: &mut Vec<String>) -> Option<Account> {
             not_checked.push(format!(
                 "who owns the site, and its keys: '{}': {why}",
                 state.display()
-            ));
-            None
-        }
-    }
-}
-
-fn sshd_settings(
-    account: &PasswdEntry,
-    sshd_config: Option<&Path>,
-    not_checked: &mut Vec<String>,
-) -> Option<facts::SshdSettings> {
-    match sshd_config::query_sshd(&account.name, sshd_config) {
-        Ok(settings) => Some(settings),
-        Err(why) => {
-            not_checked.push(format!(
-                "what sshd allows '{}': {why}; the keys are those of the default files",
-                account.name
             ));
             None
         }

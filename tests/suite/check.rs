@@ -246,18 +246,86 @@ fn the_default_settings_of_sshd_are_found() {
 }
 
 #[test]
-fn an_sshd_without_an_answer_is_not_checked_and_no_finding() {
+fn an_sshd_without_an_answer_is_a_finding() {
     let site = Site::new();
     assert!(codes(&check(&site)).contains("tcp-forwarding"));
     prefix_sshd(&site, "NoSuchKeyword yes");
     let reply = check(&site);
-    assert!(!codes(&reply).contains("tcp-forwarding"), "{reply:?}");
+    let found = codes(&reply);
+    assert!(!found.contains("tcp-forwarding"), "{reply:?}");
+    assert!(found.contains("sshd-not-asked"), "{reply:?}");
     let expected = format!(
-        "not checked: what sshd allows '{}': 'sshd -T' fails: ",
+        "sshd cannot be asked what it allows '{}': 'sshd -T' fails: ",
         me()
     );
     assert!(reply.stdout.contains(&expected), "{reply:?}");
     assert!(!reply.stdout.contains("; nothing else\n"), "{reply:?}");
+}
+
+#[test]
+fn certificates_and_principals_are_listed_and_judged() {
+    let before = codes(&check(&quiet_site()));
+    let site = quiet_site();
+    let dir = text(site.dir()).to_owned();
+    let print = crate::receive::fingerprint(&site, "ci");
+    let public = fs::read_to_string(site.dir().join("key-ci.pub")).expect("a key");
+    write_file(&site.dir().join("ca.pub"), 0o644, public.as_bytes());
+    write_file(&site.dir().join("authorized_keys"), 0o644, b"");
+    let line = |words: &str| {
+        let lines = format!("Match User {}\n{words}\nMatch all", me());
+        prefix_sshd(&site, &lines);
+        check(&site)
+    };
+    let reply = line(&format!("TrustedUserCAKeys {dir}/ca.pub"));
+    assert_eq!(added(&before, &reply), ["user-ca"]);
+    assert!(!reply.stdout.contains("nobody"), "{reply:?}");
+    let authority = format!("authority ({print}, {dir}/ca.pub line 1): its certificates log in");
+    assert!(reply.stdout.contains(&authority), "{reply:?}");
+
+    let serve = format!(
+        "{} serve --config {} --key",
+        crate::site::BIN,
+        text(site.config_path())
+    );
+    let principals = format!(
+        "restrict,command=\"{serve} anna\" anna\n# comment\nrestrict,pty,command=\"{serve} b\" b\nc\nodd d\n"
+    );
+    write_file(&site.dir().join("principals"), 0o644, principals.as_bytes());
+    let reply = line(&format!("AuthorizedPrincipalsFile {dir}/principals"));
+    let expected = [
+        "principal-line-unread",
+        "principal-permissions",
+        "principal-without-command",
+        "principals-file",
+        "user-ca",
+    ];
+    assert_eq!(added(&before, &reply), expected, "{reply:?}");
+    let anna = format!("principal anna ({dir}/principals line 1): each certificate for it: may ");
+    assert!(reply.stdout.contains(&anna), "{reply:?}");
+
+    set_mode(&site.dir().join("principals"), 0o646);
+    let reply = check(&site);
+    assert!(codes(&reply).contains("sshd-config-writable"), "{reply:?}");
+}
+
+#[test]
+fn a_channel_timeout_that_is_too_short_is_found() {
+    let before = codes(&check(&quiet_site()));
+    let site = quiet_site();
+    prefix_sshd(
+        &site,
+        &format!(
+            "Match User {}\nChannelTimeout session:*=2s\nMatch all",
+            me()
+        ),
+    );
+    let reply = check(&site);
+    // Only OpenSSH 9.2 and newer know it.
+    if codes(&reply).contains("sshd-not-asked") {
+        println!("skipped: this sshd has no ChannelTimeout");
+        return;
+    }
+    assert_eq!(added(&before, &reply), ["channel-timeout"], "{reply:?}");
 }
 
 #[test]
@@ -291,7 +359,7 @@ fn another_user_gets_a_report_of_what_was_not_checked() {
     codes(&reply);
     for expected in [
         "not checked: whether 'root' has a password: '/etc/shadow' cannot be read: permission denied",
-        "not checked: what sshd allows 'root': 'sshd -T' fails: ",
+        "finding: sshd-not-asked: sshd cannot be asked what it allows 'root': 'sshd -T' fails: ",
         "not checked: what the account can do, and its sandbox: run check as root or as 'root'",
     ] {
         assert!(reply.stdout.contains(expected), "{reply:?}");

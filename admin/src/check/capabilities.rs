@@ -45,7 +45,49 @@ pub fn describe_key(facts: &Facts, position: KeyPosition<'_>, key: &Key) -> Stri
     } else {
         ""
     };
-    let effect = effect_of(facts, key);
+    let what = access(facts, options, &key.command);
+    let fingerprint = key.entry.fingerprint;
+    let limits = limits(options);
+    format!("{name} ({fingerprint}, {position}{limits}): {authority}{what}")
+}
+
+/// Returns the lines of the report about certificates: one for each authority, and one
+/// for each principal that check can read.
+pub fn describe_certificates(facts: &Facts) -> Vec<String> {
+    let certificates = &facts.certificates;
+    let account = facts.account_name();
+    let settings = facts.sshd.as_ref();
+    let on = |keyword| settings.is_some_and(|settings| settings.is_on(keyword));
+    let who = match (
+        on("authorizedprincipalsfile"),
+        on("authorizedprincipalscommand"),
+    ) {
+        (true, true) | (false, true) => "a principal that AuthorizedPrincipalsCommand prints",
+        (true, false) => "a principal of AuthorizedPrincipalsFile",
+        (false, false) => "the account itself; each runs the command that it forces",
+    };
+    let authorities = certificates.authorities.iter().map(|authority| {
+        let (file, line) = (authority.file.display(), authority.line);
+        format!(
+            "authority ({}, {file} line {line}): its certificates log in as '{account}' if they \
+             name {who}",
+            authority.fingerprint
+        )
+    });
+    let principals = certificates.principals.iter().filter_map(|principal| {
+        let (name, options, command) = principal.entry.as_ref().ok()?;
+        let what = access(facts, options, command);
+        let (position, limits) = (principal.position(), limits(options));
+        Some(format!(
+            "principal {name} ({position}{limits}): each certificate for it: {what}"
+        ))
+    });
+    authorities.chain(principals).collect()
+}
+
+/// Returns what someone can do with these options and this command.
+fn access(facts: &Facts, options: &KeyOptions, command: &ForcedCommand) -> String {
+    let effect = effect_of(facts, options, command);
     let extras = granted(sshd_capabilities(facts, options));
     let end = match (extras.is_empty(), effect.bounded, facts.sshd.is_some()) {
         (false, ..) => format!("; in addition, sshd lets it {}", enumerate(&extras)),
@@ -53,10 +95,7 @@ pub fn describe_key(facts: &Facts, position: KeyPosition<'_>, key: &Key) -> Stri
         (true, true, false) => "; nothing else that check can see".to_owned(),
         (true, false, _) => String::new(),
     };
-    let fingerprint = key.entry.fingerprint;
-    let limits = limits(options);
-    let what = effect.text;
-    format!("{name} ({fingerprint}, {position}{limits}): {authority}{what}{end}")
+    effect.text + &end
 }
 
 /// Returns from where and until when sshd accepts the key.
@@ -68,26 +107,26 @@ fn limits(options: &KeyOptions) -> String {
         .collect()
 }
 
-fn effect_of(facts: &Facts, key: &Key) -> Effect {
+fn effect_of(facts: &Facts, options: &KeyOptions, command: &ForcedCommand) -> Effect {
     let account = facts.account_name();
     if let Some(command) = rules::sshd_forced_command(facts.sshd.as_ref()) {
         return unbounded(format!(
             "runs sshd's ForceCommand '{command}' as '{account}' instead of its own command"
         ));
     }
-    let command = key.entry.options.command.as_deref().unwrap_or_default();
-    match &key.command {
+    let shown = options.command.as_deref().unwrap_or_default();
+    match command {
         ForcedCommand::Serve(serve) => effect_of_serve(facts, serve),
         ForcedCommand::None => effect_without_command(facts, &account),
         ForcedCommand::NotServe => unbounded(format!(
-            "runs '{command}', which serves no site; someone with this key sees its output"
+            "runs '{shown}', which serves no site; someone with this key sees its output"
         )),
         ForcedCommand::OtherProgram => unbounded(format!(
-            "runs '{command}' as '{account}'; someone with this key can do everything that this \
+            "runs '{shown}' as '{account}'; someone with this key can do everything that this \
              program lets a client do"
         )),
         ForcedCommand::NotPlain => unbounded(format!(
-            "runs '{command}' as '{account}'; the effect depends on the shell that reads it"
+            "runs '{shown}' as '{account}'; the effect depends on the shell that reads it"
         )),
     }
 }
@@ -271,7 +310,7 @@ fn granted(table: Vec<Capability>) -> Vec<String> {
 }
 
 /// Returns `a`, `a and b`, or `a, b and c`.
-fn enumerate(words: &[String]) -> String {
+pub fn enumerate(words: &[String]) -> String {
     match words {
         [] => String::new(),
         [one] => one.clone(),

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use ssh_key::Fingerprint;
+
 use super::authorized_keys::AuthorizedKey;
+use super::key_options::KeyOptions;
 use deploy_shell::config::Config;
 use deploy_shell::error::Error;
 use deploy_shell::names::{KeyLabel, ReleaseId, SiteName};
@@ -25,6 +28,9 @@ pub struct Facts {
     pub account: Option<Account>,
     /// sshd's settings for the account; `None` where sshd gave no answer.
     pub sshd: Option<SshdSettings>,
+    /// Why sshd gave no answer.
+    pub sshd_failure: Option<String>,
+    pub certificates: Certificates,
     /// The files from which sshd reads the account's keys, in sshd's order.
     pub keys_files: Vec<KeysFile>,
     pub filesystem: Filesystem,
@@ -187,6 +193,42 @@ pub struct KeysFileLine {
 pub struct Key {
     pub entry: AuthorizedKey,
     pub command: ForcedCommand,
+}
+
+/// What decides which certificates log in.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    /// TrustedUserCAKeys and AuthorizedPrincipalsFile.
+    pub files: Vec<PathBuf>,
+    pub authorities: Vec<Authority>,
+    /// The lines of AuthorizedPrincipalsFile that are neither empty nor a comment.
+    pub principals: Vec<Principal>,
+}
+
+/// A key of TrustedUserCAKeys.
+#[derive(Debug)]
+pub struct Authority {
+    pub file: PathBuf,
+    pub line: usize,
+    pub fingerprint: Fingerprint,
+}
+
+/// A line of AuthorizedPrincipalsFile.
+#[derive(Debug)]
+pub struct Principal {
+    pub file: PathBuf,
+    pub line: usize,
+    /// The name, its options and its command, or why the line cannot be read.
+    pub entry: Result<(String, KeyOptions, ForcedCommand), &'static str>,
+}
+
+impl Principal {
+    pub fn position(&self) -> KeyPosition<'_> {
+        KeyPosition {
+            file: &self.file,
+            line: self.line,
+        }
+    }
 }
 
 /// What the `command=` of a key runs.

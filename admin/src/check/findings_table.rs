@@ -56,6 +56,8 @@ findings! {
     ForceCommand "force-command" "set ForceCommand none for '{}', and command= for each key",
     AuthInfo "auth-info" "set ExposeAuthInfo yes for '{}'",
     StrictModes "strict-modes" "set StrictModes yes for all users; sshd cannot set it for '{}' alone",
+    SshdSilent "sshd-not-asked" "run check as root, where sshd serves '{}', and correct what 'sshd -T' reports",
+    ChannelTimeout "channel-timeout" "set ChannelTimeout none for '{}', or raise it above every hook, health check and idle_timeout",
     SftpReachable "sftp-reachable" "put restrict,command=\"...\" before the key at {}",
 
     // Keys, one by one.
@@ -82,6 +84,9 @@ findings! {
     DsaKey "dsa-key" "replace the key with an ed25519 key, at {}",
     KeyTwice "key-twice" "remove one of the two lines, at {}",
     KeyTwiceDiffering "key-twice-differing" "keep the line that you want and remove the other, at {}",
+    PrincipalUnread "principal-line-unread" "remove or correct the line, at {}",
+    PrincipalWithoutCommand "principal-without-command" "put restrict,command=\"...\" before the principal, with the command that 'deploy-shell-admin authorize' prints, at {}",
+    PrincipalPermissions "principal-permissions" "put 'restrict,' first and remove the options that permit more, at {}",
     LabelShared "label-shared" "give each key a different label: '{}' has several",
 
     // The site.

@@ -131,6 +131,8 @@ pub fn sound() -> Facts {
             },
         }),
         sshd: Some(SshdSettings::default()),
+        sshd_failure: None,
+        certificates: Certificates::default(),
         keys_files: vec![KeysFile {
             location: root("/etc/deploy-shell/authorized_keys/deploy"),
             lines: vec![KeysFileLine {

@@ -66,7 +66,7 @@ pub fn read_keys_files(
 
 /// Expands the tokens of a path (sshd_config(5), "TOKENS"); `None` for a token
 /// that is unknown.
-fn expand_tokens(pattern: &str, account: &PasswdEntry, uid: u32) -> Option<PathBuf> {
+pub fn expand_tokens(pattern: &str, account: &PasswdEntry, uid: u32) -> Option<PathBuf> {
     let mut path = String::new();
     let mut characters = pattern.chars();
     while let Some(character) = characters.next() {
@@ -89,6 +89,19 @@ fn read_keys_file(
     path: &Path,
     classify: impl Fn(&AuthorizedKey) -> ForcedCommand,
 ) -> Result<Vec<KeysFileLine>, String> {
+    let found = read_lines(path)?.into_iter().filter_map(|(number, line)| {
+        let key = parse_key_line(&line)?;
+        let key = key.map(|entry| Key {
+            command: classify(&entry),
+            entry,
+        });
+        Some(KeysFileLine { number, key })
+    });
+    Ok(found.collect())
+}
+
+/// Returns the lines of a file that sshd reads, with their numbers.
+pub fn read_lines(path: &Path) -> Result<Vec<(usize, String)>, String> {
     let failed = |error: std::io::Error| cannot_read(path, &error);
     // O_NONBLOCK: the account may have created a fifo there.
     let file = OpenOptions::new()
@@ -106,16 +119,9 @@ fn read_keys_file(
         let shown = path.display();
         return Err(format!("'{shown}' is larger than {MAX_FILE} bytes"));
     }
-    let lines = bytes.split(|byte| *byte == b'\n').zip(1..);
-    let found = lines.filter_map(|(line, number)| {
-        let key = parse_key_line(&String::from_utf8_lossy(line))?;
-        let key = key.map(|entry| Key {
-            command: classify(&entry),
-            entry,
-        });
-        Some(KeysFileLine { number, key })
-    });
-    Ok(found.collect())
+    let lines = (1..).zip(bytes.split(|byte| *byte == b'\n'));
+    let text = |(number, line)| (number, String::from_utf8_lossy(line).into_owned());
+    Ok(lines.map(text).collect())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The report: the site, each key with its capabilities, the findings, and what
 //! could not be checked.
 
-use super::capabilities::describe_key;
+use super::capabilities::{describe_certificates, describe_key, enumerate};
 use super::facts::Facts;
 use super::findings::Finding;
 
@@ -9,13 +9,14 @@ pub fn report_lines(facts: &Facts, findings: &[Finding]) -> Vec<String> {
     let mut lines = head_lines(facts);
     // Without the account's entry, check does not know where its keys are.
     if facts.passwd().is_some() && facts.keys().next().is_none() {
-        lines.push("no key was found: nobody can deploy, as far as check can see".to_owned());
+        lines.push(no_key_line(facts));
     }
     lines.extend(
         facts
             .keys()
             .map(|(position, key)| describe_key(facts, position, key)),
     );
+    lines.extend(describe_certificates(facts));
     for finding in findings {
         lines.push(format!("finding: {}: {}", finding.code, finding.text));
         lines.push(format!("  remedy: {}", finding.remedy));
@@ -28,6 +29,27 @@ pub fn report_lines(facts: &Facts, findings: &[Finding]) -> Vec<String> {
         many => format!("{many} findings"),
     });
     lines
+}
+
+/// Returns the line about an account without a key in a file. sshd may accept others.
+fn no_key_line(facts: &Facts) -> String {
+    let Some(settings) = &facts.sshd else {
+        return "no key was found in the default files, and sshd cannot be asked for others"
+            .to_owned();
+    };
+    let others: Vec<String> = [
+        ("authorizedkeyscommand", "the keys that '{}' prints"),
+        ("trustedusercakeys", "the certificates of '{}'"),
+    ]
+    .into_iter()
+    .filter(|(keyword, _)| settings.is_on(keyword))
+    .filter_map(|(keyword, what)| Some(what.replace("{}", settings.get(keyword)?)))
+    .collect();
+    if others.is_empty() {
+        return "no key was found: nobody can deploy, as far as check can see".to_owned();
+    }
+    let others = enumerate(&others);
+    format!("no key was found in a file; sshd also accepts {others}, which check cannot list")
 }
 
 fn head_lines(facts: &Facts) -> Vec<String> {
@@ -59,8 +81,9 @@ fn head_lines(facts: &Facts) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::facts::{Authority, Key, Principal};
     use super::super::findings::FindingCode;
-    use super::super::fixture::sound;
+    use super::super::fixture::{SERVE, key, set_setting, sound};
     use super::*;
 
     const NO_KEY: &str = "no key was found: nobody can deploy, as far as check can see";
@@ -87,6 +110,65 @@ mod tests {
             lines[lines.len() - 2..],
             ["not checked: a thing: why", "no findings"]
         );
+    }
+
+    #[test]
+    fn keys_that_check_cannot_list_are_not_nobody() {
+        let mut facts = sound();
+        facts.keys_files.clear();
+        set_setting(&mut facts, "authorizedkeyscommand", "/usr/bin/keys");
+        set_setting(&mut facts, "trustedusercakeys", "/etc/ssh/ca.pub");
+        let expected = "no key was found in a file; sshd also accepts the keys that \
+                        '/usr/bin/keys' prints and the certificates of '/etc/ssh/ca.pub', which \
+                        check cannot list";
+        let lines = report_lines(&facts, &[]);
+        assert!(lines.contains(&expected.to_owned()), "{lines:?}");
+        facts.sshd = None;
+        let expected = "no key was found in the default files, and sshd cannot be asked for others";
+        let lines = report_lines(&facts, &[]);
+        assert!(lines.contains(&expected.to_owned()), "{lines:?}");
+    }
+
+    #[test]
+    fn authorities_and_principals_are_described() {
+        let mut facts = sound();
+        let fingerprint = facts.keys().next().unwrap().1.entry.fingerprint;
+        facts.certificates.authorities.push(Authority {
+            file: "/etc/ssh/ca.pub".into(),
+            line: 1,
+            fingerprint,
+        });
+        let of_authority = format!("authority ({fingerprint}, /etc/ssh/ca.pub line 1): ");
+        let line = |facts: &Facts, start: &str| {
+            let lines = report_lines(facts, &[]);
+            lines
+                .into_iter()
+                .find(|line| line.starts_with(start))
+                .unwrap()
+        };
+        let text = line(&facts, &of_authority);
+        assert!(
+            text.ends_with("each runs the command that it forces"),
+            "{text}"
+        );
+        set_setting(&mut facts, "authorizedprincipalsfile", "/etc/ssh/%u");
+        let text = line(&facts, &of_authority);
+        assert!(
+            text.ends_with("a principal of AuthorizedPrincipalsFile"),
+            "{text}"
+        );
+        let Key { entry, command } = key(&format!("restrict,{SERVE}"));
+        facts.certificates.principals.push(Principal {
+            file: "/etc/ssh/deploy".into(),
+            line: 2,
+            entry: Ok(("anna".to_owned(), entry.options, command)),
+        });
+        let text = line(&facts, "principal anna (/etc/ssh/deploy line 2): ");
+        assert!(
+            text.contains("each certificate for it: may receive, swap"),
+            "{text}"
+        );
+        assert!(text.ends_with("; nothing else"), "{text}");
     }
 
     #[test]

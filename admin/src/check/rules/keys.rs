@@ -101,7 +101,7 @@ fn problems_of_key(facts: &Facts, key: &Key) -> Vec<(FindingCode, String)> {
 
 /// Returns what a key's options permit in addition to its command, as phrases
 /// after "may".
-fn permissions(options: &KeyOptions) -> Vec<(FindingCode, String)> {
+pub fn permissions(options: &KeyOptions) -> Vec<(FindingCode, String)> {
     let flag = |on: bool, what: &str| on.then(|| what.to_owned());
     let list = |values: &[String], what: &str| {
         let values = (!values.is_empty()).then(|| values.join("', '"));

@@ -1,7 +1,11 @@
 //! Findings about what sshd allows the account, whatever a key's options say.
 
+use std::time::Duration;
+
 use crate::check::facts::SshdSettings;
 use crate::check::findings::{Finding, FindingCode};
+use deploy_shell::config::Config;
+use deploy_shell::signature::list_matches;
 
 /// Variables that change what a program does when they are set. All that start
 /// with one of [`PREFIXES`] count as well.
@@ -85,7 +89,7 @@ const MUST_BE_OFF: [(&str, bool, FindingCode, &str); 17] = [
         "trustedusercakeys",
         false,
         FindingCode::UserCa,
-        "a certificate of that authority logs in without a line in a keys file, and so without command=",
+        "a certificate of that authority logs in without a line in a keys file",
     ),
     (
         "authorizedkeyscommand",
@@ -97,7 +101,7 @@ const MUST_BE_OFF: [(&str, bool, FindingCode, &str); 17] = [
         "authorizedprincipalsfile",
         false,
         FindingCode::PrincipalsFile,
-        "it adds certificates that log in",
+        "certificates that name one of its principals log in",
     ),
     (
         "authorizedprincipalscommand",
@@ -191,6 +195,61 @@ pub fn sshd_findings(settings: &SshdSettings, account: &str) -> Vec<Finding> {
     findings
 }
 
+/// The type of the channel of a forced command (channels.c of OpenSSH).
+const CHANNEL: &str = "session:command";
+
+/// A ChannelTimeout that is shorter than a silent step closes the session meanwhile:
+/// the client sees 255, and the request goes on. UnusedConnectionTimeout does not
+/// count while a session is open.
+pub fn channel_timeout(settings: &SshdSettings, config: &Config, account: &str) -> Option<Finding> {
+    let value = settings.get("channeltimeout")?;
+    let words = value.split_ascii_whitespace();
+    // sshd takes the first pattern that matches.
+    let (_, interval) = words
+        .filter_map(|word| word.split_once('='))
+        .find(|(pattern, _)| list_matches(pattern, CHANNEL))?;
+    let limit = sshd_interval(interval)?;
+    let hooks = config.hooks.all().map(|hook| hook.timeout);
+    let health = &config.health;
+    let checks = health.command.is_some() || health.url.is_some() || health.smoke_url.is_some();
+    let longest = hooks
+        .chain([config.limits.idle_timeout])
+        .chain(checks.then_some(health.timeout))
+        .max()?;
+    (!limit.is_zero() && limit < longest).then(|| {
+        let (limit, longest) = (limit.as_secs(), longest.as_secs());
+        let text = format!(
+            "sshd has 'channeltimeout {value}' for '{account}': it closes a session that is \
+             silent for {limit} s, and a hook, a health check or an upload may be silent for \
+             {longest} s; the client then sees exit status 255 whatever the result is"
+        );
+        Finding::new(FindingCode::ChannelTimeout, account, text)
+    })
+}
+
+/// Parses a time of sshd_config(5), such as `90`, `5m` or `1h30m`.
+fn sshd_interval(text: &str) -> Option<Duration> {
+    let mut total = 0_u64;
+    let mut rest = text;
+    // Terminates: each turn removes a digit at least.
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = rest[..digits].parse().ok()?;
+        let unit = rest[digits..].bytes().next();
+        let seconds = match unit.map(|unit| unit.to_ascii_lowercase()) {
+            None | Some(b's') => 1,
+            Some(b'm') => 60,
+            Some(b'h') => 3600,
+            Some(b'd') => 86_400,
+            Some(b'w') => 604_800,
+            Some(_) => return None,
+        };
+        total = total.checked_add(number.checked_mul(seconds)?)?;
+        rest = &rest[digits + usize::from(unit.is_some())..];
+    }
+    Some(Duration::from_secs(total))
+}
+
 /// Returns whether `method` is enough, or a part of what is enough, to log in
 /// without any key (AuthenticationMethods, sshd_config(5)).
 fn suffices(settings: &SshdSettings, method: &str) -> bool {
@@ -246,6 +305,49 @@ mod tests {
             "keyboard-interactive"
         ));
         assert!(!suffices(&with("publickey hostbased"), "password"));
+    }
+
+    #[test]
+    fn a_channel_timeout_is_compared_with_the_longest_silent_step() {
+        let found = |value: &str, config: &str| {
+            let mut settings = SshdSettings::default();
+            let values = vec![value.to_owned()];
+            settings.0.insert("channeltimeout".to_owned(), values);
+            let config: Config = toml::from_str(&format!("root = \"/srv/x\"\n{config}")).unwrap();
+            channel_timeout(&settings, &config, "deploy").map(|finding| finding.text)
+        };
+        let hook = "[[hooks.after_swap]]\ncommand = [\"/bin/true\"]\ntimeout = \"5m\"";
+        for (value, config, expected) in [
+            ("none", hook, None),
+            ("session:*=2s", "", Some("for 2 s, and")),
+            ("session:*=30s", "", None),
+            ("session:*=1m", hook, Some("silent for 300 s")),
+            ("*=4m59s", hook, Some("silent for 300 s")),
+            ("session:*=5m", hook, None),
+            ("session:*=0", hook, None),
+            ("session:shell=1s x11-connection=1s", hook, None),
+            ("session:command=1h session:*=1s", hook, None),
+            (
+                "session:*=1h",
+                "[health]\nurl = \"http://127.0.0.1/\"",
+                None,
+            ),
+            (
+                "session:*=1m",
+                "[health]\nurl = \"http://127.0.0.1/\"",
+                Some("120 s"),
+            ),
+        ] {
+            let text = found(value, config);
+            match expected {
+                None => assert_eq!(text, None, "{value}"),
+                Some(words) => assert!(text.unwrap().contains(words), "{value}"),
+            }
+        }
+        assert_eq!(sshd_interval("1w2d"), Some(Duration::from_secs(777_600)));
+        for bad in ["x", "1x", "s", "99999999999999999999"] {
+            assert_eq!(sshd_interval(bad), None, "{bad}");
+        }
     }
 
     #[test]

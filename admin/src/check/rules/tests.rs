@@ -61,6 +61,17 @@ fn fault(missing: bool) -> Vec<Fault> {
     vec![Fault { missing, error }]
 }
 
+fn add_principal(facts: &mut Facts, options: Result<&str, &'static str>) {
+    facts.certificates.principals.push(Principal {
+        file: "/etc/ssh/principals".into(),
+        line: 2,
+        entry: options.map(|options| {
+            let Key { entry, command } = key(options);
+            ("anna".to_owned(), entry.options, command)
+        }),
+    });
+}
+
 type Provoke = fn(&mut Facts);
 
 /// Returns a change of the facts that provokes this code.
@@ -167,6 +178,16 @@ fn provocation(code: FindingCode) -> Provoke {
         FindingCode::ForceCommand => |facts| set_setting(facts, "forcecommand", "/usr/bin/true"),
         FindingCode::AuthInfo => |facts| set_setting(facts, "exposeauthinfo", "no"),
         FindingCode::StrictModes => |facts| set_setting(facts, "strictmodes", "no"),
+        FindingCode::SshdSilent => |facts| {
+            facts.sshd = None;
+            facts.sshd_failure = Some("sshd is not there".to_owned());
+        },
+        FindingCode::ChannelTimeout => |facts| set_setting(facts, "channeltimeout", "*=2s"),
+        FindingCode::PrincipalUnread => |facts| add_principal(facts, Err("is odd")),
+        FindingCode::PrincipalWithoutCommand => |facts| add_principal(facts, Ok("restrict")),
+        FindingCode::PrincipalPermissions => {
+            |facts| add_principal(facts, Ok(&format!("restrict,pty,{SERVE}")))
+        }
         FindingCode::SftpReachable => |facts| {
             only_key(facts, "restrict");
             set_setting(facts, "subsystem", "sftp internal-sftp");
