@@ -4,7 +4,8 @@
 //! staging directory as working directory, nothing else open and an empty
 //! environment. The unpacker writes the archive's files into its working directory.
 //! It reports their manifest on stdout, or on stderr why it failed. It knows no
-//! site, no configuration and no request: it receives one [`UnpackJob`] and no more.
+//! site, no configuration and no request: it receives one [`UnpackJob`], on the socket
+//! that is its stderr, and no more.
 
 mod entries;
 mod header;

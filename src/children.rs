@@ -1,8 +1,8 @@
 //! The child processes of this program: which word of argv starts which of them.
 //!
-//! A parent starts this same program with one of these words, one message and an
-//! empty environment. clap never sees such a command line, so a child's message
-//! never meets the command-line parser.
+//! A parent starts this same program with one of these words, no further argument and
+//! an empty environment, and sends it one message over a descriptor: every local user
+//! can read argv (proc_pid_cmdline(5)). clap never sees such a command line.
 //!
 //! A child refuses to run with any environment variable. The hook runner executes
 //! the commands that its first message names. sshd, su, sudo and every shell set
@@ -10,11 +10,17 @@
 //! (`command="deploy-shell $SSH_ORIGINAL_COMMAND"`) makes it a shell for a client.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
+use std::io::BufReader;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use nix::sys::stat::{SFlag, fstat};
 
 use crate::archive;
+use crate::dir;
 use crate::error::{Code, Error};
 use crate::hooks;
+use crate::look_up;
 use crate::message;
 use crate::probe;
 use crate::reply;
@@ -23,9 +29,9 @@ use crate::session;
 /// Runs the child process that `argv` names, and returns its exit status; none if
 /// `argv` names none.
 pub fn run_child(argv: &[OsString]) -> Option<u8> {
-    let (word, messages) = argv.get(1..)?.split_first()?;
+    let (word, arguments) = argv.get(1..)?.split_first()?;
     let word = word.to_str()?;
-    if ![archive::WORD, hooks::WORD, probe::WORD].contains(&word) {
+    if ![archive::WORD, hooks::WORD, look_up::WORD, probe::WORD].contains(&word) {
         return None;
     }
     if !session::environment_is_empty() {
@@ -33,26 +39,36 @@ pub fn run_child(argv: &[OsString]) -> Option<u8> {
         return Some(reply::exit(&error));
     }
     let status = match word {
-        archive::WORD => decode_one(word, messages, archive::MAX_JOB).map(archive::main),
-        // The hook runner gets its messages on stdin.
-        hooks::WORD if messages.is_empty() => Ok(hooks::main()),
-        hooks::WORD => Err(misuse(word, "it takes no argument")),
-        _ => decode_one(word, messages, probe::MAX_REQUEST).map(probe::main),
+        _ if !arguments.is_empty() => Err(misuse(word, "it takes no argument")),
+        // stdin of the unpacker is the payload.
+        archive::WORD => stderr_socket()
+            .and_then(|socket| message::read_message(&mut BufReader::new(socket), archive::MAX_JOB))
+            .map(archive::main)
+            .map_err(|why| misuse(word, &why)),
+        // The hook runner gets several messages on stdin.
+        hooks::WORD => Ok(hooks::main()),
+        look_up::WORD => from_stdin(word, look_up::MAX_JOB).map(|job| look_up::main(&job)),
+        _ => from_stdin(word, probe::MAX_REQUEST).map(probe::main),
     };
     Some(status.unwrap_or_else(|error| reply::exit(&error)))
 }
 
-/// Reads the single message that a parent hands to a child.
-fn decode_one<T: serde::de::DeserializeOwned>(
-    word: &str,
-    messages: &[OsString],
-    max: usize,
-) -> Result<T, Error> {
-    let decoded = match messages {
-        [one] => message::decode(one.as_bytes(), max),
-        _ => Err("it takes one message".to_owned()),
-    };
-    decoded.map_err(|why| misuse(word, &why))
+/// Reads the single message that a parent sends to a child.
+fn from_stdin<T: serde::de::DeserializeOwned>(word: &str, max: usize) -> Result<T, Error> {
+    let mut stdin = std::io::stdin().lock();
+    message::read_message(&mut stdin, max).map_err(|why| misuse(word, &why))
+}
+
+/// Returns the socket on which the unpacker gets its job, and reports a failure.
+///
+/// It is a socket because its descriptor is for both; a pipe has one direction.
+fn stderr_socket() -> Result<UnixStream, String> {
+    let stderr = std::io::stderr().as_fd().try_clone_to_owned();
+    let stderr = stderr.map_err(|error| error.to_string())?;
+    match fstat(&stderr) {
+        Ok(stat) if dir::file_type(&stat) == SFlag::S_IFSOCK => Ok(stderr.into()),
+        _ => Err("its stderr is not a socket".to_owned()),
+    }
 }
 
 fn misuse(word: &str, why: &str) -> Error {

@@ -43,8 +43,8 @@
 //! - hook runner to monitor (stdout): for each request some
 //!   `RunResponse::Output`, then one `RunResponse::Outcome`. See [`protocol`].
 //! - command to hook runner: one pipe for stdout and stderr. Its stdin is
-//!   /dev/null. The probe gets its [`ProbeRequest`](crate::probe::ProbeRequest) as
-//!   a word of argv. Its verdict is its exit status, and its text is ordinary
+//!   /dev/null. The probe gets its [`ProbeRequest`](crate::probe::ProbeRequest) on
+//!   stdin. Its verdict is its exit status, and its text is ordinary
 //!   output: the hook runner decodes neither.
 //!
 //! A hook or health command runs as the same user as the hook runner, which makes

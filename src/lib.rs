@@ -21,6 +21,7 @@ mod escape;
 mod event;
 pub mod hooks;
 mod list;
+mod look_up;
 pub mod manifest;
 pub mod message;
 pub mod names;

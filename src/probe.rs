@@ -1,8 +1,9 @@
 //! The probe: a process that sends one HTTP request to a service and judges the
 //! response.
 //!
-//! The hook runner starts this program again, with /dev/null as stdin and an
-//! empty environment. The response is hostile: the service can be code that a
+//! The hook runner starts this program again, with an empty environment, and sends it
+//! a [`ProbeRequest`] on stdin: argv is readable by every local user, and a URL can have
+//! a secret. The response is hostile: the service can be code that a
 //! client has sent. So the probe resolves the name and connects first, and then
 //! enters a sandbox before it reads a byte. In the sandbox it can neither
 //! resolve nor connect; it can write to and read from what is open.
@@ -41,7 +42,7 @@ pub const NOT_YET: u8 = 75;
 /// The maximum length of the line that describes the response, in bytes.
 const MAX_DETAIL: usize = 400;
 
-/// What the hook runner asks the probe to do: one message, in one word of argv.
+/// What the hook runner asks the probe to do: one message, on stdin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeRequest {

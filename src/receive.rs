@@ -13,11 +13,13 @@ mod writeback;
 
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, RelativePath};
 use crate::deadline::Deadline;
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
+use crate::look_up;
 use crate::manifest::{self, Identity, Sums};
 use crate::names::{ReleaseId, SignatureText};
 use crate::policy::Granted;
@@ -59,7 +61,7 @@ pub fn receive(
     if let Some((sums, signed)) = received {
         return Ok(already_received(request, sums, signed));
     }
-    store.require_shared(&config.shared)?;
+    require_shared(config, store, deadline)?;
     check_admission(config, store, actor, &history)?;
     // Held until the end: the client sends as slowly as it likes, and unpacking uses
     // memory.
@@ -95,7 +97,10 @@ pub fn receive(
         manifest.flush().map_err(cannot)?;
         let mut report = staging.open_report()?;
         let sums = inspect::inspect(tree, &config.shared, inherited, &mut report)?;
-        check_required_paths(config, store, tree)?;
+        check_required_paths(config, store, tree, deadline)?;
+        // Again: the application may have removed one during the upload. Under the lock
+        // it is too late for that, because the look-up may take long.
+        require_shared(config, store, deadline)?;
         Ok((enforcement, sums))
     })?;
     drop(manifest);
@@ -291,30 +296,45 @@ fn check_pending(config: &Config, store: &Store, actor: &Actor, history: &Histor
     Ok(())
 }
 
+/// Returns how long the look-up of shared paths may take.
+fn look_up_limit(config: &Config, deadline: Deadline) -> Duration {
+    config.limits.idle_timeout.min(deadline.left())
+}
+
+/// Requires every shared path to exist.
+///
+/// # Errors
+///
+/// [`Code::BadLayout`] for the first one that does not, and [`Code::Timeout`].
+fn require_shared(config: &Config, store: &Store, deadline: Deadline) -> Result<()> {
+    let links = config.shared.links.iter().map(RelativePath::from).collect();
+    let faults = look_up::look_up(store, links, look_up_limit(config, deadline))?;
+    match faults.into_iter().flatten().next() {
+        Some(fault) => Err(fault.into()),
+        None => Ok(()),
+    }
+}
+
 /// Checks that the release has every path that the configuration requires. A path at
 /// or below a shared path is looked up in `shared/`, because the symlink to it leads
 /// nowhere in the staging directory.
 ///
 /// # Errors
 ///
-/// [`Code::MissingPath`], and the failures of `shared/`.
-fn check_required_paths(config: &Config, store: &Store, tree: &Dir) -> Result<()> {
-    for path in &config.archive.required_paths {
-        let shown = path.as_path().display();
+/// [`Code::MissingPath`], the failures of `shared/`, and [`Code::Timeout`].
+fn check_required_paths(
+    config: &Config,
+    store: &Store,
+    tree: &Dir,
+    deadline: Deadline,
+) -> Result<()> {
+    let required = config.archive.required_paths.iter().cloned();
+    let (in_shared, in_release): (Vec<_>, Vec<_>) = required.partition(|path| {
         let bytes = path.as_path().as_os_str().as_bytes();
-        if config.shared.covering(bytes).is_some() {
-            match store.check_shared_path(path.as_path()) {
-                Ok(()) => continue,
-                Err(fault) if fault.missing => {
-                    let root = store.path().display();
-                    let problem =
-                        format!("'{root}/shared/{shown}' does not exist, which this site requires");
-                    return Err(Error::new(Code::MissingPath, problem)
-                        .remedy(format!("create '{root}/shared/{shown}'")));
-                }
-                Err(fault) => return Err(fault.into()),
-            }
-        }
+        config.shared.covering(bytes).is_some()
+    });
+    for path in in_release {
+        let shown = path.as_path().display();
         match tree.resolve_beneath(path.as_path()) {
             Ok(_) => {}
             Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => {
@@ -326,6 +346,19 @@ fn check_required_paths(config: &Config, store: &Store, tree: &Dir) -> Result<()
             }
             Err(errno) => return Err(Error::io(format!("cannot look for '{shown}'"), errno)),
         }
+    }
+    let faults = look_up::look_up(store, in_shared.clone(), look_up_limit(config, deadline))?;
+    for (path, fault) in in_shared.iter().zip(faults) {
+        let Some(fault) = fault else {
+            continue;
+        };
+        if !fault.missing {
+            return Err(fault.into());
+        }
+        let (root, shown) = (store.path().display(), path.as_path().display());
+        let problem = format!("'{root}/shared/{shown}' does not exist, which this site requires");
+        return Err(Error::new(Code::MissingPath, problem)
+            .remedy(format!("create '{root}/shared/{shown}'")));
     }
     Ok(())
 }
@@ -345,7 +378,6 @@ fn publish(
     // Again, now that this process holds the lock: concurrent uploads must not
     // exceed a limit together.
     check_admission(config, store, actor, &ledger.history)?;
-    store.require_shared(&config.shared)?;
     let cannot = |errno: nix::Error| store.io(format!("cannot publish '{release}'"), errno);
     // The manifest first: every release has one. If this process is killed between
     // the renames, the next request removes the manifest without a release.

@@ -1,4 +1,4 @@
-//! The message from the monitor to the unpacker, in one word of argv.
+//! The message from the monitor to the unpacker.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,9 +8,8 @@ use crate::shared_paths::Shared;
 /// The word of argv that makes this program the unpacker.
 pub const WORD: &str = "unpack";
 
-/// The maximum length of a job, in bytes: the kernel's limit for one word of
-/// argv (execve(2), `MAX_ARG_STRLEN`), less the NUL.
-pub const MAX_JOB: usize = 128 * 1024 - 1;
+/// The maximum length of a job, in bytes.
+pub const MAX_JOB: usize = 128 * 1024;
 
 /// Everything that the unpacker needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +91,7 @@ mod tests {
     /// A quotation mark takes two bytes in JSON; no byte that a shared path may
     /// have takes more.
     #[test]
-    fn the_longest_job_fits_into_one_word_of_argv() {
+    fn the_longest_job_fits_into_its_limit() {
         let long = |number: usize| {
             let directories = format!("{}/", "\"".repeat(249)).repeat(3);
             format!("{directories}{number:02}{}", "\"".repeat(250))

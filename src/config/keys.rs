@@ -5,12 +5,13 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use ::syslog::Facility;
-use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
 
 use super::command::Argv;
 use super::units::{self, Percent};
 use crate::names::{LinkName, MAX_PATH, ReleaseId};
+use crate::shared_paths::SharedPath;
 use crate::url::HttpUrl;
 
 /// `[archive]`: the limits of a payload.
@@ -193,9 +194,16 @@ pub struct Sandbox {
 
 /// A path below a release: relative, without `.` and `..`, at most
 /// [`MAX_PATH`] bytes.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct RelativePath(PathBuf);
+
+/// The rules for a shared path are stricter.
+impl From<&SharedPath> for RelativePath {
+    fn from(path: &SharedPath) -> RelativePath {
+        RelativePath(PathBuf::from(path.as_str()))
+    }
+}
 
 impl RelativePath {
     pub fn as_path(&self) -> &Path {

@@ -1,6 +1,6 @@
 //! One command, from its start to the end of every process that it started.
 
-use std::io::{PipeReader, Read, pipe};
+use std::io::{PipeReader, Read, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -37,6 +37,25 @@ pub const MAX_REPORTED: usize = 4;
 
 /// The maximum length of one read, in bytes.
 const CHUNK: usize = 64 << 10;
+
+/// A command that is to run.
+#[derive(Debug)]
+pub struct Job {
+    pub command: Command,
+    /// What it reads on stdin.
+    pub input: Option<String>,
+    pub time_limit: Duration,
+}
+
+impl Job {
+    pub fn without_input(command: Command, time_limit: Duration) -> Job {
+        Job {
+            command,
+            input: None,
+            time_limit,
+        }
+    }
+}
 
 /// Which signal the command's process group has been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,10 +106,10 @@ impl JobRunner {
     /// # Errors
     ///
     /// [`Abandoned`]: the command was killed, and there is nobody to answer.
-    pub fn run(&mut self, command: Command, time_limit: Duration) -> Result<(), Abandoned> {
-        let deadline = Deadline::after(time_limit);
+    pub fn run(&mut self, job: Job) -> Result<(), Abandoned> {
+        let deadline = Deadline::after(job.time_limit);
         self.child_signal.clear();
-        let (leader, output) = match start_command(command) {
+        let (leader, output) = match start_command(job.command, job.input.as_deref()) {
             Ok(started) => started,
             Err(why) => {
                 // A text that is escaped here stays as it is later.
@@ -158,19 +177,26 @@ impl JobRunner {
     }
 }
 
-/// Starts a command as the leader of a new process group, with /dev/null as
+/// Starts a command as the leader of a new process group, with `input` or /dev/null as
 /// stdin and one pipe as stdout and stderr.
-fn start_command(mut command: Command) -> Result<(Pid, PipeReader), String> {
+fn start_command(mut command: Command, input: Option<&str>) -> Result<(Pid, PipeReader), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let cannot = |error: std::io::Error| {
         let why = error::describe(&error);
         format!("'{program}' cannot be started: {why}")
     };
-    let (output, input) = pipe().map_err(cannot)?;
+    let (stdin, to_stdin) = match input {
+        None => (Stdio::null(), None),
+        Some(input) => {
+            let (theirs, ours) = pipe().map_err(cannot)?;
+            (theirs.into(), Some((ours, input)))
+        }
+    };
+    let (output, theirs) = pipe().map_err(cannot)?;
     command
-        .stdin(Stdio::null())
-        .stdout(input.try_clone().map_err(cannot)?)
-        .stderr(input)
+        .stdin(stdin)
+        .stdout(theirs.try_clone().map_err(cannot)?)
+        .stderr(theirs)
         .process_group(0);
     // The child inherits the signal mask of this moment, and needs an empty one.
     // So the signals that `ChildSignal` blocks are unblocked during the spawn. The
@@ -182,7 +208,12 @@ fn start_command(mut command: Command) -> Result<(Pid, PipeReader), String> {
         _ = mask.thread_set_mask();
     }
     let child = spawned.map_err(cannot)?;
-    // Dropping `command` closes this process's copies of the pipe's write end.
+    // This closes this process's copies of the child's ends of the pipes.
+    drop(command);
+    if let Some((mut to_stdin, input)) = to_stdin {
+        // The probe reads this at once. If it has ended, its exit status says why.
+        _ = to_stdin.write_all(input.as_bytes());
+    }
     Ok((Pid::from_raw(child.id() as i32), output))
 }
 

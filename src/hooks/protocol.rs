@@ -89,8 +89,7 @@ pub enum HealthCheck {
     Http {
         url: HttpUrl,
         /// The text that the body must contain, with `{release}` for the release.
-        /// The configuration limits its length, and the probe limits the word of
-        /// argv that has it. Every local user can read argv in /proc.
+        /// The configuration limits its length, and the probe that of its request.
         contains: Option<String>,
     },
     Command(Argv),

@@ -10,7 +10,7 @@ use nix::sys::prctl;
 use nix::sys::stat::SFlag;
 
 use super::MAX_TIME_LIMIT;
-use super::job::{Abandoned, JobRunner};
+use super::job::{Abandoned, Job, JobRunner};
 use super::pipe::MonitorPipe;
 use super::protocol::{HealthCheck, HookCommand, RunOutcome, RunRequest, Setup, Stage};
 use super::sigchld::ChildSignal;
@@ -63,7 +63,7 @@ fn serve_monitor() -> nix::Result<()> {
             .map_err(Clone::clone)
             .and_then(|site| site.chdir_and_prepare(&request));
         let done = match prepared {
-            Ok((command, time_limit)) => jobs.run(command, time_limit),
+            Ok(job) => jobs.run(job),
             Err(why) => {
                 jobs.send_outcome(RunOutcome::not_started(why));
                 Ok(())
@@ -105,7 +105,7 @@ impl SiteCommands {
 
     /// Returns the requested command and its time limit. Changes the working
     /// directory of this process to the one in which the command has to start.
-    fn chdir_and_prepare(&self, request: &RunRequest) -> Result<(Command, Duration), String> {
+    fn chdir_and_prepare(&self, request: &RunRequest) -> Result<Job, String> {
         let setup = &self.setup;
         let time_limit = request.time_limit.min(MAX_TIME_LIMIT);
         let absent = || {
@@ -116,7 +116,7 @@ impl SiteCommands {
             let hook = hooks.get(request.index).ok_or_else(absent)?;
             self.chdir_to_release(&request.release)?;
             let command = self.operator_command(&hook.command, request)?;
-            Ok((command, time_limit.min(hook.timeout)))
+            Ok(Job::without_input(command, time_limit.min(hook.timeout)))
         };
         match request.stage {
             Stage::BeforeSwap => hook(&setup.before_swap),
@@ -138,7 +138,8 @@ impl SiteCommands {
                 }
                 HealthCheck::Command(argv) => {
                     self.chdir_to_release(&request.release)?;
-                    Ok((self.operator_command(argv, request)?, time_limit))
+                    let command = self.operator_command(argv, request)?;
+                    Ok(Job::without_input(command, time_limit))
                 }
             },
         }
@@ -221,7 +222,7 @@ impl SiteCommands {
         url: &HttpUrl,
         contains: Option<String>,
         time_limit: Duration,
-    ) -> Result<(Command, Duration), String> {
+    ) -> Result<Job, String> {
         let request = ProbeRequest {
             url: url.clone(),
             contains,
@@ -230,7 +231,12 @@ impl SiteCommands {
         };
         let request = message::encode(&request).map_err(|error| error.problem)?;
         let mut command = Command::new("/proc/self/exe");
-        command.env_clear().args([probe::WORD, &request]);
-        Ok((command, time_limit + PROBE_GRACE))
+        command.env_clear().arg(probe::WORD);
+        let input = Some(format!("{request}\n"));
+        Ok(Job {
+            command,
+            input,
+            time_limit: time_limit + PROBE_GRACE,
+        })
     }
 }

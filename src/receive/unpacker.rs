@@ -6,7 +6,8 @@
 //! `inspect` then decides whether it is a valid report of what is on disk.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -27,6 +28,9 @@ use crate::store::Store;
 
 /// The maximum length of an unexpected text on stderr that is shown, in bytes.
 const MAX_TEXT: usize = 1024;
+
+/// How long an unpacker may take to read its job.
+const JOB_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an unpacker without a payload may take to report its sandbox.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,9 +53,10 @@ pub fn unpack(
     on_report: impl FnOnce(),
 ) -> Result<Enforcement> {
     let room = store.room(config.limits.reserve)?;
-    let mut child = UnpackerProcess(start_unpacker(config, payload, tree, room)?);
-    let (Some(stdout), Some(stderr)) = (child.0.stdout.take(), child.0.stderr.take()) else {
-        return Err(Error::new(Code::Internal, "the unpacker has no pipes"));
+    let (child, socket) = start_unpacker(config, payload, tree, room)?;
+    let mut child = UnpackerProcess(child);
+    let Some(stdout) = child.0.stdout.take() else {
+        return Err(Error::new(Code::Internal, "the unpacker has no pipe"));
     };
     let timed = TimedReader::new(stdout, deadline.left(), deadline);
     let mut report = BufReader::with_capacity(64 * 1024, timed);
@@ -68,7 +73,7 @@ pub fn unpack(
     }
     drop(report);
     let mut line = Vec::new();
-    let timed = TimedReader::new(stderr, deadline.left(), deadline);
+    let timed = TimedReader::new(socket, deadline.left(), deadline);
     // Ignore an error here: the line is then no valid failure report.
     _ = timed
         .take(archive::MAX_MESSAGE as u64)
@@ -127,7 +132,7 @@ fn start_unpacker(
     payload: VerifiedPayload,
     tree: &Dir,
     (room_bytes, room_inodes): (u64, u64),
-) -> Result<Child> {
+) -> Result<(Child, UnixStream)> {
     let archive = &config.archive;
     let job = UnpackJob {
         limits: UnpackLimits {
@@ -148,23 +153,36 @@ fn start_unpacker(
     // By handle: in the child /proc/self is the child, which still has our
     // descriptors when it changes directory, and loses them at exec.
     let directory = format!("/proc/self/fd/{}", tree.as_fd().as_raw_fd());
-    command(program, Path::new(&directory), &job)?
-        .stdin(Stdio::from(payload.into_file()))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| Error::io("cannot start the unpacker", error))
+    let payload = Stdio::from(payload.into_file());
+    spawn(program, Path::new(&directory), payload, &job)
 }
 
-/// Returns the command line of an unpacker that works in `directory`.
-fn command(program: &Path, directory: &Path, job: &UnpackJob) -> Result<Command> {
-    let mut command = Command::new(program);
-    command
+/// Starts an unpacker that works in `directory`, and sends it its job. Returns the
+/// socket on which it reports a failure.
+fn spawn(
+    program: &Path,
+    directory: &Path,
+    payload: Stdio,
+    job: &UnpackJob,
+) -> Result<(Child, UnixStream)> {
+    let cannot = |error| Error::io("cannot start the unpacker", error);
+    let job = message::encode(job)?;
+    // Not in argv, which every local user can read; and stdin is the payload.
+    let (mut ours, theirs) = UnixStream::pair().map_err(cannot)?;
+    ours.set_write_timeout(Some(JOB_TIMEOUT)).map_err(cannot)?;
+    let child = Command::new(program)
         .arg(archive::WORD)
-        .arg(message::encode(job)?)
         .env_clear()
-        .current_dir(directory);
-    Ok(command)
+        .current_dir(directory)
+        .stdin(payload)
+        .stdout(Stdio::piped())
+        .stderr(OwnedFd::from(theirs))
+        .spawn()
+        .map_err(cannot)?;
+    // A job can be larger than the buffer of the socket. The unpacker reads at once; if
+    // it has ended, its exit status says why.
+    _ = ours.write_all(format!("{job}\n").as_bytes());
+    Ok((child, ours))
 }
 
 /// Starts an unpacker without a payload, and returns what sandbox it reports.
@@ -182,12 +200,8 @@ pub fn probe_sandbox(program: &Path, directory: &Path) -> Result<Enforcement> {
         shared: Shared::default(),
         sandbox_required: false,
     };
-    let child = command(program, directory, &job)?
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| Error::io("cannot start the unpacker", error))?;
+    // The socket stays open until the report is read: the unpacker writes to it too.
+    let (child, _socket) = spawn(program, directory, Stdio::null(), &job)?;
     let mut child = UnpackerProcess(child);
     let deadline = Deadline::after(PROBE_TIMEOUT);
     let stdout = child.0.stdout.take();
@@ -214,7 +228,7 @@ impl UnpackerProcess {
         _ = self.0.kill();
     }
 
-    /// Waits for the exit, which comes soon: both pipes are closed.
+    /// Waits for the exit, which comes soon: the pipe and the socket are closed.
     ///
     /// # Errors
     ///

@@ -3,17 +3,22 @@
 //!
 //! The application may change it at any time. The checks only make sure that no
 //! release is published with a symlink to nothing or out of `shared/`.
+//!
+//! Every call that looks at `shared/` can take for ever: a network file system or FUSE
+//! may be mounted there, and stall. So the monitor leaves that to a child
+//! ([`crate::look_up`]), and never waits for it under the lock.
 
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::{self, SFlag};
+use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::layout::SHARED;
 use crate::dir::{self, Dir};
-use crate::error::{Code, Error, Result, describe};
+use crate::error::{Code, Error, describe};
 use crate::shared_paths::Shared;
 
 /// What is wrong with a shared path.
@@ -30,85 +35,99 @@ impl From<Fault> for Error {
     }
 }
 
+/// What is at a path in `shared/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// A file or a directory that no symlink leads out of `shared/`.
+    Usable,
+    /// A device, a socket or a fifo.
+    WrongType,
+    /// The errno with which the path cannot be resolved.
+    Unresolved(i32),
+    /// The errno with which `shared/` itself cannot be opened.
+    Unopened(i32),
+}
+
+/// Looks at `path` in `shared/` below `root`.
+pub fn look_at(root: &Dir, path: &Path) -> Found {
+    let directory = match root.open_path(SHARED) {
+        Ok(directory) => directory,
+        Err(errno) => return Found::Unopened(errno as i32),
+    };
+    let found = directory
+        .resolve_beneath(path)
+        .and_then(|found| stat::fstat(found.as_fd()));
+    match found.as_ref().map(dir::file_type) {
+        Ok(SFlag::S_IFREG | SFlag::S_IFDIR) => Found::Usable,
+        Ok(_) => Found::WrongType,
+        Err(errno) => Found::Unresolved(*errno as i32),
+    }
+}
+
 impl Store {
-    /// Requires every shared path to exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::BadLayout`], for the first one that does not.
-    pub fn require_shared(&self, shared: &Shared) -> Result<()> {
-        match self.shared_faults(shared).into_iter().next() {
-            Some(fault) => Err(fault.into()),
-            None => Ok(()),
-        }
-    }
-
-    /// Returns every fault; a fault of `shared/` itself alone, if there is one.
+    /// Returns every fault of the shared paths; a fault of `shared/` itself alone, if
+    /// there is one. May wait for ever.
     pub fn shared_faults(&self, shared: &Shared) -> Vec<Fault> {
-        if shared.links.is_empty() {
-            return Vec::new();
-        }
-        match self.open_shared() {
-            Ok(directory) => (shared.links.iter())
-                .filter_map(|link| self.check_path(&directory, Path::new(link.as_str())).err())
-                .collect(),
-            Err(fault) => vec![fault],
-        }
-    }
-
-    /// Requires `path` in `shared/` to be a file or a directory that no symlink leads
-    /// out of `shared/`.
-    ///
-    /// # Errors
-    ///
-    /// The fault of `path`, or of `shared/` itself.
-    pub fn check_shared_path(&self, path: &Path) -> Result<(), Fault> {
-        self.check_path(&self.open_shared()?, path)
-    }
-
-    fn open_shared(&self) -> Result<Dir, Fault> {
-        let shown = self.path().join(SHARED);
-        let shown = shown.display();
-        self.root.open_path(SHARED).map_err(|errno| match errno {
-            Errno::ENOENT => fault(true, format!("'{shown}' does not exist"))
-                .remedy("run 'deploy-shell-admin init', or make it as it does"),
-            Errno::ENOTDIR | Errno::ELOOP => {
-                fault(false, format!("'{shown}' is not a directory itself"))
-                    .remedy("make it a directory, or mount one there")
+        let mut faults = Vec::new();
+        for link in &shared.links {
+            let path = Path::new(link.as_str());
+            let found = look_at(&self.root, path);
+            faults.extend(self.shared_fault(path, found));
+            if let Found::Unopened(_) = found {
+                break;
             }
-            errno => inaccessible(&shown, errno),
-        })
+        }
+        faults
     }
 
-    fn check_path(&self, directory: &Dir, path: &Path) -> Result<(), Fault> {
-        let shown = self.path().join(SHARED).join(path);
+    /// Returns what is wrong with a path at which this was found; none if nothing is.
+    pub fn shared_fault(&self, path: &Path, found: Found) -> Option<Fault> {
+        let shared = self.path().join(SHARED);
+        let shown = shared.join(path);
         let shown = shown.display();
-        let found = directory
-            .resolve_beneath(path)
-            .and_then(|found| stat::fstat(found.as_fd()));
-        match found.as_ref().map(dir::file_type) {
-            Ok(SFlag::S_IFREG | SFlag::S_IFDIR) => Ok(()),
-            Ok(_) => Err(fault(
+        Some(match found {
+            Found::Usable => return None,
+            Found::Unopened(errno) => unopened(&shared.display(), Errno::from_raw(errno)),
+            Found::WrongType => fault(
                 false,
                 format!("'{shown}' is neither a file nor a directory"),
             )
-            .remedy("take it out of 'links' in [shared], or put a file or a directory there")),
-            Err(Errno::ENOENT | Errno::ENOTDIR) => Err(fault(
-                true,
-                format!("'{shown}' does not exist, and every release has a symlink to it"),
-            )
-            .remedy(format!(
-                "create '{shown}', or take it out of 'links' in [shared]"
-            ))),
-            Err(Errno::EXDEV) => Err(fault(
-                false,
-                format!("'{shown}' leads out of 'shared' by a symlink"),
-            )
-            .remedy("put the file or directory itself there, or mount it there")),
-            Err(Errno::ELOOP) => Err(fault(false, format!("'{shown}' is a symlink loop"))
-                .remedy("put the file or directory itself there")),
-            Err(errno) => Err(inaccessible(&shown, *errno)),
+            .remedy("take it out of 'links' in [shared], or put a file or a directory there"),
+            Found::Unresolved(errno) => unresolved(&shown, Errno::from_raw(errno)),
+        })
+    }
+}
+
+fn unopened(shown: &std::path::Display<'_>, errno: Errno) -> Fault {
+    match errno {
+        Errno::ENOENT => fault(true, format!("'{shown}' does not exist"))
+            .remedy("run 'deploy-shell-admin init', or make it as it does"),
+        Errno::ENOTDIR | Errno::ELOOP => {
+            fault(false, format!("'{shown}' is not a directory itself"))
+                .remedy("make it a directory, or mount one there")
         }
+        errno => inaccessible(shown, errno),
+    }
+}
+
+fn unresolved(shown: &std::path::Display<'_>, errno: Errno) -> Fault {
+    match errno {
+        Errno::ENOENT | Errno::ENOTDIR => fault(
+            true,
+            format!("'{shown}' does not exist, and every release has a symlink to it"),
+        )
+        .remedy(format!(
+            "create '{shown}', or take it out of 'links' in [shared]"
+        )),
+        Errno::EXDEV => fault(
+            false,
+            format!("'{shown}' leads out of 'shared' by a symlink"),
+        )
+        .remedy("put the file or directory itself there, or mount it there"),
+        Errno::ELOOP => fault(false, format!("'{shown}' is a symlink loop"))
+            .remedy("put the file or directory itself there"),
+        errno => inaccessible(shown, errno),
     }
 }
 

@@ -439,6 +439,7 @@ fn no_child_process_runs_with_an_environment() {
         ("hooks", "PATH"),
         ("unpack", "SSH_CONNECTION"),
         ("probe", "http_proxy"),
+        ("look-up", "HOME"),
     ] {
         let mut command = Command::new(BIN);
         command.env_clear().env(variable, "hooks").arg(word);

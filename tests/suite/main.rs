@@ -74,6 +74,7 @@ mod signing;
 mod site;
 mod smoke;
 mod sshd_config;
+mod stalled;
 mod strace;
 mod syslog_daemon;
 mod times;

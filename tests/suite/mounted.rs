@@ -1,4 +1,5 @@
-//! A file system in an image for one test, with a site on it. Only root may mount one.
+//! File systems for one test: in an image, with a site on it, which only root may mount;
+//! and mounts in a namespace of their own.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::process::{Command, Output};
 
 use nix::unistd::Uid;
 
-use crate::site::Site;
+use crate::site::{BIN, Reply, Site};
 
 /// A file system that is mounted beside the site, with one of its directories mounted
 /// over the root. So a file that fills it is outside of the site.
@@ -99,4 +100,64 @@ pub fn format(command: &str, image: &Path, bytes: u64) {
 pub fn succeed(command: &mut Command) {
     let output = command.output().expect("tests/run installs it");
     assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
+/// Runs a script of sh in a mount namespace of its own, in which it may mount what it
+/// wants. Returns none, and prints the reason, where this machine does not allow it.
+pub fn in_namespace(script: &str) -> Option<Output> {
+    let unshare = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.arg("--mount");
+        if !Uid::effective().is_root() {
+            command.arg("--map-root-user");
+        }
+        command.args(words).output()
+    };
+    let possible = unshare(&["mount", "--bind", "/", "/"]);
+    if !possible.is_ok_and(|done| done.status.success()) {
+        println!("skipped: this user may not mount anything in a namespace of its own");
+        return None;
+    }
+    Some(unshare(&["sh", "-c", script]).expect("unshare runs"))
+}
+
+/// Returns a line of sh that sends a request. [`replies`] reads the reply of the
+/// request with this number. The line has its stdin.
+pub fn request_line(site: &Site, number: usize, request: &str) -> String {
+    format!(
+        "env -i 'SSH_ORIGINAL_COMMAND={request}' '{BIN}' serve --config '{}' --key ci \
+         > '{dir}/out{number}' 2> '{dir}/err{number}'; echo $? > '{dir}/code{number}'\n",
+        site.config_path().display(),
+        dir = site.dir().display(),
+    )
+}
+
+/// Returns the replies to the first `count` requests.
+pub fn replies(site: &Site, count: usize) -> Vec<Reply> {
+    let read = |name: String| fs::read_to_string(site.dir().join(name)).expect("it was written");
+    let reply = |number| Reply {
+        code: read(format!("code{number}"))
+            .trim()
+            .parse()
+            .expect("a status"),
+        stdout: read(format!("out{number}")),
+        stderr: read(format!("err{number}")),
+    };
+    (0..count).map(reply).collect()
+}
+
+/// Compiles a program that mounts a file system on its argument, which then does not
+/// answer. Returns its path.
+pub fn stalled_fs(site: &Site) -> PathBuf {
+    let (source, program) = (
+        site.dir().join("stalled_fs.c"),
+        site.dir().join("stalled_fs"),
+    );
+    fs::write(&source, include_str!("mounted/stalled_fs.c")).expect("the source");
+    succeed(
+        Command::new("cc")
+            .args(["-O1", "-Wall", "-Werror", "-o"])
+            .args([&program, &source]),
+    );
+    program
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::hook_runner::Fixture;
+use crate::process::with_argument;
 use crate::sandbox;
 use crate::site::BIN;
 
@@ -97,8 +98,10 @@ fn request(url: &str, contains: Option<&str>, time_limit: Duration) -> Value {
 
 fn command(request: &Value) -> Command {
     let mut command = Command::new(BIN);
-    command.env_clear().args(["probe", &request.to_string()]);
-    command.stdin(Stdio::null());
+    command.env_clear().arg("probe");
+    let (theirs, mut ours) = std::io::pipe().expect("a pipe");
+    writeln!(ours, "{request}").expect("the pipe has room for it");
+    command.stdin(theirs);
     command
 }
 
@@ -400,4 +403,24 @@ fn an_invalid_request_is_refused() {
         assert_eq!(output.status.code(), Some(64), "{bad}");
         assert!(output.stdout.is_empty(), "{bad}");
     }
+}
+
+/// Every local user can read argv, and the address can have a token.
+#[test]
+fn the_process_list_has_no_address_and_no_text() {
+    let server = Server::start(|_, _, stream| {
+        // Also the probes of other tests.
+        let probes = with_argument("probe");
+        assert!(!probes.is_empty());
+        for probe in probes {
+            assert_eq!(probe.arguments[1..], ["probe"], "{probe:?}");
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret");
+    });
+    let request = request(
+        &server.url("/?token=secret"),
+        Some("secret"),
+        Duration::from_secs(60),
+    );
+    assert_eq!(outcome(command(&request)).0, 0);
 }

@@ -185,10 +185,15 @@ pub fn serving(site: &Site) -> Vec<Process> {
 }
 
 /// Returns the processes that have `word` as one of their arguments.
-pub fn pids_with_argument(word: &str) -> Vec<i32> {
+pub fn with_argument(word: &str) -> Vec<Process> {
     let mut all = processes();
     all.retain(|process| process.arguments.iter().any(|argument| argument == word));
-    all.iter().map(|process| process.pid).collect()
+    all
+}
+
+pub fn pids_with_argument(word: &str) -> Vec<i32> {
+    let found = with_argument(word);
+    found.iter().map(|process| process.pid).collect()
 }
 
 /// Returns the other children of those processes: the unpackers.

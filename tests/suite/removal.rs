@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::check::{check, codes};
 use crate::direct::{ask, listing, live, put};
-use crate::site::{BIN, Reply, Site};
+use crate::mounted::{in_namespace, replies, request_line};
+use crate::site::{Reply, Site};
 
 /// A site that prunes `a` when `d`, which is pending, becomes live.
 fn site() -> Site {
@@ -18,56 +19,6 @@ fn site() -> Site {
     live(&site, &["a", "b", "c"]);
     put(&site, "d");
     site
-}
-
-/// Sends requests in a mount namespace of their own, in which `source` is mounted on
-/// `target`. Returns none, and prints the reason, where this machine does not allow it.
-fn ask_with_mount(
-    site: &Site,
-    requests: &[&str],
-    source: &Path,
-    target: &Path,
-) -> Option<Vec<Reply>> {
-    let mut unshare = Command::new("unshare");
-    unshare.arg("--mount");
-    if !Uid::effective().is_root() {
-        unshare.arg("--map-root-user");
-    }
-    let possible = unshare.args(["mount", "--bind", "/", "/"]).output();
-    if !possible.is_ok_and(|done| done.status.success()) {
-        println!("skipped: this user may not mount anything in a namespace of its own");
-        return None;
-    }
-    let mut script = format!(
-        "mount --bind '{}' '{}' || exit 1\n",
-        source.display(),
-        target.display()
-    );
-    for (number, request) in requests.iter().enumerate() {
-        script += &format!(
-            "env -i 'SSH_ORIGINAL_COMMAND={request}' '{BIN}' serve --config '{}' --key ci \
-             > '{dir}/out{number}' 2> '{dir}/err{number}'; echo $? > '{dir}/code{number}'\n",
-            site.config_path().display(),
-            dir = site.dir().display(),
-        );
-    }
-    let mut unshare = Command::new("unshare");
-    unshare.arg("--mount");
-    if !Uid::effective().is_root() {
-        unshare.arg("--map-root-user");
-    }
-    let done = unshare.args(["sh", "-c", &script]).status();
-    assert!(done.expect("unshare runs").success());
-    let read = |name: String| fs::read_to_string(site.dir().join(name)).expect("it was written");
-    let reply = |number| Reply {
-        code: read(format!("code{number}"))
-            .trim()
-            .parse()
-            .expect("a status"),
-        stdout: read(format!("out{number}")),
-        stderr: read(format!("err{number}")),
-    };
-    Some((0..requests.len()).map(reply).collect())
 }
 
 /// Asserts that `list` and `check` report the removal of `a`.
@@ -88,9 +39,19 @@ fn a_removal_never_crosses_a_mount() {
     let data = site.root().join("releases/a/assets/data");
     fs::create_dir(&data).expect("the test owns it");
     let requests = ["swap d", "list", "list --json", "swap c", "list"];
-    let Some(replies) = ask_with_mount(&site, &requests, &outside, &data) else {
+    let mut script = format!(
+        "mount --bind '{}' '{}' || exit 1\n",
+        outside.display(),
+        data.display()
+    );
+    for (number, request) in requests.iter().enumerate() {
+        script += &request_line(&site, number, request);
+    }
+    let Some(done) = in_namespace(&script) else {
         return;
     };
+    assert!(done.status.success(), "{done:?}");
+    let replies = replies(&site, requests.len());
     // The request succeeds, and names the mount.
     let swap = &replies[0];
     assert_eq!(swap.code, 0, "{swap:?}");

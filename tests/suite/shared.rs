@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, mkfifo};
@@ -451,9 +454,26 @@ fn the_unpacker_refuses_a_bad_shared_path() {
         let changed = job.replace("[\"x\"]", &format!("[\"{path}\"]"));
         assert_ne!(changed, job);
         let mut command = Command::new(crate::site::BIN);
-        command.env_clear().args(["unpack", &changed]);
+        command.env_clear().arg("unpack");
         command.current_dir(site.dir());
-        site.run(command, b"")
+        // The unpacker reads its job from the socket that is its stderr.
+        let (mut ours, theirs) = UnixStream::pair().expect("two sockets");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command
+            .stderr(OwnedFd::from(theirs))
+            .spawn()
+            .expect("it starts");
+        drop(command);
+        writeln!(ours, "{changed}").expect("it reads its job");
+        let mut stderr = String::new();
+        ours.read_to_string(&mut stderr).expect("its answer");
+        let code = child.wait().expect("it ends").code().unwrap_or(-1);
+        let stdout = String::new();
+        Reply {
+            code,
+            stdout,
+            stderr,
+        }
     };
     // Empty stdin is not an archive. The unpacker finds that only after it has
     // accepted the job.

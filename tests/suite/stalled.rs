@@ -1,0 +1,114 @@
+//! A file system below `shared/` that stalls, as a network file system does whose server
+//! is gone. A process that looks at it hangs in the kernel, where no signal ends it.
+
+use std::fs;
+
+use crate::archive::tarball;
+use crate::direct::{live, put, states};
+use crate::mounted::{in_namespace, replies, request_line, stalled_fs};
+use crate::receive::{no_debris, noise};
+use crate::site::{Reply, Site};
+
+/// A site with a live release `a` and a pending one `b`, and the start of a script for
+/// [`in_namespace`]: `stall` mounts the file system that stalls, and `unmount` ends it.
+/// It ends by itself after a while, so that a request that waits for it fails.
+fn site() -> (Site, String) {
+    let site = Site::new();
+    live(&site, &["a"]);
+    put(&site, "b");
+    let uploads = site.root().join("shared/uploads");
+    fs::create_dir(&uploads).expect("a directory");
+    site.configure(
+        "[shared]\nlinks = [\"uploads\"]\n\
+         [archive]\nrequired_paths = [\"uploads/kept\"]\n\
+         [limits]\nidle_timeout = \"2s\"\n",
+    );
+    fs::write(uploads.join("kept"), "").expect("a file");
+    let script = format!(
+        "stall() {{\n\
+         timeout 50 '{program}' '{uploads}' > /dev/null 2>&1 & fs=$!\n\
+         until grep -q ' {uploads} ' /proc/self/mountinfo; do\n\
+         kill -0 $fs 2> /dev/null || exit 77\n\
+         sleep 0.05\n\
+         done\n\
+         }}\n\
+         unmount() {{ kill $fs; wait $fs; true; }}\n",
+        program = stalled_fs(&site).display(),
+        uploads = uploads.display(),
+    );
+    (site, script)
+}
+
+/// Runs the script; returns false where it could not mount the file system.
+#[track_caller]
+fn ran(script: &str) -> bool {
+    let Some(done) = in_namespace(script) else {
+        return false;
+    };
+    if done.status.code() == Some(77) {
+        println!("skipped: this user may not use /dev/fuse");
+        return false;
+    }
+    assert!(done.status.success(), "{done:?}");
+    true
+}
+
+#[track_caller]
+fn names_the_path(reply: &Reply) {
+    reply.refused(74, "timeout");
+    let path = "/root/shared/uploads";
+    assert!(
+        reply.stderr.contains(path) && reply.stderr.contains("' does not answer within 2 s"),
+        "{reply:?}"
+    );
+}
+
+#[test]
+fn a_stalled_mount_refuses_an_upload_at_once() {
+    let (site, start) = site();
+    let payload = tarball(&[("index.html", b"x")]);
+    fs::write(site.dir().join("payload"), &payload).expect("a file");
+    let receive = request_line(&site, 0, &Site::receive_command("c", &payload));
+    let swap = request_line(&site, 1, "swap b");
+    let script = format!(
+        "{start}stall\n{{ {receive} }} < '{}/payload'\n{swap}unmount\n",
+        site.dir().display()
+    );
+    if !ran(&script) {
+        return;
+    }
+    let replies = replies(&site, 2);
+    names_the_path(&replies[0]);
+    assert_eq!(replies[1].clone().ok(), "ok swap b previous=a\n");
+    no_debris(&site);
+}
+
+#[test]
+fn a_mount_that_stalls_during_an_upload_does_not_hold_the_lock() {
+    let (site, start) = site();
+    let payload = tarball(&[("noise", &noise(2 << 20))]);
+    fs::write(site.dir().join("payload"), &payload).expect("a file");
+    let receive = request_line(&site, 0, &Site::receive_command("c", &payload));
+    let swap = request_line(&site, 1, "swap b");
+    // The server has looked at the shared paths before it reads more than a pipe holds.
+    let script = format!(
+        "{start}cd '{}'\nmkfifo fifo\n\
+         {{ {receive} }} < fifo & receive=$!\n\
+         exec 4> fifo\n\
+         head -c 1000000 payload >&4\n\
+         stall\n\
+         tail -c +1000001 payload >&4\n\
+         exec 4>&-\n\
+         wait $receive\n\
+         {swap}unmount\n",
+        site.dir().display()
+    );
+    if !ran(&script) {
+        return;
+    }
+    let replies = replies(&site, 2);
+    names_the_path(&replies[0]);
+    assert_eq!(replies[1].clone().ok(), "ok swap b previous=a\n");
+    assert_eq!(states(&site), ["b current", "a previous"]);
+    no_debris(&site);
+}
