@@ -15,6 +15,7 @@
 mod acl;
 mod name;
 mod remove;
+mod time;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
@@ -26,13 +27,13 @@ use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{self, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
 use nix::sys::stat::{self, FileStat, Mode, SFlag};
-use nix::sys::time::TimeSpec;
 use nix::sys::{statfs, statvfs};
 use nix::unistd::{self, UnlinkatFlags};
 
 pub use acl::DefaultAcl;
 pub use name::Name;
 pub use remove::NotRemoved;
+pub use time::set_modified;
 
 /// The result of the functions of this module: the error is the errno of the system
 /// call that failed.
@@ -355,11 +356,6 @@ pub struct Space {
 /// Returns the file type in `stat`.
 pub fn file_type(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
-}
-
-/// Sets the modification time of an open file or directory, and leaves its access time.
-pub fn set_modified(file: &impl AsFd, time: TimeSpec) -> Result<()> {
-    stat::futimens(file, &TimeSpec::UTIME_OMIT, &time)
 }
 
 /// Repeats a resolution that other processes disturb: `EAGAIN` says that one renamed

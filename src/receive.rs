@@ -9,6 +9,7 @@ mod inspect;
 mod spool;
 mod staging;
 mod unpacker;
+mod validators;
 mod writeback;
 
 use std::io::{BufWriter, Write};
@@ -101,6 +102,7 @@ pub fn receive(
         // Again: the application may have removed one during the upload. Under the lock
         // it is too late for that, because the look-up may take long.
         require_shared(config, store, deadline)?;
+        validators::separate(store, &history, tree, staging.open_report()?)?;
         Ok((enforcement, sums))
     })?;
     drop(manifest);

@@ -81,5 +81,6 @@ mod times;
 mod two_programs;
 mod unruly_hooks;
 mod used_ids;
+mod validators;
 mod verify;
 mod web;

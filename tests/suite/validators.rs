@@ -1,0 +1,150 @@
+//! What a browser gets from a real nginx when releases of a reproducible build follow
+//! each other: every file has the same time, whatever its content.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
+
+use crate::site::Site;
+use crate::times::{archive_of, now, sh};
+use crate::web::Nginx;
+
+/// The time of all files, as of SOURCE_DATE_EPOCH.
+const EPOCH: i64 = 1_600_000_000;
+
+/// What a browser keeps of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kept {
+    etag: String,
+    last_modified: String,
+    body: String,
+}
+
+/// Asks for a page, with these headers. Returns the status, and what a browser keeps.
+fn ask(port: u16, path: &str, headers: &str) -> (u16, Kept) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("nginx");
+    write!(stream, "GET {path} HTTP/1.0\r\n{headers}\r\n").expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let header = |name: &str| {
+        let line = head.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().to_owned()
+    };
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+    let kept = Kept {
+        etag: header("ETag: "),
+        last_modified: header("Last-Modified: "),
+        body: body.to_owned(),
+    };
+    (status.unwrap_or(0), kept)
+}
+
+/// Checks what a browser sees that has `kept`, now that the page is `body`.
+#[track_caller]
+fn assert_revalidated(port: u16, path: &str, kept: &Kept, body: &str) {
+    let by_tag = format!("If-None-Match: {}\r\n", kept.etag);
+    let by_time = format!("If-Modified-Since: {}\r\n", kept.last_modified);
+    for headers in [by_tag.clone(), by_time.clone(), by_tag + &by_time] {
+        let (status, found) = ask(port, path, &headers);
+        // A content that comes back may have another time than before.
+        let still_valid = status == 304 && kept.body == body;
+        assert!(
+            still_valid || (status, found.body.as_str()) == (200, body),
+            "{headers}{found:?}"
+        );
+    }
+}
+
+/// Makes a release of two files and swaps to it.
+fn deploy(site: &Site, release: &str, page: &str, style: &str, epoch: i64) {
+    let source = site.dir().join("source");
+    fs::create_dir_all(&source).expect("a directory");
+    fs::write(source.join("page.html"), page).expect("a page");
+    fs::write(source.join("style.css"), style).expect("a style");
+    let tar = format!("tar -C source --sort=name --mtime=@{epoch} -c .");
+    site.receive(release, &archive_of(site.dir(), &tar)).ok();
+    site.ssh("ci", &format!("swap {release}")).ok();
+}
+
+/// The pages of the releases, and a file whose size changes with them.
+const RELEASES: [(&str, &str); 8] = [
+    ("one", "a"),
+    ("two", "aa"),
+    ("six", "aa"),
+    ("six", "aaa"),
+    ("six", "a"),
+    ("one", "aaaa"),
+    ("two", "aaaa"),
+    ("ten", "a"),
+];
+
+#[test]
+fn a_validator_never_covers_other_content() {
+    for epoch in [EPOCH, 0, now() - 10] {
+        // Few releases are kept, so that the first ones are gone in the end.
+        let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
+        deploy(&site, "r0", "zero", "0", EPOCH - 1_000_000);
+        let nginx = Nginx::live(&site);
+        let port = nginx.ports[0];
+        let mut pages: Vec<Kept> = Vec::new();
+        let mut styles: Vec<Kept> = Vec::new();
+        for (number, (page, style)) in RELEASES.iter().enumerate() {
+            deploy(&site, &format!("r{}", number + 1), page, style, epoch);
+            for (path, body, seen) in [
+                ("/page.html", page, &mut pages),
+                ("/style.css", style, &mut styles),
+            ] {
+                for kept in seen.iter() {
+                    assert_revalidated(port, path, kept, body);
+                }
+                let (status, kept) = ask(port, path, "");
+                assert_eq!((status, kept.body.as_str()), (200, *body));
+                seen.push(kept);
+            }
+            let file = site.root().join("current/page.html");
+            let time = fs::metadata(file).expect("the page").mtime();
+            assert!(time < now(), "{time} is in the future");
+        }
+        assert!(site.releases().len() < RELEASES.len(), "some are gone");
+        // A content that stays keeps its validators.
+        for pair in pages.windows(2).chain(styles.windows(2)) {
+            assert_eq!(pair[0].body == pair[1].body, pair[0] == pair[1], "{pair:?}");
+        }
+    }
+}
+
+#[test]
+fn nodes_that_receive_the_same_releases_agree_about_validators() {
+    let sites = [Site::new(), Site::new()];
+    let mut times = Vec::new();
+    for site in &sites {
+        for (number, (page, style)) in RELEASES.iter().take(4).enumerate() {
+            deploy(site, &format!("r{number}"), page, style, EPOCH);
+            let meta = fs::metadata(site.root().join("current/page.html")).expect("the page");
+            times.push(meta.mtime());
+        }
+    }
+    assert_eq!(times[..4], times[4..]);
+    // The first release keeps the time of the archive.
+    assert_eq!(times[0], EPOCH);
+    assert_ne!(times[1], EPOCH);
+}
+
+/// A release whose content is damaged or missing does not stop the next receive.
+#[test]
+fn an_incomplete_old_release_does_no_harm() {
+    let site = Site::new();
+    deploy(&site, "r1", "one", "a", EPOCH);
+    deploy(&site, "r2", "two", "a", EPOCH);
+    sh(
+        site.root(),
+        "rm releases/r1/page.html; rm -r releases/r2; mkdir releases/r2",
+    );
+    let manifest = site.root().join(".deploy-shell/manifests/r1");
+    let text = fs::read_to_string(&manifest).expect("a manifest");
+    let cut = text.find("./style").expect("a line");
+    fs::write(&manifest, &text[..cut + 20]).expect("it is ours");
+    deploy(&site, "r3", "six", "b", EPOCH);
+}
