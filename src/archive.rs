@@ -7,6 +7,7 @@
 //! site, no configuration and no request: it receives one [`UnpackJob`], on the socket
 //! that is its stderr, and no more.
 
+mod disk_use;
 mod entries;
 mod header;
 mod job;
@@ -38,6 +39,7 @@ use crate::manifest::DIR_MODE;
 use crate::message;
 use crate::sandbox;
 use crate::shared_paths::{Existing, Shared, SharedPath};
+use disk_use::DiskUse;
 use entries::{ArchiveEntries, ArchiveEntry, EntryKind};
 use report::{check_symlinks, write_report};
 use rule::Rule;
@@ -146,6 +148,7 @@ fn unpack(
         tree: Tree::new(limits.max_entries),
         writers,
         unpacked: 0,
+        disk_use: DiskUse::new(limits.block),
         open: vec![(Vec::new(), Arc::clone(staging))],
     };
     match unpacker.unpack_entries() {
@@ -176,7 +179,9 @@ struct Unpacker<'a> {
     entries: ArchiveEntries,
     tree: Tree,
     writers: Writers,
+    /// The bytes of all files.
     unpacked: u64,
+    disk_use: DiskUse,
     /// The directories from the release down to that of the last entry. Their
     /// handles stay open because archives list one directory after the other.
     open: Vec<(Vec<u8>, Arc<Dir>)>,
@@ -187,13 +192,29 @@ impl Unpacker<'_> {
         while let Some(entry) = self.entries.next_entry()? {
             self.unpack_entry(&entry)
                 .map_err(|error| error.at(&entry.name))?;
-            self.check_reserve()?;
         }
         Ok(())
     }
 
-    fn check_reserve(&self) -> Result<(), UnpackError> {
-        if self.unpacked > self.limits.room_bytes || self.tree.len() > self.limits.room_inodes {
+    /// Counts an entry and the directories above it that are new, before any of them is
+    /// created. `known` leading components of its path were directories before.
+    fn count(
+        &mut self,
+        path: &[&[u8]],
+        known: usize,
+        add: impl FnOnce(&mut DiskUse),
+    ) -> Result<(), UnpackError> {
+        for depth in known + 1..path.len() {
+            self.disk_use.add_directory(&path[..depth]);
+        }
+        if known < path.len() {
+            add(&mut self.disk_use);
+        }
+        let bytes = self.disk_use.bytes();
+        if bytes > self.limits.max_on_disk() {
+            return Err(Rule::OnDisk(self.limits.max_on_disk()).into());
+        }
+        if bytes > self.limits.room_bytes || self.tree.len() > self.limits.room_inodes {
             let full = "not enough space: the configured reserve would be used";
             return Err(UnpackError::Io(Error::new(Code::DiskFull, full)));
         }
@@ -213,6 +234,11 @@ impl Unpacker<'_> {
         let node = self.node_within_limits(&entry.kind)?;
         let components = entry.path.components();
         let added = self.tree.add(&components, node)?;
+        self.count(&components, added.known, |disk_use| match &entry.kind {
+            EntryKind::Dir => disk_use.add_directory(&components),
+            EntryKind::File { size, .. } => disk_use.add_file(&components, *size),
+            EntryKind::Symlink { target } => disk_use.add_symlink(&components, target),
+        })?;
         if let Some(shared) = covering {
             // The directories above the shared symlink belong to the release.
             let above = shared.components().len() - 1;
@@ -289,15 +315,19 @@ impl Unpacker<'_> {
             self.create_shared_symlink(path)
                 .map_err(|error| error.at(path.as_bytes()))?;
         }
-        self.check_reserve()
+        Ok(())
     }
 
     fn create_shared_symlink(&mut self, path: &SharedPath) -> Result<(), UnpackError> {
         let components = path.components();
         let known = self.tree.add_shared_symlink(&components)?;
+        let target = path.target();
+        self.count(&components, known, |disk_use| {
+            disk_use.add_symlink(&components, target.as_bytes());
+        })?;
         let (name, above) = components.split_last().ok_or(Rule::NameEmpty)?;
         let dir = self.open_dir(above, known)?;
-        create_symlink(&dir, path.target().as_bytes(), name)
+        create_symlink(&dir, target.as_bytes(), name)
     }
 
     /// Opens the directory that a file or symlink goes into.

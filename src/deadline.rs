@@ -57,6 +57,17 @@ impl<F: AsFd> TimedReader<F> {
         poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].revents() == Some(PollFlags::POLLHUP)
     }
 
+    /// Waits at most `wait`, and returns whether a read would return at once: with
+    /// bytes, at the end, or with an error, such as the one after the deadline.
+    pub fn is_readable_within(&self, wait: Duration) -> bool {
+        let wait = wait.min(self.deadline.left());
+        let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout(wait)) {
+            Ok(0) | Err(Errno::EINTR) => self.deadline.has_passed(),
+            Ok(_) | Err(_) => true,
+        }
+    }
+
     fn wait_until_readable(&self) -> Result<()> {
         let until = Instant::now() + self.idle.min(self.deadline.left());
         // Terminates: `until` does not move, and only signals cut a wait short.

@@ -307,6 +307,7 @@ impl Dir {
     pub fn space(&self) -> Result<Space> {
         let found = statvfs::fstatvfs(&self.0)?;
         Ok(Space {
+            block: found.fragment_size(),
             free_bytes: found.blocks_available() * found.fragment_size(),
             total_bytes: found.blocks() * found.fragment_size(),
             free_inodes: found.files_available(),
@@ -347,6 +348,8 @@ impl AsFd for Dir {
 /// (btrfs).
 #[derive(Clone, Copy, Debug)]
 pub struct Space {
+    /// The size of a block.
+    pub block: u64,
     pub free_bytes: u64,
     pub total_bytes: u64,
     pub free_inodes: u64,

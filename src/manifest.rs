@@ -27,11 +27,21 @@ use jiff::Timestamp;
 use nix::sys::stat::SFlag;
 
 use crate::names::{MAX_SIGNATURES, ReleaseId, Sha256Digest, SignatureText};
-use vis::{Vis, unvis};
+use vis::{Vis, unvis, vis_len};
 
 /// The maximum length of a line: a path and a symlink's target of 1,024 bytes each,
 /// every byte escaped, and the fixed words.
 pub const MAX_LINE: usize = 2 * 4 * 1024 + 256;
+
+/// The maximum length of a line without its path and target: that of a file.
+const MAX_WORDS: usize = 192;
+
+/// Returns the maximum length of the line of an entry whose path has these components,
+/// with its line feed, in bytes. `target` is empty for an entry that is not a symlink.
+pub fn max_line_len(path: &[&[u8]], target: &[u8]) -> usize {
+    let components = path.iter().map(|name| 1 + vis_len(name));
+    MAX_WORDS + components.sum::<usize>() + vis_len(target)
+}
 
 /// One file, directory or symlink of a release.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -380,6 +380,8 @@ fn publish(
     // Again, now that this process holds the lock: concurrent uploads must not
     // exceed a limit together.
     check_admission(config, store, actor, &ledger.history)?;
+    // Other processes have used the disk meanwhile, among them other uploads.
+    store.room(config.limits.reserve)?;
     let cannot = |errno: nix::Error| store.io(format!("cannot publish '{release}'"), errno);
     // The manifest first: every release has one. If this process is killed between
     // the renames, the next request removes the manifest without a release.

@@ -63,6 +63,15 @@ pub struct Store {
     path: PathBuf,
 }
 
+/// What a request may use of the file system before only the reserve is left.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    pub bytes: u64,
+    pub inodes: u64,
+    /// The size of a block, in bytes.
+    pub block: u64,
+}
+
 /// What `releases/` contained when it was read.
 #[derive(Debug)]
 pub struct Listing {
@@ -300,7 +309,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Code::DiskFull`] if nothing may be written.
-    pub fn room(&self, reserve: Percent) -> Result<(u64, u64)> {
+    pub fn room(&self, reserve: Percent) -> Result<Room> {
         let space = self
             .root
             .space()
@@ -314,7 +323,11 @@ impl Store {
         if bytes == 0 || inodes == 0 {
             return Err(self.reserve_reached());
         }
-        Ok((bytes, inodes))
+        Ok(Room {
+            bytes,
+            inodes,
+            block: space.block,
+        })
     }
 
     /// Returns the error of a receive that would use the reserve.

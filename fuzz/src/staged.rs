@@ -25,6 +25,7 @@ pub const LIMITS: UnpackLimits = UnpackLimits {
     max_unpacked: 4 << 20,
     max_file: 2 << 20,
     max_entries: 200,
+    block: 512,
     room_bytes: 4 << 20,
     room_inodes: 200,
     symlinks: true,

@@ -25,11 +25,14 @@ pub struct UnpackJob {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnpackLimits {
-    /// Bytes of all files together, and of each.
+    /// Bytes of all files together.
     pub max_unpacked: u64,
+    /// Bytes of one file.
     pub max_file: u64,
     /// Files, directories and symlinks together.
     pub max_entries: u32,
+    /// The size of the file system's blocks, in bytes.
+    pub block: u64,
     /// Bytes and inodes that may be used before only the reserve is left.
     pub room_bytes: u64,
     pub room_inodes: u64,
@@ -49,6 +52,15 @@ impl UnpackLimits {
             .saturating_mul(entry)
             .saturating_add(self.max_unpacked)
             .saturating_add(1 << 20)
+    }
+
+    /// Returns how many bytes the release may use on disk: an eighth more than the
+    /// bytes of its files, and 64 KiB. That suffices for whole blocks, directories and
+    /// the manifest unless most files are small; see `disk_use`.
+    pub(super) fn max_on_disk(&self) -> u64 {
+        self.max_unpacked
+            .saturating_add(self.max_unpacked / 8)
+            .saturating_add(64 << 10)
     }
 
     /// Returns the address space that the unpacker may use, in bytes: the zstd
@@ -75,6 +87,7 @@ mod tests {
                 max_unpacked: u64::MAX,
                 max_file: u64::MAX,
                 max_entries: u32::MAX,
+                block: u64::MAX,
                 room_bytes: u64::MAX,
                 room_inodes: u64::MAX,
                 symlinks: false,

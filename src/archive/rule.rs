@@ -68,6 +68,7 @@ pub enum Rule {
     // Limits.
     Entries(u32),
     Unpacked(u64),
+    OnDisk(u64),
     File(u64),
     Empty,
 }
@@ -135,6 +136,12 @@ impl fmt::Display for Rule {
             Rule::SymlinksDenied => "symlinks are denied",
             Rule::Entries(max) => return write!(f, "more than {max} entries"),
             Rule::Unpacked(max) => return write!(f, "unpacked size over {max} bytes"),
+            Rule::OnDisk(max) => {
+                return write!(
+                    f,
+                    "size on disk over {max} bytes (each file takes whole blocks, each entry an inode)"
+                );
+            }
             Rule::File(max) => return write!(f, "file over {max} bytes"),
             Rule::Empty => "archive is empty",
         };

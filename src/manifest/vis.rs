@@ -25,6 +25,12 @@ impl fmt::Display for Vis<'_> {
     }
 }
 
+/// Returns how many bytes [`Vis`] writes.
+pub fn vis_len(bytes: &[u8]) -> usize {
+    let escaped = bytes.iter().filter(|byte| !is_plain(**byte)).count();
+    bytes.len() + 3 * escaped
+}
+
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(

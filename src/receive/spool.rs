@@ -35,6 +35,9 @@ enum Piece {
     Compare(SyncSender<bool>),
 }
 
+/// After how many buffers the free space is looked at.
+const CHECK_EVERY: usize = 8;
+
 /// A payload whose digest equals the digest of the request. The fields are private:
 /// no other module can create one, and the unpacker gets nothing else.
 #[derive(Debug)]
@@ -155,7 +158,9 @@ fn copy_payload(
 ) -> Result<()> {
     let limits = &config.limits;
     let max = config.archive.max_compressed;
-    let (room, _) = store.room(limits.reserve)?;
+    // What this payload may still use, by the last look at the free space.
+    let mut room = store.room(limits.reserve)?.bytes;
+    let mut unchecked = CHECK_EVERY;
     let signals = sandbox::termination_signal_fd()
         .map_err(|errno| Error::io("cannot wait for signals", errno))?;
     let pause = PAUSE.min(limits.idle_timeout);
@@ -195,9 +200,14 @@ fn copy_payload(
             )
             .remedy("make it smaller, or raise max_compressed in the site's configuration"));
         }
-        if *bytes > room {
-            return Err(store.reserve_reached());
+        // Other processes use the disk too.
+        if unchecked == 0 {
+            (room, unchecked) = (store.room(limits.reserve)?.bytes, CHECK_EVERY);
         }
+        unchecked -= 1;
+        room = room
+            .checked_sub(read as u64)
+            .ok_or_else(|| store.reserve_reached())?;
         file.write_all(&buffer[..read])
             .map_err(|error| store.io("cannot write the spool", error))?;
         let next = Piece::Bytes(buffer, read);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::spool::VerifiedPayload;
 use crate::archive::{self, FailureReport, ReportHead, UnpackJob, UnpackLimits};
-use crate::config::{Config, Symlinks, Times};
+use crate::config::{Config, Percent, Symlinks, Times};
 use crate::deadline::{Deadline, TimedReader};
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
@@ -24,13 +24,19 @@ use crate::manifest;
 use crate::message;
 use crate::sandbox::Enforcement;
 use crate::shared_paths::Shared;
-use crate::store::Store;
+use crate::store::{Room, Store};
 
 /// The maximum length of an unexpected text on stderr that is shown, in bytes.
 const MAX_TEXT: usize = 1024;
 
 /// How long an unpacker may take to read its job.
 const JOB_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often the free space is looked at while the unpacker writes.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// After how many bytes of the manifest the free space is looked at.
+const CHECK_EVERY: usize = 1 << 20;
 
 /// How long an unpacker without a payload may take to report its sandbox.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,12 +67,24 @@ pub fn unpack(
     let timed = TimedReader::new(stdout, deadline.left(), deadline);
     let mut report = BufReader::with_capacity(64 * 1024, timed);
     let sandbox = read_sandbox(&mut report);
+    let reserve = config.limits.reserve;
+    // Other processes use the disk too, and the unpacker is not trusted to count.
+    watch_free_space(&report, store, reserve)?;
     // The entries follow the state of the sandbox.
     if report.fill_buf().is_ok_and(|begun| !begun.is_empty()) {
         on_report();
     }
-    let copied = copy_report(&mut report, manifest, config.archive.max_entries)
-        .map_err(|error| store.io("cannot write the manifest", error))?;
+    let mut written = 0;
+    let copied = copy_report(&mut report, config.archive.max_entries, |piece| {
+        // The manifest of 100,000 long names has 100 MB.
+        if written / CHECK_EVERY != (written + piece.len()) / CHECK_EVERY {
+            store.room(reserve)?;
+        }
+        written += piece.len();
+        manifest
+            .write_all(piece)
+            .map_err(|error| store.io("cannot write the manifest", error))
+    })?;
     if copied.is_err() && !report.get_mut().is_closed() {
         // The unpacker does not write a valid report, and may never end by itself.
         child.kill();
@@ -98,13 +116,27 @@ pub fn unpack(
     })
 }
 
-/// Copies the report to the manifest, up to the limit for `max_entries`. The inner
-/// error is that of the report.
+/// Waits until the unpacker reports or ends, and returns an error as soon as the
+/// reserve is reached.
+fn watch_free_space<F: AsFd>(
+    report: &BufReader<TimedReader<F>>,
+    store: &Store,
+    reserve: Percent,
+) -> Result<()> {
+    // Terminates: the reader has a deadline, and is readable after it.
+    while report.buffer().is_empty() && !report.get_ref().is_readable_within(POLL_INTERVAL) {
+        store.room(reserve)?;
+    }
+    Ok(())
+}
+
+/// Passes the report to `write`, up to the limit for `max_entries`. The inner error is that
+/// of the report.
 fn copy_report<F: AsFd>(
     report: &mut BufReader<TimedReader<F>>,
-    manifest: &mut impl Write,
     max_entries: u32,
-) -> std::io::Result<std::result::Result<(), String>> {
+    mut write: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<std::result::Result<(), String>> {
     // One more line is for the release itself, and another for the sums.
     let max_lines = u64::from(max_entries) + 2;
     let max_bytes = max_lines * manifest::MAX_LINE as u64;
@@ -122,7 +154,7 @@ fn copy_report<F: AsFd>(
         if lines > max_lines || bytes > max_bytes {
             return Ok(Err("it has more entries than the limit".to_owned()));
         }
-        manifest.write_all(piece)?;
+        write(piece)?;
         report.consume(len);
     }
 }
@@ -131,7 +163,7 @@ fn start_unpacker(
     config: &Config,
     payload: VerifiedPayload,
     tree: &Dir,
-    (room_bytes, room_inodes): (u64, u64),
+    room: Room,
 ) -> Result<(Child, UnixStream)> {
     let archive = &config.archive;
     let job = UnpackJob {
@@ -139,8 +171,9 @@ fn start_unpacker(
             max_unpacked: archive.max_unpacked,
             max_file: archive.max_file,
             max_entries: archive.max_entries,
-            room_bytes,
-            room_inodes,
+            block: room.block,
+            room_bytes: room.bytes,
+            room_inodes: room.inodes,
             symlinks: archive.symlinks == Symlinks::Inside,
             keep_times: archive.times == Times::Archive,
         },

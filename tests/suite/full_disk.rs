@@ -16,7 +16,7 @@ use crate::site::Site;
 
 /// A file system and its size.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub enum Kind {
     /// KiB and inodes; the smallest possible, without a journal.
     Ext4(u32, u32),
     /// The smallest possible; inodes may use 1 % of it.
@@ -42,7 +42,7 @@ impl Kind {
         "-o loop".to_owned()
     }
 
-    fn over(self, site: &Site) -> Option<Mounted> {
+    pub fn over(self, site: &Site) -> Option<Mounted> {
         Mounted::over(site, |image| self.format(image))
     }
 }

@@ -24,6 +24,7 @@ mod client_gone;
 mod clock;
 mod contention;
 mod direct;
+mod disk_use;
 mod docs;
 mod external_change;
 mod fallback;
