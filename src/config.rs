@@ -16,8 +16,8 @@ use serde::Deserialize;
 pub use command::Argv;
 pub use file::read_trusted;
 pub use keys::{
-    AclPolicy, Archive, Audit, Health, Hook, Hooks, Limits, Pending, Preview, RelativePath,
-    Sandbox, Signatures, Symlinks, Times,
+    AclPolicy, Archive, Audit, Check, Health, Hook, Hooks, Limits, Pending, Preview, RelativePath,
+    Sandbox, Signatures, Symlinks, Times, UserName,
 };
 pub use units::Percent;
 
@@ -67,6 +67,8 @@ pub struct Config {
     pub audit: Audit,
     #[serde(default)]
     pub sandbox: Sandbox,
+    #[serde(default)]
+    pub check: Check,
 }
 
 fn current() -> LinkName {

@@ -3,7 +3,7 @@
 //! or another user more than the README promises is a finding with its remedy.
 //!
 //! There are three separate steps. `account`, `filesystem`, `keys_files`, `paths`,
-//! `probe` and `sshd_config` gather facts and do I/O; `rules` turns the facts into
+//! `probe`, `reader` and `sshd_config` gather facts and do I/O; `rules` turns the facts into
 //! findings of the table in `findings`; `report` and `capabilities` print both.
 //! The last two steps do no I/O.
 
@@ -21,6 +21,7 @@ mod key_options;
 mod keys_files;
 mod paths;
 mod probe;
+mod reader;
 mod report;
 mod rules;
 mod sshd_config;
@@ -112,6 +113,7 @@ fn gather_facts(
     (paths.sshd_config).extend(files.map(|path| resolve_path(path)));
     let programs = installed_programs(program, passwd, &keys_files);
     let filesystem = filesystem::examine_filesystem(&config.root, &directories, &mut not_checked);
+    let reader = reader::probe_reader(&config, &mut not_checked);
     // The last step: it takes from this process what the other steps need.
     let probe = probe::probe_as_account(
         config_path,
@@ -131,6 +133,7 @@ fn gather_facts(
         certificates,
         keys_files,
         filesystem,
+        reader,
         probe,
         not_checked,
     }

@@ -14,6 +14,9 @@ use crate::names::{LinkName, MAX_PATH, ReleaseId};
 use crate::shared_paths::SharedPath;
 use crate::url::HttpUrl;
 
+/// The maximum length of an account's name, in bytes (`LOGIN_NAME_MAX`, limits.h(0p)).
+const MAX_USER_NAME: usize = 255;
+
 /// `[archive]`: the limits of a payload.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -190,6 +193,40 @@ pub struct Audit {
 pub struct Sandbox {
     /// Whether requests are refused unless every part is active.
     pub required: bool,
+}
+
+/// `[check]`: what `deploy-shell-admin check` needs to know. A request uses nothing of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Check {
+    /// The web server's account.
+    pub reader: Option<UserName>,
+}
+
+/// The name of an account, without what would break a line of the report.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct UserName(String);
+
+impl UserName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for UserName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b':' | b'/' | b'\'');
+        if text.is_empty() || text.len() > MAX_USER_NAME || !text.bytes().all(plain) {
+            return Err(format!(
+                "'{}' is not the name of an account",
+                text.escape_debug()
+            ));
+        }
+        Ok(UserName(text))
+    }
 }
 
 /// A path below a release: relative, without `.` and `..`, at most

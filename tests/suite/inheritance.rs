@@ -74,12 +74,12 @@ fn extended(path: &Path) -> String {
     String::from_utf8(text).expect("text")
 }
 
-fn set_acl(directory: &Path, acl: &str) {
+pub fn set_acl(directory: &Path, acl: &str) {
     sh(directory, &format!("setfacl {acl} ."));
 }
 
 /// Returns whether lists can be set here.
-fn has_lists() -> bool {
+pub fn has_lists() -> bool {
     let directory = tempfile::tempdir().expect("a directory");
     let set = Command::new("setfacl")
         .args(["-d", "-m", "u::rwx"])

@@ -56,6 +56,7 @@ mod power;
 mod probe;
 mod process;
 mod prune;
+mod reader;
 mod readme;
 mod receive;
 mod receive_limits;

@@ -34,6 +34,8 @@ pub struct Facts {
     /// The files from which sshd reads the account's keys, in sshd's order.
     pub keys_files: Vec<KeysFile>,
     pub filesystem: Filesystem,
+    /// The web server's account; `None` if none is configured, or if it was not tried.
+    pub reader: Option<Reader>,
     pub probe: AccountProbe,
     /// What could not be checked, and why. These are not findings.
     pub not_checked: Vec<String>,
@@ -296,6 +298,26 @@ pub struct AccountProbe {
     /// The sandbox of the unpacker, and of the monitor; `None` if not tried.
     pub unpacker: Option<Enforcement>,
     pub monitor: Option<Enforcement>,
+}
+
+/// The web server's account, and what it can read.
+#[derive(Debug)]
+pub struct Reader {
+    pub name: String,
+    pub access: ReaderAccess,
+}
+
+#[derive(Debug)]
+pub enum ReaderAccess {
+    /// There is no account of that name.
+    Unknown,
+    /// It cannot search this directory above the releases.
+    Blocked(PathBuf),
+    /// It cannot read this file or search this directory of the live release, and so
+    /// many more.
+    Denied { first: PathBuf, more: usize },
+    /// It can read the live release; `None` if nothing is live.
+    Full(Option<ReleaseId>),
 }
 
 impl Facts {

@@ -105,6 +105,9 @@ findings! {
     ConfigUnreadable "config-unreadable" "make the configuration readable for the account: chown root '{}' && chmod 0644 '{}'",
     Layout "layout" "{}",
     RemovalPending "removal-pending" "unmount what is mounted below {}, or give its files to the account; the next request that changes the site removes the rest",
+    ReaderUnknown "reader-unknown" "create the account, or correct reader in [check] of '{}'",
+    ReaderBlocked "reader-blocked" "let the account search it: chmod o+x '{}', or setfacl -m u:ACCOUNT:x for one account",
+    ReaderDenied "reader-denied" "let the account read '{}', and see 'deploy-shell-admin verify' for changed modes",
     SharedMissing "shared-missing" "{}",
     SharedUnsafe "shared-unsafe" "{}",
 }

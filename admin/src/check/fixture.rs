@@ -141,6 +141,7 @@ pub fn sound() -> Facts {
             }],
         }],
         filesystem: Filesystem::default(),
+        reader: None,
         probe: AccountProbe {
             unpacker: Some(Enforcement::from_iter([])),
             monitor: Some(Enforcement::from_iter([])),

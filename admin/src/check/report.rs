@@ -2,7 +2,7 @@
 //! could not be checked.
 
 use super::capabilities::{describe_certificates, describe_key, enumerate};
-use super::facts::Facts;
+use super::facts::{Facts, Reader, ReaderAccess};
 use super::findings::Finding;
 
 pub fn report_lines(facts: &Facts, findings: &[Finding]) -> Vec<String> {
@@ -70,6 +70,16 @@ fn head_lines(facts: &Facts) -> Vec<String> {
                  change them for other addresses"
             ));
         }
+    }
+    if let Some(Reader {
+        name,
+        access: ReaderAccess::Full(live),
+    }) = &facts.reader
+    {
+        lines.push(match live {
+            Some(release) => format!("reader {name}: can read '{release}', which is live"),
+            None => format!("reader {name}: can search 'releases'; nothing is live"),
+        });
     }
     if let (Some(monitor), Some(unpacker)) = (&facts.probe.monitor, &facts.probe.unpacker) {
         lines.push(format!(
@@ -169,6 +179,29 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("; nothing else"), "{text}");
+    }
+
+    #[test]
+    fn a_reader_that_can_read_has_a_line() {
+        let mut facts = sound();
+        let mut line = |access| {
+            let name = "www-data".to_owned();
+            facts.reader = Some(Reader { name, access });
+            let lines = report_lines(&facts, &[]);
+            lines.into_iter().find(|line| line.starts_with("reader "))
+        };
+        let release = "r1".parse().unwrap();
+        let live = line(ReaderAccess::Full(Some(release)));
+        assert_eq!(
+            live.unwrap(),
+            "reader www-data: can read 'r1', which is live"
+        );
+        assert!(
+            line(ReaderAccess::Full(None))
+                .unwrap()
+                .contains("nothing is live")
+        );
+        assert_eq!(line(ReaderAccess::Unknown), None);
     }
 
     #[test]

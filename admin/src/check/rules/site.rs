@@ -1,6 +1,6 @@
 //! Findings about the configuration, the file system and the kernel.
 
-use crate::check::facts::{AccountProbe, Facts};
+use crate::check::facts::{AccountProbe, Facts, Reader, ReaderAccess};
 use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::sandbox::Enforcement;
 use deploy_shell::store::layout::{STATE, TRASH};
@@ -8,6 +8,7 @@ use deploy_shell::store::layout::{STATE, TRASH};
 pub fn site_findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = config_findings(facts);
     findings.extend(filesystem_findings(facts));
+    findings.extend(reader_finding(facts));
     findings.extend(probe_findings(facts));
     findings
 }
@@ -60,6 +61,32 @@ fn filesystem_findings(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::new(FindingCode::CaseFolding, shown, text));
     }
     findings
+}
+
+fn reader_finding(facts: &Facts) -> Option<Finding> {
+    let Reader { name, access } = facts.reader.as_ref()?;
+    Some(match access {
+        ReaderAccess::Unknown => {
+            let shown = facts.config_path.display();
+            let text = format!("the reader '{name}' is no account of this machine");
+            Finding::new(FindingCode::ReaderUnknown, shown, text)
+        }
+        ReaderAccess::Blocked(directory) => {
+            let shown = directory.display();
+            let text = format!("'{name}' cannot search '{shown}', and so reads no release");
+            Finding::new(FindingCode::ReaderBlocked, shown, text)
+        }
+        ReaderAccess::Denied { first, more } => {
+            let shown = first.display();
+            let others = match more {
+                0 => String::new(),
+                more => format!(" and {more} more files of the live release"),
+            };
+            let text = format!("'{name}' cannot read '{shown}'{others}");
+            Finding::new(FindingCode::ReaderDenied, shown, text)
+        }
+        ReaderAccess::Full(_) => return None,
+    })
 }
 
 fn probe_findings(facts: &Facts) -> Vec<Finding> {

@@ -72,6 +72,11 @@ fn add_principal(facts: &mut Facts, options: Result<&str, &'static str>) {
     });
 }
 
+fn set_reader(facts: &mut Facts, access: ReaderAccess) {
+    let name = "www-data".to_owned();
+    facts.reader = Some(Reader { name, access });
+}
+
 type Provoke = fn(&mut Facts);
 
 /// Returns a change of the facts that provokes this code.
@@ -296,6 +301,14 @@ fn provocation(code: FindingCode) -> Provoke {
         }
         FindingCode::ConfigUnreadable => |facts| facts.probe.config = error("cannot be read"),
         FindingCode::Layout => |facts| facts.probe.layout = error("'/srv/blog' is odd"),
+        FindingCode::ReaderUnknown => |facts| set_reader(facts, ReaderAccess::Unknown),
+        FindingCode::ReaderBlocked => {
+            |facts| set_reader(facts, ReaderAccess::Blocked(PathBuf::from("/srv")))
+        }
+        FindingCode::ReaderDenied => |facts| {
+            let first = PathBuf::from("/srv/blog/releases/r1/page");
+            set_reader(facts, ReaderAccess::Denied { first, more: 2 });
+        },
         FindingCode::RemovalPending => {
             |facts| facts.probe.removing = vec![ReleaseId::try_from("r1").unwrap()]
         }
