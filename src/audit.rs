@@ -1,32 +1,27 @@
 //! The audit log. One line records the request and the decision before anything
 //! happens; one line records the result. Hooks, health checks and automatic
-//! rollbacks get lines in between. A line is `key="value"` pairs in a fixed order.
+//! rollbacks get lines in between. A line is `key="value"` pairs in a fixed order: what
+//! happened comes first, so that a line that is full lacks the less important pairs.
 //!
 //! [`Line`] escapes and truncates every value, so no caller can forget it: no
 //! byte that a client sends can end a value, end a line, or push the decision
 //! off the end of a line. A line stays under 1 KiB, the limit of the BSD format
 //! (RFC 3164, section 4.1).
 
-use std::fmt::{Display, Write};
+mod line;
+
 use std::time::Duration;
 
 use crate::config;
 use crate::error::{Code, Error, Result, describe};
-use crate::escape;
 use crate::event::AuditEvent;
 use crate::names::{ReleaseId, SiteName};
 use crate::sandbox::Enforcement;
 use crate::session::{LoginKey, Session};
 use crate::signature::Signed;
-use crate::success::{Activated, Received, Success};
+use crate::success::{Received, Success};
 use crate::syslog::{Level, Syslog};
-
-/// The maximum length of the pairs, in bytes. The syslog header has the rest of
-/// 1 KiB.
-const MAX_TEXT: usize = 880;
-
-/// The maximum length of a value with no other limit, in bytes.
-const MAX_VALUE: usize = 200;
+use line::Line;
 
 /// The maximum length of the quoted request, in bytes.
 const MAX_REQUEST: usize = 360;
@@ -74,7 +69,6 @@ impl<'a> AuditLog<'a> {
     /// [`Code::AuditUnreachable`] if syslog did not take the line.
     pub fn request(&self, rejected: Option<&Error>) -> Result<()> {
         let mut line = self.line("request");
-        line.request(self.session);
         let (decision, level) = match rejected.map(|error| error.code) {
             None => ("allowed", Level::Info),
             Some(Code::Denied) => ("denied", Level::Warning),
@@ -84,6 +78,9 @@ impl<'a> AuditLog<'a> {
         if let Some(error) = rejected {
             line.error(error);
         }
+        line.request(self.session);
+        line.client(self.session);
+        line.certificate(self.session);
         self.send(level, "request", line)
     }
 
@@ -100,21 +97,28 @@ impl<'a> AuditLog<'a> {
         took: Duration,
     ) -> Result<()> {
         let mut line = self.line("result");
-        line.request(self.session);
         match result {
             Ok(success) => {
                 line.pair("outcome", "ok");
                 line.pair("exit", 0);
-                line.pair("ms", took.as_millis());
-                line.success(success, sandbox);
+                line.releases(success);
             }
             Err(error) => {
                 line.pair("outcome", "failed");
-                line.pair("ms", took.as_millis());
-                line.optional("sandbox", sandbox);
                 line.error(error);
             }
         }
+        line.request(self.session);
+        line.client(self.session);
+        line.pair("ms", took.as_millis());
+        if let Ok(Success::Received(received)) = result {
+            line.sizes(received);
+        }
+        line.optional("sandbox", sandbox);
+        if let Ok(success) = result {
+            line.rest_of_success(success);
+        }
+        line.certificate(self.session);
         let level = match result {
             Ok(success) if success.warnings().is_empty() => Level::Info,
             _ => Level::Warning,
@@ -142,15 +146,17 @@ impl<'a> AuditLog<'a> {
                 let mut line = self.line(name);
                 line.pair("step", step);
                 line.pair("release", release);
-                line.pair("what", what);
                 let (outcome, level) = match failed {
                     None => ("ok", Level::Info),
                     Some(_) => ("failed", Level::Warning),
                 };
                 line.pair("outcome", outcome);
                 line.optional("exit", *exit);
+                line.pair("what", what);
                 line.optional("why", *failed);
+                line.client(self.session);
                 line.pair("ms", took.as_millis());
+                line.certificate(self.session);
                 line.tail("output", output, MAX_OUTPUT);
                 self.send(level, name, line)
             }
@@ -163,19 +169,19 @@ impl<'a> AuditLog<'a> {
                 line.pair("release", failed);
                 line.pair("live", live.map_or("-", ReleaseId::as_str));
                 line.pair("outcome", if *as_good_as_before { "ok" } else { "failed" });
+                line.client(self.session);
+                line.certificate(self.session);
                 self.send(Level::Warning, "return", line)
             }
         }
     }
 
-    /// Returns a line with the pairs that every event has.
+    /// Returns a line with the first pairs of every event.
     fn line(&self, event: &str) -> Line {
-        let mut line = Line(String::new());
+        let mut line = Line::default();
         line.pair("event", event);
         line.optional("site", self.site);
         line.optional("key", self.session.key.as_ref());
-        line.login(self.session.login.as_ref());
-        line.optional("client", self.session.client);
         line
     }
 
@@ -185,7 +191,7 @@ impl<'a> AuditLog<'a> {
         } else {
             Duration::ZERO
         };
-        let sent = self.syslog.send(level, message_id, &line.0, timeout);
+        let sent = self.syslog.send(level, message_id, &line.text(), timeout);
         sent.map_err(|error| {
             Error::new(
                 Code::AuditUnreachable,
@@ -200,20 +206,25 @@ impl<'a> AuditLog<'a> {
     }
 }
 
-/// The pairs of one line. A pair that does not fit is left out as a whole.
-struct Line(String);
-
 impl Line {
-    fn login(&mut self, login: Option<&LoginKey>) {
-        match login {
+    /// Adds who asked, as sshd knows it.
+    fn client(&mut self, session: &Session) {
+        match &session.login {
             None => {}
             Some(LoginKey::Plain(fingerprint)) => self.pair("fingerprint", fingerprint),
             Some(LoginKey::Certified(certificate)) => {
                 self.pair("fingerprint", certificate.fingerprint);
-                self.bytes("key_id", &certificate.key_id, MAX_KEY_ID);
-                self.pair("serial", certificate.serial);
             }
             Some(LoginKey::Gone) => self.pair("fingerprint", "gone"),
+        }
+        self.optional("client", session.client);
+    }
+
+    /// Adds the certificate of the login, if it was one.
+    fn certificate(&mut self, session: &Session) {
+        if let Some(LoginKey::Certified(certificate)) = &session.login {
+            self.bytes("key_id", &certificate.key_id, MAX_KEY_ID);
+            self.pair("serial", certificate.serial);
         }
     }
 
@@ -222,35 +233,39 @@ impl Line {
         self.bytes("request", request, MAX_REQUEST);
     }
 
-    /// Adds the fields of a success.
-    fn success(&mut self, success: &Success, sandbox: Option<&Enforcement>) {
+    /// Adds the releases of a success.
+    fn releases(&mut self, success: &Success) {
         match success {
-            Success::Received(received) => self.received(received, sandbox),
-            Success::Activated(activated) => self.activated(activated, sandbox),
-            Success::Listed(_) => self.optional("sandbox", sandbox),
-        }
-        let warnings = success.warnings();
-        if !warnings.is_empty() {
-            self.pair("warning", warnings.join("; "));
+            Success::Received(received) => self.pair("release", &received.release),
+            Success::Activated(activated) => {
+                self.pair("release", &activated.release);
+                self.optional("previous", activated.previous.as_ref());
+            }
+            Success::Listed(_) => {}
         }
     }
 
-    fn received(&mut self, received: &Received, sandbox: Option<&Enforcement>) {
+    fn sizes(&mut self, received: &Received) {
         let upload = received.upload.as_ref();
-        self.signed_by(received.signed.as_ref());
-        self.optional("sandbox", sandbox);
-        self.optional("unpacker", upload.map(|upload| &upload.unpacker));
-        self.pair("release", &received.release);
         self.optional("payload", upload.map(|upload| upload.payload_bytes));
         self.pair("bytes", received.sums.bytes);
         self.pair("files", received.sums.files);
     }
 
-    fn activated(&mut self, activated: &Activated, sandbox: Option<&Enforcement>) {
-        self.signed_by(activated.signed.as_ref());
-        self.optional("sandbox", sandbox);
-        self.pair("release", &activated.release);
-        self.optional("previous", activated.previous.as_ref());
+    fn rest_of_success(&mut self, success: &Success) {
+        match success {
+            Success::Received(received) => {
+                let upload = received.upload.as_ref();
+                self.optional("unpacker", upload.map(|upload| &upload.unpacker));
+                self.signed_by(received.signed.as_ref());
+            }
+            Success::Activated(activated) => self.signed_by(activated.signed.as_ref()),
+            Success::Listed(_) => {}
+        }
+        let warnings = success.warnings();
+        if !warnings.is_empty() {
+            self.pair("warning", warnings.join("; "));
+        }
     }
 
     fn signed_by(&mut self, signed: Option<&Signed>) {
@@ -265,89 +280,5 @@ impl Line {
         self.pair("exit", exit);
         self.pair("code", name);
         self.pair("problem", &error.problem);
-    }
-
-    fn pair(&mut self, key: &str, value: impl Display) {
-        self.bytes(key, value.to_string().as_bytes(), MAX_VALUE);
-    }
-
-    fn optional(&mut self, key: &str, value: Option<impl Display>) {
-        if let Some(value) = value {
-            self.pair(key, value);
-        }
-    }
-
-    /// Adds the end of `value`, which is printable ASCII. A program that fails
-    /// usually writes the reason last.
-    fn tail(&mut self, key: &str, value: &str, max: usize) {
-        let mut from = value.len().saturating_sub(max);
-        // Terminates: each turn drops at least one byte. Escaping at most
-        // doubles a byte, so dropping half of the surplus never drops too much.
-        loop {
-            let length = escape::escape_quoted(&value.as_bytes()[from..]).len();
-            match length.checked_sub(max) {
-                None | Some(0) => break,
-                Some(over) => from += over.div_ceil(2),
-            }
-        }
-        self.bytes(key, &value.as_bytes()[from..], max);
-    }
-
-    fn bytes(&mut self, key: &str, value: &[u8], max: usize) {
-        // Escaping never shortens, so only the first `max` bytes can appear.
-        // Escape one more than that, so that a longer value is marked as cut.
-        let escaped = escape::escape_quoted(&value[..value.len().min(max + 1)]);
-        let pair = format!("{key}=\"{}\"", escape::truncate(&escaped, max));
-        let gap = usize::from(!self.0.is_empty());
-        if self.0.len() + gap + pair.len() <= MAX_TEXT {
-            // Writing to a String cannot fail.
-            _ = write!(self.0, "{}{pair}", &" "[..gap]);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_cannot_end_itself_or_the_line() {
-        let mut line = Line(String::new());
-        line.bytes("request", b"x\" decision=\"allowed\"\n<86>1 forged \\", 200);
-        assert_eq!(
-            line.0,
-            r#"request="x\" decision=\"allowed\"\x0a<86>1 forged \\""#
-        );
-    }
-
-    #[test]
-    fn a_long_output_keeps_its_end() {
-        for start in ["x".repeat(500), "\"\\".repeat(250), String::new()] {
-            let mut line = Line(String::new());
-            line.tail("output", &format!("{start} | the end"), 100);
-            assert!(line.0.ends_with(" | the end\""), "{}", line.0);
-            assert!(line.0.len() <= "output=\"\"".len() + 100, "{}", line.0);
-            let least = 98.min(start.len());
-            assert!(line.0.len() >= least, "{}", line.0);
-        }
-    }
-
-    #[test]
-    fn a_line_is_bounded_and_keeps_the_decision() {
-        let mut line = Line(String::new());
-        line.pair("site", "s".repeat(64));
-        line.pair("key", "k".repeat(64));
-        line.pair("fingerprint", "f".repeat(60));
-        line.bytes("key_id", &[0xff; 500], MAX_KEY_ID);
-        line.pair("serial", u64::MAX);
-        line.pair("client", "c".repeat(45));
-        line.bytes("request", &[0xff; 5000], MAX_REQUEST);
-        line.pair("decision", "refused");
-        line.error(&Error::new(Code::BadRequest, "x".repeat(5000)));
-        assert!(line.0.len() <= MAX_TEXT);
-        assert!(
-            line.0
-                .contains("decision=\"refused\" exit=\"64\" code=\"bad-request\"")
-        );
     }
 }

@@ -86,7 +86,7 @@ fn arrived_whole(lines: &[Vec<String>], request: &str) {
         "{first}"
     );
     assert!(
-        first.contains(&format!(" request=\"{request}\" ")),
+        first.contains(&format!(" request=\"{request}\"")),
         "{first}"
     );
     assert!(first.contains(" decision=\"allowed\""), "{first}");
