@@ -39,5 +39,6 @@ pub mod signature;
 pub mod store;
 mod success;
 mod syslog;
+mod threads;
 mod url;
 pub mod verify;

@@ -72,7 +72,7 @@ pub fn main(job: &LookUpJob) -> u8 {
 /// # Errors
 ///
 /// [`Code::Timeout`] if one of them does not answer within `limit`, and
-/// [`Code::IoError`] if the look-up cannot be started.
+/// [`Code::IoError`] if the look-up cannot be started, or ends early.
 pub fn look_up(
     store: &Store,
     paths: Vec<RelativePath>,
@@ -111,8 +111,8 @@ pub fn look_up(
             Ok(found) => Ok(store.shared_fault(path.as_path(), found)),
             Err(_) if deadline.has_passed() => Err(stalled(store, path.as_path(), limit)),
             Err(why) => Err(Error::new(
-                Code::Internal,
-                format!("the look-up of shared paths failed: {why}"),
+                Code::IoError,
+                format!("the look-up of shared paths ended early: {why}; nothing was published"),
             )),
         };
     job.paths.iter().map(answer).collect()

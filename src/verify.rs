@@ -26,6 +26,7 @@ use crate::escape;
 use crate::manifest::{Entries, Kind};
 use crate::names::{ReleaseId, Sha256Digest};
 use crate::store::Store;
+use crate::threads;
 
 /// The maximum number of open files that wait for a thread to read them.
 const QUEUE_LEN: usize = 32;
@@ -153,7 +154,7 @@ fn compare_tree(
             more => (0..more)
                 .filter(|_| {
                     let work = || hash_queued(&receive, &found, read);
-                    thread::Builder::new().spawn_scoped(scope, work).is_ok()
+                    threads::builder().spawn_scoped(scope, work).is_ok()
                 })
                 .count(),
         };

@@ -22,6 +22,7 @@ use crate::dir::{self, Dir, Name};
 use crate::error::Error;
 use crate::manifest::file_mode;
 use crate::names::Sha256Digest;
+use crate::threads;
 
 /// The size of a piece of a large file, and of a batch, in bytes.
 const PIECE: usize = 512 * 1024;
@@ -122,7 +123,7 @@ impl Writers {
             .map(|_| {
                 let (ready, give_back) = (ready.clone(), give_back.clone());
                 let queue = Arc::clone(&queue);
-                std::thread::Builder::new().spawn(move || {
+                threads::builder().spawn(move || {
                     _ = ready.send(());
                     run_jobs(&queue, &give_back)
                 })

@@ -15,6 +15,7 @@ use crate::error::{self, Code, Error, Result};
 use crate::names::Sha256Digest;
 use crate::sandbox;
 use crate::store::Store;
+use crate::threads;
 
 /// The size of a buffer, in bytes.
 const BUFFER: usize = 256 * 1024;
@@ -92,7 +93,7 @@ pub fn spool(
         for _ in 0..BUFFERS {
             give_back.send(vec![0; BUFFER]).map_err(|_| error::bug())?;
         }
-        let hash = std::thread::Builder::new()
+        let hash = threads::builder()
             .spawn_scoped(scope, move || hash(&to_hash, &give_back, expected))
             .map_err(|error| Error::io("cannot start a thread", error))?;
         copy_payload(

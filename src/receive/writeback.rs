@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::dir::{self, Dir};
 use crate::error::{self, Error, Result};
 use crate::store::Store;
+use crate::threads;
 
 /// The number of written bytes after which the background thread syncs.
 const SYNC_EVERY: u64 = 64 << 20;
@@ -40,7 +41,7 @@ pub fn with_background_sync<T>(
 ) -> Result<T> {
     std::thread::scope(|scope| {
         let (sender, requests) = sync_channel(1);
-        let thread = std::thread::Builder::new()
+        let thread = threads::builder()
             .spawn_scoped(scope, move || sync_repeatedly(tree, &requests))
             .map_err(|error| Error::io("cannot start a thread", error))?;
         let handle = BackgroundSync(sender);

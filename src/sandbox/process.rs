@@ -1,5 +1,8 @@
 //! Inherited state, blocked signals, and the process attributes of prctl(2).
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -7,10 +10,12 @@ use nix::sys::stat::{Mode, umask};
 
 use super::rlimits::MAX_FILES;
 
-/// Closes inherited descriptors, sets the umask, and blocks SIGXFSZ. Call it first,
+/// Closes inherited descriptors, resets ignored signals, sets the umask, and blocks
+/// SIGXFSZ. Call it first,
 /// while there is one thread and nothing of ours is open.
 pub fn reset_inherited_state() {
     close_inherited_descriptors();
+    reset_ignored_signals();
     // New files have the modes that we give them, whatever umask sshd has.
     umask(Mode::from_bits_truncate(0o022));
     // With SIGXFSZ blocked, a file that exceeds the size limit is an error of
@@ -57,6 +62,40 @@ fn termination_signals() -> SigSet {
     ])
 }
 
+/// Resets the signals that are ignored to a handler that does nothing here, and that
+/// execve(2) replaces by the default.
+///
+/// A process that ignores SIGCHLD has no zombies: the kernel discards the exit status of
+/// its children (sigaction(2)). Then no hook could be seen to succeed. A hook that
+/// ignores SIGTERM cannot clean up. A caller of ours may ignore any signal, and
+/// execve(2) keeps that.
+///
+/// Only sigaction(2) changes a disposition, which is unsafe in general; `signal-hook`
+/// has a safe form for a handler that sets a flag.
+fn reset_ignored_signals() {
+    // A child in the sandbox of the monitor cannot read this. Its parent has done it.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let seen = Arc::new(AtomicBool::new(false));
+    for signal in ignored_signals(&status) {
+        // The Rust runtime ignores SIGPIPE, and resets it for children. Some signals
+        // cannot be handled, and nobody ignores those of a fault.
+        let unchanged = [Signal::SIGPIPE, Signal::SIGKILL, Signal::SIGSTOP];
+        let fault = [Signal::SIGILL, Signal::SIGFPE, Signal::SIGSEGV];
+        if !unchanged.contains(&signal) && !fault.contains(&signal) {
+            _ = signal_hook::flag::register(signal as i32, Arc::clone(&seen));
+        }
+    }
+}
+
+/// Returns the ignored signals of a process, from the text of its status
+/// (proc_pid_status(5)).
+fn ignored_signals(status: &str) -> Vec<Signal> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    let is_ignored = |signal: &Signal| mask.unwrap_or(0) >> (*signal as u32 - 1) & 1 == 1;
+    Signal::iterator().filter(is_ignored).collect()
+}
+
 /// Closes every inherited descriptor but 0, 1 and 2.
 ///
 /// A failure is ignored: sshd leaves nothing open, and our own descriptors are
@@ -93,4 +132,17 @@ pub fn set_attributes() -> bool {
 /// probe has a deadline.
 pub fn end_with_parent() -> bool {
     prctl::set_pdeathsig(Signal::SIGKILL).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ignored_signals_are_read_from_the_status() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000011001\n";
+        let ignored = [Signal::SIGHUP, Signal::SIGPIPE, Signal::SIGCHLD];
+        assert_eq!(ignored_signals(status), ignored);
+        assert_eq!(ignored_signals(""), []);
+    }
 }

@@ -292,6 +292,18 @@ pub const ATTEMPTS: &[Attempt] = &[
         run: |_| raw_syscall(FCNTL_SETOWN),
     },
     Attempt {
+        name: "signal the parent by fcntl(2) and F_SETOWN_EX",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(FCNTL_SETOWN_EX),
+    },
+    Attempt {
+        name: "choose the signal of a descriptor by fcntl(2)",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(FCNTL_SETSIG),
+    },
+    Attempt {
         name: "signal the parent by ioctl(2)",
         refused_to: EVERYONE,
         refusal: Refusal::Any,
@@ -508,6 +520,8 @@ const OPEN_TREE_ATTR: i32 = 10;
 const FSPICK: i32 = 11;
 const KEXEC_FILE_LOAD: i32 = 12;
 const SWAPOFF: i32 = 13;
+const FCNTL_SETOWN_EX: i32 = 14;
+const FCNTL_SETSIG: i32 = 15;
 
 /// Makes a system call by the preloaded object, which replaces getsid(3).
 fn raw_syscall(which: i32) -> Outcome {

@@ -6,6 +6,7 @@
 #include <asm/sockios.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -73,6 +74,12 @@ pid_t getsid(pid_t which)
         return syscall(KEXEC_FILE_LOAD, -1L, -1L, 0L, 0L, ~0L);
     case 13:
         return syscall(SYS_swapoff, 0L);
+    case 14: {
+        struct f_owner_ex owner = {F_OWNER_PID, getppid()};
+        return fcntl(STDERR_FILENO, F_SETOWN_EX, &owner);
+    }
+    case 15:
+        return fcntl(STDERR_FILENO, F_SETSIG, SIGTERM);
     default:
         return -1;
     }

@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::Command;
 
-use crate::direct::{ask, everything, live, payload, put, record, serve};
+use crate::direct::{ask, everything, live, payload, put, record, serve, states};
 use crate::fields::Fields;
+use crate::gating::hook;
 use crate::receive::fingerprint;
 use crate::site::{Site, write_file};
 
@@ -262,7 +263,7 @@ fn no_other_variable_has_any_influence() {
     let directory = site.dir().join("elsewhere");
     fs::create_dir(&directory).expect("a directory");
     let directory = directory.as_os_str();
-    let variables: [(&str, &OsStr); 30] = [
+    let variables: [(&str, &OsStr); 31] = [
         ("DEPLOY_SHELL_CONFIG", other.config_path().as_os_str()),
         ("DEPLOY_SHELL_SITE", OsStr::new("other")),
         ("DEPLOY_SHELL_ALLOW", OsStr::new("list")),
@@ -287,6 +288,8 @@ fn no_other_variable_has_any_influence() {
         ("RUST_BACKTRACE", OsStr::new("full")),
         ("RUST_LOG", OsStr::new("trace")),
         ("RUST_MIN_STACK", OsStr::new("1")),
+        // More than the address space.
+        ("RUST_MIN_STACK", OsStr::new("9223372036854775807")),
         ("TMPDIR", directory),
         ("TMPDIR", OsStr::new("/nonexistent")),
         ("COLUMNS", OsStr::new("20")),
@@ -355,4 +358,27 @@ fn without_a_request_nothing_happens() {
         .env("COMMAND", "list");
     site.run(command, b"list\n").refused(64, "bad-request");
     assert!(everything(&site) == before);
+}
+
+/// execve(2) keeps that a caller ignores a signal. Without SIGCHLD no exit status of a
+/// child can be had.
+#[test]
+fn ignored_signals_of_the_caller_have_no_influence() {
+    let site = Site::with_config(&hook("after_swap", "exit 0"));
+    let archive = payload("a");
+    for (request, input) in [
+        (Site::receive_command("a", &archive), archive.as_slice()),
+        ("swap a".to_owned(), b""),
+    ] {
+        let served = serve(&site, "ci", &request);
+        let mut command = Command::new("/bin/sh");
+        command.env_clear().env("SSH_ORIGINAL_COMMAND", request);
+        command.args([
+            "-c",
+            "trap '' CHLD TERM; unset PWD OLDPWD; exec \"$0\" \"$@\"",
+        ]);
+        command.arg(served.get_program()).args(served.get_args());
+        site.run(command, input).ok();
+    }
+    assert_eq!(states(&site), ["a current"]);
 }
