@@ -24,8 +24,8 @@ use crate::error::Result;
 use crate::policy::Granted;
 use crate::request::{Rollback, Swap};
 use crate::signature::Requirement;
-use crate::store::ledger::{LOCK_TIMEOUT, Ledger};
-use crate::store::limits::{Counter, KeyLimits};
+use crate::store::ledger::Ledger;
+use crate::store::lock::Lock;
 use crate::store::{Actor, Store};
 use crate::success::{Change, Success};
 use gate::Gate;
@@ -38,8 +38,8 @@ use site::{LockedSite, Site};
 /// # Errors
 ///
 /// Before the symlink moves: [`Code::NoSuchRelease`], [`Code::NotCurrent`],
-/// [`Code::Busy`], [`Code::RateLimited`], [`Code::DigestMismatch`],
-/// [`Code::BadSignature`], [`Code::Denied`], [`Code::BadConfig`], [`Code::BadLayout`], [`Code::IoError`]
+/// [`Code::DigestMismatch`], [`Code::BadSignature`],
+/// [`Code::Denied`], [`Code::BadConfig`], [`Code::BadLayout`], [`Code::IoError`]
 /// or [`Code::DiskFull`].
 ///
 /// [`Code::GateFailed`] when the release fails a check, before the symlink moves or
@@ -70,6 +70,7 @@ pub fn swap(
     required: Option<&Requirement>,
     store: &Store,
     actor: &Actor,
+    lock: Lock,
     gate: Gate<'_>,
     granted: &Granted<Swap>,
 ) -> Result<Success> {
@@ -78,8 +79,7 @@ pub fn swap(
         release: Some(&granted.release),
         if_current: granted.if_current.as_ref(),
     };
-    KeyLimits::new(config, store, actor).count(Counter::Activations)?;
-    let ledger = Ledger::open(store, actor, LOCK_TIMEOUT)?;
+    let ledger = Ledger::open_locked(store, actor, lock)?;
     let site = LockedSite::new(config, required, gate, ledger);
     carry_out(site, request)
 }
@@ -95,6 +95,7 @@ pub fn rollback(
     required: Option<&Requirement>,
     store: &Store,
     actor: &Actor,
+    lock: Lock,
     gate: Gate<'_>,
     granted: &Granted<Rollback>,
 ) -> Result<Success> {
@@ -103,8 +104,7 @@ pub fn rollback(
         release: granted.release.as_ref(),
         if_current: granted.if_current.as_ref(),
     };
-    KeyLimits::new(config, store, actor).count(Counter::Activations)?;
-    let ledger = Ledger::open(store, actor, LOCK_TIMEOUT)?;
+    let ledger = Ledger::open_locked(store, actor, lock)?;
     let site = LockedSite::new(config, required, gate, ledger);
     carry_out(site, request)
 }

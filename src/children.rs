@@ -17,6 +17,7 @@ use std::os::unix::net::UnixStream;
 use nix::sys::stat::{SFlag, fstat};
 
 use crate::archive;
+use crate::compressor;
 use crate::dir;
 use crate::error::{Code, Error};
 use crate::hooks;
@@ -31,7 +32,14 @@ use crate::session;
 pub fn run_child(argv: &[OsString]) -> Option<u8> {
     let (word, arguments) = argv.get(1..)?.split_first()?;
     let word = word.to_str()?;
-    if ![archive::WORD, hooks::WORD, look_up::WORD, probe::WORD].contains(&word) {
+    let words = [
+        archive::WORD,
+        compressor::WORD,
+        hooks::WORD,
+        look_up::WORD,
+        probe::WORD,
+    ];
+    if !words.contains(&word) {
         return None;
     }
     if !session::environment_is_empty() {
@@ -47,6 +55,8 @@ pub fn run_child(argv: &[OsString]) -> Option<u8> {
             .map_err(|why| misuse(word, &why)),
         // The hook runner gets several messages on stdin.
         hooks::WORD => Ok(hooks::main()),
+        // The journal follows on stdin.
+        compressor::WORD => from_stdin(word, compressor::MAX_JOB).map(compressor::main),
         look_up::WORD => from_stdin(word, look_up::MAX_JOB).map(|job| look_up::main(&job)),
         _ => from_stdin(word, probe::MAX_REQUEST).map(probe::main),
     };

@@ -42,6 +42,9 @@ pub struct Config {
     pub keep: usize,
     #[serde(default = "ten_minutes", deserialize_with = "units::duration")]
     pub min_age: Duration,
+    /// How long an old part of the journal stays.
+    #[serde(default = "four_hundred_days", deserialize_with = "units::duration")]
+    pub keep_history: Duration,
     /// The oldest release that may become live, if the operator set one.
     #[serde(default, deserialize_with = "keys::floor")]
     pub floor: Option<ReleaseId>,
@@ -81,6 +84,10 @@ fn five() -> usize {
 
 fn ten_minutes() -> Duration {
     Duration::from_secs(600)
+}
+
+fn four_hundred_days() -> Duration {
+    Duration::from_secs(400 * 24 * 3600)
 }
 
 impl Config {

@@ -13,6 +13,7 @@ pub mod archive;
 mod audit;
 mod children;
 pub mod cli;
+mod compressor;
 pub mod config;
 mod deadline;
 pub mod dir;

@@ -19,8 +19,9 @@ pub struct Privileges {
     /// Access to `.deploy-shell/`, which holds the journal, the lock and the staging
     /// directories. It only matters where it is more than the root's.
     pub state: Access,
-    /// Whether the verb may open the journal, the lock file and its key's counter for
-    /// writing. For `receive`, `state` alone permits that already.
+    /// Whether the verb may open the journal and the lock file for writing. For
+    /// `receive`, `state` alone permits that already. `swap` and `rollback` make a
+    /// checkpoint, which replaces the journal, before they restrict themselves.
     pub writes_records: bool,
     /// Whether the verb may execute this program, in order to unpack.
     pub executes: bool,

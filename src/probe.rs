@@ -107,7 +107,7 @@ fn probe_service(request: &ProbeRequest) -> Result<Judgement, Error> {
         Ok(stream) => stream,
         Err(judgement) => return Ok(judgement),
     };
-    let enforcement = sandbox::restrict_probe();
+    let enforcement = sandbox::restrict_to_descriptors();
     enforcement.ensure_full(request.sandbox_required)?;
     // The sandbox permits write(2), which a `File` uses, and no send(2).
     let mut stream = File::from(OwnedFd::from(stream));

@@ -31,7 +31,7 @@ use crate::store::journal::{self, Event};
 use crate::store::layout::{STAGED_MANIFEST, STAGED_TREE};
 use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
 use crate::store::limits::{Counter, KeyLimits};
-use crate::store::{Actor, Store};
+use crate::store::{Actor, Store, used_ids};
 use crate::success::{Received, Success, Upload};
 use staging::Staging;
 
@@ -57,7 +57,8 @@ pub fn receive(
     // a retry of a received release costs nothing, and a request that must fail
     // fails at once.
     let signed = check_signatures(config, required, request)?;
-    let (history, _) = ledger::read_unlocked(store)?;
+    let (mut history, _) = ledger::read_unlocked(store)?;
+    used_ids::recall(store, &mut history, &request.release)?;
     let received = find_received(config, required, store, &history, request)?;
     if let Some((sums, signed)) = received {
         return Ok(already_received(request, sums, signed));
@@ -116,7 +117,8 @@ pub fn receive(
         .map_err(|errno| store.io("cannot sync the release", errno))?;
     // A failure would lose a complete upload, so this waits for the lock as long as
     // the receive may last, and at least as long as any other request.
-    let ledger = Ledger::open(store, actor, deadline.left().max(LOCK_TIMEOUT))?;
+    let mut ledger = Ledger::open(store, actor, deadline.left().max(LOCK_TIMEOUT))?;
+    ledger.recall(&request.release)?;
     // Another receive of the same content may have been faster.
     let received = find_received(config, required, store, &ledger.history, request)?;
     if let Some((sums, signed)) = received {

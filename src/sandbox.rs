@@ -275,16 +275,16 @@ pub fn restrict_unpacker_after_threads(partial: PartialEnforcement) -> Enforceme
     enforcement
 }
 
-/// Restricts the probe to its open descriptors: it reaches no file and no address.
-/// Call it while the process has one thread.
-pub fn restrict_probe() -> Enforcement {
+/// Restricts the probe or the compressor to its open descriptors: it reaches no file
+/// and no address. Call it while the process has one thread.
+pub fn restrict_to_descriptors() -> Enforcement {
     let mut enforcement = Enforcement::nothing_missing();
     enforcement.record(Mechanism::NoNewPrivs, process::set_attributes());
     enforcement.record(
         Mechanism::ResourceLimits,
         rlimits::limit_probe() && process::end_with_parent() && rlimits::forbid_new_processes(),
     );
-    // Truncation is not recorded: the probe's allow-list has no system call that
+    // Truncation is not recorded: the allow-list has no system call that
     // opens or truncates a file.
     enforcement.record(
         Mechanism::Landlock,

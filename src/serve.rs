@@ -5,7 +5,7 @@
 use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::activate::gate::Gate;
 use crate::audit::AuditLog;
@@ -19,7 +19,10 @@ use crate::request::{self, Invalid, Request};
 use crate::sandbox::{self, Enforcement};
 use crate::session::Session;
 use crate::signature::Requirement;
-use crate::store::{Actor, Store};
+use crate::store::ledger::LOCK_TIMEOUT;
+use crate::store::limits::{self, Counter, KeyLimits};
+use crate::store::lock::Lock;
+use crate::store::{Actor, Store, checkpoint};
 use crate::success::Success;
 use crate::{activate, list, privileges, receive, reply};
 
@@ -72,11 +75,11 @@ pub fn serve(options: ServeOptions) -> u8 {
         if audit.required() && verb.writes() {
             return reply::exit(&error);
         }
-        log.unrecorded.push(error.problem);
+        log.warnings.push(error.problem);
     }
     let (confinement, result) = run_verb(&config, &session.actor(verb), &permit, &mut log);
     log.keep_problem(audit.result(result.as_ref(), confinement.as_ref(), started.elapsed()));
-    reply_with(result, log.unrecorded)
+    reply_with(result, log.warnings)
 }
 
 /// Opens the site, confines the process, and runs the verb that `permit` allows.
@@ -103,9 +106,32 @@ fn run_verb(
             Verb::Swap | Verb::Rollback => HookRunner::start(config)?,
             Verb::Receive | Verb::List => None,
         };
-        let records = store.records(actor).map_err(|errno| {
-            store.io("cannot open the journal, the lock and the counters", errno)
-        })?;
+        let cannot = |errno| store.io("cannot open the journal, the lock and the counters", errno);
+        if verb.writes() {
+            limits::create_counter(&store, actor).map_err(cannot)?;
+        }
+        // Before the sandbox: a checkpoint replaces the journal, to which the sandbox of
+        // a swap or rollback then permits appending. So these two hold the lock from
+        // here on. A receive holds none while its client sends, and its sandbox
+        // permits opening a journal that another request has put there since.
+        let lock = match verb {
+            Verb::Swap | Verb::Rollback => {
+                // A request that the limit refuses does not compete for the lock.
+                KeyLimits::new(config, &store, actor).count(Counter::Activations)?;
+                Some(Lock::take(&store, actor, LOCK_TIMEOUT)?)
+            }
+            // Not worth waiting for.
+            Verb::Receive if checkpoint::is_due(&store) => {
+                Lock::take(&store, actor, Duration::ZERO).ok()
+            }
+            Verb::Receive | Verb::List => None,
+        };
+        if let Some(lock) = &lock {
+            log.warnings
+                .extend(checkpoint::make_if_due(&store, config, lock)?);
+        }
+        let lock = lock.filter(|_| verb != Verb::Receive);
+        let records = store.records(verb.writes()).map_err(cannot)?;
         if verb == Verb::Receive {
             // The sandbox denies this.
             store.prepare_incoming(config.archive.acl)?;
@@ -116,9 +142,13 @@ fn run_verb(
         let gate = Gate::new(config, runner, log);
         match permit {
             Permit::Receive(request) => receive::receive(config, required, &store, actor, request),
-            Permit::Swap(request) => activate::swap(config, required, &store, actor, gate, request),
+            Permit::Swap(request) => {
+                let lock = lock.ok_or_else(error::bug)?;
+                activate::swap(config, required, &store, actor, lock, gate, request)
+            }
             Permit::Rollback(request) => {
-                activate::rollback(config, required, &store, actor, gate, request)
+                let lock = lock.ok_or_else(error::bug)?;
+                activate::rollback(config, required, &store, actor, lock, gate, request)
             }
             Permit::List(request) => list::list(config, &store, request),
         }
@@ -133,22 +163,23 @@ fn run_verb(
 /// lines that could not be written.
 struct RequestLog<'a> {
     audit: &'a AuditLog<'a>,
-    unrecorded: Vec<String>,
+    /// Failures that do not change the result of the request.
+    warnings: Vec<String>,
 }
 
 impl<'a> RequestLog<'a> {
     fn new(audit: &'a AuditLog<'a>) -> RequestLog<'a> {
         RequestLog {
             audit,
-            unrecorded: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
     /// Keeps the problem of a line that could not be written.
     fn keep_problem(&mut self, written: Result<()>) {
         if let Err(error) = written {
-            self.unrecorded.push(error.problem);
-            self.unrecorded.dedup();
+            self.warnings.push(error.problem);
+            self.warnings.dedup();
         }
     }
 }
@@ -166,11 +197,11 @@ impl Reporter for RequestLog<'_> {
 /// Writes the reply and returns the exit status. Audit lines that could not be
 /// written become warnings of a success only: the reply to a failure is one
 /// problem and its remedy.
-fn reply_with(result: Result<Success>, unrecorded: Vec<String>) -> u8 {
+fn reply_with(result: Result<Success>, warnings: Vec<String>) -> u8 {
     match result {
         Ok(success) => {
             reply::lines(success.lines().iter().map(String::as_str));
-            for warning in unrecorded.iter().chain(success.warnings()) {
+            for warning in warnings.iter().chain(success.warnings()) {
                 reply::warning(warning);
             }
             0

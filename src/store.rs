@@ -7,6 +7,8 @@
 //! root/.deploy-shell/                 0700
 //!     lock                            flock(2): its holder may change the site
 //!     journal.jsonl                   the history
+//!     journal-<seq>.jsonl.zst         old parts of it
+//!     used-ids-<seq>                  the ids of removed releases
 //!     manifests/<release>             mtree(5)
 //!     incoming/<staging>/             of one receive: tree/ and manifest
 //!     trash/<release>.<seq>           pruned, being removed
@@ -19,6 +21,7 @@
 //! it. The `current` symlink says which release is live; the journal follows it.
 
 mod actor;
+pub mod checkpoint;
 pub mod history;
 mod inheritance;
 pub mod journal;
@@ -29,6 +32,7 @@ pub mod lock;
 pub mod shared_dir;
 mod symlink;
 mod trash;
+pub mod used_ids;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -60,6 +64,8 @@ pub struct Store {
     link: LinkName,
     /// The symlink to the candidate, if the site has a smoke test.
     preview: Option<LinkName>,
+    /// The release that the configuration names as the floor.
+    floor: Option<ReleaseId>,
     path: PathBuf,
 }
 
@@ -130,6 +136,7 @@ impl Store {
                 .smoke_url
                 .as_ref()
                 .map(|_| config.preview.link.clone()),
+            floor: config.floor.clone(),
             path: path.clone(),
         })
     }
@@ -181,21 +188,16 @@ impl Store {
         Ok(())
     }
 
-    /// Opens what a request writes besides releases and symlinks, and makes it if it does
-    /// not exist: the journal, the lock file and, for a swap or rollback, the key's
-    /// counter. Opens nothing for a request that only reads.
+    /// Opens the journal and the lock file, and makes them if they do not exist. Opens
+    /// neither for a request that only reads (`write` is false).
     ///
     /// # Errors
     ///
     /// The errno of the system call.
-    pub fn records(&self, actor: &Actor) -> dir::Result<Vec<File>> {
-        if !actor.verb.writes() {
-            return Ok(Vec::new());
-        }
-        let open = |name: Name<'_>| self.state.open_append(name, 0o600);
-        let mut records = vec![open(JOURNAL)?, open(LOCK)?];
-        records.extend(limits::create_counter(self, actor)?);
-        Ok(records)
+    pub fn records(&self, write: bool) -> dir::Result<Vec<File>> {
+        let names = if write { &[JOURNAL, LOCK][..] } else { &[] };
+        let open = |name: &Name<'_>| self.state.open_append(*name, 0o600);
+        names.iter().map(open).collect()
     }
 
     /// Returns the live release: the one that the `current` symlink names.

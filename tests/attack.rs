@@ -26,7 +26,7 @@ use std::process::{Command, ExitCode, Stdio};
 use deploy_shell::config::Config;
 use deploy_shell::dir::Dir;
 use deploy_shell::policy::Verb;
-use deploy_shell::store::{Actor, Store};
+use deploy_shell::store::Store;
 use deploy_shell::{privileges, sandbox};
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
@@ -77,16 +77,12 @@ fn attack_from_inside(who: &str, name: &str, site: &Path) -> u8 {
     };
     let enforcement = match (who, verb) {
         (CONTROL, _) => None,
-        (PROBE, _) => Some(sandbox::restrict_probe()),
+        (PROBE, _) => Some(sandbox::restrict_to_descriptors()),
         (_, Some(verb)) => {
             let config = Config::load(&site.join("site.toml")).expect("the configuration");
             let store = Store::open(&config).expect("the site");
             // For `list` too, which must get no right to them.
-            let writer = match verb {
-                Verb::List => Verb::Swap,
-                writer => writer,
-            };
-            let records = store.records(&actor(writer)).expect("the records");
+            let records = store.records(true).expect("the records");
             Some(privileges::restrict_to_verb(verb, &store, &records))
         }
         _ => {
@@ -101,15 +97,6 @@ fn attack_from_inside(who: &str, name: &str, site: &Path) -> u8 {
     match (attempt.run)(&Site(site.to_owned())) {
         Ok(()) => SUCCEEDED,
         Err(_) => FAILED,
-    }
-}
-
-fn actor(verb: Verb) -> Actor {
-    Actor {
-        key: None,
-        fingerprint: None,
-        client: None,
-        verb,
     }
 }
 

@@ -6,7 +6,8 @@
 //! of all threads, each with every error, and swaps 100,000 times while a reader reads;
 //! that takes nearly an hour. `-- --nocapture` prints the counts.
 //! `DEPLOY_SHELL_CRASH_ONLY=swap` (rollback, receive, swap after a crash, swap with a
-//! gate, rollback with a gate, swap and back, rollback and back) runs one scenario only.
+//! checkpoint, receive with a checkpoint, swap with a gate, rollback with a gate, swap and
+//! back, rollback and back) runs one scenario only.
 
 #![forbid(unsafe_code)]
 #![allow(

@@ -1,15 +1,20 @@
 //! Folds the journal into the state of the site: which release is live, which one
 //! was before, which are bad. Pure: it knows records, and no files.
 
+mod id_use;
 mod place;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::names::{KeyLabel, ReleaseId, Sha256Digest};
+use crate::store::checkpoint::Part;
 use crate::store::journal::{self, Entry, Event, How, Record};
+use crate::store::used_ids::UsedIds;
+pub use id_use::{Content, IdUse};
 pub use place::{FirstLeave, Place};
 
 /// How long the history keeps a [`Receipt`]: the time that the limits on receives
@@ -17,69 +22,40 @@ pub use place::{FirstLeave, Place};
 pub const RECEIPTS_KEPT: Duration = Duration::from_secs(3600);
 
 /// One receive, for the limits.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Receipt {
     pub time: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyLabel>,
-}
-
-/// What was received under an id, ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// Nothing: the current symlink named the id.
-    Nothing,
-    One(Sha256Digest),
-    /// Different payloads, by a version that permitted it.
-    Several,
-}
-
-impl Content {
-    fn add(self, received: Option<Sha256Digest>) -> Content {
-        match (self, received) {
-            (content, None) => content,
-            (Content::Nothing, Some(new)) => Content::One(new),
-            (Content::One(old), Some(new)) if old == new => self,
-            (Content::One(_) | Content::Several, Some(_)) => Content::Several,
-        }
-    }
-
-    /// Returns whether a payload with another digest was received.
-    pub fn excludes(self, sha256: Sha256Digest) -> bool {
-        match self {
-            Content::Nothing => false,
-            Content::One(received) => received != sha256,
-            Content::Several => true,
-        }
-    }
-}
-
-/// The use of an id since the site exists. It survives the release: an id is never
-/// used for other content, and a release that was removed and is received again
-/// counts as old as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IdUse {
-    /// The number of the very first record of the id.
-    pub first_seq: u64,
-    pub content: Content,
 }
 
 /// What the journal knows of one release.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Release {
     /// The number of its first record since it was last removed.
     pub seq: u64,
+    #[serde(rename = "id")]
     id_use: IdUse,
     pub received: Timestamp,
     /// The label of the key that sent it, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyLabel>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// When it first became live, with the number of that record.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub first_live: Option<(u64, Timestamp)>,
     /// When it last became live, with the number of that record.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub activated: Option<(u64, Timestamp)>,
     /// When another release last replaced it as the live one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<Timestamp>,
     /// It failed its checks or was rolled back from, and no symlink change has made
     /// it live since.
@@ -87,8 +63,10 @@ pub struct Release {
     /// False from a swap or rollback to this release until its post-swap checks
     /// pass. True where the site has none. A revert to this release does not change
     /// it; compare [`History::confirmation_pending`].
+    #[serde(rename = "proved")]
     pub confirmed: bool,
     /// Its place among the releases that pruning keeps, once it has earned one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
 }
 
@@ -97,7 +75,7 @@ impl Release {
         Release {
             seq: record.seq,
             id_use: IdUse {
-                first_seq: record.seq,
+                first_seq: record.first.unwrap_or(record.seq),
                 content: Content::Nothing,
             },
             received: record.time,
@@ -148,18 +126,23 @@ impl State {
     }
 }
 
-/// The folded journal.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The folded journal. A checkpoint has it as it is here, so each field belongs to the
+/// format of the journal.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct History {
     /// The number of the newest record. It grows with every change.
     pub generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<ReleaseId>,
     /// What was live before `live`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<ReleaseId>,
     /// True while the post-swap checks of the live release have not passed since
     /// the last symlink change, of whatever kind: the request was killed, or the
     /// fallback failed too. Such a fallback may still be [`Release::confirmed`]: it
     /// passed its checks before the revert.
+    #[serde(rename = "unproved")]
     pub confirmation_pending: bool,
     pub releases: BTreeMap<ReleaseId, Release>,
     /// The receives of the last [`RECEIPTS_KEPT`] before the newest one, with those of
@@ -167,13 +150,20 @@ pub struct History {
     pub received: VecDeque<Receipt>,
     /// The time of the newest record.
     latest: Timestamp,
-    /// The ids of releases that were removed and not received again. A known release
-    /// is in exactly one of the two maps.
+    /// The ids of releases that were removed since the checkpoint, or were looked up,
+    /// and were not received again. A known release is in exactly one of the two maps.
+    #[serde(skip)]
     removed: BTreeMap<ReleaseId, IdUse>,
     /// The symlink change that was last announced and not completed yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
     intent: Option<Record>,
     /// The format of the journal: 0 before its first line of a format.
     format: u64,
+    /// The lists of the ids that were removed before the checkpoint.
+    pub used_ids: Vec<UsedIds>,
+    /// The newest compressed part of the journal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
 }
 
 impl History {
@@ -182,6 +172,7 @@ impl History {
         match entry {
             Entry::Record(record) => self.apply(record),
             Entry::Format(format) => self.begin_format(format),
+            Entry::Checkpoint(checkpoint) => self.clone_from(checkpoint),
         }
     }
 
@@ -194,10 +185,11 @@ impl History {
         self.latest = record.time;
         match (record.event, &record.release) {
             (Event::Received, Some(release)) => {
+                let received = record.sha256.map_or(Content::Nothing, Content::One);
                 let known = self.entry(release, record);
                 *known = Release {
                     id_use: IdUse {
-                        content: known.id_use.content.add(record.sha256),
+                        content: known.id_use.content.merge(received),
                         ..known.id_use
                     },
                     key: record.key.clone(),
@@ -251,8 +243,9 @@ impl History {
         let removed = &mut self.removed;
         self.releases.entry(release.clone()).or_insert_with(|| {
             let new = Release::new(record);
+            let removed = removed.remove(release);
             Release {
-                id_use: removed.remove(release).unwrap_or(new.id_use),
+                id_use: removed.map_or(new.id_use, |removed| removed.merge(new.id_use)),
                 ..new
             }
         })
@@ -382,17 +375,6 @@ impl History {
             .rev()
             .map(|(_, id)| id)
             .find(|id| is_present(id))
-    }
-
-    /// Returns whether the journal has any record of `id`.
-    pub fn knows(&self, id: &ReleaseId) -> bool {
-        self.id_use(id).is_some()
-    }
-
-    /// Returns the use of `id`, also after its release was removed.
-    pub fn id_use(&self, id: &ReleaseId) -> Option<IdUse> {
-        let known = self.releases.get(id).map(|release| release.id_use);
-        known.or_else(|| self.removed.get(id).copied())
     }
 
     /// Returns the number of the very first record of `id`.

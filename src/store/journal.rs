@@ -8,7 +8,7 @@
 mod reader;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 use crate::names::{KeyLabel, ReleaseId, Sha256Digest};
+use crate::store::history::History;
 use crate::store::layout::{JOURNAL, STATE};
 use crate::store::{Actor, Store};
 use reader::{Extent, FORMAT, Unreadable};
@@ -104,6 +105,9 @@ pub enum Entry<'a> {
     Record(&'a Record),
     /// The lines after this one are of this format.
     Format(u64),
+    /// The state that the records before this line fold into. It is before all records
+    /// of its file.
+    Checkpoint(&'a History),
 }
 
 /// One record of the journal.
@@ -130,6 +134,10 @@ pub struct Record {
     pub release: Option<ReleaseId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous: Option<ReleaseId>,
+    /// In the first record of a release whose id was used before: the number of the
+    /// id's very first record. Since format 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<u64>,
     /// Of the payload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256Digest>,
@@ -148,7 +156,7 @@ pub struct Record {
 impl Record {
     /// The names of all fields on disk. By them the reader distinguishes a record of a
     /// newer version from a damaged one.
-    const FIELDS: [&'static str; 13] = [
+    const FIELDS: [&'static str; 14] = [
         "seq",
         "time",
         "event",
@@ -156,6 +164,7 @@ impl Record {
         "unproved",
         "release",
         "previous",
+        "first",
         "sha256",
         "files",
         "bytes",
@@ -184,6 +193,7 @@ impl Record {
             unconfirmed: false,
             release: release.cloned(),
             previous: None,
+            first: None,
             sha256: None,
             files: None,
             bytes: None,
@@ -221,6 +231,40 @@ pub fn read_journal(store: &Store, each: impl FnMut(Entry<'_>)) -> Result<()> {
         Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(store.io("cannot open the journal", errno)),
     }
+}
+
+/// Returns the first lines of a journal that begins with this checkpoint.
+pub fn begin_with(checkpoint: &History) -> Vec<u8> {
+    let mut lines = format_line();
+    lines.extend_from_slice(reader::CHECKPOINT.as_bytes());
+    serde_json::to_writer(&mut lines, checkpoint).expect("a history is plain JSON");
+    lines.extend_from_slice(b"}\n");
+    lines
+}
+
+/// Returns the length of the lines before the first record, in bytes.
+///
+/// # Errors
+///
+/// Those of `journal`.
+pub fn head_length(mut journal: impl BufRead) -> std::io::Result<u64> {
+    let (mut length, mut line) = (0, Vec::new());
+    // Terminates: every turn reads a line.
+    loop {
+        line.clear();
+        let read = journal.read_until(b'\n', &mut line)?;
+        let is_head = [reader::FORMAT_LINE, reader::CHECKPOINT]
+            .iter()
+            .any(|start| line.starts_with(start.as_bytes()));
+        if !is_head {
+            return Ok(length);
+        }
+        length += read as u64;
+    }
+}
+
+fn format_line() -> Vec<u8> {
+    format!("{}{FORMAT}}}\n", reader::FORMAT_LINE).into_bytes()
 }
 
 /// The journal, open for appending. Its holder also holds the lock.
@@ -270,7 +314,7 @@ impl Journal {
         record.seq = self.next;
         let mut line = Vec::new();
         if self.format < FORMAT {
-            line.extend_from_slice(format!("{{\"format\":{FORMAT}}}\n").as_bytes());
+            line = format_line();
         }
         serde_json::to_writer(&mut line, &record).expect("a record is plain JSON");
         line.push(b'\n');
@@ -302,6 +346,16 @@ impl Journal {
         self.format = FORMAT;
         Ok(record)
     }
+}
+
+/// Passes each entry of these bytes of a journal to `each`.
+///
+/// # Errors
+///
+/// As [`reader::read_entries`].
+#[cfg(test)]
+pub fn read_bytes(bytes: &[u8], each: impl FnMut(Entry<'_>)) -> Result<(), Unreadable> {
+    reader::read_entries(bytes, each).map(drop)
 }
 
 fn read_file(store: &Store, file: &mut File, each: impl FnMut(Entry<'_>)) -> Result<Extent> {

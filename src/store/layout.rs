@@ -14,6 +14,10 @@ pub const STATE: Name<'static> = Name::literal(".deploy-shell");
 pub const LOCK: Name<'static> = Name::literal("lock");
 /// In [`STATE`]: the history.
 pub const JOURNAL: Name<'static> = Name::literal("journal.jsonl");
+/// In [`STATE`]: the new journal, before it is renamed over [`JOURNAL`].
+pub const NEXT_JOURNAL: Name<'static> = Name::literal("next-journal");
+/// In [`STATE`]: a compressed part of the journal, before it gets its name.
+pub const NEXT_PART: Name<'static> = Name::literal("next-part");
 /// In [`STATE`]: a directory with one file for each release.
 pub const MANIFESTS: Name<'static> = Name::literal("manifests");
 /// In [`STATE`]: a directory with one staging directory for each running receive.

@@ -16,7 +16,7 @@ use crate::names::ReleaseId;
 use crate::store::history::History;
 use crate::store::journal::{self, Event, Journal, Record};
 use crate::store::lock::Lock;
-use crate::store::{Actor, Listing, Store, release_name, sorted_contains};
+use crate::store::{Actor, Listing, Store, release_name, sorted_contains, used_ids};
 
 /// How long to wait for another request to end, at least.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,7 +41,15 @@ impl<'a> Ledger<'a> {
     /// [`Code::Busy`](crate::error::Code::Busy); those of [`Store::current`] and of
     /// [`Journal::open`], before anything is removed or written.
     pub fn open(store: &'a Store, actor: &'a Actor, timeout: Duration) -> Result<Self> {
-        let lock = Lock::take(store, actor, timeout)?;
+        Self::open_locked(store, actor, Lock::take(store, actor, timeout)?)
+    }
+
+    /// As [`Ledger::open`], with a lock that is taken already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::open`], without `Busy`.
+    pub fn open_locked(store: &'a Store, actor: &'a Actor, lock: Lock) -> Result<Self> {
         // Before anything is removed: the site must be one that this version knows.
         let live = store.current()?;
         let mut history = History::default();
@@ -56,6 +64,7 @@ impl<'a> Ledger<'a> {
             _lock: lock,
         };
         ledger.reconcile(live.as_ref())?;
+        recall_floor(store, &mut ledger.history)?;
         ledger.history.observe(journal::now());
         Ok(ledger)
     }
@@ -63,6 +72,15 @@ impl<'a> Ledger<'a> {
     /// Returns a record of now by this request, to be completed and appended.
     pub fn new_record(&self, event: Event, release: Option<&ReleaseId>) -> Record {
         Record::new(event, release, self.actor)
+    }
+
+    /// Adds to the history what the lists of used ids have of a release.
+    ///
+    /// # Errors
+    ///
+    /// As [`used_ids::recall`].
+    pub fn recall(&mut self, release: &ReleaseId) -> Result<()> {
+        used_ids::recall(self.store, &mut self.history, release)
     }
 
     /// Appends a record, and takes it into account. Records that could not be written
@@ -79,6 +97,7 @@ impl<'a> Ledger<'a> {
             self.history.generation = written.seq;
             self.unwritten.pop_front();
         }
+        let record = with_first(self.store, &mut self.history, record)?;
         let record = self.journal.append(self.store, record)?;
         self.history.apply(&record);
         Ok(())
@@ -131,7 +150,8 @@ impl<'a> Ledger<'a> {
 ///
 /// # Errors
 ///
-/// Those of [`Store::current`], [`Store::listing`] and [`journal::read_journal`].
+/// Those of [`Store::current`], [`Store::listing`], [`journal::read_journal`] and
+/// [`used_ids::recall`].
 pub fn read_unlocked(store: &Store) -> Result<(History, Listing)> {
     let mut history = History::default();
     journal::read_journal(store, |entry| history.take(entry))?;
@@ -139,15 +159,36 @@ pub fn read_unlocked(store: &Store) -> Result<(History, Listing)> {
     let live = store.current()?;
     let listing = store.listing()?;
     for record in recovered_records(store, &history, &listing) {
+        let record = with_first(store, &mut history, record)?;
         history.apply(&record);
     }
     // Terminates: see `missing_record`.
     while let Some(record) = missing_record(&history, &listing, live.as_ref()) {
+        let record = with_first(store, &mut history, record)?;
         history.apply(&record);
     }
     history.generation = generation;
+    recall_floor(store, &mut history)?;
     history.observe(journal::now());
     Ok((history, listing))
+}
+
+/// Completes the first record of a release whose id was used before. The next request
+/// may not have the record that says so: a checkpoint removes it from the journal.
+fn with_first(store: &Store, history: &mut History, mut record: Record) -> Result<Record> {
+    if let Some(id) = history.entry_made_by(&record) {
+        used_ids::recall(store, history, id)?;
+        record.first = history.id_use(id).map(|id_use| id_use.first_seq);
+    }
+    Ok(record)
+}
+
+/// Adds to the history what the lists of used ids have of the floor.
+fn recall_floor(store: &Store, history: &mut History) -> Result<()> {
+    match &store.floor {
+        Some(floor) => used_ids::recall(store, history, floor),
+        None => Ok(()),
+    }
 }
 
 /// Returns a `received` record for each release that is present without one: a process

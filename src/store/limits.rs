@@ -206,7 +206,7 @@ impl<'a> KeyLimits<'a> {
         let name = file_name(self.key, counter.suffix());
         let name = Name::new(name.as_bytes()).ok_or(Errno::EINVAL)?;
         match counter {
-            // The sandbox of these verbs allows no new file: see `create_counter`.
+            // `create_counter` has made it, unless the disk is full.
             Counter::Activations => limits.open_existing_rw(name),
             Counter::Attempts => limits.open_rw(name, 0o600),
         }
@@ -272,31 +272,30 @@ impl<'a> KeyLimits<'a> {
     }
 }
 
-/// Makes the directory of the counters if it does not exist, and opens what the request
-/// must open before its sandbox: the counter of a swap or rollback. The sandbox of these
-/// verbs allows no new file.
+/// Makes the directory of the counters if it does not exist, and the counter of a swap or
+/// rollback. The sandbox allows no such directory.
 ///
 /// Without space, there is no counter: a rollback must be possible on a full disk.
 ///
 /// # Errors
 ///
 /// The errno of the system call.
-pub fn create_counter(store: &Store, actor: &Actor) -> dir::Result<Option<File>> {
+pub fn create_counter(store: &Store, actor: &Actor) -> dir::Result<()> {
     let create = || {
         match store.state.make_dir(LIMITS, 0o700) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno),
         }
         if actor.verb == Verb::Receive {
-            return Ok(None);
+            return Ok(());
         }
         let name = file_name(actor.key.as_ref(), Counter::Activations.suffix());
         let name = Name::new(name.as_bytes()).ok_or(Errno::EINVAL)?;
         let limits = store.state.open_dir(LIMITS)?;
-        limits.open_rw(name, 0o600).map(Some)
+        limits.open_rw(name, 0o600).map(drop)
     };
     match create() {
-        Err(Errno::ENOSPC | Errno::EDQUOT) => Ok(None),
+        Err(Errno::ENOSPC | Errno::EDQUOT) => Ok(()),
         other => other,
     }
 }

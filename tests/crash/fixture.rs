@@ -99,6 +99,26 @@ impl Fixture {
     }
 }
 
+/// Adds the records of `text` by their numbers. A number has one record.
+fn read_lines(text: &str, records: &mut BTreeMap<u64, Value>) -> Verdict {
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    for (index, line) in lines.iter().enumerate() {
+        match serde_json::from_str::<Value>(line) {
+            Ok(head) if line.ends_with('\n') && head["seq"].is_null() => {}
+            Ok(record) if line.ends_with('\n') => {
+                let seq = record["seq"].as_u64().ok_or(format!("journal: {record}"))?;
+                let known = records.entry(seq).or_insert_with(|| record.clone());
+                if *known != record {
+                    return Err(format!("journal: {record} is also {known}"));
+                }
+            }
+            _ if index + 1 == lines.len() => {}
+            _ => return Err(format!("journal: line {} is '{line}'", index + 1)),
+        }
+    }
+    Ok(())
+}
+
 fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
@@ -226,26 +246,60 @@ impl Site {
         names(&self.root().join("releases"))
     }
 
-    /// Returns the records of the journal. Only the last line may be torn, and the numbers
-    /// have no gap. A format line has no number.
+    /// Returns the records of the journal and of its old parts. Only the last line may be
+    /// torn, and the numbers have no gap. A checkpoint that was killed leaves some records
+    /// in both.
     pub fn journal(&self) -> Result<Vec<Value>, String> {
+        let mut numbers: Vec<u64> = names(&self.root().join(".deploy-shell"))
+            .iter()
+            .filter_map(|name| name.strip_prefix("journal-")?.strip_suffix(".jsonl.zst"))
+            .map(|number| number.parse().expect("a number"))
+            .collect();
+        numbers.sort_unstable();
+        let mut records = BTreeMap::new();
+        for number in numbers {
+            let part = File::open(self.own(&format!("journal-{number}.jsonl.zst")));
+            let text = part
+                .and_then(::zstd::decode_all)
+                .map_err(|error| error.to_string())?;
+            let text = String::from_utf8(text).map_err(|error| error.to_string())?;
+            read_lines(&text, &mut records)?;
+        }
         let text = fs::read_to_string(self.own("journal.jsonl")).unwrap_or_default();
-        let mut records: Vec<Value> = Vec::new();
-        let lines: Vec<&str> = text.split_inclusive('\n').collect();
-        for (index, line) in lines.iter().enumerate() {
-            match serde_json::from_str::<Value>(line) {
-                Ok(format) if line.ends_with('\n') && !format["format"].is_null() => {}
-                Ok(record) if line.ends_with('\n') => {
-                    if record["seq"] != records.len() as u64 + 1 {
-                        return Err(format!("journal: line {} is {record}", index + 1));
-                    }
-                    records.push(record);
+        read_lines(&text, &mut records)?;
+        let gap = records
+            .keys()
+            .zip(1..)
+            .find(|(seq, expected)| *seq != expected);
+        match gap {
+            Some((seq, _)) => Err(format!("journal: a gap before {seq}")),
+            None => Ok(records.into_values().collect()),
+        }
+    }
+
+    /// Makes the journal so long that the next change makes a checkpoint, with ids that
+    /// were used for a moment.
+    pub fn lengthen(&self) {
+        let mut records = self.journal().expect("a journal");
+        let newest = records.pop().expect("a record");
+        let mut last = newest["seq"].as_u64().expect("a number");
+        let path = self.own("journal.jsonl");
+        let mut text = fs::read_to_string(&path).expect("a journal");
+        let more = text.len() + 34_000;
+        while text.len() < more {
+            let (id, digest) = (format!("old-{last}"), "ab".repeat(32));
+            for event in ["received", "pruned"] {
+                last += 1;
+                let mut record = serde_json::json!({
+                    "seq": last, "time": newest["time"], "event": event, "release": id,
+                });
+                if event == "received" {
+                    record["sha256"] = digest.clone().into();
                 }
-                _ if index + 1 == lines.len() => {}
-                _ => return Err(format!("journal: line {} is '{line}'", index + 1)),
+                text += &format!("{record}\n");
             }
         }
-        Ok(records)
+        fs::write(path, text).expect("a longer journal");
     }
 
     /// Requires a release to be exactly what its manifest says.
@@ -322,6 +376,14 @@ impl Site {
         let text = fs::read_to_string(self.own("journal.jsonl")).unwrap_or_default();
         if !text.ends_with('\n') {
             return Err("the journal's last line is still torn".to_owned());
+        }
+        if text.len() > 40_000 {
+            return Err("the journal is still long".to_owned());
+        }
+        for name in ["next-journal", "next-part"] {
+            if fs::symlink_metadata(self.own(name)).is_ok() {
+                return Err(format!("left over: {name}"));
+            }
         }
         let journal = self.journal()?;
         let moves = ["swapped", "rolled-back", "returned", "reconciled"];

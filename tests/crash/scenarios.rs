@@ -10,6 +10,8 @@ pub struct Scenario {
     pub request: String,
     /// Whether the site has debris of killed processes.
     pub has_debris: bool,
+    /// Whether the journal is so long that the request makes a checkpoint first.
+    pub has_long_journal: bool,
     /// The release that `current` names once the request has had its effect.
     pub live: &'static str,
     /// The site's hooks and health checks. With any, faults are tried in the hook runner
@@ -41,11 +43,12 @@ const FAILING_GATE: &str = r#"
 command = ["/bin/grep", "-qv", "[bd]", "index.html"]
 "#;
 
-pub fn scenarios() -> [Scenario; 8] {
+pub fn scenarios() -> [Scenario; 10] {
     let of = |name, request: &str, live, (kill_step, error_step)| Scenario {
         name,
         request: request.to_owned(),
         has_debris: false,
+        has_long_journal: false,
         live,
         gate: "",
         fails_gate: false,
@@ -65,6 +68,19 @@ pub fn scenarios() -> [Scenario; 8] {
         Scenario {
             has_debris: true,
             ..of("swap after a crash", "swap d", "d", (16, 16))
+        },
+        Scenario {
+            has_long_journal: true,
+            ..of("swap with a checkpoint", "swap d", "d", (16, 8))
+        },
+        Scenario {
+            has_long_journal: true,
+            ..of(
+                "receive with a checkpoint",
+                &receive_command(NEW),
+                "c",
+                (40, 40),
+            )
         },
         gated("swap with a gate", "swap d", "d", GATE, (40, 40)),
         gated("rollback with a gate", "rollback", "b", GATE, (60, 60)),
@@ -109,6 +125,12 @@ impl Scenario {
         let site = fixture.copy(template, name, 0, self.gate);
         if self.has_debris {
             leave_debris(&site);
+        }
+        if self.has_long_journal {
+            // The second checkpoint has a part, and a list of used ids, to go on with.
+            site.lengthen();
+            site.ok("swap c").expect("a checkpoint");
+            site.lengthen();
         }
         site
     }

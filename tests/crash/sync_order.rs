@@ -224,6 +224,34 @@ const RECORDED: Rule = Rule {
     what: "fdatasync of the journal",
     is: |step| matches!(step, Step::SyncFile(path) if path.ends_with("/journal.jsonl")),
 };
+const USED_IDS_SYNCED: Rule = Rule {
+    what: "fdatasync of the list of used ids",
+    is: |step| matches!(step, Step::SyncFile(path) if path.contains("/used-ids-")),
+};
+const PART_SYNCED: Rule = Rule {
+    what: "fdatasync of the compressed part",
+    is: |step| matches!(step, Step::SyncFile(path) if path.ends_with("/next-part")),
+};
+const PART_NAMED: Rule = Rule {
+    what: "the rename of the compressed part",
+    is: |step| matches!(step, Step::Rename(from, to) if from.ends_with("/next-part") && to.ends_with(".jsonl.zst")),
+};
+const JOURNAL_WRITTEN: Rule = Rule {
+    what: "the checkpoint",
+    is: |step| matches!(step, Step::Write(path, _) if path.ends_with("/next-journal")),
+};
+const JOURNAL_SYNCED: Rule = Rule {
+    what: "fdatasync of the new journal",
+    is: |step| matches!(step, Step::SyncFile(path) if path.ends_with("/next-journal")),
+};
+const JOURNAL_NAMED: Rule = Rule {
+    what: "the rename of the new journal",
+    is: |step| matches!(step, Step::Rename(from, to) if from.ends_with("/next-journal") && to.ends_with("/journal.jsonl")),
+};
+const STATE_SYNCED: Rule = Rule {
+    what: "fsync of .deploy-shell/",
+    is: |step| matches!(step, Step::SyncDir(path) if path.ends_with("/.deploy-shell")),
+};
 const ANSWERED: Rule = Rule {
     what: "the reply",
     is: |step| matches!(step, Step::Write(path, text) if path == "1" && text.contains("\"ok ")),
@@ -254,6 +282,19 @@ const SYMLINK_FIRST: &[&Rule] = &[&SYMLINK_MOVED, &ROOT_SYNCED, &SWAPPED, &RECOR
 const RECORD_FIRST: &[&Rule] = &[&SYMLINK_MOVED, &SWAPPED, &RECORDED, &ROOT_SYNCED];
 
 const PRUNE_AND_ANSWER: &[&Rule] = &[&TRASHED, &PRUNED, &RECORDED, &REMOVED, &ANSWERED];
+
+/// Everything that the new journal names is durable before it is in place, and that
+/// before a record is appended to it.
+const CHECKPOINT: &[&Rule] = &[
+    &USED_IDS_SYNCED,
+    &PART_SYNCED,
+    &PART_NAMED,
+    &JOURNAL_WRITTEN,
+    &JOURNAL_SYNCED,
+    &STATE_SYNCED,
+    &JOURNAL_NAMED,
+    &STATE_SYNCED,
+];
 
 /// With a gate, the symlink to the fallback comes before the intent.
 const GATED_INTENT: &[&Rule] = &[&FALLBACK_LINK_MADE, &INTENT, &RECORDED];
@@ -352,6 +393,15 @@ fn all_verbs(fixture: &Fixture) {
     // The intent of a rollback may not: the release that it leaves would stay good.
     let order = [&[&INTENT, &RECORDED][..], moved(&site), PRUNE_AND_ANSWER].concat();
     check("rollback", &trace(&site, "rollback"), &order);
+    site.check_tidy().expect("an undamaged site");
+
+    for release in ["g", "h"] {
+        site.ok(&receive_command(release)).expect("received");
+    }
+    site.ok("swap g").expect("swapped");
+    site.lengthen();
+    let order = [CHECKPOINT, &[&INTENT], moved(&site), PRUNE_AND_ANSWER].concat();
+    check("swap with a checkpoint", &trace(&site, "swap h"), &order);
     site.check_tidy().expect("an undamaged site");
 
     let gate = "[[hooks.after_swap]]\n\

@@ -19,6 +19,7 @@ mod bad_config;
 mod check;
 mod check_keys;
 mod check_machine;
+mod checkpoint;
 mod ci;
 mod client_gone;
 mod clock;

@@ -102,6 +102,7 @@ fn init_explains_every_key() {
         "link",
         "keep",
         "min_age",
+        "keep_history",
         "[archive]",
         "max_compressed",
         "max_unpacked",

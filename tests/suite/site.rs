@@ -354,10 +354,10 @@ impl Site {
         found
     }
 
-    /// Returns the records of the journal.
+    /// Returns the records of the journal, since its checkpoint.
     pub fn journal(&self) -> Vec<serde_json::Value> {
         let mut lines = self.journal_lines();
-        lines.retain(|line| line["format"].is_null());
+        lines.retain(|line| !line["seq"].is_null());
         lines
     }
 

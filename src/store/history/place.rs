@@ -8,13 +8,15 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{History, Release};
 use crate::names::ReleaseId;
 use crate::store::journal::{self, Record};
 
 /// What a release has once it has earned its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Place {
     /// The number of the record by which the release earned it.
     pub seq: u64,
@@ -25,7 +27,8 @@ pub struct Place {
 
 /// How a release stopped being live for the first time after it had earned its place.
 /// The first time decides for good, so no later request can change how a release counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum FirstLeave {
     /// It is still live.
     NotYet,

@@ -18,6 +18,7 @@ fn fold(events: &[(Event, &str)]) -> History {
             unconfirmed: false,
             release: Some(id(release)),
             previous: history.live.clone(),
+            first: None,
             sha256: None,
             files: None,
             bytes: None,

@@ -17,12 +17,19 @@ use serde_json::Value;
 
 use super::{Entry, Event, How, Record};
 use crate::escape;
+use crate::store::history::History;
 
 /// The newest format that this program reads, and the one that it writes. A
 /// journal begins in format 1. The line `{"format":N}` says that the lines after
 /// it are of format N; a newer version writes one before its first new event,
 /// field or meaning. Format 2 has the event `earned`.
 pub const FORMAT: u64 = 2;
+
+/// How a format line begins.
+pub const FORMAT_LINE: &str = "{\"format\":";
+
+/// How a checkpoint begins.
+pub const CHECKPOINT: &str = "{\"checkpoint\":";
 
 /// The whole lines of a journal.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,6 +83,12 @@ pub fn read_entries(bytes: &[u8], mut each: impl FnMut(Entry<'_>)) -> Result<Ext
         // skip_until() for its search, which is fast.
         let until = BufRead::skip_until(&mut &*rest, b'\n').unwrap_or(0);
         let [text @ .., b'\n'] = &rest[..until] else {
+            line += 1;
+            // A checkpoint is complete before its file becomes the journal.
+            if rest.starts_with(CHECKPOINT.as_bytes()) {
+                let why = "is a part of a checkpoint";
+                return Err(Unreadable::Damaged { line, why });
+            }
             break;
         };
         line += 1;
@@ -91,6 +104,18 @@ pub fn read_entries(bytes: &[u8], mut each: impl FnMut(Entry<'_>)) -> Result<Ext
             Ok(Line::Format(format)) => {
                 each(Entry::Format(format));
                 extent.format = format;
+            }
+            Ok(Line::Checkpoint(history)) if extent.last_seq == 0 => {
+                each(Entry::Checkpoint(&history));
+                extent.last_seq = history.generation;
+            }
+            Ok(Line::Checkpoint(_)) => {
+                let why = "is a checkpoint that follows a record";
+                return Err(Unreadable::Damaged { line, why });
+            }
+            Err(Flaw::NotACheckpoint) => {
+                let why = "is not a checkpoint";
+                return Err(Unreadable::Damaged { line, why });
             }
             Err(Flaw::NotJson) if until == rest.len() => break,
             Err(Flaw::NotJson) => {
@@ -112,15 +137,29 @@ enum Line {
     Record(Box<Record>),
     /// A format that this program reads.
     Format(u64),
+    Checkpoint(Box<History>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CheckpointLine {
+    checkpoint: Box<History>,
 }
 
 enum Flaw {
     NotJson,
     NotARecord,
+    NotACheckpoint,
     Newer(String),
 }
 
 fn read_line(text: &[u8]) -> Result<Line, Flaw> {
+    if text.starts_with(CHECKPOINT.as_bytes()) {
+        // An unknown field is damage: a newer version says its format in a line before.
+        return serde_json::from_slice(text)
+            .map(|CheckpointLine { checkpoint }| Line::Checkpoint(checkpoint))
+            .map_err(|_| Flaw::NotACheckpoint);
+    }
     let text = std::str::from_utf8(text).map_err(|_| Flaw::NotJson)?;
     match serde_json::from_str(text) {
         Ok(record) => Ok(Line::Record(record)),

@@ -14,6 +14,7 @@ fn full(seq: u64, event: Event) -> Record {
         unconfirmed: true,
         release: id("20260412-142033"),
         previous: id("20260411-090000"),
+        first: Some(3),
         sha256: Some(Sha256Digest([0xab; 32])),
         files: Some(12),
         bytes: Some(3456),

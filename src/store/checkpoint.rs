@@ -1,0 +1,243 @@
+//! The checkpoint: replaces a long journal by one that begins with the folded state.
+//! docs/formats.md specifies the files, and what follows a crash between two steps.
+//!
+//! So a request reads a bounded number of records, however old the site is. The old
+//! records stay in compressed parts for `keep_history`, for people.
+//!
+//! The monitor makes a checkpoint before it enters its sandbox. Inside of it, `swap` and
+//! `rollback` would need the right to create files in `.deploy-shell/` and to move
+//! them onto others there: a compromised monitor could then replace manifests. Outside,
+//! nothing is widened, and nothing of a client is interpreted: this code reads the
+//! journal and the lists of used ids, which have fixed formats, and the compressor has
+//! a sandbox of its own.
+//!
+//! Every verb that appends to the journal comes through here first, so no key can make
+//! the journal grow without limit.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::compressor;
+use crate::config::Config;
+use crate::dir::{Dir, Name};
+use crate::error::Result;
+use crate::store::Store;
+use crate::store::history::History;
+use crate::store::journal::{self, Entry, Journal};
+use crate::store::layout::{JOURNAL, NEXT_JOURNAL, NEXT_PART};
+use crate::store::lock::Lock;
+use crate::store::used_ids::{self, UsedIds};
+
+/// How many bytes of records the journal may have, unless its folded state is longer: a
+/// few hundred records, which a request reads in about half a millisecond.
+const MAX_RECORDS: u64 = 32 << 10;
+
+/// A part that has this many bytes gets no more. So there are few files.
+const MAX_PART: u64 = 1 << 20;
+
+/// The newest compressed part of the journal, as the checkpoint names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The number of its first record; a part of its name.
+    pub first: u64,
+    /// Its length. What follows is of a checkpoint that was killed.
+    pub bytes: u64,
+}
+
+impl Part {
+    /// Returns the file's name.
+    pub fn name(self) -> String {
+        format!("journal-{}.jsonl.zst", self.first)
+    }
+}
+
+/// Returns whether the journal is too long. A journal that cannot be read is not: the
+/// request will say so.
+pub fn is_due(store: &Store) -> bool {
+    let size = store.state.stat(JOURNAL).map_or(0, |stat| stat.st_size);
+    let size = u64::try_from(size).unwrap_or(0);
+    // Most requests end here.
+    size > MAX_RECORDS
+        && store.state.open_file(JOURNAL).is_ok_and(|file| {
+            let head = journal::head_length(BufReader::new(file)).unwrap_or(size);
+            size.saturating_sub(head) > MAX_RECORDS.max(head)
+        })
+}
+
+/// Makes a checkpoint, if the journal is too long. `_lock` shows that the caller holds
+/// the lock. Returns a warning if it could not be made: that must block no request.
+///
+/// # Errors
+///
+/// [`Code::IoError`](crate::error::Code::IoError) if the new journal is in place and
+/// this could not be made durable. After a power failure the old one would be back, without
+/// the records that this request is about to append.
+pub fn make_if_due(store: &Store, config: &Config, _lock: &Lock) -> Result<Option<String>> {
+    if !is_due(store) {
+        return Ok(None);
+    }
+    let (history, begin) = match read_journal(store) {
+        // The records are too few for their length. There is nothing to fold.
+        Ok((history, begin)) if history.generation == begin => return Ok(None),
+        Ok(read) => read,
+        // The request will say so.
+        Err(_) => return Ok(None),
+    };
+    let old = history.used_ids.clone();
+    let history = match make(store, history, begin, config.sandbox.required) {
+        Ok(history) => history,
+        Err(error) => {
+            _ = store.state.remove_file(NEXT_PART);
+            _ = store.state.remove_file(NEXT_JOURNAL);
+            remove_used_ids(store, &old);
+            let warning = format!("the journal stays longer than it should be: {error}");
+            return Ok(Some(warning));
+        }
+    };
+    let synced = store.state.sync();
+    synced.map_err(|errno| store.io("cannot sync the new journal", errno))?;
+    remove_old_parts(
+        store,
+        history.part.map(|part| part.first),
+        config.keep_history,
+    );
+    // The files of the last checkpoint stay until the next one: a `list` may have read
+    // the old journal, and a backup may have copied it.
+    remove_used_ids(store, &[old, history.used_ids].concat());
+    Ok(None)
+}
+
+/// Returns the folded journal, and the number of the last record that its checkpoint
+/// has folded. Drops a torn last line.
+fn read_journal(store: &Store) -> Result<(History, u64)> {
+    let (mut history, mut begin) = (History::default(), 0);
+    Journal::open(store, |entry| {
+        history.take(entry);
+        if let Entry::Checkpoint(checkpoint) = entry {
+            begin = checkpoint.generation;
+        }
+    })?;
+    Ok((history, begin))
+}
+
+/// Writes every file, then renames the new journal over the old one: the commit point.
+/// `begin` is the number of the last record before the journal's own ones.
+fn make(store: &Store, mut history: History, begin: u64, sandboxed: bool) -> Result<History> {
+    let removed = history.take_removed();
+    history.used_ids = used_ids::write(store, &history.used_ids, &removed, history.generation)?;
+    let part = write_part(store, history.part, begin + 1, sandboxed)?;
+    history.part = Some(part);
+    let cannot = |error: std::io::Error| store.io("cannot write a new journal", error);
+    let mut next = emptied(&store.state, NEXT_JOURNAL).map_err(cannot)?;
+    next.write_all(&journal::begin_with(&history))
+        .and_then(|()| next.sync_data())
+        .map_err(cannot)?;
+    // What the new journal names is durable before the new journal is.
+    (store.state.sync())
+        .and_then(|()| store.state.rename(NEXT_JOURNAL, &store.state, JOURNAL))
+        .map_err(|errno| cannot(errno.into()))?;
+    Ok(history)
+}
+
+/// Compresses the journal, and adds it to the newest part or makes a new one, which
+/// begins with the record `first`.
+///
+/// The new file has everything and is renamed into place. If a checkpoint is killed
+/// after that, the next one writes the same again, because the journal that it
+/// replaces still has the old length of the part.
+fn write_part(store: &Store, newest: Option<Part>, first: u64, sandboxed: bool) -> Result<Part> {
+    let cannot = |error: std::io::Error| store.io("cannot write a part of the journal", error);
+    let mut next = emptied(&store.state, NEXT_PART).map_err(cannot)?;
+    let newest = newest.filter(|part| part.bytes < MAX_PART);
+    let extended = match newest {
+        Some(part) => copy_part(store, part, &mut next).map_err(cannot)?,
+        None => false,
+    };
+    let journal = store.state.open_file(JOURNAL);
+    let journal = journal.map_err(|errno| cannot(errno.into()))?;
+    compressor::compress(journal, &next, sandboxed).map_err(|error| store.with_room(error))?;
+    next.sync_data().map_err(cannot)?;
+    let part = Part {
+        first: newest.filter(|_| extended).map_or(first, |part| part.first),
+        bytes: next.stream_position().map_err(cannot)?,
+    };
+    let name = part.name();
+    Name::new(name.as_bytes())
+        .ok_or(Errno::EINVAL)
+        .and_then(|name| store.state.rename(NEXT_PART, &store.state, name))
+        .map_err(|errno| cannot(errno.into()))?;
+    Ok(part)
+}
+
+/// Copies a part. Returns false, and copies nothing, if the part is not there as a
+/// whole: an operator may have moved it away.
+fn copy_part(store: &Store, part: Part, to: &mut File) -> std::io::Result<bool> {
+    let name = part.name();
+    let Some(Ok(from)) = Name::new(name.as_bytes()).map(|name| store.state.open_file(name)) else {
+        return Ok(false);
+    };
+    let copied = std::io::copy(&mut from.take(part.bytes), to)?;
+    if copied != part.bytes {
+        to.set_len(0)?;
+        to.rewind()?;
+    }
+    Ok(copied == part.bytes)
+}
+
+/// Opens a file of an earlier checkpoint that did not finish, or a new one, without
+/// content.
+fn emptied(dir: &Dir, name: Name<'_>) -> std::io::Result<File> {
+    let file = dir.open_rw(name, 0o600)?;
+    file.set_len(0)?;
+    Ok(file)
+}
+
+/// Removes the parts that were last written more than `keep` ago, except the newest. A
+/// failure is left to the next checkpoint.
+fn remove_old_parts(store: &Store, newest: Option<u64>, keep: Duration) {
+    let now = journal::now();
+    for_each_number(store, "journal-", ".jsonl.zst", |number, name| {
+        let Ok(stat) = store.state.stat(name) else {
+            return;
+        };
+        let written = Timestamp::from_second(stat.st_mtime).unwrap_or(now);
+        if newest != Some(number) && journal::age(written, now) >= keep {
+            _ = store.state.remove_file(name);
+        }
+    });
+}
+
+/// Removes the lists of used ids that are not among `kept`.
+fn remove_used_ids(store: &Store, kept: &[UsedIds]) {
+    let kept: BTreeSet<u64> = kept.iter().map(|file| file.seq).collect();
+    for_each_number(store, used_ids::PREFIX, "", |number, name| {
+        if !kept.contains(&number) {
+            _ = store.state.remove_file(name);
+        }
+    });
+}
+
+/// Passes each name of `.deploy-shell/` that consists of `prefix`, a number and `suffix`
+/// to `each`.
+fn for_each_number(store: &Store, prefix: &str, suffix: &str, mut each: impl FnMut(u64, Name<'_>)) {
+    for entry in store.state.names().unwrap_or_default() {
+        let number = (entry.to_str())
+            .and_then(|name| name.strip_prefix(prefix)?.strip_suffix(suffix))
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|digits| digits.parse().ok());
+        if let (Some(number), Some(name)) = (number, Name::new(entry.as_bytes())) {
+            each(number, name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,318 @@
+//! Checkpoints: a long journal is replaced by one that begins with the folded state. No
+//! request notices, and every record stays in the old parts.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::direct::{ask, listing, live, payload, put, serve, states};
+use crate::site::{Reply, Site};
+
+/// Enough receives for a test.
+const MANY: &str = "keep = 1\nmin_age = \"0s\"\n[limits]\nreceives_per_hour = 10000\n";
+
+fn state(site: &Site, name: &str) -> PathBuf {
+    site.root().join(".deploy-shell").join(name)
+}
+
+/// Appends records until the journal is too long: of ten ids that were used for a moment,
+/// `<prefix>0` to `<prefix>9`, and of swaps that did not happen.
+fn lengthen(site: &Site, prefix: &str) {
+    let path = state(site, "journal.jsonl");
+    let mut text = fs::read_to_string(&path).expect("a journal");
+    let newest = text.lines().next_back().expect("a line");
+    let newest: Value = serde_json::from_str(newest).expect("JSON");
+    // Of a record, or of the checkpoint.
+    let checkpoint = &newest["checkpoint"];
+    let seq = newest["seq"].as_u64().or(checkpoint["generation"].as_u64());
+    let time = newest["time"].as_str().or(checkpoint["latest"].as_str());
+    let (mut last, time) = (seq.expect("a number"), time.expect("a time").to_owned());
+    let more = text.len() + 34_000;
+    let mut ids = (0..10).map(|number| format!("{prefix}{number}"));
+    while text.len() < more {
+        let used = ids.next();
+        let events = match used {
+            Some(_) => ["received", "pruned"],
+            None => ["activating", "abandoned"],
+        };
+        let id = used.unwrap_or("filler".to_owned());
+        for event in events {
+            last += 1;
+            let mut record = json!({
+                "seq": last, "time": time, "event": event, "release": id,
+            });
+            if event == "received" {
+                record["sha256"] = "ab".repeat(32).into();
+            }
+            text += &format!("{record}\n");
+        }
+    }
+    fs::write(path, text).expect("a longer journal");
+}
+
+fn journal_length(site: &Site) -> u64 {
+    fs::metadata(state(site, "journal.jsonl"))
+        .expect("a journal")
+        .len()
+}
+
+/// Returns the names in `.deploy-shell/` that begin with `prefix`, sorted by the number
+/// that follows.
+fn numbered(site: &Site, prefix: &str) -> Vec<String> {
+    let mut names: Vec<(u64, String)> = fs::read_dir(site.root().join(".deploy-shell"))
+        .expect("a directory")
+        .filter_map(|entry| entry.expect("an entry").file_name().into_string().ok())
+        .filter_map(|name| {
+            let number = name.strip_prefix(prefix)?.split('.').next()?;
+            Some((number.parse().ok()?, name))
+        })
+        .collect();
+    names.sort();
+    names.into_iter().map(|(_, name)| name).collect()
+}
+
+fn parts(site: &Site) -> Vec<String> {
+    numbered(site, "journal-")
+}
+
+/// Returns every line of the old parts and of the journal that is a record.
+fn all_records(site: &Site) -> Vec<Value> {
+    let mut text = Vec::new();
+    for part in parts(site) {
+        let part = fs::File::open(state(site, &part)).expect("a part");
+        text.extend(zstd::decode_all(part).expect("zstd frames"));
+    }
+    text.extend(fs::read(state(site, "journal.jsonl")).expect("a journal"));
+    let text = String::from_utf8(text).expect("UTF-8");
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"));
+    lines
+        .filter(|line: &Value| !line["seq"].is_null())
+        .collect()
+}
+
+/// Requires all records to be there, each once and in order.
+fn assert_complete(site: &Site) {
+    let numbers: Vec<_> = all_records(site)
+        .iter()
+        .map(|it| it["seq"].as_u64())
+        .collect();
+    let expected: Vec<_> = (1..=numbers.len() as u64).map(Some).collect();
+    assert_eq!(numbers, expected);
+}
+
+fn put_other(site: &Site, release: &str) -> Reply {
+    let payload = payload("other content");
+    let request = Site::receive_command(release, &payload);
+    site.run(serve(site, "ci", request), &payload)
+}
+
+#[test]
+fn a_checkpoint_changes_nothing_but_the_length() {
+    let site = Site::new();
+    live(&site, &["a", "b", "c"]);
+    put(&site, "p");
+    ask(&site, "rollback").ok();
+    for turn in 0..3 {
+        lengthen(&site, "old");
+        let before = listing(&site);
+        let journal = fs::read(state(&site, "journal.jsonl")).expect("a journal");
+        // Nothing to do, and so no record.
+        let reply = ask(&site, "swap b");
+        assert_eq!(reply.stderr, "", "{reply:?}");
+        reply.ok();
+        assert_eq!(listing(&site), before);
+        assert!(journal_length(&site) < 10_000, "{}", journal_length(&site));
+        let head = fs::read_to_string(state(&site, "journal.jsonl")).expect("a journal");
+        assert!(
+            head.starts_with("{\"format\":2}\n{\"checkpoint\":{"),
+            "{head}"
+        );
+        assert_eq!(parts(&site), ["journal-1.jsonl.zst"], "turn {turn}");
+        let part = fs::File::open(state(&site, "journal-1.jsonl.zst")).expect("a part");
+        let part = zstd::decode_all(part).expect("zstd frames");
+        assert!(part.ends_with(&journal));
+        assert_complete(&site);
+        for name in ["next-journal", "next-part"] {
+            assert!(!state(&site, name).exists(), "{name}");
+        }
+    }
+    let expected = ["b current", "c bad", "a previous", "p pending"];
+    assert_eq!(states(&site), expected);
+    // Through sshd.
+    site.ssh("ci", "rollback").ok();
+    assert_eq!(states(&site)[..2], ["a current", "b bad"]);
+    put(&site, "q");
+    assert_complete(&site);
+}
+
+/// A key with one verb cannot make the journal grow.
+#[test]
+fn every_verb_that_writes_makes_the_checkpoint() {
+    let site = Site::new();
+    live(&site, &["a", "b", "c", "d"]);
+    for (key, verb) in [("s", "swap"), ("r", "rollback"), ("u", "receive")] {
+        site.add_key(key, Some(verb));
+        lengthen(&site, key);
+        match verb {
+            "receive" => {
+                let request = Site::receive_command("n", &payload("n"));
+                let mut command = serve(&site, key, request);
+                command.args(["--allow", verb]);
+                site.run(command, &payload("n")).ok()
+            }
+            "swap" => site.ssh(key, "swap c").ok(),
+            _ => site.ssh(key, "rollback").ok(),
+        };
+        assert!(journal_length(&site) < 10_000, "{verb}");
+    }
+    // `list` writes nothing.
+    lengthen(&site, "old");
+    let before = journal_length(&site);
+    ask(&site, "list").ok();
+    assert_eq!(journal_length(&site), before);
+    assert_complete(&site);
+}
+
+/// The operator may have removed what only people read.
+#[test]
+fn old_parts_are_removed_after_their_time() {
+    let site = Site::with_config("keep_history = \"30d\"\n");
+    live(&site, &["a"]);
+    let day = Duration::from_secs(24 * 3600);
+    for (number, days) in [(7, 29), (8, 31)] {
+        let path = state(&site, &format!("journal-{number}.jsonl.zst"));
+        fs::write(&path, "").expect("a file");
+        let file = fs::File::options().write(true).open(path).expect("a file");
+        file.set_modified(SystemTime::now() - day * days)
+            .expect("a time");
+    }
+    let others = [
+        "journal-.jsonl.zst",
+        "journal-8.jsonl",
+        "journal-x.jsonl.zst",
+    ];
+    for name in others {
+        fs::write(state(&site, name), "").expect("a file");
+        let file = fs::File::options().write(true).open(state(&site, name));
+        file.expect("a file")
+            .set_modified(SystemTime::now() - day * 99)
+            .expect("a time");
+    }
+    lengthen(&site, "old");
+    ask(&site, "swap a").ok();
+    assert_eq!(
+        parts(&site),
+        [
+            "journal-1.jsonl.zst",
+            "journal-7.jsonl.zst",
+            "journal-8.jsonl"
+        ]
+    );
+    assert!(others.iter().all(|name| state(&site, name).exists()));
+    fs::remove_file(state(&site, "journal-1.jsonl.zst")).expect("removed");
+    lengthen(&site, "old");
+    ask(&site, "swap a").ok();
+    let newest = parts(&site).pop().expect("a part");
+    assert!(
+        newest.ends_with(".jsonl.zst") && newest != "journal-7.jsonl.zst",
+        "{newest}"
+    );
+    assert_eq!(states(&site), ["a current"]);
+}
+
+#[test]
+fn ids_stay_used_after_a_checkpoint() {
+    let site = Site::with_config(MANY);
+    live(&site, &["a", "b", "c", "d"]);
+    for prefix in ["w", "x", "y", "z"] {
+        lengthen(&site, prefix);
+        ask(&site, "swap d").ok();
+        for id in ["a", "w0", "w5", "w9"] {
+            put_other(&site, id).refused(73, "release-exists");
+        }
+    }
+    assert!(numbered(&site, "used-ids-").len() <= 3);
+    // The same content may come back, and is as old as it was.
+    put(&site, "a");
+    let record = site.journal().pop().expect("a record");
+    assert_eq!(record["event"], "received");
+    assert_eq!(record["first"], 1, "{record}");
+    put_other(&site, "a").refused(73, "release-exists");
+}
+
+/// A floor that was removed before the checkpoint still decides.
+#[test]
+fn a_floor_that_was_removed_before_the_checkpoint_still_holds() {
+    let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
+    live(&site, &["a", "b", "c", "d", "e"]);
+    lengthen(&site, "old");
+    ask(&site, "swap e").ok();
+    let text = fs::read_to_string(site.config_path()).expect("a configuration");
+    fs::write(site.config_path(), format!("floor = \"b\"\n{text}")).expect("a floor");
+    put(&site, "a");
+    ask(&site, "swap a").refused(77, "denied");
+    put(&site, "b");
+    ask(&site, "swap b").ok();
+    ask(&site, "swap e").ok();
+    ask(&site, "rollback").ok();
+}
+
+#[test]
+fn a_damaged_list_of_used_ids_refuses_new_releases() {
+    let site = Site::new();
+    live(&site, &["a", "b", "c"]);
+    lengthen(&site, "old");
+    ask(&site, "swap c").ok();
+    let list = numbered(&site, "used-ids-").pop().expect("a list");
+    let path = state(&site, &list);
+    let whole = fs::read(&path).expect("a list");
+    for content in [None, Some(&b""[..]), Some(&whole[1..])] {
+        match content {
+            Some(content) => fs::write(&path, content).expect("damaged"),
+            None => fs::remove_file(&path).expect("removed"),
+        }
+        let reply = put_other(&site, "new");
+        reply.refused(74, "io-error");
+        let words = format!("the list of used ids '{list}' is damaged");
+        assert!(reply.stderr.contains(&words), "{reply:?}");
+        assert!(reply.stderr.contains("from a backup"), "{reply:?}");
+        // A rollback needs no list, and is not blocked.
+        ask(&site, "rollback").ok();
+        ask(&site, "swap c").ok();
+        ask(&site, "list").ok();
+        // A known release needs none either.
+        put(&site, "a");
+    }
+    fs::write(&path, &whole).expect("restored");
+    put_other(&site, "new").ok();
+}
+
+/// The request does its work, and says that the journal stays long.
+#[test]
+fn a_checkpoint_that_fails_is_a_warning() {
+    let site = Site::new();
+    live(&site, &["a", "b"]);
+    for (turn, name) in ["next-part", "next-journal"].into_iter().enumerate() {
+        fs::create_dir(state(&site, name)).expect("a directory");
+        lengthen(&site, "old");
+        let before = fs::read(state(&site, "journal.jsonl")).expect("a journal");
+        let reply = ask(&site, "swap a");
+        assert!(
+            reply.stderr.contains("the journal stays longer"),
+            "{reply:?}"
+        );
+        reply.ok();
+        ask(&site, "swap b").ok();
+        let after = fs::read(state(&site, "journal.jsonl")).expect("a journal");
+        assert!(after.starts_with(&before));
+        assert_eq!(numbered(&site, "used-ids-").len(), turn);
+        fs::remove_dir(state(&site, name)).expect("removed");
+        ask(&site, "swap b").ok();
+        assert!(journal_length(&site) < 10_000);
+        assert_complete(&site);
+    }
+}
