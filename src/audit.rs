@@ -12,7 +12,7 @@ mod line;
 
 use std::time::Duration;
 
-use crate::config;
+use crate::config::{self, Config};
 use crate::error::{Code, Error, Result, describe};
 use crate::event::AuditEvent;
 use crate::names::{ReleaseId, SiteName};
@@ -160,6 +160,26 @@ impl<'a> AuditLog<'a> {
                 line.tail("output", output, MAX_OUTPUT);
                 self.send(level, name, line)
             }
+            AuditEvent::Dropped {
+                release,
+                uid,
+                state,
+                received_from,
+                removed,
+            } => {
+                let mut line = self.line("drop");
+                line.pair("release", release);
+                let (outcome, level) = match removed {
+                    None => ("begins", Level::Warning),
+                    Some(true) => ("ok", Level::Info),
+                    Some(false) => ("failed", Level::Warning),
+                };
+                line.pair("outcome", outcome);
+                line.pair("state", state.name());
+                line.pair("uid", uid);
+                line.optional("received_from", *received_from);
+                self.send(level, "drop", line)
+            }
             AuditEvent::FailedAfterCommit {
                 failed,
                 live,
@@ -204,6 +224,21 @@ impl<'a> AuditLog<'a> {
             .remedy("start the syslog daemon, or try again when it is back")
         })
     }
+}
+
+/// Records an event of the operator's program, which has no session.
+///
+/// # Errors
+///
+/// [`Code::AuditUnreachable`] if syslog did not take the line.
+pub fn record_by_operator(config: &Config, event: &AuditEvent<'_>) -> Result<()> {
+    let session = Session {
+        key: None,
+        login: None,
+        client: None,
+        command: None,
+    };
+    AuditLog::new(&config.audit, Some(config.site()), &session).event(event)
 }
 
 impl Line {

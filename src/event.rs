@@ -5,7 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::hooks::Stage;
-use crate::names::ReleaseId;
+use crate::names::{KeyLabel, ReleaseId};
+use crate::store::history::State;
 
 /// One step of the gate, as replies and the audit log name it.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,17 @@ pub enum AuditEvent<'a> {
         /// The end of the command's output, or the last answer.
         output: &'a str,
         took: Duration,
+    },
+    /// The operator removes a release.
+    Dropped {
+        release: &'a ReleaseId,
+        /// The user who runs the program.
+        uid: u32,
+        state: State,
+        /// The key that sent the release, if that is known.
+        received_from: Option<&'a KeyLabel>,
+        /// Whether it is removed; none before that.
+        removed: Option<bool>,
     },
     /// A release failed its checks after the swap. The automatic rollback has ended,
     /// or has failed, or was not tried because another process moved the symlink.

@@ -10,7 +10,7 @@
 
 mod activate;
 pub mod archive;
-mod audit;
+pub mod audit;
 mod children;
 pub mod cli;
 mod compressor;
@@ -19,7 +19,7 @@ mod deadline;
 pub mod dir;
 pub mod error;
 mod escape;
-mod event;
+pub mod event;
 pub mod hooks;
 mod list;
 mod look_up;

@@ -77,7 +77,7 @@ pub fn serve(options: ServeOptions) -> u8 {
         }
         log.warnings.push(error.problem);
     }
-    let (confinement, result) = run_verb(&config, &session.actor(verb), &permit, &mut log);
+    let (confinement, result) = run_verb(&config, verb, &session.actor(verb), &permit, &mut log);
     log.keep_problem(audit.result(result.as_ref(), confinement.as_ref(), started.elapsed()));
     reply_with(result, log.warnings)
 }
@@ -85,12 +85,12 @@ pub fn serve(options: ServeOptions) -> u8 {
 /// Opens the site, confines the process, and runs the verb that `permit` allows.
 fn run_verb(
     config: &Config,
+    verb: Verb,
     actor: &Actor,
     permit: &Permit,
     log: &mut RequestLog<'_>,
 ) -> (Option<Enforcement>, Result<Success>) {
     let mut confinement = None;
-    let verb = actor.verb;
     let attempt = || {
         let store = Store::open(config)?;
         // The allowed signers are outside of the site, and so out of reach for

@@ -87,7 +87,7 @@ impl Session {
             key: self.key.clone(),
             fingerprint: self.login.as_ref().and_then(LoginKey::fingerprint),
             client: self.client,
-            verb,
+            verb: Some(verb),
         }
     }
 }

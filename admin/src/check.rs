@@ -7,7 +7,7 @@
 //! findings of the table in `findings`; `report` and `capabilities` print both.
 //! The last two steps do no I/O.
 
-mod account;
+pub(crate) mod account;
 mod authorized_keys;
 mod capabilities;
 mod certificates;
@@ -20,7 +20,7 @@ mod forced_command;
 mod key_options;
 mod keys_files;
 mod paths;
-mod probe;
+pub(crate) mod probe;
 mod reader;
 mod report;
 mod rules;

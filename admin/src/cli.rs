@@ -13,7 +13,7 @@ use deploy_shell::policy::Grants;
 use deploy_shell::reply;
 
 use crate::output::Output;
-use crate::{authorize, check, init, verify};
+use crate::{authorize, check, drop_releases, init, verify};
 
 /// Set up and check sites that deploy-shell serves.
 #[derive(Debug, Parser)]
@@ -31,6 +31,8 @@ enum Command {
     Authorize(Authorize),
     /// Audit a site: what could someone do with each key? Reports problems with fixes
     Check(Check),
+    /// Remove releases that were never live, or that are bad
+    Drop(DropReleases),
     /// Hash releases again and compare them with their manifests
     Verify(Verify),
 }
@@ -66,6 +68,15 @@ struct Check {
     /// The configuration file of sshd [default: the one sshd reads]
     #[arg(long, value_name = "FILE")]
     sshd_config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct DropReleases {
+    #[command(flatten)]
+    site: SiteArgs,
+    /// The releases
+    #[arg(value_name = "RELEASE", required = true)]
+    releases: Vec<ReleaseId>,
 }
 
 #[derive(Args, Debug)]
@@ -116,6 +127,10 @@ fn run_command(command: Command) -> Result<u8> {
             done(lines)
         }
         Command::Check(check) => check::check(&check.site.path(), check.sshd_config.as_deref())?,
+        Command::Drop(drop) => done(drop_releases::drop_releases(
+            &drop.site.path(),
+            &drop.releases,
+        )?),
         Command::Verify(verify) => verify::verify(&verify.site.path(), &verify.releases)?,
     };
     reply::lines(output.lines.iter().map(String::as_str));

@@ -11,6 +11,7 @@
 mod authorize;
 mod check;
 pub mod cli;
+mod drop_releases;
 mod init;
 mod output;
 mod program;

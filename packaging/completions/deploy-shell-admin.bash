@@ -22,6 +22,9 @@ _deploy__shell__admin() {
             deploy__shell__admin,check)
                 cmd="deploy__shell__admin__subcmd__check"
                 ;;
+            deploy__shell__admin,drop)
+                cmd="deploy__shell__admin__subcmd__drop"
+                ;;
             deploy__shell__admin,init)
                 cmd="deploy__shell__admin__subcmd__init"
                 ;;
@@ -35,7 +38,7 @@ _deploy__shell__admin() {
 
     case "${cmd}" in
         deploy__shell__admin)
-            opts="-h -V --help --version init authorize check verify"
+            opts="-h -V --help --version init authorize check drop verify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -94,6 +97,28 @@ _deploy__shell__admin() {
                     return 0
                     ;;
                 --sshd-config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        deploy__shell__admin__subcmd__drop)
+            opts="-h --site --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --site)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,5 +1,6 @@
 //! Who changes the site: for the journal, and for the note in the lock.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ssh_key::Fingerprint;
@@ -7,7 +8,7 @@ use ssh_key::Fingerprint;
 use crate::names::KeyLabel;
 use crate::policy::Verb;
 
-/// One client's request, as far as the store records it.
+/// One client's request, or the operator's program, as far as the store records it.
 #[derive(Clone, Debug)]
 pub struct Actor {
     /// The operator's name for the key, from argv.
@@ -16,5 +17,28 @@ pub struct Actor {
     pub fingerprint: Option<Fingerprint>,
     /// The client's address.
     pub client: Option<IpAddr>,
-    pub verb: Verb,
+    /// None for the operator's program.
+    pub verb: Option<Verb>,
+}
+
+impl Actor {
+    /// Returns the actor of `deploy-shell-admin drop`.
+    pub fn operator() -> Actor {
+        Actor {
+            key: None,
+            fingerprint: None,
+            client: None,
+            verb: None,
+        }
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.key.as_ref().map_or("-", |key| key.as_str());
+        match self.verb {
+            Some(verb) => write!(f, "{verb} by key '{key}'"),
+            None => f.write_str("drop by the operator"),
+        }
+    }
 }

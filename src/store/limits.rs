@@ -286,7 +286,7 @@ pub fn create_counter(store: &Store, actor: &Actor) -> dir::Result<()> {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno),
         }
-        if actor.verb == Verb::Receive {
+        if actor.verb == Some(Verb::Receive) {
             return Ok(());
         }
         let name = file_name(actor.key.as_ref(), Counter::Activations.suffix());

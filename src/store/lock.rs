@@ -40,10 +40,8 @@ impl Lock {
         }
         // The note is for requests that wait. A failure to write it (a full disk)
         // does not release the lock.
-        let key = actor.key.as_ref().map_or("-", |key| key.as_str());
         let note = format!(
-            "{} by key '{key}', process {}, since {:.0}",
-            actor.verb,
+            "{actor}, process {}, since {:.0}",
             std::process::id(),
             jiff::Timestamp::now()
         );

@@ -8,11 +8,35 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 
+use super::journal::Event;
 use super::layout::{STATE, TRASH};
+use super::ledger::Ledger;
 use super::{Store, release_name};
 use crate::dir::Name;
 use crate::error::{Result, describe};
 use crate::names::ReleaseId;
+
+impl Ledger<'_> {
+    /// Moves a release to the trash by one rename, removes its manifest, and journals
+    /// that. Returns its name for [`Store::remove_from_trash`], which needs no lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IoError`](crate::error::Code::IoError) and
+    /// [`Code::DiskFull`](crate::error::Code::DiskFull). The next request that changes
+    /// the site completes what a failure leaves.
+    pub fn move_to_trash(&mut self, release: &ReleaseId) -> Result<String> {
+        let store = self.store;
+        let cannot = |errno: Errno| store.io("cannot move it to the trash", errno);
+        let name = format!("{release}.{}", self.history.generation);
+        let to = Name::new(name.as_bytes()).ok_or(Errno::EINVAL);
+        to.and_then(|to| store.releases.rename(release, &store.trash, to))
+            .and_then(|()| store.manifests.remove_file(release))
+            .map_err(cannot)?;
+        self.append(self.new_record(Event::Pruned, Some(release)))?;
+        Ok(name)
+    }
+}
 
 impl Store {
     /// Deletes a pruned release. Returns a warning if something of it is left.

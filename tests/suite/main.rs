@@ -27,6 +27,7 @@ mod contention;
 mod direct;
 mod disk_use;
 mod docs;
+mod drop;
 mod external_change;
 mod fallback;
 mod fields;

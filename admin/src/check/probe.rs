@@ -87,14 +87,14 @@ pub fn probe_as_account(
 }
 
 /// Changes this process's user and groups to the account's, if they differ.
-fn become_account(account: &Account) -> Result<(), String> {
+pub(crate) fn become_account(account: &Account) -> Result<(), String> {
     let (effective, uid) = (geteuid(), Uid::from_raw(account.uid));
     if effective == uid {
         return Ok(());
     }
     let name = account.name();
     if !effective.is_root() {
-        return Err(format!("run check as root or as '{name}'"));
+        return Err(format!("run this as root or as '{name}'"));
     }
     let entry = account.passwd.as_ref().ok_or("it has no passwd entry")?;
     let gid = Gid::from_raw(entry.gid);

@@ -1,0 +1,147 @@
+//! `drop`: removes releases that nobody needs: pending and bad ones.
+//!
+//! It works as the account: root becomes the account first, so the files that it makes
+//! are the account's, and root follows no path that the account controls.
+
+use std::path::Path;
+
+use nix::unistd::getuid;
+
+use crate::check::account::look_up_account;
+use crate::check::probe::become_account;
+use deploy_shell::audit;
+use deploy_shell::config::Config;
+use deploy_shell::error::{Code, Error, Result};
+use deploy_shell::event::AuditEvent;
+use deploy_shell::names::{KeyLabel, ReleaseId};
+use deploy_shell::reply;
+use deploy_shell::store::history::State;
+use deploy_shell::store::ledger::{LOCK_TIMEOUT, Ledger};
+use deploy_shell::store::{Actor, Store};
+
+/// A release that may be removed.
+struct Candidate<'a> {
+    release: &'a ReleaseId,
+    state: State,
+    received_from: Option<KeyLabel>,
+}
+
+/// Removes the releases: all of them, or none if one of them must stay. Returns a line
+/// for each.
+///
+/// # Errors
+///
+/// [`Code::NoSuchRelease`], [`Code::Denied`] for a release that is live or could become
+/// live by a rollback, [`Code::Busy`], [`Code::AuditUnreachable`], and the errors of the
+/// configuration and the layout.
+pub fn drop_releases(config: &Path, named: &[ReleaseId]) -> Result<Vec<String>> {
+    let uid = getuid().as_raw();
+    let config = Config::load(config)?;
+    run_as_account(&Store::examine(&config)?)?;
+    let store = Store::open(&config)?;
+    let actor = Actor::operator();
+    let mut ledger = Ledger::open(&store, &actor, LOCK_TIMEOUT)?;
+    let candidates = candidates(&config, &ledger, named)?;
+    let (mut lines, mut trash) = (Vec::new(), Vec::new());
+    for candidate in &candidates {
+        record(&config, uid, candidate, None)?;
+        let moved = ledger.move_to_trash(candidate.release);
+        // The removal is on record already, so a second line that is missing changes
+        // nothing.
+        if let Err(error) = record(&config, uid, candidate, Some(moved.is_ok())) {
+            reply::warning(&error.problem);
+        }
+        trash.push(moved?);
+        lines.push(describe(candidate));
+    }
+    // Deleting is slow, and safe without the lock.
+    drop(ledger);
+    for name in trash {
+        if let Err(warning) = store.remove_from_trash(&name) {
+            reply::warning(&warning);
+        }
+    }
+    Ok(lines)
+}
+
+/// Changes root to the account that owns the site.
+fn run_as_account(store: &Store) -> Result<()> {
+    let owner = store
+        .state
+        .metadata()
+        .map_err(|errno| store.io("cannot look at the site", errno))?
+        .st_uid;
+    let account = look_up_account(owner, &mut Vec::new());
+    become_account(&account).map_err(|why| Error::new(Code::Denied, why))
+}
+
+/// Returns the releases with their states, each once.
+fn candidates<'a>(
+    config: &Config,
+    ledger: &Ledger<'_>,
+    named: &'a [ReleaseId],
+) -> Result<Vec<Candidate<'a>>> {
+    let (store, history) = (ledger.store, &ledger.history);
+    let present = store.present()?;
+    let previous = history.rollback_target(&present, config.floor.as_ref());
+    let mut named: Vec<&ReleaseId> = named.iter().collect();
+    named.sort_unstable();
+    named.dedup();
+    let candidate = |release: &'a ReleaseId| {
+        if !present.contains(release) {
+            let problem = format!("there is no release '{release}'");
+            return Err(
+                Error::new(Code::NoSuchRelease, problem).remedy("'list' shows the releases")
+            );
+        }
+        let state = history.state(release, previous);
+        if !matches!(state, State::Pending | State::Bad) {
+            let problem = format!("'{release}' is {}, and nothing was removed", state.name());
+            return Err(Error::new(Code::Denied, problem)
+                .remedy("name pending and bad releases only; pruning removes old good ones"));
+        }
+        let known = history.releases.get(release);
+        Ok(Candidate {
+            release,
+            state,
+            received_from: known.and_then(|known| known.key.clone()),
+        })
+    };
+    named.into_iter().map(candidate).collect()
+}
+
+fn describe(candidate: &Candidate<'_>) -> String {
+    let Candidate { release, state, .. } = candidate;
+    let from = match &candidate.received_from {
+        Some(key) => format!(", received from key '{key}'"),
+        None => String::new(),
+    };
+    format!("{release} dropped: it was {}{from}", state.name())
+}
+
+/// Writes an audit line. Before the removal (`removed` is none), a failure is an error
+/// where the site requires the audit log.
+fn record(
+    config: &Config,
+    uid: u32,
+    candidate: &Candidate<'_>,
+    removed: Option<bool>,
+) -> Result<()> {
+    let written = audit::record_by_operator(
+        config,
+        &AuditEvent::Dropped {
+            release: candidate.release,
+            uid,
+            state: candidate.state,
+            received_from: candidate.received_from.as_ref(),
+            removed,
+        },
+    );
+    match written {
+        Err(error) if removed.is_none() && !config.audit.required => {
+            reply::warning(&error.problem);
+            Ok(())
+        }
+        other => other,
+    }
+}
