@@ -69,7 +69,11 @@ pub fn main(job: UnpackJob) -> u8 {
         UnpackError::WriterStopped => Code::Internal,
     };
     let text = error.to_string();
-    let line = FailureReport::new(code, &text)
+    let fault = match &error {
+        UnpackError::Io(error) => error.fault,
+        UnpackError::Refused { .. } | UnpackError::WriterStopped => None,
+    };
+    let line = FailureReport::new(code, fault, &text)
         .and_then(|report| message::encode(&report).ok())
         .unwrap_or(text);
     _ = writeln!(std::io::stderr(), "{line}");

@@ -1,8 +1,12 @@
 //! The errors that a client sees: a code word with its exit status, one line
 //! that names the problem, and a second line with the remedy where there is one.
 
+mod fault;
+
 use std::fmt;
 use std::sync::OnceLock;
+
+pub use fault::Fault;
 
 /// Defines [`Code`], [`Code::ALL`] and [`Code::parts`] from one table.
 macro_rules! codes {
@@ -78,6 +82,8 @@ pub struct Error {
     pub problem: String,
     /// What the reader can do about the problem.
     pub remedy: Option<String>,
+    /// The class of the system's error, if a system call failed.
+    pub fault: Option<Fault>,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -88,6 +94,7 @@ impl Error {
             code,
             problem: problem.into(),
             remedy: None,
+            fault: None,
         }
     }
 
@@ -100,16 +107,23 @@ impl Error {
     /// Returns the error of a system call that failed while `doing` something
     /// ("cannot read 'x'").
     ///
-    /// Only this function distinguishes a full disk from other I/O errors. A
-    /// caller that knows the file system adds its name and the free bytes.
+    /// Only this function distinguishes a full disk and faults that last from other
+    /// I/O errors: see [`Fault`]. A caller that knows the file system adds its name and
+    /// the free bytes.
     pub fn io(doing: impl fmt::Display, error: impl Into<std::io::Error>) -> Self {
         let error = error.into();
-        let full = [nix::libc::ENOSPC, nix::libc::EDQUOT];
-        let code = match error.raw_os_error() {
-            Some(number) if full.contains(&number) => Code::DiskFull,
-            _ => Code::IoError,
-        };
-        Error::new(code, format!("{doing}: {}", describe(&error)))
+        let problem = format!("{doing}: {}", describe(&error));
+        Error::of_fault(Fault::of(&error), problem)
+    }
+
+    /// Returns the error of a fault, with its code and remedy.
+    pub fn of_fault(fault: Fault, problem: impl Into<String>) -> Self {
+        Error {
+            code: fault.code(),
+            problem: problem.into(),
+            remedy: fault.remedy().map(str::to_owned),
+            fault: Some(fault),
+        }
     }
 }
 
@@ -152,9 +166,20 @@ mod tests {
         assert_eq!(full.code, Code::DiskFull);
         let quota = Error::io("cannot write", nix::errno::Errno::EDQUOT);
         assert_eq!(quota.code, Code::DiskFull);
+        assert!(quota.remedy.is_some_and(|remedy| remedy.contains("quota")));
         let other = Error::io("cannot write", nix::errno::Errno::EIO);
         assert_eq!((other.code, other.code.exit()), (Code::IoError, 74));
         assert!(!other.problem.contains("os error"), "{}", other.problem);
+    }
+
+    #[test]
+    fn a_fault_that_lasts_is_not_worth_a_retry() {
+        use nix::errno::Errno;
+        for errno in [Errno::EACCES, Errno::EPERM, Errno::EROFS, Errno::EOPNOTSUPP] {
+            let error = Error::io("cannot write", errno);
+            assert_eq!(error.code.exit(), 78, "{errno}");
+            assert!(error.remedy.is_some(), "{errno}");
+        }
     }
 
     #[test]

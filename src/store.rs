@@ -45,7 +45,7 @@ use nix::sys::stat::SFlag;
 
 use crate::config::{Config, Percent};
 use crate::dir::{self, Dir, Name};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Fault, Result};
 use crate::manifest::{HeadFlaw, Identity};
 use crate::names::{LinkName, ReleaseId};
 
@@ -348,14 +348,19 @@ impl Store {
     /// Adds the file system's name and free space to [`Code::DiskFull`].
     pub fn with_room(&self, mut error: Error) -> Error {
         if error.code == Code::DiskFull
+            && error.fault != Some(Fault::QuotaExceeded)
             && let Ok(space) = self.root.space()
         {
+            // btrfs has no table of inodes, and so none that could be used up.
+            let inodes = match space.total_inodes {
+                0 => String::new(),
+                _ => format!(" and {} inodes", space.free_inodes),
+            };
             error.problem = format!(
-                "{} (the file system of '{}' has {} bytes and {} inodes free)",
+                "{} (the file system of '{}' has {} bytes{inodes} free)",
                 error.problem,
                 self.path.display(),
                 space.free_bytes,
-                space.free_inodes
             );
             error.remedy = Some("make room, then try again; nothing was changed".to_owned());
         }

@@ -263,6 +263,7 @@ pub(super) fn externally_moved(
         Ok(live) => Some(ExternalChange::Moved(live)),
         Err(Error {
             code: Code::BadLayout,
+            fault: None,
             problem,
             ..
         }) => Some(ExternalChange::NotOurs(problem)),

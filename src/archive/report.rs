@@ -16,7 +16,7 @@ use super::path::{self, LinkTarget};
 use super::rule::{Rule, UnpackError};
 use super::tree::{Node, Tree};
 use crate::dir::Dir;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Fault};
 use crate::escape;
 use crate::manifest::{Entry, Kind, Sums, trailer};
 use crate::sandbox::Enforcement;
@@ -47,30 +47,21 @@ pub struct FailureReport {
 #[serde(rename_all = "kebab-case")]
 enum FailureKind {
     BadArchive,
-    DiskFull,
-    IoError,
+    /// The configured reserve would be used.
+    ReserveReached,
     NoSandbox,
-}
-
-impl FailureKind {
-    fn code(self) -> Code {
-        match self {
-            FailureKind::BadArchive => Code::BadArchive,
-            FailureKind::DiskFull => Code::DiskFull,
-            FailureKind::IoError => Code::IoError,
-            FailureKind::NoSandbox => Code::NoSandbox,
-        }
-    }
+    /// A system call failed. The monitor decides about the code and the remedy.
+    System(Fault),
 }
 
 impl FailureReport {
     /// Returns the report of a failure; none for a failure that is a bug.
-    pub fn new(code: Code, problem: &str) -> Option<FailureReport> {
-        let kind = match code {
-            Code::BadArchive => FailureKind::BadArchive,
-            Code::DiskFull => FailureKind::DiskFull,
-            Code::IoError => FailureKind::IoError,
-            Code::NoSandbox => FailureKind::NoSandbox,
+    pub fn new(code: Code, fault: Option<Fault>, problem: &str) -> Option<FailureReport> {
+        let kind = match (fault, code) {
+            (Some(fault), _) => FailureKind::System(fault),
+            (None, Code::BadArchive) => FailureKind::BadArchive,
+            (None, Code::DiskFull) => FailureKind::ReserveReached,
+            (None, Code::NoSandbox) => FailureKind::NoSandbox,
             _ => return None,
         };
         let problem = printable_problem(problem);
@@ -80,7 +71,13 @@ impl FailureReport {
     /// Returns the error for the client. The unpacker parsed hostile bytes, so its
     /// text is escaped and cut again.
     pub fn into_error(self) -> Error {
-        Error::new(self.kind.code(), printable_problem(&self.problem))
+        let problem = printable_problem(&self.problem);
+        match self.kind {
+            FailureKind::BadArchive => Error::new(Code::BadArchive, problem),
+            FailureKind::ReserveReached => Error::new(Code::DiskFull, problem),
+            FailureKind::NoSandbox => Error::new(Code::NoSandbox, problem),
+            FailureKind::System(fault) => Error::of_fault(fault, problem),
+        }
     }
 }
 
@@ -150,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_longest_failure_report_fits_into_a_message() {
-        let longest = FailureReport::new(Code::BadArchive, &"\\".repeat(2000)).unwrap();
+        let longest = FailureReport::new(Code::BadArchive, None, &"\\".repeat(2000)).unwrap();
         let line = message::encode(&longest).unwrap();
         assert!(line.len() < MAX_MESSAGE, "{}", line.len());
         assert_eq!(message::decode(line.as_bytes(), MAX_MESSAGE), Ok(longest));
@@ -158,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_hostile_failure_report_is_escaped_again() {
-        let line = r#"{"kind":"io-error","problem":"a\u001b[2J\nb"}"#;
+        let line = r#"{"kind":{"system":"other"},"problem":"a\u001b[2J\nb"}"#;
         let report: FailureReport = message::decode(line.as_bytes(), MAX_MESSAGE).unwrap();
         let error = report.into_error();
         assert_eq!(error.code, Code::IoError);
@@ -171,15 +168,29 @@ mod tests {
     }
 
     #[test]
-    fn only_four_codes_can_be_reported() {
+    fn each_failure_has_its_code_and_remedy_and_no_other_can_be_reported() {
+        let reported = |code, fault| {
+            let report = FailureReport::new(code, fault, "x")?;
+            let line = message::encode(&report).unwrap();
+            assert_eq!(
+                message::decode(line.as_bytes(), MAX_MESSAGE),
+                Ok(report.clone())
+            );
+            Some(report.into_error())
+        };
         for code in Code::ALL {
-            let report = FailureReport::new(*code, "x");
-            let named = format!(r#"{{"kind":"{}","problem":"x"}}"#, code.name());
-            let decoded = message::decode(named.as_bytes(), MAX_MESSAGE).ok();
-            assert_eq!(report, decoded, "{code:?}");
-            if let Some(report) = report {
-                assert_eq!(report.into_error().code, *code);
-            }
+            let known = matches!(code, Code::BadArchive | Code::DiskFull | Code::NoSandbox);
+            let expected = known.then(|| Error::new(*code, "x"));
+            assert_eq!(reported(*code, None), expected, "{code:?}");
+        }
+        for fault in Fault::ALL {
+            let expected = Error::of_fault(fault, "x");
+            assert_eq!(reported(fault.code(), Some(fault)), Some(expected));
+        }
+        for kind in ["\"internal\"", "\"unpacker-died\"", "{\"system\":\"luck\"}"] {
+            let line = format!(r#"{{"kind":{kind},"problem":"x"}}"#);
+            let decoded = message::decode::<FailureReport>(line.as_bytes(), MAX_MESSAGE);
+            assert!(decoded.is_err(), "{kind}");
         }
     }
 }

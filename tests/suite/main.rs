@@ -45,6 +45,7 @@ mod identity;
 mod inheritance;
 mod journal;
 mod key_limits;
+mod lasting_faults;
 mod layout;
 mod list;
 mod live_traffic;
