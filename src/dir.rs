@@ -104,6 +104,11 @@ impl Dir {
         self.open_with(name.into(), OFlag::O_RDWR, 0)
     }
 
+    /// Opens an existing file for writing only.
+    pub fn open_for_writing<'a>(&self, name: impl Into<Name<'a>>) -> Result<File> {
+        self.open_with(name.into(), OFlag::O_WRONLY, 0)
+    }
+
     /// Makes a file for writing; it must not exist.
     pub fn create_new<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
@@ -197,6 +202,11 @@ impl Dir {
             name.as_os_str(),
             UnlinkatFlags::NoRemoveDir,
         ))
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_dir<'a>(&self, name: impl Into<Name<'a>>) -> Result<()> {
+        unistd::unlinkat(&self.0, name.into().as_os_str(), UnlinkatFlags::RemoveDir)
     }
 
     /// Returns the names in this directory, sorted, without `.` and `..`.

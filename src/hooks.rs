@@ -56,7 +56,7 @@
 //! - A command that exceeds its time limit gets SIGTERM, and SIGKILL two seconds
 //!   later. The command's whole process group gets both.
 //! - After each command, the hook runner kills everything that the command has
-//!   left running ([`reaper`]). A command can run code of a release, and so code
+//!   left running ([`reaper`]), by its cgroup where it may create one ([`cgroup`]). A command can run code of a release, and so code
 //!   of a person who stole a key.
 //! - The hook runner ends when its stdin is closed. The monitor closes it at the end
 //!   of its swap or rollback, and the kernel closes it when the monitor dies. A
@@ -73,6 +73,7 @@
 //!   the monitor only says that the hook runner has exited. Root sees the report
 //!   with `strace -f -s 300 -e trace=write -p` and the process number of sshd.
 
+mod cgroup;
 mod job;
 mod output;
 mod pipe;

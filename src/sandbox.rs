@@ -47,6 +47,7 @@ use crate::error::{Code, Error, Result};
 pub use process::{
     block_termination_signals, end_with_parent, reset_inherited_state, termination_signal_fd,
 };
+pub use rlimits::limit_commands;
 
 /// A mechanism of the kernel that the sandbox uses. The names in serialized form
 /// and in [`Display`](fmt::Display) are the same.

@@ -11,6 +11,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
+use super::cgroup::{CommandCgroup, OwnCgroup};
 use super::output::Output;
 use super::pipe::MonitorPipe;
 use super::protocol::{MAX_TEXT, RunOutcome, RunResponse};
@@ -81,6 +82,8 @@ pub struct JobRunner {
     monitor_pipe: MonitorPipe,
     child_signal: ChildSignal,
     reaper: Reaper,
+    /// None if the account may not create cgroups.
+    cgroup: Option<OwnCgroup>,
 }
 
 /// The monitor has ended, or sent a request out of turn: no command may run any
@@ -94,6 +97,7 @@ impl JobRunner {
             monitor_pipe,
             child_signal,
             reaper: Reaper::default(),
+            cgroup: OwnCgroup::open(),
         }
     }
 
@@ -109,7 +113,9 @@ impl JobRunner {
     pub fn run(&mut self, job: Job) -> Result<(), Abandoned> {
         let deadline = Deadline::after(job.time_limit);
         self.child_signal.clear();
-        let (leader, output) = match start_command(job.command, job.input.as_deref()) {
+        let mut cgroup = self.cgroup.as_mut().and_then(|own| own.create().ok());
+        let started = start_command(job.command, job.input.as_deref(), &mut cgroup);
+        let (leader, output) = match started {
             Ok(started) => started,
             Err(why) => {
                 // A text that is escaped here stays as it is later.
@@ -131,7 +137,10 @@ impl JobRunner {
             // The leader's number may belong to another process by now.
             LeaderEnd::NotOurChild => None,
         };
-        let remaining = self.reaper.kill_all(group, &self.child_signal);
+        let remaining = self
+            .reaper
+            .kill_all(group, cgroup.as_ref(), &self.child_signal);
+        drop(cgroup);
         let pipe = &mut self.monitor_pipe;
         job.drain(pipe);
         let mut show = |text: String| pipe.queue_response(&RunResponse::Output(text.into()));
@@ -178,8 +187,13 @@ impl JobRunner {
 }
 
 /// Starts a command as the leader of a new process group, with `input` or /dev/null as
-/// stdin and one pipe as stdout and stderr.
-fn start_command(mut command: Command, input: Option<&str>) -> Result<(Pid, PipeReader), String> {
+/// stdin and one pipe as stdout and stderr, in `cgroup`. Resets `cgroup` to none if the
+/// command does not run there.
+fn start_command(
+    mut command: Command,
+    input: Option<&str>,
+    cgroup: &mut Option<CommandCgroup>,
+) -> Result<(Pid, PipeReader), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let cannot = |error: std::io::Error| {
         let why = error::describe(&error);
@@ -203,7 +217,9 @@ fn start_command(mut command: Command, input: Option<&str>) -> Result<(Pid, Pipe
     // pending ones have just been discarded. One that arrives now and terminates
     // processes would end this process.
     let mask = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    cgroup.take_if(|cgroup| cgroup.enter().is_err());
     let spawned = command.spawn();
+    cgroup.take_if(|cgroup| cgroup.leave().is_err());
     if let Ok(mask) = mask {
         _ = mask.thread_set_mask();
     }

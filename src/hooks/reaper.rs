@@ -12,7 +12,8 @@
 //! the command's group: until then the kernel gives their numbers to no other process
 //! and no other group.
 //!
-//! Processes that fork faster than they are killed may win. So each call has a
+//! Processes that fork faster than they are killed may win, where the account may not
+//! create cgroups. So each call has a
 //! deadline, also while it reaps, and returns what remains. The orphans that end
 //! while a command runs are reaped at once: zombies would use up the process numbers
 //! of the machine.
@@ -29,6 +30,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp, getppid};
 
+use super::cgroup::CommandCgroup;
 use super::sigchld::ChildSignal;
 use crate::deadline::Deadline;
 use crate::escape;
@@ -75,14 +77,22 @@ impl Remaining {
 }
 
 impl Reaper {
-    /// Kills `group` and all other descendants. Only this function reaps the
+    /// Kills `cgroup`, `group` and all other descendants. Only this function reaps the
     /// group's leader: until then no other group can have its number.
     ///
     /// Each remaining process is returned once, by the first call that gives up on
     /// it. A process that becomes a child of this process after the last call is
     /// neither killed nor returned.
-    pub fn kill_all(&mut self, group: Option<Pid>, child_signal: &ChildSignal) -> Vec<Remaining> {
+    pub fn kill_all(
+        &mut self,
+        group: Option<Pid>,
+        cgroup: Option<&CommandCgroup>,
+        child_signal: &ChildSignal,
+    ) -> Vec<Remaining> {
         let deadline = Deadline::after(DESCENDANTS_KILL_TIMEOUT);
+        if let Some(cgroup) = cgroup {
+            cgroup.kill();
+        }
         if let Some(group) = group {
             // Fails if this user may signal none of the group; then it remains.
             _ = killpg(group, Signal::SIGKILL);

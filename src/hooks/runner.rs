@@ -36,6 +36,7 @@ pub const PROBE_GRACE: Duration = Duration::from_secs(1);
 /// until the monitor closes it, and answers on stdout.
 pub fn main() -> u8 {
     sandbox::reset_inherited_state();
+    sandbox::limit_commands();
     match serve_monitor() {
         Ok(()) => 0,
         // Nobody reads a reason: the monitor only sees that the process ends.

@@ -55,6 +55,24 @@ fn lower(limits: &[(Resource, u64)]) -> bool {
     })
 }
 
+/// The maximum number of processes and threads that the account may have when a command
+/// of the operator starts another.
+const MAX_PROCESSES_OF_COMMANDS: u64 = 2048;
+
+/// Limits the processes of the operator's commands, so that code of a release that forks
+/// without end leaves process numbers for the machine. Only the soft limit: a command
+/// that needs more may raise it (prlimit(1)).
+///
+/// The kernel counts all processes of the user, zombies included, and exempts the
+/// superuser.
+pub fn limit_commands() {
+    let limits = getrlimit(Resource::RLIMIT_NPROC);
+    _ = limits.and_then(|(soft, hard)| {
+        let soft = soft.min(MAX_PROCESSES_OF_COMMANDS);
+        setrlimit(Resource::RLIMIT_NPROC, soft, hard)
+    });
+}
+
 /// Forbids new threads and processes.
 ///
 /// The kernel exempts the superuser from this limit; the seccomp filter denies the

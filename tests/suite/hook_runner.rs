@@ -14,8 +14,8 @@ use nix::unistd::{Pid, Uid};
 
 use crate::process::copy_program;
 use crate::site::BIN;
-pub use fixture::Fixture;
-use fixture::{Runner, hook, request, set_mode};
+pub use fixture::{Fixture, Runner};
+use fixture::{hook, request, set_mode};
 
 fn exists(pid: Pid) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
@@ -471,25 +471,36 @@ fn no_child_process_runs_with_an_environment() {
     assert!(fixture.path("touched").exists());
 }
 
+/// Gives the releases to an account other than root, which root uses for the hook
+/// runner. Returns false, and prints the reason, if that account cannot reach the
+/// program.
+pub fn reachable_as_nobody(fixture: &Fixture) -> bool {
+    for path in ["root/releases/r1", "root/releases/r2"] {
+        chown(fixture.path(path), Some(NOBODY), Some(NOBODY)).expect("chown as root");
+    }
+    let reached = become_nobody(BIN).arg("--version").output();
+    let reached = reached.expect("setpriv runs").status.success();
+    if !reached {
+        println!("skipped: another user cannot reach the program");
+    }
+    reached
+}
+
+fn become_nobody(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={NOBODY}"));
+    command.arg(format!("--regid={NOBODY}"));
+    command.args(["--clear-groups", program]);
+    command
+}
+
 /// Starts the hook runner as a user other than root; none if that user cannot
 /// reach the program.
 fn as_ordinary_user(fixture: &Fixture, config: &str) -> Option<Runner> {
     if !Uid::effective().is_root() {
         return Some(fixture.runner(config));
     }
-    for path in ["root/releases/r1", "root/releases/r2"] {
-        chown(fixture.path(path), Some(NOBODY), Some(NOBODY)).expect("chown as root");
-    }
-    let become_nobody = |program: &str| {
-        let mut command = Command::new("setpriv");
-        command.arg(format!("--reuid={NOBODY}"));
-        command.arg(format!("--regid={NOBODY}"));
-        command.args(["--clear-groups", program]);
-        command
-    };
-    let reached = become_nobody(BIN).arg("--version").output();
-    if !reached.expect("setpriv runs").status.success() {
-        println!("skipped: another user cannot reach the program");
+    if !reachable_as_nobody(fixture) {
         return None;
     }
     // The pipes must belong to that user as well.
@@ -498,8 +509,16 @@ fn as_ordinary_user(fixture: &Fixture, config: &str) -> Option<Runner> {
     Some(Runner::start(&mut command, &fixture.setup(config)))
 }
 
+/// Makes the program `become-root`, which sets the real and the effective user, as sudo
+/// does.
+pub fn become_root_program(fixture: &Fixture) {
+    let become_root = fixture.path("become-root");
+    copy_program("/usr/bin/setpriv", &become_root);
+    set_mode(&become_root, 0o4755);
+}
+
 /// The account that owns nothing.
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 
 #[test]
 fn a_hook_cannot_answer_in_place_of_the_hook_runner() {
@@ -524,10 +543,7 @@ fn a_process_of_another_user_is_reported_and_not_waited_for() {
         return;
     }
     let fixture = Fixture::new();
-    // As sudo does, this sets the real and the effective user.
-    let become_root = fixture.path("become-root");
-    copy_program("/usr/bin/setpriv", &become_root);
-    set_mode(&become_root, 0o4755);
+    become_root_program(&fixture);
     let config = "[[hooks.after_swap]]\n\
         command = [\"/bin/sh\", \"-c\", \"{dir}/become-root --reuid=0 sleep 1000 & \
         until grep -qx sleep /proc/$!/comm; do sleep 0.01; done; echo up; exit 0\"]\n\

@@ -16,6 +16,7 @@ mod audit_socket;
 mod authorize;
 mod automatic_rollback;
 mod bad_config;
+mod cgroup;
 mod check;
 mod check_keys;
 mod check_machine;

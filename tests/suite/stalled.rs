@@ -5,6 +5,7 @@ use std::fs;
 
 use crate::archive::tarball;
 use crate::direct::{live, put, states};
+use crate::gating::{gate_failed, hook, output_lines};
 use crate::mounted::{in_namespace, replies, request_line, stalled_fs};
 use crate::receive::{no_debris, noise};
 use crate::site::{Reply, Site};
@@ -111,4 +112,27 @@ fn a_mount_that_stalls_during_an_upload_does_not_hold_the_lock() {
     assert_eq!(replies[1].clone().ok(), "ok swap b previous=a\n");
     assert_eq!(states(&site), ["b current", "a previous"]);
     no_debris(&site);
+}
+
+/// No signal ends a process that hangs in the kernel, and none may hold the lock.
+#[test]
+fn a_hook_that_leaves_a_process_which_cannot_be_killed_has_failed() {
+    let (site, start) = site();
+    let script = "cat {dir}/root/shared/uploads/kept > /dev/null 2>&1 & \
+                  until grep -qx cat /proc/$!/comm; do sleep 0.01; done; sleep 0.5";
+    site.configure(&hook("before_swap", script));
+    let swap = request_line(&site, 0, "swap b");
+    let list = request_line(&site, 1, "list");
+    if !ran(&format!("{start}stall\n{swap}{list}unmount\n")) {
+        return;
+    }
+    let replies = replies(&site, 2);
+    let problem = gate_failed(&replies[0]);
+    let why = "hook before_swap 1 ('/bin/sh') left processes that could not be killed";
+    assert!(problem.contains(why), "{problem}");
+    let lines = output_lines(&replies[0], "hook: before_swap 1");
+    let named = "(cat) could not be killed, and still runs";
+    assert!(lines.iter().any(|line| line.contains(named)), "{lines:?}");
+    assert_eq!(replies[1].code, 0, "{replies:?}");
+    assert_eq!(states(&site), ["a current", "b bad"]);
 }

@@ -15,6 +15,7 @@ use crate::gating::{
     appears, gate_failed, hook, logged_steps, none_is_left, output_lines, rollback_line,
     timed_hook, touch, wait_for, wait_until_none_is_left,
 };
+use crate::hook_runner::Fixture;
 use crate::process::{Running, Upload, eventually, pids_with_argument};
 use crate::site::Site;
 
@@ -278,11 +279,11 @@ fn chains_of_forks_do_not_hold_the_lock() {
     assert!(compiled.expect("cc runs").success(), "cc compiles");
     put(&site, "b");
     let script = "exec {dir}/fork_chains 100 {dir}/stop";
-    site.configure(&timed_hook("before_swap", script, "2s"));
+    site.configure(&timed_hook("before_swap", script, "1s"));
     let reply = site.ssh("ci", "swap b");
     touch(&site, "stop");
     let problem = gate_failed(&reply);
-    assert!(problem.contains("did not end within 2 s"), "{problem}");
+    assert!(problem.contains("did not end within 1 s"), "{problem}");
     // Whether all of them could be killed depends on the machine.
     for line in output_lines(&reply, "hook: before_swap 1") {
         let named = line.contains(" (fork_chains) could not be killed, and still runs");
@@ -295,4 +296,28 @@ fn chains_of_forks_do_not_hold_the_lock() {
     assert_eq!(states(&site), ["b bad"]);
     site.configure("");
     assert_eq!(site.ssh("ci", "swap b").ok(), "ok swap b previous=-\n");
+}
+
+/// Code of a release that forks without end must leave process numbers for others.
+#[test]
+fn a_hook_has_a_limit_of_processes_that_it_may_raise() {
+    let fixture = Fixture::new();
+    let (lines, _) = fixture
+        .with_hook(&["/bin/cat", "/proc/self/limits"])
+        .run_hook();
+    let line = lines
+        .iter()
+        .find_map(|line| line.strip_prefix("Max processes"));
+    let mut limits = line.expect("a limit").split_whitespace();
+    let soft: u64 = limits
+        .next()
+        .and_then(|it| it.parse().ok())
+        .expect("a number");
+    assert!(soft <= 2048, "{lines:?}");
+    let ours = fs::read_to_string("/proc/self/limits").expect("our own");
+    let ours = ours
+        .lines()
+        .find_map(|line| line.strip_prefix("Max processes"));
+    let hard = ours.and_then(|line| line.split_whitespace().nth(1));
+    assert_eq!(limits.next(), hard);
 }
