@@ -11,6 +11,7 @@ pub(crate) mod account;
 mod authorized_keys;
 mod capabilities;
 mod certificates;
+mod delegation;
 mod facts;
 mod filesystem;
 mod findings;
@@ -114,6 +115,11 @@ fn gather_facts(
     let programs = installed_programs(program, passwd, &keys_files);
     let filesystem = filesystem::examine_filesystem(&config.root, &directories, &mut not_checked);
     let reader = reader::probe_reader(&config, &mut not_checked);
+    let uses_pam = sshd
+        .as_ref()
+        .is_some_and(|settings| settings.is_on("usepam"));
+    let delegated_cgroup =
+        uses_pam && passwd.is_some_and(|entry| delegation::is_delegated(&entry.name));
     // The last step: it takes from this process what the other steps need.
     let probe = probe::probe_as_account(
         config_path,
@@ -134,6 +140,7 @@ fn gather_facts(
         keys_files,
         filesystem,
         reader,
+        delegated_cgroup,
         probe,
         not_checked,
     }

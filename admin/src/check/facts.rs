@@ -34,6 +34,8 @@ pub struct Facts {
     /// The files from which sshd reads the account's keys, in sshd's order.
     pub keys_files: Vec<KeysFile>,
     pub filesystem: Filesystem,
+    /// Whether the sessions of the account are known to have a cgroup that it may divide.
+    pub delegated_cgroup: bool,
     /// The web server's account; `None` if none is configured, or if it was not tried.
     pub reader: Option<Reader>,
     pub probe: AccountProbe,

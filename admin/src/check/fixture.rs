@@ -142,6 +142,7 @@ pub fn sound() -> Facts {
         }],
         filesystem: Filesystem::default(),
         reader: None,
+        delegated_cgroup: false,
         probe: AccountProbe {
             unpacker: Some(Enforcement::from_iter([])),
             monitor: Some(Enforcement::from_iter([])),

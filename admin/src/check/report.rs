@@ -86,6 +86,15 @@ fn head_lines(facts: &Facts) -> Vec<String> {
             "sandbox: requests {monitor}, the unpacker {unpacker}"
         ));
     }
+    if facts.config.commands().next().is_some() {
+        let how = if facts.delegated_cgroup {
+            "the kernel ends all processes of a command at once, by its cgroup"
+        } else {
+            "the processes of a command are ended one by one, and may win by forking; see \
+             packaging/cgroup"
+        };
+        lines.push(format!("hooks: {how}"));
+    }
     lines
 }
 
@@ -95,6 +104,7 @@ mod tests {
     use super::super::findings::FindingCode;
     use super::super::fixture::{SERVE, key, set_setting, sound};
     use super::*;
+    use deploy_shell::config::Config;
 
     const NO_KEY: &str = "no key was found: nobody can deploy, as far as check can see";
 
@@ -120,6 +130,22 @@ mod tests {
             lines[lines.len() - 2..],
             ["not checked: a thing: why", "no findings"]
         );
+    }
+
+    #[test]
+    fn the_end_of_hooks_is_described() {
+        let hooks = |facts: &Facts| {
+            let lines = report_lines(facts, &[]);
+            lines.into_iter().find(|line| line.starts_with("hooks: "))
+        };
+        let mut facts = sound();
+        assert_eq!(hooks(&facts), None);
+        let text = "root = \"/srv/blog\"\n[health]\ncommand = [\"/bin/true\"]\n";
+        let config = Config::parse(&facts.config_path, text);
+        facts.config = config.unwrap();
+        assert!(hooks(&facts).unwrap().contains("one by one"));
+        facts.delegated_cgroup = true;
+        assert!(hooks(&facts).unwrap().contains("by its cgroup"));
     }
 
     #[test]
