@@ -187,7 +187,8 @@ impl<'a> Reader<'a> {
             read: 0,
         };
         let length = reader.lines.get_ref().metadata().map_err(cannot)?.len();
-        if length != (file.ids + 1) * LINE as u64 {
+        // Saturating: the number comes from the journal.
+        if length != file.ids.saturating_add(1).saturating_mul(LINE as u64) {
             return Err(reader.damaged("it does not have the length that the journal says"));
         }
         if reader.line_at(0)? != head() {

@@ -2,7 +2,9 @@
 //! request notices, and every record stays in the old parts.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -21,17 +23,17 @@ fn state(site: &Site, name: &str) -> PathBuf {
 /// `<prefix>0` to `<prefix>9`, and of swaps that did not happen.
 fn lengthen(site: &Site, prefix: &str) {
     let path = state(site, "journal.jsonl");
-    let mut text = fs::read_to_string(&path).expect("a journal");
-    let newest = text.lines().next_back().expect("a line");
+    let journal = fs::read_to_string(&path).expect("a journal");
+    let newest = journal.lines().next_back().expect("a line");
     let newest: Value = serde_json::from_str(newest).expect("JSON");
     // Of a record, or of the checkpoint.
     let checkpoint = &newest["checkpoint"];
     let seq = newest["seq"].as_u64().or(checkpoint["generation"].as_u64());
     let time = newest["time"].as_str().or(checkpoint["latest"].as_str());
     let (mut last, time) = (seq.expect("a number"), time.expect("a time").to_owned());
-    let more = text.len() + 34_000;
+    let mut text = String::new();
     let mut ids = (0..10).map(|number| format!("{prefix}{number}"));
-    while text.len() < more {
+    while text.len() < 34_000 {
         let used = ids.next();
         let events = match used {
             Some(_) => ["received", "pruned"],
@@ -49,7 +51,12 @@ fn lengthen(site: &Site, prefix: &str) {
             text += &format!("{record}\n");
         }
     }
-    fs::write(path, text).expect("a longer journal");
+    // Other requests may read it meanwhile.
+    let mut file = fs::File::options()
+        .append(true)
+        .open(path)
+        .expect("a journal");
+    file.write_all(text.as_bytes()).expect("a longer journal");
 }
 
 fn journal_length(site: &Site) -> u64 {
@@ -77,29 +84,9 @@ fn parts(site: &Site) -> Vec<String> {
     numbered(site, "journal-")
 }
 
-/// Returns every line of the old parts and of the journal that is a record.
-fn all_records(site: &Site) -> Vec<Value> {
-    let mut text = Vec::new();
-    for part in parts(site) {
-        let part = fs::File::open(state(site, &part)).expect("a part");
-        text.extend(zstd::decode_all(part).expect("zstd frames"));
-    }
-    text.extend(fs::read(state(site, "journal.jsonl")).expect("a journal"));
-    let text = String::from_utf8(text).expect("UTF-8");
-    let lines = text
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"));
-    lines
-        .filter(|line: &Value| !line["seq"].is_null())
-        .collect()
-}
-
 /// Requires all records to be there, each once and in order.
 fn assert_complete(site: &Site) {
-    let numbers: Vec<_> = all_records(site)
-        .iter()
-        .map(|it| it["seq"].as_u64())
-        .collect();
+    let numbers: Vec<_> = site.history().iter().map(|it| it["seq"].as_u64()).collect();
     let expected: Vec<_> = (1..=numbers.len() as u64).map(Some).collect();
     assert_eq!(numbers, expected);
 }
@@ -259,6 +246,33 @@ fn a_floor_that_was_removed_before_the_checkpoint_still_holds() {
     ask(&site, "swap b").ok();
     ask(&site, "swap e").ok();
     ask(&site, "rollback").ok();
+}
+
+/// `list` takes no lock. With a floor, it reads the lists of used ids too.
+#[test]
+fn list_answers_while_checkpoints_are_made() {
+    let site = Site::with_config(&format!("floor = \"b\"\n{MANY}"));
+    put(&site, "a");
+    put(&site, "b");
+    let remove = |release: &str| fs::remove_dir_all(site.root().join("releases").join(release));
+    live(&site, &["c", "d", "e"]);
+    remove("b").expect("removed");
+    ask(&site, "swap e").ok();
+    let expected = listing(&site)["releases"].clone();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for turn in 0..12 {
+                lengthen(&site, &format!("turn{turn}-"));
+                ask(&site, "swap e").ok();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) {
+            assert_eq!(listing(&site)["releases"], expected);
+        }
+    });
+    assert_complete(&site);
 }
 
 #[test]

@@ -361,6 +361,32 @@ impl Site {
         lines
     }
 
+    /// Returns all records: those of the journal and of its old parts.
+    pub fn history(&self) -> Vec<serde_json::Value> {
+        let state = self.root().join(".deploy-shell");
+        let number = |name: &str| -> Option<u64> {
+            let number = name.strip_prefix("journal-")?.strip_suffix(".jsonl.zst")?;
+            number.parse().ok()
+        };
+        let mut parts: Vec<u64> = fs::read_dir(&state)
+            .expect("the state directory")
+            .filter_map(|entry| number(entry.expect("an entry").file_name().to_str()?))
+            .collect();
+        parts.sort_unstable();
+        let mut text = Vec::new();
+        for part in parts {
+            let part = fs::File::open(state.join(format!("journal-{part}.jsonl.zst")));
+            text.extend(zstd::decode_all(part.expect("a part")).expect("zstd frames"));
+        }
+        text.extend(fs::read(state.join("journal.jsonl")).expect("a journal"));
+        let text = String::from_utf8(text).expect("UTF-8");
+        let lines = text.lines();
+        let lines = lines.map(|line| serde_json::from_str(line).expect("a line is JSON"));
+        lines
+            .filter(|line: &serde_json::Value| !line["seq"].is_null())
+            .collect()
+    }
+
     fn journal_lines(&self) -> Vec<serde_json::Value> {
         let path = self.root().join(".deploy-shell/journal.jsonl");
         let text = fs::read_to_string(path).unwrap_or_default();

@@ -25,6 +25,9 @@ use crate::store::history::History;
 /// field or meaning. Format 2 has the event `earned`.
 pub const FORMAT: u64 = 2;
 
+/// No journal has so many records; larger numbers would overflow.
+const MAX_SEQ: u64 = u64::MAX >> 1;
+
 /// How a format line begins.
 pub const FORMAT_LINE: &str = "{\"format\":";
 
@@ -104,6 +107,10 @@ pub fn read_entries(bytes: &[u8], mut each: impl FnMut(Entry<'_>)) -> Result<Ext
             Ok(Line::Format(format)) => {
                 each(Entry::Format(format));
                 extent.format = format;
+            }
+            Ok(Line::Checkpoint(history)) if history.generation > MAX_SEQ => {
+                let why = "has a number that no journal reaches";
+                return Err(Unreadable::Damaged { line, why });
             }
             Ok(Line::Checkpoint(history)) if extent.last_seq == 0 => {
                 each(Entry::Checkpoint(&history));
