@@ -42,6 +42,13 @@ const MAX_RECORDS: u64 = 32 << 10;
 /// A part that has this many bytes gets no more. So there are few files.
 const MAX_PART: u64 = 1 << 20;
 
+const PART_PREFIX: &str = "journal-";
+const PART_SUFFIX: &str = ".jsonl.zst";
+
+fn part_name(first: u64) -> String {
+    format!("{PART_PREFIX}{first}{PART_SUFFIX}")
+}
+
 /// The newest compressed part of the journal, as the checkpoint names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,7 +62,7 @@ pub struct Part {
 impl Part {
     /// Returns the file's name.
     pub fn name(self) -> String {
-        format!("journal-{}.jsonl.zst", self.first)
+        part_name(self.first)
     }
 }
 
@@ -104,7 +111,7 @@ pub fn make_if_due(store: &Store, config: &Config, _lock: &Lock) -> Result<Optio
     };
     let synced = store.state.sync();
     synced.map_err(|errno| store.io("cannot sync the new journal", errno))?;
-    remove_old_parts(
+    remove_oldest_part(
         store,
         history.part.map(|part| part.first),
         config.keep_history,
@@ -200,19 +207,34 @@ fn emptied(dir: &Dir, name: Name<'_>) -> std::io::Result<File> {
     Ok(file)
 }
 
-/// Removes the parts that were last written more than `keep` ago, except the newest. A
-/// failure is left to the next checkpoint.
-fn remove_old_parts(store: &Store, newest: Option<u64>, keep: Duration) {
+/// Removes the oldest part, if it was last written more than `keep` ago and is not the
+/// newest. A failure is left to the next checkpoint.
+///
+/// One part has many checkpoints, so removing one at a time suffices. A clock that is
+/// ahead for some requests then removes few parts, and not the whole history.
+fn remove_oldest_part(store: &Store, newest: Option<u64>, keep: Duration) {
+    let mut numbers = BTreeSet::new();
+    for_each_number(store, PART_PREFIX, PART_SUFFIX, |number, _| {
+        numbers.insert(number);
+    });
+    let Some(first) = numbers
+        .first()
+        .copied()
+        .filter(|first| Some(*first) != newest)
+    else {
+        return;
+    };
+    let name = part_name(first);
+    let Some(name) = Name::new(name.as_bytes()) else {
+        return;
+    };
     let now = journal::now();
-    for_each_number(store, "journal-", ".jsonl.zst", |number, name| {
-        let Ok(stat) = store.state.stat(name) else {
-            return;
-        };
+    if let Ok(stat) = store.state.stat(name) {
         let written = Timestamp::from_second(stat.st_mtime).unwrap_or(now);
-        if newest != Some(number) && journal::age(written, now) >= keep {
+        if journal::age(written, now) >= keep {
             _ = store.state.remove_file(name);
         }
-    });
+    }
 }
 
 /// Removes the lists of used ids that are not among `kept`.

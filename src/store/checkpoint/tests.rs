@@ -180,3 +180,39 @@ fn the_head_is_what_precedes_the_first_record() {
     site.append(&Record::unattended(Event::Swapped, Some(&id(0))));
     assert_eq!(journal::head_length(&site.journal[..]).unwrap(), head);
 }
+
+/// docs/formats.md is normative: it has every field of a checkpoint, and no other.
+#[test]
+fn the_document_has_every_field_of_a_checkpoint() {
+    let mut site = Site::default();
+    for (event, release) in [
+        (Event::Received, 0),
+        (Event::Swapped, 0),
+        (Event::Swapped, 1),
+        (Event::Activating, 0),
+    ] {
+        site.append(&Record {
+            previous: Some(id(0)),
+            ..Record::unattended(event, Some(&id(release)))
+        });
+    }
+    site.history.part = Some(Part { first: 1, bytes: 2 });
+    let written = serde_json::to_value(&site.history).unwrap();
+    let mut written: Vec<&str> = written
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    let document = include_str!("../../../docs/formats.md");
+    let section = document.split("\n### Checkpoints\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut documented: Vec<&str> = rows
+        .flat_map(|row| row.split(" | ").next().unwrap().split(", "))
+        .map(|name| name.trim_matches('`'))
+        .collect();
+    written.sort_unstable();
+    documented.sort_unstable();
+    assert_eq!(documented, written);
+}
