@@ -48,7 +48,7 @@ use tree::{Added, Node, Tree};
 use writer::Destination;
 use zstd_frame::Frame;
 
-pub use job::{MAX_JOB, UnpackJob, UnpackLimits, WORD};
+pub use job::{MAX_JOB, UnpackJob, UnpackLimits, WORD, upload_memory};
 pub use report::{FailureReport, MAX_MESSAGE, ReportHead};
 pub use rule::UnpackError;
 pub use writer::Writers;

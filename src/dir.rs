@@ -99,11 +99,6 @@ impl Dir {
         self.open_with(name.into(), OFlag::O_RDWR | OFlag::O_CREAT, mode)
     }
 
-    /// Opens an existing file for reading and overwriting.
-    pub fn open_existing_rw<'a>(&self, name: impl Into<Name<'a>>) -> Result<File> {
-        self.open_with(name.into(), OFlag::O_RDWR, 0)
-    }
-
     /// Opens an existing file for writing only.
     pub fn open_for_writing<'a>(&self, name: impl Into<Name<'a>>) -> Result<File> {
         self.open_with(name.into(), OFlag::O_WRONLY, 0)

@@ -108,7 +108,7 @@ fn run_verb(
         };
         let cannot = |errno| store.io("cannot open the journal, the lock and the counters", errno);
         if verb.writes() {
-            limits::create_counter(&store, actor).map_err(cannot)?;
+            limits::create_directory(&store).map_err(cannot)?;
         }
         // Before the sandbox: a checkpoint replaces the journal, to which the sandbox of
         // a swap or rollback then permits appending. So these two hold the lock from

@@ -72,7 +72,7 @@ fn run_as_account(store: &Store) -> Result<()> {
         .map_err(|errno| store.io("cannot look at the site", errno))?
         .st_uid;
     let account = look_up_account(owner, &mut Vec::new());
-    become_account(&account).map_err(|why| Error::new(Code::Denied, why))
+    become_account(&account, "drop").map_err(|why| Error::new(Code::Denied, why))
 }
 
 /// Returns the releases with their states, each once.

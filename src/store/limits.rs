@@ -34,7 +34,6 @@ use crate::config::{Config, Limits};
 use crate::dir::{self, Name};
 use crate::error::{Code, Error, Result};
 use crate::names::KeyLabel;
-use crate::policy::Verb;
 use crate::store::history::{History, RECEIPTS_KEPT};
 use crate::store::layout::LIMITS;
 use crate::store::{Actor, Store, journal, lock};
@@ -155,11 +154,17 @@ impl<'a> KeyLimits<'a> {
             self.store
                 .io(format!("cannot update '{LIMITS}/{name}'"), error)
         };
+        // A rollback must be possible on a full disk, which may have no counter. There a
+        // swap cannot be repeated without limit either: it appends to the journal.
+        let without =
+            |error: &Error| counter == Counter::Activations && error.code == Code::DiskFull;
         let mut file = match self.open_counter(counter) {
             Ok(file) => file,
-            // The disk was full when this request began.
             Err(Errno::ENOENT) if counter == Counter::Activations => return Ok(()),
-            Err(errno) => return Err(cannot(errno.into())),
+            Err(errno) => {
+                let error = cannot(errno.into());
+                return if without(&error) { Ok(()) } else { Err(error) };
+            }
         };
         if !lock::lock_within(&file, COUNTER_TIMEOUT).map_err(cannot)? {
             let problem = format!("the counter of {} is locked", self.shown_key());
@@ -176,9 +181,7 @@ impl<'a> KeyLimits<'a> {
         times.insert(0, now);
         let text: String = times.iter().map(|time| format!("{time}\n")).collect();
         match overwrite(&mut file, text.as_bytes()).map_err(cannot) {
-            // A rollback must be possible on a full disk. There a swap cannot be
-            // repeated without limit either: it appends to the journal.
-            Err(error) if counter == Counter::Activations && error.code == Code::DiskFull => Ok(()),
+            Err(error) if without(&error) => Ok(()),
             other => other,
         }
     }
@@ -205,11 +208,7 @@ impl<'a> KeyLimits<'a> {
         let limits = self.store.state.open_dir(LIMITS)?;
         let name = file_name(self.key, counter.suffix());
         let name = Name::new(name.as_bytes()).ok_or(Errno::EINVAL)?;
-        match counter {
-            // `create_counter` has made it, unless the disk is full.
-            Counter::Activations => limits.open_existing_rw(name),
-            Counter::Attempts => limits.open_rw(name, 0o600),
-        }
+        limits.open_rw(name, 0o600)
     }
 
     /// Takes a slot of the key and one of the site.
@@ -272,31 +271,16 @@ impl<'a> KeyLimits<'a> {
     }
 }
 
-/// Makes the directory of the counters if it does not exist, and the counter of a swap or
-/// rollback. The sandbox allows no such directory.
-///
-/// Without space, there is no counter: a rollback must be possible on a full disk.
+/// Makes the directory of the counters if it does not exist. The sandbox of a swap or
+/// rollback allows no new file, so they count before it.
 ///
 /// # Errors
 ///
-/// The errno of the system call.
-pub fn create_counter(store: &Store, actor: &Actor) -> dir::Result<()> {
-    let create = || {
-        match store.state.make_dir(LIMITS, 0o700) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(errno),
-        }
-        if actor.verb == Some(Verb::Receive) {
-            return Ok(());
-        }
-        let name = file_name(actor.key.as_ref(), Counter::Activations.suffix());
-        let name = Name::new(name.as_bytes()).ok_or(Errno::EINVAL)?;
-        let limits = store.state.open_dir(LIMITS)?;
-        limits.open_rw(name, 0o600).map(drop)
-    };
-    match create() {
-        Err(Errno::ENOSPC | Errno::EDQUOT) => Ok(()),
-        other => other,
+/// The errno of the system call. A full disk is none: a rollback must be possible.
+pub fn create_directory(store: &Store) -> dir::Result<()> {
+    match store.state.make_dir(LIMITS, 0o700) {
+        Ok(()) | Err(Errno::EEXIST | Errno::ENOSPC | Errno::EDQUOT) => Ok(()),
+        Err(errno) => Err(errno),
     }
 }
 

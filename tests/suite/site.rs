@@ -423,7 +423,7 @@ fn with_raised_limits(config: &str) -> String {
         ("[limits]", "attempts_per_hour", 100_000),
         ("[limits]", "swaps_per_minute", 100_000),
         ("[limits]", "uploads_per_key", 100),
-        ("[limits]", "uploads", 100),
+        ("[limits]", "uploads", 101),
     ] {
         let is_set = |line: &str| line.starts_with(&format!("{key} = "));
         if config.lines().any(is_set) {

@@ -209,7 +209,7 @@ fn site_capabilities(facts: &Facts, allow: Grants) -> Vec<Capability> {
         let shared = enumerate(&shared);
         format!(", with the application's access to {shared}")
     };
-    let max = config.pending.max;
+    let max = config.pending.max_per_key.min(config.pending.max);
     let floor = config
         .floor
         .iter()

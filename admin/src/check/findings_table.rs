@@ -97,6 +97,7 @@ findings! {
     MonitorUnconfined "monitor-not-confined" "run Linux 6.2 or later with these features enabled: {}",
     UnpackerUnconfined "unpacker-not-confined" "run Linux 6.2 or later with these features enabled: {}",
     NoReserve "no-reserve" "set reserve = \"3%\" in [limits] of '{}'",
+    SharesOfKeys "shares-of-keys" "set uploads_per_key below uploads, and max_per_key below max, in '{}'",
     NetworkFileSystem "network-file-system" "keep the site on a local file system, not on {}",
     SeveralFileSystems "several-file-systems" "umount '{}', or move the whole site there",
     CaseFolding "case-folding" "create '{}' again without case folding",

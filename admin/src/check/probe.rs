@@ -37,7 +37,7 @@ pub fn probe_as_account(
     // Root executes nothing that another user can replace, not even as the account: a
     // file of the account would also decide what `check` reports.
     let replaceable = geteuid().is_root() && first_writable(&program.components, &[0]).is_some();
-    if let Err(why) = become_account(account) {
+    if let Err(why) = become_account(account, "check") {
         not_checked.push(format!("what the account can do, and its sandbox: {why}"));
         return probe;
     }
@@ -86,15 +86,16 @@ pub fn probe_as_account(
     probe
 }
 
-/// Changes this process's user and groups to the account's, if they differ.
-pub(crate) fn become_account(account: &Account) -> Result<(), String> {
+/// Changes this process's user and groups to the account's, if they differ. `command` is
+/// the subcommand that needs it.
+pub(crate) fn become_account(account: &Account, command: &str) -> Result<(), String> {
     let (effective, uid) = (geteuid(), Uid::from_raw(account.uid));
     if effective == uid {
         return Ok(());
     }
     let name = account.name();
     if !effective.is_root() {
-        return Err(format!("run this as root or as '{name}'"));
+        return Err(format!("run {command} as root or as '{name}'"));
     }
     let entry = account.passwd.as_ref().ok_or("it has no passwd entry")?;
     let gid = Gid::from_raw(entry.gid);
@@ -145,9 +146,12 @@ mod tests {
 
     #[test]
     fn only_root_becomes_another_account() {
-        assert_eq!(become_account(&Account::of_uid(geteuid().as_raw())), Ok(()));
+        assert_eq!(
+            become_account(&Account::of_uid(geteuid().as_raw()), "check"),
+            Ok(())
+        );
         // Not even root can, without an entry that has the groups.
-        assert!(become_account(&Account::of_uid(54_321)).is_err());
+        assert!(become_account(&Account::of_uid(54_321), "check").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::capabilities::{describe_certificates, describe_key, enumerate};
 use super::facts::{Facts, Reader, ReaderAccess};
 use super::findings::Finding;
+use deploy_shell::archive::upload_memory;
 
 pub fn report_lines(facts: &Facts, findings: &[Finding]) -> Vec<String> {
     let mut lines = head_lines(facts);
@@ -81,6 +82,13 @@ fn head_lines(facts: &Facts) -> Vec<String> {
             None => format!("reader {name}: can search 'releases'; nothing is live"),
         });
     }
+    let uploads = facts.config.limits.uploads;
+    let each = upload_memory(facts.config.archive.max_entries);
+    lines.push(format!(
+        "memory: uploads at the same time use up to {} MiB ({uploads} of {} MiB)",
+        (each * u64::from(uploads)).div_ceil(1 << 20),
+        each.div_ceil(1 << 20)
+    ));
     if let (Some(monitor), Some(unpacker)) = (&facts.probe.monitor, &facts.probe.unpacker) {
         lines.push(format!(
             "sandbox: requests {monitor}, the unpacker {unpacker}"
@@ -119,6 +127,8 @@ mod tests {
                 "account deploy: uid 998, login shell /usr/local/bin/deploy-shell",
             ]
         );
+        let memory = "memory: uploads at the same time use up to 1031 MiB (4 of 258 MiB)";
+        assert!(lines.contains(&memory.to_owned()), "{lines:?}");
         assert!(lines.contains(&"sandbox: requests full, the unpacker full".to_owned()));
         assert!(!lines.contains(&NO_KEY.to_owned()));
         assert_eq!(lines.last().unwrap(), "no findings");

@@ -1,7 +1,11 @@
 //! Findings about the configuration, the file system and the kernel.
 
-use crate::check::facts::{AccountProbe, Facts, Reader, ReaderAccess};
+use std::collections::BTreeSet;
+
+use crate::check::facts::{AccountProbe, Facts, ForcedCommand, Reader, ReaderAccess, ServedSite};
 use crate::check::findings::{Finding, FindingCode};
+use deploy_shell::names::KeyLabel;
+use deploy_shell::policy::Verb;
 use deploy_shell::sandbox::Enforcement;
 use deploy_shell::store::layout::{STATE, TRASH};
 
@@ -32,11 +36,33 @@ fn config_findings(facts: &Facts) -> Vec<Finding> {
             FindingCode::NoReserve,
             "no part of the disk is reserved: uploads can fill it",
         ),
+        (
+            one_key_stops_others(facts),
+            FindingCode::SharesOfKeys,
+            "one key can take every upload slot or every place for pending releases: it can stop \
+             the uploads of the others",
+        ),
     ]
     .into_iter()
     .filter(|(found, ..)| *found)
     .map(|(_, code, text)| Finding::new(code, &shown, text))
     .collect()
+}
+
+/// Returns whether several keys may receive, and the limits of one are those of all.
+fn one_key_stops_others(facts: &Facts) -> bool {
+    let labels: BTreeSet<Option<&KeyLabel>> = facts
+        .keys()
+        .filter_map(|(_, key)| match &key.command {
+            ForcedCommand::Serve(serve) => Some(serve),
+            _ => None,
+        })
+        .filter(|serve| serve.site == ServedSite::This && serve.allow.allows(Verb::Receive))
+        .map(|serve| serve.label.as_ref())
+        .collect();
+    let (limits, pending) = (&facts.config.limits, &facts.config.pending);
+    let all_of_one = limits.uploads_per_key >= limits.uploads || pending.max_per_key >= pending.max;
+    labels.len() > 1 && all_of_one
 }
 
 fn filesystem_findings(facts: &Facts) -> Vec<Finding> {

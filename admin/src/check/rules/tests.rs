@@ -280,6 +280,11 @@ fn provocation(code: FindingCode) -> Provoke {
         FindingCode::NoReserve => |facts| {
             facts.config.limits.reserve = String::from("0%").try_into().unwrap();
         },
+        FindingCode::SharesOfKeys => |facts| {
+            let serve = SERVE.replace("--key ci", "--key cd");
+            add_line(facts, &format!("restrict,{serve} {OTHER_KEY}"));
+            facts.config.limits.uploads_per_key = facts.config.limits.uploads;
+        },
         FindingCode::NetworkFileSystem => |facts| facts.filesystem.network = Some("nfs"),
         FindingCode::SeveralFileSystems => |facts| {
             facts
