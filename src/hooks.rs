@@ -192,7 +192,8 @@ impl HookRunner {
     ///
     /// # Errors
     ///
-    /// [`Code::Internal`]: the hook runner failed or sent an invalid response.
+    /// [`Code::Internal`]: the hook runner failed or sent an invalid response. One that
+    /// does not answer in time is the end of a command that did not.
     pub fn run(&mut self, request: &RunRequest, show: &mut dyn FnMut(&str)) -> Result<RunOutcome> {
         let outcome = self.try_run(request, show);
         if outcome.is_err() {
@@ -200,10 +201,7 @@ impl HookRunner {
             self.usable = false;
             self.child.stdin = None;
         }
-        outcome.map_err(|why| {
-            Error::new(Code::Internal, format!("the hook runner failed: {why}"))
-                .remedy("see 'list' for what is live, and report it")
-        })
+        conclude(outcome)
     }
 
     fn try_run(
@@ -223,6 +221,23 @@ impl HookRunner {
 
 /// Why a request has no outcome: the other end of the pipe is closed.
 const EXITED: &str = "it has exited";
+
+/// Why a request has no outcome: the time is up, with [`RUNNER_GRACE`].
+const SILENT: &str = "it does not answer";
+
+/// Returns what became of a command, given the outcome or why there is none.
+fn conclude(outcome: Result<RunOutcome, &'static str>) -> Result<RunOutcome> {
+    match outcome {
+        Ok(outcome) => Ok(outcome),
+        // The command has stopped the hook runner, or its processes leave it no processor
+        // time. Either way it did not end in time, and that says that the release is bad.
+        Err(SILENT) => Ok(RunOutcome::TimedOut),
+        Err(why) => Err(
+            Error::new(Code::Internal, format!("the hook runner failed: {why}"))
+                .remedy("see 'list' for what is live, and report it"),
+        ),
+    }
+}
 
 /// Sends a request, and reads the responses to the last one. Every response is
 /// checked: a command may have taken over the hook runner.
@@ -244,7 +259,10 @@ fn exchange(
         (&mut responses)
             .take(protocol::MAX_RESPONSE as u64 + 1)
             .read_until(b'\n', &mut line)
-            .map_err(|_| "it does not answer")?;
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::TimedOut => SILENT,
+                _ => "its answer cannot be read",
+            })?;
         if line.is_empty() {
             return Err(EXITED);
         }
@@ -379,7 +397,10 @@ mod tests {
         let left = Duration::from_millis(50);
         let responses = TimedResponses { from: &from, left };
         let outcome = exchange(&mut Vec::new(), responses, &request(), &mut |_| ());
-        assert_eq!(outcome, Err("it does not answer"));
+        assert_eq!(outcome, Err(SILENT));
+        // The command has stopped the hook runner: it did not end in time.
+        assert_eq!(conclude(outcome).unwrap(), RunOutcome::TimedOut);
+        assert!(conclude(Err(EXITED)).is_err());
 
         // The client takes longer for a line than the hook runner may take.
         let left = Duration::from_secs(1);

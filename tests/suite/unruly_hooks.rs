@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::audit::value;
-use crate::direct::{live, put, serve, states};
+use crate::direct::{ask, live, put, serve, states};
 use crate::gating::{
     appears, gate_failed, hook, logged_steps, none_is_left, output_lines, rollback_line,
     timed_hook, touch, wait_for, wait_until_none_is_left,
@@ -280,7 +280,7 @@ fn chains_of_forks_do_not_hold_the_lock() {
     put(&site, "b");
     let script = "exec {dir}/fork_chains 100 {dir}/stop";
     site.configure(&timed_hook("before_swap", script, "1s"));
-    let reply = site.ssh("ci", "swap b");
+    let reply = ask(&site, "swap b");
     touch(&site, "stop");
     let problem = gate_failed(&reply);
     assert!(problem.contains("did not end within 1 s"), "{problem}");
@@ -295,7 +295,7 @@ fn chains_of_forks_do_not_hold_the_lock() {
     wait_until_none_is_left(&site, "stop");
     assert_eq!(states(&site), ["b bad"]);
     site.configure("");
-    assert_eq!(site.ssh("ci", "swap b").ok(), "ok swap b previous=-\n");
+    assert_eq!(ask(&site, "swap b").ok(), "ok swap b previous=-\n");
 }
 
 /// Code of a release that forks without end must leave process numbers for others.
