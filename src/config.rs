@@ -3,6 +3,7 @@
 //! a file that others can write is an error, not a warning.
 
 mod command;
+mod explain;
 mod file;
 mod keys;
 mod rules;
@@ -124,7 +125,7 @@ impl Config {
             let line = error
                 .span()
                 .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            bad(format!(" line {line}: {}", explain(&error, text)))
+            bad(format!(" line {line}: {}", explain::explain(&error, text)))
                 .remedy("see deploy-shell.toml(5)")
         })?;
         config.site = Some(site);
@@ -142,41 +143,6 @@ impl Config {
         let hooks = self.hooks.all().map(|hook| &hook.command);
         hooks.chain(&self.health.command)
     }
-}
-
-/// Returns the problem that the TOML parser found, with the key's name where the
-/// parser names only the value, and quotes like those of our other messages.
-fn explain(error: &toml::de::Error, text: &str) -> String {
-    let message = error.message().lines().next().unwrap_or("is not TOML");
-    let mismatch = ["invalid type: ", "invalid value: "];
-    let expected = mismatch
-        .iter()
-        .find_map(|start| message.strip_prefix(start)?.split_once(", expected "));
-    let problem = match expected {
-        Some((_, expected)) => {
-            let expected = match expected {
-                "a boolean" => "true or false",
-                "a string" => "a string, such as \"text\"",
-                "a sequence" => "a list, such as [\"one\", \"two\"]",
-                "a nonzero u8" => "a whole number from 1 on, such as 2",
-                other => other,
-            };
-            match error.span().and_then(|span| key_before(text, span.start)) {
-                Some(key) => format!("'{key}' takes {expected}"),
-                None => format!("expected {expected}"),
-            }
-        }
-        None => message.to_owned(),
-    };
-    problem.replace('`', "'")
-}
-
-/// Returns the key whose value begins at `at`, if both are on one line.
-fn key_before(text: &str, at: usize) -> Option<&str> {
-    let line = text.get(..at)?.rsplit('\n').next()?;
-    let key = line.trim_end().strip_suffix('=')?.trim();
-    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    (!key.is_empty() && key.bytes().all(is_bare)).then_some(key)
 }
 
 #[cfg(test)]
