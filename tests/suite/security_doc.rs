@@ -130,6 +130,7 @@ fn tables_with_tests() -> Vec<Vec<&'static str>> {
         (DOC, "CVE"),
         (DOC, "Guarantee"),
         (DOC, "Resource"),
+        (DOC, "Stolen key"),
         (MAP, "Invariant"),
     ];
     tables.map(|(text, first)| rows(text, first)).concat()
