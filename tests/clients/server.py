@@ -99,7 +99,8 @@ class Server:
         """Uses the shipped drop-in. Only the user and the path of the keys differ."""
         shipped = (REPOSITORY / "sshd" / "50-deploy-shell.conf").read_text()
         shipped = shipped.replace("Match User deploy", f"Match User {self.user}")
-        shipped = shipped.replace("/etc/deploy-shell/authorized_keys", f"{self.directory}/authorized_keys")
+        keys = "/etc/deploy-shell/authorized_keys"
+        shipped = shipped.replace(keys, f"{self.directory}/authorized_keys")
         (self.directory / "drop-in.conf").write_text(shipped)
         text = SSHD_CONFIG.format(directory=self.directory)
         (self.directory / "sshd_config").write_text(text)

@@ -23,6 +23,7 @@ class Bench:
         self.made = self.work / "made"
         self.made.mkdir()
         made = [source.site, source.short, source.plain, source.linked, source.venv]
+        made += [source.future]
         self.trees = {make.__name__: make(self.work / make.__name__) for make in made}
 
     def run(self, command, stdin=b"", cwd=None, **variables):
@@ -61,7 +62,8 @@ def gnu_tar(bench):
 
     for form, trees in {
         "v7": ["short"], "ustar": ["short", "linked"], "oldgnu": ["site", "linked"],
-        "gnu": ["site", "short", "linked"], "posix": ["site", "short", "linked"],
+        "gnu": ["site", "short", "linked", "future"],
+        "posix": ["site", "short", "linked", "future"],
     }.items():
         for tree in trees:
             yield made(form, tree, f"--format={form}")
@@ -148,7 +150,7 @@ def bsdtar(bench):
         command = ["bsdtar", *arguments, "-C", str(bench.trees[tree]), "-cf", "-", *members]
         return bench.archived(f"bsdtar/{variant}/{tree}", command)
 
-    for tree in ["site", "short", "linked"]:
+    for tree in ["site", "short", "linked", "future"]:
         yield made("default", tree)
     for form, trees in {
         "v7": ["short"], "ustar": ["short", "linked"], "gnutar": ["site", "linked"],
@@ -180,7 +182,7 @@ def busybox(bench):
 
 def python(bench):
     made = {
-        "default": ["site", "linked"], "gnu": ["site", "linked"], "pax": ["site"],
+        "default": ["site", "linked", "future"], "gnu": ["site", "linked"], "pax": ["site"],
         "ustar": ["short"], "empty-arcname": ["site"], "names": ["site"], "memory": ["short"],
         "comment": ["short"],
     }
@@ -210,7 +212,8 @@ def git(bench):
 
 def perl(bench):
     script = str(PROGRAMS / "archive-tar.pl")
-    for variant, tree in [("names", "site"), ("names", "linked"), ("dot", "short"), ("data", "short")]:
+    made = [("names", "site"), ("names", "linked"), ("dot", "short"), ("data", "short")]
+    for variant, tree in made:
         yield bench.archived(
             f"perl/{variant}/{tree}", ["perl", script, variant, str(bench.trees[tree])]
         )
@@ -255,14 +258,14 @@ def rust(bench):
     lock = (HERE.parents[1] / "Cargo.lock").read_text()
     version = lock.split('name = "tar"\nversion = "')[1].split('"')[0]
     (crate / "Cargo.toml").write_text(
-        '[package]\nname = "maker"\nversion = "0.0.0"\nedition = "2021"\n'
-        f'[dependencies]\ntar = "={version}"\n[workspace]\n'
+        '[package]\nname = "maker"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n'
+        f'[dependencies]\ntar = {{ version = "={version}", default-features = false }}\n'
     )
     shutil.copy(HERE.parents[1] / "Cargo.lock", crate)
     target = str(bench.work / "rust-target")
-    bench.run(["cargo", "build", "--quiet"], cwd=crate, CARGO_TARGET_DIR=target,
-              **{name: os.environ[name] for name in os.environ if name.startswith(("CARGO", "RUSTUP"))
-                 and name != "CARGO_TARGET_DIR"})
+    settings = {name: os.environ[name] for name in os.environ if name.startswith(("CARGO", "RUST"))}
+    settings["CARGO_TARGET_DIR"] = target
+    bench.run(["cargo", "build", "--quiet"], cwd=crate, **settings)
     for variant in ["dot", "empty-name", "deterministic"]:
         for tree in ["site", "linked"]:
             yield bench.archived(

@@ -21,7 +21,7 @@ def node(bench):
                *NODE_PACKAGES, newer], cwd=place)
     # archiver and the zstd streams need a newer Node than Debian's.
     program = str(place / "node_modules" / newer.split("@")[0] / "bin" / "node")
-    for tree in ["site", "short", "linked", "venv"]:
+    for tree in ["site", "short", "linked", "venv", "future"]:
         source = str(bench.trees[tree])
         for variant in ["default", "portable", "noPax", "prefix"]:
             # Without pax headers, node-tar cuts long names.
@@ -44,7 +44,7 @@ def go(bench):
     program = str(bench.work / "go-maker")
     bench.run(["go", "build", "-o", program, str(PROGRAMS / "main.go")],
               GOCACHE=str(bench.work / "go-cache"), GO111MODULE="off")
-    made = {"default": ["site", "short", "linked"], "pax": ["site"], "ustar": ["short"],
+    made = {"default": ["site", "short", "linked", "future"], "pax": ["site"], "ustar": ["short"],
             "gnu": ["site"]}
     for variant, trees in made.items():
         for tree in trees:

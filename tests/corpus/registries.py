@@ -37,7 +37,10 @@ def crates(bench):
     """cargo keeps the archive of each dependency in its cache."""
     directory = place(bench, "crates")
     wanted = pinned("crates")
-    lines = [f'{name} = {{ version = "={version}", default-features = false }}' for name, version in wanted]
+    lines = [
+        f'{name} = {{ version = "={version}", default-features = false }}'
+        for name, version in wanted
+    ]
     (directory / "src").mkdir()
     (directory / "src" / "lib.rs").touch()
     (directory / "Cargo.toml").write_text("\n".join([
@@ -46,7 +49,8 @@ def crates(bench):
     ]))
     rustup = {name: value for name, value in os.environ.items() if name.startswith("RUSTUP")}
     rustup.setdefault("RUSTUP_HOME", str(Path.home() / ".rustup"))
-    bench.run(["cargo", "fetch", "--quiet"], cwd=directory, CARGO_HOME=str(directory / "home"), **rustup)
+    rustup["CARGO_HOME"] = str(directory / "home")
+    bench.run(["cargo", "fetch", "--quiet"], cwd=directory, **rustup)
     named = {f"{name}-{version}.crate" for name, version in wanted}
     found = [path for path in directory.glob("home/registry/cache/*/*.crate") if path.name in named]
     yield from unzipped(bench, "crates", found, len(wanted))

@@ -45,9 +45,10 @@ def short(root):
 
 
 def plain(root):
-    """`short`, without what PHP or 7-Zip cannot archive: '*' and a symlink to nothing."""
+    """`short`, without what PHP or 7-Zip cannot archive: symlinks, and a name with '*'."""
     short(root)
-    (root / "not-yet").unlink()
+    for name in ["latest", "not-yet", "assets/current.js", "config/from-parent"]:
+        (root / name).unlink()
     (root / "odd/#hash=is;'\"*?$(x)").unlink()
     return root
 
@@ -69,10 +70,16 @@ def site(root):
     for length in [98, 99, 100, 101, 255]:
         (root / f"to-{length}").symlink_to("lengths/" + "n" * (length - len("lengths/")))
     (root / "größe/program").symlink_to("../bin/serve")
-    # A time with a fraction, one in the future, and the start of the epoch.
+    # A time with a fraction, and the start of the epoch.
     os.utime(root / "empty", ns=(0, 1_600_000_000_123_456_789))
-    os.utime(root / "index.html", (4_000_000_000, 4_000_000_000))
     os.utime(root / "bin/serve", (0, 0))
+    return root
+
+
+def future(root):
+    """`short`, with a file of the year 2096, whose seconds need more than 31 bits."""
+    short(root)
+    os.utime(root / "index.html", (4_000_000_000, 4_000_000_000))
     return root
 
 

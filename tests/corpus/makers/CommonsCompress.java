@@ -1,6 +1,5 @@
 // CommonsCompress VARIANT SOURCE writes a tar of SOURCE with Apache Commons Compress.
 import java.nio.file.Files;
-import java.nio.file.LinkOption;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.stream.Collectors;
@@ -39,7 +38,7 @@ public final class CommonsCompress {
             : new TarArchiveEntry(path.toFile(), name);
         if (link) {
             entry.setLinkName(Files.readSymbolicLink(path).toString());
-        } else if (Files.isRegularFile(path, LinkOption.NOFOLLOW_LINKS) && Files.isExecutable(path)) {
+        } else if (Files.isRegularFile(path) && Files.isExecutable(path)) {
             entry.setMode(0100755);
         }
         out.putArchiveEntry(entry);
