@@ -24,7 +24,7 @@ include!("../../admin/src/check/findings_table.rs");
 const TEMPLATE: &str = include_str!("../../admin/src/template.toml");
 
 /// Code words that the requests' own errors contain as well.
-const SHARED_CODES: [&str; 2] = ["audit-unreachable", "layout"];
+const SHARED_CODES: [&str; 3] = ["audit-unreachable", "layout", "terminal"];
 
 /// How the names of the C library's functions begin that read the databases of
 /// users, groups and passwords, or take on a user's groups.
