@@ -373,7 +373,7 @@ fn unreadable(store: &Store, why: &Unreadable) -> Error {
         Unreadable::Newer { .. } => Error::new(Code::BadLayout, why.to_string()).remedy(format!(
             "install that version of deploy-shell or a later one, and keep '{path}'"
         )),
-        Unreadable::Damaged { .. } => Error::new(Code::IoError, why.to_string()).remedy(format!(
+        Unreadable::Damaged { .. } => Error::new(Code::BadLayout, why.to_string()).remedy(format!(
             "restore '{path}' from a backup; without one, keep it under another name, \
              and the next request starts a new one: mv '{path}' '{path}.damaged'"
         )),

@@ -305,7 +305,7 @@ fn damaged(store: &Store, file: UsedIds, why: &str) -> Error {
     let path = store.path().join(STATE);
     let (path, name) = (path.display(), file.name());
     Error::new(
-        Code::IoError,
+        Code::BadLayout,
         format!("the list of used ids '{name}' is damaged: {why}"),
     )
     .remedy(format!(

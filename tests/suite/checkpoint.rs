@@ -302,7 +302,7 @@ fn a_damaged_list_of_used_ids_refuses_new_releases() {
             None => fs::remove_file(&path).expect("removed"),
         }
         let reply = put_other(&site, "new");
-        reply.refused(74, "io-error");
+        reply.refused(78, "bad-layout");
         let words = format!("the list of used ids '{list}' is damaged");
         assert!(reply.stderr.contains(&words), "{reply:?}");
         assert!(reply.stderr.contains("from a backup"), "{reply:?}");

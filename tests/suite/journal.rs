@@ -230,7 +230,7 @@ fn a_journal_damaged_in_its_middle_refuses_every_change() {
         let before = everything(&site);
         for request in ["swap a", "rollback", "rollback a"] {
             let reply = ask(&site, request);
-            reply.refused(74, "io-error");
+            reply.refused(78, "bad-layout");
             let words = "the journal is damaged: line 3 ";
             assert!(reply.stderr.contains(words), "{what}: {reply:?}");
             assert!(everything(&site) == before, "{request}, {what}");
@@ -238,7 +238,7 @@ fn a_journal_damaged_in_its_middle_refuses_every_change() {
         let archive = payload("d");
         let request = Site::receive_command("d", &archive);
         let reply = site.run(serve(&site, "ci", request), &archive);
-        reply.refused(74, "io-error");
+        reply.refused(78, "bad-layout");
         assert!(everything(&site) == before, "receive, {what}");
 
         // The remedy: restored from a backup, every request works again.
@@ -255,7 +255,7 @@ fn a_damaged_journal_can_be_moved_aside() {
     let damaged = [&b"prose\n"[..], &bytes(&site)].concat();
     fs::write(path(&site), &damaged).expect("damaged");
     let reply = site.ssh("ci", "rollback");
-    reply.refused(74, "io-error");
+    reply.refused(78, "bad-layout");
     let aside = format!("{}.damaged", path(&site).display());
     let remedy = format!("mv '{}' '{aside}'", path(&site).display());
     assert!(reply.stderr.contains(&remedy), "{reply:?}");

@@ -124,7 +124,7 @@ fn a_damaged_list_is_refused() {
     ] {
         fs::write(&path, content).unwrap();
         let error = look_up(&store, &files, "r5").unwrap_err();
-        assert_eq!(error.code, Code::IoError, "{what}");
+        assert_eq!(error.code, Code::BadLayout, "{what}");
         assert!(error.problem.contains("'used-ids-7' is damaged"), "{error}");
         // As many as the list has, so they are merged.
         let more = (0..9).map(|number| (id(&format!("s{number}")), id_use(number)));
