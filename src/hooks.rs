@@ -131,9 +131,9 @@ const _: () = {
 const POLL_INTERVAL: Duration = Duration::from_micros(200);
 
 /// The maximum number of responses to one request: the lines of the output, a
-/// remark about what is not shown, a remark about each reported process and one about
-/// the others, and the outcome.
-const MAX_RESPONSES: usize = output::MAX_LINES + 1 + job::MAX_REPORTED + 1 + 1;
+/// remark about what is not shown, one about what was ended, one about each reported
+/// process and one about the others, and the outcome.
+const MAX_RESPONSES: usize = output::MAX_LINES + 1 + 1 + job::MAX_REPORTED + 1 + 1;
 
 /// The monitor's handle for the hook runner.
 #[derive(Debug)]

@@ -36,6 +36,22 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The maximum number of remaining processes that one command reports.
 pub const MAX_REPORTED: usize = 4;
 
+/// Returns the line about the processes that a command left behind and that were ended.
+fn describe_ended<'a>(ended: impl Iterator<Item = &'a Remaining>) -> Option<String> {
+    let programs: Vec<&str> = ended.map(|process| process.program.as_str()).collect();
+    let shown = programs[..programs.len().min(MAX_REPORTED)].join(", ");
+    let more = match programs.len().saturating_sub(MAX_REPORTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!programs.is_empty()).then(|| {
+        format!(
+            "... ended what the command left running ({shown}{more}): start a service through \
+             systemd"
+        )
+    })
+}
+
 /// The maximum length of one read, in bytes.
 const CHUNK: usize = 64 << 10;
 
@@ -137,6 +153,11 @@ impl JobRunner {
             // The leader's number may belong to another process by now.
             LeaderEnd::NotOurChild => None,
         };
+        // A command that reached its time limit has a message of its own.
+        let left = match end {
+            LeaderEnd::Ended(_) if job.phase == Phase::Running => self.reaper.left_behind(leader),
+            _ => Vec::new(),
+        };
         let remaining = self
             .reaper
             .kill_all(group, cgroup.as_ref(), &self.child_signal);
@@ -145,6 +166,13 @@ impl JobRunner {
         job.drain(pipe);
         let mut show = |text: String| pipe.queue_response(&RunResponse::Output(text.into()));
         job.output.finish(&mut show);
+        let ended = left.iter().filter(|process| {
+            let same = |other: &Remaining| other.pid == process.pid;
+            !remaining.iter().any(same)
+        });
+        if let Some(text) = describe_ended(ended) {
+            show(text);
+        }
         for process in remaining.iter().take(MAX_REPORTED) {
             let Remaining { pid, program, .. } = process;
             show(format!(

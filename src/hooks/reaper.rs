@@ -118,6 +118,23 @@ impl Reaper {
         }
     }
 
+    /// Returns the living children of this process but `leader`: what a command that has
+    /// ended left behind. A child of another user that an earlier command left is not
+    /// among them.
+    pub fn left_behind(&self, leader: Pid) -> Vec<Remaining> {
+        let is_alive = |pid: &i32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // The name is in parentheses, and can contain any byte.
+            let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            !state.is_empty() && !state.starts_with(['Z', 'X'])
+        };
+        let left = children().into_iter().filter(|pid| *pid != leader.as_raw());
+        left.filter(|pid| !self.reported.contains(pid))
+            .filter(is_alive)
+            .map(Remaining::look_up)
+            .collect()
+    }
+
     /// Kills the children that no call has reported yet, and returns them. The
     /// last turn kills them too: it may be the first to see one of them, and no
     /// later call signals a child that this call reports.

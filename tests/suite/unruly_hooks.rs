@@ -87,7 +87,19 @@ fn processes_that_a_hook_leaves_running_are_killed() {
     let site = site(&hook("before_swap", &script));
     let reply = site.ssh("ci", "swap b");
     none_is_left(&site, "stays");
-    assert_eq!(output_lines(&reply, "hook: before_swap 1"), ["done"]);
+    let lines = output_lines(&reply, "hook: before_swap 1");
+    let [done, left] = lines.as_slice() else {
+        panic!("{lines:?}");
+    };
+    assert_eq!(done, "done");
+    let words = "... ended what the command left running (tail, ";
+    assert!(
+        left.starts_with(words) && left.ends_with("through systemd"),
+        "{left}"
+    );
+    // The log has the same line, at the end of the field 'output'.
+    let logged = site.audit_lines().join("\n");
+    assert!(logged.contains(words), "{logged}");
     assert_eq!(reply.ok(), "ok swap b previous=-\n");
 }
 
