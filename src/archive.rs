@@ -9,10 +9,12 @@
 
 mod disk_use;
 mod entries;
+mod hard_link;
 mod header;
 mod job;
 pub mod path;
 pub mod pax;
+mod remedy;
 mod report;
 mod rule;
 mod time;
@@ -23,7 +25,7 @@ mod zstd_frame;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -41,12 +43,14 @@ use crate::sandbox;
 use crate::shared_paths::{Existing, Shared, SharedPath};
 use disk_use::DiskUse;
 use entries::{ArchiveEntries, ArchiveEntry, EntryKind};
+use hard_link::Source;
+use path::CleanPath;
 use report::{check_symlinks, write_report};
 use rule::Rule;
-use time::{FileTimes, Mtime};
-use tree::{Added, Node, Tree};
+use time::FileTimes;
+use tree::{Added, Node, NodeId, Tree};
 use writer::Destination;
-use zstd_frame::Frame;
+use zstd_frame::Frames;
 
 pub use job::{MAX_JOB, UnpackJob, UnpackLimits, WORD, upload_memory};
 pub use report::{FailureReport, MAX_MESSAGE, ReportHead};
@@ -63,21 +67,12 @@ pub fn main(job: UnpackJob) -> u8 {
     let Err(error) = run_job(&job) else {
         return 0;
     };
-    let code = match &error {
-        UnpackError::Refused { .. } => Code::BadArchive,
-        UnpackError::Io(error) => error.code,
-        UnpackError::WriterStopped => Code::Internal,
-    };
-    let text = error.to_string();
-    let fault = match &error {
-        UnpackError::Io(error) => error.fault,
-        UnpackError::Refused { .. } | UnpackError::WriterStopped => None,
-    };
-    let line = FailureReport::new(code, fault, &text)
+    let error = error.into_error();
+    let line = FailureReport::new(&error)
         .and_then(|report| message::encode(&report).ok())
-        .unwrap_or(text);
+        .unwrap_or(error.problem);
     _ = writeln!(std::io::stderr(), "{line}");
-    code.exit()
+    error.code.exit()
 }
 
 fn run_job(job: &UnpackJob) -> Result<(), UnpackError> {
@@ -143,15 +138,16 @@ fn unpack(
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = TimeSpec::from_duration(now.unwrap_or_default());
     let times = FileTimes::new(limits.keep_times, now);
-    let frame = Frame::open(spool, limits.stream(), limits.max_unpacked)?;
+    let frames = Frames::open(spool, limits.stream(), limits.max_unpacked)?;
     let mut unpacker = Unpacker {
         limits,
         shared,
         times,
-        entries: ArchiveEntries::new(frame),
+        entries: ArchiveEntries::new(frames),
         tree: Tree::new(limits.max_entries),
         writers,
         unpacked: 0,
+        has_file: false,
         disk_use: DiskUse::new(limits.block),
         open: vec![(Vec::new(), Arc::clone(staging))],
     };
@@ -160,12 +156,16 @@ fn unpack(
         Ok(()) | Err(UnpackError::WriterStopped) => {}
         Err(error) => return Err(error),
     }
-    let empty = unpacker.tree.len() == 0;
+    let (empty, has_file) = (unpacker.tree.len() == 0, unpacker.has_file);
     unpacker.create_shared_symlinks()?;
     let digests = unpacker.writers.finish()?;
     unpacker.entries.finish()?;
     if empty {
         return Err(Rule::Empty.into());
+    }
+    // Such a release serves nothing. Often tar ran in the wrong directory.
+    if !has_file {
+        return Err(Rule::NoFile.into());
     }
     let mut tree = unpacker.tree;
     for (id, digest) in digests {
@@ -185,6 +185,8 @@ struct Unpacker<'a> {
     writers: Writers,
     /// The bytes of all files.
     unpacked: u64,
+    /// Whether the archive has a regular file.
+    has_file: bool,
     disk_use: DiskUse,
     /// The directories from the release down to that of the last entry. Their
     /// handles stay open because archives list one directory after the other.
@@ -235,68 +237,110 @@ impl Unpacker<'_> {
             return Err(Rule::AboveSharedPath.into());
         }
         // The same rules hold for an entry that is not unpacked.
-        let node = self.node_within_limits(&entry.kind)?;
         let components = entry.path.components();
-        let added = self.tree.add(&components, node)?;
-        self.count(&components, added.known, |disk_use| match &entry.kind {
-            EntryKind::Dir => disk_use.add_directory(&components),
-            EntryKind::File { size, .. } => disk_use.add_file(&components, *size),
-            EntryKind::Symlink { target } => disk_use.add_symlink(&components, target),
-        })?;
-        if let Some(shared) = covering {
-            // The directories above the shared symlink belong to the release.
-            let above = shared.components().len() - 1;
-            self.open_dir(&components[..above], added.known)?;
-            return match entry.kind {
-                EntryKind::File { size, .. } => self.skip_data(size),
-                _ => Ok(()),
-            };
-        }
         match &entry.kind {
             EntryKind::Dir => {
-                self.tree.set_mtime(added.id, entry.mtime);
-                self.open_dir(&components, added.known).map(drop)
+                let node = Node::Dir {
+                    children: BTreeMap::new(),
+                    mtime: None,
+                };
+                let added = self.tree.add(&components, node)?;
+                self.count(&components, added.known, |disk_use| {
+                    disk_use.add_directory(&components);
+                })?;
+                if covering.is_none() {
+                    self.tree.set_mtime(added.id, entry.mtime);
+                }
+                // The directories above a shared symlink belong to the release.
+                let len = covering.map_or(components.len(), depth_above);
+                self.open_dir(&components[..len], added.known).map(drop)
             }
+            EntryKind::Symlink { .. } if !self.limits.symlinks => Err(Rule::SymlinksDenied.into()),
             EntryKind::Symlink { target } => {
-                let destination = self.destination(&components, &added, entry.mtime)?;
-                create_symlink(&destination.dir, target, &destination.name)
+                let added = self.tree.add(&components, Node::Symlink)?;
+                self.count(&components, added.known, |disk_use| {
+                    disk_use.add_symlink(&components, target);
+                })?;
+                match self.destination(entry, &added, covering)? {
+                    Some(to) => create_symlink(&to.dir, target, &to.name),
+                    None => Ok(()),
+                }
             }
             EntryKind::File { executable, size } => {
-                let destination = self.destination(&components, &added, entry.mtime)?;
+                let added = self.add_file(&components, *executable, *size, None)?;
+                let Some(to) = self.destination(entry, &added, covering)? else {
+                    return self.skip_data(*size);
+                };
                 let entries = &mut self.entries;
                 self.writers
-                    .write_file(destination, *executable, *size, |buffer| {
-                        entries.read_data(buffer)
-                    })
+                    .write_file(to, *executable, *size, |buffer| entries.read_data(buffer))
+            }
+            EntryKind::HardLink { target } => {
+                let source = hard_link::find_source(&self.tree, self.shared, &components, target)?;
+                let Some(from) = source else {
+                    return Ok(());
+                };
+                let original = Some(from.original);
+                let added = self.add_file(&components, from.executable, from.size, original)?;
+                match self.destination(entry, &added, covering)? {
+                    Some(to) => self.copy_file(target, &from, to),
+                    None => Ok(()),
+                }
             }
         }
     }
 
-    /// Returns the tree's node for an entry that is within the limits.
-    fn node_within_limits(&mut self, kind: &EntryKind) -> Result<Node, UnpackError> {
-        match *kind {
-            EntryKind::Dir => Ok(Node::Dir {
-                children: BTreeMap::new(),
-                named: true,
-                mtime: None,
-            }),
-            EntryKind::Symlink { .. } if !self.limits.symlinks => Err(Rule::SymlinksDenied.into()),
-            EntryKind::Symlink { .. } => Ok(Node::Symlink),
-            EntryKind::File { executable, size } => {
-                if size > self.limits.max_file {
-                    return Err(Rule::File(self.limits.max_file).into());
-                }
-                self.unpacked = self.unpacked.saturating_add(size);
-                if self.unpacked > self.limits.max_unpacked {
-                    return Err(Rule::Unpacked(self.limits.max_unpacked).into());
-                }
-                Ok(Node::File {
-                    executable,
-                    size,
-                    sha256: None,
-                })
-            }
+    /// Adds a file that is within the limits to the tree, and counts it.
+    fn add_file(
+        &mut self,
+        path: &[&[u8]],
+        executable: bool,
+        size: u64,
+        copy_of: Option<NodeId>,
+    ) -> Result<Added, UnpackError> {
+        if size > self.limits.max_file {
+            return Err(Rule::File(self.limits.max_file).into());
         }
+        self.unpacked = self.unpacked.saturating_add(size);
+        if self.unpacked > self.limits.max_unpacked {
+            return Err(Rule::Unpacked(self.limits.max_unpacked).into());
+        }
+        self.has_file = true;
+        let node = Node::File {
+            executable,
+            size,
+            sha256: None,
+            copy_of,
+        };
+        let added = self.tree.add(path, node)?;
+        self.count(path, added.known, |disk_use| disk_use.add_file(path, size))?;
+        Ok(added)
+    }
+
+    /// Writes a file with the content of the earlier file at `target`.
+    ///
+    /// A release has no hard links: each of its files can be replaced or removed by
+    /// itself.
+    fn copy_file(
+        &mut self,
+        target: &CleanPath,
+        from: &Source,
+        to: Destination,
+    ) -> Result<(), UnpackError> {
+        let components = target.components();
+        let (name, above) = components.split_last().ok_or(Rule::NameEmpty)?;
+        let name = Name::new(name).ok_or(Rule::NameEmpty)?;
+        // A thread may still write that file.
+        self.writers.wait_until_written()?;
+        let mut file = self
+            .open_dir(above, above.len())?
+            .open_file(name)
+            .map_err(|errno| io_error("open a file of the upload", errno))?;
+        self.writers
+            .write_file(to, from.executable, from.size, |buffer| {
+                file.read_exact(buffer)
+                    .map_err(|error| io_error("read a file of the upload", error))
+            })
     }
 
     /// Reads a file's data and discards it.
@@ -334,20 +378,27 @@ impl Unpacker<'_> {
         create_symlink(&dir, target.as_bytes(), name)
     }
 
-    /// Opens the directory that a file or symlink goes into.
+    /// Opens the directory that a file or symlink goes into. Returns none where the
+    /// site has a shared symlink at or above it: only the directories above that
+    /// symlink are made.
     fn destination(
         &mut self,
-        path: &[&[u8]],
+        entry: &ArchiveEntry,
         added: &Added,
-        mtime: Mtime,
-    ) -> Result<Destination, UnpackError> {
+        covering: Option<&SharedPath>,
+    ) -> Result<Option<Destination>, UnpackError> {
+        let path = entry.path.components();
+        if let Some(shared) = covering {
+            self.open_dir(&path[..depth_above(shared)], added.known)?;
+            return Ok(None);
+        }
         let (name, above) = path.split_last().ok_or(Rule::NameEmpty)?;
-        Ok(Destination {
+        Ok(Some(Destination {
             dir: self.open_dir(above, added.known)?,
             name: (*name).into(),
-            mtime: self.times.for_entry(Some(mtime)),
+            mtime: self.times.for_entry(Some(entry.mtime)),
             id: added.id,
-        })
+        }))
     }
 
     /// Opens a directory. The first `known` components of its path exist; the
@@ -401,6 +452,11 @@ fn set_directory_times(tree: &Tree, staging: &Dir, times: FileTimes) -> Result<(
         };
         set.map_err(|errno| io_error("set the time of a directory", errno))
     })
+}
+
+/// Returns the number of directories above a shared path.
+fn depth_above(shared: &SharedPath) -> usize {
+    shared.components().len() - 1
 }
 
 fn create_symlink(dir: &Dir, target: &[u8], name: &[u8]) -> Result<(), UnpackError> {

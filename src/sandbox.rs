@@ -195,10 +195,14 @@ pub enum Access {
     Replace,
     /// Everything but devices, sockets, fifos and execution.
     Write,
-    /// Create and write files, create directories and symlinks, and open directories.
-    /// Files cannot be read, and nothing can be removed or moved. Landlock permits
-    /// listing too; the unpacker, which alone has this access, has no system call
-    /// for it.
+    /// Create, write and read files, create directories and symlinks, and open
+    /// directories. Nothing can be removed or moved. Landlock permits listing too; the
+    /// unpacker, which alone has this access, has no system call for it.
+    ///
+    /// The unpacker reads a file that it wrote, to write a hard link of the archive as
+    /// a file of its own. Its directory is empty at first, so it learns nothing by
+    /// that. (A copy by the monitor would need a list of files from the unpacker, and
+    /// the right to create files.)
     Create,
 }
 

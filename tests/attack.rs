@@ -221,6 +221,7 @@ fn prepare(site: &Site) -> Result<PathBuf, Error> {
     fs::set_permissions(&site.0, fs::Permissions::from_mode(0o755))?;
     let state = root.join(".deploy-shell");
     let staging = state.join("incoming/r2.1.0/tree");
+    let other = state.join("incoming/r3.1.0/tree");
     for directory in [
         "releases/r1",
         "shared",
@@ -230,6 +231,7 @@ fn prepare(site: &Site) -> Result<PathBuf, Error> {
         fs::create_dir_all(root.join(directory))?;
     }
     fs::create_dir_all(&staging)?;
+    fs::create_dir_all(&other)?;
     fs::create_dir(site.path("beside"))?;
     for directory in [
         "",
@@ -250,6 +252,7 @@ fn prepare(site: &Site) -> Result<PathBuf, Error> {
     symlink("../../shared/.env", root.join("releases/r1/.env"))?;
     fs::write(state.join("journal.jsonl"), "")?;
     fs::write(staging.join("own"), "own")?;
+    fs::write(other.join("theirs"), "theirs")?;
     symlink("releases/r1", root.join("current"))?;
     let config = site.path("site.toml");
     fs::write(&config, format!("root = \"{}\"\n", root.display()))?;

@@ -9,7 +9,7 @@ use std::ops::Range;
 const BLOCK: usize = 512;
 
 /// Fields where a changed byte means something: offset and length.
-const FIELDS: [(usize, usize); 9] = [
+const FIELDS: [(usize, usize); 11] = [
     (0, 100),
     (100, 8),
     (124, 12),
@@ -19,10 +19,12 @@ const FIELDS: [(usize, usize); 9] = [
     (157, 100),
     (257, 8),
     (345, 155),
+    (476, 12),
+    (488, 12),
 ];
 
 /// Values of such fields, and values that are almost valid.
-const VALUES: [&[u8]; 24] = [
+const VALUES: [&[u8]; 30] = [
     b"\0",
     b"/",
     b".",
@@ -45,8 +47,14 @@ const VALUES: [&[u8]; 24] = [
     b"8",
     b"ustar\x0000",
     b"ustar  \0",
-    b"0125xgLKS7",
+    b"01251xgLKS7",
     b"xgLK25",
+    b"          7\0",
+    b"      644",
+    b"15302453116\0",
+    b"15302453116\015302453116\0",
+    b"a\0b",
+    b"./a",
 ];
 
 /// A small random generator (xorshift32): the seed alone determines a mutation.

@@ -6,7 +6,7 @@ use super::path::{CleanPath, check_symlink_target};
 use super::pax::{self, Pax};
 use super::rule::{Rule, UnpackError};
 use super::time::Mtime;
-use super::zstd_frame::Frame;
+use super::zstd_frame::Frames;
 
 /// One entry. Read a file's data with [`ArchiveEntries::read_data`] before the next
 /// entry.
@@ -22,13 +22,24 @@ pub struct ArchiveEntry {
 #[derive(Debug)]
 pub enum EntryKind {
     Dir,
-    File { executable: bool, size: u64 },
-    Symlink { target: Vec<u8> },
+    File {
+        executable: bool,
+        size: u64,
+    },
+    Symlink {
+        target: Vec<u8>,
+    },
+    /// To a path of the release, which an earlier entry must have made.
+    HardLink {
+        target: CleanPath,
+    },
 }
 
 /// The entries of one archive.
 pub struct ArchiveEntries {
-    frame: Frame,
+    frames: Frames,
+    /// Whether a block has been read.
+    started: bool,
     /// Unread data of the current entry, and its padding.
     left: u64,
     padding: usize,
@@ -38,14 +49,15 @@ pub struct ArchiveEntries {
 #[derive(Default)]
 struct Extended {
     name: Option<Vec<u8>>,
-    symlink_target: Option<Vec<u8>>,
+    link_target: Option<Vec<u8>>,
     pax: Option<Pax>,
 }
 
 impl ArchiveEntries {
-    pub fn new(frame: Frame) -> ArchiveEntries {
+    pub fn new(frames: Frames) -> ArchiveEntries {
         ArchiveEntries {
-            frame,
+            frames,
+            started: false,
             left: 0,
             padding: 0,
         }
@@ -78,7 +90,7 @@ impl ArchiveEntries {
                 | HeaderKind::GnuLongLink => self
                     .read_extended(&mut extended, &header)
                     .map_err(|error| error.at(&header.name))?,
-                HeaderKind::File | HeaderKind::Dir | HeaderKind::Symlink => {
+                HeaderKind::File | HeaderKind::Dir | HeaderKind::Symlink | HeaderKind::HardLink => {
                     let name = extended.name().unwrap_or(&header.name).to_vec();
                     return self
                         .join_entry(extended, header)
@@ -92,7 +104,7 @@ impl ArchiveEntries {
     /// Reads data of the current file into all of `buffer`.
     pub fn read_data(&mut self, buffer: &mut [u8]) -> Result<(), UnpackError> {
         debug_assert!(buffer.len() as u64 <= self.left);
-        self.frame.fill(buffer)?;
+        self.frames.fill(buffer)?;
         self.left -= buffer.len() as u64;
         if self.left == 0 {
             self.skip_padding()?;
@@ -102,18 +114,20 @@ impl ArchiveEntries {
 
     /// Checks that only zeros follow in the archive, and nothing after it.
     pub fn finish(self) -> Result<(), UnpackError> {
-        self.frame.finish()
+        self.frames.finish()
     }
 
     /// Returns the next block, or none if it is all zeros.
     fn read_block(&mut self) -> Result<Option<[u8; BLOCK]>, UnpackError> {
         let mut block = [0; BLOCK];
-        match self.frame.read(&mut block)? {
+        match self.frames.read(&mut block)? {
+            0 if !self.started => return Err(Rule::NoContent.into()),
             // An archive that stops at the edge of a block lacks its end; one that
             // stops elsewhere is cut short.
             0 => return Err(Rule::NoEnd.into()),
-            read => self.frame.fill(&mut block[read..])?,
+            read => self.frames.fill(&mut block[read..])?,
         }
+        self.started = true;
         Ok(block.iter().any(|byte| *byte != 0).then_some(block))
     }
 
@@ -121,7 +135,7 @@ impl ArchiveEntries {
     fn skip_padding(&mut self) -> Result<bool, UnpackError> {
         let mut scratch = [0; BLOCK];
         let padding = std::mem::take(&mut self.padding);
-        self.frame.fill(&mut scratch[..padding])?;
+        self.frames.fill(&mut scratch[..padding])?;
         Ok(scratch.iter().all(|byte| *byte == 0))
     }
 
@@ -142,7 +156,7 @@ impl ArchiveEntries {
         let mut data = vec![0; header.size as usize];
         if !data.is_empty() {
             self.begin_data(header.size);
-            self.frame.fill(&mut data)?;
+            self.frames.fill(&mut data)?;
             self.left = 0;
             // Some readers read a name or a record up to the next NUL.
             if !self.skip_padding()? {
@@ -156,7 +170,7 @@ impl ArchiveEntries {
                 }
                 let mut pax = Pax::from_records(&data)?;
                 set_long_name(&mut extended.name, pax.path.take())?;
-                set_long_name(&mut extended.symlink_target, pax.linkpath.take())?;
+                set_long_name(&mut extended.link_target, pax.linkpath.take())?;
                 extended.pax = Some(pax);
             }
             HeaderKind::PaxGlobal => {
@@ -170,7 +184,7 @@ impl ArchiveEntries {
                 data.pop_if(|last| *last == 0);
                 let slot = match kind {
                     HeaderKind::GnuLongName => &mut extended.name,
-                    _ => &mut extended.symlink_target,
+                    _ => &mut extended.link_target,
                 };
                 set_long_name(slot, Some(data))?;
             }
@@ -184,33 +198,54 @@ impl ArchiveEntries {
         extended: Extended,
         header: Header,
     ) -> Result<ArchiveEntry, UnpackError> {
-        if header.trailing_garbage {
-            return Err(Rule::NameAfterEnd.into());
+        let Extended {
+            name: long_name,
+            link_target: long_target,
+            pax,
+        } = extended;
+        // The Rust tar library leaves bytes after the NUL of a name that is too long
+        // for the field. GNU tar, bsdtar and Python use the long name alone. Without
+        // one, Go and others read past the NUL.
+        let faults = [
+            header.prefix_fault,
+            header.name_fault.filter(|_| long_name.is_none()),
+            header.link_target_fault.filter(|_| long_target.is_none()),
+        ];
+        if let Some(fault) = faults.into_iter().flatten().next() {
+            return Err(fault.into());
         }
-        let pax_size = extended.pax.as_ref().and_then(|pax| pax.size);
-        let pax_mtime = extended.pax.and_then(|pax| pax.mtime);
+        let pax_size = pax.as_ref().and_then(|pax| pax.size);
+        let pax_mtime = pax.and_then(|pax| pax.mtime);
         if pax_size.is_some_and(|size| size != header.size) {
             return Err(Rule::PaxSize.into());
         }
-        let name = extended.name.unwrap_or(header.name);
+        let name = long_name.unwrap_or(header.name);
         let path = CleanPath::from_entry_name(&name, header.kind == HeaderKind::Dir)?;
-        if extended.symlink_target.is_some() && header.kind != HeaderKind::Symlink {
+        let is_link = matches!(header.kind, HeaderKind::Symlink | HeaderKind::HardLink);
+        if long_target.is_some() && !is_link {
             return Err(Rule::LongTargetAlone.into());
         }
+        // GNU tar takes the data of a hard link for the next header.
+        if header.kind != HeaderKind::File && header.size != 0 {
+            return Err(Rule::SizeWithoutData.into());
+        }
+        // A long target replaces one that is cut short in the header. Where the
+        // header has none, some readers see a file.
+        if is_link && header.link_target.is_empty() {
+            return Err(Rule::TargetEmpty.into());
+        }
+        let target = long_target.unwrap_or(header.link_target);
         let kind = match header.kind {
             HeaderKind::File => EntryKind::File {
                 executable: header.executable,
                 size: header.size,
             },
-            _ if header.size != 0 => return Err(Rule::SizeWithoutData.into()),
             HeaderKind::Dir => EntryKind::Dir,
+            HeaderKind::HardLink => match CleanPath::from_entry_name(&target, false) {
+                Ok(target) => EntryKind::HardLink { target },
+                Err(_) => return Err(Rule::HardLink(target, "which no entry can have").into()),
+            },
             _ => {
-                // A long target replaces one that is cut short in the header.
-                // Where the header has none, some readers see a file.
-                if header.symlink_target.is_empty() {
-                    return Err(Rule::TargetEmpty.into());
-                }
-                let target = extended.symlink_target.unwrap_or(header.symlink_target);
                 check_symlink_target(&target)?;
                 EntryKind::Symlink { target }
             }
@@ -229,7 +264,7 @@ impl ArchiveEntries {
 
 impl Extended {
     fn is_empty(&self) -> bool {
-        self.name.is_none() && self.symlink_target.is_none() && self.pax.is_none()
+        self.name.is_none() && self.link_target.is_none() && self.pax.is_none()
     }
 
     fn name(&self) -> Option<&[u8]> {

@@ -21,6 +21,13 @@ pub const BLOCK: usize = 512;
 /// The ustar prefix of a name. GNU tar keeps times here.
 const PREFIX: Range<usize> = 345..500;
 
+/// The magic and the version. The Unix version 7 format has nothing here.
+const MAGIC: Range<usize> = 257..265;
+
+/// The length of the prefix in an xstar header. The times of last access and of last
+/// change of the inode follow, each in 12 bytes.
+const XSTAR_PREFIX: usize = 131;
+
 /// A header whose checksum is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -32,9 +39,13 @@ pub struct Header {
     pub mtime: Mtime,
     /// The name, with the ustar prefix before it.
     pub name: Vec<u8>,
-    pub symlink_target: Vec<u8>,
-    /// Whether the name or the symlink target has bytes after its NUL.
-    pub trailing_garbage: bool,
+    pub link_target: Vec<u8>,
+    /// What is wrong with the bytes after the NUL of the name, of the link target and
+    /// of the prefix. Where a long name or target replaces one of the first two, no
+    /// reader uses the field, and no reader sees those bytes.
+    pub name_fault: Option<Rule>,
+    pub link_target_fault: Option<Rule>,
+    pub prefix_fault: Option<Rule>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +53,7 @@ pub enum HeaderKind {
     File,
     Dir,
     Symlink,
+    HardLink,
     /// `x`: pax records for the next entry.
     Pax,
     /// `g`: pax records for all entries that follow.
@@ -61,34 +73,43 @@ impl Header {
     pub fn from_block(block: &[u8; BLOCK]) -> Result<Header, Rule> {
         let view = tar::Header::from_byte_slice(block);
         let fields = view.as_old();
-        if parse_octal(&fields.cksum)? != checksum(block) {
+        if parse_octal("checksum", &fields.cksum)? != checksum(block) {
             return Err(Rule::Checksum);
         }
         // as_ustar() requires "ustar\0" "00", as_gnu() requires "ustar " " \0".
         let (prefix, device) = match (view.as_ustar(), view.as_gnu()) {
             (Some(ustar), _) => (Some(&ustar.prefix), [&ustar.dev_major, &ustar.dev_minor]),
             (_, Some(gnu)) => (None, [&gnu.dev_major, &gnu.dev_minor]),
+            (None, None) if block[MAGIC].iter().all(|byte| *byte == 0) => {
+                return Err(Rule::Version7);
+            }
             (None, None) => return Err(Rule::Magic),
         };
         let type_byte = fields.linkflag[0];
         let kind = HeaderKind::from_type_byte(type_byte)?;
         // Fields that we do not keep are checked all the same: a reader that
         // fails at an owner or a time stops there, and sees less than we do.
-        for field in [&fields.uid, &fields.gid, device[0], device[1]] {
-            check_ignored_number(field)?;
+        for (name, field) in [
+            ("uid", fields.uid.as_slice()),
+            ("gid", &fields.gid),
+            ("devmajor", device[0]),
+            ("devminor", device[1]),
+            ("mtime", &fields.mtime),
+        ] {
+            check_ignored_number(name, field)?;
         }
-        check_ignored_number(&fields.mtime)?;
-        let (mut name, name_garbage) = until_nul(&fields.name);
-        let (symlink_target, target_garbage) = until_nul(&fields.linkname);
-        let prefix_garbage = if let Some(prefix) = prefix {
-            let (prefix, garbage) = until_nul(prefix);
+        let (mut name, after_name) = until_nul(&fields.name);
+        let (link_target, after_target) = until_nul(&fields.linkname);
+        let prefix_fault = if let Some(prefix) = prefix {
+            let (prefix, prefix_fault) = split_prefix(prefix);
             if !prefix.is_empty() {
                 name = [&prefix, b"/".as_slice(), &name].concat();
             }
-            garbage
+            prefix_fault
         } else {
-            // Some readers take these bytes for a prefix in a GNU header as well.
-            block[PREFIX].iter().any(|byte| *byte != 0)
+            // Python takes these bytes for a prefix in a GNU header as well.
+            let set = block[PREFIX].iter().any(|byte| *byte != 0);
+            set.then_some(Rule::GnuTimes)
         };
         // Without a type, a slash makes the entry a directory for some readers,
         // whatever long name it has.
@@ -97,12 +118,14 @@ impl Header {
         }
         Ok(Header {
             kind,
-            size: parse_octal(&fields.size)?,
-            executable: parse_octal(&fields.mode)? & 0o111 != 0,
+            size: parse_octal("size", &fields.size)?,
+            executable: parse_octal("mode", &fields.mode)? & 0o111 != 0,
             mtime: Mtime::from_field(&fields.mtime),
             name,
-            symlink_target,
-            trailing_garbage: name_garbage || target_garbage || prefix_garbage,
+            link_target,
+            name_fault: after_name.then_some(Rule::AfterNul("name")),
+            link_target_fault: after_target.then_some(Rule::AfterNul("linkname")),
+            prefix_fault,
         })
     }
 
@@ -118,11 +141,11 @@ impl HeaderKind {
             EntryType::Regular => HeaderKind::File,
             EntryType::Directory => HeaderKind::Dir,
             EntryType::Symlink => HeaderKind::Symlink,
+            EntryType::Link => HeaderKind::HardLink,
             EntryType::XHeader => HeaderKind::Pax,
             EntryType::XGlobalHeader => HeaderKind::PaxGlobal,
             EntryType::GNULongName => HeaderKind::GnuLongName,
             EntryType::GNULongLink => HeaderKind::GnuLongLink,
-            EntryType::Link => return Err(Rule::HardLink),
             EntryType::Char => return Err(Rule::CharacterDevice),
             EntryType::Block => return Err(Rule::BlockDevice),
             EntryType::Fifo => return Err(Rule::Fifo),
@@ -138,15 +161,20 @@ fn checksum(block: &[u8; BLOCK]) -> u64 {
     sum(&block[..148]) + sum(&block[156..]) + 8 * u64::from(b' ')
 }
 
-/// Reads octal digits from the first byte on, then only NULs and spaces.
-fn parse_octal(field: &[u8]) -> Result<u64, Rule> {
+/// Reads spaces, octal digits, and then only NULs and spaces.
+///
+/// Perl's Archive::Tar pads with spaces in front. GNU tar, bsdtar and Python skip
+/// them. They differ on every other character in front of the digits.
+fn parse_octal(name: &'static str, field: &[u8]) -> Result<u64, Rule> {
+    let padding = field.iter().take_while(|byte| **byte == b' ').count();
+    let field = &field[padding..];
     let digits = field
         .iter()
         .take_while(|byte| matches!(byte, b'0'..=b'7'))
         .count();
     let ended = field[digits..].iter().all(|byte| matches!(byte, 0 | b' '));
     if digits == 0 || !ended {
-        return Err(Rule::Number);
+        return Err(Rule::Number(name));
     }
     // At most 12 digits of 3 bits: cannot overflow.
     Ok(field[..digits]
@@ -156,12 +184,33 @@ fn parse_octal(field: &[u8]) -> Result<u64, Rule> {
 
 /// Checks a number that we do not keep: octal, empty (spaces or NULs), or in base
 /// 256, in which GNU tar writes a number that is too large or negative.
-fn check_ignored_number(field: &[u8]) -> Result<(), Rule> {
+fn check_ignored_number(name: &'static str, field: &[u8]) -> Result<(), Rule> {
     let empty = field.iter().all(|byte| matches!(byte, 0 | b' '));
     if empty || matches!(field[0], 0x80 | 0xff) {
         return Ok(());
     }
-    parse_octal(field).map(|_| ())
+    parse_octal(name, field).map(|_| ())
+}
+
+/// Returns the prefix of a ustar header, and what is wrong with the bytes after its
+/// NUL.
+///
+/// node-tar writes an xstar header: two times at the end of the field. GNU tar,
+/// bsdtar and Python read a prefix up to its NUL. So all of them see the same name if
+/// the NUL comes before the times, and nothing else is between them.
+fn split_prefix(field: &[u8]) -> (Vec<u8>, Option<Rule>) {
+    let (prefix, after) = until_nul(field);
+    if !after {
+        return (prefix, None);
+    }
+    let (short, times) = field.split_at(XSTAR_PREFIX);
+    let is_xstar = prefix.len() < XSTAR_PREFIX
+        && !until_nul(short).1
+        && times
+            .chunks(12)
+            .all(|time| check_ignored_number("time", time).is_ok());
+    let fault = (!is_xstar).then_some(Rule::AfterNul("prefix"));
+    (prefix, fault)
 }
 
 /// Returns a field up to its first NUL, and whether anything but NULs follows.
@@ -200,8 +249,8 @@ mod tests {
             (HeaderKind::File, 15, true)
         );
         assert_eq!(
-            (header.name.as_slice(), header.trailing_garbage),
-            (b"a.txt".as_slice(), false)
+            (header.name.as_slice(), header.prefix_fault),
+            (b"a.txt".as_slice(), None)
         );
     }
 
@@ -210,14 +259,69 @@ mod tests {
         let prefix = |block: &mut [u8; BLOCK]| block[345..349].copy_from_slice(b"some");
         let ustar = Header::from_block(&block(prefix)).unwrap();
         assert_eq!(ustar.name, b"some/a.txt");
-        assert!(!ustar.trailing_garbage);
+        assert_eq!(ustar.prefix_fault, None);
         let gnu = block(|block| {
             prefix(block);
             block[257..265].copy_from_slice(b"ustar  \0");
         });
         let gnu = Header::from_block(&gnu).unwrap();
         assert_eq!(gnu.name, b"a.txt");
-        assert!(gnu.trailing_garbage);
+        assert_eq!(gnu.prefix_fault, Some(Rule::GnuTimes));
+    }
+
+    #[test]
+    fn times_after_the_nul_of_a_prefix_are_an_xstar_header() {
+        let with = |prefix: &[u8], atime: &[u8], ctime: &[u8]| {
+            let bytes = block(|block| {
+                block[345..345 + prefix.len()].copy_from_slice(prefix);
+                block[476..476 + atime.len()].copy_from_slice(atime);
+                block[488..488 + ctime.len()].copy_from_slice(ctime);
+            });
+            let header = Header::from_block(&bytes).unwrap();
+            (header.name, header.prefix_fault)
+        };
+        let time = b"15302453116\0".as_slice();
+        let longest = [b'p'; 130];
+        for (prefix, atime, ctime) in [
+            (b"".as_slice(), time, time),
+            (b"some", time, b"".as_slice()),
+            (
+                &longest,
+                b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0",
+                time,
+            ),
+        ] {
+            let name = match prefix {
+                b"" => b"a.txt".to_vec(),
+                prefix => [prefix, b"/a.txt"].concat(),
+            };
+            assert_eq!(with(prefix, atime, ctime), (name, None));
+        }
+        let fault = Some(Rule::AfterNul("prefix"));
+        for (prefix, atime) in [
+            (b"some\0more".as_slice(), time),
+            (b"", b"x5302453116\0"),
+            (b"", b"1530\x002453116"),
+        ] {
+            assert_eq!(with(prefix, atime, time).1, fault);
+        }
+        // A longer prefix fills the bytes of the times.
+        let full = with(&[b'p'; 131], b"qq", b"");
+        assert_eq!(
+            full,
+            ([&[b'p'; 131], b"qq/a.txt".as_slice()].concat(), None)
+        );
+    }
+
+    #[test]
+    fn bytes_after_a_nul_are_a_fault_of_their_field() {
+        let header = block(|block| {
+            block[6] = b'x';
+            block[157..160].copy_from_slice(b"b\0x");
+        });
+        let header = Header::from_block(&header).unwrap();
+        assert_eq!(header.name_fault, Some(Rule::AfterNul("name")));
+        assert_eq!(header.link_target_fault, Some(Rule::AfterNul("linkname")));
     }
 
     #[test]
@@ -234,6 +338,8 @@ mod tests {
                 assert_eq!(Header::from_block(&changed(1)), Err(Rule::Magic), "{at}");
             }
         }
+        let version_7 = block(|block| block[257..265].fill(0));
+        assert_eq!(Header::from_block(&version_7), Err(Rule::Version7));
     }
 
     /// A byte that the `tar` crate does not know yet must stay refused when a
@@ -251,7 +357,7 @@ mod tests {
                 b'g' => Ok(HeaderKind::PaxGlobal),
                 b'L' => Ok(HeaderKind::GnuLongName),
                 b'K' => Ok(HeaderKind::GnuLongLink),
-                b'1' => Err(Rule::HardLink),
+                b'1' => Ok(HeaderKind::HardLink),
                 b'3' => Err(Rule::CharacterDevice),
                 b'4' => Err(Rule::BlockDevice),
                 b'6' => Err(Rule::Fifo),
@@ -266,7 +372,9 @@ mod tests {
     fn numbers_are_strict() {
         for size in [
             b"\x80\0\0\0\0\0\0\0\0\0\0\x0f",
-            b" 0000000017\0",
+            b"\t0000000017\0",
+            b"\x000000000017\0",
+            b"            ",
             b"-0000000017\0",
             b"0000000001 7",
             b"00000000018\0",
@@ -274,7 +382,12 @@ mod tests {
             b"0x000000017\0",
         ] {
             let block = block(|block| block[124..136].copy_from_slice(size));
-            assert_eq!(Header::from_block(&block), Err(Rule::Number), "{size:?}");
+            let refused = Err(Rule::Number("size"));
+            assert_eq!(Header::from_block(&block), refused, "{size:?}");
+        }
+        for size in [b"         17\0", b" 0000000017\0", b"      17 \0  "] {
+            let block = block(|block| block[124..136].copy_from_slice(size));
+            assert_eq!(Header::from_block(&block).unwrap().size, 15, "{size:?}");
         }
         let largest = block(|block| block[124..136].copy_from_slice(b"777777777777"));
         assert_eq!(Header::from_block(&largest).unwrap().size, (1 << 36) - 1);

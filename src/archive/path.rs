@@ -31,7 +31,10 @@ impl CleanPath {
         if text.contains(char::is_control) {
             return Err(Rule::NameControl);
         }
-        if text.starts_with('/') {
+        // Python's `arcname=''` and GNU tar's --transform name the directory itself
+        // `/`. GNU tar, bsdtar and Python take that for the directory that they
+        // unpack into.
+        if text.starts_with('/') && !(is_dir && text == "/") {
             return Err(Rule::NameAbsolute);
         }
         let mut path = Vec::with_capacity(name.len());
@@ -109,6 +112,9 @@ pub enum LinkTarget {
     Inside,
     /// To a place outside of it.
     Escapes,
+    /// Up again from a part that does not exist. Another symlink could be there one
+    /// day.
+    Unresolved,
     /// Back to itself.
     Loop,
 }
@@ -138,7 +144,7 @@ pub fn check_link_escape(
             if has_only_leading_dot_dots(target()?.as_bytes()) {
                 Ok(LinkTarget::Inside)
             } else {
-                Ok(LinkTarget::Escapes)
+                Ok(LinkTarget::Unresolved)
             }
         }
         Err(errno) => Err(errno),
@@ -180,6 +186,7 @@ mod tests {
         }
         assert_eq!(read("./a/b/", true).as_deref(), Ok("a/b"));
         assert_eq!(read("./", true).as_deref(), Ok(""));
+        assert_eq!(read("/", true).as_deref(), Ok(""));
         assert_eq!(read("...", false).as_deref(), Ok("..."));
     }
 
@@ -215,6 +222,10 @@ mod tests {
         ] {
             assert_eq!(read(name, false), Err(rule), "{name:?}");
         }
+        for name in ["/a", "//", "/.", "/./"] {
+            assert_eq!(read(name, true), Err(Rule::NameAbsolute), "{name:?}");
+        }
+        assert_eq!(read("/", false), Err(Rule::NameAbsolute));
         assert_eq!(
             CleanPath::from_entry_name(b"\xff", false),
             Err(Rule::NameNotUtf8)

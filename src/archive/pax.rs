@@ -22,10 +22,35 @@ const HARMLESS: [&str; 8] = [
     "atime", "ctime", "uid", "gid", "uname", "gname", "comment", "charset",
 ];
 
-/// Vendor attributes: extended attributes, flags, creation times. Sparse maps are
-/// vendor keys as well, and they change the meaning of the data: `GNU.sparse.*` is
-/// not in this list, and `SCHILY.realsize` is refused by name.
-const VENDORS: [&str; 4] = ["SCHILY.", "LIBARCHIVE.", "RHT.", "MSWINDOWS."];
+/// Vendor keys that change the content, the size or the name of a file for one of the
+/// readers: sparse maps of GNU tar, star and Solaris, and parts of a file of several
+/// volumes.
+const CHANGES_CONTENT: [&str; 4] = [
+    "GNU.sparse.",
+    "GNU.volume.",
+    "SCHILY.realsize",
+    "SUN.holesdata",
+];
+
+/// Returns whether a key is `VENDOR.keyword`, with the vendor in capital letters as
+/// POSIX has it, and does not change an entry: extended attributes, flags, creation
+/// times and the like. GNU tar, bsdtar and Python ignore a vendor key that they do not
+/// know.
+fn is_harmless_vendor_key(key: &str) -> bool {
+    let Some((vendor, keyword)) = key.split_once('.') else {
+        return false;
+    };
+    let named = vendor.starts_with(|first: char| first.is_ascii_uppercase())
+        && vendor
+            .bytes()
+            .all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-'));
+    named && !keyword.is_empty() && !changes_content(key)
+}
+
+/// Returns whether a key is one of [`CHANGES_CONTENT`].
+pub fn changes_content(key: &str) -> bool {
+    CHANGES_CONTENT.iter().any(|start| key.starts_with(start))
+}
 
 impl Pax {
     /// Reads the records of an `x` header.
@@ -48,17 +73,15 @@ impl Pax {
                 "size" => pax.size = Some(parse_decimal(value).ok_or(Rule::PaxMalformed)?),
                 "mtime" => pax.mtime = Mtime::from_pax(value),
                 "hdrcharset" if matches!(value, b"BINARY" | b"ISO-IR 10646 2000 UTF-8") => {}
-                "SCHILY.realsize" => return Err(Rule::PaxKey(key.to_owned())),
-                _ if HARMLESS.contains(&key) => {}
-                _ if VENDORS.iter().any(|vendor| key.starts_with(vendor)) => {}
+                _ if HARMLESS.contains(&key) || is_harmless_vendor_key(key) => {}
                 _ => return Err(Rule::PaxKey(key.to_owned())),
             }
         }
         Ok(pax)
     }
 
-    /// Checks the records of a `g` header, which may hold only comments: any other
-    /// record would silently apply to every entry that follows.
+    /// Checks the records of a `g` header, which may hold only comments and harmless
+    /// vendor keys: any other record would silently apply to every entry that follows.
     ///
     /// # Errors
     ///
@@ -66,6 +89,7 @@ impl Pax {
     pub fn check_global(bytes: &[u8]) -> Result<(), Rule> {
         records(bytes).try_for_each(|record| match record? {
             ("comment", _) => Ok(()),
+            (key, _) if is_harmless_vendor_key(key) => Ok(()),
             _ => Err(Rule::PaxGlobal),
         })
     }
@@ -188,12 +212,24 @@ mod tests {
     fn keys_that_change_the_data_are_refused() {
         for key in [
             "GNU.sparse.map",
+            "GNU.volume.size",
             "SCHILY.realsize",
+            "SUN.holesdata",
             "realtime.x",
             "security.capability",
+            "Vendor.key",
+            ".key",
+            "VENDOR.",
+            "VENDOR",
         ] {
             let refused = Err(Rule::PaxKey(key.to_owned()));
             assert_eq!(Pax::from_records(&record(key, b"1")), refused);
+            let global = Pax::check_global(&record(key, b"1"));
+            assert_eq!(global, Err(Rule::PaxGlobal));
+        }
+        for key in ["SCHILY.xattr.user.x", "GOLANG.pkg.version", "A-B_2.c"] {
+            assert_eq!(Pax::from_records(&record(key, b"1")), Ok(Pax::default()));
+            assert_eq!(Pax::check_global(&record(key, b"1")), Ok(()));
         }
         let twice = [record("path", b"a"), record("path", b"b")].concat();
         assert_eq!(Pax::from_records(&twice), Err(Rule::PaxRepeated));

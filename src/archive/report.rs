@@ -24,8 +24,10 @@ use crate::sandbox::Enforcement;
 /// The maximum length of [`ReportHead`] and [`FailureReport`] as messages, in bytes.
 pub const MAX_MESSAGE: usize = 4096;
 
-/// The maximum length of the problem in a [`FailureReport`], in bytes.
+/// The maximum length of the problem and of the remedy in a [`FailureReport`], in
+/// bytes.
 const MAX_PROBLEM: usize = 1024;
+const MAX_REMEDY: usize = 400;
 
 /// The first line on stdout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +42,8 @@ pub struct ReportHead {
 pub struct FailureReport {
     kind: FailureKind,
     problem: String,
+    /// For a refused archive: it depends on the rule.
+    remedy: Option<String>,
 }
 
 /// The failures that an unpacker may report. Any other end is its death.
@@ -56,24 +60,36 @@ enum FailureKind {
 
 impl FailureReport {
     /// Returns the report of a failure; none for a failure that is a bug.
-    pub fn new(code: Code, fault: Option<Fault>, problem: &str) -> Option<FailureReport> {
-        let kind = match (fault, code) {
+    pub fn new(error: &Error) -> Option<FailureReport> {
+        let kind = match (error.fault, error.code) {
             (Some(fault), _) => FailureKind::System(fault),
             (None, Code::BadArchive) => FailureKind::BadArchive,
             (None, Code::DiskFull) => FailureKind::ReserveReached,
             (None, Code::NoSandbox) => FailureKind::NoSandbox,
             _ => return None,
         };
-        let problem = printable_problem(problem);
-        Some(FailureReport { kind, problem })
+        let problem = printable(&error.problem, MAX_PROBLEM);
+        let remedy = error.remedy.as_ref();
+        let remedy = remedy.filter(|_| matches!(kind, FailureKind::BadArchive));
+        Some(FailureReport {
+            kind,
+            problem,
+            remedy: remedy.map(|remedy| printable(remedy, MAX_REMEDY)),
+        })
     }
 
     /// Returns the error for the client. The unpacker parsed hostile bytes, so its
     /// text is escaped and cut again.
     pub fn into_error(self) -> Error {
-        let problem = printable_problem(&self.problem);
+        let problem = printable(&self.problem, MAX_PROBLEM);
         match self.kind {
-            FailureKind::BadArchive => Error::new(Code::BadArchive, problem),
+            FailureKind::BadArchive => {
+                let error = Error::new(Code::BadArchive, problem);
+                match self.remedy {
+                    Some(remedy) => error.remedy(printable(&remedy, MAX_REMEDY)),
+                    None => error,
+                }
+            }
             FailureKind::ReserveReached => Error::new(Code::DiskFull, problem),
             FailureKind::NoSandbox => Error::new(Code::NoSandbox, problem),
             FailureKind::System(fault) => Error::of_fault(fault, problem),
@@ -81,8 +97,8 @@ impl FailureReport {
     }
 }
 
-fn printable_problem(problem: &str) -> String {
-    escape::escape_if_needed_truncated(problem.as_bytes(), MAX_PROBLEM)
+fn printable(text: &str, max: usize) -> String {
+    escape::escape_if_needed_truncated(text.as_bytes(), max)
 }
 
 /// Checks that no symlink of the archive leads out of the release, after everything
@@ -98,6 +114,7 @@ pub fn check_symlinks(tree: &Tree, staging: &Dir) -> Result<(), UnpackError> {
         match path::check_link_escape(staging, path, target) {
             Ok(LinkTarget::Inside) => Ok(()),
             Ok(LinkTarget::Escapes) => refuse(Rule::SymlinkEscapes),
+            Ok(LinkTarget::Unresolved) => refuse(Rule::SymlinkUnresolved),
             Ok(LinkTarget::Loop) => refuse(Rule::SymlinkLoop),
             Err(errno) => Err(io_error("follow a symlink", errno)),
         }
@@ -115,6 +132,7 @@ pub fn write_report(tree: &Tree, staging: &Dir, out: &mut impl Write) -> Result<
                 executable,
                 size,
                 sha256,
+                ..
             } => Kind::File {
                 executable: *executable,
                 size: *size,
@@ -147,7 +165,9 @@ mod tests {
 
     #[test]
     fn the_longest_failure_report_fits_into_a_message() {
-        let longest = FailureReport::new(Code::BadArchive, None, &"\\".repeat(2000)).unwrap();
+        let text = "\\".repeat(2000);
+        let error = Error::new(Code::BadArchive, text.as_str()).remedy(text);
+        let longest = FailureReport::new(&error).unwrap();
         let line = message::encode(&longest).unwrap();
         assert!(line.len() < MAX_MESSAGE, "{}", line.len());
         assert_eq!(message::decode(line.as_bytes(), MAX_MESSAGE), Ok(longest));
@@ -155,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_hostile_failure_report_is_escaped_again() {
-        let line = r#"{"kind":{"system":"other"},"problem":"a\u001b[2J\nb"}"#;
+        let line = r#"{"kind":{"system":"other"},"problem":"a\u001b[2J\nb","remedy":null}"#;
         let report: FailureReport = message::decode(line.as_bytes(), MAX_MESSAGE).unwrap();
         let error = report.into_error();
         assert_eq!(error.code, Code::IoError);
@@ -163,14 +183,25 @@ mod tests {
         let long = FailureReport {
             kind: FailureKind::BadArchive,
             problem: "x".repeat(4000),
+            remedy: Some("y\n".repeat(4000)),
         };
-        assert_eq!(long.into_error().problem.len(), MAX_PROBLEM);
+        let error = long.into_error();
+        assert_eq!(error.problem.len(), MAX_PROBLEM);
+        let remedy = error.remedy.unwrap();
+        assert!(
+            remedy.len() <= MAX_REMEDY && remedy.starts_with(r"y\x0a"),
+            "{remedy}"
+        );
     }
 
     #[test]
     fn each_failure_has_its_code_and_remedy_and_no_other_can_be_reported() {
         let reported = |code, fault| {
-            let report = FailureReport::new(code, fault, "x")?;
+            let error = Error {
+                fault,
+                ..Error::new(code, "x")
+            };
+            let report = FailureReport::new(&error)?;
             let line = message::encode(&report).unwrap();
             assert_eq!(
                 message::decode(line.as_bytes(), MAX_MESSAGE),
@@ -188,7 +219,7 @@ mod tests {
             assert_eq!(reported(fault.code(), Some(fault)), Some(expected));
         }
         for kind in ["\"internal\"", "\"unpacker-died\"", "{\"system\":\"luck\"}"] {
-            let line = format!(r#"{{"kind":{kind},"problem":"x"}}"#);
+            let line = format!(r#"{{"kind":{kind},"problem":"x","remedy":null}}"#);
             let decoded = message::decode::<FailureReport>(line.as_bytes(), MAX_MESSAGE);
             assert!(decoded.is_err(), "{kind}");
         }

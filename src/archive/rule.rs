@@ -1,27 +1,33 @@
 //! The rules of the archive profile, each with the text of its refusal. A refusal
-//! names the entry and the rule, so that the user can fix the archive without
-//! reading this code.
+//! names the entry, the field and the rule, so that the user can fix the archive
+//! without reading this code. `remedy` says how.
 
 use std::fmt;
 
+use super::zstd_frame::MAX_FRAMES;
+use crate::error::{Code, Error};
 use crate::escape;
 
 /// The rule that an archive breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
-    // The zstd frame (RFC 8878).
-    NotZstd,
+    // The zstd frames (RFC 8878).
+    NotZstd(PayloadFormat),
     Window,
+    Dictionary,
     ZstdDamaged,
     AfterFrame,
+    Frames,
+    NoContent,
     // The tar stream and its headers (POSIX.1-2017, pax, "ustar Interchange Format").
     Checksum,
+    Version7,
     Magic,
-    Number,
+    /// The field.
+    Number(&'static str),
     CutShort,
     NoEnd,
     AfterEnd,
-    HardLink,
     CharacterDevice,
     BlockDevice,
     Fifo,
@@ -49,13 +55,17 @@ pub enum Rule {
     NameComponent,
     NamePath,
     NameDepth,
-    NameAfterEnd,
+    /// The field.
+    AfterNul(&'static str),
+    GnuTimes,
     FileSlash,
     Duplicate,
     BelowNonDirectory,
     // Paths that the site shares.
     AtSharedPath,
     AboveSharedPath,
+    // Hard links: the target, and what is wrong with it.
+    HardLink(Vec<u8>, &'static str),
     // Symlinks.
     TargetEmpty,
     TargetAbsolute,
@@ -63,6 +73,7 @@ pub enum Rule {
     TargetNotUtf8,
     TargetControl,
     SymlinkEscapes,
+    SymlinkUnresolved,
     SymlinkLoop,
     SymlinksDenied,
     // Limits.
@@ -71,26 +82,84 @@ pub enum Rule {
     OnDisk(u64),
     File(u64),
     Empty,
+    NoFile,
+}
+
+/// What a payload is that is not zstd, as far as its first block shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadFormat {
+    Nothing,
+    Tar,
+    Gzip,
+    Bzip2,
+    Xz,
+    Lz4,
+    Zip,
+    SevenZip,
+    Unknown,
+}
+
+impl PayloadFormat {
+    /// Returns the format of a payload that begins with `block`.
+    pub fn of(block: &[u8]) -> PayloadFormat {
+        const MAGICS: [(&[u8], PayloadFormat); 7] = [
+            (b"\x1f\x8b", PayloadFormat::Gzip),
+            (b"BZh", PayloadFormat::Bzip2),
+            (b"\xfd7zXZ\0", PayloadFormat::Xz),
+            (b"\x04\x22\x4d\x18", PayloadFormat::Lz4),
+            (b"PK\x03\x04", PayloadFormat::Zip),
+            (b"PK\x05\x06", PayloadFormat::Zip),
+            (b"7z\xbc\xaf\x27\x1c", PayloadFormat::SevenZip),
+        ];
+        if block.is_empty() {
+            return PayloadFormat::Nothing;
+        }
+        if let Some((_, format)) = MAGICS.iter().find(|(magic, _)| block.starts_with(magic)) {
+            return *format;
+        }
+        match block.get(257..262) {
+            Some(b"ustar") => PayloadFormat::Tar,
+            _ => PayloadFormat::Unknown,
+        }
+    }
+
+    /// Returns the words that a refusal adds; none if the format is not known.
+    fn words(self) -> &'static str {
+        match self {
+            PayloadFormat::Nothing => ": the payload is empty",
+            PayloadFormat::Tar => ", but tar without compression",
+            PayloadFormat::Gzip => ", but gzip",
+            PayloadFormat::Bzip2 => ", but bzip2",
+            PayloadFormat::Xz => ", but xz",
+            PayloadFormat::Lz4 => ", but lz4",
+            PayloadFormat::Zip => ", but a zip archive",
+            PayloadFormat::SevenZip => ", but a 7z archive",
+            PayloadFormat::Unknown => "",
+        }
+    }
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = match self {
-            Rule::NotZstd => "not a zstd frame",
+            Rule::NotZstd(format) => return write!(f, "not a zstd frame{}", format.words()),
             Rule::Window => "zstd window over 128 MiB",
+            Rule::Dictionary => "zstd frame needs a dictionary",
             Rule::ZstdDamaged => "zstd data is damaged or cut short",
-            Rule::AfterFrame => "data after the zstd frame",
+            Rule::AfterFrame => "data after the last zstd frame",
+            Rule::Frames => return write!(f, "more than {MAX_FRAMES} zstd frames"),
+            Rule::NoContent => "zstd frame without content",
             Rule::Checksum => "header checksum does not match",
+            Rule::Version7 => "header is in the Unix version 7 format",
             Rule::Magic => "header is neither ustar nor gnu",
-            Rule::Number => "number is not strict octal",
+            Rule::Number(field) => return write!(f, "{field} is not strict octal"),
             Rule::CutShort => "tar data is cut short",
             Rule::NoEnd => "no two zero blocks at the end",
             Rule::AfterEnd => "data after the end of the archive",
-            Rule::HardLink => "hard link (make the archive with --hard-dereference)",
             Rule::CharacterDevice => "character device",
             Rule::BlockDevice => "block device",
             Rule::Fifo => "fifo",
-            Rule::Sparse => "sparse file (make the archive without --sparse)",
+            Rule::Sparse => "sparse file",
             Rule::UnknownType(flag) => {
                 let flag = escape::escape(&[*flag]);
                 return write!(f, "unknown entry type '{flag}'");
@@ -107,9 +176,9 @@ impl fmt::Display for Rule {
                 return write!(f, "pax key '{key}' is not allowed");
             }
             Rule::PaxSize => "pax size differs from the header",
-            Rule::PaxGlobal => "global pax header with more than a comment",
+            Rule::PaxGlobal => "global pax header with more than comments and vendor keys",
             Rule::ExtendedAlone => "extended header without an entry",
-            Rule::LongTargetAlone => "long symlink target on an entry that is not a symlink",
+            Rule::LongTargetAlone => "long link target on an entry that is not a link",
             Rule::NameEmpty => "name is empty",
             Rule::NameAbsolute => "name is absolute",
             Rule::NameDotDot => "name has '..'",
@@ -118,20 +187,26 @@ impl fmt::Display for Rule {
             Rule::NameComponent => "name component over 255 bytes",
             Rule::NamePath => "path over 1024 bytes",
             Rule::NameDepth => "path deeper than 32",
-            Rule::NameAfterEnd => "name has bytes after its end",
+            Rule::AfterNul(field) => return write!(f, "{field} has bytes after its NUL"),
+            Rule::GnuTimes => {
+                "gnu header has a time at byte 345, which Python reads as part of the name"
+            }
             Rule::FileSlash => "file name ends in '/'",
             Rule::Duplicate => "duplicate name",
             Rule::BelowNonDirectory => "below an entry that is not a directory",
-            Rule::AtSharedPath => {
-                "at a shared path (leave it out, or set existing = \"replace\" in [shared])"
-            }
+            Rule::AtSharedPath => "at a shared path",
             Rule::AboveSharedPath => "above a shared path, but not a directory",
-            Rule::TargetEmpty => "symlink target is empty",
+            Rule::HardLink(target, fault) => {
+                let target = escape::escape_truncated(target, 300);
+                return write!(f, "hard link to '{target}', {fault}");
+            }
+            Rule::TargetEmpty => "link target is empty",
             Rule::TargetAbsolute => "symlink target is absolute",
             Rule::TargetLong => "symlink target over 1024 bytes",
             Rule::TargetNotUtf8 => "symlink target is not utf-8",
             Rule::TargetControl => "symlink target has a control character",
             Rule::SymlinkEscapes => "symlink leads outside of the release",
+            Rule::SymlinkUnresolved => "symlink has '..' after a part that does not exist",
             Rule::SymlinkLoop => "symlink loops",
             Rule::SymlinksDenied => "symlinks are denied",
             Rule::Entries(max) => return write!(f, "more than {max} entries"),
@@ -144,6 +219,7 @@ impl fmt::Display for Rule {
             }
             Rule::File(max) => return write!(f, "file over {max} bytes"),
             Rule::Empty => "archive is empty",
+            Rule::NoFile => "archive has no file",
         };
         f.write_str(words)
     }
@@ -155,12 +231,23 @@ pub enum UnpackError {
     /// The archive breaks a rule. `entry` is the name as the archive has it.
     Refused { entry: Option<Vec<u8>>, rule: Rule },
     /// The operating system reported an error, or a limit of the site was reached.
-    Io(crate::error::Error),
+    Io(Error),
     /// A writer thread has stopped. Its own error says why.
     WriterStopped,
 }
 
 impl UnpackError {
+    /// Returns the error for the client.
+    pub fn into_error(self) -> Error {
+        match self {
+            UnpackError::Refused { ref rule, .. } => {
+                Error::new(Code::BadArchive, self.to_string()).remedy(rule.remedy())
+            }
+            UnpackError::Io(error) => error,
+            UnpackError::WriterStopped => Error::new(Code::Internal, self.to_string()),
+        }
+    }
+
     /// Adds the name of the entry, unless there is one already.
     pub fn at(self, name: &[u8]) -> UnpackError {
         match self {

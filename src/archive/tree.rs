@@ -1,5 +1,5 @@
-//! The tree of names that the archive has used so far. It finds duplicates and
-//! names below a file, and the manifest is made from it.
+//! The tree of names that the archive has used so far. It finds duplicates, names
+//! below a file and the targets of hard links, and the manifest is made from it.
 //!
 //! It is a tree of components, so that the new names limit its size, and not the
 //! paths that repeat them.
@@ -21,8 +21,6 @@ pub enum Node {
     Dir {
         /// By name, so that the manifest is sorted.
         children: BTreeMap<Box<[u8]>, NodeId>,
-        /// Whether the archive has an entry for the directory itself.
-        named: bool,
         /// The time of its entry, of the last one if there are several.
         mtime: Option<Mtime>,
     },
@@ -31,6 +29,8 @@ pub enum Node {
         size: u64,
         /// Set after the file has been written.
         sha256: Option<Sha256Digest>,
+        /// For a hard link, the file whose content it has. That is never a hard link.
+        copy_of: Option<NodeId>,
     },
     /// The target is read back from disk. All targets together could be 100 MB.
     Symlink,
@@ -57,7 +57,6 @@ impl Tree {
     pub fn new(max: u32) -> Tree {
         let root = Node::Dir {
             children: BTreeMap::new(),
-            named: false,
             mtime: None,
         };
         Tree {
@@ -74,20 +73,18 @@ impl Tree {
     /// Adds `node` at `path`, with the missing directories above it.
     pub fn add(&mut self, path: &[&[u8]], node: Node) -> Result<Added, Rule> {
         let Some((last, above)) = path.split_last() else {
-            self.mark_named(ROOT)?;
             return Ok(Added { id: ROOT, known: 0 });
         };
         let (parent, known) = self.add_directories(above)?;
         let is_dir = matches!(node, Node::Dir { .. });
         match self.find_or_add_child(parent, last, || node)? {
             (id, true) => Ok(Added { id, known }),
-            (id, false) if is_dir => {
-                self.mark_named(id)?;
-                Ok(Added {
-                    id,
-                    known: known + 1,
-                })
-            }
+            // A directory may occur again: GNU tar, bsdtar and Python then set its
+            // mode and times again.
+            (id, false) if is_dir && self.is_dir(id) => Ok(Added {
+                id,
+                known: known + 1,
+            }),
             (_, false) => Err(Rule::Duplicate),
         }
     }
@@ -118,7 +115,6 @@ impl Tree {
         for component in path {
             let (id, new) = self.find_or_add_child(parent, component, || Node::Dir {
                 children: BTreeMap::new(),
-                named: false,
                 mtime: None,
             })?;
             if !new {
@@ -129,16 +125,20 @@ impl Tree {
         Ok((parent, known))
     }
 
-    /// Records that the archive has an entry for the directory. It may follow the
-    /// entries below it, but there may be only one.
-    fn mark_named(&mut self, id: NodeId) -> Result<(), Rule> {
-        match &mut self.nodes[id as usize] {
-            Node::Dir { named, .. } if !*named => {
-                *named = true;
-                Ok(())
-            }
-            _ => Err(Rule::Duplicate),
+    fn is_dir(&self, id: NodeId) -> bool {
+        matches!(self.nodes[id as usize], Node::Dir { .. })
+    }
+
+    /// Returns what the archive has added at `path`, if anything.
+    pub fn find(&self, path: &[&[u8]]) -> Option<(NodeId, &Node)> {
+        let mut id = ROOT;
+        for component in path {
+            let Node::Dir { children, .. } = &self.nodes[id as usize] else {
+                return None;
+            };
+            id = *children.get(*component)?;
         }
+        Some((id, &self.nodes[id as usize]))
     }
 
     /// Returns the child of this name, and whether it is new.
@@ -213,7 +213,6 @@ mod tests {
     fn dir() -> Node {
         Node::Dir {
             children: BTreeMap::new(),
-            named: true,
             mtime: None,
         }
     }
@@ -235,9 +234,23 @@ mod tests {
         );
         assert_eq!(add(&mut tree, "a/b", Node::Symlink), Err(Rule::Duplicate));
         assert_eq!(add(&mut tree, "a/b", dir()), Ok(2));
-        assert_eq!(add(&mut tree, "a/b", dir()), Err(Rule::Duplicate));
-        assert_eq!(tree.add(&[], dir()), Ok(Added { id: ROOT, known: 0 }));
-        assert_eq!(tree.add(&[], dir()), Err(Rule::Duplicate));
+        for _ in 0..2 {
+            assert_eq!(add(&mut tree, "a/b", dir()), Ok(2));
+            assert_eq!(tree.add(&[], dir()), Ok(Added { id: ROOT, known: 0 }));
+        }
+        assert_eq!(tree.len(), 3);
+    }
+
+    #[test]
+    fn only_added_paths_are_found() {
+        let mut tree = Tree::new(10);
+        add(&mut tree, "a/b", Node::Symlink).unwrap();
+        let found = |path: &[&[u8]]| tree.find(path).map(|(id, _)| id);
+        assert_eq!(found(&[]), Some(ROOT));
+        assert_eq!(found(&[b"a"]), Some(1));
+        assert_eq!(found(&[b"a", b"b"]), Some(2));
+        assert_eq!(found(&[b"b"]), None);
+        assert_eq!(found(&[b"a", b"b", b"c"]), None);
     }
 
     #[test]

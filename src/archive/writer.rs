@@ -4,12 +4,15 @@
 //! not for each file. A large file is sent in pieces to two threads: one writes and
 //! the other hashes. Queues are short and buffers are reused. Their number limits
 //! the memory, whatever sizes the archive states.
+//!
+//! [`Writers::wait_until_written`] waits for all threads: a hard link copies a file
+//! that they may still write.
 
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use nix::errno::Errno;
@@ -89,10 +92,33 @@ type Digests = Vec<(NodeId, Sha256Digest)>;
 /// queue each, a thread could be idle while another has several jobs.
 type Queue = Mutex<Option<Receiver<WriteJob>>>;
 
+/// How far the threads are.
+#[derive(Default)]
+struct Progress {
+    state: Mutex<ProgressState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct ProgressState {
+    /// Jobs that were sent and have not ended.
+    unfinished: u64,
+    /// Whether a thread has exited.
+    stopped: bool,
+}
+
+impl Progress {
+    fn update(&self, change: impl FnOnce(&mut ProgressState)) {
+        change(&mut lock(&self.state));
+        self.changed.notify_all();
+    }
+}
+
 /// The threads, and the batch that is being filled.
 pub struct Writers {
     threads: Vec<JoinHandle<Result<Digests, UnpackError>>>,
     jobs: SyncSender<WriteJob>,
+    progress: Arc<Progress>,
     /// Buffers whose data has been written. A new buffer costs more than filling
     /// it: the kernel clears its pages first.
     free: Receiver<Vec<u8>>,
@@ -119,13 +145,14 @@ impl Writers {
         let (give_back, free) = sync_channel(QUEUE + 2 * PIECES + count + 1);
         let (jobs, queue) = sync_channel(QUEUE);
         let queue = Arc::new(Mutex::new(Some(queue)));
+        let progress = Arc::new(Progress::default());
         let threads = (0..count)
             .map(|_| {
                 let (ready, give_back) = (ready.clone(), give_back.clone());
-                let queue = Arc::clone(&queue);
+                let (queue, progress) = (Arc::clone(&queue), Arc::clone(&progress));
                 threads::builder().spawn(move || {
                     _ = ready.send(());
-                    run_jobs(&queue, &give_back)
+                    run_jobs(&queue, &progress, &give_back)
                 })
             })
             .collect::<std::io::Result<_>>()
@@ -138,6 +165,7 @@ impl Writers {
         Ok(Writers {
             threads,
             jobs,
+            progress,
             free,
             data: Vec::new(),
             filled: 0,
@@ -221,7 +249,29 @@ impl Writers {
         self.free.try_recv().unwrap_or_else(|_| vec![0; PIECE])
     }
 
+    /// Waits until every file so far is on disk with all of its content.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`UnpackError::WriterStopped`].
+    pub fn wait_until_written(&mut self) -> Result<(), UnpackError> {
+        self.flush()?;
+        let state = lock(&self.progress.state);
+        // Terminates: a job ends by itself once all of its pieces were sent, and a
+        // thread that exits before says so.
+        let state = self
+            .progress
+            .changed
+            .wait_while(state, |state| state.unfinished > 0 && !state.stopped)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.stopped {
+            return Err(UnpackError::WriterStopped);
+        }
+        Ok(())
+    }
+
     fn send(&self, job: WriteJob) -> Result<(), UnpackError> {
+        self.progress.update(|state| state.unfinished += 1);
         self.jobs.send(job).map_err(|_| UnpackError::WriterStopped)
     }
 
@@ -261,8 +311,12 @@ impl Writers {
 }
 
 /// Runs jobs until there are no more.
-fn run_jobs(queue: &Queue, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, UnpackError> {
-    let _close_on_exit = CloseQueue(queue);
+fn run_jobs(
+    queue: &Queue,
+    progress: &Progress,
+    give_back: &SyncSender<Vec<u8>>,
+) -> Result<Digests, UnpackError> {
+    let _close_on_exit = CloseQueue(queue, progress);
     let mut digests = Vec::new();
     // The last user of a piece gives its buffer back.
     let done = |piece| {
@@ -306,6 +360,7 @@ fn run_jobs(queue: &Queue, give_back: &SyncSender<Vec<u8>>) -> Result<Digests, U
                 digests.push((id, Sha256Digest(hash.finalize().into())));
             }
         }
+        progress.update(|state| state.unfinished -= 1);
     }
     Ok(digests)
 }
@@ -316,18 +371,20 @@ fn next_job(queue: &Queue) -> Option<WriteJob> {
     lock(queue).as_ref()?.recv().ok()
 }
 
-fn lock(queue: &Queue) -> MutexGuard<'_, Option<Receiver<WriteJob>>> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic cannot leave the content half changed.
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Drops the job queue when a thread exits for any reason, so that the sender fails
 /// instead of waiting for a thread that no longer exists. The drop can wait for the
 /// lock until the next job comes, or until there will be no more.
-struct CloseQueue<'a>(&'a Queue);
+struct CloseQueue<'a>(&'a Queue, &'a Progress);
 
 impl Drop for CloseQueue<'_> {
     fn drop(&mut self) {
+        // First: the sender may wait for the progress, and would send no next job.
+        self.1.update(|state| state.stopped = true);
         *lock(self.0) = None;
     }
 }

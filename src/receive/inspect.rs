@@ -179,7 +179,7 @@ fn check_link_escape(tree: &Dir, path: &[u8], target: &[u8]) -> Result<()> {
     let target = || Ok(OsStr::from_bytes(target).to_owned());
     match path::check_link_escape(tree, at, target).map_err(|errno| io(path, errno))? {
         LinkTarget::Inside => Ok(()),
-        LinkTarget::Escapes | LinkTarget::Loop => {
+        LinkTarget::Escapes | LinkTarget::Unresolved | LinkTarget::Loop => {
             Err(report_mismatch(path, "is a symlink out of the release"))
         }
     }

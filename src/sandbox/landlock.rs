@@ -90,11 +90,7 @@ fn landlock_rights(access: Access) -> BitFlags<AccessFs> {
                     | AccessFs::IoctlDev)
         }
         Access::Create => {
-            AccessFs::ReadDir
-                | AccessFs::WriteFile
-                | AccessFs::MakeReg
-                | AccessFs::MakeDir
-                | AccessFs::MakeSym
+            read | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::MakeSym
         }
     }
 }

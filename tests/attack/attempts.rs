@@ -230,9 +230,22 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "read a file of the upload",
-        refused_to: &[UNPACKER, PROBE],
+        // The unpacker reads its own files, to write a hard link as a file.
+        refused_to: &[PROBE],
         refusal: Refusal::Any,
         run: |_| File::open("own").map(drop),
+    },
+    Attempt {
+        name: "read a file of another upload",
+        refused_to: &[UNPACKER, PROBE],
+        refusal: Refusal::Any,
+        run: |_| File::open("../../r3.1.0/tree/theirs").map(drop),
+    },
+    Attempt {
+        name: "list the upload",
+        refused_to: &[UNPACKER, PROBE],
+        refusal: Refusal::Any,
+        run: |_| fs::read_dir(".")?.try_for_each(|entry| entry.map(drop)),
     },
     Attempt {
         name: "create a file in the working directory",

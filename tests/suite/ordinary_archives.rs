@@ -2,10 +2,11 @@
 //! names, bytes, symlink targets, and normalized modes.
 
 mod manifest;
+mod tools;
 mod tree;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::site::Site;
@@ -311,25 +312,4 @@ fn archives_that_the_archiver_compresses_are_received() {
     bench.receive(&create("tar", "tar", &["--zstd"]));
     bench.receive(&create("tar", "tar", &["-I", "zstd -T0 -19"]));
     bench.receive(&create("bsdtar", "libarchive-tools", &["--zstd"]));
-}
-
-/// A hard link is refused, and the remedy names an option of tar. With that option the
-/// archive is received.
-#[test]
-fn hard_links_in_the_source_are_received_with_the_option_of_the_remedy() {
-    let mut bench = Bench::new(Carries::Everything);
-    hard_link(&bench.source);
-    let payload = piped(bench.gnu_tar(&["--sort=name"]), zstd(&["-T0"]));
-    let reply = bench.site.receive("refused", &payload);
-    reply.refused(65, "bad-archive");
-    let start = "deploy-shell: bad-archive: './linked.js': hard link";
-    assert!(reply.stderr.starts_with(start), "{reply:?}");
-    assert!(reply.stderr.contains("--hard-dereference"), "{reply:?}");
-    assert!(bench.site.releases().is_empty());
-
-    bench.receive_from(bench.gnu_tar(&["--hard-dereference"]));
-}
-
-fn hard_link(source: &Path) {
-    fs::hard_link(source.join("assets/app.js"), source.join("linked.js")).expect("a hard link");
 }

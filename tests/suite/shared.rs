@@ -226,9 +226,12 @@ fn an_entry_at_a_shared_path_is_refused_or_replaced() {
     let site = site(LINKS);
     let reply = site.receive("r1", &gnu_tar(path));
     leaves_nothing(&site, &reply, 65, "bad-archive");
-    let why = "'./public/uploads/': at a shared path \
-               (leave it out, or set existing = \"replace\" in [shared])";
-    assert!(reply.stderr.contains(why), "{reply:?}");
+    for why in [
+        "'./public/uploads/': at a shared path\n",
+        "leave it out (--exclude), or set existing = \"replace\" in [shared]",
+    ] {
+        assert!(reply.stderr.contains(why), "{reply:?}");
+    }
 
     let site = self::site(&format!("{LINKS}existing = \"replace\"\n"));
     let before = shared_content(&site);

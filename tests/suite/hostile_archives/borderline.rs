@@ -125,9 +125,10 @@ fn archives_exactly_at_a_limit_are_received() {
             valid(
                 "a symlink target of 1,024 bytes",
                 Tar::new()
+                    .file("a", "x")
                     .pax(&[("linkpath", path.as_bytes())])
                     .symlink("l", "x"),
-                &[("l", symlink(&path))],
+                &[("a", file("x")), ("l", symlink(&path))],
             ),
             valid_payload(
                 "a window of 128 MiB",

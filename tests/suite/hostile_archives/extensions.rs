@@ -12,10 +12,10 @@ const SIZES: &str = "pax size differs from the header";
 const TWICE: &str = "two pax headers for one entry";
 const NAMES: &str = "two long names for one entry";
 const ALONE: &str = "extended header without an entry";
-const NOT_A_SYMLINK: &str = "long symlink target on an entry that is not a symlink";
+const NOT_A_LINK: &str = "long link target on an entry that is not a link";
 const AFTER_END: &str = "extended header has bytes after its end";
 const CONTROL: &str = "name has a control character";
-const GLOBAL: &str = "global pax header with more than a comment";
+const GLOBAL: &str = "global pax header with more than comments and vendor keys";
 
 pub fn pax() -> Vec<Case> {
     let mut cases = records();
@@ -129,6 +129,13 @@ fn keys() -> Vec<Case> {
             "pax key 'PATH' is not allowed",
             |tar| tar.pax(&[("PATH", b"b")]).file("a", ""),
         ),
+        // POSIX reserves these for itself: only vendors write capital letters.
+        case(
+            "a key with a vendor in small letters",
+            X,
+            "pax key 'security.capability' is not allowed",
+            |tar| tar.pax(&[("security.capability", b"x")]).file("a", ""),
+        ),
         case(
             "names in another character set",
             X,
@@ -207,7 +214,7 @@ fn smuggling() -> Vec<Case> {
         case(
             "a pax header in base 256",
             "h",
-            "number is not strict octal",
+            "size is not strict octal",
             |tar| {
                 tar.header(Header::new(b'x', "h", 0).put(SIZE, b"\x80\0\0\0\0\0\0\0\0\0\0\x0d"))
                     .data(pax_record("path", b"b"))
@@ -233,6 +240,18 @@ fn global() -> Vec<Case> {
             tar.global(&[("comment", b"c"), ("mtime", b"1")])
                 .file("a", "")
         }),
+        case("a sparse map for all entries", X, GLOBAL, |tar| {
+            tar.global(&[("GNU.sparse.map", b"0,5")]).file("a", "")
+        }),
+        case(
+            "a vendor key and a name for all entries",
+            X,
+            GLOBAL,
+            |tar| {
+                tar.global(&[("VENDOR.a", b"1"), ("path", b"b")])
+                    .file("a", "")
+            },
+        ),
         case("a global record without a newline", X, RECORD, |tar| {
             tar.extended(b'g', "12 comment=a").file("a", "")
         }),
@@ -276,7 +295,7 @@ pub fn gnu() -> Vec<Case> {
             super::valid_file().long_target("b").end()
         }),
         // The target is for the next symlink, or for none: readers disagree.
-        case("a long target before a file", "a", NOT_A_SYMLINK, |tar| {
+        case("a long target before a file", "a", NOT_A_LINK, |tar| {
             tar.long_target("index.html").file("a", "")
         }),
         // GNU tar and Python read a name up to the next NUL.
@@ -305,7 +324,7 @@ pub fn gnu() -> Vec<Case> {
         case(
             "a long target for an empty target",
             "a",
-            "symlink target is empty",
+            "link target is empty",
             |tar| tar.long_target("index.html").symlink("a", ""),
         ),
         // Python sees a directory.

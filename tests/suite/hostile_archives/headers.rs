@@ -6,12 +6,15 @@ use crate::archive::{BLOCK, CHECKSUM, Field, Header, MAGIC, MODE, MTIME, PREFIX,
 
 const SUM: &str = "header checksum does not match";
 const MAGICS: &str = "header is neither ustar nor gnu";
-const OCTAL: &str = "number is not strict octal";
+const VERSION_7: &str = "header is in the Unix version 7 format";
+const SUM_OCTAL: &str = "checksum is not strict octal";
+const SIZE_OCTAL: &str = "size is not strict octal";
 const CUT: &str = "tar data is cut short";
 const ENDLESS: &str = "no two zero blocks at the end";
 const AFTER: &str = "data after the end of the archive";
 const EMPTY: &str = "archive is empty";
-const GARBAGE: &str = "name has bytes after its end";
+const GNU_TIMES: &str = "gnu header has a time at byte 345, which Python reads as part of the name";
+const NO_FILE: &str = "archive has no file";
 const SIZED: &str = "size on an entry without data";
 
 pub fn cases() -> Vec<Case> {
@@ -44,16 +47,16 @@ fn checksums() -> Vec<Case> {
         case("a checksum of zero", "a", SUM, |tar| {
             tar.header(Header::file("a", 0).sum("000000\0 "))
         }),
-        case("a checksum of spaces", "a", OCTAL, |tar| {
+        case("a checksum of spaces", "a", SUM_OCTAL, |tar| {
             tar.header(Header::file("a", 0).sum("        "))
         }),
-        case("a checksum in decimal digits", "a", OCTAL, |tar| {
+        case("a checksum in decimal digits", "a", SUM_OCTAL, |tar| {
             tar.header(Header::file("a", 0).sum("009999\0 "))
         }),
         case(
             "file data where a header should be",
             "A".repeat(100),
-            OCTAL,
+            SUM_OCTAL,
             |tar| tar.header(Header::file("a", 0)).data([b'A'; BLOCK]),
         ),
     ]
@@ -61,7 +64,7 @@ fn checksums() -> Vec<Case> {
 
 fn magic() -> Vec<Case> {
     vec![
-        case("a Unix version 7 header", "a", MAGICS, |tar| {
+        case("a Unix version 7 header", "a", VERSION_7, |tar| {
             with(tar, MAGIC, "")
         }),
         case("ustar of an unknown version", "a", MAGICS, |tar| {
@@ -80,55 +83,79 @@ fn numbers() -> Vec<Case> {
     vec![
         // We keep neither field, but Python stops silently where it cannot read one:
         // then we see the following entries, and it does not.
-        case("an owner that is not a number", "a", OCTAL, |tar| {
-            with(tar, UID, "nobody\0\0")
-        }),
-        case("a time that is not a number", "a", OCTAL, |tar| {
-            with(tar, MTIME, "yesterday\0\0\0")
-        }),
+        case(
+            "an owner that is not a number",
+            "a",
+            "uid is not strict octal",
+            |tar| with(tar, UID, "nobody\0\0"),
+        ),
+        case(
+            "a time that is not a number",
+            "a",
+            "mtime is not strict octal",
+            |tar| with(tar, MTIME, "yesterday\0\0\0"),
+        ),
         // GNU tar keeps times where ustar keeps the prefix. Python takes them for a
         // prefix.
         case(
             "a GNU header with something in its prefix",
             "a",
-            GARBAGE,
+            GNU_TIMES,
             |tar| tar.header(Header::file("a", 0).gnu().put(PREFIX, "14664000000")),
         ),
-        case("a size with the digit 8", "a", OCTAL, |tar| {
+        case("a size with the digit 8", "a", SIZE_OCTAL, |tar| {
             with(tar, SIZE, "00000000008")
         }),
-        case("a negative size", "a", OCTAL, |tar| {
+        case("a negative size", "a", SIZE_OCTAL, |tar| {
             with(tar, SIZE, "-0000000001")
         }),
-        case("a size with a plus", "a", OCTAL, |tar| {
+        case("a size with a plus", "a", SIZE_OCTAL, |tar| {
             with(tar, SIZE, "+0000000000")
         }),
-        case("a hexadecimal size", "a", OCTAL, |tar| {
+        case("a hexadecimal size", "a", SIZE_OCTAL, |tar| {
             with(tar, SIZE, "0x000000000")
         }),
-        case("a size with a space inside", "a", OCTAL, |tar| {
+        case("a size with a space inside", "a", SIZE_OCTAL, |tar| {
             with(tar, SIZE, "00000 00000")
         }),
-        case("a size with text after its end", "a", OCTAL, |tar| {
+        case("a size with text after its end", "a", SIZE_OCTAL, |tar| {
             with(tar, SIZE, "0000000\x001000")
         }),
-        case("a size that is missing", "a", OCTAL, |tar| {
+        // GNU tar skips a tab in front of the digits, and bsdtar and Python do as well,
+        // but each of them skips other characters too.
+        case("a size after a tab", "a", SIZE_OCTAL, |tar| {
+            with(tar, SIZE, "\t0000000000")
+        }),
+        // GNU tar skips one NUL in front of the digits.
+        case("a size after a NUL", "a", SIZE_OCTAL, |tar| {
+            with(tar, SIZE, "\x000000000000")
+        }),
+        case("a size of spaces", "a", SIZE_OCTAL, |tar| {
+            with(tar, SIZE, "            ")
+        }),
+        case("a size that is missing", "a", SIZE_OCTAL, |tar| {
             with(tar, SIZE, "")
         }),
         // With two encodings of a number, two parsers can disagree about where the
         // next header starts.
-        case("a size in base 256", "a", OCTAL, |tar| {
+        case("a size in base 256", "a", SIZE_OCTAL, |tar| {
             with(tar, SIZE, b"\x80\0\0\0\0\0\0\0\0\0\0\0")
         }),
-        case("minus one in base 256", "a", OCTAL, |tar| {
+        case("minus one in base 256", "a", SIZE_OCTAL, |tar| {
             with(tar, SIZE, [0xff; 12])
         }),
-        case("a size beyond 64 bits in base 256", "a", OCTAL, |tar| {
-            with(tar, SIZE, b"\x80\x01\0\0\0\0\0\0\0\0\0\0")
-        }),
-        case("a mode that is text", "a", OCTAL, |tar| {
-            with(tar, MODE, "rwxr-xr")
-        }),
+        case(
+            "a size beyond 64 bits in base 256",
+            "a",
+            SIZE_OCTAL,
+            |tar| with(tar, SIZE, b"\x80\x01\0\0\0\0\0\0\0\0\0\0"),
+        ),
+        case(
+            "a mode that is text",
+            "a",
+            "mode is not strict octal",
+            |tar| with(tar, MODE, "rwxr-xr"),
+        ),
     ]
 }
 
@@ -197,10 +224,20 @@ fn ends() -> Vec<Case> {
         stream("nothing but the root directory", EMPTY, || {
             Tar::new().directory("./").end()
         }),
+        stream("nothing but directories", NO_FILE, || {
+            Tar::new()
+                .directory("./")
+                .directory("a/")
+                .directory("a/b/")
+                .end()
+        }),
+        stream("nothing but a directory and a symlink", NO_FILE, || {
+            Tar::new().directory("a/").symlink("l", "a").end()
+        }),
         stream("nothing but a comment", EMPTY, || {
             Tar::new().global(&[("comment", b"4b825dc6")]).end()
         }),
-        stream("a tar of no bytes", ENDLESS, Vec::new),
+        stream("a tar of no bytes", "zstd frame without content", Vec::new),
     ]
 }
 

@@ -1,4 +1,5 @@
-//! Entries that are not a file, a directory or a symlink.
+//! Entries that are not a file, a directory or a symlink, and hard links to anything
+//! but an earlier file.
 
 use super::{Case, case};
 use crate::archive::{DEVICE_MAJOR, Header, LINK, Tar};
@@ -15,44 +16,148 @@ fn hard(tar: Tar, name: &str, target: &str) -> Tar {
     tar.header(Header::new(b'1', name, 0).put(LINK, target))
 }
 
+/// Each target must be a regular file that an earlier entry made.
 fn hard_links() -> Vec<Case> {
-    const RULE: &str = "hard link (make the archive with --hard-dereference)";
+    const NOWHERE: &str = "which no entry can have";
+    const MISSING: &str = "which is no earlier entry of the archive";
+    const DUPLICATE: &str = "duplicate name";
+    const SIZED: &str = "size on an entry without data";
+    const EMPTY: &str = "link target is empty";
+    let to = |name, entry: &str, target: &str, fault, entries: fn(Tar) -> Tar| {
+        let rule = format!("hard link to '{target}', {fault}");
+        case(name, entry, rule.leak(), entries)
+    };
     vec![
-        case("a hard link to a file inside", "b", RULE, |tar| {
-            hard(tar, "b", "index.html")
+        to(
+            "a hard link to a file outside",
+            "b",
+            OUTSIDE,
+            NOWHERE,
+            |tar| hard(tar, "b", OUTSIDE),
+        ),
+        to(
+            "a hard link by absolute path",
+            "b",
+            "/etc/passwd",
+            NOWHERE,
+            |tar| hard(tar, "b", "/etc/passwd"),
+        ),
+        to("a hard link to the release", "b", ".", NOWHERE, |tar| {
+            hard(tar, "b", ".")
         }),
-        case("a hard link to a file outside", "b", RULE, |tar| {
-            hard(tar, "b", "../../../../../beside/file")
-        }),
-        case("a hard link by absolute path", "b", RULE, |tar| {
-            hard(tar, "b", "/etc/passwd")
-        }),
+        to(
+            "a hard link with a slash at its end",
+            "b",
+            "index.html/",
+            NOWHERE,
+            |tar| hard(tar, "b", "index.html/"),
+        ),
+        to(
+            "a hard link up and down again",
+            "b",
+            "d/../index.html",
+            NOWHERE,
+            |tar| hard(tar.directory("d/"), "b", "d/../index.html"),
+        ),
         // node-tar, CVE-2018-20834: the second entry wrote through the first.
-        case("a hard link and a file of its name", "b", RULE, |tar| {
-            hard(tar, "b", "../../../../../beside/file").file("b", "taken")
-        }),
+        to(
+            "a hard link and a file of its name",
+            "b",
+            OUTSIDE,
+            NOWHERE,
+            |tar| hard(tar, "b", OUTSIDE).file("b", "taken"),
+        ),
         // node-tar, CVE-2026-24842: the target was checked relative to the entry's
         // directory and used relative to the root.
-        case("a hard link deep down", "a/b/c/d/x", RULE, |tar| {
-            hard(tar, "a/b/c/d/x", "../../../../../beside/file")
-        }),
+        to(
+            "a hard link deep down",
+            "a/b/c/d/x",
+            OUTSIDE,
+            NOWHERE,
+            |tar| hard(tar, "a/b/c/d/x", OUTSIDE),
+        ),
+        to(
+            "a hard link by a long target",
+            "b",
+            OUTSIDE,
+            NOWHERE,
+            |tar| hard(tar.long_target(OUTSIDE), "b", "index.html"),
+        ),
         // tar-fs, CVE-2025-48387: the target went through a symlink.
-        case("a hard link through a symlink", "b", RULE, |tar| {
-            hard(
-                tar.directory("d/").symlink("d/up", ".."),
-                "b",
-                "d/up/index.html",
-            )
+        to(
+            "a hard link through a symlink",
+            "b",
+            "d/up/index.html",
+            MISSING,
+            |tar| {
+                hard(
+                    tar.directory("d/").symlink("d/up", ".."),
+                    "b",
+                    "d/up/index.html",
+                )
+            },
+        ),
+        to(
+            "a hard link to a symlink",
+            "b",
+            "l",
+            "which is a symlink",
+            |tar| hard(tar.symlink("l", "index.html"), "b", "l"),
+        ),
+        to(
+            "a hard link to a directory",
+            "b",
+            "d",
+            "which is a directory",
+            |tar| hard(tar.directory("d/"), "b", "d"),
+        ),
+        to("a hard link to nothing", "b", "missing", MISSING, |tar| {
+            hard(tar, "b", "missing")
         }),
-        case("a hard link to itself", "b", RULE, |tar| {
+        to(
+            "a hard link to a later file",
+            "b",
+            "later",
+            MISSING,
+            |tar| hard(tar, "b", "later").file("later", ""),
+        ),
+        to("a hard link to itself alone", "b", "b", MISSING, |tar| {
             hard(tar, "b", "b")
         }),
-        case("a hard link with data", "b", RULE, |tar| {
+        case("a hard link where another file is", "b", DUPLICATE, |tar| {
+            hard(tar.file("b", "other"), "b", "index.html")
+        }),
+        case("a file where a hard link is", "b", DUPLICATE, |tar| {
+            hard(tar, "b", "index.html").file("b", "taken")
+        }),
+        case("a hard link where a symlink is", "l", DUPLICATE, |tar| {
+            hard(tar.symlink("l", "index.html"), "l", "index.html")
+        }),
+        case("a hard link where a directory is", "d", DUPLICATE, |tar| {
+            hard(tar.directory("d/"), "d", "index.html")
+        }),
+        case(
+            "a hard link that ends in a slash",
+            "b/",
+            "file name ends in '/'",
+            |tar| hard(tar, "b/", "index.html"),
+        ),
+        case("a hard link without a target", "b", EMPTY, |tar| {
+            hard(tar, "b", "")
+        }),
+        case("a hard link with a long target alone", "b", EMPTY, |tar| {
+            hard(tar.long_target("index.html"), "b", "")
+        }),
+        // libarchive, CVE-2016-5418: the data overwrote another file. GNU tar takes the
+        // data for the next header.
+        case("a hard link with data", "b", SIZED, |tar| {
             let header = Header::new(b'1', "b", 5).put(LINK, "index.html");
             tar.header(header).data("hello")
         }),
     ]
 }
+
+const OUTSIDE: &str = "../../../../../beside/file";
 
 fn special() -> Vec<Case> {
     vec![
@@ -72,15 +177,10 @@ fn special() -> Vec<Case> {
 
 fn sparse() -> Vec<Case> {
     vec![
-        case(
-            "a GNU sparse file",
-            "holes",
-            "sparse file (make the archive without --sparse)",
-            |tar| {
-                let header = Header::new(b'S', "holes", 512).gnu();
-                tar.header(header).data([1; 512])
-            },
-        ),
+        case("a GNU sparse file", "holes", "sparse file", |tar| {
+            let header = Header::new(b'S', "holes", 512).gnu();
+            tar.header(header).data([1; 512])
+        }),
         // Go, CVE-2025-58183: the sender chooses the length of the map of regions.
         case(
             "a sparse file of format 1.0",
@@ -114,6 +214,24 @@ fn sparse() -> Vec<Case> {
             "./PaxHeaders/entry",
             "pax key 'GNU.sparse.name' is not allowed",
             |tar| tar.pax(&[("GNU.sparse.name", b"../x")]).file("holes", ""),
+        ),
+        case(
+            "a sparse map of Solaris",
+            "./PaxHeaders/entry",
+            "pax key 'SUN.holesdata' is not allowed",
+            |tar| {
+                tar.pax(&[("SUN.holesdata", b" 0 5")])
+                    .file("holes", "hello")
+            },
+        ),
+        case(
+            "a part of a file",
+            "./PaxHeaders/entry",
+            "pax key 'GNU.volume.offset' is not allowed",
+            |tar| {
+                tar.pax(&[("GNU.volume.offset", b"99")])
+                    .file("holes", "hello")
+            },
         ),
         case(
             "a size in a star key",

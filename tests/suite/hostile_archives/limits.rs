@@ -2,7 +2,7 @@
 //! limits of every site.
 
 use super::{Case, DEFAULTS, Table, case, payload, stream};
-use crate::archive::{Frame, Header, Tar};
+use crate::archive::{Frame, Header, LINK, Tar};
 
 /// A small value for each limit.
 pub const SMALL: &str = r#"
@@ -66,7 +66,28 @@ fn small() -> Vec<Case> {
                 })
             },
         ),
+        // Each hard link becomes a file, and counts as one.
+        case("seventeen hard links to a file", "l14", UNPACKED, |tar| {
+            (0..17).fold(tar.file("m", vec![0; 64 << 10]), |tar, number| {
+                let header = Header::new(b'1', format!("l{number}"), 0);
+                tar.header(header.put(LINK, "m"))
+            })
+        }),
+        case("one hard link too many", "l19", ENTRIES, |tar| {
+            (0..20).fold(tar, |tar, number| {
+                let header = Header::new(b'1', format!("l{number}"), 0);
+                tar.header(header.put(LINK, "index.html"))
+            })
+        }),
         // A few kilobytes that become a gigabyte.
+        payload("a bomb of small frames", UNPACKED, || {
+            let frame = Frame::window(20, 0).zeros(64 << 10).end();
+            [
+                crate::archive::zstd(&super::valid_file().end()),
+                frame.repeat(1 << 14),
+            ]
+            .concat()
+        }),
         payload("a bomb of one file", "file over 65536 bytes", || {
             let header = Tar::new().header(Header::file("bomb", 1 << 30)).cut();
             Frame::window(20, 0)

@@ -5,7 +5,7 @@ use super::DEFAULTS;
 use super::borderline::{
     directory, file, many_pending, program, receive_all, symlink, valid, valid_payload,
 };
-use crate::archive::{Frame, Header, MODE, PREFIX, SIZE, Tar, zstd};
+use crate::archive::{Frame, Header, LINK, MODE, MTIME, NAME, PREFIX, SIZE, Tar, zstd};
 
 #[test]
 fn names_that_only_look_wrong_are_received() {
@@ -88,6 +88,47 @@ fn streams_that_only_look_wrong_are_received() {
                 &[("d/a", file("x"))],
             ),
             valid(
+                "directories twice",
+                Tar::new()
+                    .directory("./")
+                    .directory("d/")
+                    .file("d/a", "x")
+                    .directory("d/")
+                    .directory("./d")
+                    .directory("/"),
+                &[("d/a", file("x"))],
+            ),
+            valid("hard links", hard_links(), &hard_links_on_disk()),
+            valid(
+                "numbers with spaces in front",
+                Tar::new()
+                    .header(
+                        Header::file("a", 1)
+                            .put(SIZE, "          1")
+                            .put(MODE, "   644")
+                            .put(MTIME, " 7"),
+                    )
+                    .data("x"),
+                &tree,
+            ),
+            valid(
+                "times at the end of the prefix",
+                Tar::new()
+                    .header(Header::file("a", 1).put(PREFIX, xstar_prefix("b/c")))
+                    .data("x"),
+                &[("b/c/a", file("x"))],
+            ),
+            valid(
+                "bytes after the NUL of a name that a long name replaces",
+                Tar::new()
+                    .long_name("named")
+                    .header(Header::file("cut", 1).put(NAME, "cut\0../x"))
+                    .data("x")
+                    .pax(&[("linkpath", b"named")])
+                    .header(Header::symlink("l", "").put(LINK, "cut\0/etc")),
+                &[("named", file("x")), ("l", symlink("named"))],
+            ),
+            valid(
                 "padding that is not zero",
                 Tar::new()
                     .header(Header::file("a", 1))
@@ -110,6 +151,14 @@ fn streams_that_only_look_wrong_are_received() {
                 "a comment for all entries",
                 Tar::new()
                     .global(&[("comment", b"3f786850e387550f")])
+                    .file("a", "x"),
+                &tree,
+            ),
+            valid(
+                "vendor keys for all entries",
+                Tar::new()
+                    .global(&[("GOLANG.pkg.version", b"1.2"), ("comment", b"c")])
+                    .global(&[("SCHILY.xattr.user.note", b"\0\n")])
                     .file("a", "x"),
                 &tree,
             ),
@@ -163,6 +212,53 @@ fn streams_that_only_look_wrong_are_received() {
     );
 }
 
+/// Appends hard links in every spelling that is allowed, with other modes than their
+/// file has.
+fn hard_links() -> Tar {
+    let hard = |name: &str, target: &str| Header::new(b'1', name, 0).put(LINK, target);
+    let program = Header::file("d/program", 7).put(MODE, "0000755");
+    Tar::new()
+        .header(program)
+        .data("content")
+        .header(hard("first", "d/program"))
+        .header(hard("d/e/second", "./d//program").gnu())
+        .header(hard("third", "d/e/second").put(MODE, "0000000"))
+        .header(hard("d/program", "d/program"))
+        .header(hard("./first", "first"))
+        .header(hard("first", "third"))
+        .long_target("d/program")
+        .header(hard("fourth", "cut"))
+        .pax(&[("linkpath", b"d/program"), ("path", b"fifth")])
+        .header(hard("cut", "cut"))
+        .file("large", vec![5; 700_000])
+        .header(hard("another", "large"))
+        .file("empty", "")
+        .header(hard("nothing", "empty"))
+}
+
+fn hard_links_on_disk() -> Vec<(&'static str, String)> {
+    let programs = [
+        "d/program",
+        "first",
+        "d/e/second",
+        "third",
+        "fourth",
+        "fifth",
+    ];
+    let mut tree: Vec<_> = programs.map(|name| (name, program("content"))).into();
+    tree.extend(["large", "another"].map(|name| (name, file(vec![5; 700_000]))));
+    tree.extend(["empty", "nothing"].map(|name| (name, file(""))));
+    tree
+}
+
+/// Returns a prefix as node-tar writes it.
+fn xstar_prefix(prefix: &str) -> Vec<u8> {
+    let mut field = prefix.as_bytes().to_vec();
+    field.resize(131, 0);
+    field.extend_from_slice(&b"15302453116\0".repeat(2));
+    field
+}
+
 /// Returns 100 bytes, so that the field has no NUL.
 fn full_name() -> String {
     "n".repeat(100)
@@ -192,6 +288,8 @@ fn ignored_keys() -> Tar {
             ("LIBARCHIVE.creationtime", b"1792425600"),
             ("RHT.security.selinux", b"system_u:object_r:tmp_t:s0\0"),
             ("MSWINDOWS.rawsd", b"AQAEgBQ="),
+            ("APPLE.com.example", b"x"),
+            ("NODETAR.depth", b"1"),
         ])
         .file("a", "x")
 }

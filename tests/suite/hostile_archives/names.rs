@@ -12,7 +12,8 @@ const CONTROL: &str = "name has a control character";
 const COMPONENT: &str = "name component over 255 bytes";
 const PATH: &str = "path over 1024 bytes";
 const DEEP: &str = "path deeper than 32";
-const AFTER_END: &str = "name has bytes after its end";
+const AFTER_NUL: &str = "name has bytes after its NUL";
+const PREFIX_AFTER_NUL: &str = "prefix has bytes after its NUL";
 const SLASH: &str = "file name ends in '/'";
 
 pub fn cases() -> Vec<Case> {
@@ -56,8 +57,17 @@ fn places() -> Vec<Case> {
         case("an absolute name", "/etc/cron.d/x", ABSOLUTE, |tar| {
             tar.file("/etc/cron.d/x", "")
         }),
-        case("the root of the system", "/", ABSOLUTE, |tar| {
-            tar.directory("/")
+        case("a file called slash", "/", ABSOLUTE, |tar| {
+            tar.file("/", "")
+        }),
+        case(
+            "a directory below the root of the system",
+            "/d/",
+            ABSOLUTE,
+            |tar| tar.directory("/d/"),
+        ),
+        case("a directory of two slashes", "//", ABSOLUTE, |tar| {
+            tar.directory("//")
         }),
         case("two slashes in front", "//x", ABSOLUTE, |tar| {
             tar.file("//x", "")
@@ -178,12 +188,32 @@ fn fields() -> Vec<Case> {
         case("a symlink called dot", "./", EMPTY, |tar| {
             tar.symlink("./", "index.html")
         }),
-        case("a name with two ends", "a", AFTER_END, |tar| {
+        case("a name with two ends", "a", AFTER_NUL, |tar| {
             tar.header(Header::file("a", 0).put(NAME, "a\0../x"))
         }),
-        case("a prefix with two ends", "b/a", AFTER_END, |tar| {
+        case("a prefix with two ends", "b/a", PREFIX_AFTER_NUL, |tar| {
             tar.header(Header::file("a", 0).put(PREFIX, "b\0.."))
         }),
+        // node-tar keeps times at the end of this field. Nothing else may be there.
+        case(
+            "times that are no numbers after a prefix",
+            "b/a",
+            PREFIX_AFTER_NUL,
+            |tar| {
+                let prefix = [b"b".as_slice(), &[0; 130], b"15302453116\0../../../x"].concat();
+                tar.header(Header::file("a", 0).put(PREFIX, prefix))
+            },
+        ),
+        case(
+            "text between a prefix and times",
+            "b/a",
+            PREFIX_AFTER_NUL,
+            |tar| {
+                let times = "15302453116\0".repeat(2);
+                let prefix = [b"b\0/x".as_slice(), &[0; 127], times.as_bytes()].concat();
+                tar.header(Header::file("a", 0).put(PREFIX, prefix))
+            },
+        ),
         case("a prefix that climbs", "../a", DOTS, |tar| {
             tar.header(Header::file("a", 0).put(PREFIX, ".."))
         }),

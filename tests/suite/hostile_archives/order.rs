@@ -49,18 +49,6 @@ fn duplicates() -> Vec<Case> {
             DUPLICATE,
             |tar| tar.file("d/a", "").symlink("d", "index.html"),
         ),
-        case("a directory twice", "d/", DUPLICATE, |tar| {
-            tar.directory("d/").directory("d/")
-        }),
-        case(
-            "a directory twice around its file",
-            "d/",
-            DUPLICATE,
-            |tar| tar.directory("d/").file("d/a", "").directory("d/"),
-        ),
-        case("the root directory twice", "./", DUPLICATE, |tar| {
-            tar.directory("./").directory("./")
-        }),
         case("a symlink twice", "l", DUPLICATE, |tar| {
             tar.symlink("l", "index.html").symlink("l", "index.html")
         }),

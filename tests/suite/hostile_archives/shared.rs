@@ -28,7 +28,7 @@ links = [".env", "public/uploads", "a/b/c"]
 existing = "replace"
 "#;
 
-const AT: &str = r#"at a shared path (leave it out, or set existing = "replace" in [shared])"#;
+const AT: &str = "at a shared path";
 const ABOVE: &str = "above a shared path, but not a directory";
 const LEAVES: &str = "symlink leads outside of the release";
 
@@ -184,9 +184,15 @@ fn replaced() -> Vec<Case> {
             "symlink target is absolute",
             |tar| tar.symlink(".env", "/etc/passwd"),
         ),
-        case("a hard link at a shared path", ".env", HARD, |tar| {
-            tar.header(Header::new(b'1', ".env", 0).put(LINK, "index.html"))
-        }),
+        case(
+            "a hard link to a file at a shared path",
+            "copy",
+            "hard link to '.env', which is at a shared path",
+            |tar| {
+                let link = Header::new(b'1', "copy", 0).put(LINK, ".env");
+                tar.file(".env", "SECRET=mine").header(link)
+            },
+        ),
         case(
             "too long a file at a shared path",
             "public/uploads/big",
@@ -220,8 +226,6 @@ fn replaced() -> Vec<Case> {
         ),
     ]
 }
-
-const HARD: &str = "hard link (make the archive with --hard-dereference)";
 
 #[test]
 fn archives_that_conflict_with_shared_paths_are_refused() {
