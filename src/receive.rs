@@ -6,6 +6,7 @@
 //! checked and durable. One rename, which cannot replace anything, publishes them.
 
 mod inspect;
+mod odd_names;
 mod spool;
 mod staging;
 mod unpacker;
@@ -85,7 +86,7 @@ pub fn receive(
     let inherited = store
         .inherited()
         .map_err(|errno| store.io("cannot look at 'incoming'", errno))?;
-    let (enforcement, sums) = writeback::with_background_sync(store, tree, |sync| {
+    let (enforcement, sums, odd_names) = writeback::with_background_sync(store, tree, |sync| {
         let begins = || sync.request();
         let enforcement = unpacker::unpack(
             store,
@@ -98,13 +99,13 @@ pub fn receive(
         )?;
         manifest.flush().map_err(cannot)?;
         let mut report = staging.open_report()?;
-        let sums = inspect::inspect(tree, &config.shared, inherited, &mut report)?;
+        let (sums, odd_names) = inspect::inspect(tree, &config.shared, inherited, &mut report)?;
         check_required_paths(config, store, tree, deadline)?;
         // Again: the application may have removed one during the upload. Under the lock
         // it is too late for that, because the look-up may take long.
         require_shared(config, store, deadline)?;
         validators::separate(store, &history, tree, staging.open_report()?)?;
-        Ok((enforcement, sums))
+        Ok((enforcement, sums, odd_names))
     })?;
     drop(manifest);
     // The unpacker refuses to run without a required sandbox. This refuses the result
@@ -124,7 +125,8 @@ pub fn receive(
     if let Some((sums, signed)) = received {
         return Ok(already_received(request, sums, signed));
     }
-    let warnings = publish(config, ledger, actor, request, &staging, sums)?;
+    let mut warnings = publish(config, ledger, actor, request, &staging, sums)?;
+    warnings.extend(odd_names.warning());
     Ok(Success::Received(Received {
         release: request.release.clone(),
         sha256: request.sha256,

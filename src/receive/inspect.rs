@@ -16,6 +16,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, Mode};
 
+use super::odd_names::OddNames;
 use crate::archive::path::{self, CleanPath, LinkTarget};
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result};
@@ -25,7 +26,8 @@ use crate::shared_paths::Shared;
 use crate::store::Inherited;
 
 /// Walks `tree` and compares it with the entries of `report`. `shared` has the
-/// symlinks that the release must contain. Returns the sums of the entries.
+/// symlinks that the release must contain. Returns the sums of the entries, and the
+/// names to warn about.
 ///
 /// # Errors
 ///
@@ -36,13 +38,14 @@ pub fn inspect(
     shared: &Shared,
     inherited: Inherited,
     report: &mut impl BufRead,
-) -> Result<Sums> {
+) -> Result<(Sums, OddNames)> {
     let mut inspection = Inspection {
         tree,
         shared,
         inherited,
         report: Entries::new(report),
         sums: Sums::default(),
+        odd_names: OddNames::default(),
         shared_symlinks: 0,
     };
     inspection.release()?;
@@ -53,7 +56,7 @@ pub fn inspect(
             "does not contain every shared symlink",
         ));
     }
-    Ok(inspection.sums)
+    Ok((inspection.sums, inspection.odd_names))
 }
 
 struct Inspection<'a, R> {
@@ -62,6 +65,7 @@ struct Inspection<'a, R> {
     inherited: Inherited,
     report: Entries<'a, R>,
     sums: Sums,
+    odd_names: OddNames,
     shared_symlinks: usize,
 }
 
@@ -115,6 +119,7 @@ impl<R: BufRead> Inspection<'_, R> {
         match self.report.next_entry() {
             Ok(Some(entry)) if entry.path == path => {
                 self.sums.add(&entry);
+                self.odd_names.add(path);
                 Ok(entry)
             }
             Ok(_) => Err(report_mismatch(path, "exists but is not reported")),

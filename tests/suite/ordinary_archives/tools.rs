@@ -180,3 +180,29 @@ fn frames_of_every_tool_are_received() {
     bench.receive(&[many.as_slice(), &[0; 3]].concat());
     bench.receive(&[many.as_slice(), &[0; 10240]].concat());
 }
+
+#[test]
+fn names_that_an_archiver_adds_by_mistake_get_one_warning() {
+    let site = Site::with_config("");
+    let files: [(&str, &[u8]); 4] = [
+        ("index.html", b"x"),
+        ("._index.html", b"x"),
+        ("d/.DS_Store", b"x"),
+        ("css\\site.css", b"x"),
+    ];
+    let reply = site.receive("odd", &crate::archive::tarball(&files));
+    assert_eq!(reply.code, 0, "{reply:?}");
+    let warnings: Vec<_> = reply.stderr.lines().collect();
+    assert_eq!(warnings.len(), 1, "{reply:?}");
+    for part in [
+        "deploy-shell: warning: the release has 2 names (first './._index.html')",
+        "COPYFILE_DISABLE=1",
+        "--no-mac-metadata",
+        "--exclude",
+        "backslash",
+    ] {
+        assert!(warnings[0].contains(part), "{part}: {reply:?}");
+    }
+    let reply = site.receive("plain", &crate::archive::tarball(&files[..1]));
+    assert_eq!((reply.code, reply.stderr.as_str()), (0, ""), "{reply:?}");
+}
