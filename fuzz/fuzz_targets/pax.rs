@@ -7,7 +7,8 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let records = records(bytes);
-    let ours = Pax::from_records(bytes);
+    // The model has no times: a time changes neither a name nor the content.
+    let ours = Pax::from_records(bytes).map(|pax| Pax { mtime: None, ..pax });
     let naive = records.as_ref().and_then(|records| allowed(records));
     assert_eq!(ours.as_ref().ok(), naive.as_ref(), "{ours:?}");
 
