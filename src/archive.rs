@@ -17,7 +17,7 @@ pub mod pax;
 mod remedy;
 mod report;
 mod rule;
-mod time;
+pub mod time;
 mod tree;
 mod writer;
 mod zstd_frame;

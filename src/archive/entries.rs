@@ -4,7 +4,7 @@
 use super::header::{BLOCK, Header, HeaderKind};
 use super::path::{CleanPath, check_symlink_target};
 use super::pax::{self, Pax};
-use super::rule::{Rule, UnpackError};
+use super::rule::{PayloadFormat, Rule, UnpackError};
 use super::time::Mtime;
 use super::zstd_frame::Frames;
 
@@ -69,6 +69,7 @@ impl ArchiveEntries {
         let mut extended = Extended::default();
         // Terminates: each turn consumes a block of a stream of bounded length.
         loop {
+            let first = !self.started;
             let Some(block) = self.read_block()? else {
                 if !extended.is_empty() {
                     return Err(Rule::ExtendedAlone.into());
@@ -80,6 +81,10 @@ impl ArchiveEntries {
                 };
             };
             let header = Header::from_block(&block).map_err(|rule| {
+                // Its "name" is binary noise, which no refusal shows.
+                if let Some(rule) = compressed_again(&block).filter(|_| first) {
+                    return rule.into();
+                }
                 let header_name = Header::shown_name(&block);
                 UnpackError::from(rule).at(extended.name().unwrap_or(&header_name))
             })?;
@@ -125,7 +130,16 @@ impl ArchiveEntries {
             // An archive that stops at the edge of a block lacks its end; one that
             // stops elsewhere is cut short.
             0 => return Err(Rule::NoEnd.into()),
-            read => self.frames.fill(&mut block[read..])?,
+            // What is compressed twice may be shorter than a block.
+            read => match self.frames.fill(&mut block[read..]) {
+                Err(UnpackError::Refused {
+                    rule: Rule::CutShort,
+                    ..
+                }) if !self.started => {
+                    return Err(compressed_again(&block).unwrap_or(Rule::CutShort).into());
+                }
+                filled => filled?,
+            },
         }
         self.started = true;
         Ok(block.iter().any(|byte| *byte != 0).then_some(block))
@@ -269,6 +283,15 @@ impl Extended {
 
     fn name(&self) -> Option<&[u8]> {
         self.name.as_deref()
+    }
+}
+
+/// Returns the rule that an archive breaks whose first block, which is no tar header,
+/// begins like another format.
+fn compressed_again(block: &[u8; BLOCK]) -> Option<Rule> {
+    match PayloadFormat::of(block) {
+        PayloadFormat::Nothing | PayloadFormat::Tar | PayloadFormat::Unknown => None,
+        format => Some(Rule::CompressedTwice(format)),
     }
 }
 

@@ -80,8 +80,12 @@ impl Header {
         let (prefix, device) = match (view.as_ustar(), view.as_gnu()) {
             (Some(ustar), _) => (Some(&ustar.prefix), [&ustar.dev_major, &ustar.dev_minor]),
             (_, Some(gnu)) => (None, [&gnu.dev_major, &gnu.dev_minor]),
+            // GNU tar writes a volume label without a magic.
             (None, None) if block[MAGIC].iter().all(|byte| *byte == 0) => {
-                return Err(Rule::Version7);
+                return Err(match fields.linkflag[0] {
+                    b'V' => Rule::VolumeLabel,
+                    _ => Rule::Version7,
+                });
             }
             (None, None) => return Err(Rule::Magic),
         };
@@ -150,6 +154,8 @@ impl HeaderKind {
             EntryType::Block => return Err(Rule::BlockDevice),
             EntryType::Fifo => return Err(Rule::Fifo),
             EntryType::GNUSparse => return Err(Rule::Sparse),
+            // GNU tar and bsdtar make nothing of a volume label; Python makes a file.
+            _ if byte == b'V' => return Err(Rule::VolumeLabel),
             _ => return Err(Rule::UnknownType(byte)),
         })
     }
@@ -340,6 +346,11 @@ mod tests {
         }
         let version_7 = block(|block| block[257..265].fill(0));
         assert_eq!(Header::from_block(&version_7), Err(Rule::Version7));
+        let label = block(|block| {
+            block[257..265].fill(0);
+            block[156] = b'V';
+        });
+        assert_eq!(Header::from_block(&label), Err(Rule::VolumeLabel));
     }
 
     /// A byte that the `tar` crate does not know yet must stay refused when a
@@ -362,6 +373,7 @@ mod tests {
                 b'4' => Err(Rule::BlockDevice),
                 b'6' => Err(Rule::Fifo),
                 b'S' => Err(Rule::Sparse),
+                b'V' => Err(Rule::VolumeLabel),
                 other => Err(Rule::UnknownType(other)),
             };
             assert_eq!(found, expected, "{byte:#x}");

@@ -47,9 +47,13 @@ fn is_harmless_vendor_key(key: &str) -> bool {
     named && !keyword.is_empty() && !changes_content(key)
 }
 
+/// The name of an archive (GNU tar's `--label`), in a global header. It changes no
+/// entry: GNU tar prints it, bsdtar and Python ignore it.
+const LABEL: &str = "GNU.volume.label";
+
 /// Returns whether a key is one of [`CHANGES_CONTENT`].
 pub fn changes_content(key: &str) -> bool {
-    CHANGES_CONTENT.iter().any(|start| key.starts_with(start))
+    key != LABEL && CHANGES_CONTENT.iter().any(|start| key.starts_with(start))
 }
 
 impl Pax {
@@ -213,6 +217,8 @@ mod tests {
         for key in [
             "GNU.sparse.map",
             "GNU.volume.size",
+            "GNU.volume.filename",
+            "GNU.volume.labels",
             "SCHILY.realsize",
             "SUN.holesdata",
             "realtime.x",
@@ -227,7 +233,12 @@ mod tests {
             let global = Pax::check_global(&record(key, b"1"));
             assert_eq!(global, Err(Rule::PaxGlobal));
         }
-        for key in ["SCHILY.xattr.user.x", "GOLANG.pkg.version", "A-B_2.c"] {
+        for key in [
+            "SCHILY.xattr.user.x",
+            "GOLANG.pkg.version",
+            "A-B_2.c",
+            "GNU.volume.label",
+        ] {
             assert_eq!(Pax::from_records(&record(key, b"1")), Ok(Pax::default()));
             assert_eq!(Pax::check_global(&record(key, b"1")), Ok(()));
         }

@@ -30,14 +30,18 @@ impl Rule {
             Rule::NoContent => {
                 "the command before zstd wrote nothing: look at its error, and use set -o pipefail"
             }
-            Rule::Version7 => "GNU tar: --format=gnu; bsdtar: --format pax",
+            Rule::CompressedTwice(_) => {
+                "compress it once, without --zstd or -z for tar: \
+                 tar -C dist -c . | zstd -T0 > site.tar.zst"
+            }
+            Rule::Version7 => "GNU tar: --format=gnu; bsdtar: --format pax; pax: -x ustar",
             Rule::NoEnd | Rule::AfterEnd => {
                 "send one whole archive; join archives with GNU tar --concatenate"
             }
             Rule::CharacterDevice | Rule::BlockDevice | Rule::Fifo => "leave it out (--exclude)",
             Rule::Sparse => WITHOUT_SPARSE,
             Rule::UnknownType(b'D') => "GNU tar: leave out --incremental and --listed-incremental",
-            Rule::UnknownType(b'V') => "GNU tar: leave out --label (-V)",
+            Rule::VolumeLabel => "GNU tar: leave out --label (-V), or use --format=posix",
             Rule::UnknownType(b'M') => "GNU tar: leave out --multi-volume (-M)",
             Rule::ExtendedTooLong => {
                 "GNU tar: leave out --xattrs and --acls; \
@@ -83,6 +87,10 @@ impl Rule {
             }
             Rule::File(_) => "leave the file out (--exclude), or raise max_file in [archive]",
             Rule::Empty | Rule::NoFile => CONTENT,
+            Rule::Number("mtime") => {
+                "tar-stream (tar-fs, archiver) cannot write a time after 2038: set the file's time \
+                 (touch), or make the archive with GNU tar, bsdtar or Python's tarfile"
+            }
             Rule::Checksum
             | Rule::Magic
             | Rule::Number(_)

@@ -19,6 +19,8 @@ pub enum Rule {
     AfterFrame,
     Frames,
     NoContent,
+    /// What the frames hold instead of a tar archive.
+    CompressedTwice(PayloadFormat),
     // The tar stream and its headers (POSIX.1-2017, pax, "ustar Interchange Format").
     Checksum,
     Version7,
@@ -32,6 +34,7 @@ pub enum Rule {
     BlockDevice,
     Fifo,
     Sparse,
+    VolumeLabel,
     UnknownType(u8),
     SizeWithoutData,
     // Extended headers.
@@ -85,11 +88,13 @@ pub enum Rule {
     NoFile,
 }
 
-/// What a payload is that is not zstd, as far as its first block shows.
+/// What a payload is that is not zstd, or the content of its frames that is not tar, as
+/// far as the first block shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadFormat {
     Nothing,
     Tar,
+    Zstd,
     Gzip,
     Bzip2,
     Xz,
@@ -102,7 +107,8 @@ pub enum PayloadFormat {
 impl PayloadFormat {
     /// Returns the format of a payload that begins with `block`.
     pub fn of(block: &[u8]) -> PayloadFormat {
-        const MAGICS: [(&[u8], PayloadFormat); 7] = [
+        const MAGICS: [(&[u8], PayloadFormat); 8] = [
+            (b"\x28\xb5\x2f\xfd", PayloadFormat::Zstd),
             (b"\x1f\x8b", PayloadFormat::Gzip),
             (b"BZh", PayloadFormat::Bzip2),
             (b"\xfd7zXZ\0", PayloadFormat::Xz),
@@ -128,6 +134,7 @@ impl PayloadFormat {
         match self {
             PayloadFormat::Nothing => ": the payload is empty",
             PayloadFormat::Tar => ", but tar without compression",
+            PayloadFormat::Zstd => ", but zstd",
             PayloadFormat::Gzip => ", but gzip",
             PayloadFormat::Bzip2 => ", but bzip2",
             PayloadFormat::Xz => ", but xz",
@@ -149,6 +156,13 @@ impl fmt::Display for Rule {
             Rule::AfterFrame => "data after the last zstd frame",
             Rule::Frames => return write!(f, "more than {MAX_FRAMES} zstd frames"),
             Rule::NoContent => "zstd frame without content",
+            Rule::CompressedTwice(format) => {
+                let words = format.words();
+                return write!(
+                    f,
+                    "payload is compressed twice: the zstd frame has no tar archive{words}"
+                );
+            }
             Rule::Checksum => "header checksum does not match",
             Rule::Version7 => "header is in the Unix version 7 format",
             Rule::Magic => "header is neither ustar nor gnu",
@@ -160,6 +174,7 @@ impl fmt::Display for Rule {
             Rule::BlockDevice => "block device",
             Rule::Fifo => "fifo",
             Rule::Sparse => "sparse file",
+            Rule::VolumeLabel => "volume label",
             Rule::UnknownType(flag) => {
                 let flag = escape::escape(&[*flag]);
                 return write!(f, "unknown entry type '{flag}'");

@@ -154,6 +154,10 @@ impl Frames {
             return Err(Rule::Frames.into());
         }
         if start.starts_with(&MAGIC) {
+            // zstd does not look at the window of a frame whose header states no content.
+            if stated_window(start).is_some_and(|window| window > 1 << WINDOW_LOG_MAX) {
+                return Err(Rule::Window.into());
+            }
             // zstd takes a shortcut where the content fits into the output: it decodes
             // the frame at the start of this input without a look at its window. So it
             // gets the whole header now, and no room for output.
@@ -259,6 +263,15 @@ impl Input {
     fn consume(&mut self, count: usize) {
         self.unread.start += count;
     }
+}
+
+/// Returns the window that the header of a frame states, in bytes (RFC 8878, section
+/// 3.1.1.1.2). None for a single segment, whose window is its content.
+fn stated_window(frame: &[u8]) -> Option<u64> {
+    const SINGLE_SEGMENT: u8 = 1 << 5;
+    let (descriptor, window) = (frame.get(4)?, u64::from(*frame.get(5)?));
+    let base = 1 << (10 + (window >> 3));
+    (descriptor & SINGLE_SEGMENT == 0).then_some(base + base / 8 * (window & 7))
 }
 
 /// Returns the rule that matches an error of the decoder. zstd's functions return a

@@ -255,6 +255,7 @@ zstd window over 128 MiB
 zstd data is damaged or cut short
 zstd frame needs a dictionary
 zstd frame without content
+payload is compressed twice
 data after the last zstd frame
 header checksum does not match
 header is neither ustar nor gnu
@@ -270,6 +271,7 @@ character device
 block device
 fifo
 sparse file
+volume label
 unknown entry type
 size on an entry without data
 extended header over 8 KiB

@@ -151,6 +151,7 @@ fn gnu_tar_archives_in_gnu_and_pax_format_are_received() {
             "--mtime=@0",
             "--pax-option=delete=atime,delete=ctime",
         ],
+        &["--format=posix", "--label=site"],
         // The result of --xattrs on a file system with extended attributes.
         &[
             "--format=posix",

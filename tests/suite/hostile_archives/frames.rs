@@ -78,6 +78,21 @@ fn other_formats() -> Vec<Case> {
             "not a zstd frame, but a zip archive",
             || b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec(),
         ),
+        payload(
+            "zstd in zstd",
+            "payload is compressed twice: the zstd frame has no tar archive, but zstd",
+            || zstd(&whole()),
+        ),
+        payload(
+            "a large zstd frame in zstd",
+            "payload is compressed twice: the zstd frame has no tar archive, but zstd",
+            || zstd(&Frame::window(20, 0).raw(&valid_file().end()).end()),
+        ),
+        payload(
+            "gzip in zstd",
+            "payload is compressed twice: the zstd frame has no tar archive, but gzip",
+            || zstd(b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0"),
+        ),
         payload("a zstd 0.7 frame", NOT_ZSTD, || {
             let mut frame = whole();
             frame[0] = 0x27;
@@ -115,6 +130,10 @@ fn windows() -> Vec<Case> {
         payload("a window of 256 MiB for a few bytes", WINDOW, || {
             let small = Frame::with_header(&[0x40, 18 << 3, 0, 0]).last(&[0; 256]);
             joined(&[&whole(), &small])
+        }),
+        payload("a window of 256 MiB for no bytes", WINDOW, || {
+            let empty = Frame::with_header(&[0x80, 18 << 3, 0, 0, 0, 0]).last(&[]);
+            joined(&[&whole(), &empty])
         }),
     ]
 }

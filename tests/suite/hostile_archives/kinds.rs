@@ -2,7 +2,7 @@
 //! but an earlier file.
 
 use super::{Case, case};
-use crate::archive::{DEVICE_MAJOR, Header, LINK, Tar};
+use crate::archive::{DEVICE_MAJOR, Header, LINK, MAGIC, Tar};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = hard_links();
@@ -256,9 +256,16 @@ fn unknown() -> Vec<Case> {
             "unknown entry type 'D'",
             |tar| tar.header(Header::new(b'D', "c/", 0).gnu()),
         ),
-        case("a GNU volume label", "c", "unknown entry type 'V'", |tar| {
+        case("a GNU volume label", "c", "volume label", |tar| {
             tar.header(Header::new(b'V', "c", 0).gnu())
         }),
+        // As GNU tar writes it.
+        case(
+            "a volume label without a magic",
+            "c",
+            "volume label",
+            |tar| tar.header(Header::new(b'V', "c", 0).put(MAGIC, "")),
+        ),
         case("a later volume", "c", "unknown entry type 'M'", |tar| {
             tar.header(Header::new(b'M', "c", 0).gnu())
         }),

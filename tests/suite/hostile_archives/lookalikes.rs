@@ -159,6 +159,7 @@ fn streams_that_only_look_wrong_are_received() {
                 Tar::new()
                     .global(&[("GOLANG.pkg.version", b"1.2"), ("comment", b"c")])
                     .global(&[("SCHILY.xattr.user.note", b"\0\n")])
+                    .global(&[("GNU.volume.label", b"site")])
                     .file("a", "x"),
                 &tree,
             ),
