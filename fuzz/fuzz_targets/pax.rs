@@ -3,12 +3,12 @@
 #![no_main]
 
 use deploy_shell::archive::pax::Pax;
+use deploy_shell::archive::time::Mtime;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let records = records(bytes);
-    // The model has no times: a time changes neither a name nor the content.
-    let ours = Pax::from_records(bytes).map(|pax| Pax { mtime: None, ..pax });
+    let ours = Pax::from_records(bytes);
     let naive = records.as_ref().and_then(|records| allowed(records));
     assert_eq!(ours.as_ref().ok(), naive.as_ref(), "{ours:?}");
 
@@ -63,7 +63,8 @@ fn allowed(records: &[(String, Vec<u8>)]) -> Option<Pax> {
             "path" => pax.path = Some(value.clone()),
             "linkpath" => pax.linkpath = Some(value.clone()),
             "size" => pax.size = Some(number(value, u64::MAX)?),
-            "atime" | "ctime" | "mtime" | "uid" | "gid" | "uname" | "gname" => {}
+            "mtime" => pax.mtime = time(value),
+            "atime" | "ctime" | "uid" | "gid" | "uname" | "gname" => {}
             "comment" | "charset" => {}
             "hdrcharset" if value == b"BINARY" || value == b"ISO-IR 10646 2000 UTF-8" => {}
             _ if is_harmless_vendor_key(key) => {}
@@ -71,6 +72,38 @@ fn allowed(records: &[(String, Vec<u8>)]) -> Option<Pax> {
         }
     }
     Some(pax)
+}
+
+/// Reads `-?[0-9]+([.][0-9]*)?`, digit by digit. All times before the epoch are equal.
+fn time(value: &[u8]) -> Option<Mtime> {
+    let digits = value.strip_prefix(b"-").unwrap_or(value);
+    let (mut seconds, mut nanoseconds) = (0_i64, 0_u32);
+    // The value of the next digit after the point, in nanoseconds.
+    let mut unit = None;
+    for (index, byte) in digits.iter().enumerate() {
+        match (byte, unit) {
+            (b'0'..=b'9', None) => {
+                let digit = i64::from(byte - b'0');
+                seconds = seconds.saturating_mul(10).saturating_add(digit);
+            }
+            (b'0'..=b'9', Some(value)) => {
+                nanoseconds += u32::from(byte - b'0') * value;
+                unit = Some(value / 10);
+            }
+            (b'.', None) if index > 0 => unit = Some(100_000_000),
+            _ => return None,
+        }
+    }
+    if digits.is_empty() {
+        return None;
+    }
+    if digits.len() < value.len() {
+        (seconds, nanoseconds) = (-1, 0);
+    }
+    Some(Mtime {
+        seconds,
+        nanoseconds,
+    })
 }
 
 /// Returns whether a key is `VENDOR.keyword` and no sparse map or part of a file.
@@ -94,5 +127,5 @@ fn is_harmless_vendor_key(key: &str) -> bool {
     !vendor.is_empty()
         && capitals
         && parts.next().is_some_and(|keyword| !keyword.is_empty())
-        && !changes.iter().any(|start| key.starts_with(start))
+        && (key == "GNU.volume.label" || !changes.iter().any(|start| key.starts_with(start)))
 }
