@@ -31,7 +31,7 @@ use crate::success::{Change, Success};
 use gate::Gate;
 use outcome::Outcome;
 use plan::{ActivationRequest, Plan, RequestKind};
-use site::{LockedSite, Site};
+use site::{Closed, LockedSite, Site};
 
 /// Makes a received release live.
 ///
@@ -112,14 +112,19 @@ pub fn rollback(
 /// Plans and carries out the request, releases the lock, and words the result.
 fn carry_out(mut site: LockedSite<'_, '_>, request: ActivationRequest<'_>) -> Result<Success> {
     let outcome = run_plan(&mut site, request)?;
-    let (mut gate, signed, warnings) = site.close();
+    let Closed {
+        mut gate,
+        signed,
+        pruned,
+        warnings,
+    } = site.close();
     if !outcome.is_success() {
         // The reply of a success has them.
         for warning in &warnings {
             gate.warn(warning);
         }
     }
-    outcome.into_result(signed, warnings)
+    outcome.into_result(signed, pruned, warnings)
 }
 
 /// Plans the request and carries it out.

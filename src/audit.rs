@@ -193,6 +193,13 @@ impl<'a> AuditLog<'a> {
                 line.certificate(self.session);
                 self.send(Level::Warning, "return", line)
             }
+            AuditEvent::Pruned(release) => {
+                let mut line = self.line("pruned");
+                line.pair("release", release);
+                line.client(self.session);
+                line.certificate(self.session);
+                self.send(Level::Info, "pruned", line)
+            }
         }
     }
 
@@ -275,6 +282,7 @@ impl Line {
             Success::Activated(activated) => {
                 self.pair("release", &activated.release);
                 self.optional("previous", activated.previous.as_ref());
+                self.optional("pruned", activated.pruned_ids());
             }
             Success::Listed(_) => {}
         }

@@ -41,6 +41,9 @@ pub struct Config {
     pub link: LinkName,
     #[serde(default = "five", deserialize_with = "units::whole_number")]
     pub keep: usize,
+    /// How long a release with a place is kept after it was last live, if set.
+    #[serde(default, deserialize_with = "units::optional_duration")]
+    pub keep_for: Option<Duration>,
     #[serde(default = "ten_minutes", deserialize_with = "units::duration")]
     pub min_age: Duration,
     /// How long an old part of the journal stays.
@@ -164,6 +167,7 @@ mod tests {
         let config = load("root = \"/srv/www/example.com\"").unwrap();
         assert_eq!((config.keep, config.link.as_str()), (5, "current"));
         assert_eq!(config.min_age.as_secs(), 600);
+        assert_eq!(config.keep_for, None);
         assert_eq!(config.archive.max_compressed, 512 << 20);
         assert_eq!(config.limits.idle_timeout.as_secs(), 30);
         assert_eq!(

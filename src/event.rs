@@ -89,6 +89,8 @@ pub enum AuditEvent<'a> {
         /// or nothing is live because nothing was.
         as_good_as_before: bool,
     },
+    /// A release was removed.
+    Pruned(&'a ReleaseId),
 }
 
 /// Takes the reports of a running request.

@@ -52,6 +52,8 @@ pub struct Activated {
     pub change: Change,
     /// The signers that counted, if the site requires signatures.
     pub signed: Option<Signed>,
+    /// The releases that this request removed.
+    pub pruned: Vec<ReleaseId>,
     /// What went wrong after the swap without undoing it.
     pub warnings: Vec<String>,
 }
@@ -109,15 +111,26 @@ impl Received {
 }
 
 impl Activated {
+    /// Returns the releases that this request removed, if any, separated by commas.
+    pub fn pruned_ids(&self) -> Option<String> {
+        let ids: Vec<&str> = self.pruned.iter().map(ReleaseId::as_str).collect();
+        (!ids.is_empty()).then(|| ids.join(","))
+    }
+
     fn line(&self) -> String {
         let Activated { verb, release, .. } = self;
-        match self.change {
+        let mut line = match self.change {
             Change::Moved => {
                 let previous = self.previous.as_ref().map_or("-", ReleaseId::as_str);
                 format!("ok {verb} {release} previous={previous}")
             }
             Change::Unchanged => format!("ok {verb} {release} result=unchanged"),
             Change::Confirmed => format!("ok {verb} {release} result=proved"),
+        };
+        if let Some(ids) = self.pruned_ids() {
+            line.push_str(" pruned=");
+            line.push_str(&ids);
         }
+        line
     }
 }

@@ -52,6 +52,7 @@ pub fn drop_releases(config: &Path, named: &[ReleaseId]) -> Result<Vec<String>> 
             reply::warning(&error.problem);
         }
         trash.push(moved?);
+        ledger.forget(candidate.release)?;
         lines.push(describe(candidate));
     }
     // Deleting is slow, and safe without the lock.

@@ -164,7 +164,12 @@ impl Outcome {
     ///
     /// Returns the code word, the problem and the remedy of every outcome but
     /// [`Outcome::Live`].
-    pub fn into_result(self, signed: Option<Signed>, warnings: Vec<String>) -> Result<Success> {
+    pub fn into_result(
+        self,
+        signed: Option<Signed>,
+        pruned: Vec<ReleaseId>,
+        warnings: Vec<String>,
+    ) -> Result<Success> {
         let (code, remedy) = match self {
             Outcome::Live {
                 kind,
@@ -178,6 +183,7 @@ impl Outcome {
                     previous,
                     change,
                     signed,
+                    pruned,
                     warnings,
                 }));
             }

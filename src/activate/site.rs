@@ -114,6 +114,15 @@ pub struct LockedSite<'a, 'g> {
     warnings: Vec<String>,
 }
 
+/// What a site leaves after its lock is released.
+pub struct Closed<'g> {
+    pub gate: Gate<'g>,
+    /// The signers of the candidate, if it passed preflight.
+    pub signed: Option<Signed>,
+    pub pruned: Vec<ReleaseId>,
+    pub warnings: Vec<String>,
+}
+
 impl<'a, 'g> LockedSite<'a, 'g> {
     pub fn new(
         config: &'a Config,
@@ -132,12 +141,11 @@ impl<'a, 'g> LockedSite<'a, 'g> {
         }
     }
 
-    /// Releases the lock, then empties the trash: slow, and safe without the lock.
-    /// Returns the gate, the signers of the candidate, and
-    /// the warnings.
-    pub fn close(self) -> (Gate<'g>, Option<Signed>, Vec<String>) {
+    /// Releases the lock, reports the releases that were pruned, and empties the trash:
+    /// slow, and safe without the lock.
+    pub fn close(self) -> Closed<'g> {
         let LockedSite {
-            gate,
+            mut gate,
             ledger,
             candidate,
             trash,
@@ -146,8 +154,17 @@ impl<'a, 'g> LockedSite<'a, 'g> {
         } = self;
         let store = ledger.store;
         drop(ledger);
+        // A line for each release: one line for all could be too long.
+        for release in &trash.releases {
+            gate.report_pruned(release);
+        }
         prune::empty_trash(store, &trash, &mut warnings);
-        (gate, candidate.and_then(|it| it.signed), warnings)
+        Closed {
+            gate,
+            signed: candidate.and_then(|it| it.signed),
+            pruned: trash.releases,
+            warnings,
+        }
     }
 }
 

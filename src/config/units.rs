@@ -14,6 +14,7 @@ use serde::de::{Deserializer, Error, Visitor};
 
 const SIZE: &str = "a size such as \"512MiB\"";
 const DURATION: &str = "a time such as \"30s\", \"10m\" or \"7d\"";
+const OPTIONAL_DURATION: &str = "a time such as \"30d\", or \"\" for none";
 const WHOLE_NUMBER: &str = "a whole number, such as 5";
 
 /// The syslog facilities that the audit log may use.
@@ -31,6 +32,15 @@ pub fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 /// Reads a duration: `0s`, `30s`, `10m`, `12h`, `7d`.
 pub fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     from.deserialize_str(Text(parse_duration, DURATION))
+}
+
+/// Reads a duration, or an empty string for none.
+pub fn optional_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let parse = |text: &str| match text {
+        "" => Some(None),
+        text => parse_duration(text).map(Some),
+    };
+    from.deserialize_str(Text(parse, OPTIONAL_DURATION))
 }
 
 /// Reads a syslog facility.

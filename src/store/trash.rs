@@ -17,24 +17,32 @@ use crate::error::{Result, describe};
 use crate::names::ReleaseId;
 
 impl Ledger<'_> {
-    /// Moves a release to the trash by one rename, removes its manifest, and journals
-    /// that. Returns its name for [`Store::remove_from_trash`], which needs no lock.
+    /// Moves a release to the trash by one rename. Returns its name for
+    /// [`Store::remove_from_trash`], which needs no lock. [`Ledger::forget`] follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IoError`](crate::error::Code::IoError): the release is where it was.
+    pub fn move_to_trash(&mut self, release: &ReleaseId) -> Result<String> {
+        let name = format!("{release}.{}", self.history.generation);
+        Name::new(name.as_bytes())
+            .ok_or(Errno::EINVAL)
+            .and_then(|to| self.store.releases.rename(release, &self.store.trash, to))
+            .map_err(|errno| self.store.io("cannot move it to the trash", errno))?;
+        Ok(name)
+    }
+
+    /// Removes the manifest of a release that is in the trash, and journals its removal.
     ///
     /// # Errors
     ///
     /// [`Code::IoError`](crate::error::Code::IoError) and
     /// [`Code::DiskFull`](crate::error::Code::DiskFull). The next request that changes
     /// the site completes what a failure leaves.
-    pub fn move_to_trash(&mut self, release: &ReleaseId) -> Result<String> {
-        let store = self.store;
-        let cannot = |errno: Errno| store.io("cannot move it to the trash", errno);
-        let name = format!("{release}.{}", self.history.generation);
-        let to = Name::new(name.as_bytes()).ok_or(Errno::EINVAL);
-        to.and_then(|to| store.releases.rename(release, &store.trash, to))
-            .and_then(|()| store.manifests.remove_file(release))
-            .map_err(cannot)?;
-        self.append(self.new_record(Event::Pruned, Some(release)))?;
-        Ok(name)
+    pub fn forget(&mut self, release: &ReleaseId) -> Result<()> {
+        let removed = self.store.manifests.remove_file(release);
+        removed.map_err(|errno| self.store.io("cannot remove its manifest", errno))?;
+        self.append(self.new_record(Event::Pruned, Some(release)))
     }
 }
 

@@ -268,7 +268,10 @@ fn a_failed_release_is_not_pruned_at_once() {
         ["a", "b", "c"],
         "what failed can be looked at"
     );
-    assert_eq!(ask(&site, "rollback").ok(), "ok rollback a previous=b\n");
+    assert_eq!(
+        ask(&site, "rollback").ok(),
+        "ok rollback a previous=b pruned=c\n"
+    );
 }
 
 /// A request with a condition has the same automatic rollback; the condition

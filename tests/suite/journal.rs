@@ -58,11 +58,10 @@ fn every_change_is_an_event() {
         "received d -",
         "swapped d c",
         "earned d -",
-        "pruned a -",
         "received e -",
         "swapped e d",
         "earned e -",
-        "pruned b -",
+        "pruned a -",
     ];
     assert_eq!(events, expected);
 }

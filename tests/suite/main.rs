@@ -29,6 +29,7 @@ mod direct;
 mod disk_use;
 mod docs;
 mod drop;
+mod earned;
 mod external_change;
 mod fallback;
 mod fields;

@@ -159,6 +159,7 @@ impl Site for Run<'_> {
         let rules = PruneRules {
             floor: None,
             keep: self.choices.choose(2),
+            keep_for: None,
             min_age: Duration::ZERO,
             pending_max_age: Duration::ZERO,
         };

@@ -1,0 +1,197 @@
+//! The choice of the releases to prune. Pure.
+//!
+//! A stolen key must not be able to remove a good release by moving the current
+//! symlink. So the order in which releases are kept is one that no later request
+//! changes:
+//!
+//! - Releases with a place ([`crate::store::history::Place`]) are kept in the order of
+//!   their places. The live and the previous release take two of the `keep + 2` that
+//!   stay, if they have places. Where they do not, all of them go to others: a rollback
+//!   to the oldest release removes nothing.
+//! - A place counts against earlier ones only if the release went live at least
+//!   `min_age` ago, and `min_age` apart from the next one that counts. So a key that
+//!   swaps through many releases in a short time displaces nothing, and yet the number
+//!   of releases on disk is bounded.
+//! - Releases that were rolled back from when they first stopped being live are counted
+//!   apart, so that they displace no good ones. They are kept for people to look at.
+//! - Releases that were live and have no place are kept in the order in which they first
+//!   became live.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::config::Config;
+use crate::names::ReleaseId;
+use crate::store::history::{FirstLeave, History, Release};
+use crate::store::journal;
+
+/// What the configuration says of pruning.
+#[derive(Clone, Copy, Debug)]
+pub struct PruneRules<'a> {
+    pub floor: Option<&'a ReleaseId>,
+    /// How many releases stay, besides the live and the previous one.
+    pub keep: usize,
+    /// How long a release with a place stays after it was last live, if set.
+    pub keep_for: Option<Duration>,
+    /// How long a release stays after it was last live, and how far apart places must
+    /// be to count.
+    pub min_age: Duration,
+    /// How long a release stays that was never live.
+    pub pending_max_age: Duration,
+}
+
+impl<'a> PruneRules<'a> {
+    pub fn new(config: &'a Config) -> PruneRules<'a> {
+        PruneRules {
+            floor: config.floor.as_ref(),
+            keep: config.keep,
+            keep_for: config.keep_for,
+            min_age: config.min_age,
+            pending_max_age: config.pending.max_age,
+        }
+    }
+}
+
+/// Chooses the releases of `present` to prune.
+///
+/// The live release and the one that a rollback would choose are never chosen, nor is
+/// one that the journal does not know.
+pub fn choose_releases(
+    history: &History,
+    present: &[ReleaseId],
+    rules: PruneRules<'_>,
+    now: Timestamp,
+) -> Vec<ReleaseId> {
+    let previous = history.rollback_target(present, rules.floor);
+    let mut groups = Groups::default();
+    for id in present {
+        if let Some(release) = history.releases.get(id) {
+            groups.add(Candidate {
+                id,
+                release,
+                stays: history.live.as_ref() == Some(id) || previous == Some(id),
+            });
+        }
+    }
+    let Groups {
+        mut placed,
+        mut rolled_back,
+        mut unplaced,
+        mut failed,
+        pending,
+    } = groups;
+    placed.sort_by_key(|it| Reverse(it.release.place.map(|place| place.seq)));
+    rolled_back.sort_by_key(|it| Reverse(it.release.place.map(|place| place.seq)));
+    unplaced.sort_by_key(|it| Reverse(it.release.first_live));
+    failed.sort_by_key(|it| Reverse(it.release.activated.map_or(it.release.seq, |(seq, _)| seq)));
+    rolled_back.retain(|it| !it.stays);
+    failed.retain(|it| !it.stays);
+    let with_both = rules.keep.saturating_add(2);
+    let placed_count = apart(&placed, rules.min_age, now);
+    let rolled_back_count = apart(&rolled_back, rules.min_age, now);
+    let unplaced_count = vec![true; unplaced.len()];
+    let surplus = surplus(&placed, &placed_count, with_both)
+        .chain(surplus(&rolled_back, &rolled_back_count, rules.keep))
+        .chain(surplus(&unplaced, &unplaced_count, with_both))
+        .chain(failed.into_iter().skip(rules.keep))
+        .filter(|it| it.may_go(rules, now));
+    let overdue = pending
+        .into_iter()
+        .filter(|it| journal::age(it.release.received, now) >= rules.pending_max_age);
+    surplus.chain(overdue).map(|it| it.id.clone()).collect()
+}
+
+/// A release that is present and known.
+#[derive(Clone, Copy)]
+struct Candidate<'a> {
+    id: &'a ReleaseId,
+    release: &'a Release,
+    /// It is the live release or the previous one.
+    stays: bool,
+}
+
+impl Candidate<'_> {
+    /// Returns whether it was last live long enough ago.
+    fn may_go(&self, rules: PruneRules<'_>, now: Timestamp) -> bool {
+        let last = self.release.last_live().unwrap_or(self.release.received);
+        let age = journal::age(last, now);
+        let is_kept = |time| self.release.place.is_some() && age < time;
+        // Processes may still use a release that was just replaced.
+        age >= rules.min_age && !rules.keep_for.is_some_and(is_kept)
+    }
+}
+
+/// The releases that are counted together.
+#[derive(Default)]
+struct Groups<'a> {
+    placed: Vec<Candidate<'a>>,
+    /// They have places, and a rollback or revert was what first replaced them.
+    rolled_back: Vec<Candidate<'a>>,
+    /// They were live and never failed, and have not earned places.
+    unplaced: Vec<Candidate<'a>>,
+    /// They failed before they ever passed.
+    failed: Vec<Candidate<'a>>,
+    /// They were never live.
+    pending: Vec<Candidate<'a>>,
+}
+
+impl<'a> Groups<'a> {
+    fn add(&mut self, candidate: Candidate<'a>) {
+        let Release {
+            place,
+            activated,
+            bad,
+            confirmed,
+            ..
+        } = candidate.release;
+        let group = match place {
+            Some(place) if place.left == FirstLeave::RolledBack => &mut self.rolled_back,
+            Some(_) => &mut self.placed,
+            None if activated.is_some() && *confirmed => &mut self.unplaced,
+            None if activated.is_some() || *bad => &mut self.failed,
+            None => &mut self.pending,
+        };
+        group.push(candidate);
+    }
+}
+
+/// Returns which places of a group count against earlier ones.
+fn apart(newest_first: &[Candidate<'_>], min_age: Duration, now: Timestamp) -> Vec<bool> {
+    let mut later: Option<Timestamp> = None;
+    let counts = newest_first.iter().map(|candidate| {
+        let Some(place) = candidate.release.place else {
+            return false;
+        };
+        let far = |other: Timestamp| journal::age(place.since, other) >= min_age;
+        let counts = far(now) && later.is_none_or(far);
+        if counts {
+            later = Some(place.since);
+        }
+        counts
+    });
+    counts.collect()
+}
+
+/// Returns the releases of a group that `slots` others come before: those that are newer
+/// and count, and those that stay and count.
+fn surplus<'a>(
+    newest_first: &[Candidate<'a>],
+    counts: &[bool],
+    slots: usize,
+) -> impl Iterator<Item = Candidate<'a>> {
+    let all = || newest_first.iter().zip(counts);
+    let mut others = all().filter(|(it, counts)| it.stays && **counts).count();
+    all()
+        .filter_map(move |(candidate, counts)| {
+            let surplus = !candidate.stays && others >= slots;
+            others += usize::from(*counts && !candidate.stays);
+            surplus.then_some(*candidate)
+        })
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+#[cfg(test)]
+mod tests;

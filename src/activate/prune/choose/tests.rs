@@ -1,0 +1,205 @@
+//! Tables of histories and the releases that are pruned.
+
+use super::*;
+use crate::store::journal::{Event, Record};
+
+fn id(text: &str) -> ReleaseId {
+    ReleaseId::try_from(text).unwrap()
+}
+
+/// Returns what is pruned after a history in which one event happens each second.
+///
+/// `+a` receives a, `a` swaps to it, `~a` rolls back to it, `!a` marks it bad, `*a` gives
+/// it a place, and a number lets that many seconds pass.
+fn pruned(words: &str, rules: PruneRules<'_>) -> String {
+    let mut history = History::default();
+    let mut seconds = 0;
+    for word in words.split_whitespace() {
+        if let Ok(pause) = word.parse::<i64>() {
+            seconds += pause;
+            continue;
+        }
+        let event = match word.as_bytes()[0] {
+            b'+' => Event::Received,
+            b'~' => Event::RolledBack,
+            b'!' => Event::Failed,
+            b'*' => Event::Earned,
+            _ => Event::Swapped,
+        };
+        seconds += 1;
+        let release = id(word.trim_start_matches(['+', '~', '!', '*']));
+        history.apply(&Record {
+            seq: history.generation + 1,
+            time: Timestamp::from_second(seconds).unwrap(),
+            previous: history.live.clone(),
+            ..Record::unattended(event, Some(&release))
+        });
+    }
+    let present: Vec<ReleaseId> = history.releases.keys().cloned().collect();
+    let now = Timestamp::from_second(seconds).unwrap();
+    let mut chosen: Vec<String> = choose_releases(&history, &present, rules, now)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    chosen.sort();
+    chosen.join(" ")
+}
+
+/// The rules that prune everything that may be pruned.
+const STRICT: PruneRules<'static> = PruneRules {
+    floor: None,
+    keep: 0,
+    keep_for: None,
+    min_age: Duration::ZERO,
+    pending_max_age: Duration::ZERO,
+};
+
+#[test]
+fn the_live_release_and_the_previous_good_one_stay() {
+    for (history, expected) in [
+        ("+a a", ""),
+        ("+a +b a b", ""),
+        ("+a +b +c a b c", "a"),
+        // The previous good one is the one that a rollback chooses.
+        ("+a +b +c a b c ~b", "c"),
+        ("+a +b +c a b c !b", "b"),
+        ("+a +b a", "b"),
+        ("+a", "a"),
+    ] {
+        assert_eq!(pruned(history, STRICT), expected, "{history}");
+    }
+}
+
+#[test]
+fn a_bad_mark_does_not_change_which_releases_are_kept() {
+    let (live, earned) = (
+        "+a +b +c +d +e +f a b c d e f",
+        "a *a b *b c *c d *d e *e f *f",
+    );
+    for history in [live, earned] {
+        for marks in ["", " !a !b", " !c !d"] {
+            let history = format!("{history}{marks}");
+            for (keep, expected) in [(0, "a b c d"), (1, "a b c"), (2, "a b"), (9, "")] {
+                let rules = PruneRules { keep, ..STRICT };
+                assert_eq!(pruned(&history, rules), expected, "{history}, keep {keep}");
+            }
+        }
+    }
+}
+
+/// Seven good releases: the live one, the previous one and `keep`.
+const SEVEN: &str = "a *a 600 b *b 600 c *c 600 d *d 600 e *e 600 f *f 600 g *g 600";
+
+const DEFAULTS: PruneRules<'static> = PruneRules {
+    keep: 5,
+    min_age: Duration::from_secs(600),
+    pending_max_age: Duration::from_secs(7 * 86_400),
+    ..STRICT
+};
+
+#[test]
+fn rollbacks_remove_nothing() {
+    let steps = ["~f", "~e", "~d", "~c", "~b", "600 ~a", "600"];
+    for count in 0..=steps.len() {
+        let attack = format!("{SEVEN} {}", steps[..count].join(" "));
+        assert_eq!(pruned(&attack, DEFAULTS), "", "{attack}");
+    }
+    // The same releases, none of which was live long enough for a place.
+    let quick = format!("a b c d e f g 600 {} 600", steps.join(" "));
+    assert_eq!(pruned(&quick, DEFAULTS), "");
+}
+
+#[test]
+fn swaps_that_wait_for_nothing_remove_no_release_with_a_place() {
+    let pending = "+p +q +r +s +t +u +v +w +x p q r s t u v w x";
+    for attack in [
+        pending.to_owned(),
+        // They pass a gate that everything passes.
+        pending
+            .split(' ')
+            .skip(9)
+            .fold(String::new(), |all, it| format!("{all} +{it} {it} *{it}")),
+        // The last two of the attacker wait at the end.
+        format!("{pending} 600"),
+    ] {
+        let gone = pruned(&format!("{SEVEN} {attack}"), DEFAULTS);
+        let good = gone
+            .split(' ')
+            .filter(|it| "abcdefg".contains(it) && !it.is_empty());
+        assert_eq!(good.count(), 0, "{attack}: {gone}");
+    }
+}
+
+#[test]
+fn each_place_that_removes_another_takes_min_age() {
+    let mut attack = SEVEN.to_owned();
+    for (release, gone) in [("p", ""), ("q", "a"), ("r", "a b"), ("s", "a b c")] {
+        attack.push_str(&format!(" +{release} {release}"));
+        assert_eq!(pruned(&attack, DEFAULTS), gone, "{attack}");
+        attack.push_str(&format!(" 600 *{release}"));
+    }
+    // Places that are earned at the same time count once.
+    let together = format!("{SEVEN} p *p q *q r *r s *s t *t 600");
+    assert_eq!(pruned(&together, DEFAULTS), "a");
+}
+
+#[test]
+fn a_release_that_was_rolled_back_from_displaces_no_good_one() {
+    let history = "a *a b *b c *c x *x ~c y *y ~c z *z ~c";
+    let rules = |keep| PruneRules { keep, ..STRICT };
+    assert_eq!(pruned(history, rules(1)), "x y");
+    assert_eq!(pruned(history, rules(0)), "a x y z");
+    // A swap clears the mark, and changes nothing of what is kept.
+    assert_eq!(
+        pruned(&format!("{history} x c y c z c b c"), rules(1)),
+        "x y"
+    );
+    assert_eq!(pruned(&format!("{history} x y z"), rules(2)), "");
+}
+
+#[test]
+fn a_release_with_a_place_stays_for_keep_for() {
+    let rules = |days: u64| PruneRules {
+        keep_for: Some(Duration::from_secs(days * 86_400)),
+        ..STRICT
+    };
+    // `a` was last live two days ago, `b` one day ago, and `u` has no place.
+    let history = "u a *a 86400 b *b 86400 c *c 86400 d *d";
+    for (days, expected) in [(1, "a b"), (2, "a"), (3, ""), (0, "a b")] {
+        assert_eq!(pruned(history, rules(days)), expected, "{days}");
+    }
+    assert_eq!(pruned("t u v a *a", rules(9)), "t");
+}
+
+#[test]
+fn a_release_stays_until_it_has_its_age() {
+    // a was last live two seconds ago, and b came three seconds ago.
+    let history = "+a +b +c +d a c d";
+    for (seconds, expected) in [(0, "a b"), (1, "a b"), (2, "b"), (5, "b"), (6, "")] {
+        let rules = PruneRules {
+            min_age: Duration::from_secs(seconds),
+            pending_max_age: Duration::from_secs(seconds),
+            ..STRICT
+        };
+        assert_eq!(pruned(history, rules), expected, "{seconds} s");
+    }
+}
+
+#[test]
+fn a_release_below_the_floor_is_no_previous_one() {
+    let floor = id("c");
+    let rules = PruneRules {
+        floor: Some(&floor),
+        ..STRICT
+    };
+    // No release takes the place of the previous one, so another stays.
+    assert_eq!(pruned("+a +b +c a b c", rules), "a");
+    assert_eq!(pruned("+c +a +b c a b", rules), "c");
+}
+
+#[test]
+fn a_release_that_the_journal_does_not_know_stays() {
+    let present = [id("foreign")];
+    let chosen = choose_releases(&History::default(), &present, STRICT, Timestamp::UNIX_EPOCH);
+    assert_eq!(chosen, []);
+}
