@@ -62,8 +62,13 @@ fn page_and_completions_name_every_command_and_option() {
         let part = part.unwrap_or_else(|| panic!("the page has no section '{name}'"));
         for argument in command.get_positionals() {
             let value = argument.get_value_names().expect("an argument has a value")[0].as_str();
+            let (open, close) = if argument.is_required_set() {
+                ('<', '>')
+            } else {
+                ('[', ']')
+            };
             assert!(
-                part.contains(&format!("[{value}]")),
+                part.contains(&format!("{open}{value}{close}")),
                 "{name} {value}: {part}"
             );
             // The other shells complete the names of files there.
@@ -118,7 +123,7 @@ fn page_of_the_shell_names_every_option_and_no_child_process() {
 fn keys_at(place: &str) -> Option<Vec<String>> {
     let text = format!("root = \"/srv/x\"\n{place}\nno_such_key = 1");
     let problem = Config::parse(Path::new("/blog.toml"), &text).err()?.problem;
-    let (_, named) = problem.split_once("unknown field 'no_such_key', expected ")?;
+    let (_, named) = problem.split_once("unknown key 'no_such_key', expected ")?;
     let keys = named.split('\'').skip(1).step_by(2).map(str::to_owned);
     Some(keys.collect())
 }
