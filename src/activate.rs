@@ -77,6 +77,7 @@ pub fn swap(
     let request = ActivationRequest {
         kind: RequestKind::Swap,
         release: Some(&granted.release),
+        sha256: granted.sha256,
         if_current: granted.if_current.as_ref(),
     };
     let ledger = Ledger::open_locked(store, actor, lock)?;
@@ -102,6 +103,7 @@ pub fn rollback(
     let request = ActivationRequest {
         kind: RequestKind::Rollback,
         release: granted.release.as_ref(),
+        sha256: granted.sha256,
         if_current: granted.if_current.as_ref(),
     };
     let ledger = Ledger::open_locked(store, actor, lock)?;
@@ -140,6 +142,10 @@ fn run_plan(site: &mut dyn Site, request: ActivationRequest<'_>) -> Result<Outco
     let present = site.present_for(kind, request.release)?;
     let has_checks = site.has_post_swap_checks();
     let plan = plan::plan(site.history(), &present, site.floor(), has_checks, request)?;
+    if let Some(expected) = request.sha256 {
+        let release = plan.release();
+        plan::check_payload(release, site.payload(release)?, expected)?;
+    }
     let outcome = match plan {
         Plan::Unchanged { release, confirm } => {
             if confirm {

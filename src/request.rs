@@ -38,17 +38,21 @@ pub struct Receive {
     pub signatures: Vec<SignatureText>,
 }
 
-/// `swap <release> [--if-current <release>]`
+/// `swap <release> [--sha256 <hex>] [--if-current <release>]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swap {
     pub release: ReleaseId,
+    /// The payload that the release must be.
+    pub sha256: Option<Sha256Digest>,
     pub if_current: Option<ReleaseId>,
 }
 
-/// `rollback [<release>] [--if-current <release>]`
+/// `rollback [<release>] [--sha256 <hex>] [--if-current <release>]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rollback {
     pub release: Option<ReleaseId>,
+    /// The payload that the release must be, also one that the request does not name.
+    pub sha256: Option<Sha256Digest>,
     pub if_current: Option<ReleaseId>,
 }
 
@@ -98,8 +102,7 @@ impl Request {
         match words {
             ["receive", id, "--sha256", digest, rest @ ..] => {
                 let release = release(id)?;
-                let sha256 = Sha256Digest::try_from(*digest)
-                    .map_err(|error| format!("'{digest}' is {error}"))?;
+                let sha256 = sha256(digest)?;
                 let signatures = rest
                     .chunks(2)
                     .map(|pair| match pair {
@@ -114,18 +117,25 @@ impl Request {
                     signatures,
                 }))
             }
-            ["swap", id, rest @ ..] => Ok(Request::Swap(Swap {
-                release: release(id)?,
-                if_current: if_current(rest)?,
-            })),
+            ["swap", id, rest @ ..] => {
+                let release = release(id)?;
+                let (sha256, if_current) = conditions(rest)?;
+                Ok(Request::Swap(Swap {
+                    release,
+                    sha256,
+                    if_current,
+                }))
+            }
             ["rollback", rest @ ..] => {
                 let (id, rest) = match rest {
                     [id, rest @ ..] if !id.starts_with('-') => (Some(release(id)?), rest),
                     _ => (None, rest),
                 };
+                let (sha256, if_current) = conditions(rest)?;
                 Ok(Request::Rollback(Rollback {
                     release: id,
-                    if_current: if_current(rest)?,
+                    sha256,
+                    if_current,
                 }))
             }
             ["list"] => Ok(Request::List(List { json: false })),
@@ -167,21 +177,41 @@ pub fn is_scp(bytes: &[u8]) -> bool {
     known_client_name(bytes) == Some("scp") && words.any(transfers)
 }
 
-fn if_current(words: &[&str]) -> Result<Option<ReleaseId>, String> {
-    match words {
-        [] => Ok(None),
-        ["--if-current", id] => ReleaseId::try_from(*id)
-            .map(Some)
-            .map_err(|_| invalid::not_a_release(id)),
-        _ => Err("the words after the release are not '--if-current RELEASE'".to_owned()),
-    }
+fn sha256(word: &str) -> Result<Sha256Digest, String> {
+    Sha256Digest::try_from(word).map_err(|error| format!("'{word}' is {error}"))
+}
+
+/// Parses the conditions of a swap or rollback, which have one order.
+fn conditions(words: &[&str]) -> Result<(Option<Sha256Digest>, Option<ReleaseId>), String> {
+    let (digest, rest) = match words {
+        ["--sha256", digest, rest @ ..] => (Some(sha256(digest)?), rest),
+        _ => (None, words),
+    };
+    let if_current = match rest {
+        [] => None,
+        ["--if-current", id] => {
+            Some(ReleaseId::try_from(*id).map_err(|_| invalid::not_a_release(id))?)
+        }
+        _ => {
+            let forms = "the words at the end are not '[--sha256 HEX] [--if-current RELEASE]'";
+            return Err(forms.to_owned());
+        }
+    };
+    Ok((digest, if_current))
 }
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let guard = |f: &mut fmt::Formatter<'_>, id: &Option<ReleaseId>| match id {
-            Some(id) => write!(f, " --if-current {id}"),
-            None => Ok(()),
+        let conditions = |f: &mut fmt::Formatter<'_>,
+                          sha256: &Option<Sha256Digest>,
+                          if_current: &Option<ReleaseId>| {
+            if let Some(sha256) = sha256 {
+                write!(f, " --sha256 {sha256}")?;
+            }
+            match if_current {
+                Some(id) => write!(f, " --if-current {id}"),
+                None => Ok(()),
+            }
         };
         match self {
             Request::Receive(receive) => {
@@ -193,14 +223,14 @@ impl fmt::Display for Request {
             }
             Request::Swap(swap) => {
                 write!(f, "swap {}", swap.release)?;
-                guard(f, &swap.if_current)
+                conditions(f, &swap.sha256, &swap.if_current)
             }
             Request::Rollback(rollback) => {
                 f.write_str("rollback")?;
                 if let Some(id) = &rollback.release {
                     write!(f, " {id}")?;
                 }
-                guard(f, &rollback.if_current)
+                conditions(f, &rollback.sha256, &rollback.if_current)
             }
             Request::List(List { json: true }) => f.write_str("list --json"),
             Request::List(List { json: false }) => f.write_str("list"),
@@ -224,6 +254,10 @@ mod tests {
         let signature = "([0-9A-Za-z+/]{4}){1,40}"
             .prop_map(|text| SignatureText::try_from(text.as_str()).unwrap());
         let guard = || proptest::option::of(release());
+        let payload = || {
+            let digest = any::<[u8; 32]>();
+            proptest::option::of(digest.prop_map(Sha256Digest))
+        };
         prop_oneof![
             (
                 release(),
@@ -235,14 +269,20 @@ mod tests {
                     sha256: Sha256Digest(digest),
                     signatures
                 })),
-            (release(), guard()).prop_map(|(release, if_current)| Request::Swap(Swap {
-                release,
-                if_current
-            })),
-            (guard(), guard()).prop_map(|(release, if_current)| Request::Rollback(Rollback {
-                release,
-                if_current
-            })),
+            (release(), payload(), guard()).prop_map(|(release, sha256, if_current)| {
+                Request::Swap(Swap {
+                    release,
+                    sha256,
+                    if_current,
+                })
+            }),
+            (guard(), payload(), guard()).prop_map(|(release, sha256, if_current)| {
+                Request::Rollback(Rollback {
+                    release,
+                    sha256,
+                    if_current,
+                })
+            }),
             any::<bool>().prop_map(|json| Request::List(List { json })),
         ]
     }
@@ -286,6 +326,9 @@ mod tests {
             "swap a --if-current",
             "rollback --if-current",
             "rollback a b",
+            "swap a --sha256",
+            "rollback --sha256",
+            "rollback --sha256 a",
             "receive a",
             "receive a --sha256",
             "--help",
@@ -293,6 +336,27 @@ mod tests {
             "",
         ] {
             assert!(Request::parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+        for text in [
+            "swap --sha256 HEX",
+            "swap --sha256 HEX a",
+            "swap a --sha256 HEX b",
+            "swap a --sha256 HEX --sha256 HEX",
+            "swap a --if-current b --sha256 HEX",
+            "rollback --if-current b --sha256 HEX",
+            "rollback --sha256 HEX a",
+        ] {
+            let text = text.replace("HEX", HEX);
+            assert!(Request::parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+        for text in [
+            "swap a --sha256 HEX",
+            "swap a --sha256 HEX --if-current b",
+            "rollback --sha256 HEX",
+            "rollback a --sha256 HEX --if-current b",
+        ] {
+            let text = text.replace("HEX", HEX);
+            assert!(Request::parse(text.as_bytes()).is_ok(), "{text:?}");
         }
         for option in [
             " --signature",

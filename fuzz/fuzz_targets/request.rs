@@ -31,16 +31,12 @@ fn grammar(bytes: &[u8]) -> bool {
     }
     let words: Vec<&str> = text.split(' ').collect();
     match words[..] {
-        ["list"] | ["list", "--json"] | ["rollback"] => true,
-        ["swap" | "rollback", id] => release(id),
-        ["rollback", "--if-current", live] => release(live),
-        ["swap" | "rollback", id, "--if-current", live] => release(id) && release(live),
-        ["receive", id, "--sha256", digest, ref more @ ..] => {
+        ["list"] | ["list", "--json"] => true,
+        ["rollback", ref more @ ..] if conditions(more) => true,
+        ["swap" | "rollback", id, ref more @ ..] => release(id) && conditions(more),
+        ["receive", id, "--sha256", hex, ref more @ ..] => {
             release(id)
-                && digest.len() == 64
-                && digest
-                    .chars()
-                    .all(|digit| "0123456789abcdef".contains(digit))
+                && digest(hex)
                 && more.len().is_multiple_of(2)
                 && more
                     .chunks(2)
@@ -48,6 +44,21 @@ fn grammar(bytes: &[u8]) -> bool {
         }
         _ => false,
     }
+}
+
+/// Returns whether the words are `[--sha256 HEX] [--if-current RELEASE]`.
+fn conditions(words: &[&str]) -> bool {
+    match words {
+        [] => true,
+        ["--sha256", hex] => digest(hex),
+        ["--if-current", live] => release(live),
+        ["--sha256", hex, "--if-current", live] => digest(hex) && release(live),
+        _ => false,
+    }
+}
+
+fn digest(word: &str) -> bool {
+    word.len() == 64 && word.chars().all(|digit| "0123456789abcdef".contains(digit))
 }
 
 fn release(word: &str) -> bool {

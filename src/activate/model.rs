@@ -201,6 +201,7 @@ impl Run<'_> {
                 let request = ActivationRequest {
                     kind,
                     release: release.map(|release| &ids()[release]),
+                    sha256: None,
                     if_current: None,
                 };
                 let outcome = super::run_plan(self, request);

@@ -381,6 +381,13 @@ impl From<Refusal> for Error {
                 };
                 no_such(format!("release '{release}' {why}"))
             }
+            // The digest of the release is not in the message: a key that may not
+            // `list` does not learn what is under an id.
+            Refusal::OtherPayload(release) => Error::new(
+                Code::DigestMismatch,
+                format!("release '{release}' is not the payload with that sha256"),
+            )
+            .remedy("compare the sha256 in 'list --json'; receive the payload under a new id"),
             Refusal::UnknownFloor(floor) => Error::new(
                 Code::BadConfig,
                 format!("floor '{floor}' was never received by this site"),

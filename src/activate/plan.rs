@@ -6,7 +6,7 @@
 //! configuration, so `model.rs` can try every case.
 
 use super::gate::GateFailure;
-use crate::names::ReleaseId;
+use crate::names::{ReleaseId, Sha256Digest};
 use crate::policy::Verb;
 use crate::store::history::History;
 use crate::store::journal::How;
@@ -43,6 +43,9 @@ pub struct ActivationRequest<'a> {
     /// None: the release that was live and good before the current one. Only a
     /// rollback has none.
     pub release: Option<&'a ReleaseId>,
+    /// If set: the payload that the release must be, or nothing happens (see
+    /// [`check_payload`]).
+    pub sha256: Option<Sha256Digest>,
     /// If set: the release that must be live, or nothing happens.
     pub if_current: Option<&'a ReleaseId>,
 }
@@ -62,6 +65,16 @@ pub enum Plan {
     /// Make another release live: preflight, checks, fallback symlink, commit,
     /// post-swap checks.
     Move(Move),
+}
+
+impl Plan {
+    /// Returns the release that is live after the request, if nothing fails.
+    pub fn release(&self) -> &ReleaseId {
+        match self {
+            Plan::Unchanged { release, .. } | Plan::Recheck { release, .. } => release,
+            Plan::Move(planned) => &planned.to,
+        }
+    }
 }
 
 /// A planned change of the current symlink.
@@ -114,6 +127,8 @@ pub enum Refusal {
     NoPrevious,
     /// The release that a rollback names is not one to roll back to.
     NotGood(ReleaseId, NotGood),
+    /// The release is another payload than the request names.
+    OtherPayload(ReleaseId),
     UnknownFloor(ReleaseId),
     BelowFloor {
         release: ReleaseId,
@@ -224,6 +239,24 @@ fn target<'a>(
             };
             Err(Refusal::NotGood(id.clone(), problem))
         }
+    }
+}
+
+/// Checks that the planned release is the `expected` payload: another key may have
+/// received something else under the id first.
+///
+/// # Errors
+///
+/// Returns [`Refusal::OtherPayload`].
+pub fn check_payload(
+    release: &ReleaseId,
+    payload: Sha256Digest,
+    expected: Sha256Digest,
+) -> Result<(), Refusal> {
+    if payload == expected {
+        Ok(())
+    } else {
+        Err(Refusal::OtherPayload(release.clone()))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest::Identity;
-use crate::names::ReleaseId;
+use crate::names::{ReleaseId, Sha256Digest};
 use crate::signature::{Requirement, Signed};
 use crate::store::Store;
 use crate::store::history::History;
@@ -70,6 +70,18 @@ pub fn check_candidate(
         check_content(config, ledger, release)?;
     }
     Ok(Candidate { identity, signed })
+}
+
+/// Returns the sha256 of the payload that the release is, by its manifest and by the
+/// journal.
+///
+/// # Errors
+///
+/// Returns [`Code::DigestMismatch`] if the two differ, and [`Code::NoSuchRelease`].
+pub fn payload(ledger: &Ledger<'_>, release: &ReleaseId) -> Result<Sha256Digest> {
+    let (identity, _) = ledger.store.manifest(release)?;
+    check_identity(&ledger.history, &identity)?;
+    Ok(identity.sha256)
 }
 
 /// Checks that the manifest is of the payload that the journal recorded, if it did.

@@ -7,7 +7,7 @@ use super::preflight::{self, Candidate};
 use super::prune::{self, Trash};
 use crate::config::Config;
 use crate::error::Result;
-use crate::names::ReleaseId;
+use crate::names::{ReleaseId, Sha256Digest};
 use crate::signature::{Requirement, Signed};
 use crate::store::history::History;
 use crate::store::journal::{self, Event, How, Record};
@@ -32,6 +32,9 @@ pub trait Site: Facts {
     /// Returns the releases that have earned their places by the time (see
     /// [`History::due_places`]).
     fn due_places(&self) -> Vec<ReleaseId>;
+
+    /// Returns the sha256 of the payload that a present release is.
+    fn payload(&self, release: &ReleaseId) -> Result<Sha256Digest>;
 
     /// Checks that the release may become live.
     fn preflight(&mut self, release: &ReleaseId) -> Result<()>;
@@ -222,6 +225,10 @@ impl Site for LockedSite<'_, '_> {
     fn due_places(&self) -> Vec<ReleaseId> {
         let min_age = self.config.min_age;
         self.ledger.history.due_places(min_age, journal::now())
+    }
+
+    fn payload(&self, release: &ReleaseId) -> Result<Sha256Digest> {
+        preflight::payload(&self.ledger, release)
     }
 
     fn preflight(&mut self, release: &ReleaseId) -> Result<()> {

@@ -151,6 +151,12 @@ fn a_deploy_deploys() {
         assert_eq!(lines.len(), 2, "{output}");
         assert!(lines[0].starts_with("ok receive "), "{output}");
         assert!(lines[1].starts_with("ok swap "), "{output}");
+        // The swap names the payload that this run has sent.
+        let (_, sum) = lines[0].split_once(" sha256=").expect("a digest");
+        let swap = format!(" --sha256 {}\"", &sum[..64]);
+        let audit = site.audit_lines();
+        let named = |line: &&String| line.contains("request=\"swap ") && line.contains(&swap);
+        assert!(audit.iter().any(|line| named(&line)), "{audit:?}");
         let page = fs::read_to_string(site.root().join("current/index.html"));
         assert_eq!(page.expect("the page"), "<h1>it works</h1>");
         assert_nothing_left(&site);

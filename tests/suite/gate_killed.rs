@@ -89,6 +89,13 @@ fn a_kill_after_the_swap_leaves_the_release_unconfirmed() {
     }
     log(&site);
 
+    // A swap that names another payload runs no check.
+    let other = "0".repeat(64);
+    site.ssh("ci", &format!("swap c --sha256 {other}"))
+        .refused(65, "digest-mismatch");
+    assert_eq!(log(&site), [] as [&str; 0]);
+    assert_eq!(row(&site, "c")["proved"], false);
+
     // A swap to it runs the checks again, and changes nothing else.
     touch(&site, "go");
     assert_eq!(site.ssh("ci", "swap c").ok(), "ok swap c result=proved\n");

@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::direct::{ask, everything, held_open, live, payload, record, serve, states};
 use crate::fields::Fields;
-use crate::site::{Reply, Site};
+use crate::site::{Reply, Site, sha256};
 
 const VERBS: [&str; 4] = ["receive", "swap", "rollback", "list"];
 
@@ -20,15 +20,19 @@ enum Effect {
     RolledBack,
 }
 
-const FORMS: [(&str, Effect); 10] = [
+const FORMS: [(&str, Effect); 14] = [
     ("receive NEW --sha256 DIGEST", Effect::Received),
     ("receive a --sha256 DIGEST", Effect::Nothing),
     ("swap a", Effect::Live),
     ("swap a --if-current b", Effect::Live),
+    ("swap a --sha256 A", Effect::Live),
+    ("swap a --sha256 A --if-current b", Effect::Live),
     ("rollback", Effect::RolledBack),
     ("rollback a", Effect::RolledBack),
     ("rollback --if-current b", Effect::RolledBack),
     ("rollback a --if-current b", Effect::RolledBack),
+    ("rollback --sha256 A", Effect::RolledBack),
+    ("rollback a --sha256 A --if-current b", Effect::RolledBack),
     ("list", Effect::Nothing),
     ("list --json", Effect::Nothing),
 ];
@@ -50,7 +54,8 @@ fn every_verb_is_granted_or_denied_by_every_set() {
             let sent = &sent;
             scope.spawn(move || {
                 let site = Site::with_config(
-                    "[pending]\nmax = 1000\n[limits]\nreceives_per_hour = 100000\n",
+                    "[pending]\nmax = 1000\n\
+                     [limits]\nreceives_per_hour = 100000\nswaps_per_minute = 100000\n",
                 );
                 live(&site, &["a", "b"]);
                 for set in half {
@@ -77,7 +82,8 @@ fn every_form(site: &Site, set: usize) -> usize {
         let request = if form.starts_with("receive") {
             Site::receive_command(&release, &archive)
         } else {
-            form.to_owned()
+            let digest = format!("--sha256 {}", sha256(&payload("a")));
+            form.replace("--sha256 A", &digest)
         };
         let verb = form.split(' ').next().expect("a verb");
         let case = format!("{form} with {verbs:?}");

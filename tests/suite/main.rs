@@ -55,6 +55,7 @@ mod login_shell;
 mod malformed_requests;
 mod many_sites;
 mod mounted;
+mod named_payload;
 mod operator;
 mod ordinary_archives;
 mod power;

@@ -107,6 +107,41 @@ const ARITY: &[Case] = &[
         b"rollback --if-current a --if-current a",
         "a condition twice",
     ),
+    (b"swap a --sha256", "an option without a digest"),
+    (b"rollback --sha256", "an option without a digest, back"),
+    (b"swap a --sha256 b", "a release as digest"),
+    (
+        b"swap --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "a digest for a release",
+    ),
+    (
+        b"swap --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 a",
+        "the digest first",
+    ),
+    (
+        b"swap a --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 b",
+        "a word after the digest",
+    ),
+    (
+        b"swap a --if-current b --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "the digest after the condition",
+    ),
+    (
+        b"rollback --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 a",
+        "the digest first, back",
+    ),
+    (
+        b"rollback --if-current b --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "the digest after the condition, back",
+    ),
+    (
+        b"swap a --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "a digest twice",
+    ),
+    (
+        b"swap a --sha256 9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08",
+        "a digest in capitals",
+    ),
     (b"rollback --last", "an option there never was"),
     (b"rollback -1", "a number of steps"),
 ];

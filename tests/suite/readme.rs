@@ -124,7 +124,7 @@ fn the_lines_of_the_first_deploy_deploy() {
     let site = Site::new();
     let lines = block(README, "echo \"node $(cat ssh_host_ed25519_key.pub)\"");
     let (known, lines) = lines.split_once('\n').expect("several lines");
-    assert_eq!(lines.trim_end().lines().count(), 3, "{lines}");
+    assert_eq!(lines.trim_end().lines().count(), 4, "{lines}");
     let script = format!(
         "HOME=$PWD; mkdir .ssh; echo ssh-ed25519 KEY > ssh_host_ed25519_key.pub\n{known}\n\
          grep -qx 'node ssh-ed25519 KEY' .ssh/known_hosts\n{lines}"
@@ -223,7 +223,8 @@ fn the_two_node_lines_deploy() {
     assert_eq!(output.matches("ok receive next ").count(), 2, "{output}");
     assert!(output.contains("already received"), "{output}");
     // And the second swap finds another release live than it expects.
-    let swap = format!("release=next; old=20260412-142033\n{}\n", both[1]);
+    let sum = "sum=$(sha256sum < site.tar.zst | cut -c1-64)";
+    let swap = format!("{sum}\nrelease=next; old=20260412-142033\n{}\n", both[1]);
     let reply = run(&site, &swap, &[]);
     assert_eq!(reply.stdout, "ok swap next previous=20260412-142033\n");
     assert!(reply.stderr.contains("not-current"), "{reply:?}");

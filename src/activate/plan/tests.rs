@@ -103,6 +103,7 @@ fn planned(words: &str, floor: Option<&str>, checks: bool, request: &str) -> Res
                 RequestKind::Rollback
             },
             release: release.as_ref(),
+            sha256: None,
             if_current: expected.as_ref(),
         },
     )
@@ -245,6 +246,7 @@ fn fallback(words: &str, to: &str, releases: &'static str, commit: &str) -> Opti
             RequestKind::Swap
         },
         release: Some(&id(to)),
+        sha256: None,
         if_current: None,
     };
     let Ok(Plan::Move(planned)) = plan(&before, &present, None, true, request) else {
