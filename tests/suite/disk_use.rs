@@ -17,6 +17,9 @@ const SMALL_DISK: Kind = Kind::Ext4(64 << 10, 16 << 10);
 /// Small payloads that need much more space on disk.
 fn payloads() -> Vec<(&'static str, Vec<u8>)> {
     let each = |add: fn(Tar, usize) -> Tar| zstd(&(0..2000).fold(Tar::new(), add).end());
+    // An archive without a file is refused.
+    let with_a_file =
+        |add: fn(Tar, usize) -> Tar| zstd(&(0..2000).fold(Tar::new(), add).file("file", "").end());
     let spaces = " ".repeat(250);
     let long_path = |number: usize| format!("{number:04}/{spaces}/{spaces}/{spaces}");
     let long_names = (0..800).fold(Tar::new(), |tar, number| {
@@ -27,7 +30,7 @@ fn payloads() -> Vec<(&'static str, Vec<u8>)> {
         ("small files", each(|tar, n| tar.file(format!("f{n}"), "x"))),
         (
             "directories",
-            each(|tar, n| tar.directory(format!("d{n}/"))),
+            with_a_file(|tar, n| tar.directory(format!("d{n}/"))),
         ),
         (
             "directories without an entry",
@@ -35,7 +38,7 @@ fn payloads() -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "long symlinks",
-            each(|tar, n| tar.symlink(format!("l{n}"), "x".repeat(99))),
+            with_a_file(|tar, n| tar.symlink(format!("l{n}"), "x".repeat(99))),
         ),
         ("long names", zstd(&long_names.end())),
     ]

@@ -255,7 +255,7 @@ fn a_release_without_signatures_does_not_become_live_later() {
     ask(&site, "swap new").ok();
     refused(&site, "rollback", 65, "bad-signature", "'live'");
     // The operator can allow it.
-    reconfigure(&site, "[signatures]", "[limits]");
+    reconfigure(&site, "[signatures]", "[sandbox]");
     reconfigure(&site, "allowed_signers", "#");
     ask(&site, "rollback").ok();
     assert_eq!(site.current().as_deref(), Some("live"));
