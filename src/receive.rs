@@ -31,7 +31,7 @@ use crate::store::history::{Content, History, Release};
 use crate::store::journal::{self, Event};
 use crate::store::layout::{STAGED_MANIFEST, STAGED_TREE};
 use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
-use crate::store::limits::{Counter, KeyLimits};
+use crate::store::limits::KeyLimits;
 use crate::store::{Actor, Store, used_ids};
 use crate::success::{Received, Success, Upload};
 use staging::Staging;
@@ -53,7 +53,6 @@ pub fn receive(
 ) -> Result<Success> {
     let deadline = Deadline::after(config.limits.total_timeout);
     let limits = KeyLimits::new(config, store, actor);
-    limits.count(Counter::Attempts)?;
     // All checks up to the spool come before the first byte of the payload is read:
     // a retry of a received release costs nothing, and a request that must fail
     // fails at once.
@@ -64,11 +63,11 @@ pub fn receive(
     if let Some((sums, signed)) = received {
         return Ok(already_received(request, sums, signed));
     }
-    require_shared(config, store, deadline)?;
-    check_admission(config, store, actor, &history)?;
     // Held until the end: the client sends as slowly as it likes, and unpacking uses
     // memory.
     let _slot = limits.take_upload_slot()?;
+    require_shared(config, store, deadline)?;
+    check_admission(config, store, actor, &history)?;
 
     let payload = spool::spool(store, config, &request.sha256, deadline)?;
     let payload_bytes = payload.bytes();

@@ -120,11 +120,14 @@ fn run_verb(
                 KeyLimits::new(config, &store, actor).count(Counter::Activations)?;
                 Some(Lock::take(&store, actor, LOCK_TIMEOUT)?)
             }
-            // Not worth waiting for.
-            Verb::Receive if checkpoint::is_due(&store) => {
-                Lock::take(&store, actor, Duration::ZERO).ok()
+            Verb::Receive => {
+                KeyLimits::new(config, &store, actor).count(Counter::Attempts)?;
+                // Not worth waiting for.
+                checkpoint::is_due(&store)
+                    .then(|| Lock::take(&store, actor, Duration::ZERO).ok())
+                    .flatten()
             }
-            Verb::Receive | Verb::List => None,
+            Verb::List => None,
         };
         if let Some(lock) = &lock {
             log.warnings

@@ -1,7 +1,8 @@
 //! The history under the lock: what a request that changes the site works on.
 //!
-//! Opening it takes the lock, removes what a crash left, and repairs the journal
-//! where it lags behind the disk. So every change starts from a whole state.
+//! Opening it takes the lock, removes symlinks and manifests that a crash left, and
+//! repairs the journal where it lags behind the disk. So every change starts from a whole
+//! state. Dropping it releases the lock, and then removes the trees that a crash left.
 
 use std::collections::VecDeque;
 use std::os::unix::ffi::OsStrExt;
@@ -29,12 +30,27 @@ pub struct Ledger<'a> {
     journal: Journal,
     /// Records of what has happened that could not be written yet.
     unwritten: VecDeque<Record>,
+    // Fields are dropped in this order: the trees are removed without the lock.
     _lock: Lock,
+    _sweep: SweepTrees<'a>,
+}
+
+/// Removes the trees that a crash left, when it is dropped. A tree has up to as many
+/// entries as an archive may have, so its removal may take long and needs no lock.
+struct SweepTrees<'a>(&'a Store);
+
+impl Drop for SweepTrees<'_> {
+    fn drop(&mut self) {
+        for_each_name(&self.0.incoming, |name| {
+            remove_unused(&self.0.incoming, name)
+        });
+        for_each_name(&self.0.trash, |name| remove_unused(&self.0.trash, name));
+    }
 }
 
 impl<'a> Ledger<'a> {
-    /// Takes the lock (waiting at most `timeout`), reads the journal, removes what a
-    /// crash left, and appends what the journal lacks.
+    /// Takes the lock (waiting at most `timeout`), reads the journal, removes symlinks
+    /// and manifests that a crash left, and appends what the journal lacks.
     ///
     /// # Errors
     ///
@@ -62,6 +78,7 @@ impl<'a> Ledger<'a> {
             journal,
             unwritten: VecDeque::new(),
             _lock: lock,
+            _sweep: SweepTrees(store),
         };
         ledger.reconcile(live.as_ref())?;
         recall_floor(store, &mut ledger.history)?;
@@ -237,28 +254,13 @@ fn missing_record(
     history.missing_record(live)
 }
 
-/// Removes what a crash left. The caller holds the lock, so only the staging
-/// directories of running receives are in use, and each receive locks its own.
+/// Removes the symlinks and manifests that a crash left. The caller holds the lock.
 ///
 /// A failure must not block a deploy, and least of all a rollback. The next request
 /// tries again.
 fn sweep(store: &Store) {
     store.clear_links();
     _ = store.set_preview(None);
-    for_each_name(&store.incoming, |name| {
-        match store.incoming.open_dir(name) {
-            Ok(staging) => match staging.try_lock() {
-                Ok(true) => store.incoming.remove_tree(name).map_err(|left| left.errno),
-                _ => Ok(()),
-            },
-            // Not a directory. After any other error it may be in use.
-            Err(Errno::ENOTDIR | Errno::ELOOP) => store.incoming.remove_file(name),
-            Err(errno) => Err(errno),
-        }
-    });
-    for_each_name(&store.trash, |name| {
-        store.trash.remove_tree(name).map_err(|left| left.errno)
-    });
     // A manifest is in place before its release. Without a release, its receive was
     // killed in between, or the release was pruned.
     for_each_name(&store.manifests, |name| {
@@ -267,6 +269,20 @@ fn sweep(store: &Store) {
         }
         store.manifests.remove_tree(name).map_err(|left| left.errno)
     });
+}
+
+/// Removes a tree that no process uses: a receive locks its staging directory, and a
+/// process that empties the trash locks what it removes.
+fn remove_unused(parent: &Dir, name: Name<'_>) -> nix::Result<()> {
+    match parent.open_dir(name) {
+        Ok(dir) => match dir.try_lock() {
+            Ok(true) => parent.remove_tree(name).map_err(|left| left.errno),
+            _ => Ok(()),
+        },
+        // Not a directory. After any other error it may be in use.
+        Err(Errno::ENOTDIR | Errno::ELOOP) => parent.remove_file(name),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn for_each_name(dir: &Dir, mut remove: impl FnMut(Name<'_>) -> nix::Result<()>) {

@@ -12,7 +12,7 @@ use super::journal::Event;
 use super::layout::{STATE, TRASH};
 use super::ledger::Ledger;
 use super::{Store, release_name};
-use crate::dir::Name;
+use crate::dir::{Dir, Name};
 use crate::error::{Result, describe};
 use crate::names::ReleaseId;
 
@@ -56,6 +56,12 @@ impl Store {
         let Some(name) = Name::new(name.as_bytes()) else {
             return Err(format!("'{TRASH}/{name}' has no valid name"));
         };
+        let directory = self.trash.open_dir(name);
+        let is_locked = directory.as_ref().map(Dir::try_lock);
+        // Another request is removing it, or has removed it.
+        if matches!(is_locked, Ok(Ok(false)) | Err(Errno::ENOENT)) {
+            return Ok(());
+        }
         self.trash.remove_tree(name).map_err(|left| {
             let shown = self.path().join(STATE).join(TRASH).join(&left.path);
             let shown = shown.display();
