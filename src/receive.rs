@@ -9,6 +9,7 @@ mod inspect;
 mod odd_names;
 mod spool;
 mod staging;
+mod termination;
 mod unpacker;
 mod validators;
 mod writeback;
@@ -35,6 +36,7 @@ use crate::store::limits::KeyLimits;
 use crate::store::{Actor, Store, used_ids};
 use crate::success::{Received, Success, Upload};
 use staging::Staging;
+use termination::TerminationSignals;
 
 pub use unpacker::probe_sandbox as probe_unpacker_sandbox;
 
@@ -115,6 +117,8 @@ pub fn receive(
     // most of it.
     tree.sync_file_system()
         .map_err(|errno| store.io("cannot sync the release", errno))?;
+    // From here on the request only waits for the lock and publishes.
+    TerminationSignals::open()?.check(|| "before the release was published".to_owned())?;
     // A failure would lose a complete upload, so this waits for the lock as long as
     // the receive may last, and at least as long as any other request.
     let mut ledger = Ledger::open(store, actor, deadline.left().max(LOCK_TIMEOUT))?;

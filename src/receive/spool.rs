@@ -6,14 +6,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use sha2::{Digest, Sha256};
 
+use super::termination::TerminationSignals;
 use crate::config::Config;
 use crate::deadline::{Deadline, TimedReader};
 use crate::error::{self, Code, Error, Result};
 use crate::names::Sha256Digest;
-use crate::sandbox;
 use crate::store::Store;
 use crate::threads;
 
@@ -162,8 +161,7 @@ fn copy_payload(
     // What this payload may still use, by the last look at the free space.
     let mut room = store.room(limits.reserve)?.bytes;
     let mut unchecked = CHECK_EVERY;
-    let signals = sandbox::termination_signal_fd()
-        .map_err(|errno| Error::io("cannot wait for signals", errno))?;
+    let signals = TerminationSignals::open()?;
     let pause = PAUSE.min(limits.idle_timeout);
     let mut input = TimedReader::new(std::io::stdin(), pause, deadline);
     let mut buffer = free_buffers.recv().map_err(|_| error::bug())?;
@@ -173,9 +171,7 @@ fn copy_payload(
     // or `deadline` has passed, or returns.
     loop {
         let read = input.read(&mut buffer);
-        if let Ok(Some(signal)) = signals.read_signal() {
-            return Err(ended_by(signal.ssi_signo, *bytes));
-        }
+        signals.check(|| format!("after {bytes} bytes of the payload"))?;
         let read = match read {
             Ok(0) => return Ok(()),
             Ok(read) => read,
@@ -244,13 +240,4 @@ fn timeout(config: &Config, deadline: Deadline, bytes: u64) -> Error {
         "send the payload again, with '< FILE'"
     };
     Error::new(Code::Timeout, problem).remedy(remedy)
-}
-
-fn ended_by(signal: u32, bytes: u64) -> Error {
-    let signal = i32::try_from(signal)
-        .ok()
-        .and_then(|number| Signal::try_from(number).ok())
-        .map_or("a signal", Signal::as_str);
-    let problem = format!("{signal} ended the request, after {bytes} bytes of the payload");
-    Error::new(Code::IoError, problem).remedy("send the payload again")
 }

@@ -14,8 +14,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::spool::VerifiedPayload;
+use super::termination::TerminationSignals;
 use crate::archive::{self, FailureReport, ReportHead, UnpackJob, UnpackLimits};
-use crate::config::{Config, Percent, Symlinks, Times};
+use crate::config::{Config, Symlinks, Times};
 use crate::deadline::{Deadline, TimedReader};
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
@@ -59,6 +60,7 @@ pub fn unpack(
     on_report: impl FnOnce(),
 ) -> Result<Enforcement> {
     let room = store.room(config.limits.reserve)?;
+    let signals = TerminationSignals::open()?;
     let (child, socket) = start_unpacker(config, payload, tree, room)?;
     let mut child = UnpackerProcess(child);
     let Some(stdout) = child.0.stdout.take() else {
@@ -69,7 +71,11 @@ pub fn unpack(
     let sandbox = read_sandbox(&mut report);
     let reserve = config.limits.reserve;
     // Other processes use the disk too, and the unpacker is not trusted to count.
-    watch_free_space(&report, store, reserve)?;
+    let check = || {
+        signals.check(|| "while the payload was unpacked".to_owned())?;
+        store.room(reserve).map(drop)
+    };
+    wait_for_report(&report, check)?;
     // The entries follow the state of the sandbox.
     if report.fill_buf().is_ok_and(|begun| !begun.is_empty()) {
         on_report();
@@ -78,7 +84,7 @@ pub fn unpack(
     let copied = copy_report(&mut report, config.archive.max_entries, |piece| {
         // The manifest of 100,000 long names has 100 MB.
         if written / CHECK_EVERY != (written + piece.len()) / CHECK_EVERY {
-            store.room(reserve)?;
+            check()?;
         }
         written += piece.len();
         manifest
@@ -116,16 +122,18 @@ pub fn unpack(
     })
 }
 
-/// Waits until the unpacker reports or ends, and returns an error as soon as the
-/// reserve is reached.
-fn watch_free_space<F: AsFd>(
+/// Waits until the unpacker reports or ends, and calls `check` meanwhile.
+///
+/// # Errors
+///
+/// Those of `check`.
+fn wait_for_report<F: AsFd>(
     report: &BufReader<TimedReader<F>>,
-    store: &Store,
-    reserve: Percent,
+    check: impl Fn() -> Result<()>,
 ) -> Result<()> {
     // Terminates: the reader has a deadline, and is readable after it.
     while report.buffer().is_empty() && !report.get_ref().is_readable_within(POLL_INTERVAL) {
-        store.room(reserve)?;
+        check()?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use crate::direct::{live, payload, record, serve};
 use crate::fields::Fields;
 use crate::process::{Upload, eventually, serving};
+use crate::receive::{many_files, stopped_unpacker};
 use crate::site::{Site, generate_key, write_file};
 use crate::strace;
 
@@ -52,6 +53,22 @@ fn a_signal_during_a_receive_ends_it_with_a_result() {
         request_and_result(&site).has(&[("outcome", "failed"), ("exit", "74")]);
         assert!(site.leftovers().is_empty(), "{signal}");
     }
+}
+
+#[test]
+fn a_signal_while_the_payload_is_unpacked_ends_a_receive_with_a_result() {
+    let site = Site::new();
+    let (_, upload, _) = stopped_unpacker(&site, &many_files(5000));
+    for process in serving(&site) {
+        kill(Pid::from_raw(process.pid), Signal::SIGTERM).expect("the process exists");
+    }
+    let reply = upload.outlast();
+    reply.refused(74, "io-error");
+    let problem = "SIGTERM ended the request, while the payload was unpacked";
+    assert!(reply.stderr.contains(problem), "{reply:?}");
+    request_and_result(&site).has(&[("outcome", "failed"), ("exit", "74")]);
+    assert!(site.leftovers().is_empty());
+    assert_eq!(site.releases(), [""; 0]);
 }
 
 /// strace sends the signal at the system call that writes the first audit line.
