@@ -82,10 +82,18 @@ fn compare(plain: &Tree, found: Option<&Tree>, shared: &Shared) {
                 staged::shown(&expected)
             );
         }
-        // A symlink of the archive can lead through a shared path. Without any
-        // symlink, the only other reason is a limit.
+        // A symlink of the archive can lead through a shared path, and a hard link can
+        // name a file that is not unpacked: then two files are equal. Without any
+        // link, the only other reason is a limit.
         None => {
-            let linked = plain.values().any(|kind| matches!(kind, Kind::Link { .. }));
+            let symlinked = plain.values().any(|kind| matches!(kind, Kind::Link { .. }));
+            let (left_out, kept): (Vec<_>, Vec<_>) =
+                plain.iter().partition(|(path, _)| is_shared(path));
+            let hard_linked = left_out.iter().any(|(_, file)| {
+                let is_file = matches!(file, Kind::File { .. });
+                is_file && kept.iter().any(|(_, other)| other == file)
+            });
+            let linked = symlinked || hard_linked;
             let full = plain.len() - 1 + more > LIMITS.max_entries as usize;
             assert!(
                 refused || linked || full,
