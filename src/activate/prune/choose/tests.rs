@@ -203,3 +203,151 @@ fn a_release_that_the_journal_does_not_know_stays() {
     let chosen = choose_releases(&History::default(), &present, STRICT, Timestamp::UNIX_EPOCH);
     assert_eq!(chosen, []);
 }
+
+/// What a key that holds `swap` and `rollback` does to a site, in every order.
+///
+/// Before the theft, four releases have earned their places (`a` to `d`, with `d` live),
+/// one has failed (`e`), and two are pending.
+#[derive(Clone)]
+struct Theft {
+    history: History,
+    seconds: i64,
+    /// How often `min_age` has passed.
+    waits: usize,
+    /// Whether the site has a gate, which every release passes.
+    has_gate: bool,
+}
+
+impl Theft {
+    const KEEP: usize = 2;
+    const MIN_AGE: i64 = 600;
+    const BEFORE: [&str; 4] = ["a", "b", "c", "d"];
+    const OTHERS: [&str; 3] = ["e", "p", "q"];
+
+    fn begin(has_gate: bool) -> Theft {
+        let mut theft = Theft {
+            history: History::default(),
+            seconds: 0,
+            waits: 0,
+            has_gate,
+        };
+        for name in [&Theft::BEFORE[..], &Theft::OTHERS[..]].concat() {
+            theft.record(Event::Received, &id(name));
+        }
+        theft.record(Event::Failed, &id("e"));
+        for name in Theft::BEFORE {
+            theft.record(Event::Swapped, &id(name));
+            theft.record(Event::Earned, &id(name));
+            theft.seconds += Theft::MIN_AGE;
+        }
+        theft
+    }
+
+    fn record(&mut self, event: Event, release: &ReleaseId) {
+        self.seconds += 1;
+        self.history.apply(&Record {
+            seq: self.history.generation + 1,
+            time: self.now(),
+            previous: self.history.live.clone(),
+            ..Record::unattended(event, Some(release))
+        });
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(self.seconds).unwrap()
+    }
+
+    fn present(&self) -> Vec<ReleaseId> {
+        self.history.releases.keys().cloned().collect()
+    }
+
+    /// Journals the places that are due, as a request does before and after its move.
+    fn note_places(&mut self) {
+        let min_age = Duration::from_secs(Theft::MIN_AGE.unsigned_abs());
+        for release in self.history.due_places(min_age, self.now()) {
+            self.record(Event::Earned, &release);
+        }
+    }
+
+    fn activate(mut self, event: Event, to: &ReleaseId, rules: PruneRules<'_>) -> Theft {
+        self.note_places();
+        self.record(event, to);
+        if self.has_gate && self.history.releases[to].place.is_none() {
+            self.record(Event::Earned, to);
+        }
+        self.note_places();
+        for release in choose_releases(&self.history, &self.present(), rules, self.now()) {
+            self.record(Event::Pruned, &release);
+        }
+        self
+    }
+
+    /// Returns what every possible next step leads to.
+    fn next(&self, rules: PruneRules<'_>) -> Vec<Theft> {
+        let present = self.present();
+        let mut all: Vec<Theft> = (present.iter())
+            .filter(|to| self.history.live.as_ref() != Some(to))
+            .map(|to| self.clone().activate(Event::Swapped, to, rules))
+            .collect();
+        if let Some(to) = self.history.rollback_target(&present, None).cloned() {
+            all.push(self.clone().activate(Event::RolledBack, &to, rules));
+        }
+        let mut later = self.clone();
+        later.seconds += Theft::MIN_AGE;
+        later.waits += 1;
+        all.push(later);
+        all
+    }
+
+    /// Returns how many of the newest `keep` releases that had earned their places
+    /// before the theft are gone.
+    fn removed(&self) -> usize {
+        let newest = &Theft::BEFORE[Theft::BEFORE.len() - Theft::KEEP..];
+        let is_gone = |name: &&&str| !self.history.releases.contains_key(&id(name));
+        newest.iter().filter(is_gone).count()
+    }
+}
+
+/// Tries every sequence of `steps` steps. Returns whether more good releases were gone
+/// after one than it has waits, and the number of sequences.
+fn removes_more_than_it_waits(
+    rules: PruneRules<'_>,
+    has_gate: bool,
+    steps: usize,
+) -> (bool, usize) {
+    let (mut more, mut tried) = (false, 0);
+    let mut open = vec![(Theft::begin(has_gate), steps)];
+    // Terminates: what is added has one step less.
+    while let Some((theft, left)) = open.pop() {
+        tried += 1;
+        more |= theft.removed() > theft.waits;
+        if left > 0 {
+            let next = theft.next(rules).into_iter();
+            open.extend(next.map(|theft| (theft, left - 1)));
+        }
+    }
+    (more, tried)
+}
+
+/// No sequence of swaps and rollbacks removes any of the newest `keep` releases that had
+/// earned their places before the theft. Only waiting does: at most one for each
+/// `min_age`.
+#[test]
+fn no_sequence_of_swaps_and_rollbacks_removes_a_good_release() {
+    let rules = PruneRules {
+        keep: Theft::KEEP,
+        min_age: Duration::from_secs(Theft::MIN_AGE.unsigned_abs()),
+        ..DEFAULTS
+    };
+    for has_gate in [false, true] {
+        let (more, tried) = removes_more_than_it_waits(rules, has_gate, 5);
+        assert!(tried > 10_000, "{tried}");
+        assert!(!more);
+    }
+    // The control: without the pace of min_age, swaps alone remove one.
+    let hasty = PruneRules {
+        min_age: Duration::ZERO,
+        ..rules
+    };
+    assert!(removes_more_than_it_waits(hasty, true, 5).0);
+}
