@@ -139,6 +139,7 @@ impl<'a> AuditLog<'a> {
                 what,
                 exit,
                 failed,
+                ended_processes,
                 output,
                 took,
             } => {
@@ -154,6 +155,8 @@ impl<'a> AuditLog<'a> {
                 line.optional("exit", *exit);
                 line.pair("what", what);
                 line.optional("why", *failed);
+                let ended = (*ended_processes > 0).then_some(*ended_processes);
+                line.optional("ended_processes", ended);
                 line.client(self.session);
                 line.pair("ms", took.as_millis());
                 line.certificate(self.session);

@@ -64,6 +64,8 @@ pub enum AuditEvent<'a> {
         exit: Option<i32>,
         /// Why the step failed, if it did.
         failed: Option<&'a str>,
+        /// The number of processes that the command left running, and that were ended.
+        ended_processes: u32,
         /// The end of the command's output, or the last answer.
         output: &'a str,
         took: Duration,

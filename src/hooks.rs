@@ -41,7 +41,8 @@
 //! - monitor to hook runner (stdin): one [`Setup`], then one [`RunRequest`] at a
 //!   time.
 //! - hook runner to monitor (stdout): for each request some
-//!   `RunResponse::Output`, then one `RunResponse::Outcome`. See [`protocol`].
+//!   `RunResponse::Output`, one `RunResponse::EndedProcesses` if there are any, then
+//!   one `RunResponse::Outcome`. See [`protocol`].
 //! - command to hook runner: one pipe for stdout and stderr. Its stdin is
 //!   /dev/null. The probe gets its [`ProbeRequest`](crate::probe::ProbeRequest) on
 //!   stdin. Its verdict is its exit status, and its text is ordinary
@@ -95,7 +96,7 @@ use crate::message;
 use protocol::RunResponse;
 
 pub use crate::probe::NOT_YET;
-pub use protocol::{HealthCheck, HookCommand, RunOutcome, RunRequest, Setup, Stage};
+pub use protocol::{HealthCheck, HookCommand, RunOutcome, RunRequest, RunResult, Setup, Stage};
 pub use runner::main;
 
 /// The word of argv that makes this program the hook runner.
@@ -132,8 +133,9 @@ const POLL_INTERVAL: Duration = Duration::from_micros(200);
 
 /// The maximum number of responses to one request: the lines of the output, a
 /// remark about what is not shown, one about what was ended, one about each reported
-/// process and one about the others, and the outcome.
-const MAX_RESPONSES: usize = output::MAX_LINES + 1 + 1 + job::MAX_REPORTED + 1 + 1;
+/// process and one about the others, the number of those that were ended, and the
+/// outcome.
+const MAX_RESPONSES: usize = output::MAX_LINES + 1 + 1 + job::MAX_REPORTED + 1 + 1 + 1;
 
 /// The monitor's handle for the hook runner.
 #[derive(Debug)]
@@ -194,21 +196,21 @@ impl HookRunner {
     ///
     /// [`Code::Internal`]: the hook runner failed or sent an invalid response. One that
     /// does not answer in time is the end of a command that did not.
-    pub fn run(&mut self, request: &RunRequest, show: &mut dyn FnMut(&str)) -> Result<RunOutcome> {
-        let outcome = self.try_run(request, show);
-        if outcome.is_err() {
+    pub fn run(&mut self, request: &RunRequest, show: &mut dyn FnMut(&str)) -> Result<RunResult> {
+        let result = self.try_run(request, show);
+        if result.is_err() {
             // The closed pipe ends the hook runner and its command.
             self.usable = false;
             self.child.stdin = None;
         }
-        conclude(outcome)
+        conclude(result)
     }
 
     fn try_run(
         &mut self,
         request: &RunRequest,
         show: &mut dyn FnMut(&str),
-    ) -> Result<RunOutcome, &'static str> {
+    ) -> Result<RunResult, &'static str> {
         match (&mut self.child.stdin, &self.child.stdout) {
             (Some(to), Some(from)) if self.usable => {
                 let left = request.time_limit.min(MAX_TIME_LIMIT) + RUNNER_GRACE;
@@ -225,13 +227,16 @@ const EXITED: &str = "it has exited";
 /// Why a request has no outcome: the time is up, with [`RUNNER_GRACE`].
 const SILENT: &str = "it does not answer";
 
-/// Returns what became of a command, given the outcome or why there is none.
-fn conclude(outcome: Result<RunOutcome, &'static str>) -> Result<RunOutcome> {
-    match outcome {
-        Ok(outcome) => Ok(outcome),
+/// Returns what became of a command, given the result or why there is none.
+fn conclude(result: Result<RunResult, &'static str>) -> Result<RunResult> {
+    match result {
+        Ok(result) => Ok(result),
         // The command has stopped the hook runner, or its processes leave it no processor
         // time. Either way it did not end in time, and that says that the release is bad.
-        Err(SILENT) => Ok(RunOutcome::TimedOut),
+        Err(SILENT) => Ok(RunResult {
+            outcome: RunOutcome::TimedOut,
+            ended_processes: 0,
+        }),
         Err(why) => Err(
             Error::new(Code::Internal, format!("the hook runner failed: {why}"))
                 .remedy("see 'list' for what is live, and report it"),
@@ -246,7 +251,7 @@ fn exchange(
     from: impl Read,
     request: &RunRequest,
     show: &mut dyn FnMut(&str),
-) -> Result<RunOutcome, &'static str> {
+) -> Result<RunResult, &'static str> {
     let line = message::encode(request).map_err(|_| "the request cannot be encoded")?;
     // The line is shorter than PIPE_BUF, so the kernel writes it in one piece. The
     // pipe has room for it: the hook runner reads the setup at once, and has read
@@ -254,6 +259,7 @@ fn exchange(
     to.write_all(format!("{line}\n").as_bytes())
         .map_err(|_| EXITED)?;
     let mut responses = BufReader::new(from);
+    let mut ended_processes = 0;
     for _ in 0..MAX_RESPONSES {
         let mut line = Vec::new();
         (&mut responses)
@@ -268,13 +274,19 @@ fn exchange(
         }
         match RunResponse::decode(&line).ok_or("its response is not valid")? {
             RunResponse::Output(text) => show(text.as_str()),
+            RunResponse::EndedProcesses(count) => ended_processes = count,
             // A best effort: the next request takes a response that arrives later
             // for its own. A hook runner that was taken over can answer that
             // request wrongly in any case.
             RunResponse::Outcome(_) if !responses.buffer().is_empty() => {
                 return Err("it sent a response without a request");
             }
-            RunResponse::Outcome(outcome) => return Ok(outcome),
+            RunResponse::Outcome(outcome) => {
+                return Ok(RunResult {
+                    outcome,
+                    ended_processes,
+                });
+            }
         }
     }
     Err("it sent too many responses")
@@ -336,6 +348,11 @@ mod tests {
 
     /// Returns what the monitor makes of these responses, and the lines it shows.
     fn exchanged(responses: &[u8]) -> (Result<RunOutcome, &'static str>, Vec<String>) {
+        let (result, lines) = exchanged_with_count(responses);
+        (result.map(|result| result.outcome), lines)
+    }
+
+    fn exchanged_with_count(responses: &[u8]) -> (Result<RunResult, &'static str>, Vec<String>) {
         let (mut sent, mut lines) = (Vec::new(), Vec::new());
         let mut show = |text: &str| lines.push(text.to_owned());
         let outcome = exchange(&mut sent, responses, &request(), &mut show);
@@ -360,6 +377,10 @@ mod tests {
             outcome(b"{\"outcome\":{\"signal\":9}}\n"),
             Ok(RunOutcome::Signal(9))
         );
+        let ended = [b"{\"ended_processes\":2}\n", EXIT_0].concat();
+        let (result, lines) = exchanged_with_count(&ended);
+        assert_eq!(result.unwrap().ended_processes, 2);
+        assert!(lines.is_empty());
     }
 
     #[test]
@@ -399,7 +420,7 @@ mod tests {
         let outcome = exchange(&mut Vec::new(), responses, &request(), &mut |_| ());
         assert_eq!(outcome, Err(SILENT));
         // The command has stopped the hook runner: it did not end in time.
-        assert_eq!(conclude(outcome).unwrap(), RunOutcome::TimedOut);
+        assert_eq!(conclude(outcome).unwrap().outcome, RunOutcome::TimedOut);
         assert!(conclude(Err(EXITED)).is_err());
 
         // The client takes longer for a line than the hook runner may take.
@@ -412,6 +433,6 @@ mod tests {
         };
         let responses = TimedResponses { from: &from, left };
         let outcome = exchange(&mut Vec::new(), responses, &request(), &mut slow);
-        assert_eq!(outcome, Ok(RunOutcome::Exit(0)));
+        assert_eq!(outcome.unwrap().outcome, RunOutcome::Exit(0));
     }
 }

@@ -92,6 +92,8 @@ enum Check<'a> {
 /// How one run of a command ended, with the end of its output.
 struct StepRun {
     ended: Result<RunOutcome>,
+    /// The number of processes that the command left running, and that were ended.
+    ended_processes: u32,
     output: String,
 }
 
@@ -339,11 +341,19 @@ impl<'a> Gate<'a> {
             let surplus = output.len().saturating_sub(OUTPUT_TAIL);
             output.drain(..surplus);
         };
+        let mut ended_processes = 0;
         let ended = match &mut self.runner {
-            Some(runner) => runner.run(&request, &mut line),
+            Some(runner) => runner.run(&request, &mut line).map(|result| {
+                ended_processes = result.ended_processes;
+                result.outcome
+            }),
             None => Ok(RunOutcome::not_started("there is no hook runner")),
         };
-        StepRun { ended, output }
+        StepRun {
+            ended,
+            ended_processes,
+            output,
+        }
     }
 
     fn audit_step(
@@ -364,6 +374,7 @@ impl<'a> Gate<'a> {
                 _ => None,
             },
             failed,
+            ended_processes: run.ended_processes,
             output: &run.output,
             took: started.elapsed(),
         });

@@ -37,8 +37,10 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 pub const MAX_REPORTED: usize = 4;
 
 /// Returns the line about the processes that a command left behind and that were ended.
-fn describe_ended<'a>(ended: impl Iterator<Item = &'a Remaining>) -> Option<String> {
-    let programs: Vec<&str> = ended.map(|process| process.program.as_str()).collect();
+fn describe_ended(ended: &[&Remaining]) -> Option<String> {
+    let programs: Vec<&str> = (ended.iter())
+        .map(|process| process.program.as_str())
+        .collect();
     let shown = programs[..programs.len().min(MAX_REPORTED)].join(", ");
     let more = match programs.len().saturating_sub(MAX_REPORTED) {
         0 => String::new(),
@@ -166,11 +168,12 @@ impl JobRunner {
         job.drain(pipe);
         let mut show = |text: String| pipe.queue_response(&RunResponse::Output(text.into()));
         job.output.finish(&mut show);
-        let ended = left.iter().filter(|process| {
+        let is_ended = |process: &&Remaining| {
             let same = |other: &Remaining| other.pid == process.pid;
             !remaining.iter().any(same)
-        });
-        if let Some(text) = describe_ended(ended) {
+        };
+        let ended: Vec<&Remaining> = left.iter().filter(is_ended).collect();
+        if let Some(text) = describe_ended(&ended) {
             show(text);
         }
         for process in remaining.iter().take(MAX_REPORTED) {
@@ -184,6 +187,10 @@ impl JobRunner {
         }
         if job.abandoned {
             return Err(Abandoned);
+        }
+        if !ended.is_empty() {
+            let count = u32::try_from(ended.len()).unwrap_or(u32::MAX);
+            pipe.queue_response(&RunResponse::EndedProcesses(count));
         }
         self.send_outcome(match end {
             // A command that exits with 0 on SIGTERM was late all the same.

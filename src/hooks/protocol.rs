@@ -1,8 +1,8 @@
 //! The messages between the monitor and the hook runner: one line of JSON each.
 //!
 //! The monitor sends one [`Setup`], then one [`RunRequest`] at a time. The hook
-//! runner answers each request with a limited number of [`RunResponse::Output`] and
-//! one [`RunResponse::Outcome`].
+//! runner answers each request with a limited number of [`RunResponse::Output`],
+//! at most one [`RunResponse::EndedProcesses`] and one [`RunResponse::Outcome`].
 //!
 //! Both processes are the same program file, so these messages have no version.
 
@@ -196,12 +196,23 @@ impl RunOutcome {
     }
 }
 
+/// What a run of a command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunResult {
+    pub outcome: RunOutcome,
+    /// The number of processes that the command left running, and that the hook runner
+    /// ended.
+    pub ended_processes: u32,
+}
+
 /// The hook runner's answer to a [`RunRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunResponse {
     /// A line that the command wrote, or a remark about its output.
     Output(PrintableText),
+    /// The number of processes that the command left running, and that were ended.
+    EndedProcesses(u32),
     /// The last response to a request.
     Outcome(RunOutcome),
 }
@@ -289,6 +300,7 @@ mod tests {
             RunResponse::Output(String::new().into()),
             RunResponse::Output("a \\x1b b".to_owned().into()),
             RunResponse::Output("\\\"".repeat(MAX_TEXT).into()),
+            RunResponse::EndedProcesses(u32::MAX),
             RunResponse::Outcome(RunOutcome::Exit(0)),
             RunResponse::Outcome(RunOutcome::Exit(255)),
             RunResponse::Outcome(RunOutcome::Signal(15)),
@@ -317,6 +329,9 @@ mod tests {
             "{\"outcome\":{\"timed_out\":1}}\n",
             "{\"output\":null}\n",
             "{\"Output\":\"x\"}\n",
+            "{\"ended_processes\":-1}\n",
+            "{\"ended_processes\":\"1\"}\n",
+            "{\"ended_processes\":4294967296}\n",
             "{\"outcome\":{\"exit\":0}}{\"outcome\":{\"exit\":0}}\n",
         ] {
             assert_eq!(RunResponse::decode(bad.as_bytes()), None, "{bad:?}");

@@ -97,9 +97,12 @@ fn processes_that_a_hook_leaves_running_are_killed() {
         left.starts_with(words) && left.ends_with("through systemd"),
         "{left}"
     );
-    // The log has the same line, at the end of the field 'output'.
+    // The log has the same line, at the end of the field 'output', and the number.
     let logged = site.audit_lines().join("\n");
     assert!(logged.contains(words), "{logged}");
+    let step = logged_steps(&site).pop().expect("a line");
+    let ended: u32 = value(&step, "ended_processes").parse().expect("a number");
+    assert!(ended >= 4, "{ended}");
     assert_eq!(reply.ok(), "ok swap b previous=-\n");
 }
 

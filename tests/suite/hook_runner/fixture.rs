@@ -163,6 +163,9 @@ impl Runner {
                 lines.push(text.to_owned());
                 continue;
             }
+            if response["ended_processes"].is_u64() {
+                continue;
+            }
             return match &response["outcome"] {
                 Value::String(word) => (lines, word.clone()),
                 Value::Object(outcome) => {
