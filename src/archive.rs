@@ -146,6 +146,7 @@ fn unpack(
         entries: ArchiveEntries::new(frames),
         tree: Tree::new(limits.max_entries),
         writers,
+        entries_read: 0,
         unpacked: 0,
         has_file: false,
         disk_use: DiskUse::new(limits.block),
@@ -183,6 +184,8 @@ struct Unpacker<'a> {
     entries: ArchiveEntries,
     tree: Tree,
     writers: Writers,
+    /// The entries of the archive, repeated ones included.
+    entries_read: u64,
     /// The bytes of all files.
     unpacked: u64,
     /// Whether the archive has a regular file.
@@ -228,6 +231,12 @@ impl Unpacker<'_> {
     }
 
     fn unpack_entry(&mut self, entry: &ArchiveEntry) -> Result<(), UnpackError> {
+        // An entry that is repeated adds nothing to the tree, whose limit does not stop it.
+        let max = 2 * u64::from(self.limits.max_entries) + 1000;
+        self.entries_read += 1;
+        if self.entries_read > max {
+            return Err(Rule::EntriesRead(max).into());
+        }
         let path = entry.path.as_bytes();
         let covering = self.shared.covering(path);
         if covering.is_some() && self.shared.existing == Existing::Refuse {
@@ -250,6 +259,9 @@ impl Unpacker<'_> {
                 })?;
                 if covering.is_none() {
                     self.tree.set_mtime(added.id, entry.mtime);
+                }
+                if added.known == components.len() {
+                    return Ok(());
                 }
                 // The directories above a shared symlink belong to the release.
                 let len = covering.map_or(components.len(), depth_above);
@@ -275,8 +287,14 @@ impl Unpacker<'_> {
                 self.writers
                     .write_file(to, *executable, *size, |buffer| entries.read_data(buffer))
             }
-            EntryKind::HardLink { target } => {
-                let source = hard_link::find_source(&self.tree, self.shared, &components, target)?;
+            EntryKind::HardLink { target, executable } => {
+                let source = hard_link::find_source(
+                    &self.tree,
+                    self.shared,
+                    &components,
+                    target,
+                    *executable,
+                )?;
                 let Some(from) = source else {
                     return Ok(());
                 };

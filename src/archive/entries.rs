@@ -32,6 +32,7 @@ pub enum EntryKind {
     /// To a path of the release, which an earlier entry must have made.
     HardLink {
         target: CleanPath,
+        executable: bool,
     },
 }
 
@@ -256,7 +257,10 @@ impl ArchiveEntries {
             },
             HeaderKind::Dir => EntryKind::Dir,
             HeaderKind::HardLink => match CleanPath::from_entry_name(&target, false) {
-                Ok(target) => EntryKind::HardLink { target },
+                Ok(target) => EntryKind::HardLink {
+                    target,
+                    executable: header.executable,
+                },
                 Err(_) => return Err(Rule::HardLink(target, "which no entry can have").into()),
             },
             _ => {

@@ -14,7 +14,7 @@ use crate::shared_paths::Shared;
 pub struct Source {
     /// The file itself, which is no hard link.
     pub original: NodeId,
-    /// Of the file. GNU tar and bsdtar ignore the mode of a hard link.
+    /// Of the file, and of the link.
     pub executable: bool,
     pub size: u64,
 }
@@ -26,14 +26,20 @@ pub struct Source {
 /// itself. GNU tar leaves it as it is, and Python reads the same content. bsdtar does
 /// the same, or reports an error: no reader finds other content.
 ///
+/// GNU tar and bsdtar ignore the mode of a hard link. Python sets it on the file that
+/// both names have.
+///
 /// # Errors
 ///
-/// [`Rule::HardLink`] for a target that is not an earlier regular file.
+/// [`Rule::HardLink`] for a target that is not an earlier regular file, and
+/// [`Rule::HardLinkMode`] for a link that is executable where the file is not, or the
+/// other way round.
 pub fn find_source(
     tree: &Tree,
     shared: &Shared,
     path: &[&[u8]],
     target: &CleanPath,
+    link_executable: bool,
 ) -> Result<Option<Source>, Rule> {
     let refuse = |fault| Err(Rule::HardLink(target.as_bytes().to_vec(), fault));
     // The archive's file was not unpacked, and the shared file may not be read.
@@ -59,6 +65,9 @@ pub fn find_source(
         Node::Symlink if path == target.components() => return Ok(None),
         Node::Symlink | Node::SharedSymlink => return refuse("which is a symlink"),
     };
+    if source.executable != link_executable {
+        return Err(Rule::HardLinkMode);
+    }
     let has_the_content = match tree.find(path) {
         Some((own, Node::File { copy_of, .. })) => copy_of.unwrap_or(own) == source.original,
         _ => false,
@@ -95,7 +104,7 @@ mod tests {
             ..Shared::default()
         };
         let target = CleanPath::from_entry_name(target.as_bytes(), false).unwrap();
-        let source = find_source(tree, &shared, &components(path), &target)?;
+        let source = find_source(tree, &shared, &components(path), &target, true)?;
         Ok(source.map(|source| source.original))
     }
 
@@ -123,6 +132,17 @@ mod tests {
         }
         let shared = find(&tree, &["d"], "new", "d/a");
         assert_eq!(shared, refused("d/a", "which is at a shared path"));
+    }
+
+    #[test]
+    fn a_link_with_another_mode_is_refused() {
+        let mut tree = Tree::new(10);
+        tree.add(&components("a"), file(None)).unwrap();
+        let target = CleanPath::from_entry_name(b"a", false).unwrap();
+        for path in ["a", "new"] {
+            let found = find_source(&tree, &Shared::default(), &components(path), &target, false);
+            assert_eq!(found, Err(Rule::HardLinkMode), "{path}");
+        }
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl Header {
             kind,
             size: parse_octal("size", &fields.size)?,
             executable: parse_octal("mode", &fields.mode)? & 0o111 != 0,
-            mtime: Mtime::from_field(&fields.mtime),
+            mtime: Mtime::from_field(&fields.mtime).ok_or(Rule::Time)?,
             name,
             link_target,
             name_fault: after_name.then_some(Rule::AfterNul("name")),

@@ -13,7 +13,6 @@ pub struct Pax {
     pub path: Option<Vec<u8>>,
     pub linkpath: Option<Vec<u8>>,
     pub size: Option<u64>,
-    /// None for a record that is no time.
     pub mtime: Option<Mtime>,
 }
 
@@ -75,7 +74,7 @@ impl Pax {
                 "path" => pax.path = Some(value.to_owned()),
                 "linkpath" => pax.linkpath = Some(value.to_owned()),
                 "size" => pax.size = Some(parse_decimal(value).ok_or(Rule::PaxMalformed)?),
-                "mtime" => pax.mtime = Mtime::from_pax(value),
+                "mtime" => pax.mtime = Some(Mtime::from_pax(value).ok_or(Rule::Time)?),
                 "hdrcharset" if matches!(value, b"BINARY" | b"ISO-IR 10646 2000 UTF-8") => {}
                 _ if HARMLESS.contains(&key) || is_harmless_vendor_key(key) => {}
                 _ => return Err(Rule::PaxKey(key.to_owned())),

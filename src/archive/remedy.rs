@@ -59,7 +59,8 @@ impl Rule {
             Rule::NameEmpty | Rule::NameAbsolute | Rule::NameDotDot => CONTENT,
             Rule::NameNotUtf8 | Rule::NameControl => RENAME,
             Rule::NameComponent | Rule::NamePath | Rule::NameDepth => SHORTER,
-            Rule::Duplicate | Rule::BelowNonDirectory => ONCE,
+            Rule::Duplicate | Rule::BelowNonDirectory | Rule::EntriesRead(_) => ONCE,
+            Rule::Time => "set the file's time (touch), and make the archive again",
             Rule::AtSharedPath => {
                 "leave it out (--exclude), or set existing = \"replace\" in [shared]"
             }
@@ -105,6 +106,7 @@ impl Rule {
             | Rule::PaxSize
             | Rule::ExtendedAlone
             | Rule::LongTargetAlone
+            | Rule::HardLinkMode
             | Rule::FileSlash => AGAIN,
         }
     }

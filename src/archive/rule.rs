@@ -61,6 +61,7 @@ pub enum Rule {
     /// The field.
     AfterNul(&'static str),
     GnuTimes,
+    Time,
     FileSlash,
     Duplicate,
     BelowNonDirectory,
@@ -69,6 +70,7 @@ pub enum Rule {
     AboveSharedPath,
     // Hard links: the target, and what is wrong with it.
     HardLink(Vec<u8>, &'static str),
+    HardLinkMode,
     // Symlinks.
     TargetEmpty,
     TargetAbsolute,
@@ -81,6 +83,8 @@ pub enum Rule {
     SymlinksDenied,
     // Limits.
     Entries(u32),
+    /// With the repeated ones.
+    EntriesRead(u64),
     Unpacked(u64),
     OnDisk(u64),
     File(u64),
@@ -206,6 +210,7 @@ impl fmt::Display for Rule {
             Rule::GnuTimes => {
                 "gnu header has a time at byte 345, which Python reads as part of the name"
             }
+            Rule::Time => "mtime is not a time in 64 bits",
             Rule::FileSlash => "file name ends in '/'",
             Rule::Duplicate => "duplicate name",
             Rule::BelowNonDirectory => "below an entry that is not a directory",
@@ -215,6 +220,7 @@ impl fmt::Display for Rule {
                 let target = escape::escape_truncated(target, 300);
                 return write!(f, "hard link to '{target}', {fault}");
             }
+            Rule::HardLinkMode => "mode of a hard link has other executable bits than its file",
             Rule::TargetEmpty => "link target is empty",
             Rule::TargetAbsolute => "symlink target is absolute",
             Rule::TargetLong => "symlink target over 1024 bytes",
@@ -225,6 +231,9 @@ impl fmt::Display for Rule {
             Rule::SymlinkLoop => "symlink loops",
             Rule::SymlinksDenied => "symlinks are denied",
             Rule::Entries(max) => return write!(f, "more than {max} entries"),
+            Rule::EntriesRead(max) => {
+                return write!(f, "more than {max} entries, repeated ones included");
+            }
             Rule::Unpacked(max) => return write!(f, "unpacked size over {max} bytes"),
             Rule::OnDisk(max) => {
                 return write!(

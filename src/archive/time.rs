@@ -1,8 +1,8 @@
 //! The modification times of an archive: how a header and a pax record state them,
 //! and which time a file gets.
 //!
-//! A time only becomes the argument of utimensat(2). It decides nothing, so a time
-//! that cannot be read does not refuse an archive: readers differ only in the time.
+//! A time only becomes the argument of utimensat(2). A time that is no number in 64
+//! bits refuses the archive all the same: Python stops there, and GNU tar goes on.
 
 use nix::sys::time::{TimeSpec, TimeValLike};
 
@@ -20,28 +20,29 @@ pub struct Mtime {
 impl Mtime {
     /// Returns the time in the field of a header: octal, or in base 256 (GNU tar
     /// manual, "Basic Tar Format"). An empty field is the epoch, as for GNU tar.
-    pub fn from_field(field: &[u8; 12]) -> Mtime {
+    /// Returns none for a time that needs more than 64 bits.
+    pub fn from_field(field: &[u8; 12]) -> Option<Mtime> {
         let seconds = match field[0] {
-            // Of 95 bits we read 63. Every time that needs more is clamped anyway.
-            0x80 => match field[1..4] {
-                [0, 0, 0] => from_base_256(field).max(0),
-                _ => i64::MAX,
-            },
-            0xff => from_base_256(field).min(-1),
+            first @ (0x80 | 0xff) => {
+                let sign = if first == 0xff { 0xff } else { 0 };
+                let low = from_base_256(field);
+                let fits = field[1..4] == [sign; 3] && (low < 0) == (sign != 0);
+                fits.then_some(low)?
+            }
             _ => field
                 .iter()
                 .filter(|byte| matches!(byte, b'0'..=b'7'))
                 // 12 digits of 3 bits cannot overflow.
                 .fold(0, |value, digit| value << 3 | i64::from(digit - b'0')),
         };
-        Mtime {
+        Some(Mtime {
             seconds,
             nanoseconds: 0,
-        }
+        })
     }
 
     /// Returns the time of a pax record: decimal seconds with an optional sign and
-    /// fraction. Returns none for any other text: the time of the header holds then.
+    /// fraction. Returns none for any other text, and for more than 64 bits.
     pub fn from_pax(value: &[u8]) -> Option<Mtime> {
         let text = std::str::from_utf8(value).ok()?;
         let (negative, text) = match text.strip_prefix('-') {
@@ -53,6 +54,7 @@ impl Mtime {
         if whole.is_empty() || !is_digits(whole) || !is_digits(fraction) {
             return None;
         }
+        let seconds = whole.parse().ok()?;
         if negative {
             // Before the epoch, and so before the oldest time that is kept.
             return Some(Mtime {
@@ -62,8 +64,7 @@ impl Mtime {
         }
         let digits = format!("{fraction:0<9}");
         Some(Mtime {
-            // A number that is too large is in the future, and is clamped.
-            seconds: whole.parse().unwrap_or(i64::MAX),
+            seconds,
             nanoseconds: digits[..9].parse().ok()?,
         })
     }
@@ -130,12 +131,16 @@ mod tests {
             (b"\0\0\0\0\0\0\0\0\0\0\0\0", 0),
             (b"            ", 0),
             (b"\x80\0\0\0\0\0\0\x01\0\0\0\x02", (1 << 32) + 2),
-            (b"\x80\0\0\x01\0\0\0\0\0\0\0\0", i64::MAX),
-            (b"\x80\0\0\0\xff\0\0\0\0\0\0\0", 0),
             (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe", -2),
-            (b"\xff\0\0\0\0\0\0\0\0\0\0\x05", -1),
         ] {
-            assert_eq!(Mtime::from_field(field), at(seconds, 0), "{field:?}");
+            assert_eq!(Mtime::from_field(field), Some(at(seconds, 0)), "{field:?}");
+        }
+        for field in [
+            b"\x80\0\0\x01\0\0\0\0\0\0\0\0",
+            b"\x80\0\0\0\xff\0\0\0\0\0\0\0",
+            b"\xff\0\0\0\0\0\0\0\0\0\0\x05",
+        ] {
+            assert_eq!(Mtime::from_field(field), None, "{field:?}");
         }
     }
 
@@ -147,7 +152,12 @@ mod tests {
             ("1.0123456789", Some(at(1, 12_345_678))),
             ("1.", Some(at(1, 0))),
             ("-1.5", Some(at(-1, 0))),
-            ("99999999999999999999", Some(at(i64::MAX, 0))),
+            ("9223372036854775807", Some(at(i64::MAX, 0))),
+            ("99999999999999999999999", None),
+            ("-99999999999999999999999", None),
+            ("inf", None),
+            ("nan", None),
+            ("1e400", None),
             ("", None),
             (".5", None),
             ("-", None),

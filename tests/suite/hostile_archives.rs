@@ -300,6 +300,9 @@ duplicate name
 below an entry that is not a directory
 at a shared path
 above a shared path, but not a directory
+mode of a hard link has other executable bits than its file
+mtime is not a time in 64 bits
+entries, repeated ones included
 link target is empty
 symlink target is absolute
 symlink target over 1024 bytes

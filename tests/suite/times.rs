@@ -122,7 +122,7 @@ fn times_before_1980_and_in_the_future_are_clamped() {
     let mut negative = [0xff; 12];
     negative[11] = 0xfe;
     let mut late = [0; 12];
-    (late[0], late[3]) = (0x80, 1);
+    (late[0], late[4]) = (0x80, 1);
     let future = format!("{}", now() + 1_000_000);
     let tar = Tar::new()
         .header(Header::file("zero", 0).put(MTIME, "00000000000"))
@@ -135,8 +135,6 @@ fn times_before_1980_and_in_the_future_are_clamped() {
         .file("record-negative", b"")
         .pax(&[("mtime", b"1600000000.25")])
         .header(Header::file("record", 0).put(MTIME, "00000000001"))
-        .pax(&[("mtime", b"soon")])
-        .header(Header::file("no-time", 0).put(MTIME, "13727410000"))
         .header(Header::directory("old").put(MTIME, "00000000000"));
     let before = now();
     site.receive("r1", &zstd(&tar.end())).ok();
@@ -149,7 +147,6 @@ fn times_before_1980_and_in_the_future_are_clamped() {
         assert!((before..=now()).contains(&seconds), "{name}: {seconds}");
     }
     assert_eq!(time(&release.join("record")), (1_600_000_000, 250_000_000));
-    assert_eq!(time(&release.join("no-time")), (0o13_727_410_000, 0));
 }
 
 #[test]

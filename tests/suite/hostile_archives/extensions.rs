@@ -35,6 +35,8 @@ fn body(tar: Tar, body: impl AsRef<[u8]>) -> Tar {
     tar.extended(b'x', body).file("a", "")
 }
 
+const TIME: &str = "mtime is not a time in 64 bits";
+
 fn records() -> Vec<Case> {
     vec![
         case("a record one byte too long", X, RECORD, |tar| {
@@ -116,6 +118,13 @@ fn keys() -> Vec<Case> {
         }),
         case("two records of a harmless key", X, REPEATED, |tar| {
             tar.pax(&[("mtime", b"1"), ("mtime", b"2")]).file("a", "")
+        }),
+        case("a time that is infinite", X, TIME, |tar| {
+            tar.pax(&[("mtime", b"inf")]).file("a", "")
+        }),
+        case("a time of 23 digits", X, TIME, |tar| {
+            tar.pax(&[("mtime", b"99999999999999999999999")])
+                .file("a", "")
         }),
         case(
             "an unknown key",

@@ -109,6 +109,12 @@ fn numbers() -> Vec<Case> {
             "mtime is not strict octal",
             |tar| with(tar, MTIME, "1473613.4\0\0\0"),
         ),
+        case(
+            "a time of more than 64 bits",
+            "a",
+            "mtime is not a time in 64 bits",
+            |tar| with(tar, MTIME, b"\x80\0\0\x01\0\0\0\0\0\0\0\0"),
+        ),
         // GNU tar keeps times where ustar keeps the prefix. Python takes them for a
         // prefix.
         case(

@@ -2,7 +2,7 @@
 //! but an earlier file.
 
 use super::{Case, case};
-use crate::archive::{DEVICE_MAJOR, Header, LINK, MAGIC, Tar};
+use crate::archive::{DEVICE_MAJOR, Header, LINK, MAGIC, MODE, Tar};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = hard_links();
@@ -15,6 +15,8 @@ pub fn cases() -> Vec<Case> {
 fn hard(tar: Tar, name: &str, target: &str) -> Tar {
     tar.header(Header::new(b'1', name, 0).put(LINK, target))
 }
+
+const HARD_MODE: &str = "mode of a hard link has other executable bits than its file";
 
 /// Each target must be a regular file that an earlier entry made.
 fn hard_links() -> Vec<Case> {
@@ -136,6 +138,20 @@ fn hard_links() -> Vec<Case> {
         case("a hard link where a directory is", "d", DUPLICATE, |tar| {
             hard(tar.directory("d/"), "d", "index.html")
         }),
+        // Python gives the file the mode of the link.
+        case("an executable hard link to a file", "b", HARD_MODE, |tar| {
+            let link = Header::new(b'1', "b", 0).put(LINK, "index.html");
+            tar.header(link.put(MODE, "0000755"))
+        }),
+        case(
+            "an executable hard link to itself",
+            "index.html",
+            HARD_MODE,
+            |tar| {
+                let link = Header::new(b'1', "index.html", 0).put(LINK, "index.html");
+                tar.header(link.put(MODE, "0000755"))
+            },
+        ),
         case(
             "a hard link that ends in a slash",
             "b/",

@@ -43,6 +43,7 @@ fn files(tar: Tar, count: usize) -> Tar {
 
 fn small() -> Vec<Case> {
     const ENTRIES: &str = "more than 20 entries";
+    const REPEATED: &str = "more than 1040 entries, repeated ones included";
     const UNPACKED: &str = "unpacked size over 1048576 bytes";
     const FILE: &str = "file over 65536 bytes";
     vec![
@@ -66,6 +67,18 @@ fn small() -> Vec<Case> {
                 })
             },
         ),
+        // They add nothing to the tree.
+        case(
+            "a directory that occurs 1,040 times",
+            "d/",
+            REPEATED,
+            |tar| (0..1040).fold(tar, |tar, _| tar.directory("d/")),
+        ),
+        case("1,040 links to itself", "index.html", REPEATED, |tar| {
+            (0..1040).fold(tar, |tar, _| {
+                tar.header(Header::new(b'1', "index.html", 0).put(LINK, "index.html"))
+            })
+        }),
         // Each hard link becomes a file, and counts as one.
         case("seventeen hard links to a file", "l14", UNPACKED, |tar| {
             (0..17).fold(tar.file("m", vec![0; 64 << 10]), |tar, number| {

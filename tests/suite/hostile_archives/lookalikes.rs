@@ -213,24 +213,25 @@ fn streams_that_only_look_wrong_are_received() {
     );
 }
 
-/// Appends hard links in every spelling that is allowed, with other modes than their
-/// file has.
+/// Appends hard links in every spelling that is allowed. Their modes have the executable
+/// bits of their file, and other bits.
 fn hard_links() -> Tar {
     let hard = |name: &str, target: &str| Header::new(b'1', name, 0).put(LINK, target);
+    let run = |name: &str, target: &str| hard(name, target).put(MODE, "0000755");
     let program = Header::file("d/program", 7).put(MODE, "0000755");
     Tar::new()
         .header(program)
         .data("content")
-        .header(hard("first", "d/program"))
-        .header(hard("d/e/second", "./d//program").gnu())
-        .header(hard("third", "d/e/second").put(MODE, "0000000"))
-        .header(hard("d/program", "d/program"))
-        .header(hard("./first", "first"))
-        .header(hard("first", "third"))
+        .header(run("first", "d/program"))
+        .header(run("d/e/second", "./d//program").gnu())
+        .header(hard("third", "d/e/second").put(MODE, "0000100"))
+        .header(run("d/program", "d/program"))
+        .header(run("./first", "first"))
+        .header(run("first", "third"))
         .long_target("d/program")
-        .header(hard("fourth", "cut"))
+        .header(run("fourth", "cut"))
         .pax(&[("linkpath", b"d/program"), ("path", b"fifth")])
-        .header(hard("cut", "cut"))
+        .header(run("cut", "cut"))
         .file("large", vec![5; 700_000])
         .header(hard("another", "large"))
         .file("empty", "")
