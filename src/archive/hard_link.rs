@@ -7,7 +7,7 @@
 use super::path::CleanPath;
 use super::rule::Rule;
 use super::tree::{Node, NodeId, Tree};
-use crate::shared_paths::Shared;
+use crate::shared_paths::{Existing, Shared};
 
 /// The earlier file whose content a hard link gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,10 @@ pub fn find_source(
     let refuse = |fault| Err(Rule::HardLink(target.as_bytes().to_vec(), fault));
     // The archive's file was not unpacked, and the shared file may not be read.
     if shared.covering(target.as_bytes()).is_some() {
+        // A link to itself changes nothing of the symlink that replaces the file.
+        if shared.existing == Existing::Replace && path == target.components() {
+            return Ok(None);
+        }
         return refuse("which is at a shared path");
     }
     let (id, node) = match tree.find(&target.components()) {
@@ -158,5 +162,18 @@ mod tests {
         assert_eq!(find(&tree, &[], "l", "./l"), Ok(None));
         // The tree refuses this one as a duplicate.
         assert_eq!(find(&tree, &[], "c", "a"), Ok(Some(original)));
+    }
+
+    #[test]
+    fn a_link_to_itself_at_a_replaced_path_changes_nothing() {
+        let target = CleanPath::from_entry_name(b"a", false).unwrap();
+        let source = |existing, path| {
+            let links = vec!["a".to_owned().try_into().unwrap()];
+            let shared = Shared { links, existing };
+            find_source(&Tree::new(9), &shared, &components(path), &target, false)
+        };
+        assert_eq!(source(Existing::Replace, "a"), Ok(None));
+        assert!(source(Existing::Replace, "b").is_err());
+        assert!(source(Existing::Refuse, "a").is_err());
     }
 }
