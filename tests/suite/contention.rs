@@ -78,10 +78,10 @@ fn a_released_lock_lets_the_next_request_continue() {
 }
 
 /// Starts a swap and stops it while it holds the lock. The swap removes much debris
-/// first, so there is time to stop it.
+/// first, so there is time to stop it: what is in `manifests/` and belongs to no release.
 fn stopped_holder(site: &Site) -> Running {
     for attempt in 0..8 {
-        let debris = site.root().join(".deploy-shell/trash").join("debris");
+        let debris = site.root().join(".deploy-shell/manifests/debris");
         fs::create_dir(&debris).expect("a directory");
         for file in 0..10_000 {
             File::create(debris.join(file.to_string())).expect("a file");
