@@ -55,8 +55,6 @@ use site::{Closed, LockedSite, Site};
 ///
 /// [`Code::NoSuchRelease`]: crate::error::Code::NoSuchRelease
 /// [`Code::NotCurrent`]: crate::error::Code::NotCurrent
-/// [`Code::Busy`]: crate::error::Code::Busy
-/// [`Code::RateLimited`]: crate::error::Code::RateLimited
 /// [`Code::DigestMismatch`]: crate::error::Code::DigestMismatch
 /// [`Code::BadSignature`]: crate::error::Code::BadSignature
 /// [`Code::Denied`]: crate::error::Code::Denied

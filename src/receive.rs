@@ -292,11 +292,8 @@ fn check_pending(config: &Config, store: &Store, actor: &Actor, history: &Histor
     let own = pending.iter().filter(|release| release.key == actor.key);
     let (own, max) = (own.count(), config.pending.max_per_key);
     if own >= max {
-        let whose = match &actor.key {
-            Some(key) => format!(" of key '{key}'"),
-            None => " of keys without a label".to_owned(),
-        };
-        return too_many(&whose, own, max, "max_per_key");
+        let whose = KeyLimits::new(config, store, actor).shown_key();
+        return too_many(&format!(" of {whose}"), own, max, "max_per_key");
     }
     let (all, max) = (pending.len(), config.pending.max);
     if all >= max {

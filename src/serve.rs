@@ -110,30 +110,7 @@ fn run_verb(
         if verb.writes() {
             limits::create_directory(&store).map_err(cannot)?;
         }
-        // Before the sandbox: a checkpoint replaces the journal, to which the sandbox of
-        // a swap or rollback then permits appending. So these two hold the lock from
-        // here on. A receive holds none while its client sends, and its sandbox
-        // permits opening a journal that another request has put there since.
-        let lock = match verb {
-            Verb::Swap | Verb::Rollback => {
-                // A request that the limit refuses does not compete for the lock.
-                KeyLimits::new(config, &store, actor).count(Counter::Activations)?;
-                Some(Lock::take(&store, actor, LOCK_TIMEOUT)?)
-            }
-            Verb::Receive => {
-                KeyLimits::new(config, &store, actor).count(Counter::Attempts)?;
-                // Not worth waiting for.
-                checkpoint::is_due(&store)
-                    .then(|| Lock::take(&store, actor, Duration::ZERO).ok())
-                    .flatten()
-            }
-            Verb::List => None,
-        };
-        if let Some(lock) = &lock {
-            log.warnings
-                .extend(checkpoint::make_if_due(&store, config, lock)?);
-        }
-        let lock = lock.filter(|_| verb != Verb::Receive);
+        let lock = count_and_lock(config, &store, verb, actor, log)?;
         let records = store.records(verb.writes()).map_err(cannot)?;
         if verb == Verb::Receive {
             // The sandbox denies this.
@@ -160,6 +137,49 @@ fn run_verb(
     // attempt sets `confinement` as a whole and otherwise only appends to `log`.
     let result = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| Err(error::bug()));
     (confinement, result)
+}
+
+/// Counts the request for the limits of its key, and makes a checkpoint if one is due.
+/// Returns the lock for a swap or rollback.
+///
+/// This comes before the sandbox: a checkpoint replaces the journal, to which the sandbox
+/// of a swap or rollback then permits appending. So these two hold the lock from here on.
+/// A receive holds none while its client sends, and its sandbox permits opening a journal
+/// that another request has put there since.
+///
+/// # Errors
+///
+/// Those of [`KeyLimits::count`], [`Lock::take`] and [`checkpoint::make_if_due`].
+fn count_and_lock(
+    config: &Config,
+    store: &Store,
+    verb: Verb,
+    actor: &Actor,
+    log: &mut RequestLog<'_>,
+) -> Result<Option<Lock>> {
+    // A request that the limit refuses does not compete for the lock.
+    let count = |counter| KeyLimits::new(config, store, actor).count(counter);
+    match verb {
+        Verb::Swap | Verb::Rollback => {
+            count(Counter::Activations)?;
+            let lock = Lock::take(store, actor, LOCK_TIMEOUT)?;
+            let warning = checkpoint::make_if_due(store, config, &lock)?;
+            log.warnings.extend(warning);
+            Ok(Some(lock))
+        }
+        Verb::Receive => {
+            count(Counter::Attempts)?;
+            // Not worth waiting for.
+            if checkpoint::is_due(store)
+                && let Ok(lock) = Lock::take(store, actor, Duration::ZERO)
+            {
+                let warning = checkpoint::make_if_due(store, config, &lock)?;
+                log.warnings.extend(warning);
+            }
+            Ok(None)
+        }
+        Verb::List => Ok(None),
+    }
 }
 
 /// Shows progress to the client, writes audit lines, and keeps the problems of

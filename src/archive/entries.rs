@@ -131,7 +131,7 @@ impl ArchiveEntries {
             // An archive that stops at the edge of a block lacks its end; one that
             // stops elsewhere is cut short.
             0 => return Err(Rule::NoEnd.into()),
-            // What is compressed twice may be shorter than a block.
+            // A payload that is compressed twice may be shorter than a block.
             read => match self.frames.fill(&mut block[read..]) {
                 Err(UnpackError::Refused {
                     rule: Rule::CutShort,

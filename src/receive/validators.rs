@@ -23,7 +23,6 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::SystemTime;
 
 use crate::dir::Dir;
 use crate::error::{Error, Result};
@@ -32,6 +31,7 @@ use crate::manifest::{self, Entry, Kind};
 use crate::names::{ReleaseId, Sha256Digest};
 use crate::store::Store;
 use crate::store::history::History;
+use crate::store::journal;
 
 /// The maximum number of releases to compare with: the live one and the newest others.
 const MAX_COMPARED: usize = 32;
@@ -59,8 +59,7 @@ pub fn separate(
     if others.is_empty() {
         return Ok(());
     }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = i64::try_from(now.unwrap_or_default().as_secs()).unwrap_or(i64::MAX);
+    let now = journal::now().as_second();
     let mut own = Lines::new(manifest);
     // Terminates: each turn consumes a line of the manifest.
     while let Some(line) = own.next_line() {

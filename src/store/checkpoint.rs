@@ -55,7 +55,7 @@ fn part_name(first: u64) -> String {
 pub struct Part {
     /// The number of its first record; a part of its name.
     pub first: u64,
-    /// Its length. What follows is of a checkpoint that was killed.
+    /// Its length. A checkpoint that was killed has written the bytes after it.
     pub bytes: u64,
 }
 
@@ -147,7 +147,7 @@ fn make(store: &Store, mut history: History, begin: u64, sandboxed: bool) -> Res
     next.write_all(&journal::begin_with(&history))
         .and_then(|()| next.sync_data())
         .map_err(cannot)?;
-    // What the new journal names is durable before the new journal is.
+    // The files that the new journal names are durable before the journal itself.
     (store.state.sync())
         .and_then(|()| store.state.rename(NEXT_JOURNAL, &store.state, JOURNAL))
         .map_err(|errno| cannot(errno.into()))?;

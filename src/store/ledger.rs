@@ -41,10 +41,13 @@ struct SweepTrees<'a>(&'a Store);
 
 impl Drop for SweepTrees<'_> {
     fn drop(&mut self) {
-        for_each_name(&self.0.incoming, |name| {
-            remove_unused(&self.0.incoming, name)
+        let incoming = &self.0.incoming;
+        for_each_name(incoming, |name| remove_unused_staging(incoming, name));
+        for_each_name(&self.0.trash, |name| {
+            // `list` and `check` report what is left.
+            _ = self.0.remove_trashed(name);
+            Ok(())
         });
-        for_each_name(&self.0.trash, |name| remove_unused(&self.0.trash, name));
     }
 }
 
@@ -271,16 +274,15 @@ fn sweep(store: &Store) {
     });
 }
 
-/// Removes a tree that no process uses: a receive locks its staging directory, and a
-/// process that empties the trash locks what it removes.
-fn remove_unused(parent: &Dir, name: Name<'_>) -> nix::Result<()> {
-    match parent.open_dir(name) {
-        Ok(dir) => match dir.try_lock() {
-            Ok(true) => parent.remove_tree(name).map_err(|left| left.errno),
+/// Removes a staging directory that no process uses: a receive locks its own.
+fn remove_unused_staging(incoming: &Dir, name: Name<'_>) -> nix::Result<()> {
+    match incoming.open_dir(name) {
+        Ok(staging) => match staging.try_lock() {
+            Ok(true) => incoming.remove_tree(name).map_err(|left| left.errno),
             _ => Ok(()),
         },
         // Not a directory. After any other error it may be in use.
-        Err(Errno::ENOTDIR | Errno::ELOOP) => parent.remove_file(name),
+        Err(Errno::ENOTDIR | Errno::ELOOP) => incoming.remove_file(name),
         Err(errno) => Err(errno),
     }
 }

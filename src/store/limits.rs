@@ -23,7 +23,7 @@
 //! A slot is a file that its process locks (flock(2)). The kernel releases it when the
 //! process ends in any way.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::time::Duration;
 
@@ -254,16 +254,15 @@ impl<'a> KeyLimits<'a> {
                 .ok_or(Errno::EINVAL)
                 .and_then(|name| limits.open_rw(name, 0o600))
                 .map_err(|errno| cannot(errno.into()))?;
-            match file.try_lock() {
-                Ok(()) => return Ok(Some(file)),
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(cannot(error)),
+            if lock::lock_within(&file, Duration::ZERO).map_err(cannot)? {
+                return Ok(Some(file));
             }
         }
         Ok(None)
     }
 
-    fn shown_key(&self) -> String {
+    /// Returns the key, for a message.
+    pub fn shown_key(&self) -> String {
         match self.key {
             Some(key) => format!("key '{key}'"),
             None => "keys without a label".to_owned(),

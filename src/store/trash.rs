@@ -53,9 +53,14 @@ impl Store {
     ///
     /// Returns the warning: it names what is left, and why.
     pub fn remove_from_trash(&self, name: &str) -> std::result::Result<(), String> {
-        let Some(name) = Name::new(name.as_bytes()) else {
-            return Err(format!("'{TRASH}/{name}' has no valid name"));
-        };
+        match Name::new(name.as_bytes()) {
+            Some(name) => self.remove_trashed(name),
+            None => Err(format!("'{TRASH}/{name}' has no valid name")),
+        }
+    }
+
+    /// As [`Store::remove_from_trash`], for an entry of the trash.
+    pub(super) fn remove_trashed(&self, name: Name<'_>) -> std::result::Result<(), String> {
         let directory = self.trash.open_dir(name);
         let is_locked = directory.as_ref().map(Dir::try_lock);
         // Another request is removing it, or has removed it.

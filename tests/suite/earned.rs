@@ -40,20 +40,21 @@ const SEVEN: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 fn a_rollback_key_removes_no_release() {
     for deployed_in_haste in [false, true] {
         let site = Site::new();
-        site.add_key("thief", Some("rollback"));
+        site.add_key("leaked", Some("rollback"));
         if deployed_in_haste {
             live(&site, &SEVEN);
         } else {
             deploy(&site, &SEVEN);
         }
         for _ in 0..5 {
-            site.ssh("thief", "rollback").ok();
+            site.ssh("leaked", "rollback").ok();
         }
         site.age_journal(WAIT);
-        site.ssh("thief", "rollback").ok();
+        site.ssh("leaked", "rollback").ok();
         assert_eq!(site.current().as_deref(), Some("a"));
         site.age_journal(WAIT);
-        site.ssh("thief", "rollback").refused(66, "no-such-release");
+        site.ssh("leaked", "rollback")
+            .refused(66, "no-such-release");
         assert_eq!(site.releases(), SEVEN);
         all_work(&site, &SEVEN);
     }
@@ -65,7 +66,7 @@ fn a_swap_key_removes_no_good_release_by_swaps_to_bad_and_pending_ones() {
     let pending = ["p", "q", "r", "s"];
     for keep in [2, 5] {
         let site = Site::with_config(&format!("keep = {keep}\n"));
-        site.add_key("thief", Some("swap"));
+        site.add_key("leaked", Some("swap"));
         deploy(&site, &good);
         for release in bad {
             live(&site, &[release]);
@@ -75,12 +76,12 @@ fn a_swap_key_removes_no_good_release_by_swaps_to_bad_and_pending_ones() {
             put(&site, release);
         }
         for release in [bad, pending].concat() {
-            site.ssh("thief", &format!("swap {release}")).ok();
+            site.ssh("leaked", &format!("swap {release}")).ok();
         }
-        site.ssh("thief", "swap d").ok();
+        site.ssh("leaked", "swap d").ok();
         site.age_journal(WAIT);
         for release in ["p", "q", "d"] {
-            site.ssh("thief", &format!("swap {release}")).ok();
+            site.ssh("leaked", &format!("swap {release}")).ok();
         }
         all_work(&site, &good);
     }

@@ -24,18 +24,21 @@ fn set_immutable(path: &Path, sign: char) -> bool {
     done.is_ok_and(|done| done.status.success())
 }
 
+/// Directories of a site below its root, each with a request that writes there.
+fn writes() -> [(&'static str, String); 3] {
+    let receive = || Site::receive_command("r2", &payload());
+    [
+        ("releases", receive()),
+        (".deploy-shell/incoming", receive()),
+        ("", "swap r1".to_owned()),
+    ]
+}
+
 #[test]
 fn an_immutable_directory_is_reported_with_the_remedy() {
     let site = Site::new();
     site.receive("r1", &payload()).ok();
-    for (directory, request) in [
-        ("releases", Site::receive_command("r2", &payload())),
-        (
-            ".deploy-shell/incoming",
-            Site::receive_command("r2", &payload()),
-        ),
-        ("", "swap r1".to_owned()),
-    ] {
+    for (directory, request) in writes() {
         let path = site.root().join(directory);
         if !set_immutable(&path, '+') {
             println!("skipped: this user or file system has no immutable files");
@@ -58,14 +61,7 @@ fn a_directory_that_the_account_may_not_write_is_reported_with_the_remedy() {
     }
     let site = Site::new();
     site.receive("r1", &payload()).ok();
-    for (directory, request) in [
-        ("releases", Site::receive_command("r2", &payload())),
-        (
-            ".deploy-shell/incoming",
-            Site::receive_command("r2", &payload()),
-        ),
-        ("", "swap r1".to_owned()),
-    ] {
+    for (directory, request) in writes() {
         let path = site.root().join(directory);
         set_mode(&path, 0o500);
         let reply = site.ssh_with_input("ci", &request, &payload());

@@ -71,10 +71,10 @@ fn a_rollback_takes_only_the_named_payload() {
 fn an_upload_key_that_takes_an_id_first_does_not_become_live() {
     let site = Site::new();
     live(&site, &["a"]);
-    site.add_key("thief", Some("receive"));
+    site.add_key("leaked", Some("receive"));
     let stolen = payload("stolen");
     let request = Site::receive_command("next", &stolen);
-    site.ssh_with_input("thief", &request, &stolen).ok();
+    site.ssh_with_input("leaked", &request, &stolen).ok();
     site.receive("next", &payload("next"))
         .refused(73, "release-exists");
     let swap = format!("swap next {}", payload_of("next"));

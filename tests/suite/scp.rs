@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -106,6 +107,28 @@ fn the_answer_is_a_line_of_the_protocol() {
     }
 }
 
+/// A site with a port, a file to upload, and the private key of `ci`.
+struct Upload {
+    site: Site,
+    port: u16,
+    local: PathBuf,
+    key: PathBuf,
+}
+
+fn upload() -> Upload {
+    let site = Site::new();
+    let port = listen(&site);
+    let local = site.dir().join("local");
+    write_file(&local, 0o644, b"content");
+    let key = site.dir().join("key-ci");
+    Upload {
+        site,
+        port,
+        local,
+        key,
+    }
+}
+
 #[test]
 fn curl_fails() {
     let known = Command::new("curl").arg("-V").output();
@@ -113,11 +136,12 @@ fn curl_fails() {
         println!("skipped: no curl with scp");
         return;
     }
-    let site = Site::new();
-    let port = listen(&site);
-    let local = site.dir().join("local");
-    write_file(&local, 0o644, b"content");
-    let key = site.dir().join("key-ci");
+    let Upload {
+        site,
+        port,
+        local,
+        key,
+    } = upload();
     let mut curl = Command::new("curl");
     curl.args(["-sS", "-k", "--max-time", "30", "-u", &format!("{}:", me())])
         .arg("--key")
@@ -137,11 +161,12 @@ fn pscp_shows_the_reason_and_fails() {
         println!("skipped: no pscp");
         return;
     }
-    let site = Site::new();
-    let port = listen(&site);
-    let local = site.dir().join("local");
-    write_file(&local, 0o644, b"content");
-    let key = site.dir().join("key-ci");
+    let Upload {
+        site,
+        port,
+        local,
+        key,
+    } = upload();
     let ppk = site.dir().join("key.ppk");
     let made = Command::new("puttygen")
         .arg(&key)

@@ -93,6 +93,7 @@ pub fn choose_releases(
     let rolled_back_count = apart(&rolled_back, rules.min_age, now);
     let unplaced_count = vec![true; unplaced.len()];
     let surplus = surplus(&placed, &placed_count, with_both)
+        .into_iter()
         .chain(surplus(&rolled_back, &rolled_back_count, rules.keep))
         .chain(surplus(&unplaced, &unplaced_count, with_both))
         .chain(failed.into_iter().skip(rules.keep))
@@ -180,7 +181,7 @@ fn surplus<'a>(
     newest_first: &[Candidate<'a>],
     counts: &[bool],
     slots: usize,
-) -> impl Iterator<Item = Candidate<'a>> {
+) -> Vec<Candidate<'a>> {
     let all = || newest_first.iter().zip(counts);
     let mut others = all().filter(|(it, counts)| it.stays && **counts).count();
     all()
@@ -189,8 +190,7 @@ fn surplus<'a>(
             others += usize::from(*counts && !candidate.stays);
             surplus.then_some(*candidate)
         })
-        .collect::<Vec<_>>()
-        .into_iter()
+        .collect()
 }
 
 #[cfg(test)]
