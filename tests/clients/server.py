@@ -25,7 +25,9 @@ idle_timeout = "{idle}s"
 [audit]
 socket = "{directory}/audit.socket"
 """
+# HOME is not that of the account, whose shell would read start-up files there.
 SSHD_CONFIG = """\
+SetEnv HOME={directory}
 Include {directory}/drop-in.conf
 HostKey {directory}/host_key
 PermitRootLogin prohibit-password
