@@ -63,7 +63,7 @@ fn allowed(records: &[(String, Vec<u8>)]) -> Option<Pax> {
             "path" => pax.path = Some(value.clone()),
             "linkpath" => pax.linkpath = Some(value.clone()),
             "size" => pax.size = Some(number(value, u64::MAX)?),
-            "mtime" => pax.mtime = time(value),
+            "mtime" => pax.mtime = Some(time(value)?),
             "atime" | "ctime" | "uid" | "gid" | "uname" | "gname" => {}
             "comment" | "charset" => {}
             "hdrcharset" if value == b"BINARY" || value == b"ISO-IR 10646 2000 UTF-8" => {}
@@ -74,7 +74,8 @@ fn allowed(records: &[(String, Vec<u8>)]) -> Option<Pax> {
     Some(pax)
 }
 
-/// Reads `-?[0-9]+([.][0-9]*)?`, digit by digit. All times before the epoch are equal.
+/// Reads `-?[0-9]+([.][0-9]*)?`, digit by digit; none over 63 bits. All times before the
+/// epoch are equal.
 fn time(value: &[u8]) -> Option<Mtime> {
     let digits = value.strip_prefix(b"-").unwrap_or(value);
     let (mut seconds, mut nanoseconds) = (0_i64, 0_u32);
@@ -84,7 +85,7 @@ fn time(value: &[u8]) -> Option<Mtime> {
         match (byte, unit) {
             (b'0'..=b'9', None) => {
                 let digit = i64::from(byte - b'0');
-                seconds = seconds.saturating_mul(10).saturating_add(digit);
+                seconds = seconds.checked_mul(10)?.checked_add(digit)?;
             }
             (b'0'..=b'9', Some(value)) => {
                 nanoseconds += u32::from(byte - b'0') * value;
