@@ -302,6 +302,7 @@ impl Line {
         match success {
             Success::Received(received) => {
                 let upload = received.upload.as_ref();
+                self.optional("commit", upload.and_then(|upload| upload.commit.as_ref()));
                 self.optional("unpacker", upload.map(|upload| &upload.unpacker));
                 self.signed_by(received.signed.as_ref());
             }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::error::Result;
-use crate::names::{ReleaseId, Sha256Digest, SiteName};
+use crate::names::{CommitId, ReleaseId, Sha256Digest, SiteName};
 use crate::policy::Granted;
 use crate::request::List;
 use crate::store::history::{Release, State};
@@ -41,6 +41,7 @@ struct Row {
     files: Option<u64>,
     bytes: Option<u64>,
     sha256: Option<Sha256Digest>,
+    commit: Option<CommitId>,
 }
 
 /// Lists the releases. It changes nothing and takes no lock, so it answers while a
@@ -85,6 +86,7 @@ pub fn list(config: &Config, store: &Store, request: &Granted<List>) -> Result<S
                 files: known.and_then(|known| known.files),
                 bytes: known.and_then(|known| known.bytes),
                 sha256: known.and_then(|known| known.sha256),
+                commit: known.and_then(|known| known.commit.clone()),
                 release: id,
             }
         })
@@ -111,7 +113,8 @@ fn removal_pending(release: &ReleaseId) -> String {
     format!("the removal of '{release}' is not complete: something of it is in the trash")
 }
 
-const HEAD: [&str; 7] = [
+/// The heads of the columns. The last one is left out if no release has a commit.
+const HEAD: [&str; 8] = [
     "RELEASE",
     "STATE",
     "RECEIVED",
@@ -119,13 +122,19 @@ const HEAD: [&str; 7] = [
     "FILES",
     "BYTES",
     "SHA256",
+    "COMMIT",
 ];
+
+/// The length of a digest and of a commit in the table, in digits.
+const ABBREVIATED: usize = 12;
 
 /// Returns the head and a line for each row, with at least two spaces between cells.
 fn table(rows: &[Row]) -> Vec<String> {
-    let mut cells = Cells::default();
-    for head in HEAD {
-        cells.push(Some(head));
+    let has_commits = rows.iter().any(|row| row.commit.is_some());
+    let head = &HEAD[..HEAD.len() - usize::from(!has_commits)];
+    let mut cells = Cells::new(head.len());
+    for name in head {
+        cells.push(Some(name));
     }
     for row in rows {
         cells.push(Some(&row.release));
@@ -134,21 +143,40 @@ fn table(rows: &[Row]) -> Vec<String> {
         cells.push(row.last_live);
         cells.push(row.files);
         cells.push(row.bytes);
-        cells.push(row.sha256.map(|digest| digest.to_string()[..12].to_owned()));
+        cells.push(row.sha256.map(|digest| abbreviate(&digest.to_string())));
+        if has_commits {
+            cells.push(
+                row.commit
+                    .as_ref()
+                    .map(|commit| abbreviate(commit.as_str())),
+            );
+        }
     }
     cells.lines()
 }
 
+fn abbreviate(digits: &str) -> String {
+    digits.chars().take(ABBREVIATED).collect()
+}
+
 /// Cells row by row, all in one string: there may be thousands.
-#[derive(Default)]
 struct Cells {
     text: String,
     /// The end of each cell in the string.
     ends: Vec<usize>,
-    widths: [usize; HEAD.len()],
+    /// The width of each column, without the spaces after it.
+    widths: Vec<usize>,
 }
 
 impl Cells {
+    fn new(columns: usize) -> Cells {
+        Cells {
+            text: String::new(),
+            ends: Vec::new(),
+            widths: vec![0; columns],
+        }
+    }
+
     fn push(&mut self, value: Option<impl Display>) {
         let start = self.text.len();
         match value {
@@ -156,18 +184,19 @@ impl Cells {
             Some(value) => _ = write!(self.text, "{value}"),
             None => self.text.push('-'),
         }
-        let width = &mut self.widths[self.ends.len() % HEAD.len()];
+        let column = self.ends.len() % self.widths.len();
+        let width = &mut self.widths[column];
         *width = (*width).max(self.text.len() - start);
         self.ends.push(self.text.len());
     }
 
     fn lines(&self) -> Vec<String> {
-        let widest = self.widths.iter().sum::<usize>() + 2 * HEAD.len();
+        let widest = self.widths.iter().sum::<usize>() + 2 * self.widths.len();
         let spaces = " ".repeat(widest);
         let mut start = 0;
         let row = |ends: &[usize]| {
             let mut line = String::with_capacity(widest);
-            for (end, width) in ends.iter().zip(self.widths) {
+            for (end, width) in ends.iter().zip(&self.widths) {
                 let cell = &self.text[start..*end];
                 line.push_str(cell);
                 line.push_str(&spaces[..width - cell.len() + 2]);
@@ -176,6 +205,6 @@ impl Cells {
             line.truncate(line.trim_end().len());
             line
         };
-        self.ends.chunks(HEAD.len()).map(row).collect()
+        self.ends.chunks(self.widths.len()).map(row).collect()
     }
 }

@@ -141,6 +141,16 @@ name!(
     "padded base64"
 );
 
+name!(
+    /// The commit that a release was made from: 7 to 64 lower-case hexadecimal digits, an
+    /// abbreviated or whole object name of git (gitglossary(7)). It is the word of the
+    /// client: nothing verifies it.
+    CommitId,
+    |text| (7..=64).contains(&text.len())
+        && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
+    "a commit (7 to 64 lower-case hexadecimal digits)"
+);
+
 fn base64(text: &str) -> bool {
     let body = text.trim_end_matches('=');
     let alphabet = |byte: u8| byte.is_ascii_alphanumeric() || b"+/".contains(&byte);
@@ -219,6 +229,18 @@ mod tests {
         );
         assert!(Sha256Digest::try_from(text.to_uppercase().as_str()).is_err());
         assert!(Sha256Digest::try_from(&text[1..]).is_err());
+    }
+
+    #[test]
+    fn commits_are_of_the_alphabet_and_the_length() {
+        let longest = "0f".repeat(32);
+        for good in ["0123abc", longest.as_str()] {
+            assert_eq!(CommitId::try_from(good).unwrap().as_str(), good);
+        }
+        let too_long = format!("{longest}0");
+        for bad in ["", "0123ab", "0123ABC", "main000", "-123abc", &too_long] {
+            assert!(CommitId::try_from(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

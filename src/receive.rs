@@ -137,6 +137,7 @@ pub fn receive(
         signed,
         upload: Some(Upload {
             payload_bytes,
+            commit: request.commit.clone(),
             unpacker: enforcement,
         }),
         warnings,
@@ -167,6 +168,7 @@ fn check_signatures(
         release,
         sha256,
         signatures,
+        ..
     } = request;
     match required.check(config.site(), release, *sha256, signatures) {
         Ok(signed) => Ok(Some(signed)),
@@ -409,6 +411,7 @@ fn publish(
     let mut record = ledger.new_record(Event::Received, Some(release));
     record.sha256 = Some(request.sha256);
     (record.files, record.bytes) = (Some(sums.files), Some(sums.bytes));
+    record.commit.clone_from(&request.commit);
     if let Err(error) = ledger.append(record) {
         warnings.push(error.to_string());
     }

@@ -12,7 +12,7 @@ use std::fmt;
 
 pub use invalid::Invalid;
 
-use crate::names::{ReleaseId, Sha256Digest, SignatureText};
+use crate::names::{CommitId, ReleaseId, Sha256Digest, SignatureText};
 
 /// The maximum length of a request, in bytes. Four signatures fit. sshd's own
 /// limit is much higher.
@@ -30,11 +30,12 @@ pub enum Request {
     List(List),
 }
 
-/// `receive <release> --sha256 <hex> [--signature <base64>]...`
+/// `receive <release> --sha256 <hex> [--commit <hex>] [--signature <base64>]...`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receive {
     pub release: ReleaseId,
     pub sha256: Sha256Digest,
+    pub commit: Option<CommitId>,
     pub signatures: Vec<SignatureText>,
 }
 
@@ -103,17 +104,24 @@ impl Request {
             ["receive", id, "--sha256", digest, rest @ ..] => {
                 let release = release(id)?;
                 let sha256 = sha256(digest)?;
+                let (commit, rest) = match rest {
+                    ["--commit", commit, rest @ ..] => (Some(self::commit(commit)?), rest),
+                    _ => (None, rest),
+                };
                 let signatures = rest
                     .chunks(2)
                     .map(|pair| match pair {
                         ["--signature", text] => SignatureText::try_from(*text)
                             .map_err(|error| format!("signature is {error}")),
-                        _ => Err("receive has words that are not '--signature BASE64'".to_owned()),
+                        _ => Err("the words at the end are not \
+                                  '[--commit HEX] [--signature BASE64]...'"
+                            .to_owned()),
                     })
                     .collect::<Result<_, _>>()?;
                 Ok(Request::Receive(Receive {
                     release,
                     sha256,
+                    commit,
                     signatures,
                 }))
             }
@@ -181,6 +189,10 @@ fn sha256(word: &str) -> Result<Sha256Digest, String> {
     Sha256Digest::try_from(word).map_err(|error| format!("'{word}' is {error}"))
 }
 
+fn commit(word: &str) -> Result<CommitId, String> {
+    CommitId::try_from(word).map_err(|error| format!("'{word}' is {error}"))
+}
+
 /// Parses the conditions of a swap or rollback, which have one order.
 fn conditions(words: &[&str]) -> Result<(Option<Sha256Digest>, Option<ReleaseId>), String> {
     let (digest, rest) = match words {
@@ -216,6 +228,9 @@ impl fmt::Display for Request {
         match self {
             Request::Receive(receive) => {
                 write!(f, "receive {} --sha256 {}", receive.release, receive.sha256)?;
+                if let Some(commit) = &receive.commit {
+                    write!(f, " --commit {commit}")?;
+                }
                 receive
                     .signatures
                     .iter()

@@ -3,7 +3,7 @@
 //! fields in `audit.rs`.
 
 use crate::manifest::Sums;
-use crate::names::{ReleaseId, Sha256Digest};
+use crate::names::{CommitId, ReleaseId, Sha256Digest};
 use crate::policy::Verb;
 use crate::sandbox::Enforcement;
 use crate::signature::Signed;
@@ -38,6 +38,8 @@ pub struct Received {
 pub struct Upload {
     /// The bytes of the payload as received.
     pub payload_bytes: u64,
+    /// The commit that the client named.
+    pub commit: Option<CommitId>,
     /// The confinement of the unpacker.
     pub unpacker: Enforcement,
 }

@@ -35,6 +35,10 @@ fn grammar(bytes: &[u8]) -> bool {
         ["rollback", ref more @ ..] if conditions(more) => true,
         ["swap" | "rollback", id, ref more @ ..] => release(id) && conditions(more),
         ["receive", id, "--sha256", hex, ref more @ ..] => {
+            let more = match more {
+                ["--commit", commit, more @ ..] if is_commit(commit) => more,
+                _ => more,
+            };
             release(id)
                 && digest(hex)
                 && more.len().is_multiple_of(2)
@@ -58,7 +62,15 @@ fn conditions(words: &[&str]) -> bool {
 }
 
 fn digest(word: &str) -> bool {
-    word.len() == 64 && word.chars().all(|digit| "0123456789abcdef".contains(digit))
+    word.len() == 64 && is_hex(word)
+}
+
+fn is_commit(word: &str) -> bool {
+    (7..=64).contains(&word.len()) && is_hex(word)
+}
+
+fn is_hex(word: &str) -> bool {
+    word.chars().all(|digit| "0123456789abcdef".contains(digit))
 }
 
 fn release(word: &str) -> bool {

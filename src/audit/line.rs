@@ -189,7 +189,7 @@ mod tests {
     /// The names of all pairs fit into `dropped`.
     #[test]
     fn the_names_of_dropped_pairs_fit() {
-        let names = "fingerprint,client,ms,payload,bytes,files,sandbox,unpacker,signed_by,key_id,serial,warning";
+        let names = "fingerprint,client,ms,payload,bytes,files,sandbox,commit,unpacker,signed_by,key_id,serial,warning";
         assert!(length("dropped", names) <= MAX_DROPPED, "{}", names.len());
     }
 }

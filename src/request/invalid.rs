@@ -2,7 +2,7 @@
 //! Nothing here decides; [`super::Request::parse`] has refused the bytes already, or
 //! refuses them after this.
 
-use crate::names::{ReleaseId, Sha256Digest};
+use crate::names::{CommitId, ReleaseId, Sha256Digest};
 
 /// A problem, and a remedy where there is a better one than the list of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,9 +101,10 @@ fn uncut(rest: &str) -> Invalid {
     Invalid::new(problem, CUT)
 }
 
-/// Returns the problem of an option, or of the digest after `--sha256`.
+/// Returns the problem of an option, of the digest after `--sha256`, or of the commit
+/// after `--commit`.
 pub fn bad_option(words: &[&str]) -> Option<Invalid> {
-    for option in ["--sha256", "--if-current", "--signature"] {
+    for option in ["--sha256", "--if-current", "--commit", "--signature"] {
         let joined = |word: &&&str| {
             word.strip_prefix(option)
                 .is_some_and(|rest| rest.starts_with('='))
@@ -120,7 +121,14 @@ pub fn bad_option(words: &[&str]) -> Option<Invalid> {
         return Some(bad_digest(digest));
     }
     let rest = words.get(at + 2)?;
-    (!rest.starts_with("--")).then(|| uncut(rest))
+    if !rest.starts_with("--") {
+        return Some(uncut(rest));
+    }
+    let at = words.iter().position(|word| *word == "--commit")?;
+    CommitId::try_from(*words.get(at + 1)?).err().map(|error| {
+        let problem = format!("'{}' is {error}", words[at + 1]);
+        Invalid::new(problem, "name it by its digits: $(git rev-parse HEAD)")
+    })
 }
 
 fn bad_digest(word: &str) -> Invalid {

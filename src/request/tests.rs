@@ -11,6 +11,7 @@ fn release() -> impl Strategy<Value = ReleaseId> {
 fn request() -> impl Strategy<Value = Request> {
     let signature =
         "([0-9A-Za-z+/]{4}){1,40}".prop_map(|text| SignatureText::try_from(text.as_str()).unwrap());
+    let commit = "[0-9a-f]{7,64}".prop_map(|text| CommitId::try_from(text.as_str()).unwrap());
     let guard = || proptest::option::of(release());
     let payload = || {
         let digest = any::<[u8; 32]>();
@@ -20,13 +21,17 @@ fn request() -> impl Strategy<Value = Request> {
         (
             release(),
             any::<[u8; 32]>(),
+            proptest::option::of(commit),
             proptest::collection::vec(signature, 0..3)
         )
-            .prop_map(|(release, digest, signatures)| Request::Receive(Receive {
-                release,
-                sha256: Sha256Digest(digest),
-                signatures
-            })),
+            .prop_map(
+                |(release, digest, commit, signatures)| Request::Receive(Receive {
+                    release,
+                    sha256: Sha256Digest(digest),
+                    commit,
+                    signatures
+                })
+            ),
         (release(), payload(), guard()).prop_map(|(release, sha256, if_current)| {
             Request::Swap(Swap {
                 release,
@@ -117,6 +122,20 @@ fn other_spellings_are_rejected() {
         assert!(Request::parse(text.as_bytes()).is_ok(), "{text:?}");
     }
     for option in [
+        "",
+        " --commit 0123abc",
+        " --commit 0123abc --signature AAAA",
+    ] {
+        let text = format!("receive a --sha256 {HEX}{option}");
+        assert!(Request::parse(text.as_bytes()).is_ok(), "{text:?}");
+    }
+    for option in [
+        " --commit",
+        " --commit 012345",
+        " --commit 0123ABC",
+        " --commit HEAD",
+        " --commit 0123abc --commit 0123abc",
+        " --signature AAAA --commit 0123abc",
         " --signature",
         " --signature abc",
         " --signature a===",
@@ -225,6 +244,11 @@ fn mistakes_of_a_digest_and_of_a_release_are_named() {
             "cut",
         ),
         (receive("--sha256 site"), "'site' is not a sha256", "cut"),
+        (
+            receive(&format!("--sha256 {HEX} --commit main")),
+            "'main' is not a commit",
+            "git rev-parse HEAD",
+        ),
     ] {
         let error = Request::parse(text.as_bytes()).unwrap_err();
         assert!(error.problem.contains(problem), "{text}: {error:?}");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{KeyLabel, ReleaseId, Sha256Digest};
+use crate::names::{CommitId, KeyLabel, ReleaseId, Sha256Digest};
 use crate::store::checkpoint::Part;
 use crate::store::journal::{self, Entry, Event, How, Record};
 use crate::store::used_ids::UsedIds;
@@ -48,6 +48,9 @@ pub struct Release {
     pub files: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// The commit that the client named. Nothing verifies it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitId>,
     /// When it first became live, with the number of that record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_live: Option<(u64, Timestamp)>,
@@ -83,6 +86,7 @@ impl Release {
             sha256: None,
             files: None,
             bytes: None,
+            commit: None,
             first_live: None,
             activated: None,
             left: None,
@@ -196,6 +200,7 @@ impl History {
                     sha256: record.sha256,
                     files: record.files,
                     bytes: record.bytes,
+                    commit: record.commit.clone(),
                     ..Release::new(record)
                 };
                 // Times never decrease from front to back: see `limit_times`.

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
-use crate::names::{KeyLabel, ReleaseId, Sha256Digest};
+use crate::names::{CommitId, KeyLabel, ReleaseId, Sha256Digest};
 use crate::store::history::History;
 use crate::store::layout::{JOURNAL, STATE};
 use crate::store::{Actor, Store};
@@ -145,6 +145,9 @@ pub struct Record {
     pub files: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// The commit that the client named. Since format 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyLabel>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,7 +159,7 @@ pub struct Record {
 impl Record {
     /// The names of all fields on disk. By them the reader distinguishes a record of a
     /// newer version from a damaged one.
-    const FIELDS: [&'static str; 14] = [
+    const FIELDS: [&'static str; 15] = [
         "seq",
         "time",
         "event",
@@ -168,6 +171,7 @@ impl Record {
         "sha256",
         "files",
         "bytes",
+        "commit",
         "key",
         "fingerprint",
         "client",
@@ -197,6 +201,7 @@ impl Record {
             sha256: None,
             files: None,
             bytes: None,
+            commit: None,
             key: None,
             fingerprint: None,
             client: None,

@@ -21,7 +21,7 @@ fn state(site: &Site, name: &str) -> PathBuf {
 
 /// Appends records until the journal is too long: of ten ids that were used for a moment,
 /// `<prefix>0` to `<prefix>9`, and of swaps that did not happen.
-fn lengthen(site: &Site, prefix: &str) {
+pub fn lengthen(site: &Site, prefix: &str) {
     let path = state(site, "journal.jsonl");
     let journal = fs::read_to_string(&path).expect("a journal");
     let newest = journal.lines().next_back().expect("a line");

@@ -77,6 +77,7 @@ fn the_object_has_its_documented_shape() {
             keys(row),
             [
                 "bytes",
+                "commit",
                 "files",
                 "last_live",
                 "proved",
@@ -88,6 +89,7 @@ fn the_object_has_its_documented_shape() {
         );
         let release = row["release"].as_str().expect("a release");
         assert_eq!(row["sha256"], sha256(&payload(release)).as_str());
+        assert!(row["commit"].is_null(), "{row}");
         assert_eq!(row["files"], 2);
         assert_eq!(row["bytes"], release.len() + "let one = 1;\n".len());
         time(&row["received"]);
@@ -118,6 +120,7 @@ fn the_fields_are_in_their_documented_order() {
         "files",
         "bytes",
         "sha256",
+        "commit",
     ];
     let rows: Vec<&str> = rows.split("},{").collect();
     assert_eq!(rows.len(), VARIED.len());

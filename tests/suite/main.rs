@@ -24,6 +24,7 @@ mod checkpoint;
 mod ci;
 mod client_gone;
 mod clock;
+mod commit;
 mod contention;
 mod direct;
 mod disk_use;
