@@ -5,6 +5,7 @@
 //! files that this process makes stay in a staging directory until all of them are
 //! checked and durable. One rename, which cannot replace anything, publishes them.
 
+mod admission;
 mod inspect;
 mod odd_names;
 mod spool;
@@ -28,7 +29,7 @@ use crate::names::{ReleaseId, SignatureText};
 use crate::policy::Granted;
 use crate::request::Receive;
 use crate::signature::{NAMESPACE, Requirement, Signed};
-use crate::store::history::{Content, History, Release};
+use crate::store::history::{Content, History};
 use crate::store::journal::{self, Event};
 use crate::store::layout::{STAGED_MANIFEST, STAGED_TREE};
 use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
@@ -69,7 +70,7 @@ pub fn receive(
     // memory.
     let _slot = limits.take_upload_slot()?;
     require_shared(config, store, deadline)?;
-    check_admission(config, store, actor, &history)?;
+    admission::check(config, store, actor, &history)?;
 
     let payload = spool::spool(store, config, &request.sha256, deadline)?;
     let payload_bytes = payload.bytes();
@@ -254,56 +255,6 @@ fn find_received(
     Ok(Some((sums.unwrap_or_default(), signed)))
 }
 
-/// Checks the limits on received and on pending releases.
-///
-/// # Errors
-///
-/// [`Code::RateLimited`] and [`Code::Busy`].
-fn check_admission(config: &Config, store: &Store, actor: &Actor, history: &History) -> Result<()> {
-    KeyLimits::new(config, store, actor).check_receives(history)?;
-    check_pending(config, store, actor, history)
-}
-
-/// Checks the limits on pending releases: those of the key, and those of all keys.
-///
-/// # Errors
-///
-/// [`Code::Busy`].
-fn check_pending(config: &Config, store: &Store, actor: &Actor, history: &History) -> Result<()> {
-    let now = journal::now();
-    // An older release does not count: the next swap removes it.
-    let max_age = config.pending.max_age;
-    let present = store.present()?;
-    let pending: Vec<&Release> = history
-        .releases
-        .iter()
-        .filter(|(_, release)| release.activated.is_none() && !release.bad)
-        .filter(|(_, release)| journal::age(release.received, now) < max_age)
-        .filter(|(id, _)| present.contains(id))
-        .map(|(_, release)| release)
-        .collect();
-    let too_many = |whose: &str, number: usize, max: usize, setting: &str| {
-        let problem =
-            format!("too many pending releases{whose}, which were never live: {number} of {max}");
-        let remedy = format!(
-            "remove some on the node (deploy-shell-admin drop), wait until they are too old, or \
-             raise {setting} in [pending]"
-        );
-        Err(Error::new(Code::Busy, problem).remedy(remedy))
-    };
-    let own = pending.iter().filter(|release| release.key == actor.key);
-    let (own, max) = (own.count(), config.pending.max_per_key);
-    if own >= max {
-        let whose = KeyLimits::new(config, store, actor).shown_key();
-        return too_many(&format!(" of {whose}"), own, max, "max_per_key");
-    }
-    let (all, max) = (pending.len(), config.pending.max);
-    if all >= max {
-        return too_many("", all, max, "max");
-    }
-    Ok(())
-}
-
 /// Returns how long the look-up of shared paths may take.
 fn look_up_limit(config: &Config, deadline: Deadline) -> Duration {
     config.limits.idle_timeout.min(deadline.left())
@@ -385,7 +336,7 @@ fn publish(
     let store = ledger.store;
     // Again, now that this process holds the lock: concurrent uploads must not
     // exceed a limit together.
-    check_admission(config, store, actor, &ledger.history)?;
+    admission::check(config, store, actor, &ledger.history)?;
     // Other processes have used the disk meanwhile, among them other uploads.
     store.room(config.limits.reserve)?;
     let cannot = |errno: nix::Error| store.io(format!("cannot publish '{release}'"), errno);

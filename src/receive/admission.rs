@@ -1,0 +1,57 @@
+//! The admission of an upload: the limits on received and on pending releases.
+
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::store::history::{History, Release};
+use crate::store::limits::KeyLimits;
+use crate::store::{Actor, Store, journal};
+
+/// Checks the limits on received and on pending releases.
+///
+/// # Errors
+///
+/// [`Code::RateLimited`] and [`Code::Busy`].
+pub fn check(config: &Config, store: &Store, actor: &Actor, history: &History) -> Result<()> {
+    KeyLimits::new(config, store, actor).check_receives(history)?;
+    check_pending(config, store, actor, history)
+}
+
+/// Checks the limits on pending releases: those of the key, and those of all keys.
+///
+/// # Errors
+///
+/// [`Code::Busy`].
+fn check_pending(config: &Config, store: &Store, actor: &Actor, history: &History) -> Result<()> {
+    let now = journal::now();
+    // An older release does not count: the next swap removes it.
+    let max_age = config.pending.max_age;
+    let present = store.present()?;
+    let pending: Vec<&Release> = history
+        .releases
+        .iter()
+        .filter(|(_, release)| release.activated.is_none() && !release.bad)
+        .filter(|(_, release)| journal::age(release.received, now) < max_age)
+        .filter(|(id, _)| present.contains(id))
+        .map(|(_, release)| release)
+        .collect();
+    let too_many = |whose: &str, number: usize, max: usize, setting: &str| {
+        let problem =
+            format!("too many pending releases{whose}, which were never live: {number} of {max}");
+        let remedy = format!(
+            "remove some on the node (deploy-shell-admin drop), wait until they are too old, or \
+             raise {setting} in [pending]"
+        );
+        Err(Error::new(Code::Busy, problem).remedy(remedy))
+    };
+    let own = pending.iter().filter(|release| release.key == actor.key);
+    let (own, max) = (own.count(), config.pending.max_per_key);
+    if own >= max {
+        let whose = KeyLimits::new(config, store, actor).shown_key();
+        return too_many(&format!(" of {whose}"), own, max, "max_per_key");
+    }
+    let (all, max) = (pending.len(), config.pending.max);
+    if all >= max {
+        return too_many("", all, max, "max");
+    }
+    Ok(())
+}
