@@ -52,6 +52,7 @@ use tree::{Added, Node, NodeId, Tree};
 use writer::Destination;
 use zstd_frame::Frames;
 
+pub use disk_use::{DiskNeed, disk_need};
 pub use job::{MAX_JOB, UnpackJob, UnpackLimits, WORD, upload_memory};
 pub use report::{FailureReport, MAX_MESSAGE, ReportHead};
 pub use rule::UnpackError;

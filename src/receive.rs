@@ -8,6 +8,7 @@
 mod admission;
 mod inspect;
 mod odd_names;
+mod share;
 mod spool;
 mod staging;
 mod termination;
@@ -19,6 +20,7 @@ use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use crate::archive;
 use crate::config::{Config, RelativePath};
 use crate::deadline::Deadline;
 use crate::dir::Dir;
@@ -36,6 +38,7 @@ use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
 use crate::store::limits::KeyLimits;
 use crate::store::{Actor, Store, used_ids};
 use crate::success::{Received, Success, Upload};
+use share::Share;
 use staging::Staging;
 use termination::TerminationSignals;
 
@@ -72,7 +75,8 @@ pub fn receive(
     require_shared(config, store, deadline)?;
     admission::check(config, store, actor, &history)?;
 
-    let payload = spool::spool(store, config, &request.sha256, deadline)?;
+    let mut share = Share::measure(config, store, actor, &history)?;
+    let payload = spool::spool(&share, config, &request.sha256, deadline)?;
     let payload_bytes = payload.bytes();
     let staging = Staging::create(store, &request.release)?;
     let mut manifest = BufWriter::with_capacity(64 * 1024, staging.create_manifest()?);
@@ -91,7 +95,7 @@ pub fn receive(
     let (enforcement, sums, odd_names) = writeback::with_background_sync(store, tree, |sync| {
         let begins = || sync.request();
         let enforcement = unpacker::unpack(
-            store,
+            &share,
             config,
             payload,
             tree,
@@ -110,6 +114,10 @@ pub fn receive(
         Ok((enforcement, sums, odd_names))
     })?;
     drop(manifest);
+    let block = store.room(config.limits.reserve)?.block;
+    let need = archive::disk_need(&mut staging.open_report()?, block);
+    // Now, and not only under the lock: this process may wait for it for long.
+    share.check(need)?;
     // The unpacker refuses to run without a required sandbox. This refuses the result
     // of one that says it ran without.
     enforcement.ensure_full(config.sandbox.required)?;
@@ -129,6 +137,8 @@ pub fn receive(
     if let Some((sums, signed)) = received {
         return Ok(already_received(request, sums, signed));
     }
+    share.measure_new(&ledger.history)?;
+    share.check(need)?;
     let mut warnings = publish(config, ledger, actor, request, &staging, sums)?;
     warnings.extend(odd_names.warning());
     Ok(Success::Received(Received {
@@ -337,8 +347,6 @@ fn publish(
     // Again, now that this process holds the lock: concurrent uploads must not
     // exceed a limit together.
     admission::check(config, store, actor, &ledger.history)?;
-    // Other processes have used the disk meanwhile, among them other uploads.
-    store.room(config.limits.reserve)?;
     let cannot = |errno: nix::Error| store.io(format!("cannot publish '{release}'"), errno);
     // The manifest first: every release has one. If this process is killed between
     // the renames, the next request removes the manifest without a release.

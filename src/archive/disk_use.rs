@@ -5,7 +5,9 @@
 //! an inode for each entry, as those with the most overhead do (ext4, xfs). A file
 //! system that keeps small files or symlinks in their inodes uses less.
 
-use crate::manifest;
+use std::io::BufRead;
+
+use crate::manifest::{self, Entries, Kind};
 
 /// The size of an inode on xfs, in bytes. ext4 has them in a table of its own.
 const INODE: u64 = 512;
@@ -20,6 +22,49 @@ const DIRECTORY_ENTRY: usize = 12;
 
 /// The limits of a block's size, in bytes. A file system may report any number.
 const BLOCK_SIZES: (u64, u64) = (512, 64 << 10);
+
+/// What a release takes on disk, at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskNeed {
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+impl DiskNeed {
+    /// Returns the sum.
+    pub fn plus(self, other: DiskNeed) -> DiskNeed {
+        DiskNeed {
+            bytes: self.bytes.saturating_add(other.bytes),
+            inodes: self.inodes.saturating_add(other.inodes),
+        }
+    }
+}
+
+/// Returns what the release of a manifest takes on a file system with blocks of this
+/// size. The head of the manifest has been read. A manifest that is damaged counts up to
+/// the damage.
+pub fn disk_need(manifest: &mut impl BufRead, block: u64) -> DiskNeed {
+    let mut entries = Entries::new(manifest);
+    let mut disk_use = DiskUse::new(block);
+    // The manifest.
+    let mut inodes = 1;
+    // Terminates: every turn consumes a line, and the manifest has an end.
+    while let Ok(Some(entry)) = entries.next_entry() {
+        inodes += 1;
+        let path: Vec<&[u8]> = entry.path.split(|byte| *byte == b'/').collect();
+        match &entry.kind {
+            // Counted from the start.
+            Kind::Dir if entry.path.is_empty() => {}
+            Kind::Dir => disk_use.add_directory(&path),
+            Kind::File { size, .. } => disk_use.add_file(&path, *size),
+            Kind::Link { target } => disk_use.add_symlink(&path, target),
+        }
+    }
+    DiskNeed {
+        bytes: disk_use.bytes(),
+        inodes,
+    }
+}
 
 /// The disk use of the entries so far.
 #[derive(Debug)]
@@ -121,6 +166,33 @@ mod tests {
             disk_use.add_file(&long, 0);
         }
         assert!(disk_use.bytes() - before > 100 * 4 * 4 * 255);
+    }
+
+    #[test]
+    fn a_manifest_says_what_its_release_takes() {
+        let digest = "0".repeat(64);
+        let target = "x".repeat(LONG_TARGET);
+        let manifest = format!(
+            ". type=dir mode=0755\n\
+             ./d type=dir mode=0755\n\
+             ./d/f type=file mode=0644 size=4097 sha256digest={digest}\n\
+             ./l type=link mode=0777 link={target}\n\
+             # files 1 bytes 4097\n"
+        );
+        let mut counted = DiskUse::new(BLOCK);
+        counted.add_directory(&[b"d"]);
+        counted.add_file(&[b"d", b"f"], 4097);
+        counted.add_symlink(&[b"l"], target.as_bytes());
+        let expected = DiskNeed {
+            bytes: counted.bytes(),
+            inodes: 5,
+        };
+        assert_eq!(disk_need(&mut manifest.as_bytes(), BLOCK), expected);
+        // The damage hides what comes after it, and nothing before it.
+        let damaged = manifest.replace("./l type", "./l tape");
+        let need = disk_need(&mut damaged.as_bytes(), BLOCK);
+        assert_eq!(need.inodes, 4);
+        assert!(need.bytes < expected.bytes && need.bytes > 2 * BLOCK);
     }
 
     #[test]

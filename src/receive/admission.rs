@@ -29,7 +29,7 @@ fn check_pending(config: &Config, store: &Store, actor: &Actor, history: &Histor
     let pending: Vec<&Release> = history
         .releases
         .iter()
-        .filter(|(_, release)| release.activated.is_none() && !release.bad)
+        .filter(|(_, release)| release.is_pending())
         .filter(|(_, release)| journal::age(release.received, now) < max_age)
         .filter(|(id, _)| present.contains(id))
         .map(|(_, release)| release)

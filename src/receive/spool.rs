@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::share::Share;
 use super::termination::TerminationSignals;
+use crate::archive::DiskNeed;
 use crate::config::Config;
 use crate::deadline::{Deadline, TimedReader};
 use crate::error::{self, Code, Error, Result};
 use crate::names::Sha256Digest;
-use crate::store::Store;
 use crate::threads;
 
 /// The size of a buffer, in bytes.
@@ -52,6 +53,11 @@ impl VerifiedPayload {
         self.bytes
     }
 
+    /// Returns what the file takes on disk.
+    pub fn disk_need(&self) -> DiskNeed {
+        held(self.bytes)
+    }
+
     /// Returns the file, whose offset is at its end.
     pub fn into_file(self) -> File {
         self.file
@@ -67,11 +73,12 @@ impl VerifiedPayload {
 /// [`Code::DigestMismatch`], [`Code::TooLarge`], [`Code::Timeout`],
 /// [`Code::DiskFull`], [`Code::BadLayout`], [`Code::IoError`].
 pub fn spool(
-    store: &Store,
+    share: &Share<'_>,
     config: &Config,
     expected: &Sha256Digest,
     deadline: Deadline,
 ) -> Result<VerifiedPayload> {
+    let store = share.store;
     let mut file = store.incoming.tmpfile().map_err(|errno| match errno {
         nix::errno::Errno::EOPNOTSUPP => Error::new(
             Code::BadLayout,
@@ -96,7 +103,7 @@ pub fn spool(
             .spawn_scoped(scope, move || hash(&to_hash, &give_back, expected))
             .map_err(|error| Error::io("cannot start a thread", error))?;
         copy_payload(
-            store,
+            share,
             config,
             deadline,
             &mut file,
@@ -148,7 +155,7 @@ fn hash(
 /// Copies stdin to `file` until the payload is whole or stdin ends, and sends every
 /// buffer to be hashed.
 fn copy_payload(
-    store: &Store,
+    share: &Share<'_>,
     config: &Config,
     deadline: Deadline,
     file: &mut File,
@@ -159,7 +166,7 @@ fn copy_payload(
     let limits = &config.limits;
     let max = config.archive.max_compressed;
     // What this payload may still use, by the last look at the free space.
-    let mut room = store.room(limits.reserve)?.bytes;
+    let mut allowance = share.allowance(DiskNeed::default())?;
     let mut unchecked = CHECK_EVERY;
     let signals = TerminationSignals::open()?;
     let pause = PAUSE.min(limits.idle_timeout);
@@ -184,6 +191,8 @@ fn copy_payload(
                 if idle.has_passed() || deadline.has_passed() {
                     return Err(timeout(config, deadline, *bytes));
                 }
+                // A silent client must not keep what others need meanwhile.
+                (allowance, unchecked) = (share.allowance(held(*bytes))?, CHECK_EVERY);
                 continue;
             }
             Err(error) => return Err(Error::io("cannot read the payload", error)),
@@ -197,20 +206,28 @@ fn copy_payload(
             )
             .remedy("make it smaller, or raise max_compressed in the site's configuration"));
         }
-        // Other processes use the disk too.
+        // Other processes use the disk too. The bytes of this turn are not written yet.
         if unchecked == 0 {
-            (room, unchecked) = (store.room(limits.reserve)?.bytes, CHECK_EVERY);
+            let written = held(*bytes - read as u64);
+            (allowance, unchecked) = (share.allowance(written)?, CHECK_EVERY);
         }
         unchecked -= 1;
-        room = room
-            .checked_sub(read as u64)
-            .ok_or_else(|| store.reserve_reached())?;
+        let left = &mut allowance.room.bytes;
+        *left = match left.checked_sub(read as u64) {
+            Some(left) => left,
+            None => return Err(share.exceeded(allowance)),
+        };
         file.write_all(&buffer[..read])
-            .map_err(|error| store.io("cannot write the spool", error))?;
+            .map_err(|error| share.store.io("cannot write the spool", error))?;
         let next = Piece::Bytes(buffer, read);
         pieces.send(next).map_err(|_| error::bug())?;
         buffer = free_buffers.recv().map_err(|_| error::bug())?;
     }
+}
+
+/// Returns what a spool of this many bytes takes on disk. It has an inode of its own.
+fn held(bytes: u64) -> DiskNeed {
+    DiskNeed { bytes, inodes: 1 }
 }
 
 /// Returns whether the bytes so far have the digest of the request. They are the whole

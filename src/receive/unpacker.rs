@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use super::share::Share;
 use super::spool::VerifiedPayload;
 use super::termination::TerminationSignals;
 use crate::archive::{self, FailureReport, ReportHead, UnpackJob, UnpackLimits};
@@ -25,7 +26,7 @@ use crate::manifest;
 use crate::message;
 use crate::sandbox::Enforcement;
 use crate::shared_paths::Shared;
-use crate::store::{Room, Store};
+use crate::store::Room;
 
 /// The maximum length of an unexpected text on stderr that is shown, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -51,7 +52,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// [`Code::BadArchive`], [`Code::DiskFull`], [`Code::Timeout`], [`Code::NoSandbox`],
 /// [`Code::IoError`], and [`Code::UnpackerDied`] for any other end of the unpacker.
 pub fn unpack(
-    store: &Store,
+    share: &Share<'_>,
     config: &Config,
     payload: VerifiedPayload,
     tree: &Dir,
@@ -59,9 +60,10 @@ pub fn unpack(
     manifest: &mut impl Write,
     on_report: impl FnOnce(),
 ) -> Result<Enforcement> {
-    let room = store.room(config.limits.reserve)?;
+    let store = share.store;
+    let allowance = share.allowance(payload.disk_need())?;
     let signals = TerminationSignals::open()?;
-    let (child, socket) = start_unpacker(config, payload, tree, room)?;
+    let (child, socket) = start_unpacker(config, payload, tree, allowance.room)?;
     let mut child = UnpackerProcess(child);
     let Some(stdout) = child.0.stdout.take() else {
         return Err(Error::new(Code::Internal, "the unpacker has no pipe"));
@@ -113,8 +115,11 @@ pub fn unpack(
         .ok()
         .filter(|error| status.code() == Some(i32::from(error.code.exit())));
     Err(match error {
-        Some(error) if error.code == Code::DiskFull => store.with_room(error),
-        Some(error) => error,
+        // The unpacker has counted what the archive needs, and has no free space to name.
+        Some(error) if error.code == Code::DiskFull && error.fault.is_none() => {
+            share.exceeded(allowance)
+        }
+        Some(error) => store.with_room(error),
         None => {
             let text = escape::escape_if_needed_truncated(line, MAX_TEXT);
             died(&format!("{} ({text})", describe_exit(status)))

@@ -101,6 +101,11 @@ impl Release {
         self.activated.is_some() && !self.bad
     }
 
+    /// Returns whether it was never live and is not bad.
+    pub fn is_pending(&self) -> bool {
+        self.activated.is_none() && !self.bad
+    }
+
     /// Returns when it was last live; for the live one, since when it is.
     pub fn last_live(&self) -> Option<Timestamp> {
         self.left.or(self.activated.map(|(_, time)| time))

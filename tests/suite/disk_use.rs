@@ -64,11 +64,14 @@ fn max_unpacked_limits_what_a_release_takes_on_disk() {
     }
 }
 
+const RESERVE: &str = "the configured reserve would be used";
+const SHARE_OF_ONE: &str = "this upload would take more than half of what uploads may use";
+
 #[track_caller]
-fn reserve_is_kept(site: &Site, reply: &Reply) {
+fn not_enough_space(site: &Site, reply: &Reply, why: &str) {
     reply.refused(74, "disk-full");
-    let words = "not enough space: the configured reserve would be used";
-    assert!(reply.stderr.contains(words), "{}", reply.stderr);
+    let words = format!("not enough space: {why} (");
+    assert!(reply.stderr.contains(&words), "{}", reply.stderr);
     names_path_and_room(site, reply);
 }
 
@@ -94,7 +97,7 @@ fn one_upload_does_not_use_the_reserve() {
     let before = site.snapshot();
     for (what, payload) in payloads() {
         println!("{what}");
-        reserve_is_kept(&site, &site.receive("r1", &payload));
+        not_enough_space(&site, &site.receive("r1", &payload), SHARE_OF_ONE);
         assert_eq!(site.snapshot(), before, "{what}");
     }
     site.receive("r1", &tarball(&[("a", b"1")])).ok();
@@ -112,7 +115,7 @@ fn the_reserve_is_kept_while_the_client_sends() {
     upload.send(head);
     mounted.use_up(32);
     upload.send(tail);
-    reserve_is_kept(&site, &upload.finish());
+    not_enough_space(&site, &upload.finish(), RESERVE);
     assert_eq!(site.snapshot(), before);
     no_debris(&site);
 }
@@ -125,7 +128,7 @@ fn the_reserve_is_kept_while_the_unpacker_writes() {
     // It does not go on by itself, so only its monitor can end it.
     let (_, upload, _) = stopped_unpacker(&site, &many_files(3000));
     mounted.use_up(32);
-    reserve_is_kept(&site, &upload.finish());
+    not_enough_space(&site, &upload.finish(), RESERVE);
     no_debris(&site);
 }
 
@@ -151,7 +154,78 @@ fn the_reserve_is_kept_when_a_release_is_published() {
     mounted.use_up(32);
     // The unpacker ends before its monitor waits for the lock.
     drop(lock);
-    reserve_is_kept(&site, &upload.finish());
+    not_enough_space(&site, &upload.finish(), RESERVE);
     assert_eq!(site.releases(), [""; 0]);
+    no_debris(&site);
+}
+
+/// A site with the keys `ci` and `b` on a small disk.
+fn with_two_keys(kind: Kind, config: &str) -> Option<(Site, Mounted)> {
+    let site = Site::with_config(config);
+    site.add_key("b", None);
+    let mounted = kind.over(&site)?;
+    Some((site, mounted))
+}
+
+fn receive_as(site: &Site, key: &str, release: &str, payload: &[u8]) -> Reply {
+    site.ssh_with_input(key, &Site::receive_command(release, payload), payload)
+}
+
+/// The key `ci` sends releases until it is refused. Then `b` can still send one.
+fn one_key_leaves_half_to_others(site: &Site, payload: &[u8]) {
+    let mut number = 0;
+    let refused = loop {
+        let reply = receive_as(site, "ci", &format!("ci{number}"), payload);
+        if reply.code != 0 || number == 5 {
+            break reply;
+        }
+        number += 1;
+    };
+    let why = "this upload and the pending releases of key 'ci' would take more than half \
+               of what uploads may use";
+    not_enough_space(site, &refused, why);
+    assert!(number > 1, "{number} releases came before {refused:?}");
+    let remedy = refused.stderr.lines().nth(1).expect("a remedy");
+    assert!(
+        remedy.contains("deploy-shell-admin drop") && !remedy.contains("swap"),
+        "{remedy}"
+    );
+    receive_as(site, "b", "b0", payload).ok();
+    no_debris(site);
+    // One that is live is not pending.
+    site.ssh("ci", "swap ci0").ok();
+    receive_as(site, "ci", "more", &tarball(&[("a", b"1")])).ok();
+}
+
+#[test]
+fn the_pending_releases_of_a_key_leave_half_of_the_disk_to_others() {
+    // `max_per_key` of the default, so the reserve is reached before it.
+    let config = "[pending]\nmax = 10\nmax_per_key = 5\n";
+    if let Some((site, _mounted)) = with_two_keys(SMALL_DISK, config) {
+        one_key_leaves_half_to_others(&site, &tarball(&[("noise", &noise(9 << 20))]));
+    }
+}
+
+#[test]
+fn the_pending_releases_of_a_key_leave_half_of_the_inodes_to_others() {
+    let few_inodes = Kind::Ext4(64 << 10, 2048);
+    let config = "[pending]\nmax = 10\nmax_per_key = 5\n";
+    if let Some((site, _mounted)) = with_two_keys(few_inodes, config) {
+        one_key_leaves_half_to_others(&site, &many_files(380));
+    }
+}
+
+/// It takes no more of the disk, but it has what others need now.
+#[test]
+fn a_silent_upload_ends_when_it_has_more_than_its_share() {
+    let Some((site, mounted)) = with_two_keys(SMALL_DISK, "") else {
+        return;
+    };
+    let payload = tarball(&[("noise", &noise(20 << 20))]);
+    let mut upload = Upload::taken_up(&site, &Site::receive_command("r1", &payload));
+    upload.send(&payload[..16 << 20]);
+    mounted.use_up(32);
+    not_enough_space(&site, &upload.outlast(), SHARE_OF_ONE);
+    receive_as(&site, "b", "r2", &tarball(&[("noise", &noise(5 << 20))])).ok();
     no_debris(&site);
 }

@@ -331,23 +331,27 @@ fn the_reserve_of_inodes_is_kept_free() {
             zstd(&files.end())
         };
         site.receive("small", &of_files(20)).ok();
-        let refused = |release: &str, payload: &[u8]| {
+        let refused = |release: &str, payload: &[u8], why: &str| {
             let before = site.snapshot();
             let reply = site.receive(release, payload);
             reply.refused(74, "disk-full");
-            let words = "not enough space: the configured reserve would be used";
-            assert!(reply.stderr.contains(words), "{kind:?}: {reply:?}");
+            assert!(reply.stderr.contains(why), "{kind:?}: {reply:?}");
             names_path_and_room(&site, &reply);
             assert_eq!(site.snapshot(), before, "{kind:?}");
         };
         // The inodes suffice only with those of the reserve.
-        refused("next", &of_files(150));
+        let why = "would take more than half of what uploads may use";
+        refused("next", &of_files(150), why);
         site.receive("next", &of_files(21)).ok();
         // Another process has used the inodes above the reserve.
         for number in 0..100 {
             File::create(mounted.disk.join(number.to_string())).expect("a file");
         }
         site.ssh("ci", "swap next").ok();
-        refused("other", &tarball(&[("a", b"2")]));
+        refused(
+            "other",
+            &tarball(&[("a", b"2")]),
+            "the configured reserve would be used",
+        );
     }
 }

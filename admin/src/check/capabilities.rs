@@ -238,8 +238,8 @@ fn site_capabilities(facts: &Facts, allow: Grants) -> Vec<Capability> {
         (
             receive,
             format!(
-                "fill the disk with up to {max} {such}releases that were never live, down to the \
-                 reserve"
+                "use half of the disk above the reserve for up to {max} {such}releases that were \
+                 never live"
             ),
         ),
         (swap, format!("make any received release{conditions} live")),

@@ -30,8 +30,8 @@ fn a_sound_key_is_described_in_one_sentence() {
         line.ends_with(
             ", /etc/deploy-shell/authorized_keys/deploy line 3): may receive, swap, rollback \
              and list on site blog; someone with this key can publish any content (no \
-             signatures are required), fill the disk with up to 5 releases that were never \
-             live, down to the reserve, make any received release live, go back to any \
+             signatures are required), use half of the disk above the reserve for up to 5 \
+             releases that were never live, make any received release live, go back to any \
              release that was live and good and see which releases exist; nothing else"
         ),
         "{line}"

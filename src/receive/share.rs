@@ -1,0 +1,169 @@
+//! The share of a key: how much of the disk its pending releases may take.
+//!
+//! A pending release stays until a person drops it or until it is too old. Without this
+//! limit, the few that `max_per_key` permits to one stolen key fill a small disk down to
+//! the reserve, and stop the uploads of every key.
+//!
+//! The room is what is free above the reserve, and what all pending releases take. The
+//! pending releases of a key, its upload and the payload of that upload take at most
+//! half of the room; bytes and inodes are counted apart. So the other half is always
+//! left to the other keys. All keys without a label are one key, as in every limit.
+//!
+//! Another upload of the same key counts from its publication on. Before that it only
+//! makes the room smaller, for both: the look at the room is repeated during an upload,
+//! also while its client is silent.
+//!
+//! A tree is not walked for this: its manifest says what it takes at most. All manifests
+//! are read before the lock is taken, but those of releases that came meanwhile.
+
+use std::collections::BTreeMap;
+
+use crate::archive::{self, DiskNeed};
+use crate::config::{Config, Percent};
+use crate::error::{Code, Error, Result};
+use crate::names::ReleaseId;
+use crate::store::history::History;
+use crate::store::limits::KeyLimits;
+use crate::store::{Actor, Room, Store};
+
+/// What an upload may still use.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    pub room: Room,
+    /// Whether the share of the key is the limit, and not the reserve.
+    by_share: bool,
+}
+
+/// The pending releases of a site, measured.
+pub struct Share<'a> {
+    pub store: &'a Store,
+    actor: &'a Actor,
+    reserve: Percent,
+    /// The key, for a message.
+    shown_key: String,
+    measured: BTreeMap<ReleaseId, DiskNeed>,
+    /// What those of the key take.
+    own: DiskNeed,
+    /// What those of all keys take.
+    all: DiskNeed,
+}
+
+impl<'a> Share<'a> {
+    /// Measures the pending releases.
+    ///
+    /// # Errors
+    ///
+    /// As [`Share::measure_new`].
+    pub fn measure(
+        config: &Config,
+        store: &'a Store,
+        actor: &'a Actor,
+        history: &History,
+    ) -> Result<Share<'a>> {
+        let mut share = Share {
+            store,
+            actor,
+            reserve: config.limits.reserve,
+            shown_key: KeyLimits::new(config, store, actor).shown_key(),
+            measured: BTreeMap::new(),
+            own: DiskNeed::default(),
+            all: DiskNeed::default(),
+        };
+        share.measure_new(history)?;
+        Ok(share)
+    }
+
+    /// Measures the pending releases again, and reads only the manifests of new ones.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IoError`]; [`Code::DiskFull`] if nothing may be written.
+    pub fn measure_new(&mut self, history: &History) -> Result<()> {
+        let store = self.store;
+        let block = store.room(self.reserve)?.block;
+        (self.own, self.all) = (DiskNeed::default(), DiskNeed::default());
+        for id in store.present()? {
+            let known = history.releases.get(&id).filter(|known| known.is_pending());
+            let Some(known) = known else {
+                continue;
+            };
+            let need = self.measured.get(&id).copied().unwrap_or_else(|| {
+                // No client can make a manifest unreadable. Such a release must not stop
+                // uploads; `verify` reports it.
+                let manifest = store.manifest(&id);
+                manifest.map_or(DiskNeed::default(), |(_, mut entries)| {
+                    archive::disk_need(&mut entries, block)
+                })
+            });
+            self.all = self.all.plus(need);
+            if known.key == self.actor.key {
+                self.own = self.own.plus(need);
+            }
+            self.measured.insert(id, need);
+        }
+        Ok(())
+    }
+
+    /// Returns what the upload may use besides what it `holds`, by a new look at the
+    /// free space.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::DiskFull`] if it may use nothing more.
+    pub fn allowance(&self, holds: DiskNeed) -> Result<Allowance> {
+        let room = self.store.room(self.reserve)?;
+        let left = |free: u64, pick: fn(DiskNeed) -> u64| {
+            let (own, all, holds) = (pick(self.own), pick(self.all), pick(holds));
+            let all = free.saturating_add(all).saturating_add(holds);
+            (all / 2).saturating_sub(own.saturating_add(holds))
+        };
+        let bytes = left(room.bytes, |need| need.bytes);
+        let inodes = match room.inodes {
+            // The file system has no table of inodes.
+            u64::MAX => u64::MAX,
+            free => left(free, |need| need.inodes),
+        };
+        let allowance = Allowance {
+            by_share: bytes < room.bytes || inodes < room.inodes,
+            room: Room {
+                bytes: room.bytes.min(bytes),
+                inodes: room.inodes.min(inodes),
+                block: room.block,
+            },
+        };
+        if allowance.room.bytes == 0 || allowance.room.inodes == 0 {
+            return Err(self.exceeded(allowance));
+        }
+        Ok(allowance)
+    }
+
+    /// Checks that a release which takes this much may be published.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::DiskFull`].
+    pub fn check(&self, release: DiskNeed) -> Result<()> {
+        self.allowance(release).map(drop)
+    }
+
+    /// Returns the error of an upload that needs more than its allowance.
+    pub fn exceeded(&self, allowance: Allowance) -> Error {
+        if !allowance.by_share {
+            return self.store.reserve_reached();
+        }
+        // Nothing that this advises publishes or removes what another person may need.
+        let (whose, remedy) = match self.own.bytes {
+            0 => ("this upload".to_owned(), "make room, then try again"),
+            _ => (
+                format!("this upload and the pending releases of {}", self.shown_key),
+                "drop pending releases of this key that nobody needs, on the node \
+                 (deploy-shell-admin drop), or make room",
+            ),
+        };
+        let problem =
+            format!("not enough space: {whose} would take more than half of what uploads may use");
+        self.store
+            .with_room(Error::new(Code::DiskFull, problem))
+            .remedy(format!("{remedy}; nothing was changed"))
+    }
+}
