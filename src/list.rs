@@ -9,8 +9,9 @@ use crate::error::Result;
 use crate::names::{CommitId, ReleaseId, Sha256Digest, SiteName};
 use crate::policy::Granted;
 use crate::request::List;
+use crate::store::Store;
 use crate::store::history::{Release, State};
-use crate::store::{Store, ledger};
+use crate::store::ledger::{self, Seen};
 use crate::success::{Listed, Success};
 
 /// The document of `list --json`.
@@ -19,6 +20,7 @@ struct Document<'a> {
     site: &'a SiteName,
     /// Grows with every change of the site.
     generation: u64,
+    /// The live release. None also if the symlink names a release that does not exist.
     current: Option<&'a ReleaseId>,
     /// The release that `rollback` without a release would make live.
     previous: Option<&'a ReleaseId>,
@@ -49,55 +51,66 @@ struct Row {
 ///
 /// # Errors
 ///
-/// As [`ledger::read_unlocked`].
+/// As [`Seen::read`].
 pub fn list(config: &Config, store: &Store, request: &Granted<List>) -> Result<Success> {
-    let (history, listing) = ledger::read_unlocked(store)?;
-    let mut present = listing.present;
+    let seen = Seen::read(store)?;
+    // After `releases/`: see `recorded_as_removed`.
+    let removing = store.removals_pending()?;
+    let history = &seen.history;
     let floor = config.floor.as_ref();
-    let previous = history.rollback_target(&present, floor).cloned();
-    // The release that a dangling symlink names is listed too.
-    if let Some(live) = history.live.as_ref().filter(|live| !present.contains(live)) {
-        present.push(live.clone());
+    let previous = history.rollback_target(&seen.listing.present, floor);
+    let is_live = |id: &ReleaseId| history.live.as_ref() == Some(id);
+    let live = history.live.as_ref();
+    let live_exists = live.is_some_and(|live| seen.listing.has_directory(live));
+    let mut found: Vec<Found<'_>> = Vec::new();
+    let mut find = |id, known, state| found.push(Found { id, known, state });
+    for id in &seen.listing.present {
+        let known = history.releases.get(id);
+        find(id, known, history.state_of(id, known, previous));
+    }
+    for id in &seen.listing.without_manifest {
+        let known = history.releases.get(id);
+        let state = match known {
+            _ if is_live(id) => State::Current,
+            // The journal also has releases that only its own repair found.
+            Some(known) if known.sha256.is_some() => State::Missing,
+            _ => State::NotReceived,
+        };
+        find(id, known, state);
+    }
+    for (id, known) in &seen.missing {
+        find(id, Some(known), State::Missing);
+    }
+    if let Some(live) = live
+        && !live_exists
+        && seen.live_is_recorded
+    {
+        find(live, history.releases.get(live), State::Missing);
+    }
+    if found.iter().any(|found| found.state == State::Missing) {
+        let is_recorded_as_removed = ledger::recorded_as_removed(store)?;
+        found.retain(|Found { id, state, .. }| {
+            let is_removed = || removing.contains(id) || is_recorded_as_removed(id);
+            *state != State::Missing || is_live(id) || !is_removed()
+        });
     }
     // The newest activation first; then those that were never live, the last received
-    // first.
-    let look_up = |id| (history.releases.get(&id), id);
-    let mut present: Vec<_> = present.into_iter().map(look_up).collect();
-    present.sort_by(|(one, one_id), (other, other_id)| {
-        let key = |known: Option<&Release>| known.map(|known| (known.activated, known.seq));
-        key(*other)
-            .cmp(&key(*one))
-            .then_with(|| other_id.cmp(one_id))
+    // first; then those that the journal does not have.
+    found.sort_by(|one, other| {
+        let key = |found: &Found<'_>| found.known.map(|known| (known.activated, known.seq));
+        key(other).cmp(&key(one)).then_with(|| other.id.cmp(one.id))
     });
-    let rows: Vec<Row> = present
-        .into_iter()
-        .map(|(known, id)| {
-            let state = history.state_of(&id, known, previous.as_ref());
-            Row {
-                state,
-                proved: known
-                    .filter(|known| known.activated.is_some())
-                    .map(|known| {
-                        known.confirmed
-                            && !(state == State::Current && history.confirmation_pending)
-                    }),
-                received: known.map(|known| known.received),
-                last_live: known.and_then(|known| known.last_live()),
-                files: known.and_then(|known| known.files),
-                bytes: known.and_then(|known| known.bytes),
-                sha256: known.and_then(|known| known.sha256),
-                commit: known.and_then(|known| known.commit.clone()),
-                release: id,
-            }
-        })
-        .collect();
-    let removing = store.removals_pending()?;
+    let rows: Vec<Row> = found.iter().map(|found| found.row(&seen)).collect();
+    let mut warnings: Vec<String> = removing.iter().map(removal_pending).collect();
+    if let Some(live) = live.filter(|_| !live_exists) {
+        warnings.push(dangling(config, live));
+    }
     let lines = if request.json {
         let document = Document {
             site: config.site(),
             generation: history.generation,
-            current: history.live.as_ref(),
-            previous: previous.as_ref(),
+            current: live.filter(|_| live_exists),
+            previous,
             releases: rows,
             removing: &removing,
         };
@@ -105,8 +118,55 @@ pub fn list(config: &Config, store: &Store, request: &Granted<List>) -> Result<S
     } else {
         table(&rows)
     };
-    let warnings = removing.iter().map(removal_pending).collect();
     Ok(Success::Listed(Listed { lines, warnings }))
+}
+
+/// A release of the list.
+struct Found<'a> {
+    id: &'a ReleaseId,
+    /// What the journal has of it.
+    known: Option<&'a Release>,
+    state: State,
+}
+
+impl Found<'_> {
+    fn row(&self, seen: &Seen) -> Row {
+        let Seen { history, .. } = seen;
+        let known = self.known;
+        let confirmed = |known: &Release| {
+            known.confirmed && !(self.state == State::Current && history.confirmation_pending)
+        };
+        // The symlink moved, and the journal has no time for that.
+        let has_no_time = !seen.live_is_recorded
+            && [&history.live, &history.before]
+                .iter()
+                .any(|moved| moved.as_ref() == Some(self.id));
+        Row {
+            release: self.id.clone(),
+            state: self.state,
+            proved: known
+                .filter(|known| known.activated.is_some())
+                .map(confirmed),
+            // The record of a `receive` has the digest. Another record, such as that of
+            // a symlink that an operator moved, has only its own time.
+            received: known
+                .filter(|known| known.sha256.is_some())
+                .map(|known| known.received),
+            last_live: known.and_then(Release::last_live).filter(|_| !has_no_time),
+            files: known.and_then(|known| known.files),
+            bytes: known.and_then(|known| known.bytes),
+            sha256: known.and_then(|known| known.sha256),
+            commit: known.and_then(|known| known.commit.clone()),
+        }
+    }
+}
+
+fn dangling(config: &Config, release: &ReleaseId) -> String {
+    let link = config.root.join(config.link.as_str());
+    format!(
+        "nothing is live: the symlink '{}' names '{release}', which does not exist; swap to another release",
+        link.display()
+    )
 }
 
 fn removal_pending(release: &ReleaseId) -> String {

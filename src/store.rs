@@ -83,8 +83,19 @@ pub struct Room {
 pub struct Listing {
     /// The releases, sorted; see [`Store::is_present`].
     pub present: Vec<ReleaseId>,
+    /// The directories with the name of a release and without a manifest, sorted.
+    pub without_manifest: Vec<ReleaseId>,
     /// All names, also those that are not names of releases, sorted.
     names: Vec<OsString>,
+}
+
+impl Listing {
+    /// Returns whether the directory of a release exists, with or without a manifest.
+    pub fn has_directory(&self, release: &ReleaseId) -> bool {
+        [&self.present, &self.without_manifest]
+            .iter()
+            .any(|sorted| sorted.binary_search(release).is_ok())
+    }
 }
 
 impl Store {
@@ -236,13 +247,21 @@ impl Store {
         let manifests = self.manifests.entries_with_type().map_err(cannot)?;
         let regular = manifests.iter().filter(|(_, kind)| *kind == SFlag::S_IFREG);
         let mut has_manifest = sorted_contains(regular.map(|(name, _)| name.as_bytes()));
-        let present = releases
-            .iter()
-            .filter(|(name, kind)| *kind == SFlag::S_IFDIR && has_manifest(name.as_bytes()))
-            .filter_map(|(name, _)| release_name(name))
-            .collect();
+        let (mut present, mut without_manifest) = (Vec::new(), Vec::new());
+        for (name, kind) in &releases {
+            if *kind == SFlag::S_IFDIR
+                && let Some(release) = release_name(name)
+            {
+                if has_manifest(name.as_bytes()) {
+                    present.push(release);
+                } else {
+                    without_manifest.push(release);
+                }
+            }
+        }
         Ok(Listing {
             present,
+            without_manifest,
             names: releases.into_iter().map(|(name, _)| name).collect(),
         })
     }

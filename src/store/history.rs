@@ -114,13 +114,17 @@ impl Release {
 
 /// A release's state as `list` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum State {
     Current,
     Previous,
     Good,
     Bad,
     Pending,
+    /// The journal has it, and its directory or its manifest is not on disk.
+    Missing,
+    /// A directory in `releases/` that no request received.
+    NotReceived,
 }
 
 impl State {
@@ -131,6 +135,8 @@ impl State {
             State::Good => "good",
             State::Bad => "bad",
             State::Pending => "pending",
+            State::Missing => "missing",
+            State::NotReceived => "not-received",
         }
     }
 }

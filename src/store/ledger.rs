@@ -14,7 +14,7 @@ use crate::dir::{Dir, Name};
 use crate::error::Result;
 use crate::manifest;
 use crate::names::ReleaseId;
-use crate::store::history::History;
+use crate::store::history::{History, Release};
 use crate::store::journal::{self, Event, Journal, Record};
 use crate::store::lock::Lock;
 use crate::store::{Actor, Listing, Store, release_name, sorted_contains, used_ids};
@@ -173,24 +173,97 @@ impl<'a> Ledger<'a> {
 /// Those of [`Store::current`], [`Store::listing`], [`journal::read_journal`] and
 /// [`used_ids::recall`].
 pub fn read_unlocked(store: &Store) -> Result<(History, Listing)> {
+    let seen = Seen::read(store)?;
+    Ok((seen.history, seen.listing))
+}
+
+/// What [`read_unlocked`] reads, and what it repaired in memory.
+#[derive(Debug)]
+pub struct Seen {
+    pub history: History,
+    pub listing: Listing,
+    /// The recorded releases whose directory was not there, but for the live one. The
+    /// history has them as removed.
+    pub missing: Vec<(ReleaseId, Release)>,
+    /// Whether the journal has the record that made the live release live. Otherwise its
+    /// time, and the time when the one before it was replaced, are not known.
+    pub live_is_recorded: bool,
+}
+
+impl Seen {
+    /// Reads the journal first, then the symlink, then `releases/`.
+    /// [`recorded_as_removed`] relies on this order.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_unlocked`].
+    pub fn read(store: &Store) -> Result<Seen> {
+        let mut history = read_history(store)?;
+        let live = store.current()?;
+        let listing = store.listing()?;
+        let (missing, live_is_recorded) =
+            repair_in_memory(store, &mut history, &listing, live.as_ref())?;
+        recall_floor(store, &mut history)?;
+        history.observe(journal::now());
+        Ok(Seen {
+            history,
+            listing,
+            missing,
+            live_is_recorded,
+        })
+    }
+}
+
+/// Reads the journal once more, after a caller of [`Seen::read`] found something missing
+/// and read the trash. Returns a function that says whether a release is recorded as
+/// removed by now.
+///
+/// Another request may have pruned the release after the journal was read first. It
+/// deletes the release from the trash only after its record. So a release that is neither
+/// in the trash nor recorded as removed was removed by another program.
+///
+/// # Errors
+///
+/// Those of [`journal::read_journal`].
+pub fn recorded_as_removed(store: &Store) -> Result<impl Fn(&ReleaseId) -> bool> {
+    let history = read_history(store)?;
+    Ok(move |release: &ReleaseId| !history.releases.contains_key(release))
+}
+
+fn read_history(store: &Store) -> Result<History> {
     let mut history = History::default();
     journal::read_journal(store, |entry| history.take(entry))?;
+    Ok(history)
+}
+
+/// Takes into account what [`Ledger::open`] would append to the journal. Returns the
+/// fields `missing` and `live_is_recorded` of [`Seen`].
+fn repair_in_memory(
+    store: &Store,
+    history: &mut History,
+    listing: &Listing,
+    live: Option<&ReleaseId>,
+) -> Result<(Vec<(ReleaseId, Release)>, bool)> {
     let generation = history.generation;
-    let live = store.current()?;
-    let listing = store.listing()?;
-    for record in recovered_records(store, &history, &listing) {
-        let record = with_first(store, &mut history, record)?;
+    let (mut missing, mut live_is_recorded) = (Vec::new(), true);
+    for record in recovered_records(store, history, listing) {
+        let record = with_first(store, history, record)?;
         history.apply(&record);
     }
     // Terminates: see `missing_record`.
-    while let Some(record) = missing_record(&history, &listing, live.as_ref()) {
-        let record = with_first(store, &mut history, record)?;
+    while let Some(record) = missing_record(history, listing, live) {
+        match (record.event, &record.release) {
+            (Event::Pruned, Some(release)) => {
+                let known = history.releases.get(release).cloned();
+                missing.extend(known.map(|known| (release.clone(), known)));
+            }
+            (event, _) => live_is_recorded &= event == Event::Abandoned,
+        }
+        let record = with_first(store, history, record)?;
         history.apply(&record);
     }
     history.generation = generation;
-    recall_floor(store, &mut history)?;
-    history.observe(journal::now());
-    Ok((history, listing))
+    Ok((missing, live_is_recorded))
 }
 
 /// Completes the first record of a release whose id was used before. The next request

@@ -246,8 +246,18 @@ fn a_new_site_has_an_empty_list() {
     assert_eq!(object["releases"], Value::Array(Vec::new()));
 }
 
+/// Returns the row of a release in `list --json`.
+#[track_caller]
+fn row(site: &Site, release: &str) -> Value {
+    let object = listing(site);
+    let rows = object["releases"].as_array().expect("an array");
+    let row = rows.iter().find(|row| row["release"] == release);
+    row.unwrap_or_else(|| panic!("no '{release}': {object}"))
+        .clone()
+}
+
 #[test]
-fn list_shows_only_releases_of_this_program_that_exist() {
+fn list_shows_what_is_missing_and_what_was_not_received() {
     let site = varied();
     let releases = site.root().join("releases");
     fs::create_dir(releases.join("foreign")).expect("a directory");
@@ -255,20 +265,128 @@ fn list_shows_only_releases_of_this_program_that_exist() {
     fs::write(releases.join("notes"), "notes").expect("a file");
     fs::remove_dir_all(releases.join("a")).expect("removed");
     fs::remove_dir_all(releases.join("d")).expect("removed");
-    assert_eq!(
-        states(&site),
-        [
-            "a-name-of-some-length current",
-            "c bad",
-            "b previous",
-            "f pending",
-            "e pending"
-        ]
-    );
+    fs::remove_file(site.root().join(".deploy-shell/manifests/e")).expect("removed");
+    let now = [
+        "a-name-of-some-length current",
+        "c bad",
+        "b previous",
+        "a missing",
+        "d missing",
+        "f pending",
+        "e missing",
+        "foreign not-received",
+    ];
+    assert_eq!(states(&site), now);
+    let foreign = row(&site, "foreign");
+    for field in [
+        "proved",
+        "received",
+        "last_live",
+        "files",
+        "bytes",
+        "sha256",
+    ] {
+        assert!(foreign[field].is_null(), "{field}: {foreign}");
+    }
+    // What the journal has is not lost.
+    assert_eq!(row(&site, "a")["sha256"], sha256(&payload("a")).as_str());
     let table = ask(&site, "list").ok();
-    assert_eq!(table.lines().count(), 6, "{table}");
+    assert_eq!(table.lines().count(), 1 + now.len(), "{table}");
+    let cells = |release: &str| -> Vec<String> {
+        let line = table.lines().find(|line| line.starts_with(release));
+        let line = line.expect("a row").split_whitespace();
+        line.map(str::to_owned).collect()
+    };
+    assert_eq!(
+        cells("foreign"),
+        ["foreign", "not-received", "-", "-", "-", "-", "-"]
+    );
+    assert_eq!(cells("d ")[1], "missing");
     let plain = |byte: u8| byte == b'\n' || (b' '..=b'~').contains(&byte);
     assert!(table.bytes().all(plain), "{table:?}");
+}
+
+/// The next change records what is gone, and `list` no longer shows it.
+#[test]
+fn a_missing_release_stays_in_the_list_until_its_removal_is_recorded() {
+    let site = varied();
+    fs::remove_dir_all(site.root().join("releases/a")).expect("removed");
+    assert!(states(&site).contains(&"a missing".to_owned()));
+    ask(&site, "swap b").ok();
+    assert!(!states(&site).iter().any(|state| state.starts_with("a ")));
+}
+
+/// Visitors get an error from the web server, so nothing is live.
+#[test]
+fn a_live_release_whose_directory_is_gone_is_missing() {
+    let site = varied();
+    let live = "a-name-of-some-length";
+    fs::remove_dir_all(site.root().join("releases").join(live)).expect("removed");
+    let object = listing(&site);
+    assert!(object["current"].is_null(), "{object}");
+    assert_eq!(row(&site, live)["state"], "missing");
+    let reply = ask(&site, "list");
+    let words = "names 'a-name-of-some-length', which does not exist";
+    assert!(reply.stderr.contains(words), "{reply:?}");
+    reply.ok();
+    assert_eq!(
+        ask(&site, "rollback").ok(),
+        format!("ok rollback b previous={live}\n")
+    );
+    assert_eq!(listing(&site)["current"], "b");
+}
+
+/// No request received the release that a dangling symlink names, so no row has it.
+#[test]
+fn a_dangling_symlink_invents_no_release() {
+    let site = varied();
+    let link = site.root().join("current");
+    fs::remove_file(&link).expect("removed");
+    std::os::unix::fs::symlink("releases/nowhere", &link).expect("a symlink");
+    let object = listing(&site);
+    assert!(object["current"].is_null(), "{object}");
+    let states = states(&site);
+    assert_eq!(states.len(), VARIED.len(), "{states:?}");
+    assert!(
+        !states.iter().any(|state| state.starts_with("nowhere")),
+        "{states:?}"
+    );
+    assert!(
+        !states.iter().any(|state| state.ends_with(" current")),
+        "{states:?}"
+    );
+    let reply = ask(&site, "list");
+    assert!(
+        reply.stderr.contains("warning: nothing is live: "),
+        "{reply:?}"
+    );
+}
+
+/// The release of another tool is live, and no request received it. An answer that
+/// changed with each call would have an invented time.
+#[test]
+fn the_list_has_no_time_that_is_not_recorded() {
+    let site = varied();
+    let releases = site.root().join("releases");
+    let link = site.root().join("current");
+    fs::create_dir(releases.join("20190101")).expect("a directory");
+    fs::remove_file(&link).expect("removed");
+    std::os::unix::fs::symlink("releases/20190101", &link).expect("a symlink");
+    let foreign = row(&site, "20190101");
+    assert_eq!(foreign["state"], "current");
+    assert!(foreign["received"].is_null(), "{foreign}");
+    assert!(foreign["last_live"].is_null(), "{foreign}");
+    // Nor is it known when the release before it was replaced.
+    assert!(row(&site, "a-name-of-some-length")["last_live"].is_null());
+    assert_eq!(listing(&site)["current"], "20190101");
+
+    // The next change records when it found the symlink; nothing says when a request
+    // received the release.
+    ask(&site, "swap b").ok();
+    let foreign = row(&site, "20190101");
+    assert_eq!(foreign["state"], "not-received");
+    assert!(foreign["received"].is_null(), "{foreign}");
+    time(&foreign["last_live"]);
 }
 
 #[test]
