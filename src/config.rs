@@ -36,6 +36,9 @@ pub struct Config {
     /// The site's name: the stem of its file.
     #[serde(skip)]
     pub site: Option<SiteName>,
+    /// The file that this was read from.
+    #[serde(skip)]
+    pub file: PathBuf,
     pub root: PathBuf,
     #[serde(default = "current")]
     pub link: LinkName,
@@ -132,6 +135,7 @@ impl Config {
                 .remedy("see deploy-shell.toml(5)")
         })?;
         config.site = Some(site);
+        config.file = path.to_owned();
         rules::check_config(&config).map_err(|conflict| bad(format!(": {conflict}")))?;
         Ok(config)
     }
@@ -139,6 +143,16 @@ impl Config {
     /// Returns the site's name.
     pub fn site(&self) -> &SiteName {
         self.site.as_ref().expect("parse() sets the site")
+    }
+
+    /// Returns the words by which a command of the operator names this site.
+    pub fn site_option(&self) -> String {
+        match self.file.parent() {
+            Some(directory) if directory == Path::new(DIRECTORY) => {
+                format!("--site {}", self.site())
+            }
+            _ => format!("--config '{}'", self.file.display()),
+        }
     }
 
     /// Returns every command that the operator has configured.

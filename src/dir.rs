@@ -28,7 +28,7 @@ use nix::errno::Errno;
 use nix::fcntl::{self, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
 use nix::sys::stat::{self, FileStat, Mode, SFlag};
 use nix::sys::{statfs, statvfs};
-use nix::unistd::{self, UnlinkatFlags};
+use nix::unistd::{self, AccessFlags, UnlinkatFlags};
 
 pub use acl::DefaultAcl;
 pub use name::Name;
@@ -335,6 +335,13 @@ impl Dir {
     /// Sets the permission bits of this directory itself.
     pub fn set_mode(&self, mode: u32) -> Result<()> {
         stat::fchmod(&self.0, Mode::from_bits_truncate(mode))
+    }
+
+    /// Checks that this process may make and remove names in this directory (access(2),
+    /// with its effective user and groups).
+    pub fn check_writable(&self) -> Result<()> {
+        let access = AccessFlags::W_OK | AccessFlags::X_OK;
+        unistd::faccessat(&self.0, ".", access, AtFlags::AT_EACCESS)
     }
 
     /// Returns the status of this directory itself.

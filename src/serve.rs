@@ -93,6 +93,9 @@ fn run_verb(
     let mut confinement = None;
     let attempt = || {
         let store = Store::open(config)?;
+        if verb.writes() {
+            store.check_writable(verb == Verb::Receive)?;
+        }
         // The allowed signers are outside of the site, and so out of reach for
         // the confined process.
         let required = match verb {
@@ -106,7 +109,8 @@ fn run_verb(
             Verb::Swap | Verb::Rollback => HookRunner::start(config)?,
             Verb::Receive | Verb::List => None,
         };
-        let cannot = |errno| store.io("cannot open the journal, the lock and the counters", errno);
+        let cannot =
+            |errno| store.state_io("cannot open the journal, the lock and the counters", errno);
         if verb.writes() {
             limits::create_directory(&store).map_err(cannot)?;
         }

@@ -20,6 +20,7 @@
 //! A release exists when `releases/<release>` does; its manifest is in place before
 //! it. The `current` symlink says which release is live; the journal follows it.
 
+mod access;
 mod actor;
 pub mod checkpoint;
 pub mod history;
@@ -67,6 +68,8 @@ pub struct Store {
     /// The release that the configuration names as the floor.
     floor: Option<ReleaseId>,
     path: PathBuf,
+    /// The words by which a command of the operator names this site.
+    options: String,
 }
 
 /// What a request may use of the file system before only the reserve is left.
@@ -106,7 +109,7 @@ impl Store {
     /// [`Code::BadLayout`] with the remedy.
     pub fn open(config: &Config) -> Result<Store> {
         let store = Store::open_directories(config)?;
-        store.check(nix::unistd::geteuid().as_raw())?;
+        store.check_directories(nix::unistd::geteuid().as_raw())?;
         Ok(store)
     }
 
@@ -117,27 +120,38 @@ impl Store {
     ///
     /// As [`Store::open`].
     pub fn examine(config: &Config) -> Result<Store> {
-        let store = Store::open_directories(config)?;
+        let store = Store::open_directories(config).map_err(|error| match error.fault {
+            // Only the account and root may look into `.deploy-shell`.
+            Some(Fault::AccessDenied) => {
+                error.remedy("run this as root, or as the account that owns the site")
+            }
+            _ => error,
+        })?;
         let mut owner = nix::unistd::geteuid().as_raw();
         if owner == 0
             && let Ok(stat) = store.state.metadata()
         {
             owner = stat.st_uid;
         }
-        store.check(owner)?;
+        store.check_directories(owner)?;
         Ok(store)
     }
 
     fn open_directories(config: &Config) -> Result<Store> {
         let path = &config.root;
-        let root = Dir::open_root(path).map_err(|errno| cannot_open(path, errno))?;
-        let releases = open_subdirectory(path, &root, RELEASES)?;
-        let state = open_subdirectory(path, &root, STATE)?;
+        let options = config.site_option();
+        let init = init_command(&options, path);
+        let open =
+            |path: &Path, parent: &Dir, name| access::open_subdirectory(path, parent, name, &init);
+        let root =
+            Dir::open_root(path).map_err(|errno| access::cannot_open_root(path, errno, &init))?;
+        let releases = open(path, &root, RELEASES)?;
+        let state = open(path, &root, STATE)?;
         let below = path.join(STATE);
         Ok(Store {
-            manifests: open_subdirectory(&below, &state, MANIFESTS)?,
-            incoming: open_subdirectory(&below, &state, INCOMING)?,
-            trash: open_subdirectory(&below, &state, TRASH)?,
+            manifests: open(&below, &state, MANIFESTS)?,
+            incoming: open(&below, &state, INCOMING)?,
+            trash: open(&below, &state, TRASH)?,
             root,
             releases,
             state,
@@ -149,54 +163,18 @@ impl Store {
                 .map(|_| config.preview.link.clone()),
             floor: config.floor.clone(),
             path: path.clone(),
+            options,
         })
+    }
+
+    /// Returns the command of the operator that makes the directories of this site.
+    fn init_command(&self) -> String {
+        init_command(&self.options, &self.path)
     }
 
     /// Returns the path of the root, for messages only: nothing is opened by it.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    fn check(&self, owner: u32) -> Result<()> {
-        let device = |dir: &Dir| dir.metadata().map(|stat| stat.st_dev).ok();
-        let state = self.path.join(STATE);
-        // (directory, path, whether it must be the owner's, forbidden mode bits)
-        let directories = [
-            (&self.root, self.path.clone(), false, 0o002),
-            (&self.releases, self.path.join(RELEASES), true, 0o022),
-            (&self.state, state.clone(), true, 0o077),
-            (&self.manifests, state.join(MANIFESTS), true, 0o022),
-            (&self.incoming, state.join(INCOMING), true, 0o022),
-            (&self.trash, state.join(TRASH), true, 0o022),
-        ];
-        for (directory, path, must_be_owners, forbidden) in directories {
-            let shown = path.display();
-            let bad = |problem: String| Error::new(Code::BadLayout, format!("'{shown}' {problem}"));
-            let stat = directory
-                .metadata()
-                .map_err(|errno| Error::io(format!("cannot look at '{shown}'"), errno))?;
-            if must_be_owners && stat.st_uid != owner {
-                return Err(bad(format!(
-                    "belongs to user {}, not to this account",
-                    stat.st_uid
-                ))
-                .remedy(format!("chown it to user {owner}")));
-            }
-            if stat.st_mode & forbidden != 0 {
-                return Err(
-                    bad("can be reached or written by others".to_owned()).remedy(format!(
-                        "chmod {} '{shown}'",
-                        octal_less(stat.st_mode, forbidden)
-                    )),
-                );
-            }
-            // A rename is atomic only within one file system.
-            if device(directory) != device(&self.root) {
-                return Err(bad("is on another file system than the root".to_owned())
-                    .remedy("keep the whole site on one file system, without mounts inside it"));
-            }
-        }
-        Ok(())
     }
 
     /// Opens the journal and the lock file, and makes them if they do not exist. Opens
@@ -387,29 +365,9 @@ impl Store {
     }
 }
 
-fn open_subdirectory(path: &Path, parent: &Dir, name: Name<'_>) -> Result<Dir> {
-    let shown = path.join(name);
-    parent
-        .open_dir(name)
-        .map_err(|errno| cannot_open(&shown, errno))
-}
-
-fn cannot_open(path: &Path, errno: Errno) -> Error {
-    let shown = path.display();
-    let problem = match errno {
-        Errno::ENOENT => format!("'{shown}' does not exist"),
-        Errno::ENOTDIR | Errno::ELOOP => format!("'{shown}' is not a directory itself"),
-        errno => format!(
-            "cannot open '{shown}': {}",
-            crate::error::describe(&errno.into())
-        ),
-    };
-    Error::new(Code::BadLayout, problem)
-        .remedy("run 'deploy-shell-admin init', or make it as it does")
-}
-
-fn octal_less(mode: u32, forbidden: u32) -> String {
-    format!("{:04o}", mode & 0o7777 & !forbidden)
+fn init_command(options: &str, root: &Path) -> String {
+    let root = root.display();
+    format!("deploy-shell-admin init {options} --root '{root}'")
 }
 
 /// Returns a function that says whether `sorted` contains a name. Its callers pass

@@ -110,7 +110,7 @@ pub fn make_if_due(store: &Store, config: &Config, _lock: &Lock) -> Result<Optio
         }
     };
     let synced = store.state.sync();
-    synced.map_err(|errno| store.io("cannot sync the new journal", errno))?;
+    synced.map_err(|errno| store.state_io("cannot sync the new journal", errno))?;
     remove_oldest_part(
         store,
         history.part.map(|part| part.first),
@@ -142,7 +142,7 @@ fn make(store: &Store, mut history: History, begin: u64, sandboxed: bool) -> Res
     history.used_ids = used_ids::write(store, &history.used_ids, &removed, history.generation)?;
     let part = write_part(store, history.part, begin + 1, sandboxed)?;
     history.part = Some(part);
-    let cannot = |error: std::io::Error| store.io("cannot write a new journal", error);
+    let cannot = |error: std::io::Error| store.state_io("cannot write a new journal", error);
     let mut next = emptied(&store.state, NEXT_JOURNAL).map_err(cannot)?;
     next.write_all(&journal::begin_with(&history))
         .and_then(|()| next.sync_data())
@@ -161,7 +161,8 @@ fn make(store: &Store, mut history: History, begin: u64, sandboxed: bool) -> Res
 /// after that, the next one writes the same again, because the journal that it
 /// replaces still has the old length of the part.
 fn write_part(store: &Store, newest: Option<Part>, first: u64, sandboxed: bool) -> Result<Part> {
-    let cannot = |error: std::io::Error| store.io("cannot write a part of the journal", error);
+    let cannot =
+        |error: std::io::Error| store.state_io("cannot write a part of the journal", error);
     let mut next = emptied(&store.state, NEXT_PART).map_err(cannot)?;
     let newest = newest.filter(|part| part.bytes < MAX_PART);
     let extended = match newest {

@@ -234,7 +234,7 @@ pub fn read_journal(store: &Store, each: impl FnMut(Entry<'_>)) -> Result<()> {
     match store.state.open_file(JOURNAL) {
         Ok(mut file) => read_file(store, &mut file, each).map(drop),
         Err(Errno::ENOENT) => Ok(()),
-        Err(errno) => Err(store.io("cannot open the journal", errno)),
+        Err(errno) => Err(store.state_io("cannot open the journal", errno)),
     }
 }
 
@@ -288,7 +288,7 @@ impl Journal {
     ///
     /// As [`read_journal`]; nothing is dropped then.
     pub fn open(store: &Store, mut each: impl FnMut(Entry<'_>)) -> Result<Journal> {
-        let cannot = |error: std::io::Error| store.io("cannot open the journal", error);
+        let cannot = |error: std::io::Error| store.state_io("cannot open the journal", error);
         let mut file = store
             .state
             .open_append(JOURNAL, 0o600)
@@ -344,7 +344,7 @@ impl Journal {
             // A part of the line may be there, and the next append must not follow
             // it. If this fails too, the next start drops that part.
             _ = self.file.set_len(self.len);
-            return Err(store.io("cannot append to the journal", error));
+            return Err(store.state_io("cannot append to the journal", error));
         }
         self.len += line.len() as u64;
         self.next += 1;
@@ -366,7 +366,7 @@ pub fn read_bytes(bytes: &[u8], each: impl FnMut(Entry<'_>)) -> Result<(), Unrea
 fn read_file(store: &Store, file: &mut File, each: impl FnMut(Entry<'_>)) -> Result<Extent> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)
-        .map_err(|error| store.io("cannot read the journal", error))?;
+        .map_err(|error| store.state_io("cannot read the journal", error))?;
     reader::read_entries(&bytes, each).map_err(|why| unreadable(store, &why))
 }
 

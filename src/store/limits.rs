@@ -152,7 +152,7 @@ impl<'a> KeyLimits<'a> {
         let cannot = |error: std::io::Error| {
             let name = file_name(self.key, counter.suffix());
             self.store
-                .io(format!("cannot update '{LIMITS}/{name}'"), error)
+                .state_io(format!("cannot update '{LIMITS}/{name}'"), error)
         };
         // A rollback must be possible on a full disk, which may have no counter. There a
         // swap cannot be repeated without limit either: it appends to the journal.
@@ -245,7 +245,8 @@ impl<'a> KeyLimits<'a> {
 
     /// Locks the first free slot; none if all are in use.
     fn free_slot(&self, prefix: &str, slots: u16) -> Result<Option<File>> {
-        let cannot = |error: std::io::Error| self.store.io("cannot take an upload slot", error);
+        let cannot =
+            |error: std::io::Error| self.store.state_io("cannot take an upload slot", error);
         let limits = self.store.state.open_dir(LIMITS);
         let limits = limits.map_err(|errno| cannot(errno.into()))?;
         for slot in 0..slots {

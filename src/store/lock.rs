@@ -30,7 +30,7 @@ impl Lock {
     ///
     /// [`Code::Busy`], naming the holder.
     pub fn take(store: &Store, actor: &Actor, timeout: Duration) -> Result<Lock> {
-        let cannot = |error: std::io::Error| store.io("cannot take the lock", error);
+        let cannot = |error: std::io::Error| store.state_io("cannot take the lock", error);
         let mut file = store
             .state
             .open_rw(LOCK, 0o600)

@@ -88,7 +88,7 @@ impl Store {
         let shown = shown.display();
         Some(match found {
             Found::Usable => return None,
-            Found::Unopened(errno) => unopened(&shared.display(), Errno::from_raw(errno)),
+            Found::Unopened(errno) => self.unopened(&shared.display(), Errno::from_raw(errno)),
             Found::WrongType => fault(
                 false,
                 format!("'{shown}' is neither a file nor a directory"),
@@ -97,17 +97,17 @@ impl Store {
             Found::Unresolved(errno) => unresolved(&shown, Errno::from_raw(errno)),
         })
     }
-}
 
-fn unopened(shown: &std::path::Display<'_>, errno: Errno) -> Fault {
-    match errno {
-        Errno::ENOENT => fault(true, format!("'{shown}' does not exist"))
-            .remedy("run 'deploy-shell-admin init', or make it as it does"),
-        Errno::ENOTDIR | Errno::ELOOP => {
-            fault(false, format!("'{shown}' is not a directory itself"))
-                .remedy("make it a directory, or mount one there")
+    fn unopened(&self, shown: &std::path::Display<'_>, errno: Errno) -> Fault {
+        match errno {
+            Errno::ENOENT => fault(true, format!("'{shown}' does not exist"))
+                .remedy(format!("make it: {}", self.init_command())),
+            Errno::ENOTDIR | Errno::ELOOP => {
+                fault(false, format!("'{shown}' is not a directory itself"))
+                    .remedy("make it a directory, or mount one there")
+            }
+            errno => inaccessible(shown, errno),
         }
-        errno => inaccessible(shown, errno),
     }
 }
 

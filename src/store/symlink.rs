@@ -101,7 +101,16 @@ impl Store {
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(Error::io(format!("cannot look at '{shown}'"), errno)),
             Ok(stat) if dir::file_type(&stat) != SFlag::S_IFLNK => {
-                let remedy = format!("move it away, then swap: mv '{shown}' '{shown}.old'");
+                let what = dir::file_type(&stat);
+                // To move a directory away would leave visitors without a site.
+                let remedy = if what == SFlag::S_IFDIR {
+                    format!(
+                        "make a release of it, without a moment without a site: {}",
+                        self.adopt_command()
+                    )
+                } else {
+                    format!("move it away, then swap: mv '{shown}' '{shown}.old'")
+                };
                 return bad("is not a symlink", remedy);
             }
             Ok(_) => {}
@@ -110,17 +119,33 @@ impl Store {
             .root
             .read_link(link)
             .map_err(|errno| Error::io(format!("cannot read the symlink '{shown}'"), errno))?;
-        let release = (target.as_bytes())
-            .strip_prefix(RELEASES.as_bytes())
-            .and_then(|below| below.strip_prefix(b"/"))
-            .and_then(|id| ReleaseId::try_from(str::from_utf8(id).ok()?).ok());
-        match release {
+        let release_in = |releases: &[u8]| {
+            let id = (target.as_bytes().strip_prefix(releases)?).strip_prefix(b"/")?;
+            ReleaseId::try_from(str::from_utf8(id).ok()?).ok()
+        };
+        match release_in(RELEASES.as_bytes()) {
             Some(release) => Ok(Some(release)),
-            None => bad(
-                "is a symlink to something that is not a release of this site",
-                format!("point it at 'releases/RELEASE' or remove it, then swap: rm '{shown}'"),
-            ),
+            None => {
+                // Other tools write an absolute path.
+                let named = release_in(self.path.join(RELEASES).as_os_str().as_bytes());
+                let named = named.as_ref().map_or("RELEASE", ReleaseId::as_str);
+                bad(
+                    "is a symlink to something that is not a release of this site",
+                    // To remove it would leave visitors without a site.
+                    format!(
+                        "in one step: ln -s 'releases/{named}' '{shown}.new' && \
+                         mv -T '{shown}.new' '{shown}'; or: {}",
+                        self.adopt_command()
+                    ),
+                )
+            }
         }
+    }
+
+    /// Returns the command of the operator that takes over what is there. Without
+    /// `--yes`, it says what it would do.
+    fn adopt_command(&self) -> String {
+        format!("deploy-shell-admin adopt {}", self.options)
     }
 
     /// Renames a new symlink over the old one, so that a reader always finds one of

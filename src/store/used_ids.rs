@@ -109,7 +109,7 @@ pub fn write(
     }
     let mut new = UsedIds { seq, ids: 0 };
     let name = new.name();
-    let cannot = |error: std::io::Error| store.io(format!("cannot write '{name}'"), error);
+    let cannot = |error: std::io::Error| store.state_io(format!("cannot write '{name}'"), error);
     let as_name = Name::new(name.as_bytes()).ok_or_else(|| cannot(Errno::EINVAL.into()))?;
     let file = store
         .state
@@ -170,7 +170,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn open(store: &'a Store, file: UsedIds) -> Result<Reader<'a>> {
         let name = file.name();
-        let cannot = |error: std::io::Error| store.io(format!("cannot read '{name}'"), error);
+        let cannot = |error: std::io::Error| store.state_io(format!("cannot read '{name}'"), error);
         let open = |name| match store.state.open_file(name) {
             Ok(opened) => Ok(opened),
             Err(Errno::ENOENT) => Err(damaged(store, file, "it does not exist")),
@@ -207,7 +207,7 @@ impl<'a> Reader<'a> {
             .read_exact_at(&mut line, number * LINE as u64)
             .map_err(|error| {
                 let name = self.file.name();
-                self.store.io(format!("cannot read '{name}'"), error)
+                self.store.state_io(format!("cannot read '{name}'"), error)
             })?;
         Ok(line)
     }
@@ -246,7 +246,7 @@ impl<'a> Reader<'a> {
         for _ in 0..skipped {
             self.lines.read_exact(&mut line).map_err(|error| {
                 let name = self.file.name();
-                self.store.io(format!("cannot read '{name}'"), error)
+                self.store.state_io(format!("cannot read '{name}'"), error)
             })?;
         }
         self.read += 1;

@@ -67,7 +67,11 @@ fn a_directory_that_the_account_may_not_write_is_reported_with_the_remedy() {
         let reply = site.ssh_with_input("ci", &request, &payload());
         set_mode(&path, 0o755);
         reply.refused(78, "bad-layout");
-        assert!(reply.stderr.contains("with chown or chmod"), "{reply:?}");
+        let remedy = format!("\nchmod u+rwx '{}'", path.display());
+        assert!(
+            reply.stderr.contains(remedy.trim_end_matches('/')),
+            "{reply:?}"
+        );
     }
 }
 

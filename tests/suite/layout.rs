@@ -80,7 +80,6 @@ fn a_directory_is_refused_with_the_remedy() {
     let photo = fs::read_to_string(directory.join("uploads/photo"));
     assert_eq!(photo.expect("still there"), "the only copy");
 
-    // The remedy works.
     fs::rename(&directory, site.root().join("current.old")).expect("moved away");
     ask(&site, "swap a").ok();
     assert_eq!(site.current().as_deref(), Some("a"));

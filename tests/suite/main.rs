@@ -69,6 +69,7 @@ mod receive;
 mod receive_limits;
 mod receive_races;
 mod recovery;
+mod remedies;
 mod removal;
 mod rollback;
 mod sandbox;

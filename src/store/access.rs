@@ -1,0 +1,210 @@
+//! Whether this account may use the site's directories, and what an operator does about
+//! it where it may not. Each remedy changes files of the site alone, and widens access
+//! for nobody but the account.
+//!
+//! This program looks up no account, so no remedy has a name of one: chown(1) takes the
+//! owner from a directory that the account owns (`--reference`).
+
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::stat::SFlag;
+use nix::unistd::geteuid;
+
+use super::Store;
+use super::layout::{INCOMING, MANIFESTS, RELEASES, STATE, TRASH};
+use crate::dir::{self, Dir, Name};
+use crate::error::{Code, Error, Fault, Result};
+
+/// A directory of the site, as [`Store::check_directories`] looks at it.
+struct Directory<'a> {
+    handle: &'a Dir,
+    path: std::path::PathBuf,
+    /// Whether it must be the account's.
+    is_owned: bool,
+    /// The mode bits that it must not have.
+    forbidden: u32,
+}
+
+impl Store {
+    fn directories(&self) -> [Directory<'_>; 6] {
+        let state = self.path.join(STATE);
+        let directory = |handle, path, is_owned, forbidden| Directory {
+            handle,
+            path,
+            is_owned,
+            forbidden,
+        };
+        [
+            directory(&self.root, self.path.clone(), false, 0o002),
+            directory(&self.releases, self.path.join(RELEASES), true, 0o022),
+            directory(&self.state, state.clone(), true, 0o077),
+            directory(&self.manifests, state.join(MANIFESTS), true, 0o022),
+            directory(&self.incoming, state.join(INCOMING), true, 0o022),
+            directory(&self.trash, state.join(TRASH), true, 0o022),
+        ]
+    }
+
+    /// Checks the owners, modes and file system of the site's directories. `owner` is the
+    /// account of the site.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::BadLayout`] with the remedy.
+    pub(super) fn check_directories(&self, owner: u32) -> Result<()> {
+        let device = |dir: &Dir| dir.metadata().map(|stat| stat.st_dev).ok();
+        for directory in self.directories() {
+            let shown = directory.path.display();
+            let bad = |problem: String| Error::new(Code::BadLayout, format!("'{shown}' {problem}"));
+            let stat = directory
+                .handle
+                .metadata()
+                .map_err(|errno| Error::io(format!("cannot look at '{shown}'"), errno))?;
+            if directory.is_owned && stat.st_uid != owner {
+                let problem = format!("belongs to user {}, not to this account", stat.st_uid);
+                return Err(match owner {
+                    // A site that belongs to root would be no safer, and no key could use it.
+                    0 => bad(problem).remedy(
+                        "run this as the account that owns the site, not as root; change no owner",
+                    ),
+                    _ => bad(problem).remedy(self.chown_command(&directory.path, owner)),
+                });
+            }
+            if stat.st_mode & directory.forbidden != 0 {
+                return Err(
+                    bad("can be reached or written by others".to_owned()).remedy(format!(
+                        "chmod {} '{shown}'",
+                        octal_less(stat.st_mode, directory.forbidden)
+                    )),
+                );
+            }
+            // A rename is atomic only within one file system.
+            if device(directory.handle) != device(&self.root) {
+                return Err(bad("is on another file system than the root".to_owned())
+                    .remedy("keep the whole site on one file system, without mounts inside it"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the account may write where a request that changes the site writes: a
+    /// receive also before its payload is sent, because a release that no swap can make
+    /// live is of no use.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::BadLayout`] with the remedy.
+    pub fn check_writable(&self, receives: bool) -> Result<()> {
+        for directory in self.directories() {
+            // A swap needs to write neither of the others, and must not depend on them:
+            // it may be the rollback of an emergency.
+            let is_needed = [&self.root, &self.state]
+                .iter()
+                .any(|needed| std::ptr::eq(*needed, directory.handle));
+            if let Err(errno) = directory.handle.check_writable()
+                && (receives || is_needed)
+            {
+                return Err(self.not_writable(&directory, errno));
+            }
+        }
+        Ok(())
+    }
+
+    fn not_writable(&self, directory: &Directory<'_>, errno: Errno) -> Error {
+        let shown = directory.path.display();
+        let error = Error::io(format!("cannot write to '{shown}'"), errno);
+        let account = geteuid().as_raw();
+        match directory.handle.metadata() {
+            Ok(stat) if errno == Errno::EACCES && stat.st_uid == account => {
+                error.remedy(format!("chmod u+rwx '{shown}'"))
+            }
+            Ok(_) if errno == Errno::EACCES => {
+                error.remedy(self.chown_command(&directory.path, account))
+            }
+            _ => error,
+        }
+    }
+
+    /// Returns the command that gives `path` to the account of the site. `-h` changes the
+    /// owner of a symlink, and not that of its target.
+    fn chown_command(&self, path: &Path, owner: u32) -> String {
+        let shown = path.display();
+        let is_owners = |of: &Directory<'_>| {
+            of.path != path && of.handle.metadata().is_ok_and(|stat| stat.st_uid == owner)
+        };
+        match self.directories().iter().find(|of| is_owners(of)) {
+            Some(of) => format!(
+                "as root: chown -h --reference='{}' '{shown}'",
+                of.path.display()
+            ),
+            None => format!("as root: chown -h {owner} '{shown}'"),
+        }
+    }
+
+    /// As [`Store::io`], for files in `.deploy-shell`. All of them are the account's own.
+    pub fn state_io(
+        &self,
+        doing: impl std::fmt::Display,
+        error: impl Into<std::io::Error>,
+    ) -> Error {
+        let error = self.io(doing, error);
+        if error.fault != Some(Fault::AccessDenied) {
+            return error;
+        }
+        let state = self.path.join(STATE);
+        let state = state.display();
+        // Neither command follows a symlink in the directory (`-h`; chmod(1) ignores
+        // those that it meets), and the mode of nobody but the owner changes.
+        error.remedy(format!(
+            "as root: chown -hR --reference='{state}' '{state}' && chmod -R u+rwX '{state}'"
+        ))
+    }
+}
+
+/// Opens a directory of the site. `init` is the command that makes what is missing.
+pub(super) fn open_subdirectory(
+    path: &Path,
+    parent: &Dir,
+    name: Name<'_>,
+    init: &str,
+) -> Result<Dir> {
+    let opened = parent.open_dir(name);
+    opened.map_err(|errno| {
+        let is_symlink =
+            (parent.stat(name)).is_ok_and(|stat| dir::file_type(&stat) == SFlag::S_IFLNK);
+        cannot_open(&path.join(name), errno, is_symlink, init)
+    })
+}
+
+/// Returns the error of the site's root.
+pub(super) fn cannot_open_root(path: &Path, errno: Errno, init: &str) -> Error {
+    let shown = path.display();
+    let is_symlink = path.is_symlink();
+    let error = cannot_open(path, errno, is_symlink, init);
+    match errno {
+        Errno::ENOENT => error.remedy(format!(
+            "correct 'root' in the site's configuration, or make it: {init}"
+        )),
+        _ if is_symlink => error.remedy(format!(
+            "set 'root' in the site's configuration to what this prints: readlink -f '{shown}'"
+        )),
+        _ => error,
+    }
+}
+
+pub(super) fn cannot_open(path: &Path, errno: Errno, is_symlink: bool, init: &str) -> Error {
+    let shown = path.display();
+    let bad = |problem: &str| Error::new(Code::BadLayout, format!("'{shown}' {problem}"));
+    match errno {
+        Errno::ENOENT => bad("does not exist").remedy(format!("make it: {init}")),
+        Errno::ENOTDIR | Errno::ELOOP if is_symlink => bad("is a symlink, not a directory itself")
+            .remedy("keep the whole site below one directory, and set 'root' to that; see bad-layout in docs/troubleshooting.md"),
+        Errno::ENOTDIR | Errno::ELOOP => bad("is not a directory itself")
+            .remedy(format!("move it away, then make the directory: {init}")),
+        errno => Error::io(format!("cannot open '{shown}'"), errno),
+    }
+}
+
+fn octal_less(mode: u32, forbidden: u32) -> String {
+    format!("{:04o}", mode & 0o7777 & !forbidden)
+}
