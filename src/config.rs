@@ -158,7 +158,8 @@ impl Config {
     /// Returns every command that the operator has configured.
     pub fn commands(&self) -> impl Iterator<Item = &Argv> {
         let hooks = self.hooks.all().map(|hook| &hook.command);
-        hooks.chain(&self.health.command)
+        let health = &self.health;
+        hooks.chain(&health.smoke_command).chain(&health.command)
     }
 }
 
@@ -251,9 +252,32 @@ mod tests {
             "contains = \"x\"",
             "command = [\"/srv/x/shared/run\"]",
             "url = \"https://127.0.0.1/\"",
+            &format!("{url}\nhost = \"a b\""),
+            &format!("{url}\nheaders = [\"Content-Length: 5\"]"),
+            &format!("{url}\nstatuses = []"),
+            "host = \"www.example.com\"",
+            "command = [\"/bin/true\"]\nheaders = [\"X-Probe: 1\"]",
+            "smoke_command = [\"/bin/true\"]\nstatuses = [204]",
+            "smoke_url = \"http://a/\"\nsmoke_command = [\"/bin/true\"]",
+            "smoke_command = [\"/srv/x/shared/run\"]",
+            "smoke_command = [\"true\"]",
         ] {
             assert!(health(bad).is_err(), "{bad}");
         }
+        let more = "host = \"www.example.com\"\nheaders = [\"X-Probe: 1\"]\n\
+                    statuses = [200, 204, 301]\nsmoke_command = [\"/bin/true\"]";
+        let full = health(&format!("{url}\n{more}")).unwrap().health;
+        assert_eq!(full.host.unwrap().as_str(), "www.example.com");
+        assert!(full.headers.contains("x-probe") && full.statuses.accept(301));
+        assert!(bare.health.statuses.accept(200) && !bare.health.statuses.accept(204));
+        // A header can be a secret, and this message goes to the client.
+        let error = health(&format!("{url}\nheaders = [\"X-Token hunter2\"]")).unwrap_err();
+        assert!(
+            error.problem.contains("a header is written"),
+            "{}",
+            error.problem
+        );
+        assert!(!error.problem.contains("hunter2"), "{}", error.problem);
         let preview = "root = \"/srv/x\"\n[preview]\nlink = \"current\"";
         assert!(load(preview).is_err());
     }

@@ -96,7 +96,7 @@ use crate::message;
 use protocol::RunResponse;
 
 pub use crate::probe::NOT_YET;
-pub use protocol::{HealthCheck, HookCommand, RunOutcome, RunRequest, RunResult, Setup, Stage};
+pub use protocol::{HookCommand, ReleaseCheck, RunOutcome, RunRequest, RunResult, Setup, Stage};
 pub use runner::main;
 
 /// The word of argv that makes this program the hook runner.

@@ -21,6 +21,7 @@ pub mod error;
 mod escape;
 pub mod event;
 pub mod hooks;
+mod http_values;
 mod list;
 mod look_up;
 pub mod manifest;

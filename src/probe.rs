@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::deadline::{Deadline, TimedReader};
 use crate::error::{self, Error};
 use crate::escape;
+use crate::http_values::{HeaderFields, Host, Statuses};
 use crate::message::millis;
 use crate::sandbox;
 use crate::url::HttpUrl;
@@ -34,7 +35,7 @@ use crate::url::HttpUrl;
 pub const WORD: &str = "probe";
 
 /// The maximum length of a [`ProbeRequest`], in bytes.
-pub const MAX_REQUEST: usize = 8 << 10;
+pub const MAX_REQUEST: usize = 16 << 10;
 
 /// The exit status of [`Verdict::NotYet`] (sysexits(3), EX_TEMPFAIL).
 pub const NOT_YET: u8 = 75;
@@ -49,6 +50,7 @@ pub struct ProbeRequest {
     pub url: HttpUrl,
     /// The text that the body must contain.
     pub contains: Option<String>,
+    pub exchange: Exchange,
     /// The time limit of connection, request and response together.
     #[serde(with = "millis")]
     pub time_limit: Duration,
@@ -56,10 +58,22 @@ pub struct ProbeRequest {
     pub sandbox_required: bool,
 }
 
+/// The configured parts of a request and its response that are the same for
+/// `smoke_url` and `url`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exchange {
+    /// The Host field, if it is not the authority of the URL.
+    pub host: Option<Host>,
+    pub headers: HeaderFields,
+    /// The statuses that pass.
+    pub statuses: Statuses,
+}
+
 /// The judgement of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The response is 200 and contains the text.
+    /// The status is accepted, and the body contains the text.
     Passes,
     /// The response is a different one, and may be right after a while.
     NotYet,
@@ -113,10 +127,11 @@ fn probe_service(request: &ProbeRequest) -> Result<Judgement, Error> {
     let mut stream = File::from(OwnedFd::from(stream));
     let contains = request.contains.as_deref().map(str::as_bytes);
     let contains = contains.filter(|text| !text.is_empty());
-    let (verdict, mut detail) = match stream.write_all(http_request(&request.url).as_bytes()) {
+    let text = http_request(&request.url, &request.exchange);
+    let (verdict, mut detail) = match stream.write_all(text.as_bytes()) {
         Ok(()) => {
             let mut response = TimedReader::new(stream, deadline.left(), deadline);
-            http::judge_response(&mut response, contains)
+            http::judge_response(&mut response, &request.exchange.statuses, contains)
         }
         Err(error) => http::connection_failed(&error),
     };
@@ -167,19 +182,31 @@ fn connect(url: &HttpUrl, deadline: Deadline) -> Result<TcpStream, Judgement> {
 
 /// Returns the HTTP request. The probe follows no redirect, uses no proxy and
 /// closes the connection.
-fn http_request(url: &HttpUrl) -> String {
-    format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: deploy-shell/{}\r\nAccept: */*\r\n\
-         Accept-Encoding: identity\r\nConnection: close\r\n\r\n",
+///
+/// The configured fields take the place of `User-Agent` and `Accept`. They cannot be one
+/// of the others: [`HeaderFields`] refuses those.
+fn http_request(url: &HttpUrl, exchange: &Exchange) -> String {
+    let host = exchange.host.as_ref().map_or(url.authority(), Host::as_str);
+    let mut text = format!(
+        "GET {} HTTP/1.1\r\nHost: {host}\r\nAccept-Encoding: identity\r\nConnection: close\r\n",
         url.target(),
-        url.authority(),
-        env!("CARGO_PKG_VERSION"),
-    )
+    );
+    let agent = concat!("deploy-shell/", env!("CARGO_PKG_VERSION"));
+    for (name, value) in [("User-Agent", agent), ("Accept", "*/*")] {
+        if !exchange.headers.contains(name) {
+            text += &format!("{name}: {value}\r\n");
+        }
+    }
+    for field in exchange.headers.iter() {
+        text += &format!("{}\r\n", field.as_line());
+    }
+    text + "\r\n"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http_values::{MAX_FIELDS_LENGTH, MAX_STATUSES};
     use crate::message;
     use crate::url::MAX_URL;
 
@@ -198,12 +225,34 @@ mod tests {
             ("http://localhost", "/", "localhost"),
             ("http://[::1]:9000?x", "/?x", "[::1]:9000"),
         ] {
-            let request = http_request(&url(text));
+            let request = http_request(&url(text), &Exchange::default());
             let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n");
             assert!(request.starts_with(&head), "{request}");
             assert!(request.contains("\r\nConnection: close\r\n"), "{request}");
             assert!(request.ends_with("\r\n\r\n"), "{request}");
         }
+    }
+
+    #[test]
+    fn a_request_has_the_configured_fields() {
+        let exchange = Exchange {
+            host: Some(Host::try_from("www.example.com".to_owned()).unwrap()),
+            headers: fields(&["X-Forwarded-Proto: https", "user-agent: probe"]),
+            statuses: Statuses::default(),
+        };
+        let request = http_request(&url("http://127.0.0.1:8080/health"), &exchange);
+        let version = env!("CARGO_PKG_VERSION");
+        assert!(!request.contains(version), "{request}");
+        let expected = "GET /health HTTP/1.1\r\nHost: www.example.com\r\n\
+                        Accept-Encoding: identity\r\nConnection: close\r\nAccept: */*\r\n\
+                        X-Forwarded-Proto: https\r\nuser-agent: probe\r\n\r\n";
+        assert_eq!(request, expected);
+    }
+
+    fn fields(texts: &[&str]) -> HeaderFields {
+        let fields = texts.iter().map(|text| (*text).to_owned().try_into());
+        let fields: Result<Vec<_>, String> = fields.collect();
+        HeaderFields::try_from(fields.unwrap()).unwrap()
     }
 
     /// A configured text has at most 256 bytes, and `{release}` in it becomes at
@@ -214,6 +263,11 @@ mod tests {
         let request = ProbeRequest {
             url: url(&format!("{start}{}", "\"".repeat(MAX_URL - start.len()))),
             contains: Some(format!("{}{}", "r".repeat(28 * 64), "\"".repeat(256))),
+            exchange: Exchange {
+                host: Some(Host::try_from("h".repeat(255)).unwrap()),
+                headers: fields(&[&format!("X: {}", "\"".repeat(MAX_FIELDS_LENGTH - 3))]),
+                statuses: Statuses::try_from(vec![599; MAX_STATUSES]).unwrap(),
+            },
             time_limit: Duration::MAX,
             sandbox_required: false,
         };
@@ -221,19 +275,26 @@ mod tests {
         let decoded: Result<ProbeRequest, _> = message::decode(line.as_bytes(), MAX_REQUEST);
         let decoded = decoded.unwrap();
         assert_eq!(
-            (decoded.url, decoded.contains),
-            (request.url, request.contains)
+            (decoded.url, decoded.contains, decoded.exchange),
+            (request.url, request.contains, request.exchange)
         );
     }
 
     #[test]
     fn an_invalid_request_is_refused() {
-        let good = r#"{"url":"http://a/","contains":null,"time_limit":1,"sandbox_required":true}"#;
+        let good = "{\"url\":\"http://a/\",\"contains\":null,\"exchange\":{\"host\":null,\
+                    \"headers\":[\"X: 1\"],\"statuses\":[200]},\"time_limit\":1,\
+                    \"sandbox_required\":true}";
         let decode = |line: &str| message::decode::<ProbeRequest>(line.as_bytes(), MAX_REQUEST);
         assert!(decode(good).is_ok());
         for (old, new) in [
             ("http:", "https:"),
             ("null", "1"),
+            ("\"host\":null", "\"host\":\"a b\""),
+            ("X: 1", "X: 1\\r\\nY: 1"),
+            ("X: 1", "Host: a"),
+            ("[200]", "[]"),
+            ("[200]", "[100]"),
             ("\"time_limit\":1", "\"time_limit\":-1"),
             ("\"time_limit\":1", "\"time_limit\":1,\"more\":1"),
             (",\"sandbox_required\":true", ""),

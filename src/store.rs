@@ -156,11 +156,7 @@ impl Store {
             releases,
             state,
             link: config.link.clone(),
-            preview: config
-                .health
-                .smoke_url
-                .as_ref()
-                .map(|_| config.preview.link.clone()),
+            preview: (config.health.has_smoke_test()).then(|| config.preview.link.clone()),
             floor: config.floor.clone(),
             path: path.clone(),
             options,

@@ -10,12 +10,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::plan::RequestKind;
-use crate::config::{Config, Hook};
+use crate::config::{Argv, Config, Hook};
 use crate::error::Result;
 use crate::event::{AuditEvent, Progress, Reporter, Step};
 use crate::hooks::{HookRunner, NOT_YET, RunOutcome, RunRequest, Stage};
 use crate::names::ReleaseId;
 use crate::store::Store;
+use crate::url::HttpUrl;
 
 /// How long the gate waits for one HTTP answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -142,7 +143,7 @@ impl<'a> Gate<'a> {
 
     /// Returns whether the site checks a release before such a request makes it live.
     pub fn has_checks_before_commit(&self, kind: RequestKind) -> bool {
-        self.config.health.smoke_url.is_some() || !self.hooks_before(kind).is_empty()
+        self.config.health.has_smoke_test() || !self.hooks_before(kind).is_empty()
     }
 
     fn hooks_before(&self, kind: RequestKind) -> &'a [Hook] {
@@ -181,12 +182,13 @@ impl<'a> Gate<'a> {
         store: &Store,
         context: GateContext<'_>,
     ) -> Result<Result<(), GateFailure>> {
-        let Some(url) = &self.config.health.smoke_url else {
+        let health = &self.config.health;
+        if !health.has_smoke_test() {
             return Ok(Ok(()));
-        };
+        }
         store.set_preview(Some(context.release))?;
-        let check = Check::Probe(url.as_str());
-        let passed = self.poll_until_healthy(Stage::Smoke, check, context);
+        let (url, command) = (&health.smoke_url, &health.smoke_command);
+        let passed = self.run_check(Stage::Smoke, url.as_ref(), command.as_ref(), context);
         // If the removal fails, the next request's sweep removes it.
         if let Err(error) = store.set_preview(None) {
             self.warn(&error.to_string());
@@ -203,14 +205,23 @@ impl<'a> Gate<'a> {
     pub fn run_post_swap_checks(&mut self, context: GateContext<'_>) -> Result<(), GateFailure> {
         let config = self.config;
         self.run_hooks(Stage::AfterSwap, &config.hooks.after_swap, context)?;
-        let health = &config.health;
-        match (&health.url, &health.command) {
-            (Some(url), _) => {
-                self.poll_until_healthy(Stage::Health, Check::Probe(url.as_str()), context)
-            }
-            (_, Some(command)) => {
+        let (url, command) = (&config.health.url, &config.health.command);
+        self.run_check(Stage::Health, url.as_ref(), command.as_ref(), context)
+    }
+
+    /// Runs the smoke test or the health check: a request or a command, or neither.
+    fn run_check(
+        &mut self,
+        stage: Stage,
+        url: Option<&HttpUrl>,
+        command: Option<&Argv>,
+        context: GateContext<'_>,
+    ) -> Result<(), GateFailure> {
+        match (url, command) {
+            (Some(url), _) => self.poll_until_healthy(stage, Check::Probe(url.as_str()), context),
+            (None, Some(command)) => {
                 let program = shown(command.program());
-                self.poll_until_healthy(Stage::Health, Check::Command(&program), context)
+                self.poll_until_healthy(stage, Check::Command(&program), context)
             }
             (None, None) => Ok(()),
         }
@@ -263,8 +274,11 @@ impl<'a> Gate<'a> {
         let mut definite_failures = 0;
         // After the commit, a process of the old release may still answer once, so a
         // definite failure must come twice. Before it, no other release answers for
-        // the candidate.
-        let needed = if stage == Stage::Smoke { 1 } else { 2 };
+        // the candidate. So a command that tests it runs once, as a hook does, unless
+        // it asks for another try by its exit status.
+        let before_commit = stage == Stage::Smoke;
+        let needed = if before_commit { 1 } else { 2 };
+        let can_be_definite = probe || before_commit;
         // Terminates: every turn but the last sleeps, and the time is bounded.
         let (failed, last) = loop {
             // The last attempt starts when the time is up, and gets MIN_ATTEMPT.
@@ -274,7 +288,9 @@ impl<'a> Gate<'a> {
             definite_failures = match &run.ended {
                 Ok(RunOutcome::Exit(0)) => break (None, run),
                 Ok(RunOutcome::Exit(NOT_YET) | RunOutcome::TimedOut) => 0,
-                Ok(RunOutcome::Exit(_) | RunOutcome::Signal(_)) if probe => definite_failures + 1,
+                Ok(RunOutcome::Exit(_) | RunOutcome::Signal(_)) if can_be_definite => {
+                    definite_failures + 1
+                }
                 // Any other end of the operator's command means: not yet.
                 Ok(RunOutcome::Exit(_) | RunOutcome::Signal(_)) => 0,
                 // Each further run would leave more processes.

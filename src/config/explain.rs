@@ -22,6 +22,7 @@ pub fn explain(error: &Error, text: &str) -> String {
         "path string" => "a path, such as \"/srv/www\"",
         "a sequence" => "a list, such as [\"one\", \"two\"]",
         "a map" => "a table",
+        "i64" => "a whole number, such as 200",
         "a nonzero u8" => "a whole number from 1 on, such as 2",
         other if other.starts_with("struct ") => {
             "a table: its keys on lines below its name in brackets"
@@ -142,6 +143,12 @@ mod tests {
             "[archive]\nrequired_paths = [1]",
             "[preview]\nlink = 5",
             "[health]\nurl = []",
+            "[health]\nstatuses = 200",
+            "[health]\nstatuses = [\"200\"]",
+            "[health]\nstatuses = [2.0]",
+            "[health]\nheaders = { \"X-Probe\" = \"1\" }",
+            "[health]\nheaders = [1]",
+            "[health]\nhost = 1",
             "verify_on_swap = 0",
         ] {
             let text = explained(text);

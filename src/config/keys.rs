@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::Argv;
 use super::units::{self, Percent};
+use crate::http_values::{HeaderFields, Host, Statuses};
 use crate::names::{LinkName, MAX_PATH, ReleaseId};
 use crate::shared_paths::SharedPath;
 use crate::url::HttpUrl;
@@ -149,18 +150,28 @@ pub struct Hook {
 }
 
 /// `[health]`: the smoke test before the swap and the health check after it.
+///
+/// `host`, `headers` and `statuses` are of `smoke_url` and `url`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Health {
     /// Requested through the preview symlink, before the swap.
     pub smoke_url: Option<HttpUrl>,
-    /// Requested after the swap, until the answer is 200.
+    /// Instead of `smoke_url`: the candidate passes if the command exits with 0.
+    pub smoke_command: Option<Argv>,
+    /// Requested after the swap, until the status of the answer is accepted.
     pub url: Option<HttpUrl>,
     /// The text that the answer of `url` must contain; `{release}` is the
     /// release's id.
     pub contains: Option<String>,
     /// Instead of `url`: healthy if the command exits with 0.
     pub command: Option<Argv>,
+    /// The Host field of both requests, if it is not the address.
+    pub host: Option<Host>,
+    /// More header fields of both requests.
+    pub headers: HeaderFields,
+    /// The statuses that pass, of both answers.
+    pub statuses: Statuses,
     #[serde(deserialize_with = "units::duration")]
     pub interval: Duration,
     #[serde(deserialize_with = "units::duration")]
@@ -278,6 +289,14 @@ fn one_minute() -> Duration {
     Duration::from_secs(60)
 }
 
+impl Health {
+    /// Returns whether a candidate is tested before a swap, and so through the preview
+    /// symlink.
+    pub fn has_smoke_test(&self) -> bool {
+        self.smoke_url.is_some() || self.smoke_command.is_some()
+    }
+}
+
 impl Default for Preview {
     fn default() -> Self {
         Preview {
@@ -290,9 +309,13 @@ impl Default for Health {
     fn default() -> Self {
         Health {
             smoke_url: None,
+            smoke_command: None,
             url: None,
             contains: None,
             command: None,
+            host: None,
+            headers: HeaderFields::default(),
+            statuses: Statuses::default(),
             interval: Duration::from_secs(5),
             timeout: Duration::from_secs(120),
         }

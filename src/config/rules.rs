@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Config;
 use super::command::is_absolute;
+use crate::http_values::Statuses;
 use crate::names::{LinkName, MAX_SIGNATURES};
 
 /// The longest `contains` in `[health]`, in bytes.
@@ -30,6 +31,10 @@ pub enum Conflict {
     ProgramInRoot(PathBuf),
     #[error("url and command in [health] exclude each other")]
     TwoHealthChecks,
+    #[error("smoke_url and smoke_command in [health] exclude each other")]
+    TwoSmokeTests,
+    #[error("{0} in [health] needs a url or a smoke_url")]
+    WithoutRequest(&'static str),
     #[error("contains in [health] needs a url")]
     ContainsWithoutUrl,
     #[error("contains in [health] is empty, longer than {MAX_CONTAINS} bytes or not text")]
@@ -68,6 +73,20 @@ fn check_gate(config: &Config) -> Result<(), Conflict> {
     let health = &config.health;
     if health.url.is_some() && health.command.is_some() {
         return Err(Conflict::TwoHealthChecks);
+    }
+    if health.smoke_url.is_some() && health.smoke_command.is_some() {
+        return Err(Conflict::TwoSmokeTests);
+    }
+    // A command is no request, and would silently go without them.
+    if health.url.is_none() && health.smoke_url.is_none() {
+        let set = [
+            ("host", health.host.is_some()),
+            ("headers", !health.headers.is_empty()),
+            ("statuses", health.statuses != Statuses::default()),
+        ];
+        if let Some((key, _)) = set.into_iter().find(|(_, set)| *set) {
+            return Err(Conflict::WithoutRequest(key));
+        }
     }
     if let Some(contains) = &health.contains {
         if health.url.is_none() {

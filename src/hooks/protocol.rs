@@ -16,6 +16,7 @@ use crate::config::{Argv, Config, Hook};
 use crate::escape;
 use crate::message::{self, millis};
 use crate::names::{ReleaseId, SiteName};
+use crate::probe::Exchange;
 use crate::url::HttpUrl;
 
 /// The maximum length of a [`Setup`], in bytes. It comes from a configuration
@@ -42,7 +43,7 @@ pub enum Stage {
     AfterSwap,
     #[serde(rename = "before_rollback")]
     BeforeRollback,
-    /// The probe of `health.smoke_url`.
+    /// The probe of `health.smoke_url`, or the command of `health.smoke_command`.
     #[serde(rename = "smoke")]
     Smoke,
     /// The probe of `health.url`, or the command of `health.command`.
@@ -67,8 +68,10 @@ pub struct Setup {
     pub before_swap: Vec<HookCommand>,
     pub after_swap: Vec<HookCommand>,
     pub before_rollback: Vec<HookCommand>,
-    pub smoke_url: Option<HttpUrl>,
-    pub health: Option<HealthCheck>,
+    pub smoke: Option<ReleaseCheck>,
+    pub health: Option<ReleaseCheck>,
+    /// How the probe asks, for both.
+    pub exchange: Exchange,
     /// Whether the probe refuses to work when a part of its sandbox is missing.
     pub sandbox_required: bool,
 }
@@ -82,10 +85,10 @@ pub struct HookCommand {
     pub timeout: Duration,
 }
 
-/// The health check of a live release.
+/// The smoke test of a candidate, or the health check of a live release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum HealthCheck {
+pub enum ReleaseCheck {
     Http {
         url: HttpUrl,
         /// The text that the body must contain, with `{release}` for the release.
@@ -106,23 +109,29 @@ impl Setup {
             hooks.iter().map(command).collect()
         };
         let (hooks, health) = (&config.hooks, &config.health);
-        let check = match (&health.url, &health.command) {
-            (Some(url), _) => Some(HealthCheck::Http {
+        let check = |url: &Option<HttpUrl>, contains: Option<&String>, command: &Option<Argv>| {
+            let http = url.as_ref().map(|url| ReleaseCheck::Http {
                 url: url.clone(),
-                contains: health.contains.clone(),
-            }),
-            (None, Some(command)) => Some(HealthCheck::Command(command.clone())),
-            (None, None) => None,
+                contains: contains.cloned(),
+            });
+            http.or_else(|| command.clone().map(ReleaseCheck::Command))
         };
-        let idle = hooks.all().next().is_none() && health.smoke_url.is_none() && check.is_none();
+        let smoke = check(&health.smoke_url, None, &health.smoke_command);
+        let check = check(&health.url, health.contains.as_ref(), &health.command);
+        let idle = hooks.all().next().is_none() && smoke.is_none() && check.is_none();
         (!idle).then(|| Setup {
             site: config.site().clone(),
             root: config.root.clone(),
             before_swap: commands(&hooks.before_swap),
             after_swap: commands(&hooks.after_swap),
             before_rollback: commands(&hooks.before_rollback),
-            smoke_url: health.smoke_url.clone(),
+            smoke,
             health: check,
+            exchange: Exchange {
+                host: health.host.clone(),
+                headers: health.headers.clone(),
+                statuses: health.statuses.clone(),
+            },
             sandbox_required: config.sandbox.required,
         })
     }
@@ -377,6 +386,7 @@ mod tests {
             "[[hooks.before_rollback]]\ncommand = [\"/bin/true\"]\n",
             "[health]\ncommand = [\"/bin/true\"]\n",
             "[health]\nsmoke_url = \"http://a/\"\n",
+            "[health]\nsmoke_command = [\"/bin/true\"]\n",
         ] {
             assert!(setup(text).is_some(), "{text}");
         }

@@ -12,7 +12,7 @@ use nix::sys::stat::SFlag;
 use super::MAX_TIME_LIMIT;
 use super::job::{Abandoned, Job, JobRunner};
 use super::pipe::MonitorPipe;
-use super::protocol::{HealthCheck, HookCommand, RunOutcome, RunRequest, Setup, Stage};
+use super::protocol::{HookCommand, ReleaseCheck, RunOutcome, RunRequest, Setup, Stage};
 use super::sigchld::ChildSignal;
 use crate::config::Argv;
 use crate::dir::{self, Dir};
@@ -119,30 +119,27 @@ impl SiteCommands {
             let command = self.operator_command(&hook.command, request)?;
             Ok(Job::without_input(command, time_limit.min(hook.timeout)))
         };
+        let check = |check: &Option<ReleaseCheck>| match check.as_ref().ok_or_else(absent)? {
+            ReleaseCheck::Http { url, contains } => {
+                let release = request.release.as_str();
+                let contains = contains.as_ref();
+                let contains = contains.map(|text| text.replace("{release}", release));
+                self.chdir_to_top()?;
+                self.probe_command(url, contains, time_limit)
+            }
+            ReleaseCheck::Command(argv) => {
+                self.chdir_to_release(&request.release)?;
+                let command = self.operator_command(argv, request)?;
+                Ok(Job::without_input(command, time_limit))
+            }
+        };
         match request.stage {
             Stage::BeforeSwap => hook(&setup.before_swap),
             Stage::AfterSwap => hook(&setup.after_swap),
             Stage::BeforeRollback => hook(&setup.before_rollback),
             Stage::Smoke | Stage::Health if request.index != 0 => Err(absent()),
-            Stage::Smoke => {
-                let url = setup.smoke_url.as_ref().ok_or_else(absent)?;
-                self.chdir_to_top()?;
-                self.probe_command(url, None, time_limit)
-            }
-            Stage::Health => match setup.health.as_ref().ok_or_else(absent)? {
-                HealthCheck::Http { url, contains } => {
-                    let release = request.release.as_str();
-                    let contains = contains.as_ref();
-                    let contains = contains.map(|text| text.replace("{release}", release));
-                    self.chdir_to_top()?;
-                    self.probe_command(url, contains, time_limit)
-                }
-                HealthCheck::Command(argv) => {
-                    self.chdir_to_release(&request.release)?;
-                    let command = self.operator_command(argv, request)?;
-                    Ok(Job::without_input(command, time_limit))
-                }
-            },
+            Stage::Smoke => check(&setup.smoke),
+            Stage::Health => check(&setup.health),
         }
     }
 
@@ -227,6 +224,7 @@ impl SiteCommands {
         let request = ProbeRequest {
             url: url.clone(),
             contains,
+            exchange: self.setup.exchange.clone(),
             time_limit,
             sandbox_required: self.setup.sandbox_required,
         };

@@ -9,6 +9,7 @@ use super::body::{Body, Framing, FramingError};
 use super::{Judgement, Verdict};
 use crate::error;
 use crate::escape;
+use crate::http_values::Statuses;
 
 /// The maximum length of a head, in bytes, with those of interim responses.
 const MAX_HEAD: usize = 16 << 10;
@@ -31,21 +32,24 @@ struct Head {
     encoded: bool,
 }
 
-/// Reads and judges a response.
-pub fn judge_response(from: &mut impl Read, contains: Option<&[u8]>) -> Judgement {
+/// Reads and judges a response: its status must be one of `statuses`, and its body must
+/// contain the text.
+pub fn judge_response(
+    from: &mut impl Read,
+    statuses: &Statuses,
+    contains: Option<&[u8]>,
+) -> Judgement {
     let mut read = Vec::new();
     let head = match read_head(from, &mut read) {
         Ok(head) => head,
         Err(judgement) => return judgement,
     };
-    if head.status != 200 {
-        return (
-            judge_status(head.status),
-            format!("answers {}", head.status),
-        );
+    let answers = format!("answers {}", head.status);
+    if !statuses.accept(head.status) {
+        return (judge_status(head.status), answers);
     }
     let Some(text) = contains else {
-        return (Verdict::Passes, "answers 200".to_owned());
+        return (Verdict::Passes, answers);
     };
     let shown = escape::escape(text);
     if head.encoded {
@@ -56,12 +60,12 @@ pub fn judge_response(from: &mut impl Read, contains: Option<&[u8]>) -> Judgemen
     match body_contains(body, text) {
         Ok(true) => (
             Verdict::Passes,
-            format!("answers 200, and the body contains '{shown}'"),
+            format!("{answers}, and the body contains '{shown}'"),
         ),
         // The process of the previous release may have answered.
         Ok(false) => (
             Verdict::NotYet,
-            format!("answers 200, but the body does not contain '{shown}'"),
+            format!("{answers}, but the body does not contain '{shown}'"),
         ),
         Err(error) => match error
             .get_ref()
@@ -73,7 +77,7 @@ pub fn judge_response(from: &mut impl Read, contains: Option<&[u8]>) -> Judgemen
     }
 }
 
-/// Judges a status other than 200.
+/// Judges a status that is not accepted.
 ///
 /// In doubt, the status may change: the process of the previous release may have
 /// answered, or the new one is not ready. Giving up too early rolls a good
@@ -159,9 +163,11 @@ impl Head {
                 .filter(named)
                 .map(|field| field.value.trim_ascii())
         };
-        // A transfer coding overrides a content length (RFC 9112, section 6.3).
+        // RFC 9112, section 6.3: a 204 and a 304 have no body. A transfer coding overrides
+        // a content length.
         let mut codings = values("transfer-encoding");
         let framing = match (codings.next(), codings.next()) {
+            _ if matches!(status, 204 | 304) => Framing::Length(0),
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
             (Some(_), _) => return Err("a transfer coding that was not requested"),
             (None, _) => {

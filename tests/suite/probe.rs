@@ -91,6 +91,7 @@ fn request(url: &str, contains: Option<&str>, time_limit: Duration) -> Value {
     json!({
         "url": url,
         "contains": contains,
+        "exchange": { "host": null, "headers": [], "statuses": [200] },
         "time_limit": time_limit.as_millis() as u64,
         "sandbox_required": true,
     })
@@ -390,11 +391,63 @@ fn the_hook_runner_starts_the_probe() {
 }
 
 #[test]
+fn the_host_the_headers_and_the_statuses_are_the_configured_ones() {
+    let server = Server::start(|_, head, stream| {
+        let has = |line: &str| head.split("\r\n").filter(|it| *it == line).count() == 1;
+        let hosts = head.to_ascii_lowercase().matches("\r\nhost:").count();
+        let whole = hosts == 1
+            && has("Host: www.example.com")
+            && has("X-Forwarded-Proto: https")
+            && has("Authorization: Bearer hunter2");
+        let status = match head.split(' ').nth(1) {
+            _ if !whole => 400,
+            Some("/live") => 204,
+            _ => 301,
+        };
+        let _ = write!(stream, "HTTP/1.1 {status} X\r\nLocation: /login\r\n\r\n");
+    });
+    let fixture = Fixture::new();
+    let config = |more: &str| {
+        format!(
+            "[health]\nurl = \"{}\"\nsmoke_url = \"{}\"\nhost = \"www.example.com\"\n\
+             headers = [\"X-Forwarded-Proto: https\", \"Authorization: Bearer hunter2\"]\n{more}",
+            server.url("/live"),
+            server.url("/preview"),
+        )
+    };
+    let one = |text: &str, end: &str| (vec![text.to_owned()], end.to_owned());
+    let mut runner = fixture.runner(&config("statuses = [204, 301]\n"));
+    assert_eq!(
+        runner.run("smoke 0 r1 - 60000"),
+        one("answers 301", "exit 0")
+    );
+    assert_eq!(
+        runner.run("health 0 r1 - 60000"),
+        one("answers 204", "exit 0")
+    );
+    // Without the key, only 200 passes.
+    let mut runner = fixture.runner(&config(""));
+    assert_eq!(
+        runner.run("smoke 0 r1 - 60000"),
+        one("answers 301", "exit 69")
+    );
+    assert_eq!(
+        runner.run("health 0 r1 - 60000"),
+        one("answers 204", "exit 75")
+    );
+}
+
+#[test]
 fn an_invalid_request_is_refused() {
     let good = request("http://127.0.0.1:9/", None, Duration::from_millis(100));
     for (key, value) in [
         ("url", json!("https://127.0.0.1/")),
         ("time_limit", json!("1")),
+        ("exchange", json!(null)),
+        (
+            "exchange",
+            json!({ "host": null, "headers": ["Content-Length: 1"], "statuses": [200] }),
+        ),
         ("more", json!(1)),
     ] {
         let mut bad = good.clone();
@@ -417,10 +470,11 @@ fn the_process_list_has_no_address_and_no_text() {
         }
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret");
     });
-    let request = request(
+    let mut request = request(
         &server.url("/?token=secret"),
         Some("secret"),
         Duration::from_secs(60),
     );
+    request["exchange"]["headers"] = json!(["Authorization: Bearer secret"]);
     assert_eq!(outcome(command(&request)).0, 0);
 }

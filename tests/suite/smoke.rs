@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::direct::{ask, everything, live, put, states};
-use crate::gating::{gate_failed, hook, log, logged_steps};
+use crate::direct::{ask, everything, live, put, record, states};
+use crate::gating::{gate_failed, hook, log, logged_steps, output_lines};
 use crate::process::{Upload, eventually, serving};
 use crate::service::{Answer, Service, ok};
 use crate::site::{Site, set_mode};
@@ -188,6 +188,135 @@ fn a_real_web_server_serves_the_candidate() {
     // After the test, the preview has no page, not that of the live release.
     let answer = get(nginx.ports[0], "/").expect("an answer");
     assert!(answer.starts_with(b"HTTP/1.1 404 "), "{answer:?}");
+}
+
+/// A virtual host that sends http to https, and the answers of which need a header.
+#[test]
+fn a_virtual_host_behind_a_proxy_is_tested() {
+    let site = Site::new();
+    set_mode(site.root(), 0o755);
+    let preview = preview(&site);
+    let server = format!(
+        "root {};\nif ($http_x_forwarded_proto != https) {{ return 301 https://$host$uri; }}\n\
+         if ($host != www.example.com) {{ return 404; }}\n\
+         location /old {{ return 301 /new; }}\n\
+         if ($http_x_token != hunter2) {{ return 403; }}",
+        preview.display()
+    );
+    let nginx = Nginx::start(&site, &[server]);
+    live(&site, &["a"]);
+    let configure = |path: &str, more: &str| {
+        let url = format!("http://127.0.0.1:{}{path}", nginx.ports[0]);
+        site.configure(&format!("{}{more}", smoke(&url, "2s")));
+    };
+    let host = "host = \"www.example.com\"\n";
+    let headers = "headers = [\"X-Forwarded-Proto: https\", \"X-Token: hunter2\"]\n";
+    for (more, status) in [("", "301"), (headers, "404")] {
+        put(&site, &format!("no-{status}"));
+        configure("/", more);
+        let reply = site.ssh("ci", &format!("swap no-{status}"));
+        let problem = gate_failed(&reply);
+        assert!(problem.contains(&format!("answers {status}")), "{problem}");
+        assert!(!reply.stderr.contains("hunter2"), "{reply:?}");
+    }
+    configure("/", &format!("{host}{headers}"));
+    put(&site, "b");
+    site.ssh("ci", "swap b").ok();
+    configure("/old", &format!("{host}{headers}statuses = [200, 301]\n"));
+    put(&site, "c");
+    site.ssh("ci", "swap c").ok();
+    // The value of a header is in no record.
+    let (files, _) = everything(&site);
+    assert!(!format!("{files:?}").contains("hunter2"));
+    assert!(!record(&site).join("\n").contains("hunter2"));
+}
+
+/// Configures a script of sh as the smoke test.
+fn smoke_script(script: &str, timeout: &str) -> String {
+    format!(
+        "[health]\nsmoke_command = ['/bin/sh', '-c', '''{script}''']\n\
+         interval = \"1s\"\ntimeout = \"{timeout}\"\n"
+    )
+}
+
+#[test]
+fn a_command_tests_the_candidate_before_the_swap() {
+    let site = Site::new();
+    live(&site, &["a"]);
+    put(&site, "b");
+    let script = "env | sort | grep -v ^PWD= >> {dir}/log\n\
+                  echo \"$(basename \"$PWD\") $(readlink {dir}/root/preview) \
+                  $(readlink {dir}/root/current)\" >> {dir}/log\necho tested";
+    site.configure(&smoke_script(script, "100s"));
+    let reply = site.ssh("ci", "swap b");
+    assert_eq!(output_lines(&reply, "smoke"), ["tested"]);
+    assert_eq!(reply.ok(), "ok swap b previous=a\n");
+    let lines = log(&site);
+    let variables: Vec<&String> = lines
+        .iter()
+        .filter(|it| it.starts_with("DEPLOY_"))
+        .collect();
+    assert_eq!(
+        variables,
+        ["DEPLOY_PREVIOUS=a", "DEPLOY_RELEASE=b", "DEPLOY_SITE=blog"]
+    );
+    assert_eq!(lines.last().expect("a line"), "b releases/b releases/a");
+    is_clean(&site);
+    let step = logged_steps(&site).pop().expect("a line");
+    step.has(&[("event", "gate"), ("step", "smoke"), ("release", "b")]);
+    step.has(&[("outcome", "ok"), ("exit", "0"), ("what", "'/bin/sh'")]);
+    // The target of a rollback is a candidate as well.
+    site.ssh("ci", "rollback").ok();
+    assert_eq!(
+        log(&site).last().expect("a line"),
+        "a releases/a releases/b"
+    );
+}
+
+#[test]
+fn a_candidate_that_fails_a_command_is_bad_at_once() {
+    let before = |site: &Site| (site.snapshot(), site.current());
+    for (script, timeout, words) in [
+        ("echo x >> {dir}/log; exit 3", "100s", "): exited with 3; "),
+        (
+            "echo x >> {dir}/log; kill -9 $$",
+            "100s",
+            "): was ended by signal 9; ",
+        ),
+        (
+            "echo x >> {dir}/log; sleep 1000",
+            "1s",
+            "): not within 1 s: did not end within 1 s; ",
+        ),
+    ] {
+        let site = Site::new();
+        live(&site, &["a"]);
+        put(&site, "b");
+        site.configure(&smoke_script(script, timeout));
+        let whole = before(&site);
+        let problem = gate_failed(&site.ssh("ci", "swap b"));
+        let start = "release 'b' failed its gate: smoke ('/bin/sh'";
+        assert!(
+            problem.starts_with(start) && problem.contains(words),
+            "{problem}"
+        );
+        assert!(problem.ends_with("; 'a' is live, as before"), "{problem}");
+        assert_eq!(log(&site), ["x"], "the command ran once");
+        assert!(before(&site) == whole, "{script}");
+        assert_eq!(states(&site), ["a current", "b bad"]);
+        is_clean(&site);
+    }
+}
+
+#[test]
+fn a_command_can_ask_for_another_try() {
+    let site = Site::new();
+    live(&site, &["a"]);
+    put(&site, "b");
+    let script = "echo x >> {dir}/log; [ $(wc -l < {dir}/log) -ge 3 ] || exit 75";
+    site.configure(&smoke_script(script, "100s"));
+    site.ssh("ci", "swap b").ok();
+    assert_eq!(log(&site), ["x"; 3]);
 }
 
 /// Another object in place of the preview symlink is not replaced, and the request

@@ -22,7 +22,8 @@ impl Read for Pieces<'_> {
 #[track_caller]
 fn judged(bytes: &[u8], contains: Option<&str>) -> Judgement {
     let contains = contains.map(str::as_bytes);
-    let judge = |size| judge_response(&mut Pieces { bytes, size }, contains);
+    let accepted = Statuses::default();
+    let judge = |size| judge_response(&mut Pieces { bytes, size }, &accepted, contains);
     let whole = judge(bytes.len().max(1));
     for size in [1, 2, 3, 7, 4096] {
         assert_eq!(judge(size), whole, "in pieces of {size}");
@@ -37,6 +38,30 @@ fn verdict(text: &str, contains: Option<&str>) -> Verdict {
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+#[test]
+fn the_accepted_statuses_pass() {
+    let statuses = Statuses::try_from(vec![204, 301, 401]).unwrap();
+    let judged = |status: u16, contains: Option<&str>| {
+        let response = format!("HTTP/1.1 {status} X\r\n\r\nR2");
+        let contains = contains.map(str::as_bytes);
+        judge_response(&mut response.as_bytes(), &statuses, contains)
+    };
+    for status in [204, 301, 401] {
+        let expected = (Verdict::Passes, format!("answers {status}"));
+        assert_eq!(judged(status, None), expected);
+    }
+    // The text must be there all the same, and a 204 has no body.
+    assert_eq!(judged(301, Some("R2")).0, Verdict::Passes);
+    assert_eq!(judged(301, Some("R3")).0, Verdict::NotYet);
+    assert_eq!(judged(204, Some("R2")).0, Verdict::NotYet);
+    // No other status passes: not even 200.
+    assert_eq!(
+        judged(200, None),
+        (Verdict::NotYet, "answers 200".to_owned())
+    );
+    assert_eq!(judged(302, None).0, Verdict::Never);
+}
 
 #[test]
 fn only_the_status_counts_without_a_text() {
@@ -105,24 +130,24 @@ fn only_the_beginning_of_an_endless_body_is_searched() {
     let filler = vec![b'.'; MAX_BODY as usize];
     let beyond = [head, &filler, b"R2"].concat();
     assert_eq!(
-        judge_response(&mut &beyond[..], Some(b"R2")).0,
+        judge_response(&mut &beyond[..], &Statuses::default(), Some(b"R2")).0,
         Verdict::NotYet
     );
     let within = [head, &filler[2..], b"R2"].concat();
     assert_eq!(
-        judge_response(&mut &within[..], Some(b"R2")).0,
+        judge_response(&mut &within[..], &Statuses::default(), Some(b"R2")).0,
         Verdict::Passes
     );
     let endless = head.chain(std::io::repeat(b'.'));
     assert_eq!(
-        judge_response(&mut { endless }, Some(b"R2")).0,
+        judge_response(&mut { endless }, &Statuses::default(), Some(b"R2")).0,
         Verdict::NotYet
     );
     // Chunks of one byte with long lines.
     let chunk = format!("1;{}\r\nx\r\n", "y".repeat(1000));
     let many = format!("{CHUNKED}{}", chunk.repeat(8192));
     assert_eq!(
-        judge_response(&mut many.as_bytes(), Some(b"R2")).0,
+        judge_response(&mut many.as_bytes(), &Statuses::default(), Some(b"R2")).0,
         Verdict::NotYet
     );
 }

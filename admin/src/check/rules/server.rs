@@ -211,7 +211,7 @@ pub fn channel_timeout(settings: &SshdSettings, config: &Config, account: &str) 
     let limit = sshd_interval(interval)?;
     let hooks = config.hooks.all().map(|hook| hook.timeout);
     let health = &config.health;
-    let checks = health.command.is_some() || health.url.is_some() || health.smoke_url.is_some();
+    let checks = health.command.is_some() || health.url.is_some() || health.has_smoke_test();
     let longest = hooks
         .chain([config.limits.idle_timeout])
         .chain(checks.then_some(health.timeout))
