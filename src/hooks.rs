@@ -78,6 +78,7 @@ mod cgroup;
 mod job;
 mod output;
 mod pipe;
+mod program;
 mod protocol;
 mod reaper;
 mod runner;
@@ -343,6 +344,7 @@ mod tests {
             release: ReleaseId::try_from("r1").unwrap(),
             previous: None,
             time_limit: Duration::from_secs(1),
+            dry_run: false,
         }
     }
 
@@ -357,7 +359,7 @@ mod tests {
         let mut show = |text: &str| lines.push(text.to_owned());
         let outcome = exchange(&mut sent, responses, &request(), &mut show);
         let expected: &[u8] = b"{\"stage\":\"after_swap\",\"index\":0,\"release\":\"r1\",\
-                                \"previous\":null,\"time_limit\":1000}\n";
+                                \"previous\":null,\"time_limit\":1000,\"dry_run\":false}\n";
         assert_eq!(sent, expected);
         (outcome, lines)
     }

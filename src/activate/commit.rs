@@ -40,11 +40,11 @@ pub(super) enum ConfirmError {
 /// symlinks that an error leaves.
 pub(super) fn activate(site: &mut dyn Site, planned: Move) -> Result<Outcome> {
     let Move { kind, from, to, .. } = planned.clone();
-    site.preflight(&to)?;
     let context = GateContext {
         release: &to,
         previous: from.as_ref(),
     };
+    site.preflight(Some(kind), context)?;
     if let Err(failure) = site.check_before_commit(kind, context)? {
         return Ok(abort_before_commit(site, planned, failure));
     }
@@ -107,7 +107,11 @@ pub(super) fn recheck(
     release: ReleaseId,
     previous: Option<ReleaseId>,
 ) -> Result<Outcome> {
-    site.preflight(&release)?;
+    let context = GateContext {
+        release: &release,
+        previous: previous.as_ref(),
+    };
+    site.preflight(None, context)?;
     let fallback = plan::fallback_after_recheck(site.history(), site, &release, previous.as_ref());
     // A failure here does not stop the checks: if they pass, no fallback is needed.
     if let Some(fallback) = fallback

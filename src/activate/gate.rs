@@ -5,6 +5,8 @@
 //! All of them run while this process holds the site's lock: another swap, rollback
 //! or the last step of a receive waits for them, or is `busy`.
 
+mod programs;
+
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use crate::hooks::{HookRunner, NOT_YET, RunOutcome, RunRequest, Stage};
 use crate::names::ReleaseId;
 use crate::store::Store;
 use crate::url::HttpUrl;
+pub use programs::NO_PROGRAM;
 
 /// How long the gate waits for one HTTP answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,10 +35,20 @@ const OUTPUT_TAIL: usize = 400;
 #[derive(Debug)]
 pub struct GateFailure {
     why: String,
-    /// False for a check that could not run, and for a release that was removed or
-    /// replaced: neither says that the release is bad. It matters only before the
-    /// commit; see [`super::plan::should_mark_bad_before_commit`].
-    pub conclusive: bool,
+    /// It matters only before the commit; see
+    /// [`super::plan::should_mark_bad_before_commit`].
+    pub cause: Cause,
+}
+
+/// What a failure says about the release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The release is bad.
+    Release,
+    /// Nothing: the operator's program is missing, not executable or not acceptable.
+    Program,
+    /// Nothing: the check could not run, or the release was removed or replaced.
+    Unknown,
 }
 
 impl GateFailure {
@@ -44,7 +57,7 @@ impl GateFailure {
     pub fn failed(why: &str) -> GateFailure {
         GateFailure {
             why: why.to_owned(),
-            conclusive: true,
+            cause: Cause::Release,
         }
     }
 
@@ -52,7 +65,7 @@ impl GateFailure {
     pub fn inconclusive(why: &str) -> GateFailure {
         GateFailure {
             why: why.to_owned(),
-            conclusive: false,
+            cause: Cause::Unknown,
         }
     }
 }
@@ -63,9 +76,18 @@ impl fmt::Display for GateFailure {
     }
 }
 
-/// Returns whether a command ran, however it ended.
-fn ran(ended: &Result<RunOutcome>) -> bool {
-    !matches!(ended, Err(_) | Ok(RunOutcome::NotStarted(_)))
+/// Returns what the end of a command that failed says about the release.
+fn cause(ended: &Result<RunOutcome>) -> Cause {
+    match ended {
+        Ok(RunOutcome::Unusable(_)) => Cause::Program,
+        Ok(RunOutcome::NotStarted(_) | RunOutcome::DryRun) | Err(_) => Cause::Unknown,
+        Ok(
+            RunOutcome::Exit(_)
+            | RunOutcome::Signal(_)
+            | RunOutcome::TimedOut
+            | RunOutcome::ProcessesRemain,
+        ) => Cause::Release,
+    }
 }
 
 /// The release that the gate checks, and the one that was live before it.
@@ -163,11 +185,7 @@ impl<'a> Gate<'a> {
         kind: RequestKind,
         context: GateContext<'_>,
     ) -> Result<(), GateFailure> {
-        let stage = match kind {
-            RequestKind::Swap => Stage::BeforeSwap,
-            RequestKind::Rollback => Stage::BeforeRollback,
-        };
-        self.run_hooks(stage, self.hooks_before(kind), context)
+        self.run_hooks(stage_before(kind), self.hooks_before(kind), context)
     }
 
     /// Runs the smoke test of a candidate through the preview symlink, which
@@ -247,7 +265,7 @@ impl<'a> Gate<'a> {
             if let Some(failed) = failed {
                 return Err(GateFailure {
                     why: format!("hook {step} ({what}) {failed}"),
-                    conclusive: ran(&run.ended),
+                    cause: cause(&run.ended),
                 });
             }
         }
@@ -294,7 +312,10 @@ impl<'a> Gate<'a> {
                 // Any other end of the operator's command means: not yet.
                 Ok(RunOutcome::Exit(_) | RunOutcome::Signal(_)) => 0,
                 // Each further run would leave more processes.
-                Ok(RunOutcome::ProcessesRemain | RunOutcome::NotStarted(_)) | Err(_) => needed,
+                Ok(RunOutcome::ProcessesRemain)
+                // Waiting changes nothing about these.
+                | Ok(RunOutcome::Unusable(_) | RunOutcome::NotStarted(_) | RunOutcome::DryRun)
+                | Err(_) => needed,
             };
             let probed = probe && matches!(run.ended, Ok(RunOutcome::Exit(_)));
             let seen = if probed && !run.output.is_empty() {
@@ -324,7 +345,7 @@ impl<'a> Gate<'a> {
             None => Ok(()),
             Some(failed) => Err(GateFailure {
                 why: format!("{step} ({what}): {failed}"),
-                conclusive: ran(&last.ended),
+                cause: cause(&last.ended),
             }),
         }
     }
@@ -342,6 +363,7 @@ impl<'a> Gate<'a> {
             release: context.release.clone(),
             previous: context.previous.cloned(),
             time_limit: within,
+            dry_run: false,
         };
         let mut output = String::new();
         let reporter = &mut *self.reporter;
@@ -397,6 +419,14 @@ impl<'a> Gate<'a> {
     }
 }
 
+/// Returns the stage of the hooks that such a request runs before the commit.
+fn stage_before(kind: RequestKind) -> Stage {
+    match kind {
+        RequestKind::Swap => Stage::BeforeSwap,
+        RequestKind::Rollback => Stage::BeforeRollback,
+    }
+}
+
 fn shown(program: &Path) -> String {
     format!("'{}'", program.display())
 }
@@ -407,7 +437,10 @@ fn how_it_ended(ended: &Result<RunOutcome>, within: Duration) -> String {
         Ok(RunOutcome::Signal(signal)) => format!("was ended by signal {signal}"),
         Ok(RunOutcome::TimedOut) => format!("did not end within {} s", within.as_secs_f32().ceil()),
         Ok(RunOutcome::ProcessesRemain) => "left processes that could not be killed".to_owned(),
-        Ok(RunOutcome::NotStarted(why)) => format!("could not be started: {why}"),
+        Ok(RunOutcome::Unusable(why) | RunOutcome::NotStarted(why)) => {
+            format!("could not be started: {why}")
+        }
+        Ok(RunOutcome::DryRun) => "was not started".to_owned(),
         Err(error) => format!("could not be run: {error}"),
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::gate::GateFailure;
+use super::gate::{Cause, GateFailure, NO_PROGRAM};
 use super::plan::{NotGood, Refusal, RequestKind};
 use crate::error::{Code, Error, Result};
 use crate::names::ReleaseId;
@@ -187,6 +187,11 @@ impl Outcome {
                     warnings,
                 }));
             }
+            // A program of the operator that cannot be started is found in preflight, unless
+            // only the start itself can find it.
+            Outcome::Aborted { ref failure, .. } if failure.cause == Cause::Program => {
+                (Code::BadConfig, NO_PROGRAM)
+            }
             Outcome::Aborted { marked_bad, .. } => (Code::GateFailed, retry_hint(marked_bad)),
             Outcome::StaysLive { .. } => (Code::GateFailed, LOOK_AT_SERVICE),
             Outcome::Superseded { failure: None, .. } => (Code::NotCurrent, LOOK),
@@ -234,7 +239,12 @@ impl fmt::Display for Outcome {
                 failure,
                 live,
                 ..
-            } => write!(f, "release '{failed}' failed its gate: {failure}; {live}"),
+            } => match failure.cause {
+                Cause::Program => write!(f, "release '{failed}' was not tried: {failure}; {live}"),
+                Cause::Release | Cause::Unknown => {
+                    write!(f, "release '{failed}' failed its gate: {failure}; {live}")
+                }
+            },
             Outcome::StaysLive {
                 failed,
                 failure,

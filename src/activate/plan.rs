@@ -5,7 +5,7 @@
 //! returns a decision. Nothing here reads the disk, the clock or the
 //! configuration, so `model.rs` can try every case.
 
-use super::gate::GateFailure;
+use super::gate::{Cause, GateFailure};
 use crate::names::{ReleaseId, Sha256Digest};
 use crate::policy::Verb;
 use crate::store::history::History;
@@ -389,12 +389,13 @@ fn last_good(history: &History, facts: &dyn Facts, failed: &ReleaseId) -> Option
 ///
 /// A failed rollback never marks its target: a person rolls back in an emergency,
 /// the failure may have another cause than the target, and a mark would take away
-/// the release to go back to. An inconclusive failure marks nothing either.
+/// the release to go back to. A failure that says nothing about the release marks nothing
+/// either.
 ///
 /// A revert after the commit always marks the release, also after an inconclusive
 /// failure: the release stays unconfirmed, and no rollback may choose such a one.
 pub fn should_mark_bad_before_commit(kind: RequestKind, failure: &GateFailure) -> bool {
-    kind == RequestKind::Swap && failure.conclusive
+    kind == RequestKind::Swap && failure.cause == Cause::Release
 }
 
 /// Decides whether to mark a release bad that failed after another process changed

@@ -36,8 +36,9 @@ pub trait Site: Facts {
     /// Returns the sha256 of the payload that a present release is.
     fn payload(&self, release: &ReleaseId) -> Result<Sha256Digest>;
 
-    /// Checks that the release may become live.
-    fn preflight(&mut self, release: &ReleaseId) -> Result<()>;
+    /// Checks that the release may become live, and that the programs of its checks can
+    /// be started: those before the commit too, if a request of this kind runs them.
+    fn preflight(&mut self, before: Option<RequestKind>, context: GateContext<'_>) -> Result<()>;
 
     /// Runs the hooks before the commit and the smoke test, and checks that the
     /// release is unchanged after them.
@@ -231,11 +232,12 @@ impl Site for LockedSite<'_, '_> {
         preflight::payload(&self.ledger, release)
     }
 
-    fn preflight(&mut self, release: &ReleaseId) -> Result<()> {
+    fn preflight(&mut self, before: Option<RequestKind>, context: GateContext<'_>) -> Result<()> {
+        let GateContext { release, .. } = context;
         let candidate =
             preflight::check_candidate(self.config, self.required, &self.ledger, release)?;
         self.candidate = Some(candidate);
-        Ok(())
+        self.gate.check_programs(before, context)
     }
 
     fn check_before_commit(

@@ -3,6 +3,7 @@
 use std::io::{PipeReader, Read, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,12 +15,11 @@ use nix::unistd::Pid;
 use super::cgroup::{CommandCgroup, OwnCgroup};
 use super::output::Output;
 use super::pipe::MonitorPipe;
-use super::protocol::{MAX_TEXT, RunOutcome, RunResponse};
+use super::program::StartError;
+use super::protocol::{RunOutcome, RunResponse};
 use super::reaper::{self, Reaper, Remaining};
 use super::sigchld::ChildSignal;
 use crate::deadline::{self, Deadline};
-use crate::error;
-use crate::escape;
 
 /// The time between SIGTERM and SIGKILL.
 pub const TERM_GRACE: Duration = Duration::from_secs(2);
@@ -135,10 +135,8 @@ impl JobRunner {
         let started = start_command(job.command, job.input.as_deref(), &mut cgroup);
         let (leader, output) = match started {
             Ok(started) => started,
-            Err(why) => {
-                // A text that is escaped here stays as it is later.
-                let why = escape::escape_truncated(why.as_bytes(), MAX_TEXT);
-                self.send_outcome(RunOutcome::not_started(why));
+            Err(error) => {
+                self.send_outcome(error.into_outcome());
                 return Ok(());
             }
         };
@@ -228,12 +226,9 @@ fn start_command(
     mut command: Command,
     input: Option<&str>,
     cgroup: &mut Option<CommandCgroup>,
-) -> Result<(Pid, PipeReader), String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let cannot = |error: std::io::Error| {
-        let why = error::describe(&error);
-        format!("'{program}' cannot be started: {why}")
-    };
+) -> Result<(Pid, PipeReader), StartError> {
+    let program = PathBuf::from(command.get_program());
+    let cannot = |error: std::io::Error| StartError::of(&program, &error);
     let (stdin, to_stdin) = match input {
         None => (Stdio::null(), None),
         Some(input) => {

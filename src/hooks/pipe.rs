@@ -164,7 +164,7 @@ mod tests {
     use std::io::{Read, Write, pipe};
 
     const REQUEST: &[u8] = b"{\"stage\":\"smoke\",\"index\":0,\"release\":\"r1\",\
-                             \"previous\":null,\"time_limit\":1}\n";
+                             \"previous\":null,\"time_limit\":1,\"dry_run\":false}\n";
 
     /// Returns the hook runner's end of two pipes, and the monitor's: the write
     /// end for requests and the read end for responses.

@@ -150,6 +150,8 @@ pub struct RunRequest {
     /// [`HookCommand::timeout`] applies.
     #[serde(with = "millis")]
     pub time_limit: Duration,
+    /// Whether to check only that the operator's program can be started.
+    pub dry_run: bool,
 }
 
 /// Printable ASCII of at most [`MAX_TEXT`] bytes.
@@ -195,8 +197,14 @@ pub enum RunOutcome {
     /// fork faster than they are killed, or hang in the kernel. Output lines report
     /// them.
     ProcessesRemain,
-    /// The command could not be started, with the reason.
+    /// The operator's program is missing, not executable or not acceptable, with the
+    /// reason.
+    Unusable(PrintableText),
+    /// The command could not be started for another reason.
     NotStarted(PrintableText),
+    /// The command was not started: the program that the request means can be, or is one of
+    /// ours.
+    DryRun,
 }
 
 impl RunOutcome {
@@ -257,6 +265,7 @@ mod tests {
                 release: longest.clone(),
                 previous: Some(longest.clone()),
                 time_limit: super::super::MAX_TIME_LIMIT,
+                dry_run: false,
             };
             let line = message::encode(&request).unwrap();
             assert!(
@@ -270,7 +279,8 @@ mod tests {
 
     #[test]
     fn a_malformed_request_is_refused() {
-        let good = r#"{"stage":"smoke","index":0,"release":"r2","previous":null,"time_limit":1}"#
+        let good = "{\"stage\":\"smoke\",\"index\":0,\"release\":\"r2\",\"previous\":null,\
+                    \"time_limit\":1,\"dry_run\":false}"
             .to_owned();
         let decode = |line: &str| message::decode::<RunRequest>(line.as_bytes(), MAX_REQUEST);
         assert!(decode(&good).is_ok());
@@ -287,6 +297,8 @@ mod tests {
             ("null", "\".\""),
             ("null", "\"\""),
             ("\"time_limit\":1", "\"time_limit\":-1"),
+            ("false", "0"),
+            (",\"dry_run\":false", ""),
             (
                 "\"time_limit\":1",
                 "\"time_limit\":1,\"command\":[\"/bin/sh\"]",
@@ -315,6 +327,8 @@ mod tests {
             RunResponse::Outcome(RunOutcome::Signal(15)),
             RunResponse::Outcome(RunOutcome::TimedOut),
             RunResponse::Outcome(RunOutcome::ProcessesRemain),
+            RunResponse::Outcome(RunOutcome::DryRun),
+            RunResponse::Outcome(RunOutcome::Unusable("\"".repeat(2 * MAX_TEXT).into())),
             RunResponse::Outcome(RunOutcome::not_started("\"".repeat(2 * MAX_TEXT))),
         ] {
             let line = format!("{}\n", message::encode(&response).unwrap());

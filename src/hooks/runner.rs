@@ -1,6 +1,5 @@
 //! The main function of the hook runner, and the commands of the site.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use nix::sys::stat::SFlag;
 use super::MAX_TIME_LIMIT;
 use super::job::{Abandoned, Job, JobRunner};
 use super::pipe::MonitorPipe;
+use super::program::{self, StartError};
 use super::protocol::{HookCommand, ReleaseCheck, RunOutcome, RunRequest, Setup, Stage};
 use super::sigchld::ChildSignal;
 use crate::config::Argv;
@@ -59,14 +59,22 @@ fn serve_monitor() -> nix::Result<()> {
     let site = SiteCommands::open(setup);
     // Terminates: the monitor ends its requests, or closes the pipe.
     while let Some(request) = jobs.monitor_pipe().request() {
-        let prepared = site
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|site| site.chdir_and_prepare(&request));
+        let site = site.as_ref().map_err(|why| why.clone().into());
+        let prepared = site.and_then(|site| {
+            if request.dry_run {
+                site.check_program(&request).map(|()| None)
+            } else {
+                site.chdir_and_prepare(&request).map(Some)
+            }
+        });
         let done = match prepared {
-            Ok(job) => jobs.run(job),
-            Err(why) => {
-                jobs.send_outcome(RunOutcome::not_started(why));
+            Ok(Some(job)) => jobs.run(job),
+            Ok(None) => {
+                jobs.send_outcome(RunOutcome::DryRun);
+                Ok(())
+            }
+            Err(error) => {
+                jobs.send_outcome(error.into_outcome());
                 Ok(())
             }
         };
@@ -106,7 +114,7 @@ impl SiteCommands {
 
     /// Returns the requested command and its time limit. Changes the working
     /// directory of this process to the one in which the command has to start.
-    fn chdir_and_prepare(&self, request: &RunRequest) -> Result<Job, String> {
+    fn chdir_and_prepare(&self, request: &RunRequest) -> Result<Job, StartError> {
         let setup = &self.setup;
         let time_limit = request.time_limit.min(MAX_TIME_LIMIT);
         let absent = || {
@@ -125,7 +133,7 @@ impl SiteCommands {
                 let contains = contains.as_ref();
                 let contains = contains.map(|text| text.replace("{release}", release));
                 self.chdir_to_top()?;
-                self.probe_command(url, contains, time_limit)
+                Ok(self.probe_command(url, contains, time_limit)?)
             }
             ReleaseCheck::Command(argv) => {
                 self.chdir_to_release(&request.release)?;
@@ -137,16 +145,42 @@ impl SiteCommands {
             Stage::BeforeSwap => hook(&setup.before_swap),
             Stage::AfterSwap => hook(&setup.after_swap),
             Stage::BeforeRollback => hook(&setup.before_rollback),
-            Stage::Smoke | Stage::Health if request.index != 0 => Err(absent()),
+            Stage::Smoke | Stage::Health if request.index != 0 => Err(absent().into()),
             Stage::Smoke => check(&setup.smoke),
             Stage::Health => check(&setup.health),
         }
     }
 
+    /// Checks that the operator's program that a request means can be started. The probe
+    /// is none.
+    fn check_program(&self, request: &RunRequest) -> Result<(), StartError> {
+        let setup = &self.setup;
+        let hook = |hooks: &[HookCommand]| hooks.get(request.index).map(|it| it.command.clone());
+        let check = |check: &Option<ReleaseCheck>| match check {
+            Some(ReleaseCheck::Command(argv)) => Some(argv.clone()),
+            Some(ReleaseCheck::Http { .. }) | None => None,
+        };
+        let argv = match request.stage {
+            Stage::BeforeSwap => hook(&setup.before_swap),
+            Stage::AfterSwap => hook(&setup.after_swap),
+            Stage::BeforeRollback => hook(&setup.before_rollback),
+            Stage::Smoke => check(&setup.smoke),
+            Stage::Health => check(&setup.health),
+        };
+        match argv {
+            Some(argv) => program::check_program(argv.program(), &setup.root),
+            None => Ok(()),
+        }
+    }
+
     /// Returns a command of the operator with its configured words. Its environment
     /// is PATH and three variables of ours.
-    fn operator_command(&self, argv: &Argv, request: &RunRequest) -> Result<Command, String> {
-        self.check_outside_root(argv.program())?;
+    ///
+    /// # Errors
+    ///
+    /// Returns why the program cannot or must not start.
+    fn operator_command(&self, argv: &Argv, request: &RunRequest) -> Result<Command, StartError> {
+        program::check_program(argv.program(), &self.setup.root)?;
         let previous = request.previous.as_ref().map_or("", ReleaseId::as_str);
         let mut command = Command::new(argv.program());
         command
@@ -157,34 +191,6 @@ impl SiteCommands {
             .env("DEPLOY_PREVIOUS", previous)
             .env("DEPLOY_SITE", self.setup.site.as_str());
         Ok(command)
-    }
-
-    /// Refuses a program that is below the site's root once its symlinks are
-    /// resolved: clients send the files there. The configuration's own check
-    /// only sees the path. Symlinks outside of the root belong to the operator,
-    /// so they do not change between this check and the start.
-    ///
-    /// # Errors
-    ///
-    /// Returns why the program must not start. If the program or the root cannot
-    /// be resolved, the check cannot tell where the program is, and refuses it.
-    fn check_outside_root(&self, program: &Path) -> Result<(), String> {
-        let root = &self.setup.root;
-        let resolved_program = fs::canonicalize(program).map_err(|error| {
-            let (program, why) = (program.display(), describe(&error));
-            format!("'{program}' cannot be started: {why}")
-        })?;
-        let resolved_root = fs::canonicalize(root).map_err(|error| {
-            let (root, why) = (root.display(), describe(&error));
-            format!("'{root}' cannot be resolved: {why}")
-        })?;
-        if resolved_program.starts_with(resolved_root) {
-            let (program, resolved) = (program.display(), resolved_program.display());
-            return Err(format!(
-                "'{program}' leads into the site's own root, to '{resolved}'"
-            ));
-        }
-        Ok(())
     }
 
     /// Changes the working directory to a release, through a descriptor. The

@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 
 use crate::direct::{ask, live, put, states};
 use crate::gating::{gate_failed, hook, logging_hooks, make_fail, make_pass, touch};
+use crate::process::copy_program;
 use crate::site::Site;
 
 /// Every release fails while `{dir}/outage` exists.
@@ -233,10 +234,22 @@ fn a_rollback_does_not_go_to_a_release_that_its_hooks_remove() {
 
 #[test]
 fn a_hook_that_could_not_run_marks_no_release_bad() {
-    let site = Site::with_config("[[hooks.before_swap]]\ncommand = [\"{dir}/program\"]\n");
+    let site = Site::new();
     put(&site, "a");
-    let problem = gate_failed(&ask(&site, "swap a"));
-    assert!(problem.contains("could not be started"), "{problem}");
+    // Preflight finds the program, and the first hook removes it.
+    site.configure(&format!(
+        "{}[[hooks.before_swap]]\ncommand = [\"{{dir}}/program\"]\n",
+        hook("before_swap", "rm {dir}/program")
+    ));
+    copy_program("/bin/true", &site.dir().join("program"));
+    let reply = ask(&site, "swap a");
+    reply.refused(78, "bad-config");
+    let problem = "release 'a' was not tried: hook before_swap 2 ('";
+    assert!(reply.stderr.contains(problem), "{reply:?}");
+    assert!(
+        reply.stderr.contains("; nothing is live, as before\n"),
+        "{reply:?}"
+    );
     assert_eq!(states(&site), ["a pending"]);
 }
 
@@ -248,11 +261,13 @@ fn a_hook_program_inside_the_root_is_not_run() {
         let _ = fs::remove_file(&link);
         symlink(target, link).expect("a link");
         put(&site, "a");
-        let problem = gate_failed(&ask(&site, "swap a"));
-        assert!(
-            problem.contains("leads into the site's own root"),
-            "{problem}"
-        );
+        let reply = ask(&site, "swap a");
+        reply.refused(78, "bad-config");
+        let words = match target {
+            "/proc/self/cwd/index.html" => "cannot be started: no such file",
+            _ => "leads into the site's own root",
+        };
+        assert!(reply.stderr.contains(words), "{reply:?}");
     }
 }
 

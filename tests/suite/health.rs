@@ -248,7 +248,7 @@ fn a_command_can_replace_the_url() {
 }
 
 #[test]
-fn a_command_that_fails_hangs_or_is_missing_fails_the_release() {
+fn a_command_that_fails_or_hangs_fails_the_release() {
     thread::scope(|scope| {
         for (command, timeout, words) in [
             ("'/bin/false'", "3s", "not within 3 s: exited with 1"),
@@ -258,7 +258,6 @@ fn a_command_that_fails_hangs_or_is_missing_fails_the_release() {
                 "3s",
                 "was ended by signal 9",
             ),
-            ("'{dir}/nowhere'", LONG, "could not be started"),
         ] {
             scope.spawn(move || {
                 let site = Site::with_config(&format!(

@@ -152,7 +152,7 @@ fn a_command_that_cannot_start_has_a_reason() {
     ] {
         let (lines, end) = fixture.with_hook(&[program]).run_hook();
         assert!(lines.is_empty());
-        let expected = format!("not_started '{program}' cannot be started: {why}");
+        let expected = format!("unusable '{program}' cannot be started: {why}");
         assert_eq!(end, expected);
     }
     let mut runner = fixture.with_hook(&["/bin/true"]);
@@ -235,7 +235,7 @@ fn a_program_that_cannot_be_compared_with_the_root_does_not_run() {
     copy_program("/bin/true", &program);
     assert!(Command::new(&program).status().unwrap().success());
     let program = program.to_str().unwrap();
-    let expected = format!("not_started '{program}' cannot be started: file name too long");
+    let expected = format!("unusable '{program}' cannot be started: file name too long");
     assert_eq!(fixture.with_hook(&[program]).run_hook().1, expected);
 }
 

@@ -254,7 +254,7 @@ fn a_failing_hook_before_a_rollback_keeps_the_live_release() {
 }
 
 #[test]
-fn a_hook_that_cannot_start_has_failed() {
+fn a_program_that_cannot_start_is_the_operators_fault() {
     let command = |program: &str| format!("[[hooks.before_swap]]\ncommand = [\"{program}\"]\n");
     for (program, mode) in [
         ("{dir}/nowhere", None),
@@ -270,16 +270,83 @@ fn a_hook_that_cannot_start_has_failed() {
         put(&site, "a");
         let before = site.snapshot();
         let reply = site.ssh("ci", "swap a");
-        reply.refused(69, "gate-failed");
-        let problem = gate_failed(&reply);
-        let start = "release 'a' failed its gate: hook before_swap 1 ('";
-        assert!(problem.starts_with(start), "{problem}");
-        assert!(problem.contains("could not be started: "), "{problem}");
+        reply.refused(78, "bad-config");
+        assert!(reply.stderr.contains("hook before_swap 1"), "{reply:?}");
+        assert!(reply.stderr.contains("cannot be started: "), "{reply:?}");
+        assert!(
+            reply.stderr.contains("\ninstall the program, "),
+            "{reply:?}"
+        );
         assert!(site.snapshot() == before, "{program}");
-        let steps = logged_steps(&site);
-        steps[0].has(&[("outcome", "failed")]);
-        assert_eq!(steps[0].get("exit"), None, "there is no exit status");
+        assert_eq!(states(&site), ["a pending"], "{program}");
+        // Only the start itself finds out that a file is no program.
+        if program.ends_with("not-a-program") {
+            let step = logged_steps(&site).pop().expect("a line");
+            step.has(&[("outcome", "failed")]);
+            assert_eq!(step.get("exit"), None, "there is no exit status");
+        }
     }
+}
+
+/// Every program of a request is looked at before the first one runs.
+#[test]
+fn a_missing_program_of_a_later_step_is_found_before_the_swap() {
+    let missing = "command = [\"{dir}/tool\"]\n";
+    let script = "#!{dir}/no-such-interpreter\n";
+    for (table, step) in [
+        ("[[hooks.after_swap]]", "hook after_swap 1: "),
+        ("[[hooks.before_rollback]]", "hook before_rollback 1: "),
+        ("[health]", "health: "),
+    ] {
+        let site = Site::new();
+        live(&site, &["a", "b"]);
+        put(&site, "c");
+        let ran = ["before_swap", "before_rollback"].map(|it| hook(it, "echo ran >> {dir}/log"));
+        // The list of a stage that is under test has one hook.
+        let ran: String = ran.into_iter().filter(|it| !it.contains(table)).collect();
+        site.configure(&format!("{ran}{table}\n{missing}"));
+        let before = site.snapshot();
+        let requests = match table {
+            "[[hooks.before_rollback]]" => ["rollback", "rollback a"],
+            _ => ["swap c", "rollback"],
+        };
+        let dir = site.dir().to_str().expect("a plain path");
+        let tool = site.dir().join("tool");
+        for (text, mode, word) in [
+            (None, 0, "no such file or directory"),
+            (Some("#!/bin/sh\n"), 0o644, "permission denied"),
+            (Some(script), 0o755, "no-such-interpreter': no such file"),
+        ] {
+            if let Some(text) = text {
+                write_file(&tool, mode, text.replace("{dir}", dir).as_bytes());
+            }
+            for request in requests {
+                let reply = site.ssh("ci", request);
+                reply.refused(78, "bad-config");
+                for word in [step, "cannot be started: ", word] {
+                    assert!(reply.stderr.contains(word), "{table} {request}: {reply:?}");
+                }
+            }
+        }
+        assert_eq!(log(&site), [] as [&str; 0], "{table}: no hook ran");
+        assert!(site.snapshot() == before, "{table}");
+        assert_eq!(states(&site), ["b current", "a previous", "c pending"]);
+        write_file(&tool, 0o755, b"#!/bin/sh\n");
+        site.ssh("ci", "rollback").ok();
+    }
+}
+
+/// A request does not need the programs that it does not start.
+#[test]
+fn a_program_that_a_request_does_not_start_may_be_missing() {
+    let missing = "command = [\"{dir}/nowhere\"]\n";
+    let site = Site::with_config(&format!("[[hooks.before_rollback]]\n{missing}"));
+    live(&site, &["a", "b"]);
+    site.ssh("ci", "rollback").refused(78, "bad-config");
+    site.configure(&format!("[[hooks.before_swap]]\n{missing}"));
+    ask(&site, "rollback").ok();
+    // A request that changes nothing starts nothing.
+    ask(&site, "swap a").ok();
 }
 
 /// The monitor keeps the lock during a hook. A list needs no lock.

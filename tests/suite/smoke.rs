@@ -319,6 +319,21 @@ fn a_command_can_ask_for_another_try() {
     assert_eq!(log(&site), ["x"; 3]);
 }
 
+#[test]
+fn a_missing_smoke_command_marks_no_release_bad() {
+    let site = Site::new();
+    live(&site, &["a"]);
+    put(&site, "b");
+    site.configure("[health]\nsmoke_command = ['{dir}/nowhere']\n");
+    let before = site.snapshot();
+    let reply = site.ssh("ci", "swap b");
+    reply.refused(78, "bad-config");
+    assert!(reply.stderr.contains("bad-config: smoke: '"), "{reply:?}");
+    assert!(site.snapshot() == before);
+    is_clean(&site);
+    assert_eq!(states(&site), ["a current", "b pending"]);
+}
+
 /// Another object in place of the preview symlink is not replaced, and the request
 /// fails before anything runs.
 #[test]

@@ -67,8 +67,8 @@ impl Site for Run<'_> {
         }
     }
 
-    fn preflight(&mut self, release: &ReleaseId) -> Result<()> {
-        if self.passes_preflight(release) {
+    fn preflight(&mut self, _: Option<RequestKind>, context: GateContext<'_>) -> Result<()> {
+        if self.passes_preflight(context.release) {
             Ok(())
         } else {
             Err(Error::new(Code::DigestMismatch, ""))

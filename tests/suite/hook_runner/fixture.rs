@@ -97,7 +97,7 @@ pub fn request(words: &str) -> String {
     };
     format!(
         "{{\"stage\":\"{stage}\",\"index\":{index},\"release\":\"{release}\",\
-         \"previous\":{previous},\"time_limit\":{time_limit}}}\n"
+         \"previous\":{previous},\"time_limit\":{time_limit},\"dry_run\":false}}\n"
     )
 }
 
