@@ -1,11 +1,12 @@
-//! Reads from a peer that may stop sending: a client, or a child process that
-//! handles hostile bytes. Every read has a time limit.
+//! Reads from a peer that may stop sending, and writes to one that may stop reading: a
+//! client, or a child process that handles hostile bytes. Every call has a time limit.
 
-use std::io::{Error, ErrorKind, Read, Result};
+use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// The time at which a whole operation must be finished.
@@ -69,18 +70,67 @@ impl<F: AsFd> TimedReader<F> {
     }
 
     fn wait_until_readable(&self) -> Result<()> {
-        let until = Instant::now() + self.idle.min(self.deadline.left());
-        // Terminates: `until` does not move, and only signals cut a wait short.
+        let wait = self.idle.min(self.deadline.left());
+        wait_until_ready(&self.from, PollFlags::POLLIN, wait)
+    }
+}
+
+/// Waits until the descriptor is ready, has failed or was closed.
+///
+/// # Errors
+///
+/// [`ErrorKind::TimedOut`] after `wait`, and those of poll(2).
+fn wait_until_ready(descriptor: &impl AsFd, what: PollFlags, wait: Duration) -> Result<()> {
+    let until = Instant::now() + wait;
+    // Terminates: `until` does not move, and only signals cut a wait short.
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::new(descriptor.as_fd(), what)];
+        match poll(&mut fds, timeout(left)) {
+            Ok(0) if Instant::now() >= until => return Err(ErrorKind::TimedOut.into()),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Writes to a pipe, and waits at most `idle` for each write and never past `deadline`.
+/// A write that takes longer fails with [`ErrorKind::TimedOut`].
+#[derive(Debug)]
+pub struct TimedWriter<F> {
+    to: F,
+    idle: Duration,
+    deadline: Deadline,
+}
+
+impl<F: AsFd> TimedWriter<F> {
+    /// # Errors
+    ///
+    /// Those of fcntl(2).
+    pub fn new(to: F, idle: Duration, deadline: Deadline) -> Result<TimedWriter<F>> {
+        // poll(2) promises room for one byte, and a write of more would wait for the rest.
+        let flags = OFlag::from_bits_retain(fcntl(&to, FcntlArg::F_GETFL)?);
+        fcntl(&to, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(TimedWriter { to, idle, deadline })
+    }
+}
+
+impl<F: AsFd> Write for TimedWriter<F> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        // Terminates: each turn waits for the peer until the time limit.
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, timeout(left)) {
-                Ok(0) if Instant::now() >= until => return Err(ErrorKind::TimedOut.into()),
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => return Ok(()),
-                Err(errno) => return Err(errno.into()),
+            let wait = self.idle.min(self.deadline.left());
+            wait_until_ready(&self.to, PollFlags::POLLOUT, wait)?;
+            match nix::unistd::write(self.to.as_fd(), bytes) {
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                other => return other.map_err(Error::from),
             }
         }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -130,6 +180,11 @@ mod tests {
             }
         };
         assert_eq!(ended.kind(), ErrorKind::TimedOut);
+
+        // A peer that never reads: the pipe is full after a while.
+        let mut full = TimedWriter::new(&to, short, Deadline::after(long)).unwrap();
+        let written = full.write_all(&[0; 1 << 20]);
+        assert_eq!(written.unwrap_err().kind(), ErrorKind::TimedOut);
 
         drop(to);
         let mut closed = TimedReader::new(&from, long, Deadline::after(long));
