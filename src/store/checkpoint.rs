@@ -91,10 +91,14 @@ pub fn make_if_due(store: &Store, config: &Config, _lock: &Lock) -> Result<Optio
     if !is_due(store) {
         return Ok(None);
     }
-    let (history, begin) = match read_journal(store) {
+    let Folded {
+        history,
+        begin,
+        earliest,
+    } = match read_journal(store) {
         // The records are too few for their length. There is nothing to fold.
-        Ok((history, begin)) if history.generation == begin => return Ok(None),
-        Ok(read) => read,
+        Ok(folded) if folded.history.generation == folded.begin => return Ok(None),
+        Ok(folded) => folded,
         // The request will say so.
         Err(_) => return Ok(None),
     };
@@ -115,6 +119,7 @@ pub fn make_if_due(store: &Store, config: &Config, _lock: &Lock) -> Result<Optio
         store,
         history.part.map(|part| part.first),
         config.keep_history,
+        earliest.min(journal::now()),
     );
     // The files of the last checkpoint stay until the next one: a `list` may have read
     // the old journal, and a backup may have copied it.
@@ -122,17 +127,31 @@ pub fn make_if_due(store: &Store, config: &Config, _lock: &Lock) -> Result<Optio
     Ok(None)
 }
 
-/// Returns the folded journal, and the number of the last record that its checkpoint
-/// has folded. Drops a torn last line.
-fn read_journal(store: &Store) -> Result<(History, u64)> {
-    let (mut history, mut begin) = (History::default(), 0);
+/// A journal that was read and folded.
+struct Folded {
+    history: History,
+    /// The number of the last record that its checkpoint has folded.
+    begin: u64,
+    /// The earliest time of the records that follow.
+    earliest: Timestamp,
+}
+
+/// Folds the journal. Drops a torn last line.
+fn read_journal(store: &Store) -> Result<Folded> {
+    let (mut history, mut begin, mut earliest) = (History::default(), 0, Timestamp::MAX);
     Journal::open(store, |entry| {
         history.take(entry);
-        if let Entry::Checkpoint(checkpoint) = entry {
-            begin = checkpoint.generation;
+        match entry {
+            Entry::Checkpoint(checkpoint) => begin = checkpoint.generation,
+            Entry::Record(record) => earliest = earliest.min(record.time),
+            Entry::Format(_) => {}
         }
     })?;
-    Ok((history, begin))
+    Ok(Folded {
+        history,
+        begin,
+        earliest,
+    })
 }
 
 /// Writes every file, then renames the new journal over the old one: the commit point.
@@ -208,12 +227,15 @@ fn emptied(dir: &Dir, name: Name<'_>) -> std::io::Result<File> {
     Ok(file)
 }
 
-/// Removes the oldest part, if it was last written more than `keep` ago and is not the
-/// newest. A failure is left to the next checkpoint.
+/// Removes the oldest part, if it was last written more than `keep` before `by` and is
+/// not the newest. A failure is left to the next checkpoint.
 ///
-/// One part has many checkpoints, so removing one at a time suffices. A clock that is
-/// ahead for some requests then removes few parts, and not the whole history.
-fn remove_oldest_part(store: &Store, newest: Option<u64>, keep: Duration) {
+/// `by` is the earliest time of the records that the checkpoint folds, so order bounds
+/// the age as well as time: a clock that is ahead removes nothing before it has been ahead
+/// for all records of a journal, some hundreds. One part has many checkpoints, so removing
+/// one at a time suffices, and a clock that stays ahead removes one part for each journal
+/// that it fills.
+fn remove_oldest_part(store: &Store, newest: Option<u64>, keep: Duration, by: Timestamp) {
     let mut numbers = BTreeSet::new();
     for_each_number(store, PART_PREFIX, PART_SUFFIX, |number, _| {
         numbers.insert(number);
@@ -229,10 +251,9 @@ fn remove_oldest_part(store: &Store, newest: Option<u64>, keep: Duration) {
     let Some(name) = Name::new(name.as_bytes()) else {
         return;
     };
-    let now = journal::now();
     if let Ok(stat) = store.state.stat(name) {
-        let written = Timestamp::from_second(stat.st_mtime).unwrap_or(now);
-        if journal::age(written, now) >= keep {
+        let written = Timestamp::from_second(stat.st_mtime).unwrap_or(by);
+        if journal::age(written, by) >= keep {
             _ = store.state.remove_file(name);
         }
     }

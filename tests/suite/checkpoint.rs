@@ -223,6 +223,30 @@ fn old_parts_are_removed_after_their_time() {
     assert_eq!(states(&site), ["a current"]);
 }
 
+/// It counts only once all records of a journal have its times.
+#[test]
+fn a_clock_that_is_ahead_removes_no_old_part() {
+    let site = Site::with_config("keep_history = \"30d\"\n");
+    live(&site, &["a", "b"]);
+    let old = state(&site, "journal-0.jsonl.zst");
+    fs::write(&old, "").expect("a file");
+    let file = fs::File::options().write(true).open(&old).expect("a file");
+    let hour = Duration::from_secs(3600);
+    file.set_modified(SystemTime::now() - hour * 24 * 31)
+        .expect("a time");
+    lengthen(&site, "old");
+    // Every record is one day younger than that part. So the clock of the next request
+    // is 30 days ahead.
+    site.age_journal(jiff::SignedDuration::from_hours(30 * 24));
+    ask(&site, "swap a").ok();
+    assert!(journal_length(&site) < 10_000);
+    assert!(old.exists());
+    // The time has come.
+    lengthen(&site, "new");
+    ask(&site, "swap b").ok();
+    assert!(!old.exists());
+}
+
 #[test]
 fn ids_stay_used_after_a_checkpoint() {
     let site = Site::with_config(MANY);
