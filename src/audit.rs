@@ -261,6 +261,7 @@ impl Line {
                 self.pair("fingerprint", certificate.fingerprint);
             }
             Some(LoginKey::Gone) => self.pair("fingerprint", "gone"),
+            Some(LoginKey::Unreadable) => self.pair("fingerprint", "unreadable"),
         }
         self.optional("client", session.client);
     }

@@ -12,7 +12,7 @@
 
 mod certificate;
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -29,8 +29,10 @@ use crate::store::Actor;
 pub use certificate::Certificate;
 
 /// The maximum size of sshd's file, in bytes. sshd writes one line for each
-/// authentication method that the client used.
-const MAX_AUTH_INFO: u64 = 16 * 1024;
+/// authentication method that the client used. A certificate of 256 principals and long
+/// options fits into a packet of 256 KiB (OpenSSH, packet.h), and the line has it in
+/// base64. Few logins use more than one key.
+const MAX_AUTH_INFO: u64 = 1 << 20;
 
 /// One request and its client.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ pub enum LoginKey {
     Certified(Certificate),
     /// sshd has removed the file: the client left before this process read it.
     Gone,
+    /// The file is there, and this program does not read the key in it.
+    Unreadable,
 }
 
 impl LoginKey {
@@ -60,7 +64,7 @@ impl LoginKey {
         match self {
             LoginKey::Plain(fingerprint) => Some(*fingerprint),
             LoginKey::Certified(certificate) => Some(certificate.fingerprint),
-            LoginKey::Gone => None,
+            LoginKey::Gone | LoginKey::Unreadable => None,
         }
     }
 }
@@ -101,7 +105,7 @@ fn client_address(text: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(address).ok()?.parse().ok()
 }
 
-/// Returns the key that sshd's file names.
+/// Returns the key that sshd's file names; none for a login without a key.
 fn login_key(path: &Path) -> Option<LoginKey> {
     // The path comes from the environment: do not wait for a fifo, follow no
     // symlink, and read only a file that this user owns. sshd writes the file as
@@ -116,23 +120,27 @@ fn login_key(path: &Path) -> Option<LoginKey> {
         Err(error) if error.kind() == ErrorKind::NotFound && path.is_absolute() => {
             return Some(LoginKey::Gone);
         }
-        Err(_) => return None,
+        Err(_) => return Some(LoginKey::Unreadable),
     };
+    let Some(text) = own_text(file) else {
+        return Some(LoginKey::Unreadable);
+    };
+    let key = text
+        .lines()
+        .find_map(|line| line.strip_prefix("publickey "))?;
+    Some(parse_key(key).unwrap_or(LoginKey::Unreadable))
+}
+
+/// Returns the content of a regular file that this user owns.
+fn own_text(file: File) -> Option<String> {
     let meta = file.metadata().ok()?;
     if !meta.is_file() || meta.uid() != nix::unistd::geteuid().as_raw() {
         return None;
     }
     let mut text = String::new();
-    let read = file
-        .take(MAX_AUTH_INFO + 1)
-        .read_to_string(&mut text)
-        .ok()?;
-    if read as u64 > MAX_AUTH_INFO {
-        return None;
-    }
-    text.lines()
-        .find_map(|line| line.strip_prefix("publickey "))
-        .and_then(parse_key)
+    let limited = &mut file.take(MAX_AUTH_INFO + 1);
+    let read = limited.read_to_string(&mut text).ok()?;
+    (read as u64 <= MAX_AUTH_INFO).then_some(text)
 }
 
 /// Parses a key or a certificate in the form of a `.pub` file. sshd has accepted both
@@ -197,8 +205,16 @@ mod tests {
         assert!(login_key(&note).is_none());
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&note, &link).unwrap();
-        assert!(login_key(&link).is_none());
-        assert!(login_key(dir.path()).is_none());
+        let unreadable = Some(LoginKey::Unreadable);
+        assert_eq!(login_key(&link), unreadable);
+        assert_eq!(login_key(dir.path()), unreadable);
+        std::fs::write(&note, "publickey ssh-new AAAA\n").unwrap();
+        assert_eq!(login_key(&note), unreadable);
+        std::fs::write(&note, vec![b'\n'; MAX_AUTH_INFO as usize]).unwrap();
+        assert_eq!(login_key(&note), None);
+        std::fs::write(&note, vec![b'\n'; MAX_AUTH_INFO as usize + 1]).unwrap();
+        assert_eq!(login_key(&note), unreadable);
+        assert_eq!(LoginKey::Unreadable.fingerprint(), None);
     }
 
     #[test]
@@ -208,7 +224,8 @@ mod tests {
         assert_eq!(removed, Some(LoginKey::Gone));
         assert_eq!(LoginKey::Gone.fingerprint(), None);
         for no_path in ["", "evil"] {
-            assert!(login_key(Path::new(no_path)).is_none(), "{no_path:?}");
+            let found = login_key(Path::new(no_path));
+            assert_eq!(found, Some(LoginKey::Unreadable), "{no_path:?}");
         }
     }
 }
