@@ -7,6 +7,7 @@
 //! site, no configuration and no request: it receives one [`UnpackJob`], on the socket
 //! that is its stderr, and no more.
 
+mod acl;
 mod disk_use;
 mod entries;
 mod hard_link;
@@ -144,7 +145,7 @@ fn unpack(
         limits,
         shared,
         times,
-        entries: ArchiveEntries::new(frames),
+        entries: ArchiveEntries::new(frames, limits.max_extended()),
         tree: Tree::new(limits.max_entries),
         writers,
         entries_read: 0,
@@ -233,7 +234,7 @@ impl Unpacker<'_> {
 
     fn unpack_entry(&mut self, entry: &ArchiveEntry) -> Result<(), UnpackError> {
         // An entry that is repeated adds nothing to the tree, whose limit does not stop it.
-        let max = 2 * u64::from(self.limits.max_entries) + 1000;
+        let max = self.limits.max_entries_read();
         self.entries_read += 1;
         if self.entries_read > max {
             return Err(Rule::EntriesRead(max).into());

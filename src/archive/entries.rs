@@ -1,6 +1,7 @@
 //! Reads the tar stream as entries of the profile: joins headers with their long
 //! names, and checks that nothing follows the end.
 
+use super::acl;
 use super::header::{BLOCK, Header, HeaderKind};
 use super::path::{CleanPath, check_symlink_target};
 use super::pax::{self, Pax};
@@ -41,6 +42,9 @@ pub struct ArchiveEntries {
     frames: Frames,
     /// Whether a block has been read.
     started: bool,
+    /// How many bytes more all extended headers may have, and the limit.
+    extended_left: u64,
+    max_extended: u64,
     /// Unread data of the current entry, and its padding.
     left: u64,
     padding: usize,
@@ -55,10 +59,13 @@ struct Extended {
 }
 
 impl ArchiveEntries {
-    pub fn new(frames: Frames) -> ArchiveEntries {
+    /// `max_extended` limits the bytes of all extended headers.
+    pub fn new(frames: Frames, max_extended: u64) -> ArchiveEntries {
         ArchiveEntries {
             frames,
             started: false,
+            extended_left: max_extended,
+            max_extended,
             left: 0,
             padding: 0,
         }
@@ -89,6 +96,9 @@ impl ArchiveEntries {
                 let header_name = Header::shown_name(&block);
                 UnpackError::from(rule).at(extended.name().unwrap_or(&header_name))
             })?;
+            if first && begins_another_format(&block) {
+                return Err(Rule::FirstHeader.into());
+            }
             match header.kind {
                 HeaderKind::Pax
                 | HeaderKind::PaxGlobal
@@ -168,6 +178,11 @@ impl ArchiveEntries {
         if header.size > pax::MAX {
             return Err(Rule::ExtendedTooLong.into());
         }
+        // Headers without an entry, and headers of entries that are repeated, add
+        // nothing to the tree, whose limit does not stop them.
+        let bytes = BLOCK as u64 + header.size.next_multiple_of(BLOCK as u64);
+        self.extended_left =
+            (self.extended_left.checked_sub(bytes)).ok_or(Rule::Extended(self.max_extended))?;
         let mut data = vec![0; header.size as usize];
         if !data.is_empty() {
             self.begin_data(header.size);
@@ -230,7 +245,7 @@ impl ArchiveEntries {
             return Err(fault.into());
         }
         let pax_size = pax.as_ref().and_then(|pax| pax.size);
-        let pax_mtime = pax.and_then(|pax| pax.mtime);
+        let pax_mtime = pax.as_ref().and_then(|pax| pax.mtime);
         if pax_size.is_some_and(|size| size != header.size) {
             return Err(Rule::PaxSize.into());
         }
@@ -268,6 +283,12 @@ impl ArchiveEntries {
                 EntryKind::Symlink { target }
             }
         };
+        let acl = pax.and_then(|pax| pax.acl);
+        if let (EntryKind::File { executable, .. }, Some(acl)) = (&kind, acl) {
+            if !acl::agrees(&acl, *executable) {
+                return Err(Rule::Acl.into());
+            }
+        }
         if let EntryKind::File { size, .. } = kind {
             self.begin_data(size);
         }
@@ -297,6 +318,30 @@ fn compressed_again(block: &[u8; BLOCK]) -> Option<Rule> {
         PayloadFormat::Nothing | PayloadFormat::Tar | PayloadFormat::Unknown => None,
         format => Some(Rule::CompressedTwice(format)),
     }
+}
+
+/// Returns whether bsdtar or Python may take the first block of an archive, a valid tar
+/// header, for the start of a compressed file: they look for those formats first, and
+/// one that begins with a header can hold another archive (gzip, in its extra field).
+///
+/// Each of those formats begins with a byte that is no text, or with text and a NUL and
+/// other bytes after it (lzip, lrzip), or with the ten characters of bzip2. No archiver
+/// writes a header with such a name for an entry that a release may have; it may cut
+/// the last letter of a long name.
+fn begins_another_format(block: &[u8; BLOCK]) -> bool {
+    const NAME: usize = 100;
+    let field = &block[..NAME];
+    let end = field.iter().position(|byte| *byte == 0).unwrap_or(NAME);
+    let (name, rest) = field.split_at(end);
+    let text = match std::str::from_utf8(name) {
+        Ok(text) => text,
+        Err(error) if end == NAME && error.error_len().is_none() => {
+            str::from_utf8(&name[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return true,
+    };
+    let is_bzip2 = text.starts_with("BZh") && text.get(4..10) == Some("1AY&SY");
+    is_bzip2 || text.contains(char::is_control) || rest.iter().any(|byte| *byte != 0)
 }
 
 /// Sets a long name or target. Each entry may have one.

@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::pax;
+use super::zstd_frame::MAX_PADDING;
 use crate::shared_paths::Shared;
+
+/// The size of a block of the tar format, in bytes.
+const BLOCK: u64 = super::header::BLOCK as u64;
 
 /// The word of argv that makes this program the unpacker.
 pub const WORD: &str = "unpack";
@@ -53,15 +56,27 @@ pub fn upload_memory(max_entries: u32) -> u64 {
 }
 
 impl UnpackLimits {
-    /// Returns the maximum length of the whole tar stream, in bytes: the data;
-    /// for each entry its header, its padding and three long headers (`x`, `L`,
-    /// `K`) with theirs; and the zeros at the end.
+    /// Returns the maximum length of the whole tar stream, in bytes: the data; for
+    /// each entry its header and its padding; the extended headers; and the zeros at
+    /// the end, with the two blocks that are the end.
     pub(super) fn stream(&self) -> u64 {
-        let entry = 2 * 512 + 3 * (512 + pax::MAX);
-        u64::from(self.max_entries)
-            .saturating_mul(entry)
+        let entries = self.max_entries_read() * 2 * BLOCK;
+        entries
             .saturating_add(self.max_unpacked)
-            .saturating_add(1 << 20)
+            .saturating_add(self.max_extended())
+            .saturating_add(MAX_PADDING + 2 * BLOCK)
+    }
+
+    /// Returns how many entries the archive may have, repeated ones included.
+    pub(super) fn max_entries_read(&self) -> u64 {
+        2 * u64::from(self.max_entries) + 1000
+    }
+
+    /// Returns how many bytes all extended headers may have together, with the blocks
+    /// that introduce them: 4 KiB for each entry that the release may have. GNU tar,
+    /// bsdtar and Python write 1 KiB or 1.5 KiB.
+    pub(super) fn max_extended(&self) -> u64 {
+        (1 << 20) + u64::from(self.max_entries) * (4 << 10)
     }
 
     /// Returns how many bytes the release may use on disk: an eighth more than the

@@ -15,15 +15,29 @@ use crate::names::{MAX_COMPONENT, MAX_DEPTH, MAX_PATH};
 pub struct CleanPath(Vec<u8>);
 
 impl CleanPath {
-    /// Reads the name of an entry; `is_dir` says whether the entry is a directory.
+    /// Reads the name of an entry as an archive has it; `is_dir` says whether the entry
+    /// is a directory.
+    ///
+    /// # Errors
+    ///
+    /// Returns the rule that the name breaks, if it is not a plain relative path.
+    pub fn from_entry_name(name: &[u8], is_dir: bool) -> Result<CleanPath, Rule> {
+        // bsdtar removes these from the front of a name. Behind `./` it keeps them.
+        if name.starts_with(b"\\") || matches!(name, [b'a'..=b'z' | b'A'..=b'Z', b':', ..]) {
+            return Err(Rule::NameWindows);
+        }
+        CleanPath::new(name, is_dir)
+    }
+
+    /// Reads a path of the release.
     ///
     /// `./`, doubled slashes and the last slash of a directory drop out, as they do
     /// in the kernel.
     ///
     /// # Errors
     ///
-    /// Returns the rule that the name breaks, if it is not a plain relative path.
-    pub fn from_entry_name(name: &[u8], is_dir: bool) -> Result<CleanPath, Rule> {
+    /// Returns the rule that the path breaks.
+    pub fn new(name: &[u8], is_dir: bool) -> Result<CleanPath, Rule> {
         let text = std::str::from_utf8(name).map_err(|_| Rule::NameNotUtf8)?;
         if text.is_empty() {
             return Err(Rule::NameEmpty);
@@ -188,6 +202,11 @@ mod tests {
         assert_eq!(read("./", true).as_deref(), Ok(""));
         assert_eq!(read("/", true).as_deref(), Ok(""));
         assert_eq!(read("...", false).as_deref(), Ok("..."));
+        for name in ["1:a", ":a", "ab:c", "a\\b"] {
+            assert_eq!(read(name, false).as_deref(), Ok(name));
+        }
+        assert_eq!(read("./c:a", false).as_deref(), Ok("c:a"));
+        assert_eq!(read("./\\a", false).as_deref(), Ok("\\a"));
     }
 
     #[test]
@@ -219,6 +238,10 @@ mod tests {
             ("a/.", Rule::FileSlash),
             (".", Rule::NameEmpty),
             ("./", Rule::NameEmpty),
+            ("c:a", Rule::NameWindows),
+            ("C:/a", Rule::NameWindows),
+            ("z:", Rule::NameWindows),
+            ("\\a", Rule::NameWindows),
         ] {
             assert_eq!(read(name, false), Err(rule), "{name:?}");
         }

@@ -14,6 +14,8 @@ pub struct Pax {
     pub linkpath: Option<Vec<u8>>,
     pub size: Option<u64>,
     pub mtime: Option<Mtime>,
+    /// The access control list, which bsdtar prefers to the mode.
+    pub acl: Option<Vec<u8>>,
 }
 
 /// Keys for owners and the like, which a release does not keep.
@@ -25,7 +27,8 @@ const HARMLESS: [&str; 8] = [
 /// readers: sparse maps of GNU tar, star and Solaris, and parts of a file of several
 /// volumes.
 const CHANGES_CONTENT: [&str; 4] = [
-    "GNU.sparse.",
+    // bsdtar looks for the key without a dot as well.
+    "GNU.sparse",
     "GNU.volume.",
     "SCHILY.realsize",
     "SUN.holesdata",
@@ -49,6 +52,9 @@ fn is_harmless_vendor_key(key: &str) -> bool {
 /// The name of an archive (GNU tar's `--label`), in a global header. It changes no
 /// entry: GNU tar prints it, bsdtar and Python ignore it.
 const LABEL: &str = "GNU.volume.label";
+
+/// The key of an access control list (see `acl`). In a global header, no reader uses it.
+const ACCESS_ACL: &str = "SCHILY.acl.access";
 
 /// Returns whether a key is one of [`CHANGES_CONTENT`].
 pub fn changes_content(key: &str) -> bool {
@@ -75,6 +81,7 @@ impl Pax {
                 "linkpath" => pax.linkpath = Some(value.to_owned()),
                 "size" => pax.size = Some(parse_decimal(value).ok_or(Rule::PaxMalformed)?),
                 "mtime" => pax.mtime = Some(Mtime::from_pax(value).ok_or(Rule::Time)?),
+                ACCESS_ACL => pax.acl = Some(value.to_owned()),
                 "hdrcharset" if matches!(value, b"BINARY" | b"ISO-IR 10646 2000 UTF-8") => {}
                 _ if HARMLESS.contains(&key) || is_harmless_vendor_key(key) => {}
                 _ => return Err(Rule::PaxKey(key.to_owned())),
@@ -163,7 +170,7 @@ mod tests {
                 record("SCHILY.xattr.user.x", &path), record("size", size_text.as_bytes()),
             ].concat();
             let mtime = Mtime::from_pax(b"1.5");
-            let pax = Pax { path: Some(path), linkpath: Some(link), size: Some(size), mtime };
+            let pax = Pax { path: Some(path), linkpath: Some(link), size: Some(size), mtime, acl: None };
             prop_assert_eq!(Pax::from_records(&bytes), Ok(pax));
             for end in 1..bytes.len() {
                 // A cut anywhere but between records is refused, and never panics.
@@ -214,6 +221,7 @@ mod tests {
     #[test]
     fn keys_that_change_the_data_are_refused() {
         for key in [
+            "GNU.sparse",
             "GNU.sparse.map",
             "GNU.volume.size",
             "GNU.volume.filename",

@@ -26,7 +26,9 @@ impl Rule {
             Rule::Window => "compress with zstd --long=27, or with a smaller window",
             Rule::Dictionary => "compress without a dictionary (zstd -D)",
             Rule::ZstdDamaged | Rule::AfterFrame | Rule::CutShort => WHOLE,
-            Rule::Frames => "compress it again: zstd -dc OLD | zstd -T0 > site.tar.zst",
+            Rule::Frames | Rule::Skippable => {
+                "compress it again: zstd -dc OLD | zstd -T0 > site.tar.zst"
+            }
             Rule::NoContent => {
                 "the command before zstd wrote nothing: look at its error, and use set -o pipefail"
             }
@@ -35,6 +37,7 @@ impl Rule {
                  tar -C dist -c . | zstd -T0 > site.tar.zst"
             }
             Rule::Version7 => "GNU tar: --format=gnu; bsdtar: --format pax; pax: -x ustar",
+            Rule::Padding => "GNU tar and bsdtar: use a smaller --blocking-factor (-b)",
             Rule::NoEnd | Rule::AfterEnd => {
                 "send one whole archive; join archives with GNU tar --concatenate"
             }
@@ -47,6 +50,11 @@ impl Rule {
                 "GNU tar: leave out --xattrs and --acls; \
                  bsdtar: add --no-xattrs --no-acls --no-mac-metadata"
             }
+            Rule::Acl => "GNU tar: leave out --acls; bsdtar: add --no-acls",
+            Rule::Extended(_) => {
+                "GNU tar: leave out --xattrs; bsdtar: add --no-xattrs --no-acls --no-mac-metadata; \
+                 or raise max_entries in [archive]"
+            }
             Rule::PaxKey(key) if pax::changes_content(key) => WITHOUT_SPARSE,
             Rule::PaxKey(_) => "leave that key out; GNU tar: --pax-option=delete=KEY",
             Rule::PaxGlobal => {
@@ -56,7 +64,7 @@ impl Rule {
                 "Go: use tar.FormatPAX, or clear AccessTime and ChangeTime; \
                  GNU tar: leave out --incremental and --listed-incremental"
             }
-            Rule::NameEmpty | Rule::NameAbsolute | Rule::NameDotDot => CONTENT,
+            Rule::NameEmpty | Rule::NameAbsolute | Rule::NameDotDot | Rule::NameWindows => CONTENT,
             Rule::NameNotUtf8 | Rule::NameControl => RENAME,
             Rule::NameComponent | Rule::NamePath | Rule::NameDepth => SHORTER,
             Rule::Duplicate | Rule::BelowNonDirectory | Rule::EntriesRead(_) => ONCE,
@@ -94,6 +102,7 @@ impl Rule {
             }
             Rule::Checksum
             | Rule::Magic
+            | Rule::FirstHeader
             | Rule::Number(_)
             | Rule::AfterNul(_)
             | Rule::UnknownType(_)

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::zstd_frame::MAX_FRAMES;
+use super::zstd_frame::{MAX_FRAMES, MAX_PADDING, MAX_SKIPPED};
 use crate::error::{Code, Error};
 use crate::escape;
 
@@ -21,6 +21,9 @@ pub enum Rule {
     NoContent,
     /// What the frames hold instead of a tar archive.
     CompressedTwice(PayloadFormat),
+    FirstHeader,
+    Skippable,
+    Padding,
     // The tar stream and its headers (POSIX.1-2017, pax, "ustar Interchange Format").
     Checksum,
     Version7,
@@ -39,6 +42,8 @@ pub enum Rule {
     SizeWithoutData,
     // Extended headers.
     ExtendedTooLong,
+    /// Bytes of all extended headers.
+    Extended(u64),
     ExtendedAfterEnd,
     TwoLongNames,
     TwoPaxHeaders,
@@ -47,12 +52,14 @@ pub enum Rule {
     PaxKey(String),
     PaxSize,
     PaxGlobal,
+    Acl,
     ExtendedAlone,
     LongTargetAlone,
     // Names.
     NameEmpty,
     NameAbsolute,
     NameDotDot,
+    NameWindows,
     NameNotUtf8,
     NameControl,
     NameComponent,
@@ -167,6 +174,18 @@ impl fmt::Display for Rule {
                     "payload is compressed twice: the zstd frame has no tar archive{words}"
                 );
             }
+            Rule::FirstHeader => {
+                "first header begins like a compressed file, which bsdtar and Python unpack first"
+            }
+            Rule::Skippable => {
+                return write!(f, "more than {MAX_SKIPPED} bytes in skippable zstd frames");
+            }
+            Rule::Padding => {
+                return write!(
+                    f,
+                    "more than {MAX_PADDING} zeros after the end of the archive"
+                );
+            }
             Rule::Checksum => "header checksum does not match",
             Rule::Version7 => "header is in the Unix version 7 format",
             Rule::Magic => "header is neither ustar nor gnu",
@@ -185,6 +204,9 @@ impl fmt::Display for Rule {
             }
             Rule::SizeWithoutData => "size on an entry without data",
             Rule::ExtendedTooLong => "extended header over 8 KiB",
+            Rule::Extended(max) => {
+                return write!(f, "extended headers over {max} bytes together");
+            }
             Rule::ExtendedAfterEnd => "extended header has bytes after its end",
             Rule::TwoLongNames => "two long names for one entry",
             Rule::TwoPaxHeaders => "two pax headers for one entry",
@@ -196,11 +218,15 @@ impl fmt::Display for Rule {
             }
             Rule::PaxSize => "pax size differs from the header",
             Rule::PaxGlobal => "global pax header with more than comments and vendor keys",
+            Rule::Acl => "access control list gives other executable bits than the mode",
             Rule::ExtendedAlone => "extended header without an entry",
             Rule::LongTargetAlone => "long link target on an entry that is not a link",
             Rule::NameEmpty => "name is empty",
             Rule::NameAbsolute => "name is absolute",
             Rule::NameDotDot => "name has '..'",
+            Rule::NameWindows => {
+                "name begins with a drive letter or a backslash, which bsdtar removes"
+            }
             Rule::NameNotUtf8 => "name is not utf-8",
             Rule::NameControl => "name has a control character",
             Rule::NameComponent => "name component over 255 bytes",

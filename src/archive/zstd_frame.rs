@@ -33,6 +33,14 @@ const WINDOW_LOG_MAX: u32 = 27;
 /// and each one takes time. Tools that make a frame for each file stay below.
 pub(super) const MAX_FRAMES: u32 = 1 << 20;
 
+/// The maximum number of bytes in skippable frames together. They hold an index or
+/// padding.
+pub(super) const MAX_SKIPPED: u64 = 16 << 20;
+
+/// The maximum number of zeros after the end of the archive, and again after the last
+/// frame. `tar --blocking-factor=2048` writes up to 1 MiB.
+pub(super) const MAX_PADDING: u64 = 16 << 20;
+
 /// The maximum length of the header of a frame, in bytes (RFC 8878, section 3.1.1).
 const HEADER: usize = 18;
 
@@ -49,6 +57,8 @@ pub struct Frames {
     /// Whether the payload has ended.
     ended: bool,
     frames: u32,
+    /// Bytes in skippable frames so far.
+    skipped: u64,
     left: u64,
     max_unpacked: u64,
 }
@@ -73,6 +83,7 @@ impl Frames {
             inside: false,
             ended: false,
             frames: 0,
+            skipped: 0,
             left: max,
             max_unpacked,
         };
@@ -128,14 +139,19 @@ impl Frames {
     /// Reads to the end of the last frame. Only zeros may be left.
     pub fn finish(mut self) -> Result<(), UnpackError> {
         let mut buffer = vec![0; INPUT];
+        let mut zeros = 0;
         // Terminates: `read` takes from a budget that never grows.
         loop {
-            match self.read(&mut buffer)? {
-                0 => return Ok(()),
-                read if buffer[..read].iter().any(|byte| *byte != 0) => {
-                    return Err(Rule::AfterEnd.into());
-                }
-                _ => {}
+            let read = self.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(());
+            }
+            if buffer[..read].iter().any(|byte| *byte != 0) {
+                return Err(Rule::AfterEnd.into());
+            }
+            zeros += read as u64;
+            if zeros > MAX_PADDING {
+                return Err(Rule::Padding.into());
             }
         }
     }
@@ -194,6 +210,10 @@ impl Frames {
             return Err(Rule::ZstdDamaged.into());
         };
         let mut left = 8 + u64::from(u32::from_le_bytes(len));
+        self.skipped += left;
+        if self.skipped > MAX_SKIPPED {
+            return Err(Rule::Skippable.into());
+        }
         while left > 0 {
             let available = self.input.at_least(1)?.len();
             if available == 0 {
@@ -206,7 +226,9 @@ impl Frames {
         Ok(())
     }
 
+    /// Reads to the end of the payload, and returns whether all of it is zeros.
     fn only_zeros_left(&mut self) -> Result<bool, UnpackError> {
+        let mut zeros = 0;
         // Terminates: each turn consumes input.
         loop {
             let available = self.input.at_least(1)?;
@@ -218,6 +240,10 @@ impl Frames {
             }
             let len = available.len();
             self.input.consume(len);
+            zeros += len as u64;
+            if zeros > MAX_PADDING {
+                return Err(Rule::Padding.into());
+            }
         }
     }
 }

@@ -99,7 +99,7 @@ impl<R: BufRead> Inspection<'_, R> {
             };
             let entry = self.next_entry(&below)?;
             let is_directory = entry.kind == Kind::Dir;
-            let clean = CleanPath::from_entry_name(&below, is_directory);
+            let clean = CleanPath::new(&below, is_directory);
             let name = Name::new(name)
                 .filter(|_| clean.is_ok_and(|clean| clean.as_bytes() == below))
                 .ok_or_else(|| report_mismatch(&below, "has a name that no release may have"))?;

@@ -256,6 +256,9 @@ zstd data is damaged or cut short
 zstd frame needs a dictionary
 zstd frame without content
 payload is compressed twice
+first header begins like a compressed file
+bytes in skippable zstd frames
+zeros after the end of the archive
 data after the last zstd frame
 header checksum does not match
 header is neither ustar nor gnu
@@ -275,6 +278,8 @@ volume label
 unknown entry type
 size on an entry without data
 extended header over 8 KiB
+extended headers over
+access control list gives other executable bits than the mode
 extended header has bytes after its end
 two long names for one entry
 two pax headers for one entry
@@ -287,6 +292,7 @@ extended header without an entry
 long link target on an entry that is not a link
 name is empty
 name is absolute
+name begins with a drive letter or a backslash
 name has '..'
 name is not utf-8
 name has a control character

@@ -2,7 +2,7 @@
 //! that disagree about one of them see two different archives.
 
 use super::{Case, case, stream};
-use crate::archive::{Header, SIZE, Tar, pax_record, zstd};
+use crate::archive::{Header, MODE, SIZE, Tar, pax_record, zstd};
 use crate::site::Site;
 
 const OVER: &str = "extended header over 8 KiB";
@@ -111,8 +111,38 @@ fn records() -> Vec<Case> {
     ]
 }
 
+/// Returns a file of this mode with an access control list.
+fn with_list(tar: Tar, mode: &str, list: &str) -> Tar {
+    tar.pax(&[("SCHILY.acl.access", list.as_bytes())])
+        .header(Header::file("a", 0).put(MODE, mode))
+}
+
+const LIST: &str = "access control list gives other executable bits than the mode";
+
 fn keys() -> Vec<Case> {
     vec![
+        case("a list that makes a file executable", "a", LIST, |tar| {
+            with_list(tar, "0000644\0", "user::rwx,group::r-x,other::r-x")
+        }),
+        case("a list that makes a program a file", "a", LIST, |tar| {
+            with_list(tar, "0000755\0", "user::rw-,group::r--,other::r--")
+        }),
+        case("a mask that makes a file executable", "a", LIST, |tar| {
+            let list = "user::rw-\nuser:daemon:rwx\ngroup::r--\nmask::rwx\nother::r--";
+            with_list(tar, "0000674\0", list)
+        }),
+        case(
+            "a list that bsdtar reads in its own way",
+            "a",
+            LIST,
+            |tar| with_list(tar, "0000644\0", "u::rw-,g::r--,o::r-x"),
+        ),
+        case(
+            "a mark of a sparse file",
+            X,
+            "pax key 'GNU.sparse' is not allowed",
+            |tar| tar.pax(&[("GNU.sparse", b"1")]).file("a", ""),
+        ),
         case("two name records", X, REPEATED, |tar| {
             tar.pax(&[("path", b"b"), ("path", b"c")]).file("a", "")
         }),

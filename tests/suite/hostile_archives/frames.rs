@@ -9,6 +9,7 @@ const DICTIONARY: &str = "zstd frame needs a dictionary";
 const NO_CONTENT: &str = "zstd frame without content";
 const WINDOW: &str = "zstd window over 128 MiB";
 const DAMAGED: &str = "zstd data is damaged or cut short";
+const SKIPPED: &str = "more than 16777216 bytes in skippable zstd frames";
 const AFTER: &str = "data after the last zstd frame";
 
 /// A skippable frame of four bytes: valid zstd, which most readers do not show.
@@ -189,7 +190,7 @@ fn damaged() -> Vec<Case> {
         payload("a skippable frame without its length", DAMAGED, || {
             joined(&[&whole(), &SKIPPABLE[..6]])
         }),
-        payload("a skippable frame that claims 4 GiB", DAMAGED, || {
+        payload("a skippable frame that claims 4 GiB", SKIPPED, || {
             joined(&[&whole(), b"\x50\x2a\x4d\x18\xff\xff\xff\xff"])
         }),
         payload("a content size over the content", DAMAGED, || {
@@ -201,6 +202,20 @@ fn damaged() -> Vec<Case> {
 fn trailing() -> Vec<Case> {
     const ARCHIVES: &str = "data after the end of the archive";
     vec![
+        payload("a skippable frame of 16 MiB", SKIPPED, || {
+            let head = b"\x50\x2a\x4d\x18\0\0\0\x01";
+            joined(&[&whole(), head, &vec![7; 16 << 20]])
+        }),
+        payload("skippable frames of 16 MiB together", SKIPPED, || {
+            let head = b"\x50\x2a\x4d\x18\0\0\x80\0";
+            let frame = joined(&[head, &vec![7; 8 << 20]]);
+            joined(&[&frame, &whole(), &frame])
+        }),
+        payload(
+            "over 16 MiB of zeros after the frame",
+            "more than 16777216 zeros after the end of the archive",
+            || joined(&[&whole(), &vec![0; (16 << 20) + 1]]),
+        ),
         payload("a second frame with a second archive", ARCHIVES, || {
             joined(&[&whole(), &whole()])
         }),

@@ -23,12 +23,48 @@ pub fn cases() -> Vec<Case> {
     cases.extend(numbers());
     cases.extend(sizes());
     cases.extend(ends());
+    cases.extend(other_formats());
     cases
 }
 
 /// Appends an empty file whose header has `bytes` in `field`.
 fn with(tar: Tar, field: Field, bytes: impl AsRef<[u8]>) -> Tar {
     tar.header(Header::file("a", 0).put(field, bytes))
+}
+
+const FIRST: &str =
+    "first header begins like a compressed file, which bsdtar and Python unpack first";
+
+/// Returns an archive whose first header, which is valid, has this name.
+fn first(kind: u8, name: impl AsRef<[u8]>) -> Tar {
+    let body: &[u8] = if kind == b'x' { b"13 comment=c\n" } else { b"" };
+    let tar = Tar::new().header(Header::new(kind, name, body.len() as u64));
+    tar.data(body).file("a", "x")
+}
+
+/// bsdtar and Python look for a compressed file before they look for a header. A gzip
+/// file has a field of any bytes, which can be a header, before its content.
+fn other_formats() -> Vec<Case> {
+    vec![
+        stream("a first header that begins a gzip file", FIRST, || {
+            first(b'x', b"\x1f\x8b\x08\x04\0\0\0\0\0\x03\xf4\x05").end()
+        }),
+        stream("a first header that begins an xz file", FIRST, || {
+            first(b'g', b"\xfd7zXZ\0\0\x04").end()
+        }),
+        stream("a first header that begins a zstd frame", FIRST, || {
+            first(b'x', b"\x28\xb5\x2f\xfd").end()
+        }),
+        stream("a first header that begins an lzip file", FIRST, || {
+            first(b'x', b"LZIP\x01\x0c").end()
+        }),
+        stream("a first header that begins an lzma file", FIRST, || {
+            first(b'x', b"]\0\0\x80\0").end()
+        }),
+        stream("a first file that begins a bzip2 file", FIRST, || {
+            first(b'0', "BZh91AY&SY").end()
+        }),
+    ]
 }
 
 fn checksums() -> Vec<Case> {

@@ -2,7 +2,7 @@
 //! limits of every site.
 
 use super::{Case, DEFAULTS, Table, case, payload, stream};
-use crate::archive::{Frame, Header, LINK, Tar};
+use crate::archive::{Frame, Header, LINK, Tar, pax_record};
 
 /// A small value for each limit.
 pub const SMALL: &str = r#"
@@ -41,11 +41,15 @@ fn files(tar: Tar, count: usize) -> Tar {
     (0..count).fold(tar, |tar, number| tar.file(format!("f{number}"), ""))
 }
 
+const X: &str = "./PaxHeaders/entry";
+
 fn small() -> Vec<Case> {
     const ENTRIES: &str = "more than 20 entries";
     const REPEATED: &str = "more than 1040 entries, repeated ones included";
     const UNPACKED: &str = "unpacked size over 1048576 bytes";
     const FILE: &str = "file over 65536 bytes";
+    const PADDING: &str = "more than 16777216 zeros after the end of the archive";
+    const EXTENDED: &str = "extended headers over 1130496 bytes together";
     vec![
         case("one file too many", "f19", ENTRIES, |tar| files(tar, 20)),
         case("one directory too many", "d/", ENTRIES, |tar| {
@@ -93,7 +97,7 @@ fn small() -> Vec<Case> {
             })
         }),
         // A few kilobytes that become a gigabyte.
-        payload("a bomb of small frames", UNPACKED, || {
+        payload("a bomb of small frames", PADDING, || {
             let frame = Frame::window(20, 0).zeros(64 << 10).end();
             [
                 crate::archive::zstd(&super::valid_file().end()),
@@ -109,14 +113,22 @@ fn small() -> Vec<Case> {
                 .end()
         })
         .at("bomb"),
-        payload("a bomb of zeros after the end", UNPACKED, || {
+        payload("a bomb of zeros after the end", PADDING, || {
             Frame::window(20, 0)
                 .raw(&super::valid_file().cut())
                 .zeros(1 << 30)
                 .end()
         }),
-        payload("a bomb of zeros from the start", UNPACKED, || {
+        payload("a bomb of zeros from the start", PADDING, || {
             Frame::window(20, 0).zeros(1 << 30).end()
+        }),
+        // Headers that add nothing to the tree.
+        case("1,105 global headers", X, EXTENDED, |tar| {
+            (0..1105).fold(tar, |tar, _| tar.global(&[("comment", b"c")]))
+        }),
+        case("130 long headers of one directory", X, EXTENDED, |tar| {
+            let long = pax_record("comment", &[b'c'; 8 << 10][..8178]);
+            (0..130).fold(tar, |tar, _| tar.extended(b'x', &long).directory("d"))
         }),
     ]
 }

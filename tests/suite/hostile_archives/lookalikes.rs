@@ -18,7 +18,7 @@ fn names_that_only_look_wrong_are_received() {
         "single ' double \" quotes",
         "back\\slash",
         "..\\x",
-        "C:\\x",
+        "BZh91AY",
         "-rf",
         "--checkpoint-action=exec=sh",
         "*",
@@ -67,6 +67,10 @@ fn names_that_only_look_wrong_are_received() {
     );
 }
 
+// As GNU tar and bsdtar write them.
+const LIST_OF_A_FILE: &[u8] = b"user::rw-\nuser:daemon:r--\ngroup::r--\nmask::r--\nother::r--";
+const LIST_OF_A_PROGRAM: &[u8] = b"user::rwx,group::r-x,other::r-x,user:daemon:rwx:1,mask::rwx";
+
 #[test]
 fn streams_that_only_look_wrong_are_received() {
     let one = || Tar::new().file("a", "x");
@@ -81,6 +85,21 @@ fn streams_that_only_look_wrong_are_received() {
                     .directory("./d///")
                     .file("././d//./a", "x"),
                 &[("d/a", file("x"))],
+            ),
+            valid(
+                "names of Windows behind a dot",
+                Tar::new().file("./C:\\x", "x").file("./\\y", "y"),
+                &[("C:\\x", file("x")), ("\\y", file("y"))],
+            ),
+            valid(
+                "a list that gives the bits of the mode",
+                Tar::new()
+                    .pax(&[("SCHILY.acl.access", LIST_OF_A_FILE)])
+                    .file("a", "x")
+                    .pax(&[("SCHILY.acl.access", LIST_OF_A_PROGRAM)])
+                    .header(Header::file("b", 1).put(MODE, "0000775\0"))
+                    .data("y"),
+                &[("a", file("x")), ("b", program("y"))],
             ),
             valid(
                 "a directory after its file",
@@ -285,7 +304,7 @@ fn ignored_keys() -> Tar {
             ("charset", b"ISO-IR 10646 2000 UTF-8"),
             ("hdrcharset", b"BINARY"),
             ("SCHILY.xattr.user.note", b"\0binary\n\xff="),
-            ("SCHILY.acl.access", b"user::rw-"),
+            ("SCHILY.acl.default", b"user::rwx"),
             ("LIBARCHIVE.xattr.user.note", b"AGJpbmFyeQ"),
             ("LIBARCHIVE.creationtime", b"1792425600"),
             ("RHT.security.selinux", b"system_u:object_r:tmp_t:s0\0"),

@@ -2,7 +2,7 @@
 //! short enough.
 
 use super::{Case, case};
-use crate::archive::{Header, NAME, PREFIX, Tar};
+use crate::archive::{Header, LINK, NAME, PREFIX, Tar};
 
 const EMPTY: &str = "name is empty";
 const ABSOLUTE: &str = "name is absolute";
@@ -24,12 +24,32 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
+const WINDOWS: &str = "name begins with a drive letter or a backslash, which bsdtar removes";
+
 fn pax_file(tar: Tar, name: &str) -> Tar {
     tar.pax(&[("path", name.as_bytes())]).file("a", "")
 }
 
 fn places() -> Vec<Case> {
     vec![
+        case("a file with a drive letter", "C:\\\\x", WINDOWS, |tar| {
+            tar.file("C:\\x", "")
+        }),
+        case("a directory with a drive letter", "c:/", WINDOWS, |tar| {
+            tar.directory("c:/")
+        }),
+        case("a backslash in front", "\\\\x", WINDOWS, |tar| {
+            tar.file("\\x", "")
+        }),
+        case(
+            "a hard link to a name with a drive letter",
+            "h",
+            "hard link to 'c:x', which no entry can have",
+            |tar| {
+                let link = Header::new(b'1', "h", 0).put(LINK, "c:x");
+                tar.file("./c:x", "").header(link)
+            },
+        ),
         case("a file above the release", "../x", DOTS, |tar| {
             tar.file("../x", "")
         }),

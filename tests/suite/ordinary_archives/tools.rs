@@ -9,6 +9,7 @@ use std::process::Stdio;
 
 use super::tree::{self, Carries};
 use super::{Bench, piped, run, tool, zstd};
+use crate::inheritance::{has_lists, set_acl};
 use crate::site::Site;
 
 fn input(name: &str) -> (PathBuf, Vec<u8>) {
@@ -159,6 +160,41 @@ fn archives_of_a_list_with_directories_are_received() {
     tar.arg("-C").arg(&bench.source);
     tar.args(["-c", "--null", "-T"]).arg(&list);
     bench.receive_from(tar);
+}
+
+/// bsdtar archives access control lists unless `--no-acls` is set.
+#[test]
+fn archives_with_access_control_lists_are_received_or_refused_with_a_remedy() {
+    if !has_lists() {
+        return;
+    }
+    let mut bench = linked();
+    set_acl(&bench.source, "-d -m u:daemon:rx");
+    set_acl(
+        &bench.source.join("bin"),
+        "-m u:daemon:rx -d -m u:daemon:rwx",
+    );
+    let list = |bench: &Bench, entry, path| {
+        let mut setfacl = tool("setfacl", "acl");
+        setfacl.args(["-m", entry]).arg(bench.source.join(path));
+        run(setfacl);
+    };
+    list(&bench, "u:daemon:r", "assets/app.js");
+    list(&bench, "u:daemon:rwx,g:daemon:rx", "bin/serve");
+    let archivers = |bench: &Bench| [bench.bsdtar(&[]), bench.gnu_tar(&["--acls"])];
+    for archiver in archivers(&bench) {
+        bench.receive_from(archiver);
+    }
+    // The mask makes the file executable for its group, but its owner may not run it.
+    list(&bench, "u:daemon:rwx", "assets/app.js");
+    for archiver in archivers(&bench) {
+        let reply = bench.site.receive("refused", &piped(archiver, zstd(&[])));
+        reply.refused(65, "bad-archive");
+        let second = reply.stderr.lines().nth(1).unwrap_or_default();
+        assert_eq!(second, "GNU tar: leave out --acls; bsdtar: add --no-acls");
+    }
+    bench.receive_from(bench.bsdtar(&["--no-acls"]));
+    bench.receive_from(bench.gnu_tar(&[]));
 }
 
 #[test]
