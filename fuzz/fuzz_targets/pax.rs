@@ -64,6 +64,7 @@ fn allowed(records: &[(String, Vec<u8>)]) -> Option<Pax> {
             "linkpath" => pax.linkpath = Some(value.clone()),
             "size" => pax.size = Some(number(value, u64::MAX)?),
             "mtime" => pax.mtime = Some(time(value)?),
+            "SCHILY.acl.access" => pax.acl = Some(value.clone()),
             "atime" | "ctime" | "uid" | "gid" | "uname" | "gname" => {}
             "comment" | "charset" => {}
             "hdrcharset" if value == b"BINARY" || value == b"ISO-IR 10646 2000 UTF-8" => {}
@@ -110,7 +111,7 @@ fn time(value: &[u8]) -> Option<Mtime> {
 /// Returns whether a key is `VENDOR.keyword` and no sparse map or part of a file.
 fn is_harmless_vendor_key(key: &str) -> bool {
     let changes = [
-        "GNU.sparse.",
+        "GNU.sparse",
         "GNU.volume.",
         "SCHILY.realsize",
         "SUN.holesdata",
