@@ -284,10 +284,10 @@ impl ArchiveEntries {
             }
         };
         let acl = pax.and_then(|pax| pax.acl);
-        if let (EntryKind::File { executable, .. }, Some(acl)) = (&kind, acl) {
-            if !acl::agrees(&acl, *executable) {
-                return Err(Rule::Acl.into());
-            }
+        if let (EntryKind::File { executable, .. }, Some(acl)) = (&kind, acl)
+            && !acl::agrees(&acl, *executable)
+        {
+            return Err(Rule::Acl.into());
         }
         if let EntryKind::File { size, .. } = kind {
             self.begin_data(size);
