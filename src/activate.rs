@@ -15,7 +15,7 @@ mod model;
 mod outcome;
 mod plan;
 mod preflight;
-mod prune;
+pub mod prune;
 mod revert;
 mod site;
 

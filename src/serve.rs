@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::activate::gate::Gate;
+use crate::activate::prune::{self, Trash};
 use crate::audit::AuditLog;
 use crate::config::{self, Config};
 use crate::error::{self, Code, Error, Result};
@@ -115,6 +116,10 @@ fn run_verb(
             limits::create_directory(&store).map_err(cannot)?;
         }
         let lock = count_and_lock(config, &store, verb, actor, log)?;
+        let trash = match verb {
+            Verb::Receive => prune_overdue(config, &store, actor, log),
+            Verb::Swap | Verb::Rollback | Verb::List => Trash::default(),
+        };
         let records = store.records(verb.writes()).map_err(cannot)?;
         if verb == Verb::Receive {
             // The sandbox denies this.
@@ -123,6 +128,7 @@ fn run_verb(
         confinement
             .insert(privileges::restrict_to_verb(verb, &store, &records))
             .ensure_full(config.sandbox.required)?;
+        prune::empty_trash(&store, &trash, &mut log.warnings);
         let gate = Gate::new(config, runner, log);
         match permit {
             Permit::Receive(request) => receive::receive(config, required, &store, actor, request),
@@ -184,6 +190,22 @@ fn count_and_lock(
         }
         Verb::List => Ok(None),
     }
+}
+
+/// Moves pending releases that are too old to the trash, unless another request holds
+/// the lock: not worth waiting for.
+fn prune_overdue(config: &Config, store: &Store, actor: &Actor, log: &mut RequestLog<'_>) -> Trash {
+    if !prune::is_overdue(store, config) {
+        return Trash::default();
+    }
+    let Ok(lock) = Lock::take(store, actor, Duration::ZERO) else {
+        return Trash::default();
+    };
+    let trash = prune::prune_overdue(config, store, actor, lock, &mut log.warnings);
+    for release in &trash.releases {
+        log.audit(&AuditEvent::Pruned(release));
+    }
+    trash
 }
 
 /// Shows progress to the client, writes audit lines, and keeps the problems of

@@ -8,9 +8,10 @@ mod choose;
 
 use crate::config::Config;
 use crate::names::ReleaseId;
-use crate::store::Store;
-use crate::store::journal;
-use crate::store::ledger::Ledger;
+use crate::store::ledger::{self, Ledger};
+use crate::store::lock::Lock;
+use crate::store::{Actor, Store, journal};
+use choose::overdue_releases;
 pub use choose::{PruneRules, choose_releases};
 
 /// The releases that this request moved to the trash.
@@ -31,21 +32,65 @@ pub fn prune(
     spared: Option<&ReleaseId>,
     warnings: &mut Vec<String>,
 ) -> Trash {
-    let mut trash = Trash::default();
     let present = match ledger.store.present() {
         Ok(present) => present,
         Err(error) => {
             warnings.push(format!("nothing was pruned: {error}"));
-            return trash;
+            return Trash::default();
         }
     };
-    let chosen = choose_releases(
+    let mut chosen = choose_releases(
         &ledger.history,
         &present,
         PruneRules::new(config),
         journal::now(),
     );
-    for release in chosen.into_iter().filter(|id| Some(id) != spared) {
+    chosen.retain(|id| Some(id) != spared);
+    move_to_trash(ledger, chosen, warnings)
+}
+
+/// Returns whether a pending release is too old. Takes no lock.
+pub fn is_overdue(store: &Store, config: &Config) -> bool {
+    let max_age = config.pending.max_age;
+    // The request will say why the history cannot be read.
+    ledger::read_unlocked(store).is_ok_and(|(history, listing)| {
+        !overdue_releases(&history, &listing.present, max_age, journal::now()).is_empty()
+    })
+}
+
+/// Moves pending releases that are too old to the trash: for a `receive`, because nobody
+/// may swap for long, and then a key that was stolen keeps its part of the disk. A
+/// `receive` does this before its sandbox, which does not permit a move out of
+/// `releases/`; [`empty_trash`] deletes them inside of it.
+///
+/// A failure becomes a warning: the upload needs nothing of this.
+pub fn prune_overdue(
+    config: &Config,
+    store: &Store,
+    actor: &Actor,
+    lock: Lock,
+    warnings: &mut Vec<String>,
+) -> Trash {
+    // The request will say why the site is not as it should be.
+    let Ok(mut ledger) = Ledger::open_locked(store, actor, lock) else {
+        return Trash::default();
+    };
+    ledger.leave_trees();
+    let Ok(present) = store.present() else {
+        return Trash::default();
+    };
+    let max_age = config.pending.max_age;
+    let chosen = overdue_releases(&ledger.history, &present, max_age, journal::now());
+    move_to_trash(&mut ledger, chosen, warnings)
+}
+
+fn move_to_trash(
+    ledger: &mut Ledger<'_>,
+    chosen: Vec<ReleaseId>,
+    warnings: &mut Vec<String>,
+) -> Trash {
+    let mut trash = Trash::default();
+    for release in chosen {
         match ledger.move_to_trash(&release) {
             Ok(name) => trash.names.push(name),
             Err(error) => {

@@ -23,7 +23,7 @@ pub fn check(config: &Config, store: &Store, actor: &Actor, history: &History) -
 /// [`Code::Busy`].
 fn check_pending(config: &Config, store: &Store, actor: &Actor, history: &History) -> Result<()> {
     let now = journal::now();
-    // An older release does not count: the next swap removes it.
+    // An older release does not count: a later request removes it.
     let max_age = config.pending.max_age;
     let present = store.present()?;
     let pending: Vec<&Release> = history

@@ -32,20 +32,23 @@ pub struct Ledger<'a> {
     unwritten: VecDeque<Record>,
     // Fields are dropped in this order: the trees are removed without the lock.
     _lock: Lock,
-    _sweep: SweepTrees<'a>,
+    sweep: SweepTrees<'a>,
 }
 
 /// Removes the trees that a crash left, when it is dropped. A tree has up to as many
 /// entries as an archive may have, so its removal may take long and needs no lock.
-struct SweepTrees<'a>(&'a Store);
+struct SweepTrees<'a>(Option<&'a Store>);
 
 impl Drop for SweepTrees<'_> {
     fn drop(&mut self) {
-        let incoming = &self.0.incoming;
+        let Some(store) = self.0 else {
+            return;
+        };
+        let incoming = &store.incoming;
         for_each_name(incoming, |name| remove_unused_staging(incoming, name));
-        for_each_name(&self.0.trash, |name| {
+        for_each_name(&store.trash, |name| {
             // `list` and `check` report what is left.
-            _ = self.0.remove_trashed(name);
+            _ = store.remove_trashed(name);
             Ok(())
         });
     }
@@ -81,12 +84,18 @@ impl<'a> Ledger<'a> {
             journal,
             unwritten: VecDeque::new(),
             _lock: lock,
-            _sweep: SweepTrees(store),
+            sweep: SweepTrees(Some(store)),
         };
         ledger.reconcile(live.as_ref())?;
         recall_floor(store, &mut ledger.history)?;
         ledger.history.observe(journal::now());
         Ok(ledger)
+    }
+
+    /// Leaves the trees that a crash left to a later request: a process that is not in
+    /// its sandbox yet does not walk them.
+    pub fn leave_trees(&mut self) {
+        self.sweep.0 = None;
     }
 
     /// Returns a record of now by this request, to be completed and appended.

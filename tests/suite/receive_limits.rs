@@ -153,6 +153,42 @@ fn bad_and_expired_releases_are_not_pending() {
     site.receive("r3", &payload("r3")).ok();
 }
 
+/// Nobody may swap for long.
+#[test]
+fn a_receive_removes_pending_releases_that_are_too_old() {
+    let site = Site::with_config("[pending]\nmax_age = \"1h\"\n");
+    let payload = |release: &str| tarball(&[("id", release.as_bytes())]);
+    for release in ["live", "old1", "old2"] {
+        site.receive(release, &payload(release)).ok();
+    }
+    site.ssh("ci", "swap live").ok();
+    site.age_journal(jiff::SignedDuration::from_mins(61));
+    site.receive("new", &payload("new")).ok();
+    assert_eq!(site.releases(), ["live", "new"]);
+    let is_removed = |line: &String| line.contains("event=\"pruned\"");
+    let removed: Vec<String> = site.audit_lines().into_iter().filter(is_removed).collect();
+    assert_eq!(removed.len(), 2, "{removed:?}");
+    assert!(removed[1].contains("release=\"old2\""), "{removed:?}");
+    assert!(removed[1].contains("key=\"ci\""), "{removed:?}");
+    no_debris(&site);
+    // Also one that fails later.
+    site.age_journal(jiff::SignedDuration::from_mins(61));
+    let request = Site::receive_command("bad", b"other bytes");
+    site.ssh_with_input("ci", &request, &payload("bad"))
+        .refused(65, "digest-mismatch");
+    assert_eq!(site.releases(), ["live"]);
+    assert_eq!(site.current().as_deref(), Some("live"));
+    no_debris(&site);
+    // Another request that holds the lock is not waited for.
+    site.receive("r1", &payload("r1")).ok();
+    site.age_journal(jiff::SignedDuration::from_mins(61));
+    let lock = std::fs::File::create(site.root().join(".deploy-shell/lock")).expect("the lock");
+    lock.lock().expect("it is free");
+    site.ssh_with_input("ci", &request, &payload("bad"))
+        .refused(65, "digest-mismatch");
+    assert_eq!(site.releases(), ["live", "r1"]);
+}
+
 #[test]
 fn a_reserve_that_cannot_be_met_is_disk_full() {
     let site = Site::with_config("[limits]\nreserve = \"100%\"\n");

@@ -80,7 +80,6 @@ pub fn choose_releases(
         mut rolled_back,
         mut unplaced,
         mut failed,
-        pending,
     } = groups;
     placed.sort_by_key(|it| Reverse(it.release.place.map(|place| place.seq)));
     rolled_back.sort_by_key(|it| Reverse(it.release.place.map(|place| place.seq)));
@@ -98,10 +97,25 @@ pub fn choose_releases(
         .chain(surplus(&unplaced, &unplaced_count, with_both))
         .chain(failed.into_iter().skip(rules.keep))
         .filter(|it| it.may_go(rules, now));
-    let overdue = pending
-        .into_iter()
-        .filter(|it| journal::age(it.release.received, now) >= rules.pending_max_age);
-    surplus.chain(overdue).map(|it| it.id.clone()).collect()
+    let surplus = surplus.map(|it| it.id.clone());
+    let overdue = overdue_releases(history, present, rules.pending_max_age, now);
+    surplus.chain(overdue).collect()
+}
+
+/// Chooses the pending releases of `present` that were received `max_age` ago.
+pub fn overdue_releases(
+    history: &History,
+    present: &[ReleaseId],
+    max_age: Duration,
+    now: Timestamp,
+) -> Vec<ReleaseId> {
+    let is_overdue = |id: &&ReleaseId| {
+        history.live.as_ref() != Some(*id)
+            && history.releases.get(*id).is_some_and(|release| {
+                release.is_pending() && journal::age(release.received, now) >= max_age
+            })
+    };
+    present.iter().filter(is_overdue).cloned().collect()
 }
 
 /// A release that is present and known.
@@ -134,8 +148,6 @@ struct Groups<'a> {
     unplaced: Vec<Candidate<'a>>,
     /// They failed before they ever passed.
     failed: Vec<Candidate<'a>>,
-    /// They were never live.
-    pending: Vec<Candidate<'a>>,
 }
 
 impl<'a> Groups<'a> {
@@ -152,7 +164,8 @@ impl<'a> Groups<'a> {
             Some(_) => &mut self.placed,
             None if activated.is_some() && *confirmed => &mut self.unplaced,
             None if activated.is_some() || *bad => &mut self.failed,
-            None => &mut self.pending,
+            // It is pending; see `overdue_releases`.
+            None => return,
         };
         group.push(candidate);
     }
