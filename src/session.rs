@@ -24,7 +24,7 @@ use ssh_key::{Fingerprint, HashAlg, PublicKey};
 
 use crate::names::KeyLabel;
 use crate::policy::Verb;
-use crate::store::Actor;
+use crate::store::{Actor, Task};
 
 pub use certificate::Certificate;
 
@@ -91,7 +91,7 @@ impl Session {
             key: self.key.clone(),
             fingerprint: self.login.as_ref().and_then(LoginKey::fingerprint),
             client: self.client,
-            verb: Some(verb),
+            task: Task::Verb(verb),
         }
     }
 }

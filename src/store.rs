@@ -50,7 +50,7 @@ use crate::error::{Code, Error, Fault, Result};
 use crate::manifest::{HeadFlaw, Identity};
 use crate::names::{LinkName, ReleaseId};
 
-pub use actor::Actor;
+pub use actor::{Actor, Task};
 pub use inheritance::Inherited;
 use layout::{INCOMING, JOURNAL, LOCK, MANIFESTS, RELEASES, STATE, TRASH};
 
@@ -108,7 +108,7 @@ impl Store {
     ///
     /// [`Code::BadLayout`] with the remedy.
     pub fn open(config: &Config) -> Result<Store> {
-        let store = Store::open_directories(config)?;
+        let store = Store::open_unchecked(config)?;
         store.check_directories(nix::unistd::geteuid().as_raw())?;
         Ok(store)
     }
@@ -120,7 +120,7 @@ impl Store {
     ///
     /// As [`Store::open`].
     pub fn examine(config: &Config) -> Result<Store> {
-        let store = Store::open_directories(config).map_err(|error| match error.fault {
+        let store = Store::open_unchecked(config).map_err(|error| match error.fault {
             // Only the account and root may look into `.deploy-shell`.
             Some(Fault::AccessDenied) => {
                 error.remedy("run this as root, or as the account that owns the site")
@@ -137,7 +137,13 @@ impl Store {
         Ok(store)
     }
 
-    fn open_directories(config: &Config) -> Result<Store> {
+    /// Opens the directories, whatever their owners and modes are, for a command that
+    /// repairs them.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::BadLayout`] for one that is missing or is not a directory itself.
+    pub fn open_unchecked(config: &Config) -> Result<Store> {
         let path = &config.root;
         let options = config.site_option();
         let init = init_command(&options, path);

@@ -39,7 +39,7 @@ pub fn drop_releases(config: &Path, named: &[ReleaseId]) -> Result<Vec<String>> 
     let config = Config::load(config)?;
     run_as_account(&Store::examine(&config)?)?;
     let store = Store::open(&config)?;
-    let actor = Actor::operator();
+    let actor = Actor::operator("drop");
     let mut ledger = Ledger::open(&store, &actor, LOCK_TIMEOUT)?;
     let candidates = candidates(&config, &ledger, named)?;
     let (mut lines, mut trash) = (Vec::new(), Vec::new());

@@ -17,18 +17,26 @@ pub struct Actor {
     pub fingerprint: Option<Fingerprint>,
     /// The client's address.
     pub client: Option<IpAddr>,
-    /// None for the operator's program.
-    pub verb: Option<Verb>,
+    pub task: Task,
+}
+
+/// What changes the site.
+#[derive(Clone, Copy, Debug)]
+pub enum Task {
+    /// A request.
+    Verb(Verb),
+    /// A subcommand of the operator's program.
+    Command(&'static str),
 }
 
 impl Actor {
-    /// Returns the actor of `deploy-shell-admin drop`.
-    pub fn operator() -> Actor {
+    /// Returns the actor of a subcommand of `deploy-shell-admin`.
+    pub fn operator(command: &'static str) -> Actor {
         Actor {
             key: None,
             fingerprint: None,
             client: None,
-            verb: None,
+            task: Task::Command(command),
         }
     }
 }
@@ -36,9 +44,9 @@ impl Actor {
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.key.as_ref().map_or("-", |key| key.as_str());
-        match self.verb {
-            Some(verb) => write!(f, "{verb} by key '{key}'"),
-            None => f.write_str("drop by the operator"),
+        match self.task {
+            Task::Verb(verb) => write!(f, "{verb} by key '{key}'"),
+            Task::Command(command) => write!(f, "{command} by the operator"),
         }
     }
 }
