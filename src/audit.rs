@@ -172,16 +172,28 @@ impl<'a> AuditLog<'a> {
             } => {
                 let mut line = self.line("drop");
                 line.pair("release", release);
-                let (outcome, level) = match removed {
-                    None => ("begins", Level::Warning),
-                    Some(true) => ("ok", Level::Info),
-                    Some(false) => ("failed", Level::Warning),
-                };
+                let (outcome, level) = outcome_of_operator(*removed);
                 line.pair("outcome", outcome);
                 line.pair("state", state.name());
                 line.pair("uid", uid);
                 line.optional("received_from", *received_from);
                 self.send(level, "drop", line)
+            }
+            AuditEvent::Adopted {
+                live,
+                uid,
+                releases,
+                from,
+                done,
+            } => {
+                let mut line = self.line("adopt");
+                line.pair("release", live);
+                let (outcome, level) = outcome_of_operator(*done);
+                line.pair("outcome", outcome);
+                line.pair("from", from);
+                line.pair("releases", releases);
+                line.pair("uid", uid);
+                self.send(level, "adopt", line)
             }
             AuditEvent::FailedAfterCommit {
                 failed,
@@ -249,6 +261,15 @@ pub fn record_by_operator(config: &Config, event: &AuditEvent<'_>) -> Result<()>
         command: None,
     };
     AuditLog::new(&config.audit, Some(config.site()), &session).event(event)
+}
+
+/// Returns the outcome of a change by the operator's program; none before the change.
+fn outcome_of_operator(done: Option<bool>) -> (&'static str, Level) {
+    match done {
+        None => ("begins", Level::Warning),
+        Some(true) => ("ok", Level::Info),
+        Some(false) => ("failed", Level::Warning),
+    }
 }
 
 impl Line {

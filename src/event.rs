@@ -81,6 +81,19 @@ pub enum AuditEvent<'a> {
         /// Whether it is removed; none before that.
         removed: Option<bool>,
     },
+    /// The operator adopts the releases of another tool.
+    Adopted {
+        /// The live release.
+        live: &'a ReleaseId,
+        /// The user who runs the program.
+        uid: u32,
+        /// The number of releases.
+        releases: usize,
+        /// The program that made them.
+        from: &'a str,
+        /// Whether they are adopted; none before that.
+        done: Option<bool>,
+    },
     /// A release failed its checks after the swap. The automatic rollback has ended,
     /// or has failed, or was not tried because another process moved the symlink.
     FailedAfterCommit {

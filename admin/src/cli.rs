@@ -13,7 +13,7 @@ use deploy_shell::policy::Grants;
 use deploy_shell::reply;
 
 use crate::output::Output;
-use crate::{authorize, check, drop_releases, init, verify};
+use crate::{adopt, authorize, check, drop_releases, init, verify};
 
 /// Set up and check sites that deploy-shell serves.
 #[derive(Debug, Parser)]
@@ -31,6 +31,8 @@ enum Command {
     Authorize(Authorize),
     /// Audit a site: what could someone do with each key? Reports problems with fixes
     Check(Check),
+    /// Adopt the releases of Deployer, Capistrano, a script or a plain directory
+    Adopt(Adopt),
     /// Remove releases that were never live, or that are bad
     Drop(DropReleases),
     /// Hash releases again and compare them with their manifests
@@ -68,6 +70,15 @@ struct Check {
     /// The configuration file of sshd [default: the one sshd reads]
     #[arg(long, value_name = "FILE")]
     sshd_config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct Adopt {
+    #[command(flatten)]
+    site: SiteArgs,
+    /// Do it [default: print what would be done]
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Args, Debug)]
@@ -127,6 +138,7 @@ fn run_command(command: Command) -> Result<u8> {
             done(lines)
         }
         Command::Check(check) => check::check(&check.site.path(), check.sshd_config.as_deref())?,
+        Command::Adopt(adopt) => adopt::adopt(&adopt.site.path(), adopt.yes)?,
         Command::Drop(drop) => done(drop_releases::drop_releases(
             &drop.site.path(),
             &drop.releases,

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod authorize;
 mod check;
 pub mod cli;

@@ -16,6 +16,9 @@ _deploy__shell__admin() {
             ",$1")
                 cmd="deploy__shell__admin"
                 ;;
+            deploy__shell__admin,adopt)
+                cmd="deploy__shell__admin__subcmd__adopt"
+                ;;
             deploy__shell__admin,authorize)
                 cmd="deploy__shell__admin__subcmd__authorize"
                 ;;
@@ -38,12 +41,34 @@ _deploy__shell__admin() {
 
     case "${cmd}" in
         deploy__shell__admin)
-            opts="-h -V --help --version init authorize check drop verify"
+            opts="-h -V --help --version init authorize check adopt drop verify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        deploy__shell__admin__subcmd__adopt)
+            opts="-h --site --config --yes --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --site)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

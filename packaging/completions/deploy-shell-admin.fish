@@ -29,6 +29,7 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -s V
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "init" -d 'Write a commented configuration and create the directories of a site'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "authorize" -d 'Print the authorized_keys line for a public key'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "check" -d 'Audit a site: what could someone do with each key? Reports problems with fixes'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "adopt" -d 'Adopt the releases of Deployer, Capistrano, a script or a plain directory'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "drop" -d 'Remove releases that were never live, or that are bad'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "verify" -d 'Hash releases again and compare them with their manifests'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
@@ -44,6 +45,10 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand ch
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l sshd-config -d 'The configuration file of sshd [default: the one sshd reads]' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -s h -l help -d 'Print help'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -l config -d 'The path of a site\'s configuration' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -l yes -d 'Do it [default: print what would be done]'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -s h -l help -d 'Print help'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -s h -l help -d 'Print help'

@@ -10,6 +10,9 @@
 
 mod account;
 mod activation;
+mod adopt;
+mod adopt_killed;
+mod adopt_layouts;
 mod archive;
 mod audit;
 mod audit_socket;

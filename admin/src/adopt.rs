@@ -1,0 +1,203 @@
+//! `adopt`: makes the releases of another tool deploy-shell's own, in their place.
+//!
+//! Without `--yes` it prints what it would do. With it, the command holds the site's lock
+//! from the survey to the last record. root changes owners, by handles. Everything else
+//! happens as the account, like in `drop`.
+
+mod apply;
+mod history;
+mod layout;
+mod old_log;
+mod order;
+mod plan;
+mod report;
+mod rules;
+mod survey;
+
+use std::path::Path;
+
+use nix::unistd::{Gid, Uid, getegid, geteuid, getuid, setegid, seteuid};
+
+use crate::check::account::look_up_account;
+use crate::check::probe::become_account;
+use crate::output::Output;
+use deploy_shell::audit;
+use deploy_shell::config::Config;
+use deploy_shell::error::{Code, Error, Result, describe};
+use deploy_shell::event::AuditEvent;
+use deploy_shell::reply;
+use deploy_shell::store::ledger::{LOCK_TIMEOUT, Ledger};
+use deploy_shell::store::lock::Lock;
+use deploy_shell::store::{Actor, Store};
+use layout::Current;
+use plan::Plan;
+use survey::SiteFacts;
+
+const COMMAND: &str = "adopt";
+
+/// Adopts the releases of a site, or returns what would be done.
+///
+/// # Errors
+///
+/// [`Code::BadLayout`] for a site that cannot be adopted, [`Code::Busy`],
+/// [`Code::Denied`], [`Code::AuditUnreachable`], and the errors of the configuration.
+pub fn adopt(config_path: &Path, yes: bool) -> Result<Output> {
+    let uid = getuid().as_raw();
+    let config = Config::load(config_path)?;
+    let store = Store::open_unchecked(&config)?;
+    let account = Ids::of_site(&store)?;
+    let is_root = geteuid().is_root();
+    let site = SiteFacts::new(account.uid, is_root, config.archive.acl, &config.root);
+    let actor = Actor::operator(COMMAND);
+    // Before the survey: no request may change what it sees.
+    let lock = if yes {
+        Some(account.act(|| Lock::take(&store, &actor, LOCK_TIMEOUT))?)
+    } else {
+        None
+    };
+    let plan = plan::make(&config, &store, &site)?;
+    if plan.is_complete {
+        return Ok(printed(vec!["nothing is left to adopt".to_owned()], true));
+    }
+    let mut lines = report::plan_lines(&config, &store, &plan, account.uid);
+    if !plan.is_possible(is_root) {
+        if !is_root && plan.directories.iter().any(|change| change.owner.is_some()) {
+            lines.push("run adopt as root: only root can change an owner".to_owned());
+        }
+        lines.push("nothing was changed".to_owned());
+        return Ok(printed(lines, false));
+    }
+    let Some(lock) = lock else {
+        lines.push("nothing was changed; with --yes, adopt does this".to_owned());
+        return Ok(printed(lines, true));
+    };
+    if plan.layout.current == Current::Directory {
+        account.act(|| apply::probe_exchange(&store))?;
+    }
+    record(&config, &plan, uid, None)?;
+    let done = carry_out(&config, &store, &plan, account, &actor, lock);
+    // The adoption is on record already, so a second line that is missing changes nothing.
+    if let Err(error) = record(&config, &plan, uid, Some(done.is_ok())) {
+        reply::warning(&error.problem);
+    }
+    done?;
+    let shown = config_path.display();
+    lines.push("adopted".to_owned());
+    lines.push(format!("next: deploy-shell-admin verify --config {shown}"));
+    lines.push(format!("then: deploy-shell-admin check --config {shown}"));
+    Ok(printed(lines, true))
+}
+
+fn printed(lines: Vec<String>, sound: bool) -> Output {
+    Output { lines, sound }
+}
+
+/// Carries out the plan, and releases the lock at the end.
+fn carry_out(
+    config: &Config,
+    store: &Store,
+    plan: &Plan,
+    account: Ids,
+    actor: &Actor,
+    lock: Lock,
+) -> Result<()> {
+    apply::change_owners(config, store, plan, account.uid)?;
+    account.stay()?;
+    apply::change_directory_modes(store, plan)?;
+    // Its checks are those of every request from now on.
+    let store = &Store::open(config)?;
+    let site = SiteFacts::new(account.uid, false, config.archive.acl, &config.root);
+    if plan.layout.current == Current::Directory {
+        apply::prepare_exchange(store, plan)?;
+    }
+    let mut adopted = plan.completed.clone();
+    for candidate in &plan.candidates {
+        let release = apply::adopt_release(config, store, plan, candidate, &site)?;
+        adopted.insert(candidate.id.clone(), release);
+    }
+    // Modes and symlinks become durable before the record of them.
+    store
+        .root
+        .sync_file_system()
+        .map_err(|errno| store.io("cannot sync the site", errno))?;
+    // The records first. Until the symlink is that of deploy-shell, every request is
+    // refused, so no record of a request comes before these.
+    let records = history::records(&plan.order.steps, &adopted, actor, config.min_age);
+    history::append(store, &records)?;
+    apply::replace_current(config, store, plan)?;
+    // Completes the journal from the symlink, as each request does.
+    Ledger::open_locked(store, actor, lock).map(drop)
+}
+
+/// The user and the group of the site's account.
+#[derive(Clone, Copy)]
+struct Ids {
+    uid: u32,
+    gid: Option<u32>,
+}
+
+impl Ids {
+    /// Returns those of the owner of `.deploy-shell`, which `init` has made.
+    fn of_site(store: &Store) -> Result<Ids> {
+        let stat = store.state.metadata();
+        let uid = stat
+            .map_err(|errno| store.io("cannot look at the site", errno))?
+            .st_uid;
+        let account = look_up_account(uid, &mut Vec::new());
+        let gid = account.passwd.map(|entry| entry.gid);
+        Ok(Ids { uid, gid })
+    }
+
+    /// Runs `work` with the rights of the account, and has those of root again after it.
+    /// So root follows no path and makes no file in the account's own directories.
+    ///
+    /// No program of the account runs meanwhile in this process.
+    fn act<T>(self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (uid, gid) = (geteuid(), getegid());
+        if uid == Uid::from_raw(self.uid) || !uid.is_root() {
+            return work();
+        }
+        let cannot = |errno: nix::Error| {
+            let why = describe(&errno.into());
+            Error::new(
+                Code::Denied,
+                format!("cannot act as user {}: {why}", self.uid),
+            )
+        };
+        let group = self.gid.map_or(gid, Gid::from_raw);
+        setegid(group)
+            .and_then(|()| seteuid(Uid::from_raw(self.uid)))
+            .map_err(cannot)?;
+        let result = work();
+        seteuid(uid).and_then(|()| setegid(gid)).map_err(cannot)?;
+        result
+    }
+
+    /// Changes this process to the account for good.
+    fn stay(self) -> Result<()> {
+        let account = look_up_account(self.uid, &mut Vec::new());
+        become_account(&account, COMMAND).map_err(|why| Error::new(Code::Denied, why))
+    }
+}
+
+/// Writes an audit line. Before the adoption (`done` is none), a failure is an error where
+/// the site requires the audit log.
+fn record(config: &Config, plan: &Plan, uid: u32, done: Option<bool>) -> Result<()> {
+    let written = audit::record_by_operator(
+        config,
+        &AuditEvent::Adopted {
+            live: &plan.layout.live,
+            uid,
+            releases: plan.candidates.len() + plan.completed.len(),
+            from: plan.layout.tool.name(),
+            done,
+        },
+    );
+    match written {
+        Err(error) if done.is_none() && !config.audit.required => {
+            reply::warning(&error.problem);
+            Ok(())
+        }
+        other => other,
+    }
+}

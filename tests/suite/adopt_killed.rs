@@ -1,0 +1,142 @@
+//! An adoption that is killed at any system call leaves the site live, and the next one
+//! completes it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::adopt_layouts::{SHARED, adopt, capistrano, clear, command, deployer, plain_directory};
+use crate::direct::{ask, states};
+use crate::site::Site;
+use crate::strace;
+use crate::verify::verify;
+
+/// The system calls that change a file, or make a change durable.
+const CHANGING: [&str; 14] = [
+    "flock",
+    "write",
+    "pwrite64",
+    "fchmod",
+    "fchown",
+    "fchownat",
+    "symlinkat",
+    "unlinkat",
+    "renameat",
+    "renameat2",
+    "ftruncate",
+    "fsync",
+    "fdatasync",
+    "syncfs",
+];
+
+/// Returns the page that a web server finds, without a symlink's or a directory's help.
+fn page(root: &Path) -> std::io::Result<String> {
+    fs::read_to_string(root.join("current/index.html"))
+}
+
+/// Kills an adoption at each system call of [`CHANGING`], and then adopts again.
+fn killed_at_each_call(make: impl Fn(&Site), expected: &str, previous: Option<&str>) {
+    let site = Site::with_config(SHARED);
+    let mut kills = 0;
+    for call in CHANGING {
+        // Terminates: a call that the adoption does not reach kills nothing.
+        for number in 1.. {
+            clear(&site);
+            make(&site);
+            let inject = format!("inject={call}:signal=KILL:when={number}");
+            let options = ["-qq", "-o", "/dev/null", "-e", &inject];
+            let reply = site.run(strace::under(&options, &command(&site, true)), b"");
+            assert_eq!(
+                page(site.root()).expect("a page"),
+                expected,
+                "{call} {number}"
+            );
+            if reply.code == 0 {
+                break;
+            }
+            assert_eq!(reply.code, -1, "{call} {number}: {reply:?}");
+            kills += 1;
+            // A request in between neither fails in a new way nor prevents the rest.
+            if number % 2 == 0 {
+                let reply = ask(&site, "rollback");
+                let page = page(site.root()).expect("a page");
+                let is_refused = reply.code != 0 && page == expected;
+                // The adoption was complete but for its last steps.
+                let is_done = reply.code == 0 && previous == Some(page.as_str());
+                assert!(is_refused || is_done, "{call} {number}: {reply:?}");
+                if is_done {
+                    continue;
+                }
+            }
+            let reply = adopt(&site, true);
+            assert_eq!(reply.code, 0, "{call} {number}: {reply:?}");
+            assert_eq!(
+                page(site.root()).expect("a page"),
+                expected,
+                "{call} {number}"
+            );
+            verify(&site, &[]).ok();
+            let states = states(&site);
+            let is_previous = |state: &String| state.ends_with(" previous");
+            let found = states.iter().find(|state| is_previous(state));
+            let wanted = previous.map(|previous| format!("{previous} previous"));
+            assert_eq!(found, wanted.as_ref(), "{call} {number}: {states:?}");
+        }
+    }
+    assert!(kills > 20, "{kills}");
+}
+
+#[test]
+fn an_adoption_that_is_killed_is_completed() {
+    let releases = ["20211106005145", "20211106015145"];
+    killed_at_each_call(
+        |site| capistrano(site, &releases),
+        releases[1],
+        Some(releases[0]),
+    );
+}
+
+#[test]
+fn an_adoption_without_a_new_symlink_that_is_killed_is_completed() {
+    killed_at_each_call(|site| deployer(site, &["1", "2"]), "2", Some("1"));
+}
+
+#[test]
+fn an_adoption_of_a_directory_that_is_killed_is_completed() {
+    killed_at_each_call(plain_directory, "plain", None);
+}
+
+/// A reader in a loop finds the page of the live release during each adoption.
+#[test]
+fn a_reader_finds_the_live_release_at_any_time() {
+    const ADOPTIONS: usize = 20;
+    let site = Site::with_config(SHARED);
+    let releases = ["20211106005145", "20211106015145"];
+    let mut reads = 0_u64;
+    for expected in ["plain", releases[1]] {
+        for _ in 0..ADOPTIONS {
+            clear(&site);
+            match expected {
+                "plain" => plain_directory(&site),
+                _ => capistrano(&site, &releases),
+            }
+            let is_over = AtomicBool::new(false);
+            reads += thread::scope(|scope| {
+                let reader = scope.spawn(|| {
+                    let mut reads = 0;
+                    while !is_over.load(Ordering::Relaxed) {
+                        assert_eq!(page(site.root()).expect("a page"), expected);
+                        reads += 1;
+                    }
+                    reads
+                });
+                let reply = adopt(&site, true);
+                is_over.store(true, Ordering::Relaxed);
+                assert_eq!(reply.code, 0, "{reply:?}");
+                reader.join().expect("the reader always finds a page")
+            });
+        }
+    }
+    assert!(reads > 1000, "{reads}");
+}
