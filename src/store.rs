@@ -72,7 +72,7 @@ pub struct Store {
     options: String,
 }
 
-/// What a request may use of the file system before only the reserve is left.
+/// The room of a file system: everything above the reserve.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     pub bytes: u64,
@@ -81,7 +81,7 @@ pub struct Room {
     pub block: u64,
 }
 
-/// What `releases/` contained when it was read.
+/// The content of `releases/` at one time.
 #[derive(Debug)]
 pub struct Listing {
     /// The releases, sorted; see [`Store::is_present`].

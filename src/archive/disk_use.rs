@@ -12,18 +12,18 @@ use crate::manifest::{self, Entries, Kind};
 /// The size of an inode on xfs, in bytes. ext4 has them in a table of its own.
 const INODE: u64 = 512;
 
-/// The longest target that ext4 keeps in the inode of its symlink is shorter than this,
-/// in bytes.
+/// The length, in bytes, from which ext4 keeps a target outside of the inode of its
+/// symlink.
 const LONG_TARGET: usize = 60;
 
-/// What an entry of a directory needs besides its name, in bytes (ext4: 8, padded to a
+/// The size of an entry of a directory besides its name, in bytes (ext4: 8, padded to a
 /// multiple of four).
 const DIRECTORY_ENTRY: usize = 12;
 
 /// The limits of a block's size, in bytes. A file system may report any number.
 const BLOCK_SIZES: (u64, u64) = (512, 64 << 10);
 
-/// What a release takes on disk, at most.
+/// The maximum disk use of a release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskNeed {
     pub bytes: u64,

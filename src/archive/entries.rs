@@ -42,7 +42,7 @@ pub struct ArchiveEntries {
     frames: Frames,
     /// Whether a block has been read.
     started: bool,
-    /// How many bytes more all extended headers may have, and the limit.
+    /// The bytes that all further extended headers may have, and the limit.
     extended_left: u64,
     max_extended: u64,
     /// Unread data of the current entry, and its padding.
@@ -259,8 +259,8 @@ impl ArchiveEntries {
         if header.kind != HeaderKind::File && header.size != 0 {
             return Err(Rule::SizeWithoutData.into());
         }
-        // A long target replaces one that is cut short in the header. Where the
-        // header has none, some readers see a file.
+        // A long target replaces one that is cut short in the header. If the header
+        // has none, some readers see a file.
         if is_link && header.link_target.is_empty() {
             return Err(Rule::TargetEmpty.into());
         }

@@ -40,9 +40,9 @@ pub struct Header {
     /// The name, with the ustar prefix before it.
     pub name: Vec<u8>,
     pub link_target: Vec<u8>,
-    /// What is wrong with the bytes after the NUL of the name, of the link target and
-    /// of the prefix. Where a long name or target replaces one of the first two, no
-    /// reader uses the field, and no reader sees those bytes.
+    /// The faults of the bytes after the NUL of the name, of the link target and of the
+    /// prefix. No reader uses the first two fields, or sees those bytes, if a long name or
+    /// target replaces them.
     pub name_fault: Option<Rule>,
     pub link_target_fault: Option<Rule>,
     pub prefix_fault: Option<Rule>,
@@ -91,8 +91,8 @@ impl Header {
         };
         let type_byte = fields.linkflag[0];
         let kind = HeaderKind::from_type_byte(type_byte)?;
-        // Fields that we do not keep are checked all the same: a reader that
-        // fails at an owner or a time stops there, and sees less than we do.
+        // A release does not keep these fields, and they must still be valid: a reader
+        // that fails at an owner or a time stops there, and sees less than this one.
         for (name, field) in [
             ("uid", fields.uid.as_slice()),
             ("gid", &fields.gid),

@@ -119,15 +119,14 @@ pub fn check_symlink_target(target: &[u8]) -> Result<(), Rule> {
     Ok(())
 }
 
-/// Where a symlink leads.
+/// The place that a symlink leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkTarget {
     /// To a place inside the release.
     Inside,
     /// To a place outside of it.
     Escapes,
-    /// Up again from a part that does not exist. Another symlink could be there one
-    /// day.
+    /// Up again from a part that does not exist. Another symlink could be there later.
     Unresolved,
     /// Back to itself.
     Loop,
@@ -138,9 +137,9 @@ pub enum LinkTarget {
 ///
 /// The kernel resolves it, after everything has been unpacked: the kernel also
 /// follows the symlinks when the release is served, through other symlinks if
-/// there are any. Where a part of the target is missing, the kernel cannot know
-/// what will be there one day. Such a target may only descend after its first
-/// steps up.
+/// there are any. The kernel knows nothing of a part that is
+/// missing: another symlink could be there later. A target with such a part may only
+/// descend after its first steps up.
 ///
 /// # Errors
 ///

@@ -7,7 +7,8 @@ use super::time::Mtime;
 /// The maximum size of an extended header, in bytes.
 pub const MAX: u64 = 8 * 1024;
 
-/// What an extended header sets for its entry. All other allowed keys are ignored.
+/// The values that an extended header sets for its entry. The unpacker ignores all other
+/// keys that it allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pax {
     pub path: Option<Vec<u8>>,

@@ -19,7 +19,7 @@ pub enum Rule {
     AfterFrame,
     Frames,
     NoContent,
-    /// What the frames hold instead of a tar archive.
+    /// The format in the frames that is no tar archive.
     CompressedTwice(PayloadFormat),
     FirstHeader,
     Skippable,
@@ -99,8 +99,8 @@ pub enum Rule {
     NoFile,
 }
 
-/// What a payload is that is not zstd, or the content of its frames that is not tar, as
-/// far as the first block shows.
+/// The format of a payload that is not zstd, or of a content that is not tar, as far as
+/// the first block shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadFormat {
     Nothing,
@@ -275,7 +275,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Why unpacking failed.
+/// The reason why unpacking failed.
 #[derive(Debug)]
 pub enum UnpackError {
     /// The archive breaks a rule. `entry` is the name as the archive has it.

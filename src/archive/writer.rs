@@ -41,7 +41,7 @@ const QUEUE: usize = 8;
 /// The maximum number of pieces that wait for each of a large file's two threads.
 const PIECES: usize = 4;
 
-/// Where a file is written.
+/// The place of a file that a thread writes.
 #[derive(Debug)]
 pub struct Destination {
     pub dir: Arc<Dir>,

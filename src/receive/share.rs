@@ -26,7 +26,7 @@ use crate::store::history::History;
 use crate::store::limits::KeyLimits;
 use crate::store::{Actor, Room, Store};
 
-/// What an upload may still use.
+/// The room that is left for an upload.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowance {
     pub room: Room,
@@ -42,9 +42,9 @@ pub struct Share<'a> {
     /// The key, for a message.
     shown_key: String,
     measured: BTreeMap<ReleaseId, DiskNeed>,
-    /// What those of the key take.
+    /// The disk use of those of the key.
     own: DiskNeed,
-    /// What those of all keys take.
+    /// The disk use of those of all keys.
     all: DiskNeed,
 }
 
@@ -151,7 +151,7 @@ impl<'a> Share<'a> {
         if !allowance.by_share {
             return self.store.reserve_reached();
         }
-        // Nothing that this advises publishes or removes what another person may need.
+        // No remedy publishes a release, or removes one that another person may need.
         let (whose, remedy) = match self.own.bytes {
             0 => ("this upload".to_owned(), "make room, then try again"),
             _ => (

@@ -24,11 +24,11 @@ const BUFFER: usize = 256 * 1024;
 /// No other part of the payload is in memory.
 const BUFFERS: usize = 4;
 
-/// How long a client may be silent before the digest so far is compared with the
+/// The silence of a client after which this process compares the digest so far with the
 /// expected one. A client that has sent everything may never close its input.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What the hashing thread gets.
+/// The input of the hashing thread.
 enum Piece {
     /// A buffer, and the number of bytes that were read into it.
     Bytes(Vec<u8>, usize),
@@ -165,7 +165,7 @@ fn copy_payload(
 ) -> Result<()> {
     let limits = &config.limits;
     let max = config.archive.max_compressed;
-    // What this payload may still use, by the last look at the free space.
+    // The room that is left for this payload, by the last look at the free space.
     let mut allowance = share.allowance(DiskNeed::default())?;
     let mut unchecked = CHECK_EVERY;
     let signals = TerminationSignals::open()?;

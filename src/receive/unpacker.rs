@@ -31,16 +31,16 @@ use crate::store::Room;
 /// The maximum length of an unexpected text on stderr that is shown, in bytes.
 const MAX_TEXT: usize = 1024;
 
-/// How long an unpacker may take to read its job.
+/// The time in which an unpacker must read its job.
 const JOB_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the free space is looked at while the unpacker writes.
+/// The interval at which the monitor looks at the free space while the unpacker writes.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// After how many bytes of the manifest the free space is looked at.
 const CHECK_EVERY: usize = 1 << 20;
 
-/// How long an unpacker without a payload may take to report its sandbox.
+/// The time in which an unpacker without a payload must report its sandbox.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Unpacks a verified payload into `tree`, and appends the report's entries and sums

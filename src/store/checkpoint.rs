@@ -1,8 +1,8 @@
 //! The checkpoint: replaces a long journal by one that begins with the folded state.
 //! docs/formats.md specifies the files, and what follows a crash between two steps.
 //!
-//! So a request reads a bounded number of records, however old the site is. The old
-//! records stay in compressed parts for `keep_history`, for people.
+//! So a request reads a bounded number of records, also on an old site. The old records
+//! stay in compressed parts for `keep_history`, for people.
 //!
 //! The monitor makes a checkpoint before it enters its sandbox. Inside of it, `swap` and
 //! `rollback` would need the right to create files in `.deploy-shell/` and to move
@@ -35,11 +35,11 @@ use crate::store::layout::{JOURNAL, NEXT_JOURNAL, NEXT_PART};
 use crate::store::lock::Lock;
 use crate::store::used_ids::{self, UsedIds};
 
-/// How many bytes of records the journal may have, unless its folded state is longer: a
-/// few hundred records, which a request reads in about half a millisecond.
+/// The maximum size of the records in the journal, in bytes, unless its folded state is
+/// longer: a few hundred records, which a request reads in about half a millisecond.
 const MAX_RECORDS: u64 = 32 << 10;
 
-/// A part that has this many bytes gets no more. So there are few files.
+/// The size, in bytes, at which a part gets no more records. So there are few files.
 const MAX_PART: u64 = 1 << 20;
 
 const PART_PREFIX: &str = "journal-";
@@ -66,8 +66,8 @@ impl Part {
     }
 }
 
-/// Returns whether the journal is too long. A journal that cannot be read is not: the
-/// request will say so.
+/// Returns whether the journal is too long. Returns false for a journal that cannot be
+/// read: the request reports that.
 pub fn is_due(store: &Store) -> bool {
     let size = store.state.stat(JOURNAL).map_or(0, |stat| stat.st_size);
     let size = u64::try_from(size).unwrap_or(0);
@@ -80,13 +80,13 @@ pub fn is_due(store: &Store) -> bool {
 }
 
 /// Makes a checkpoint, if the journal is too long. `_lock` shows that the caller holds
-/// the lock. Returns a warning if it could not be made: that must block no request.
+/// the lock. Returns a warning if the checkpoint fails: that must block no request.
 ///
 /// # Errors
 ///
-/// [`Code::IoError`](crate::error::Code::IoError) if the new journal is in place and
-/// this could not be made durable. After a power failure the old one would be back, without
-/// the records that this request is about to append.
+/// Returns [`Code::IoError`](crate::error::Code::IoError) if the new journal is in place
+/// and the sync of its directory fails. After a power failure the old one could be back,
+/// without the records that this request appends.
 pub fn make_if_due(store: &Store, config: &Config, _lock: &Lock) -> Result<Option<String>> {
     if !is_due(store) {
         return Ok(None);
@@ -99,7 +99,7 @@ pub fn make_if_due(store: &Store, config: &Config, _lock: &Lock) -> Result<Optio
         // The records are too few for their length. There is nothing to fold.
         Ok(folded) if folded.history.generation == folded.begin => return Ok(None),
         Ok(folded) => folded,
-        // The request will say so.
+        // The request reports it.
         Err(_) => return Ok(None),
     };
     let old = history.used_ids.clone();

@@ -17,8 +17,8 @@ use crate::store::used_ids::UsedIds;
 pub use id_use::{Content, IdUse};
 pub use place::{FirstLeave, Place};
 
-/// How long the history keeps a [`Receipt`]: the time that the limits on receives
-/// count.
+/// The time for which the history keeps a [`Receipt`]: the limits on receives count
+/// that time.
 pub const RECEIPTS_KEPT: Duration = Duration::from_secs(3600);
 
 /// One receive, for the limits.
@@ -30,7 +30,7 @@ pub struct Receipt {
     pub key: Option<KeyLabel>,
 }
 
-/// What the journal knows of one release.
+/// The state of one release by the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Release {
@@ -150,7 +150,7 @@ pub struct History {
     pub generation: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<ReleaseId>,
-    /// What was live before `live`.
+    /// The release that was live before `live`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<ReleaseId>,
     /// True while the post-swap checks of the live release have not passed since
@@ -346,7 +346,7 @@ impl History {
                 ..intent.clone()
             },
             // The request failed, or was killed, before the rename. An intent that
-            // remains would explain a symlink that an operator moves one day.
+            // remains would explain a symlink that an operator moves later.
             Some(intent) => Record {
                 event: Event::Abandoned,
                 ..intent.clone()

@@ -18,7 +18,7 @@ use crate::error::{Code, Error, Result};
 
 const SET_GROUP_ID: u32 = Mode::S_ISGID.bits();
 
-/// What `incoming/` passes on to everything that is created below it.
+/// The properties that everything below `incoming/` inherits from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inherited {
     /// Whether new directories are set-group-id.

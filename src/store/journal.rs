@@ -23,7 +23,7 @@ use crate::store::layout::{JOURNAL, STATE};
 use crate::store::{Actor, Store};
 use reader::{Extent, FORMAT, Unreadable};
 
-/// What happened.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Event {
@@ -77,7 +77,7 @@ impl Event {
     ];
 }
 
-/// What moves the symlink: a request, or the revert (the automatic rollback) of a
+/// The cause of a move of the symlink: a request, or the revert (the automatic rollback) of a
 /// release that failed its post-swap checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -99,7 +99,7 @@ impl How {
     }
 }
 
-/// What a line of the journal says.
+/// The content of a line of the journal.
 #[derive(Clone, Copy, Debug)]
 pub enum Entry<'a> {
     Record(&'a Record),

@@ -19,7 +19,7 @@ use crate::store::journal::{self, Event, Journal, Record};
 use crate::store::lock::Lock;
 use crate::store::{Actor, Listing, Store, release_name, sorted_contains, used_ids};
 
-/// How long to wait for another request to end, at least.
+/// The minimum time to wait for another request to end.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The locked site: its history, and the right to change it.
@@ -186,7 +186,7 @@ pub fn read_unlocked(store: &Store) -> Result<(History, Listing)> {
     Ok((seen.history, seen.listing))
 }
 
-/// What [`read_unlocked`] reads, and what it repaired in memory.
+/// The result of [`read_unlocked`], with its repairs in memory.
 #[derive(Debug)]
 pub struct Seen {
     pub history: History,
@@ -223,7 +223,7 @@ impl Seen {
     }
 }
 
-/// Reads the journal once more, after a caller of [`Seen::read`] found something missing
+/// Reads the journal again, after a caller of [`Seen::read`] found something missing
 /// and read the trash. Returns a function that says whether a release is recorded as
 /// removed by now.
 ///

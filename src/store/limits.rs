@@ -38,8 +38,8 @@ use crate::store::history::{History, RECEIPTS_KEPT};
 use crate::store::layout::LIMITS;
 use crate::store::{Actor, Store, journal, lock};
 
-/// How long to wait for another request that reads or writes the same counter. That
-/// takes it microseconds, whatever its client does.
+/// The time to wait for another request that reads or writes the same counter. That
+/// request needs microseconds, and does not wait for its client meanwhile.
 const COUNTER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The length of a line of a counter, in bytes: `2026-04-12T14:20:41Z` and a line feed.
@@ -64,7 +64,7 @@ struct Limit {
     span: Duration,
     /// The key of the configuration that sets it.
     setting: &'static str,
-    /// What is wrong where it is reached.
+    /// The problem of a request that reaches it.
     problem: &'static str,
 }
 

@@ -1,7 +1,7 @@
 //! The site's lock: one process at a time changes the site.
 //!
 //! The process holds it by an open file (flock(2)), so the kernel releases it when
-//! the process ends in any way. There is never a stale lock to remove by hand.
+//! the process ends in any way. No operator ever has to remove a stale lock.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};

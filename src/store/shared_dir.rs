@@ -4,7 +4,7 @@
 //! The application may change it at any time. The checks only make sure that no
 //! release is published with a symlink to nothing or out of `shared/`.
 //!
-//! Every call that looks at `shared/` can take for ever: a network file system or FUSE
+//! Every call that looks at `shared/` may never return: a network file system or FUSE
 //! may be mounted there, and stall. So the monitor leaves that to a child
 //! ([`crate::look_up`]), and never waits for it under the lock.
 
@@ -21,7 +21,7 @@ use crate::dir::{self, Dir};
 use crate::error::{Code, Error, describe};
 use crate::shared_paths::Shared;
 
-/// What is wrong with a shared path.
+/// A fault of a shared path.
 #[derive(Clone, Debug)]
 pub struct Fault {
     /// Whether nothing is there. If false, what is there cannot be used.
@@ -35,7 +35,7 @@ impl From<Fault> for Error {
     }
 }
 
-/// What is at a path in `shared/`.
+/// The kind of a path in `shared/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Found {
@@ -67,7 +67,7 @@ pub fn look_at(root: &Dir, path: &Path) -> Found {
 
 impl Store {
     /// Returns every fault of the shared paths; a fault of `shared/` itself alone, if
-    /// there is one. May wait for ever.
+    /// there is one. May never return.
     pub fn shared_faults(&self, shared: &Shared) -> Vec<Fault> {
         let mut faults = Vec::new();
         for link in &shared.links {

@@ -26,7 +26,7 @@ use crate::store::Store;
 use crate::store::history::{Content, History, IdUse};
 use crate::store::layout::STATE;
 
-/// What every file's name begins with; the number follows.
+/// The beginning of every file's name; the number follows.
 pub const PREFIX: &str = "used-ids-";
 
 /// The first line of every file, filled up with spaces.
@@ -51,7 +51,7 @@ pub struct UsedIds {
     /// The number of the last record before the checkpoint that wrote it; a part of
     /// its name.
     pub seq: u64,
-    /// How many ids it has.
+    /// The number of its ids.
     pub ids: u64,
 }
 

@@ -113,7 +113,7 @@ proptest! {
     }
 }
 
-/// Where format 1 ends, good releases get their places. That happens once.
+/// At the end of format 1, good releases get their places. That happens once.
 #[test]
 fn a_checkpoint_of_an_older_format_is_like_its_journal() {
     let mut site = Site::default();

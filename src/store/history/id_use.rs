@@ -6,7 +6,7 @@ use super::History;
 use crate::names::{ReleaseId, Sha256Digest};
 use crate::store::journal::{Event, Record};
 
-/// What was received under an id, ever.
+/// The content that was ever received under an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Content {

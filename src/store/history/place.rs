@@ -14,7 +14,7 @@ use super::{History, Release};
 use crate::names::ReleaseId;
 use crate::store::journal::{self, Record};
 
-/// What a release has once it has earned its place.
+/// The place of a release that has earned one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
@@ -25,8 +25,8 @@ pub struct Place {
     pub left: FirstLeave,
 }
 
-/// How a release stopped being live for the first time after it had earned its place.
-/// The first time decides for good, so no later request can change how a release counts.
+/// The first end of a release that had earned its place: how it stopped being live.
+/// Only the first one counts, so no later request can change the place of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FirstLeave {
@@ -87,9 +87,9 @@ impl History {
 
     /// Takes a format line into account.
     ///
-    /// Format 1 has no record of places. Where format 2 begins, every good release gets
-    /// the place that it earned at the latest when it first became live: that may be too
-    /// early, and keeps a release rather than losing it.
+    /// Format 1 has no record of places. At the beginning of format 2, every good release
+    /// gets the place that it earned when it first became live, at the latest. That may be
+    /// too early, and then keeps a release that could be removed.
     pub(super) fn begin_format(&mut self, format: u64) {
         let first = self.format < 2 && format >= 2;
         self.format = format;

@@ -28,10 +28,10 @@ pub const FORMAT: u64 = 2;
 /// No journal has so many records; larger numbers would overflow.
 const MAX_SEQ: u64 = u64::MAX >> 1;
 
-/// How a format line begins.
+/// The beginning of a format line.
 pub const FORMAT_LINE: &str = "{\"format\":";
 
-/// How a checkpoint begins.
+/// The beginning of a checkpoint.
 pub const CHECKPOINT: &str = "{\"checkpoint\":";
 
 /// The whole lines of a journal.
