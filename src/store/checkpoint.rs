@@ -7,12 +7,12 @@
 //! The monitor makes a checkpoint before it enters its sandbox. Inside of it, `swap` and
 //! `rollback` would need the right to create files in `.deploy-shell/` and to move
 //! them onto others there: a compromised monitor could then replace manifests. Outside,
-//! nothing is widened, and nothing of a client is interpreted: this code reads the
+//! this code needs no further right, and it interprets nothing of a client: it reads the
 //! journal and the lists of used ids, which have fixed formats, and the compressor has
 //! a sandbox of its own.
 //!
-//! Every verb that appends to the journal comes through here first, so no key can make
-//! the journal grow without limit.
+//! Every verb that appends to the journal calls this first, so no key can make the
+//! journal grow without limit.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -228,7 +228,7 @@ fn emptied(dir: &Dir, name: Name<'_>) -> std::io::Result<File> {
 }
 
 /// Removes the oldest part, if it was last written more than `keep` before `by` and is
-/// not the newest. A failure is left to the next checkpoint.
+/// not the newest. The next checkpoint repeats a removal that fails.
 ///
 /// `by` is the earliest time of the records that the checkpoint folds, so order bounds
 /// the age as well as time: a clock that is ahead removes nothing before it has been ahead
