@@ -8,11 +8,13 @@ use std::process::Command;
 use nix::unistd::Uid;
 
 use crate::adopt_layouts::{
-    SHARED, adopt, capistrano, deployer, hour, plain_directory, point_current, put_file, script,
+    SHARED, adopt, capistrano, command, deployer, hour, plain_directory, point_current, put_file,
+    script,
 };
 use crate::direct::{ask, everything, listing, live, put, states};
 use crate::fields::Fields;
 use crate::site::{Site, set_mode};
+use crate::strace;
 use crate::verify::verify;
 
 /// Returns the lines of an adoption that prints and changes nothing.
@@ -290,7 +292,9 @@ fn what_is_no_release_of_the_tool_is_named_and_left_alone() {
     ] {
         assert!(printed.contains(line), "{line}{printed}");
     }
-    assert_eq!(states(&site), ["2 current", "1 previous"]);
+    let not_received = ["by-hand not-received", "3 not-received"];
+    let expected = [&["2 current", "1 previous"][..], &not_received].concat();
+    assert_eq!(states(&site), expected);
 }
 
 /// Makes a fault in a release, below this directory.
@@ -385,7 +389,8 @@ fn an_old_release_with_a_fault_is_left_alone() {
             printed.contains(&line) && printed.contains(text),
             "{printed}"
         );
-        assert_eq!(states(&site), ["20211106-015145 current"]);
+        let expected = ["20211106-015145 current", "20211106-005145 not-received"];
+        assert_eq!(states(&site), expected);
         assert!(old.exists());
     }
 }
@@ -436,6 +441,39 @@ fn a_site_with_a_swap_of_its_own_or_a_running_deployment_is_not_adopted() {
         reply.stderr.contains("has made 'new' live already"),
         "{reply:?}"
     );
+    assert_eq!(everything(&site), before);
+}
+
+/// Without a swap, the order is still certain. The times are not, and the plan says so.
+#[test]
+fn a_site_with_a_pending_release_is_adopted() {
+    let site = Site::with_config(SHARED);
+    deployer(&site, &["1", "2", "3"]);
+    put(&site, "new");
+    let printed = adopted(&site);
+    assert!(
+        printed.contains("the journal has requests until 20"),
+        "{printed}"
+    );
+    let states = states(&site);
+    assert_eq!(states, ["3 current", "2 previous", "1 good", "new pending"]);
+    ask(&site, "swap new").ok();
+    assert_eq!(ask(&site, "rollback").ok(), "ok rollback 3 previous=new\n");
+}
+
+/// Some file systems (vfat, and network file systems) cannot exchange two names.
+#[test]
+fn a_file_system_without_an_exchange_is_named() {
+    let site = Site::new();
+    plain_directory(&site);
+    let before = everything(&site);
+    let inject = "inject=renameat2:error=EINVAL";
+    let options = ["-qq", "-o", "/dev/null", "-e", inject];
+    let adopting = strace::under(&options, &command(&site, true));
+    let reply = site.run(adopting, b"");
+    reply.refused(78, "bad-layout");
+    let problem = "cannot exchange a directory and a symlink in one step";
+    assert!(reply.stderr.contains(problem), "{reply:?}");
     assert_eq!(everything(&site), before);
 }
 

@@ -2,13 +2,17 @@
 //! completes it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use nix::unistd::Uid;
+
 use crate::adopt_layouts::{SHARED, adopt, capistrano, clear, command, deployer, plain_directory};
 use crate::direct::{ask, states};
-use crate::site::Site;
+use crate::site::{Site, set_mode};
 use crate::strace;
 use crate::verify::verify;
 
@@ -105,6 +109,62 @@ fn an_adoption_without_a_new_symlink_that_is_killed_is_completed() {
 #[test]
 fn an_adoption_of_a_directory_that_is_killed_is_completed() {
     killed_at_each_call(plain_directory, "plain", None);
+}
+
+/// root changes the owners of a site of another account.
+#[test]
+fn an_adoption_by_root_that_is_killed_is_completed() {
+    const DAEMON: u32 = 1;
+    const NOBODY: u32 = 65534;
+    if !Uid::effective().is_root() {
+        println!("skipped: only root changes owners");
+        return;
+    }
+    let site = Site::with_config(SHARED);
+    set_mode(&site.dir().join("audit.socket"), 0o666);
+    let chown = |user: u32, path: &str| {
+        let mut chown = Command::new("chown");
+        // Both users have a group of their own, with the same number.
+        chown.args(["-R", "--no-dereference", &format!("{user}:{user}")]);
+        let changed = chown.arg(site.root().join(path)).status();
+        assert!(changed.expect("chown starts").success());
+    };
+    let mut kills = 0;
+    for call in [
+        "fchown",
+        "fchownat",
+        "setresuid",
+        "setresgid",
+        "setuid",
+        "setgid",
+        "setgroups",
+        "fchmodat",
+        "fchmod",
+    ] {
+        // Terminates: a call that the adoption does not reach kills nothing.
+        for number in 1.. {
+            clear(&site);
+            capistrano(&site, &["20211106005145", "20211106015145"]);
+            chown(DAEMON, "");
+            chown(NOBODY, ".deploy-shell");
+            let inject = format!("inject={call}:signal=KILL:when={number}");
+            let options = ["-qq", "-o", "/dev/null", "-e", &inject];
+            let reply = site.run(strace::under(&options, &command(&site, true)), b"");
+            assert_eq!(page(site.root()).expect("a page"), "20211106015145");
+            if reply.code == 0 {
+                break;
+            }
+            assert_eq!(reply.code, -1, "{call} {number}: {reply:?}");
+            kills += 1;
+            adopt(&site, true).ok();
+            verify(&site, &[]).ok();
+            for path in ["releases", "releases/20211106015145/.env"] {
+                let found = fs::symlink_metadata(site.root().join(path)).expect("it exists");
+                assert_eq!(found.uid(), NOBODY, "{call} {number}: {path}");
+            }
+        }
+    }
+    assert!(kills > 10, "{kills}");
 }
 
 /// A reader in a loop finds the page of the live release during each adoption.

@@ -4,15 +4,16 @@
 //! step may be the last one before a kill: what is done then is seen as done by the next
 //! adoption, and the live release is served all the time.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{self, AtFlags, OFlag, RenameFlags};
-use nix::sys::stat::{self, Mode, SFlag};
+use nix::fcntl::{self, AT_FDCWD, AtFlags, OFlag, RenameFlags};
+use nix::sys::stat::{self, FchmodatFlags, Mode, SFlag};
 use nix::unistd::{self, Uid};
 
 use super::history::Adopted;
@@ -47,12 +48,20 @@ pub fn change_owners(config: &Config, store: &Store, plan: &Plan, account: u32) 
     for candidate in &plan.candidates {
         let id = &candidate.id;
         let (parent, name, tree) = open_tree(config, store, &plan.layout, id)?;
-        for (path, owner) in &candidate.survey.owners {
+        let modes: BTreeMap<&[u8], u32> = (candidate.survey.modes.iter())
+            .map(|(path, _, mode)| (path.as_slice(), *mode))
+            .collect();
+        // The release itself comes last. A survey after a kill compares the others with
+        // its owner.
+        for (path, owner) in candidate.survey.owners.iter().rev() {
+            let gift = Gift {
+                from: *owner,
+                to: account,
+                mode: modes.get(path.as_slice()).copied(),
+            };
             let changed = match path.as_slice() {
-                b"" => change_owner(parent, name, *owner, account),
-                path => at(&tree, path, |dir, name| {
-                    change_owner(dir, name, *owner, account)
-                }),
+                b"" => gift.give(parent, name),
+                path => at(&tree, path, |dir, name| gift.give(dir, name)),
             };
             changed.map_err(|errno| changed_meanwhile(store, id, path, errno))?;
         }
@@ -60,24 +69,46 @@ pub fn change_owners(config: &Config, store: &Store, plan: &Plan, account: u32) 
     Ok(())
 }
 
-/// Changes the owner of one file, which must still be one of `from`, with one name.
-///
-/// The handle is of the file itself and never of a symlink's target, so nothing can
-/// exchange the file between the check and the change. A hard link to another file of the
-/// old owner, or to one of the system, has two names.
-fn change_owner(dir: &Dir, name: Name<'_>, from: u32, to: u32) -> nix::Result<()> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = fcntl::openat(dir.as_fd(), name.as_os_str(), flags, Mode::empty())?;
-    let found = stat::fstat(&file)?;
-    let is_dir = dir::file_type(&found) == SFlag::S_IFDIR;
-    if found.st_uid == to {
-        return Ok(());
+/// A change of the owner of one file.
+struct Gift {
+    from: u32,
+    to: u32,
+    /// The new mode, if it changes as well.
+    mode: Option<u32>,
+}
+
+impl Gift {
+    /// Changes the file, which must still be one of `from`, with one name.
+    ///
+    /// The handle is of the file itself and never of a symlink's target, so nothing can
+    /// exchange the file between the check and the change. A hard link to another file
+    /// of the old owner, or to one of the system, has two names.
+    ///
+    /// The mode comes first. Afterwards the group is that of another user, and a survey
+    /// after a kill would find that this user may write.
+    fn give(&self, dir: &Dir, name: Name<'_>) -> nix::Result<()> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = fcntl::openat(dir.as_fd(), name.as_os_str(), flags, Mode::empty())?;
+        let found = stat::fstat(&file)?;
+        if found.st_uid == self.to {
+            return Ok(());
+        }
+        let file_type = dir::file_type(&found);
+        let has_one_name = file_type == SFlag::S_IFDIR || found.st_nlink == 1;
+        if found.st_uid != self.from || !has_one_name {
+            return Err(Errno::ESTALE);
+        }
+        if let Some(mode) = self.mode
+            && file_type != SFlag::S_IFLNK
+        {
+            // fchmod(2) refuses an O_PATH handle, and proc(5) leads to the same file.
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let mode = Mode::from_bits_truncate(mode);
+            stat::fchmodat(AT_FDCWD, path.as_str(), mode, FchmodatFlags::FollowSymlink)?;
+        }
+        let to = Some(Uid::from_raw(self.to));
+        unistd::fchownat(&file, "", to, None, AtFlags::AT_EMPTY_PATH)
     }
-    if found.st_uid != from || !is_dir && found.st_nlink != 1 {
-        return Err(Errno::ESTALE);
-    }
-    let to = Some(Uid::from_raw(to));
-    unistd::fchownat(&file, "", to, None, AtFlags::AT_EMPTY_PATH)
 }
 
 /// Sets the modes of the root and of `releases/`.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use nix::sys::stat::FileStat;
 use sha2::{Digest, Sha256};
 
@@ -54,7 +55,9 @@ pub struct Plan {
     pub refused: Vec<Candidate>,
     /// The shared paths of the live release that the configuration lacks.
     pub missing_shared: Vec<SharedPath>,
-    /// Whether there is anything to do.
+    /// The journal has records of requests already, the last one of this time.
+    pub begun: Option<Timestamp>,
+    /// Whether there is nothing to do.
     pub is_complete: bool,
 }
 
@@ -143,8 +146,13 @@ pub fn make(config: &Config, store: &Store, site: &SiteFacts) -> Result<Plan> {
         && refused.iter().all(|refused| refused.id != layout.live)
         && layout.current == Current::Own
         && is_recorded(&history, &layout, &order, &completed);
+    // A plain directory has no manifest that counts, so it cannot be distinguished here
+    // from one whose adoption was killed. It has one deployment alone.
+    let has_records = history.generation > 0 && !candidates.is_empty();
+    let begun = (has_records && layout.current != Current::Directory).then(|| history.latest());
     Ok(Plan {
         directories: directories(store, site)?,
+        begun,
         layout,
         order,
         candidates,

@@ -47,6 +47,11 @@ pub fn plan_lines(config: &Config, store: &Store, plan: &Plan, account: u32) -> 
         Some(target) => lines.push(format!("'rollback' then goes to '{target}'")),
         None => lines.push("'rollback' then has no release to go to".to_owned()),
     }
+    if let Some(time) = plan.begun {
+        lines.push(format!(
+            "the journal has requests until {time}: no old deployment gets an earlier time"
+        ));
+    }
     if config.signatures.is_some() {
         lines.push("no adopted release has a signature, so no rollback goes to one".to_owned());
     }
