@@ -2,11 +2,12 @@
 //! key what someone with that key can do. Everything that gives a key, the account
 //! or another user more than the README promises is a finding with its remedy.
 //!
-//! There are three separate steps. `account`, `filesystem`, `keys_files`, `paths`,
-//! `probe`, `reader` and `sshd_config` gather facts and do I/O; `rules` turns the facts into
-//! findings of the table in `findings`; `report` and `capabilities` print both.
+//! There are three separate steps. `access`, `account`, `filesystem`, `keys_files`, `paths`,
+//! `probe`, `reader`, `releases` and `sshd_config` gather facts and do I/O; `rules` turns the facts into
+//! findings of the table in `findings`; `report`, `json` and `capabilities` print both.
 //! The last two steps do no I/O.
 
+mod access;
 pub(crate) mod account;
 mod authorized_keys;
 mod capabilities;
@@ -18,11 +19,13 @@ mod findings;
 #[cfg(test)]
 mod fixture;
 mod forced_command;
+mod json;
 mod key_options;
 mod keys_files;
 mod paths;
 pub(crate) mod probe;
 mod reader;
+mod releases;
 mod report;
 mod rules;
 mod sshd_config;
@@ -31,6 +34,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::output::Output;
+use access::Need;
 use deploy_shell::config::Config;
 use deploy_shell::error::{Result, describe};
 use deploy_shell::sandbox;
@@ -44,7 +48,8 @@ use paths::resolve_path;
 
 /// Checks the site of the configuration at `config_path`. The output is
 /// sound if there are no findings. `sshd_config` is the
-/// file that sshd reads, if it is not the default one.
+/// file that sshd reads, if it is not the default one. With `json`, the output is one
+/// JSON document.
 ///
 /// Afterwards this process runs as the account in a sandbox: it can only print.
 ///
@@ -52,7 +57,7 @@ use paths::resolve_path;
 ///
 /// [`Code::BadConfig`](deploy_shell::error::Code::BadConfig) when the configuration
 /// or its list of signers does not load.
-pub fn check(config_path: &Path, sshd_config: Option<&Path>) -> Result<Output> {
+pub fn check(config_path: &Path, sshd_config: Option<&Path>, json: bool) -> Result<Output> {
     let config = Config::load(config_path)?;
     // Every request but `list` fails on a list of signers that does not load.
     Requirement::load(&config)?;
@@ -62,7 +67,11 @@ pub fn check(config_path: &Path, sshd_config: Option<&Path>) -> Result<Output> {
     let facts = gather_facts(config_path, config, sshd_config, &program);
     let findings = rules::all_findings(&facts);
     Ok(Output {
-        lines: report::report_lines(&facts, &findings),
+        lines: if json {
+            vec![json::document(&facts, &findings)]
+        } else {
+            report::report_lines(&facts, &findings)
+        },
         sound: findings.is_empty(),
     })
 }
@@ -120,15 +129,18 @@ fn gather_facts(
         .is_some_and(|settings| settings.is_on("usepam"));
     let delegated_cgroup =
         uses_pam && passwd.is_some_and(|entry| delegation::is_delegated(&entry.name));
+    let needed = needed_files(account.as_ref(), &programs, &keys_files);
     // The last step: it takes from this process what the other steps need.
     let probe = probe::probe_as_account(
         config_path,
         &config,
         &resolve_path(program),
         account.as_ref(),
+        &needed,
         &mut not_checked,
     );
     Facts {
+        program: program.to_owned(),
         config_path: config_path.to_owned(),
         config,
         paths,
@@ -193,7 +205,8 @@ fn unowned_paths(paths: &SitePaths) -> impl Iterator<Item = &facts::ResolvedPath
 /// Returns the account that owns the state directory.
 fn site_account(root: &Path, not_checked: &mut Vec<String>) -> Option<Account> {
     let state = root.join(STATE);
-    match state.symlink_metadata() {
+    // A request does not follow a symlink there; who it would serve is still the question.
+    match state.metadata() {
         Ok(metadata) => Some(account::look_up_account(metadata.uid(), not_checked)),
         Err(error) => {
             let why = describe(&error);
@@ -204,6 +217,25 @@ fn site_account(root: &Path, not_checked: &mut Vec<String>) -> Option<Account> {
             None
         }
     }
+}
+
+/// Returns the files that sshd or the account must be able to use before a request
+/// starts. sshd changes to the account's directory, starts its programs, and reads its
+/// keys files as the account (auth2-pubkey.c of OpenSSH).
+fn needed_files(
+    account: Option<&Account>,
+    programs: &[InstalledProgram],
+    keys_files: &[KeysFile],
+) -> Vec<(PathBuf, Need)> {
+    let home = account.and_then(|account| account.home.location.as_ref());
+    let home = home.map(|home| (home.path.clone(), Need::Execute));
+    let programs = programs
+        .iter()
+        .map(|program| (program.location.path.clone(), Need::Execute));
+    let keys_files = keys_files
+        .iter()
+        .map(|file| (file.location.path.clone(), Need::Read));
+    home.into_iter().chain(programs).chain(keys_files).collect()
 }
 
 /// Examines `program`, and every path by which the account or a key runs it.

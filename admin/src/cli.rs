@@ -70,6 +70,9 @@ struct Check {
     /// The configuration file of sshd [default: the one sshd reads]
     #[arg(long, value_name = "FILE")]
     sshd_config: Option<PathBuf>,
+    /// Print one JSON document in place of the report
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -137,7 +140,9 @@ fn run_command(command: Command) -> Result<u8> {
             )?;
             done(lines)
         }
-        Command::Check(check) => check::check(&check.site.path(), check.sshd_config.as_deref())?,
+        Command::Check(check) => {
+            check::check(&check.site.path(), check.sshd_config.as_deref(), check.json)?
+        }
         Command::Adopt(adopt) => adopt::adopt(&adopt.site.path(), adopt.yes)?,
         Command::Drop(drop) => done(drop_releases::drop_releases(
             &drop.site.path(),

@@ -107,7 +107,7 @@ _deploy__shell__admin() {
             return 0
             ;;
         deploy__shell__admin__subcmd__check)
-            opts="-h --site --config --sshd-config --help"
+            opts="-h --site --config --sshd-config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

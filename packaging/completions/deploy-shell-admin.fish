@@ -44,6 +44,7 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand au
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l sshd-config -d 'The configuration file of sshd [default: the one sshd reads]' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l json -d 'Print one JSON document in place of the report'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -s h -l help -d 'Print help'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -l config -d 'The path of a site\'s configuration' -r -F

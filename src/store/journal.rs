@@ -21,7 +21,8 @@ use crate::names::{CommitId, KeyLabel, ReleaseId, Sha256Digest};
 use crate::store::history::History;
 use crate::store::layout::{JOURNAL, STATE};
 use crate::store::{Actor, Store};
-use reader::{Extent, FORMAT, Unreadable};
+pub use reader::Unreadable;
+use reader::{Extent, FORMAT};
 
 /// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -358,7 +359,6 @@ impl Journal {
 /// # Errors
 ///
 /// As [`reader::read_entries`].
-#[cfg(test)]
 pub fn read_bytes(bytes: &[u8], each: impl FnMut(Entry<'_>)) -> Result<(), Unreadable> {
     reader::read_entries(bytes, each).map(drop)
 }

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::lchown;
+use std::path::Path;
 use std::process::Command;
 
 use nix::unistd::{Uid, User};
@@ -94,11 +96,56 @@ pub fn me() -> String {
     user.expect("an account").name
 }
 
+/// Returns the account that a checked site serves: the user of the tests. About a site of
+/// root's `check` says little else than that, so root takes an account that every Debian
+/// has: locked, without a shell, with a home directory of root's.
+pub fn deployer() -> User {
+    if !Uid::effective().is_root() {
+        return User::from_uid(Uid::effective())
+            .expect("readable")
+            .expect("an account");
+    }
+    let account = User::from_name("daemon").expect("the user database");
+    account.expect("an account named daemon")
+}
+
+/// Gives `path` and everything below it to `account`.
+pub fn give(path: &Path, account: &User) {
+    let (uid, gid) = (account.uid.as_raw(), account.gid.as_raw());
+    lchown(path, Some(uid), Some(gid)).expect("root may give files away");
+    if path.is_dir() && !path.is_symlink() {
+        for entry in fs::read_dir(path).expect("a directory") {
+            give(&entry.expect("an entry").path(), account);
+        }
+    }
+}
+
+/// Gives the site to [`deployer`], and its sshd the recommended settings.
+pub fn quiet(site: Site) -> Site {
+    let account = deployer();
+    give(site.root(), &account);
+    quiet_sshd(&site, &account.name);
+    site
+}
+
 /// Returns a site whose sshd has the recommended settings.
 pub fn quiet_site() -> Site {
-    let site = Site::new();
-    quiet_sshd(&site, &me());
-    site
+    quiet(Site::new())
+}
+
+/// Returns the remedy of the only finding with this code.
+#[track_caller]
+pub fn remedy(reply: &Reply, code: &str) -> String {
+    let start = format!("finding: {code}: ");
+    let mut lines = reply.stdout.lines();
+    lines
+        .find(|line| line.starts_with(&start))
+        .unwrap_or_else(|| panic!("{code}: {reply:?}"));
+    let remedy = lines
+        .next()
+        .and_then(|line| line.strip_prefix("  remedy: "));
+    assert!(!lines.any(|line| line.starts_with(&start)), "{reply:?}");
+    remedy.expect("a remedy").to_owned()
 }
 
 #[test]
@@ -199,8 +246,12 @@ fn every_unsafe_setting_of_sshd_is_found() {
             "principals-command",
         ),
     ];
-    let blocks =
-        set.map(|(lines, code)| (format!("Match User {}\n{lines}\nMatch all", me()), code));
+    let blocks = set.map(|(lines, code)| {
+        (
+            format!("Match User {}\n{lines}\nMatch all", deployer().name),
+            code,
+        )
+    });
     // The settings that hold for all users.
     let global = [
         ("PermitUserEnvironment yes".to_owned(), "user-environment"),
@@ -220,43 +271,61 @@ fn a_password_in_addition_to_a_key_is_no_finding() {
     let site = quiet_site();
     // sshd requires both: nobody can log in with the password alone.
     let lines = "AuthenticationMethods publickey,password\nPasswordAuthentication yes";
-    prefix_sshd(&site, &format!("Match User {}\n{lines}\nMatch all", me()));
+    prefix_sshd(
+        &site,
+        &format!("Match User {}\n{lines}\nMatch all", deployer().name),
+    );
     assert_eq!(added(&before, &check(&site)), [""; 0]);
 }
 
+/// One cause, one finding: the drop-in makes all of them go.
 #[test]
-fn the_default_settings_of_sshd_are_found() {
+fn a_missing_drop_in_is_one_finding() {
     let site = Site::new();
-    let found = codes(&check(&site));
+    give(site.root(), &deployer());
+    let reply = check(&site);
+    let found = codes(&reply);
+    assert!(found.contains("drop-in-missing"), "{reply:?}");
+    // The drop-in cannot set it for one account.
+    assert!(found.contains("strict-modes"), "{reply:?}");
     for code in [
         "tcp-forwarding",
         "socket-forwarding",
         "agent-forwarding",
         "terminal",
         "user-rc",
-        "strict-modes",
     ] {
-        assert!(found.contains(code), "{code}: {found:?}");
+        assert!(!found.contains(code), "{code}: {reply:?}");
+        let named =
+            |line: &str| line.starts_with("finding: drop-in-missing") && line.contains(code);
+        assert!(reply.stdout.lines().any(named), "{code}: {reply:?}");
     }
+    assert!(remedy(&reply, "drop-in-missing").contains("install sshd/50-deploy-shell.conf as "));
     // The audit has the fingerprint, and the forced command replaces the sftp server.
     assert!(
         !found.contains("auth-info") && !found.contains("sftp-reachable"),
         "{found:?}"
     );
+    // The remedy is what ends it.
+    quiet_sshd(&site, &deployer().name);
+    let repaired = codes(&check(&site));
+    assert!(!repaired.contains("drop-in-missing"), "{repaired:?}");
+    assert!(repaired.len() < found.len(), "{repaired:?}");
 }
 
 #[test]
 fn an_sshd_without_an_answer_is_a_finding() {
     let site = Site::new();
-    assert!(codes(&check(&site)).contains("tcp-forwarding"));
+    give(site.root(), &deployer());
+    assert!(codes(&check(&site)).contains("drop-in-missing"));
     prefix_sshd(&site, "NoSuchKeyword yes");
     let reply = check(&site);
     let found = codes(&reply);
-    assert!(!found.contains("tcp-forwarding"), "{reply:?}");
+    assert!(!found.contains("drop-in-missing"), "{reply:?}");
     assert!(found.contains("sshd-not-asked"), "{reply:?}");
     let expected = format!(
         "sshd cannot be asked what it allows '{}': 'sshd -T' fails: ",
-        me()
+        deployer().name
     );
     assert!(reply.stdout.contains(&expected), "{reply:?}");
     assert!(!reply.stdout.contains("; nothing else\n"), "{reply:?}");
@@ -272,7 +341,7 @@ fn certificates_and_principals_are_listed_and_judged() {
     write_file(&site.dir().join("ca.pub"), 0o644, public.as_bytes());
     write_file(&site.dir().join("authorized_keys"), 0o644, b"");
     let line = |words: &str| {
-        let lines = format!("Match User {}\n{words}\nMatch all", me());
+        let lines = format!("Match User {}\n{words}\nMatch all", deployer().name);
         prefix_sshd(&site, &lines);
         check(&site)
     };
@@ -316,7 +385,7 @@ fn a_channel_timeout_that_is_too_short_is_found() {
         &site,
         &format!(
             "Match User {}\nChannelTimeout session:*=2s\nMatch all",
-            me()
+            deployer().name
         ),
     );
     let reply = check(&site);
@@ -358,9 +427,9 @@ fn another_user_gets_a_report_of_what_was_not_checked() {
     let reply = site.run(command, b"");
     codes(&reply);
     for expected in [
-        "not checked: whether 'root' has a password: '/etc/shadow' cannot be read: permission denied",
-        "finding: sshd-not-asked: sshd cannot be asked what it allows 'root': 'sshd -T' fails: ",
-        "not checked: what the account can do, and its sandbox: run check as root or as 'root'",
+        "not checked: whether 'daemon' has a password, is locked or has expired: '/etc/shadow' cannot be read: permission denied",
+        "finding: sshd-not-asked: sshd cannot be asked what it allows 'daemon': 'sshd -T' fails: ",
+        "not checked: what the account can do, and its sandbox: run check as root or as 'daemon'",
     ] {
         assert!(reply.stdout.contains(expected), "{reply:?}");
     }

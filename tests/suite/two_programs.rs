@@ -13,7 +13,7 @@ use crate::site::{BIN, admin};
 
 /// The code word and the remedy of each finding.
 macro_rules! findings {
-    ($($variant:ident $code:literal $remedy:literal,)*) => {
+    ($($variant:ident $severity:ident $code:literal $remedy:literal,)*) => {
         const FINDINGS: &[(&str, &str)] = &[$(($code, $remedy),)*];
     };
 }

@@ -3,10 +3,11 @@
 
 use std::ffi::CString;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
-use super::facts::{Account, HomeDirectory, PasswdEntry, PasswordState, Resolution};
+use super::facts::{Account, Aging, HomeDirectory, PasswdEntry, PasswordState, Resolution};
 use super::paths::resolve_path;
 use deploy_shell::error::describe;
 
@@ -29,7 +30,7 @@ pub fn look_up_account(uid: u32, not_checked: &mut Vec<String>) -> Account {
         Err(error) => not_checked.push(cannot_read(Path::new(PASSWD), &error)),
     }
     account.groups = group_names(&user.name, user.gid);
-    account.password = password_state(&user, not_checked);
+    (account.password, account.aging) = shadow_state(&user, not_checked);
     account.home = examine_home(&user.dir, not_checked);
     account.passwd = Some(PasswdEntry {
         name: user.name,
@@ -65,34 +66,66 @@ fn group_names(account: &str, primary: Gid) -> Vec<String> {
         .collect()
 }
 
-fn password_state(user: &User, not_checked: &mut Vec<String>) -> Option<PasswordState> {
+fn shadow_state(
+    user: &User,
+    not_checked: &mut Vec<String>,
+) -> (Option<PasswordState>, Option<Aging>) {
     match user.passwd.to_bytes() {
         b"x" => {}
-        field => return Some(classify_password(field)),
+        field => return (Some(classify_password(field)), None),
     }
     match std::fs::read(SHADOW) {
-        Ok(text) => shadow_password(&text, user.name.as_bytes()).map(classify_password),
+        Ok(text) => {
+            let fields = shadow_fields(&text, user.name.as_bytes());
+            let password = (fields.as_ref()).and_then(|fields| fields.get(1));
+            let aging = (fields.as_ref()).map(|fields| aging(fields, today()));
+            (password.map(|field| classify_password(field)), aging)
+        }
         Err(error) => {
             let why = cannot_read(Path::new(SHADOW), &error);
-            not_checked.push(format!("whether '{}' has a password: {why}", user.name));
-            None
+            let name = &user.name;
+            not_checked.push(format!(
+                "whether '{name}' has a password, is locked or has expired: {why}"
+            ));
+            (None, None)
         }
     }
 }
 
-/// Returns the password field of `name` in the text of a shadow(5) file.
-fn shadow_password<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+/// Returns the fields of `name` in the text of a shadow(5) file.
+fn shadow_fields<'a>(text: &'a [u8], name: &[u8]) -> Option<Vec<&'a [u8]>> {
     text.split(|byte| *byte == b'\n').find_map(|line| {
-        let mut fields = line.split(|byte| *byte == b':');
-        (fields.next()? == name).then(|| fields.next())?
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        (fields[0] == name && fields.len() > 1).then_some(fields)
     })
+}
+
+/// Reads the dates. A negative number has no effect, as an empty field.
+fn aging(fields: &[&[u8]], today: i64) -> Aging {
+    let number = |at: usize| {
+        let text = std::str::from_utf8(fields.get(at)?).ok()?;
+        text.parse().ok().filter(|number| *number >= 0)
+    };
+    Aging {
+        today,
+        last_change: number(2),
+        max_age: number(4),
+        expires: number(7),
+    }
+}
+
+/// Returns the number of days since 1970, UTC.
+fn today() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| (since.as_secs() / 86_400) as i64)
 }
 
 /// No hash of a password starts with `!` or `*` (crypt(5)).
 fn classify_password(field: &[u8]) -> PasswordState {
     match field.first() {
         None => PasswordState::Empty,
-        Some(b'!' | b'*') => PasswordState::Locked,
+        Some(b'!') => PasswordState::AccountLocked,
+        Some(b'*') => PasswordState::Locked,
         Some(_) => PasswordState::Set,
     }
 }
@@ -103,7 +136,10 @@ fn examine_home(path: &Path, not_checked: &mut Vec<String>) -> HomeDirectory {
         if let Resolution::NotChecked(why) = &location.resolution {
             not_checked.push(format!("the home directory '{}': {why}", path.display()));
         }
-        return HomeDirectory::default();
+        return HomeDirectory {
+            is_missing: location.resolution == Resolution::Missing,
+            ..HomeDirectory::default()
+        };
     }
     let directory = path.join(".ssh");
     let ssh = resolve_path(&directory);
@@ -147,12 +183,33 @@ mod tests {
     #[test]
     fn the_password_field_of_shadow_decides() {
         let text = b"root:*:1::\ndeploy:!$6$x:1::\nweb:$y$j9T$x:1::\nopen::1::\n";
-        let state = |name: &[u8]| shadow_password(text, name).map(classify_password);
+        let state = |name: &[u8]| {
+            let fields = shadow_fields(text, name)?;
+            Some(classify_password(fields[1]))
+        };
         assert_eq!(state(b"root"), Some(PasswordState::Locked));
-        assert_eq!(state(b"deploy"), Some(PasswordState::Locked));
+        assert_eq!(state(b"deploy"), Some(PasswordState::AccountLocked));
         assert_eq!(state(b"web"), Some(PasswordState::Set));
         assert_eq!(state(b"open"), Some(PasswordState::Empty));
         assert_eq!(state(b"none"), None);
+    }
+
+    #[test]
+    fn the_dates_of_shadow_are_read() {
+        let text = b"deploy:*:19000:0:365:7::20000:\nother:*:::::-1:\n";
+        let dates = |name: &[u8]| aging(&shadow_fields(text, name).unwrap(), 7);
+        let expected = Aging {
+            today: 7,
+            last_change: Some(19_000),
+            max_age: Some(365),
+            expires: Some(20_000),
+        };
+        assert_eq!(dates(b"deploy"), expected);
+        let none = Aging {
+            today: 7,
+            ..Aging::default()
+        };
+        assert_eq!(dates(b"other"), none);
     }
 
     #[test]
@@ -160,7 +217,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut not_checked = Vec::new();
         let none = directory.path().join("none");
-        assert!(examine_home(&none, &mut not_checked).location.is_none());
+        let missing = examine_home(&none, &mut not_checked);
+        assert!(missing.location.is_none() && missing.is_missing);
         assert!(
             examine_home(directory.path(), &mut not_checked)
                 .ssh

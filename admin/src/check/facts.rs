@@ -8,7 +8,7 @@ mod site;
 
 use std::path::{Path, PathBuf};
 
-use deploy_shell::config::Config;
+use deploy_shell::config::{Config, DIRECTORY};
 
 pub use account::*;
 pub use keys::*;
@@ -21,6 +21,8 @@ pub struct Facts {
     pub config_path: PathBuf,
     pub config: Config,
     pub paths: SitePaths,
+    /// The `deploy-shell` beside this program.
+    pub program: PathBuf,
     /// Each path by which the account or a key runs `deploy-shell`.
     pub programs: Vec<InstalledProgram>,
     /// The account that serves the site; `None` where its owner is unknown.
@@ -63,6 +65,17 @@ impl Facts {
         match &self.account {
             Some(account) => account.name(),
             None => "the account".to_owned(),
+        }
+    }
+
+    /// Returns the option that names the site, for a command of a remedy.
+    pub fn site_option(&self) -> String {
+        let site = self.config.site();
+        let usual = Path::new(DIRECTORY).join(format!("{site}.toml"));
+        if self.config_path == usual {
+            format!("--site '{site}'")
+        } else {
+            format!("--config '{}'", self.config_path.display())
         }
     }
 

@@ -4,64 +4,78 @@ use std::fmt;
 
 use deploy_shell::error::Error;
 
-/// A problem, and what to do about it: something gives a key, the account or
-/// another user more than the README promises.
+/// A problem, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub code: FindingCode,
+    /// What the problem is with: a path, an account or the position of a key.
+    pub subject: String,
     /// Lower case, the problem first, the subject in single quotes.
     pub text: String,
     pub remedy: String,
 }
 
+/// How urgent a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Requests fail, or the site is not served, until it is repaired.
+    Error,
+    /// Someone can do more than the README promises.
+    Security,
+    /// It works today; a protection is off, or something is lost at the next mistake.
+    Warning,
+}
+
 impl Finding {
     /// Makes a finding with the remedy of the table, filled in with `subject`.
-    pub fn new(code: FindingCode, subject: impl Subject, text: impl fmt::Display) -> Finding {
+    pub fn new(code: FindingCode, subject: impl fmt::Display, text: impl fmt::Display) -> Finding {
+        let subject = subject.to_string();
+        let remedy = subject.clone();
+        Finding::with_remedy(code, subject, text, &remedy)
+    }
+
+    /// Makes a finding with the remedy of the table, filled in with `remedy`.
+    pub fn with_remedy(
+        code: FindingCode,
+        subject: impl fmt::Display,
+        text: impl fmt::Display,
+        remedy: &str,
+    ) -> Finding {
         Finding {
             code,
+            subject: subject.to_string(),
             text: text.to_string(),
-            remedy: subject.fill(code.remedy()),
+            remedy: code.remedy().replace("{}", remedy),
         }
     }
 
     /// Makes a finding from an error of the library. The error's own remedy is put
     /// into the table's remedy; `otherwise` is, where the error has none.
-    pub fn of_error(code: FindingCode, what: &str, error: &Error, otherwise: &str) -> Finding {
+    pub fn of_error(
+        code: FindingCode,
+        subject: impl fmt::Display,
+        what: &str,
+        error: &Error,
+        otherwise: &str,
+    ) -> Finding {
         let remedy = error.remedy.as_deref().unwrap_or(otherwise);
-        Finding::new(code, remedy, format!("{what}: {error}"))
+        Finding::with_remedy(code, subject, format!("{what}: {error}"), remedy)
     }
 }
 
-/// What a remedy of the table names.
-pub trait Subject {
-    /// Returns the remedy with the subject in its places.
-    fn fill(&self, remedy: &str) -> String;
-}
-
-/// A single subject has the places `{}`.
-impl<T: fmt::Display> Subject for T {
-    fn fill(&self, remedy: &str) -> String {
-        remedy.replace("{}", &self.to_string())
-    }
-}
-
-/// An account and its group have the places `{account}` and `{group}`.
-pub struct Membership<'a> {
-    pub account: &'a str,
-    pub group: &'a str,
-}
-
-impl Subject for Membership<'_> {
-    fn fill(&self, remedy: &str) -> String {
-        remedy
-            .replace("{account}", self.account)
-            .replace("{group}", self.group)
+impl Severity {
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Security => "security",
+            Severity::Warning => "warning",
+        }
     }
 }
 
 /// Defines the codes from the table.
 macro_rules! findings {
-    ($($variant:ident $code:literal $remedy:literal,)*) => {
+    ($($variant:ident $severity:ident $code:literal $remedy:literal,)*) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum FindingCode {
             $($variant,)*
@@ -76,6 +90,12 @@ macro_rules! findings {
             pub fn name(self) -> &'static str {
                 match self {
                     $(FindingCode::$variant => $code,)*
+                }
+            }
+
+            pub fn severity(self) -> Severity {
+                match self {
+                    $(FindingCode::$variant => Severity::$severity,)*
                 }
             }
 
@@ -110,15 +130,8 @@ mod tests {
             let kebab =
                 |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
             assert!(name.bytes().all(kebab), "{name}");
-            let remedy = match code {
-                FindingCode::PowerfulGroup => {
-                    let (account, group) = ("SUBJECT", "GROUP");
-                    let remedy = Membership { account, group }.fill(code.remedy());
-                    assert!(remedy.contains(group), "{remedy}");
-                    remedy
-                }
-                code => "SUBJECT".fill(code.remedy()),
-            };
+            let finding = Finding::new(*code, "SUBJECT", "x");
+            let remedy = finding.remedy;
             assert!(remedy.contains("SUBJECT"), "{name}");
             assert!(!remedy.contains(['{', '}']), "{name}");
         }

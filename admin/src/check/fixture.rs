@@ -65,6 +65,15 @@ pub fn resolved(path: &str, own: Option<&str>) -> ResolvedPath {
     }
 }
 
+/// Returns the path of a directory, as [`resolved`] does that of a file.
+pub fn directory(path: &str, own: Option<&str>) -> ResolvedPath {
+    let mut found = resolved(path, own);
+    if let Some(last) = found.components.last_mut() {
+        (last.kind, last.mode) = (ComponentKind::Directory, 0o755);
+    }
+    found
+}
+
 pub fn set_setting(facts: &mut Facts, keyword: &str, value: &str) {
     let settings = facts.sshd.as_mut().unwrap();
     settings
@@ -96,7 +105,7 @@ pub fn sound() -> Facts {
     let mut config: Config = toml::from_str("root = \"/srv/blog\"").unwrap();
     config.site = Some("blog".parse().unwrap());
     let root = |path: &str| resolved(path, None);
-    let own = |path: &str| resolved(path, Some("/srv/blog"));
+    let own = |path: &str| directory(path, Some("/srv/blog"));
     let mut facts = Facts {
         config_path: PathBuf::from("/etc/deploy-shell/blog.toml"),
         config,
@@ -110,6 +119,7 @@ pub fn sound() -> Facts {
             socket: root("/dev/log"),
             sshd_config: vec![root("/etc/ssh/sshd_config")],
         },
+        program: PathBuf::from("/usr/local/bin/deploy-shell"),
         programs: vec![InstalledProgram {
             location: root("/usr/local/bin/deploy-shell"),
             differs: false,
@@ -125,8 +135,9 @@ pub fn sound() -> Facts {
             uid_aliases: Vec::new(),
             groups: vec!["deploy".to_owned()],
             password: Some(PasswordState::Locked),
+            aging: Some(Aging::default()),
             home: HomeDirectory {
-                location: Some(root("/var/lib/deploy-shell")),
+                location: Some(directory("/var/lib/deploy-shell", None)),
                 ..HomeDirectory::default()
             },
         }),
@@ -135,6 +146,7 @@ pub fn sound() -> Facts {
         certificates: Certificates::default(),
         keys_files: vec![KeysFile {
             location: root("/etc/deploy-shell/authorized_keys/deploy"),
+            was_read: true,
             lines: vec![KeysFileLine {
                 number: 3,
                 key: Ok(key(&format!("restrict,{SERVE}"))),

@@ -46,19 +46,23 @@ pub fn read_keys_files(
             continue;
         };
         let location = resolve_path(&path);
-        let lines = match &location.resolution {
-            Resolution::Missing => Vec::new(),
-            Resolution::Complete => read_keys_file(&path, &classify).unwrap_or_else(|why| {
-                not_checked.push(format!("the keys of '{}': {why}", account.name));
-                Vec::new()
-            }),
-            Resolution::NotChecked(why) => {
-                not_checked.push(format!("the keys in '{}': {why}", path.display()));
-                Vec::new()
-            }
+        let read = match &location.resolution {
+            Resolution::Missing => Ok(Vec::new()),
+            Resolution::Complete => read_keys_file(&path, &classify)
+                .map_err(|why| format!("the keys of '{}': {why}", account.name)),
+            Resolution::NotChecked(why) => Err(format!("the keys in '{}': {why}", path.display())),
         };
+        let was_read = read.is_ok();
+        let lines = read.unwrap_or_else(|why| {
+            not_checked.push(why);
+            Vec::new()
+        });
         if files.iter().all(|file| file.location.path != path) {
-            files.push(KeysFile { location, lines });
+            files.push(KeysFile {
+                location,
+                was_read,
+                lines,
+            });
         }
     }
     files

@@ -4,12 +4,15 @@
 //! the sandbox of a request; neither can be undone.
 
 use std::ffi::CString;
+use std::io::Read;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, geteuid, initgroups, setgid, setgroups, setuid};
 
-use super::facts::{Account, AccountProbe, ResolvedPath};
+use super::access::{Need, blocked, unusable_entries};
+use super::facts::{Account, AccountProbe, JournalFault, ResolvedPath};
+use super::releases::examine_releases;
 use super::rules::first_writable;
 use deploy_shell::config::Config;
 use deploy_shell::error::describe;
@@ -17,15 +20,19 @@ use deploy_shell::policy::Verb;
 use deploy_shell::privileges;
 use deploy_shell::receive;
 use deploy_shell::sandbox::Enforcement;
-use deploy_shell::store::layout::{INCOMING, STATE};
+use deploy_shell::store::history::History;
+use deploy_shell::store::journal::Unreadable;
+use deploy_shell::store::layout::{INCOMING, JOURNAL, STATE};
 use deploy_shell::store::{Store, journal, ledger};
 
-/// Tries everything out as the account. Adds to `not_checked` what it cannot try.
+/// Tries everything out as the account; `needed` are the files on the way to a request.
+/// Adds to `not_checked` what it cannot try.
 pub fn probe_as_account(
     config_path: &Path,
     config: &Config,
     program: &ResolvedPath,
     account: Option<&Account>,
+    needed: &[(PathBuf, Need)],
     not_checked: &mut Vec<String>,
 ) -> AccountProbe {
     let mut probe = AccountProbe::default();
@@ -45,6 +52,11 @@ pub fn probe_as_account(
     probe.socket = connect_socket(&config.audit.socket)
         .err()
         .map(|error| describe(&error));
+    let needed = needed.iter();
+    probe.blocked = needed
+        .filter_map(|(path, need)| blocked(path, *need))
+        .collect();
+    probe.unusable = unusable_entries(config);
     let store = match Store::open(config) {
         Ok(store) => store,
         Err(error) => {
@@ -63,13 +75,8 @@ pub fn probe_as_account(
         .tmpfile()
         .err()
         .map(|errno| describe(&errno.into()));
-    match ledger::read_unlocked(&store) {
-        Ok((history, _)) => {
-            let latest = history.latest();
-            probe.future_record = (latest > journal::now()).then(|| latest.to_string());
-        }
-        Err(error) => not_checked.push(format!("the journal: {}", error.problem)),
-    }
+    probe.room = Some(store.room(config.limits.reserve));
+    read_records(&store, config, &mut probe, not_checked);
     let sandbox = if replaceable {
         let shown = program.path.display();
         Err(format!("another user than root can replace '{shown}'"))
@@ -84,6 +91,44 @@ pub fn probe_as_account(
     // `list` still lets this process print.
     probe.monitor = Some(privileges::restrict_to_verb(Verb::List, &store, &[]));
     probe
+}
+
+/// Reads the journal, and compares it with what is on disk.
+fn read_records(
+    store: &Store,
+    config: &Config,
+    probe: &mut AccountProbe,
+    not_checked: &mut Vec<String>,
+) {
+    let mut history = History::default();
+    // Not as a request reads it: that fails on a 'current' which is not ours.
+    if let Err(error) = journal::read_journal(store, |entry| history.take(entry)) {
+        let is_newer = is_of_a_newer_version(store);
+        probe.journal = Some(JournalFault { is_newer, error });
+        return;
+    }
+    let latest = history.latest();
+    probe.future_record = (latest > journal::now()).then(|| latest.to_string());
+    match examine_releases(store, config, &history) {
+        Ok(releases) => probe.releases = Some(releases),
+        Err(why) => not_checked.push(format!("what is live, and what is in 'releases': {why}")),
+    }
+    // The rules report a 'current' that is not ours.
+    if store.current().is_ok() {
+        probe.used_ids = ledger::read_unlocked(store).err();
+    }
+}
+
+/// Returns whether a newer version of this program wrote the journal.
+fn is_of_a_newer_version(store: &Store) -> bool {
+    let mut bytes = Vec::new();
+    let file = store.state.open_file(JOURNAL);
+    let read = file.map(|mut file| file.read_to_end(&mut bytes));
+    matches!(read, Ok(Ok(_)))
+        && matches!(
+            journal::read_bytes(&bytes, |_| ()),
+            Err(Unreadable::Newer { .. })
+        )
 }
 
 /// Changes this process's user and groups to the account's, if they differ. `command` is

@@ -10,7 +10,7 @@ pub fn report_lines(facts: &Facts, findings: &[Finding]) -> Vec<String> {
     let mut lines = head_lines(facts);
     // Without the account's entry, check does not know where its keys are.
     if facts.passwd().is_some() && facts.keys().next().is_none() {
-        lines.push(no_key_line(facts));
+        lines.extend(no_key_line(facts));
     }
     lines.extend(
         facts
@@ -32,11 +32,12 @@ pub fn report_lines(facts: &Facts, findings: &[Finding]) -> Vec<String> {
     lines
 }
 
-/// Returns the line about an account without a key in a file. sshd may accept others.
-fn no_key_line(facts: &Facts) -> String {
+/// Returns the line about an account without a key in a file, where sshd may accept
+/// others. Otherwise it is a finding.
+fn no_key_line(facts: &Facts) -> Option<String> {
     let Some(settings) = &facts.sshd else {
-        return "no key was found in the default files, and sshd cannot be asked for others"
-            .to_owned();
+        let line = "no key was found in the default files, and sshd cannot be asked for others";
+        return Some(line.to_owned());
     };
     let others: Vec<String> = [
         ("authorizedkeyscommand", "the keys that '{}' prints"),
@@ -46,11 +47,10 @@ fn no_key_line(facts: &Facts) -> String {
     .filter(|(keyword, _)| settings.is_on(keyword))
     .filter_map(|(keyword, what)| Some(what.replace("{}", settings.get(keyword)?)))
     .collect();
-    if others.is_empty() {
-        return "no key was found: nobody can deploy, as far as check can see".to_owned();
-    }
-    let others = enumerate(&others);
-    format!("no key was found in a file; sshd also accepts {others}, which check cannot list")
+    let others = Some(enumerate(&others)).filter(|others| !others.is_empty())?;
+    Some(format!(
+        "no key was found in a file; sshd also accepts {others}, which check cannot list"
+    ))
 }
 
 fn head_lines(facts: &Facts) -> Vec<String> {
@@ -89,9 +89,24 @@ fn head_lines(facts: &Facts) -> Vec<String> {
         (each * u64::from(uploads)).div_ceil(1 << 20),
         each.div_ceil(1 << 20)
     ));
-    if let (Some(monitor), Some(unpacker)) = (&facts.probe.monitor, &facts.probe.unpacker) {
+    if let Some(Ok(room)) = &facts.probe.room {
+        let inodes = match room.inodes {
+            u64::MAX => String::new(),
+            inodes => format!(" and {inodes} inodes"),
+        };
         lines.push(format!(
-            "sandbox: requests {monitor}, the unpacker {unpacker}"
+            "disk: uploads may use {} MiB{inodes} before only the reserve is left",
+            room.bytes >> 20
+        ));
+    }
+    if let (Some(monitor), Some(unpacker)) = (&facts.probe.monitor, &facts.probe.unpacker) {
+        let accepted = if facts.config.sandbox.required || monitor.is_full() && unpacker.is_full() {
+            ""
+        } else {
+            "; [sandbox] required = false accepts that"
+        };
+        lines.push(format!(
+            "sandbox: requests {monitor}, the unpacker {unpacker}{accepted}"
         ));
     }
     if facts.config.commands().next().is_some() {
@@ -113,8 +128,8 @@ mod tests {
     use super::super::fixture::{SERVE, key, set_setting, sound};
     use super::*;
     use deploy_shell::config::Config;
-
-    const NO_KEY: &str = "no key was found: nobody can deploy, as far as check can see";
+    use deploy_shell::sandbox::Mechanism;
+    use deploy_shell::store::Room;
 
     #[test]
     fn a_sound_site_has_a_short_report() {
@@ -130,12 +145,10 @@ mod tests {
         let memory = "memory: uploads at the same time use up to 1031 MiB (4 of 258 MiB)";
         assert!(lines.contains(&memory.to_owned()), "{lines:?}");
         assert!(lines.contains(&"sandbox: requests full, the unpacker full".to_owned()));
-        assert!(!lines.contains(&NO_KEY.to_owned()));
         assert_eq!(lines.last().unwrap(), "no findings");
         facts.keys_files.clear();
         facts.not_checked.push("a thing: why".to_owned());
         let lines = report_lines(&facts, &[]);
-        assert!(lines.contains(&NO_KEY.to_owned()));
         assert_eq!(
             lines[lines.len() - 2..],
             ["not checked: a thing: why", "no findings"]
@@ -241,13 +254,33 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_account_has_no_line_about_its_keys() {
+    fn the_free_space_and_an_accepted_sandbox_have_lines() {
         let mut facts = sound();
-        facts.keys_files.clear();
-        facts.account.as_mut().unwrap().passwd = None;
-        assert!(!report_lines(&facts, &[]).contains(&NO_KEY.to_owned()));
-        facts.account = None;
-        assert!(!report_lines(&facts, &[]).contains(&NO_KEY.to_owned()));
+        let line = |facts: &Facts, start: &str| {
+            let lines = report_lines(facts, &[]);
+            lines.into_iter().find(|line| line.starts_with(start))
+        };
+        assert_eq!(line(&facts, "disk: "), None);
+        let mut room = Room {
+            bytes: 5 << 20,
+            inodes: 7,
+            block: 4096,
+        };
+        facts.probe.room = Some(Ok(room));
+        let expected = "disk: uploads may use 5 MiB and 7 inodes before only the reserve is left";
+        assert_eq!(line(&facts, "disk: ").unwrap(), expected);
+        room.inodes = u64::MAX;
+        facts.probe.room = Some(Ok(room));
+        assert!(!line(&facts, "disk: ").unwrap().contains("inodes"));
+
+        facts.probe.monitor = Some([Mechanism::Truncation].into_iter().collect());
+        assert!(!line(&facts, "sandbox: ").unwrap().contains("accepts"));
+        facts.config.sandbox.required = false;
+        assert!(
+            line(&facts, "sandbox: ")
+                .unwrap()
+                .ends_with("required = false accepts that")
+        );
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Account {
     pub groups: Vec<String>,
     /// `None` where it could not be checked.
     pub password: Option<PasswordState>,
+    /// `None` where it could not be checked.
+    pub aging: Option<Aging>,
     pub home: HomeDirectory,
 }
 
@@ -33,13 +35,26 @@ pub struct PasswdEntry {
 pub enum PasswordState {
     /// No password matches.
     Locked,
+    /// No password matches, and the account itself is locked (`!`, passwd(1)).
+    AccountLocked,
     Empty,
     Set,
+}
+
+/// The dates of shadow(5), in days since 1970; `None` where a field is empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Aging {
+    pub today: i64,
+    pub last_change: Option<i64>,
+    pub max_age: Option<i64>,
+    pub expires: Option<i64>,
 }
 
 /// What is in the account's home directory, if it exists.
 #[derive(Debug, Default)]
 pub struct HomeDirectory {
+    /// It does not exist.
+    pub is_missing: bool,
     pub location: Option<ResolvedPath>,
     pub ssh: Option<ResolvedPath>,
     pub has_rc: bool,
@@ -79,6 +94,7 @@ impl Account {
             uid_aliases: Vec::new(),
             groups: Vec::new(),
             password: None,
+            aging: None,
             home: HomeDirectory::default(),
         }
     }

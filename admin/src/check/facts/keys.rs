@@ -15,6 +15,8 @@ use deploy_shell::policy::Grants;
 #[derive(Debug)]
 pub struct KeysFile {
     pub location: ResolvedPath,
+    /// Whether this process could read it, if it exists.
+    pub was_read: bool,
     pub lines: Vec<KeysFileLine>,
 }
 

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use super::paths::writable;
 use crate::check::facts::{
-    Account, HomeDirectory, PasswdEntry, PasswordState, SshdSettings, is_deploy_shell,
+    Account, Facts, HomeDirectory, PasswdEntry, PasswordState, SshdSettings, is_deploy_shell,
 };
-use crate::check::findings::{Finding, FindingCode, Membership};
-use deploy_shell::store::layout::STATE;
+use crate::check::findings::{Finding, FindingCode};
 
 /// Groups whose members can become root, or can write what other users run, on
 /// some system.
@@ -16,26 +15,26 @@ const POWERFUL: [&str; 13] = [
     "shadow", "kmem",
 ];
 
-pub fn account_findings(account: &Account, sshd: Option<&SshdSettings>) -> Vec<Finding> {
+/// A remedy about root itself, such as another login shell, would damage the machine for
+/// the sake of a site. So this is the only finding about the account.
+pub fn site_of_root(facts: &Facts) -> Finding {
+    let text = "the site belongs to root: an escape from deploy-shell would give root's rights";
+    let (site, root) = (facts.site_option(), facts.config.root.display());
+    let remedy = format!("deploy-shell-admin init {site} --root '{root}' --owner 'ACCOUNT'");
+    Finding::with_remedy(FindingCode::AccountIsRoot, root, text, &remedy)
+}
+
+pub fn account_findings(facts: &Facts, account: &Account) -> Vec<Finding> {
     let name = account.name();
-    if account.uid == 0 {
-        let text = "the site belongs to root: an escape from deploy-shell would give root's rights";
-        // No other finding about root: a remedy, such as another login shell,
-        // would damage the machine for the sake of a site.
-        return vec![Finding::new(FindingCode::AccountIsRoot, STATE, text)];
-    }
     let Some(entry) = &account.passwd else {
         let uid = account.uid;
         let text = format!("the site belongs to uid {uid}, which has no passwd entry");
         return vec![Finding::new(FindingCode::AccountUnknown, uid, text)];
     };
     let mut findings = Vec::new();
-    let mut add = |code, subject: &str, text: String| {
-        findings.push(Finding::new(code, subject, text));
-    };
     for alias in &account.uid_aliases {
         let text = format!("'{alias}' has the same uid as '{name}', and so the same rights");
-        add(FindingCode::SharedUid, alias, text);
+        findings.push(Finding::new(FindingCode::SharedUid, alias, text));
     }
     if !is_deploy_shell(&entry.shell) {
         let shell = if entry.shell.as_os_str().is_empty() {
@@ -43,51 +42,73 @@ pub fn account_findings(account: &Account, sshd: Option<&SshdSettings>) -> Vec<F
         } else {
             entry.shell.display().to_string()
         };
-        let text = format!(
-            "the login shell of '{name}' is '{shell}': it interprets each forced command, and \
-             someone with a key without command= can use it"
-        );
-        add(FindingCode::LoginShell, &name, text);
+        let runs_nothing = ["nologin", "false", "true"]
+            .iter()
+            .any(|it| entry.shell.ends_with(it));
+        let text = if runs_nothing {
+            format!(
+                "the login shell of '{name}' is '{shell}', which runs no forced command: every request fails"
+            )
+        } else {
+            format!(
+                "the login shell of '{name}' is '{shell}': it interprets each forced command, \
+                 and someone with a key without command= can use it"
+            )
+        };
+        let remedy = format!("'{}' '{name}'", facts.program.display());
+        findings.push(Finding::with_remedy(
+            FindingCode::LoginShell,
+            &name,
+            text,
+            &remedy,
+        ));
     }
     match account.password {
         Some(PasswordState::Set) => {
             let text = format!("'{name}' has a password, which someone can guess or steal");
-            add(FindingCode::PasswordSet, &name, text);
+            findings.push(Finding::new(FindingCode::PasswordSet, &name, text));
         }
         Some(PasswordState::Empty) => {
             let text = format!("'{name}' has an empty password");
-            add(FindingCode::PasswordEmpty, &name, text);
+            findings.push(Finding::new(FindingCode::PasswordEmpty, &name, text));
         }
-        Some(PasswordState::Locked) | None => {}
+        Some(PasswordState::Locked | PasswordState::AccountLocked) | None => {}
     }
     let powerful = |group: &&String| POWERFUL.contains(&group.as_str());
     for group in account.groups.iter().filter(powerful) {
         let text = format!("'{name}' is in the group '{group}', which has many rights of root");
-        let membership = Membership {
-            account: &name,
-            group,
-        };
-        findings.push(Finding::new(FindingCode::PowerfulGroup, membership, text));
+        let remedy = format!("'{name}' '{group}'");
+        let code = FindingCode::PowerfulGroup;
+        findings.push(Finding::with_remedy(code, &name, text, &remedy));
     }
-    findings.extend(home_findings(entry, &account.home, sshd));
+    findings.extend(home_findings(facts, entry, &account.home));
     findings
 }
 
-fn home_findings(
-    entry: &PasswdEntry,
-    home: &HomeDirectory,
-    sshd: Option<&SshdSettings>,
-) -> Vec<Finding> {
+fn home_findings(facts: &Facts, entry: &PasswdEntry, home: &HomeDirectory) -> Vec<Finding> {
     let mut findings = Vec::new();
     let why = "a user who can write there decides what sshd reads in ~/.ssh";
     let location = home.location.as_ref();
-    findings.extend(location.and_then(|home| writable(home, &[0], FindingCode::HomeWritable, why)));
+    let root = &facts.config.root;
+    // root as the owner of the site's root would make every swap fail.
+    let in_site = entry.home.starts_with(root);
+    findings.extend(location.and_then(|home| {
+        let mut finding = writable(facts, home, &[0], FindingCode::HomeWritable, why)?;
+        if in_site {
+            let (name, home) = (&entry.name, "/var/lib/deploy-shell");
+            finding.remedy = format!(
+                "give the account a home directory outside of the site: install -d -o root -g \
+                 root -m 0755 '{home}' && usermod --home '{home}' '{name}'"
+            );
+        }
+        Some(finding)
+    }));
     // ~/.ssh is writable whenever the home directory is: one finding is enough.
     if findings.is_empty() {
         let why = "a user who can write there can add keys, variables and commands";
         let ssh = home.ssh.as_ref();
         findings.extend(
-            ssh.and_then(|ssh| writable(ssh, &[0], FindingCode::SshDirectoryWritable, why)),
+            ssh.and_then(|ssh| writable(facts, ssh, &[0], FindingCode::SshDirectoryWritable, why)),
         );
     }
     let directory = entry.home.join(".ssh");
@@ -104,7 +125,7 @@ fn home_findings(
     }
     // The rules for keys judge the files that sshd reads.
     let stray = home.keys_files.iter();
-    for path in stray.filter(|path| !is_read_by_sshd(path, sshd)) {
+    for path in stray.filter(|path| !is_read_by_sshd(path, facts.sshd.as_ref())) {
         let file = path.display();
         let text =
             format!("'{file}' has keys that sshd does not read, but would with another setting");

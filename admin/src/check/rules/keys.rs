@@ -39,6 +39,10 @@ pub fn key_findings(facts: &Facts) -> Vec<Finding> {
 
 /// Returns the problems of a key, as phrases whose subject is the key.
 fn problems_of_key(facts: &Facts, key: &Key) -> Vec<(FindingCode, String)> {
+    // Every other problem of such a line goes with it: 'authorize' prints a whole one.
+    if key.command == ForcedCommand::None && !key.entry.options.cert_authority {
+        return without_command(facts);
+    }
     let mut found = Vec::new();
     let mut add = |code, what: &str| found.push((code, what.to_owned()));
     let options = &key.entry.options;
@@ -55,11 +59,10 @@ fn problems_of_key(facts: &Facts, key: &Key) -> Vec<(FindingCode, String)> {
     }
     let command = options.command.as_deref().unwrap_or_default();
     match &key.command {
+        // An authority's certificates may have commands of their own.
         ForcedCommand::None => {
-            add(FindingCode::KeyWithoutCommand, "has no command=");
-            if reaches_sftp(facts) {
-                let what = "reaches the sftp subsystem, and through it every file of the account";
-                add(FindingCode::SftpReachable, what);
+            for (code, what) in without_command(facts) {
+                add(code, &what);
             }
         }
         ForcedCommand::OtherProgram => {
@@ -95,6 +98,17 @@ fn problems_of_key(facts: &Facts, key: &Key) -> Vec<(FindingCode, String)> {
         }
         ("ssh-dss", _) => add(FindingCode::DsaKey, "is a DSA key, of at most 1024 bits"),
         _ => {}
+    }
+    found
+}
+
+/// Returns the problems of a key without `command=`.
+fn without_command(facts: &Facts) -> Vec<(FindingCode, String)> {
+    let what = "has no command=: it serves no site, and reaches the login shell";
+    let mut found = vec![(FindingCode::KeyWithoutCommand, what.to_owned())];
+    if reaches_sftp(facts) {
+        let what = "reaches the sftp subsystem, and through it every file of the account";
+        found.push((FindingCode::SftpReachable, what.to_owned()));
     }
     found
 }

@@ -1,7 +1,6 @@
 //! Findings about files that another user could write or replace.
 
-use std::path::Path;
-
+use super::remedies::{give_to_root, give_to_site};
 use crate::check::facts::{ComponentKind, Facts, PathComponent, Resolution, ResolvedPath};
 use crate::check::findings::{Finding, FindingCode};
 
@@ -14,7 +13,7 @@ use crate::check::findings::{Finding, FindingCode};
 pub fn first_writable<'a>(
     components: &'a [PathComponent],
     trusted: &[u32],
-) -> Option<(&'a Path, String)> {
+) -> Option<(&'a PathComponent, String)> {
     components.iter().find_map(|component| {
         let symlink = component.kind == ComponentKind::Symlink;
         let how = if !trusted.contains(&component.uid) {
@@ -28,33 +27,35 @@ pub fn first_writable<'a>(
         } else {
             return None;
         };
-        Some((component.path.as_path(), how))
+        Some((component, how))
     })
 }
 
 /// Makes a finding of the first component that a user other than `trusted` can
-/// write or replace. `why` names the consequence.
+/// write or replace, where only root should. `why` names the consequence.
 pub fn writable(
+    facts: &Facts,
     resolved: &ResolvedPath,
     trusted: &[u32],
     code: FindingCode,
     why: &str,
 ) -> Option<Finding> {
-    let (path, how) = first_writable(&resolved.components, trusted)?;
-    let shown = path.display();
-    Some(Finding::new(
-        code,
-        &shown,
-        format!("'{shown}' {how}: {why}"),
-    ))
+    let (component, how) = first_writable(&resolved.components, trusted)?;
+    let shown = component.path.display();
+    let text = format!("'{shown}' {how}: {why}");
+    let remedy = give_to_root(facts, component, &resolved.path);
+    Some(Finding::with_remedy(code, shown, text, &remedy))
 }
 
 /// Makes a finding of the first component that belongs to the account.
-fn owned(resolved: &ResolvedPath, account: u32, code: FindingCode, why: &str) -> Option<Finding> {
+fn owned(facts: &Facts, resolved: &ResolvedPath, code: FindingCode, why: &str) -> Option<Finding> {
+    let account = facts.account.as_ref().map_or(0, |account| account.uid);
     let own = |component: &&PathComponent| account != 0 && component.uid == account;
-    let shown = resolved.components.iter().find(own)?.path.display();
+    let component = resolved.components.iter().find(own)?;
+    let shown = component.path.display();
     let text = format!("'{shown}' belongs to the account itself: {why}");
-    Some(Finding::new(code, shown, text))
+    let remedy = give_to_root(facts, component, &resolved.path);
+    Some(Finding::with_remedy(code, shown, text, &remedy))
 }
 
 /// The two codes for a file that only root should write, and the decision that
@@ -87,12 +88,13 @@ const HOOK: Protected = Protected {
 };
 
 impl Protected {
-    fn findings(&self, resolved: &ResolvedPath, account: u32) -> impl Iterator<Item = Finding> {
+    fn findings(&self, facts: &Facts, resolved: &ResolvedPath) -> impl Iterator<Item = Finding> {
+        let account = facts.account.as_ref().map_or(0, |account| account.uid);
         let decides = self.decides;
         let why = format!("a user who can write there decides {decides}");
-        let writable = writable(resolved, &[0, account], self.writable, &why);
+        let writable = writable(facts, resolved, &[0, account], self.writable, &why);
         let why = format!("every program that runs as the account can decide {decides}");
-        let owned = owned(resolved, account, self.owned, &why);
+        let owned = owned(facts, resolved, self.owned, &why);
         writable.into_iter().chain(owned)
     }
 }
@@ -100,13 +102,13 @@ impl Protected {
 pub fn path_findings(facts: &Facts) -> Vec<Finding> {
     let paths = &facts.paths;
     let account = facts.account.as_ref().map_or(0, |account| account.uid);
-    let mut findings: Vec<Finding> = CONFIG.findings(&paths.config, account).collect();
+    let mut findings: Vec<Finding> = CONFIG.findings(facts, &paths.config).collect();
     let signers = paths.signers.iter();
-    findings.extend(signers.flat_map(|signers| SIGNERS.findings(signers, account)));
+    findings.extend(signers.flat_map(|signers| SIGNERS.findings(facts, signers)));
 
     for program in &facts.programs {
         let location = &program.location;
-        findings.extend(PROGRAM.findings(location, account));
+        findings.extend(PROGRAM.findings(facts, location));
         let shown = location.path.display();
         if location.resolution == Resolution::Missing {
             let text = format!("'{shown}', which check, the account or a key runs, does not exist");
@@ -118,7 +120,7 @@ pub fn path_findings(facts: &Facts) -> Vec<Finding> {
     }
 
     for hook in &paths.hooks {
-        findings.extend(HOOK.findings(hook, account));
+        findings.extend(HOOK.findings(facts, hook));
         if hook.resolution == Resolution::Missing {
             let shown = hook.path.display();
             let text = format!("'{shown}', which every swap runs, does not exist");
@@ -126,15 +128,7 @@ pub fn path_findings(facts: &Facts) -> Vec<Finding> {
         }
     }
 
-    let why = "a user who can write there decides what is served";
-    // Without the account it is unknown who should own them.
-    if facts.account.is_some() {
-        let directories = std::iter::once(&paths.root).chain(&paths.directories);
-        let trusted = [0, account];
-        findings.extend(
-            directories.filter_map(|path| writable(path, &trusted, FindingCode::RootWritable, why)),
-        );
-    }
+    findings.extend(site_findings(facts));
     findings.extend(
         paths
             .shared
@@ -144,15 +138,32 @@ pub fn path_findings(facts: &Facts) -> Vec<Finding> {
 
     let why = "a user who can write there can add a key without command=";
     let locations = facts.keys_files.iter().map(|file| &file.location);
-    findings
-        .extend(locations.filter_map(|file| writable(file, &[0], FindingCode::KeysWritable, why)));
+    let code = FindingCode::KeysWritable;
+    findings.extend(locations.filter_map(|file| writable(facts, file, &[0], code, why)));
     let why = "a user who can write there decides what sshd allows";
     let files = paths.sshd_config.iter();
-    findings.extend(
-        files.filter_map(|file| writable(file, &[0], FindingCode::SshdConfigWritable, why)),
-    );
+    let code = FindingCode::SshdConfigWritable;
+    findings.extend(files.filter_map(|file| writable(facts, file, &[0], code, why)));
     findings.extend(socket_finding(facts, account));
     once_each(findings)
+}
+
+fn site_findings(facts: &Facts) -> Vec<Finding> {
+    // Without the account it is unknown who should own them.
+    let Some(account) = &facts.account else {
+        return Vec::new();
+    };
+    let why = "a user who can write there decides what is served";
+    let directories = std::iter::once(&facts.paths.root).chain(&facts.paths.directories);
+    let found = directories.filter_map(|path| {
+        let (component, how) = first_writable(&path.components, &[0, account.uid])?;
+        let shown = component.path.display();
+        let text = format!("'{shown}' {how}: {why}");
+        let remedy = give_to_site(facts, component);
+        let code = FindingCode::RootWritable;
+        Some(Finding::with_remedy(code, shown, text, &remedy))
+    });
+    found.collect()
 }
 
 /// Shared paths belong to the application, so any user may own them; but not every

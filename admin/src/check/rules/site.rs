@@ -1,19 +1,19 @@
-//! Findings about the configuration, the file system and the kernel.
+//! Findings about the configuration, the file system and the web server's account.
 
 use std::collections::BTreeSet;
 
-use crate::check::facts::{AccountProbe, Facts, ForcedCommand, Reader, ReaderAccess, ServedSite};
+use super::probe::{probe_findings, sandbox_findings, sandbox_is_full};
+use crate::check::facts::{Facts, ForcedCommand, Reader, ReaderAccess, ServedSite};
 use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::names::KeyLabel;
 use deploy_shell::policy::Verb;
-use deploy_shell::sandbox::Enforcement;
-use deploy_shell::store::layout::{STATE, TRASH};
 
 pub fn site_findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = config_findings(facts);
     findings.extend(filesystem_findings(facts));
     findings.extend(reader_finding(facts));
     findings.extend(probe_findings(facts));
+    findings.extend(sandbox_findings(facts));
     findings
 }
 
@@ -22,12 +22,15 @@ fn config_findings(facts: &Facts) -> Vec<Finding> {
     let shown = facts.config_path.display();
     [
         (
-            !config.audit.required,
+            // Without a socket, the setting would make every change be refused.
+            !config.audit.required && facts.probe.socket.is_none(),
             FindingCode::AuditOptional,
             "the audit is not required: someone who stops syslog acts without a log entry",
         ),
         (
-            !config.sandbox.required,
+            // On a kernel that lacks a part, the setting would make every request be
+            // refused: there, the operator has accepted what is missing.
+            !config.sandbox.required && sandbox_is_full(facts),
             FindingCode::SandboxOptional,
             "the sandbox is not required: on a kernel without it, requests run unconfined",
         ),
@@ -100,7 +103,11 @@ fn reader_finding(facts: &Facts) -> Option<Finding> {
         ReaderAccess::Blocked(directory) => {
             let shown = directory.display();
             let text = format!("'{name}' cannot search '{shown}', and so reads no release");
-            Finding::new(FindingCode::ReaderBlocked, shown, text)
+            let remedy = format!(
+                "setfacl -m 'u:{name}:x' '{shown}', or chmod o+x '{shown}' for all accounts"
+            );
+            let code = FindingCode::ReaderBlocked;
+            Finding::with_remedy(code, shown, text, &remedy)
         }
         ReaderAccess::Denied { first, more } => {
             let shown = first.display();
@@ -113,85 +120,4 @@ fn reader_finding(facts: &Facts) -> Option<Finding> {
         }
         ReaderAccess::Full(_) => return None,
     })
-}
-
-fn probe_findings(facts: &Facts) -> Vec<Finding> {
-    let AccountProbe {
-        config,
-        layout,
-        shared,
-        removing,
-        unnamed_file,
-        future_record,
-        socket,
-        unpacker,
-        monitor,
-    } = &facts.probe;
-    let name = facts.account_name();
-    let root = facts.config.root.display();
-    let mut findings = Vec::new();
-    if let Some(error) = config {
-        let shown = facts.config_path.display();
-        let text = format!("'{name}' cannot use the configuration: {error}");
-        findings.push(Finding::new(FindingCode::ConfigUnreadable, shown, text));
-    }
-    if let Some(error) = layout {
-        let what = if facts.account.is_some() {
-            format!("'{name}' cannot open the site")
-        } else {
-            "the site cannot be opened".to_owned()
-        };
-        let init = "create it as 'deploy-shell-admin init' does";
-        findings.push(Finding::of_error(FindingCode::Layout, &what, error, init));
-    }
-    for fault in shared {
-        let code = if fault.missing {
-            FindingCode::SharedMissing
-        } else {
-            FindingCode::SharedUnsafe
-        };
-        let what = "no release can be received";
-        let remove = "remove it from [shared]";
-        findings.push(Finding::of_error(code, what, &fault.error, remove));
-    }
-    for release in removing {
-        let shown = facts.config.root.join(STATE).join(TRASH);
-        let shown = format!("{}/{release}.*", shown.display());
-        let text = format!(
-            "the removal of the pruned release '{release}' is not complete: a mount, or files of another owner"
-        );
-        findings.push(Finding::new(FindingCode::RemovalPending, shown, text));
-    }
-    if let Some(why) = unnamed_file {
-        let text =
-            format!("'{name}' cannot create an unnamed file (O_TMPFILE) below '{root}': {why}");
-        findings.push(Finding::new(FindingCode::NoUnnamedFiles, root, text));
-    }
-    if let Some(time) = future_record {
-        let text = format!(
-            "the journal's newest record is of the future ({time}): ages and limits are uncertain"
-        );
-        findings.push(Finding::new(FindingCode::FutureRecord, time, text));
-    }
-    if let Some(why) = socket {
-        let shown = facts.config.audit.socket.display();
-        let text = format!("'{name}' cannot connect to the audit socket '{shown}': {why}");
-        findings.push(Finding::new(FindingCode::AuditUnreachable, shown, text));
-    }
-    for (code, process, sandbox) in [
-        (FindingCode::MonitorUnconfined, "a request", monitor),
-        (FindingCode::UnpackerUnconfined, "the unpacker", unpacker),
-    ] {
-        if let Some(sandbox) = sandbox.as_ref().filter(|sandbox| !sandbox.is_full()) {
-            let text = format!("the kernel confines {process} {sandbox}");
-            findings.push(Finding::new(code, missing_features(sandbox), text));
-        }
-    }
-    findings
-}
-
-/// Returns the names of the features that the sandbox lacks.
-fn missing_features(sandbox: &Enforcement) -> String {
-    let names: Vec<String> = sandbox.missing().map(|it| it.to_string()).collect();
-    names.join(", ")
 }

@@ -1,5 +1,8 @@
 //! Provokes each finding of the table on a site that is otherwise sound.
 
+mod causes;
+mod requests;
+
 use std::path::PathBuf;
 
 use super::all_findings;
@@ -97,20 +100,7 @@ fn provocation(code: FindingCode) -> Provoke {
         FindingCode::SharedWritable => |facts| make_writable(&mut facts.paths.shared[0]),
         FindingCode::KeysWritable => |facts| give_to_account(&mut facts.keys_files[0].location),
         FindingCode::SshdConfigWritable => |facts| make_writable(&mut facts.paths.sshd_config[0]),
-        FindingCode::AccountIsRoot => |facts| {
-            account(facts).uid = 0;
-            for path in &mut facts.paths.directories {
-                path.components
-                    .iter_mut()
-                    .for_each(|component| component.uid = 0);
-            }
-            facts
-                .paths
-                .root
-                .components
-                .iter_mut()
-                .for_each(|component| component.uid = 0);
-        },
+        FindingCode::AccountIsRoot => |facts| account(facts).uid = 0,
         FindingCode::AccountUnknown => |facts| account(facts).passwd = None,
         FindingCode::SharedUid => |facts| account(facts).uid_aliases.push("web".to_owned()),
         FindingCode::LoginShell => |facts| passwd(facts).shell = PathBuf::from("/bin/bash"),
@@ -319,6 +309,7 @@ fn provocation(code: FindingCode) -> Provoke {
         }
         FindingCode::SharedMissing => |facts| facts.probe.shared = fault(true),
         FindingCode::SharedUnsafe => |facts| facts.probe.shared = fault(false),
+        code => requests::provocation(code),
     }
 }
 
@@ -340,7 +331,7 @@ fn each_finding_is_provoked_by_its_cause() {
         // The causes of these two are findings themselves.
         let expected = match code {
             FindingCode::SftpReachable => vec![FindingCode::KeyWithoutCommand, *code],
-            FindingCode::CommandWithoutPath => vec![FindingCode::LoginShell, *code],
+            FindingCode::CommandWithoutPath => vec![*code, FindingCode::LoginShell],
             code => vec![*code],
         };
         assert_eq!(codes(&facts), expected, "{code}");
@@ -399,7 +390,8 @@ fn an_unknown_account_is_not_named() {
 fn a_key_of_another_site_is_no_finding() {
     for site in ["shop", "none", "odd"] {
         let mut facts = sound();
-        only_serve(&mut facts, &format!("--site {site} --key ci"));
+        let serve = SERVE.replace("--site blog", &format!("--site {site}"));
+        add_line(&mut facts, &format!("restrict,{serve} {OTHER_KEY}"));
         assert_eq!(all_findings(&facts), [], "{site}");
     }
 }

@@ -1,0 +1,163 @@
+//! The document of `check --json`. docs/operating.md describes it.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::capabilities::{describe_certificates, describe_key};
+use super::facts::{Facts, ForcedCommand, Key, KeyPosition, ServedSite};
+use super::findings::Finding;
+use deploy_shell::names::{KeyLabel, SiteName};
+use deploy_shell::policy::Verb;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    site: &'a SiteName,
+    config: &'a Path,
+    root: &'a Path,
+    /// Null where the owner of the site is not known.
+    account: Option<AccountRow<'a>>,
+    /// The most urgent first.
+    findings: Vec<FindingRow<'a>>,
+    keys: Vec<KeyRow<'a>>,
+    /// One sentence for each authority and each principal whose certificates log in.
+    certificates: Vec<String>,
+    not_checked: &'a [String],
+}
+
+#[derive(Serialize)]
+struct AccountRow<'a> {
+    uid: u32,
+    /// Null where the uid has no entry in the user database.
+    name: Option<&'a str>,
+    shell: Option<&'a Path>,
+}
+
+#[derive(Serialize)]
+struct FindingRow<'a> {
+    id: &'static str,
+    severity: &'static str,
+    subject: &'a str,
+    problem: &'a str,
+    remedy: &'a str,
+}
+
+#[derive(Serialize)]
+struct KeyRow<'a> {
+    label: Option<&'a KeyLabel>,
+    fingerprint: String,
+    file: &'a Path,
+    line: usize,
+    /// Whether its command serves this site.
+    serves: bool,
+    /// The verbs that its command allows; empty if it does not serve this site.
+    verbs: Vec<String>,
+    /// All that someone with the key can do, as the report says it.
+    may: String,
+}
+
+/// Returns the document as one line of ASCII.
+pub fn document(facts: &Facts, findings: &[Finding]) -> String {
+    let document = Document {
+        site: facts.config.site(),
+        config: &facts.config_path,
+        root: &facts.config.root,
+        account: facts.account.as_ref().map(|account| AccountRow {
+            uid: account.uid,
+            name: account.passwd.as_ref().map(|entry| &*entry.name),
+            shell: account.passwd.as_ref().map(|entry| &*entry.shell),
+        }),
+        findings: (findings.iter())
+            .map(|finding| FindingRow {
+                id: finding.code.name(),
+                severity: finding.code.severity().name(),
+                subject: &finding.subject,
+                problem: &finding.text,
+                remedy: &finding.remedy,
+            })
+            .collect(),
+        keys: (facts.keys())
+            .map(|(position, key)| key_row(facts, position, key))
+            .collect(),
+        certificates: describe_certificates(facts),
+        not_checked: &facts.not_checked,
+    };
+    // A path of the user database or of sshd may have any bytes.
+    let text = serde_json::to_string(&document);
+    only_ascii(&text.unwrap_or_else(|_| "{}".to_owned()))
+}
+
+fn key_row<'a>(facts: &'a Facts, position: KeyPosition<'a>, key: &'a Key) -> KeyRow<'a> {
+    let serve = match &key.command {
+        ForcedCommand::Serve(serve) => Some(serve),
+        _ => None,
+    };
+    let this = serve.filter(|serve| serve.site == ServedSite::This);
+    let verbs = this.map(|serve| {
+        let allowed = (Verb::ALL.into_iter()).filter(|verb| serve.allow.allows(*verb));
+        allowed.map(|verb| verb.to_string()).collect()
+    });
+    KeyRow {
+        label: serve.and_then(|serve| serve.label.as_ref()),
+        fingerprint: key.entry.fingerprint.to_string(),
+        file: position.file,
+        line: position.line,
+        serves: this.is_some(),
+        verbs: verbs.unwrap_or_default(),
+        may: describe_key(facts, position, key),
+    }
+}
+
+/// Writes every other character of a JSON text as `\uXXXX` (RFC 8259, section 7). They
+/// occur only in strings.
+fn only_ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_ascii() && !character.is_ascii_control() {
+            out.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            out += &format!("\\u{unit:04x}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::findings::FindingCode;
+    use super::super::fixture::sound;
+    use super::*;
+
+    #[test]
+    fn every_finding_and_every_key_is_in_the_document() {
+        let facts = sound();
+        let finding = Finding::new(FindingCode::SshRc, "/x/\u{fc}\u{1f600}", "odd \"\u{7f}\"");
+        let text = document(&facts, &[finding]);
+        assert!(
+            text.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+            "{text}"
+        );
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let expected = serde_json::json!({
+            "id": "ssh-rc",
+            "severity": "security",
+            "subject": "/x/\u{fc}\u{1f600}",
+            "problem": "odd \"\u{7f}\"",
+            "remedy": "rm '/x/\u{fc}\u{1f600}'",
+        });
+        assert_eq!(value["findings"], serde_json::json!([expected]));
+        let key = &value["keys"][0];
+        assert_eq!(key["label"], "ci");
+        assert_eq!((&key["line"], &key["serves"]), (&3.into(), &true.into()));
+        let verbs = serde_json::json!(["receive", "swap", "rollback", "list"]);
+        assert_eq!(key["verbs"], verbs);
+        assert!(key["may"].as_str().unwrap().ends_with("; nothing else"));
+        assert_eq!(value["account"]["name"], "deploy");
+        assert_eq!(
+            (&value["site"], &value["root"]),
+            (&"blog".into(), &"/srv/blog".into())
+        );
+    }
+}

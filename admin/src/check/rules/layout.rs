@@ -1,0 +1,193 @@
+//! Findings about the directories and files that a request of the account needs.
+
+use std::path::PathBuf;
+
+use super::remedies::give_to_account;
+use crate::check::facts::{
+    ComponentKind, Facts, PathComponent, Resolution, ResolvedPath, Unusable, UnusableFault,
+};
+use crate::check::findings::{Finding, FindingCode};
+use deploy_shell::store::layout::STATE;
+
+pub fn layout_findings(facts: &Facts) -> Vec<Finding> {
+    let root = &facts.paths.root;
+    if let Some(finding) = root_missing(facts, root) {
+        return vec![finding];
+    }
+    let mut findings = Vec::new();
+    findings.extend(
+        facts
+            .paths
+            .directories
+            .iter()
+            .filter_map(|path| symlink(path)),
+    );
+    if findings.is_empty() {
+        findings.extend(incomplete(facts));
+    }
+    let owned: Vec<&PathBuf> = foreign_directories(facts).collect();
+    if let Some(first) = owned.first() {
+        let name = facts.account_name();
+        let shown: Vec<String> = (owned.iter())
+            .map(|path| format!("'{}'", path.display()))
+            .collect();
+        let verb = if owned.len() == 1 { "does" } else { "do" };
+        let text = format!(
+            "{} {verb} not belong to '{name}': every request is refused",
+            shown.join(", ")
+        );
+        let remedy = give_to_account(facts, &owned);
+        let code = FindingCode::NotOwned;
+        findings.push(Finding::with_remedy(code, first.display(), text, &remedy));
+    }
+    findings.extend(root_not_writable(facts));
+    findings.extend(unusable_state(facts));
+    findings
+}
+
+fn root_missing(facts: &Facts, root: &ResolvedPath) -> Option<Finding> {
+    let last = root.components.last();
+    let what = match root.resolution {
+        Resolution::Missing => "does not exist",
+        Resolution::Complete if last?.kind != ComponentKind::Directory => "is not a directory",
+        _ => return None,
+    };
+    let (shown, config) = (root.path.display(), facts.config_path.display());
+    let text = format!("the root '{shown}' of the configuration {what}: every request is refused");
+    let remedy = format!("'{config}'; for a new site, make it: {}", init(facts));
+    Some(Finding::with_remedy(
+        FindingCode::RootMissing,
+        shown,
+        text,
+        &remedy,
+    ))
+}
+
+/// Returns the command that makes the directories of the site.
+fn init(facts: &Facts) -> String {
+    let owner = match &facts.account {
+        Some(account) if account.uid != 0 => account.name(),
+        _ => "ACCOUNT".to_owned(),
+    };
+    let (site, root) = (facts.site_option(), facts.config.root.display());
+    format!("deploy-shell-admin init {site} --root '{root}' --owner '{owner}'")
+}
+
+/// Returns the component of the directory itself, which may be a symlink.
+fn own_component(directory: &ResolvedPath) -> Option<&PathComponent> {
+    let mut components = directory.components.iter();
+    components.find(|component| component.path == directory.path)
+}
+
+/// A request opens each directory by its handle, and follows no symlink there.
+fn symlink(directory: &ResolvedPath) -> Option<Finding> {
+    own_component(directory).filter(|own| own.kind == ComponentKind::Symlink)?;
+    let shown = directory.path.display();
+    let text = format!("'{shown}' is a symlink, and not a directory: every request is refused");
+    let remedy = format!(
+        "copy the directory beside it and exchange the two names, so that no moment is without \
+         a site: cp -aT '{shown}/.' '{shown}.new' && mv --exchange -T '{shown}.new' '{shown}' \
+         (coreutils 9.5); or set root to where the whole site is"
+    );
+    let code = FindingCode::LayoutSymlink;
+    Some(Finding::with_remedy(code, shown, text, &remedy))
+}
+
+fn incomplete(facts: &Facts) -> Option<Finding> {
+    let missing = |path: &&ResolvedPath| path.resolution == Resolution::Missing;
+    let missing: Vec<String> = (facts.paths.directories.iter().filter(missing))
+        .map(|path| format!("'{}'", path.path.display()))
+        .collect();
+    let verb = match missing.len() {
+        0 => return None,
+        1 => "does",
+        _ => "do",
+    };
+    let text = format!(
+        "{} {verb} not exist: every request is refused",
+        missing.join(", ")
+    );
+    let root = facts.config.root.display();
+    let code = FindingCode::SiteIncomplete;
+    Some(Finding::with_remedy(code, root, text, &init(facts)))
+}
+
+/// Iterates over the directories that belong to another user than the account.
+fn foreign_directories(facts: &Facts) -> impl Iterator<Item = &PathBuf> {
+    let uid = facts.account.as_ref().map(|account| account.uid);
+    let directories = facts.paths.directories.iter();
+    directories
+        .filter(move |directory| {
+            let own = own_component(directory);
+            own.is_some_and(|own| {
+                own.kind == ComponentKind::Directory && uid.is_some_and(|uid| own.uid != uid)
+            })
+        })
+        .map(|directory| &directory.path)
+}
+
+/// Every swap renames a symlink in the root.
+fn root_not_writable(facts: &Facts) -> Option<Finding> {
+    let root = &facts.config.root;
+    let unusable = facts.probe.unusable.iter().find(|it| it.path == *root)?;
+    let name = facts.account_name();
+    // The root may be a symlink.
+    let real = facts.paths.root.components.last();
+    let shown = real.map_or(root, |real| &real.path).display();
+    let mut text =
+        format!("'{name}' cannot create names in '{shown}': every swap and rollback fails");
+    let remedy = match unusable.fault {
+        UnusableFault::ReadOnly => {
+            text += "; its file system is read-only";
+            format!("mount the file system of '{shown}' read-write")
+        }
+        _ if Some(unusable.uid) == facts.account.as_ref().map(|account| account.uid) => {
+            format!("chmod u+rwx '{shown}'")
+        }
+        _ => format!("chown '{name}' '{shown}'"),
+    };
+    let code = FindingCode::RootNotWritable;
+    Some(Finding::with_remedy(code, shown, text, &remedy))
+}
+
+fn unusable_state(facts: &Facts) -> Vec<Finding> {
+    let uid = facts.account.as_ref().map(|account| account.uid);
+    let name = facts.account_name();
+    let foreign: Vec<&PathBuf> = foreign_directories(facts).collect();
+    // A read-only file system is one finding, about the root.
+    let entries = (facts.probe.unusable.iter()).filter(|entry| {
+        entry.path != facts.config.root
+            && entry.fault != UnusableFault::ReadOnly
+            && !foreign.contains(&&entry.path)
+    });
+    let entries: Vec<&Unusable> = entries.collect();
+    let (odd, denied): (Vec<&Unusable>, Vec<&Unusable>) =
+        (entries.into_iter()).partition(|entry| entry.fault == UnusableFault::NotAFile);
+    let (own, others): (Vec<&Unusable>, Vec<&Unusable>) =
+        (denied.into_iter()).partition(|entry| Some(entry.uid) == uid);
+    let state = facts.config.root.join(STATE);
+    let state = state.display();
+    let mut findings = Vec::new();
+    let mut add = |entries: &[&Unusable], what: String, remedy: String| {
+        let Some(first) = entries.first() else {
+            return;
+        };
+        let shown = first.path.display();
+        let more = match entries.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let text = format!("'{shown}'{more} {what}");
+        let code = FindingCode::StateUnusable;
+        findings.push(Finding::with_remedy(code, shown, text, &remedy));
+    };
+    let paths: Vec<&PathBuf> = others.iter().map(|entry| &entry.path).collect();
+    let what = format!("cannot be used by '{name}': requests fail");
+    add(&others, what.clone(), give_to_account(facts, &paths));
+    let remedy = format!("runuser -u '{name}' -- chmod -R u+rwX '{state}'");
+    add(&own, what, remedy);
+    let what = "is not a regular file: requests fail".to_owned();
+    let remedy = format!("look at it, and move it out of '{state}'");
+    add(&odd, what, remedy);
+    findings
+}

@@ -1,0 +1,215 @@
+//! Findings about the way of a request from sshd to the site: what keeps sshd from
+//! accepting the account, its keys or its programs.
+
+use std::path::Path;
+
+use super::remedies::let_use;
+use crate::check::facts::{Account, Aging, Facts, ForcedCommand, PasswordState, ServedSite};
+use crate::check::facts::{PasswdEntry, SshdSettings};
+use crate::check::findings::{Finding, FindingCode};
+use deploy_shell::signature::list_matches;
+
+pub fn login_findings(facts: &Facts) -> Vec<Finding> {
+    let Some(account) = &facts.account else {
+        return Vec::new();
+    };
+    let mut findings = Vec::new();
+    if let (Some(settings), Some(entry)) = (&facts.sshd, &account.passwd) {
+        findings.extend(refusal(settings, entry, &account.groups));
+    }
+    findings.extend(unusable_account(account, facts.sshd.as_ref()));
+    findings.extend(home_missing(account));
+    findings.extend(blocked_files(facts));
+    findings.extend(no_key(facts));
+    findings
+}
+
+/// Returns the setting by which sshd refuses every key of the account (`allowed_user` in
+/// auth.c of OpenSSH). A pattern with a host refuses only some clients, and is left out.
+fn refusal(settings: &SshdSettings, entry: &PasswdEntry, groups: &[String]) -> Option<Finding> {
+    let name = entry.name.as_str();
+    let matches =
+        |pattern: &str, text: &str| !pattern.starts_with('!') && list_matches(pattern, text);
+    let finding = |text: String, remedy: String| {
+        let text = format!("{text}: it refuses every key of '{name}'");
+        Some(Finding::with_remedy(
+            FindingCode::LoginRefused,
+            name,
+            text,
+            &remedy,
+        ))
+    };
+    let denied_user = |pattern: &&String| !pattern.contains('@') && matches(pattern, name);
+    // The client's host decides about what follows the last '@'.
+    let allowed_user = |pattern: &String| {
+        let user = pattern
+            .rsplit_once('@')
+            .map_or(pattern.as_str(), |(user, _)| user);
+        matches(user, name)
+    };
+    let of_a_group = |pattern: &&String| groups.iter().any(|group| matches(pattern, group));
+    if settings.get("pubkeyauthentication") == Some("no") {
+        let text = "sshd has 'PubkeyAuthentication no'".to_owned();
+        return finding(text, format!("set PubkeyAuthentication yes for '{name}'"));
+    }
+    if let Some(pattern) = settings.all("denyusers").iter().find(denied_user) {
+        let text = format!("sshd has 'DenyUsers {pattern}'");
+        return finding(
+            text,
+            format!("take '{pattern}' out of DenyUsers, or exclude '{name}' from what it matches"),
+        );
+    }
+    let allowed = settings.all("allowusers");
+    if !allowed.is_empty() && !allowed.iter().any(allowed_user) {
+        let text = format!("sshd has 'AllowUsers {}'", allowed.join(" "));
+        return finding(text, format!("add '{name}' to AllowUsers"));
+    }
+    if let Some(pattern) = settings.all("denygroups").iter().find(of_a_group) {
+        let text = format!("sshd has 'DenyGroups {pattern}', and '{name}' is in such a group");
+        return finding(
+            text,
+            format!("take '{name}' out of the group, or the group out of DenyGroups"),
+        );
+    }
+    let allowed = settings.all("allowgroups");
+    if !allowed.is_empty() && !allowed.iter().any(|pattern| of_a_group(&pattern)) {
+        let text = format!("sshd has 'AllowGroups {}'", allowed.join(" "));
+        let group = groups.first().map_or(name, String::as_str);
+        return finding(
+            text,
+            format!("add '{group}', a group of '{name}', to AllowGroups"),
+        );
+    }
+    None
+}
+
+/// sshd refuses a locked account itself only without PAM. It refuses an expired one in
+/// either case: with PAM, pam_unix(8) says so.
+fn unusable_account(account: &Account, sshd: Option<&SshdSettings>) -> Vec<Finding> {
+    let name = account.name();
+    let mut findings = Vec::new();
+    let uses_pam = sshd.is_some_and(|settings| settings.is_on("usepam"));
+    if account.password == Some(PasswordState::AccountLocked) && sshd.is_some() && !uses_pam {
+        let text =
+            format!("'{name}' is locked ('!' in /etc/shadow): sshd without PAM refuses its keys");
+        findings.push(Finding::new(FindingCode::AccountLocked, &name, text));
+    }
+    let Some(Aging {
+        today,
+        last_change,
+        max_age,
+        expires,
+    }) = account.aging
+    else {
+        return findings;
+    };
+    if expires.is_some_and(|day| today > day) {
+        let text = format!("'{name}' has expired: sshd refuses its keys");
+        let remedy = format!("if it is to deploy again: chage --expiredate -1 '{name}'");
+        let code = FindingCode::AccountExpired;
+        findings.push(Finding::with_remedy(code, &name, text, &remedy));
+    }
+    // A change on day 0 means that the password must be changed at the next login.
+    let aged = last_change.zip(max_age);
+    let is_old = last_change == Some(0) || aged.is_some_and(|(day, max)| today > day + max);
+    if is_old {
+        let text = format!(
+            "the password of '{name}' has expired, though no password matches: sshd asks for a \
+             new one in place of each request"
+        );
+        let remedy = format!("end its ageing: chage --lastday -1 --maxdays -1 '{name}'");
+        let code = FindingCode::AccountExpired;
+        findings.push(Finding::with_remedy(code, &name, text, &remedy));
+    }
+    findings
+}
+
+fn home_missing(account: &Account) -> Option<Finding> {
+    let entry = account
+        .passwd
+        .as_ref()
+        .filter(|_| account.home.is_missing)?;
+    let shown = entry.home.display();
+    let text = format!(
+        "the home directory '{shown}' of '{}' does not exist: sshd adds a complaint to every answer",
+        entry.name
+    );
+    Some(Finding::new(FindingCode::HomeMissing, shown, text))
+}
+
+/// One directory may block several of the files, and is one finding.
+fn blocked_files(facts: &Facts) -> Vec<Finding> {
+    let name = facts.account_name();
+    let mut findings: Vec<Finding> = Vec::new();
+    for blocked in &facts.probe.blocked {
+        let (path, at) = (blocked.path.display(), blocked.at.display());
+        let is_home = facts
+            .passwd()
+            .is_some_and(|entry| entry.home == blocked.path);
+        let is_keys_file = (facts.keys_files.iter()).any(|file| file.location.path == blocked.path);
+        let (code, text) = if is_keys_file {
+            let text = format!(
+                "sshd reads '{path}' as '{name}', which cannot: '{at}' denies it, so no key in it logs in"
+            );
+            (FindingCode::KeysUnreadable, text)
+        } else if is_home {
+            let text =
+                format!("'{name}' cannot search its home directory '{path}': '{at}' denies it");
+            (FindingCode::HomeBlocked, text)
+        } else {
+            let text = format!("'{name}' cannot run '{path}': '{at}' denies it");
+            (FindingCode::ProgramBlocked, text)
+        };
+        let remedy = if code == FindingCode::ProgramBlocked && !blocked.directory {
+            format!("chmod a+rx '{at}'")
+        } else {
+            let_use(facts, blocked)
+        };
+        let finding = Finding::with_remedy(code, at, text, &remedy);
+        let same = |other: &Finding| other.subject == finding.subject;
+        if !findings.iter().any(same) {
+            findings.push(finding);
+        }
+    }
+    findings
+}
+
+/// No key of a file serves the site, and sshd accepts no others.
+fn no_key(facts: &Facts) -> Option<Finding> {
+    let (settings, entry) = (facts.sshd.as_ref()?, facts.passwd()?);
+    let others = ["authorizedkeyscommand", "trustedusercakeys", "forcecommand"];
+    let unknown = others.iter().any(|keyword| settings.is_on(keyword))
+        || facts.keys_files.iter().any(|file| !file.was_read)
+        || (facts.keys_files.iter()).any(|file| file.lines.iter().any(|line| line.key.is_err()));
+    // Other findings say what is wrong with a key that serves no site.
+    let elsewhere = |command: &ForcedCommand| match command {
+        ForcedCommand::Serve(serve) => {
+            matches!(serve.site, ServedSite::Other(_) | ServedSite::Missing(_))
+        }
+        _ => false,
+    };
+    if unknown || !facts.keys().all(|(_, key)| elsewhere(&key.command)) {
+        return None;
+    }
+    let name = &entry.name;
+    let usual = Path::new("/etc/deploy-shell/authorized_keys").join(name);
+    let file = facts
+        .keys_files
+        .first()
+        .map_or(usual, |file| file.location.path.clone());
+    let shown = file.display();
+    let what = if facts.keys().next().is_some() {
+        format!("no key of '{name}' serves this site")
+    } else {
+        format!("no key is registered for '{name}'")
+    };
+    let text = format!("{what}: nobody can deploy");
+    let site = facts.site_option();
+    let remedy = format!("deploy-shell-admin authorize {site} --key LABEL FILE.pub >> '{shown}'");
+    Some(Finding::with_remedy(
+        FindingCode::NoKey,
+        shown,
+        text,
+        &remedy,
+    ))
+}
