@@ -18,6 +18,7 @@ const SHARED_PATHS: &str = include_str!("../../docs/shared-paths.md");
 const ARCHIVES: &str = include_str!("../../docs/archives.md");
 const SIGNING: &str = include_str!("../../docs/signing.md");
 const AUDIT: &str = include_str!("../../docs/audit.md");
+const OPERATING: &str = include_str!("../../docs/operating.md");
 const DEPLOY_SHELL: &str = include_str!("../pages/deploy-shell.md");
 const ADMIN: &str = include_str!("../pages/deploy-shell-admin.md");
 
@@ -36,7 +37,10 @@ pub fn pages() -> Vec<Page> {
             text: program(
                 deploy_shell_admin::cli::command(),
                 "set up, check and verify the sites of deploy-shell",
-                ADMIN,
+                &ADMIN.replace(
+                    "<!-- check -->",
+                    section(OPERATING, "## What `check` reports"),
+                ),
             ),
         },
         Page {
@@ -149,6 +153,14 @@ fn program(command: Command, about: &str, text: &str) -> String {
             .replace(apostrophe, "");
     }
     page + &to_roff(after)
+}
+
+/// Returns a section of a document, with its heading.
+fn section<'a>(document: &'a str, heading: &str) -> &'a str {
+    let start = document.find(heading).expect("the section");
+    let text = &document[start..];
+    let end = text[1..].find("\n## ").map_or(text.len(), |end| end + 1);
+    text[..end].trim_end()
 }
 
 /// `deploy-shell-admin init --root DIR {--site NAME | --config FILE}`. The synopsis

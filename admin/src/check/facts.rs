@@ -8,7 +8,7 @@ mod site;
 
 use std::path::{Path, PathBuf};
 
-use deploy_shell::config::{Config, DIRECTORY};
+use deploy_shell::config::Config;
 
 pub use account::*;
 pub use keys::*;
@@ -65,17 +65,6 @@ impl Facts {
         match &self.account {
             Some(account) => account.name(),
             None => "the account".to_owned(),
-        }
-    }
-
-    /// Returns the option that names the site, for a command of a remedy.
-    pub fn site_option(&self) -> String {
-        let site = self.config.site();
-        let usual = Path::new(DIRECTORY).join(format!("{site}.toml"));
-        if self.config_path == usual {
-            format!("--site '{site}'")
-        } else {
-            format!("--config '{}'", self.config_path.display())
         }
     }
 

@@ -104,6 +104,7 @@ const DROP_IN: [(&str, &str); 15] = [
 pub fn sound() -> Facts {
     let mut config: Config = toml::from_str("root = \"/srv/blog\"").unwrap();
     config.site = Some("blog".parse().unwrap());
+    config.file = PathBuf::from("/etc/deploy-shell/blog.toml");
     let root = |path: &str| resolved(path, None);
     let own = |path: &str| directory(path, Some("/srv/blog"));
     let mut facts = Facts {

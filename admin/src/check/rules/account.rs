@@ -19,7 +19,7 @@ const POWERFUL: [&str; 13] = [
 /// the sake of a site. So this is the only finding about the account.
 pub fn site_of_root(facts: &Facts) -> Finding {
     let text = "the site belongs to root: an escape from deploy-shell would give root's rights";
-    let (site, root) = (facts.site_option(), facts.config.root.display());
+    let (site, root) = (facts.config.site_option(), facts.config.root.display());
     let remedy = format!("deploy-shell-admin init {site} --root '{root}' --owner 'ACCOUNT'");
     Finding::with_remedy(FindingCode::AccountIsRoot, root, text, &remedy)
 }

@@ -69,7 +69,7 @@ fn init(facts: &Facts) -> String {
         Some(account) if account.uid != 0 => account.name(),
         _ => "ACCOUNT".to_owned(),
     };
-    let (site, root) = (facts.site_option(), facts.config.root.display());
+    let (site, root) = (facts.config.site_option(), facts.config.root.display());
     format!("deploy-shell-admin init {site} --root '{root}' --owner '{owner}'")
 }
 

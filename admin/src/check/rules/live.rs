@@ -44,7 +44,7 @@ pub fn live_findings(facts: &Facts) -> Vec<Finding> {
 
 /// Returns the command that takes over what another tool made.
 fn adopt(facts: &Facts) -> String {
-    format!("deploy-shell-admin adopt {}", facts.site_option())
+    format!("deploy-shell-admin adopt {}", facts.config.site_option())
 }
 
 /// No remedy takes away what the web server serves.

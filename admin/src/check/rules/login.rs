@@ -204,7 +204,7 @@ fn no_key(facts: &Facts) -> Option<Finding> {
         format!("no key is registered for '{name}'")
     };
     let text = format!("{what}: nobody can deploy");
-    let site = facts.site_option();
+    let site = facts.config.site_option();
     let remedy = format!("deploy-shell-admin authorize {site} --key LABEL FILE.pub >> '{shown}'");
     Some(Finding::with_remedy(
         FindingCode::NoKey,

@@ -34,7 +34,7 @@ fn a_site_of_root_has_one_finding_about_the_account() {
     facts.probe.layout = error("'/srv/blog/releases' belongs to user 998");
     let finding = only(&facts);
     assert_eq!(finding.code, FindingCode::AccountIsRoot);
-    for word in ["init --site 'blog'", "--owner 'ACCOUNT'"] {
+    for word in ["init --site blog", "--owner 'ACCOUNT'"] {
         assert!(finding.remedy.contains(word), "{finding:?}");
     }
     // Other findings about the site stay.
@@ -179,7 +179,7 @@ fn no_remedy_takes_the_site_offline() {
         set_current(&mut facts, current);
         let remedy = only(&facts).remedy;
         assert!(
-            remedy.contains("deploy-shell-admin adopt --site 'blog'"),
+            remedy.contains("deploy-shell-admin adopt --site blog"),
             "{remedy}"
         );
         assert!(
@@ -329,9 +329,7 @@ fn no_key_of_this_site_is_a_finding_unless_sshd_accepts_others() {
     let finding = only(&facts);
     assert_eq!(finding.code, FindingCode::NoKey);
     assert!(
-        finding
-            .remedy
-            .contains("authorize --site 'blog' --key LABEL"),
+        finding.remedy.contains("authorize --site blog --key LABEL"),
         "{finding:?}"
     );
     facts.keys_files[0].was_read = false;
