@@ -91,11 +91,10 @@ fn try_file(path: PathBuf, flags: AccessFlags) -> Option<Unusable> {
         });
     }
     // Old parts of the history are read only, and removed by their directory.
-    let old = ["journal-", "used-ids-"].iter();
-    let flags = match old.clone().any(|start| name.starts_with(start)) {
-        true => AccessFlags::R_OK,
-        false => flags,
-    };
+    let is_old = ["journal-", "used-ids-"]
+        .iter()
+        .any(|start| name.starts_with(start));
+    let flags = if is_old { AccessFlags::R_OK } else { flags };
     try_access(path, flags)
 }
 

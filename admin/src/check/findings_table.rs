@@ -111,7 +111,7 @@ findings! {
     CurrentElsewhere Error "current-leads-elsewhere" "{}",
     LiveMissing Error "live-release-missing" "{}",
     LiveWithoutManifest Error "live-without-manifest" "receive its content again under another id and swap to that; or, if its files are known to be right: {}",
-    NotReceived Warning "stray-entries" "make releases of them, or move them out of the directory: {}",
+    NotReceived Warning "stray-entries" "move them out of the directory; or, if another tool made them, take them over: {}",
     ManifestMissing Warning "manifest-missing" "receive its content again under another id, and move the directory away: {}",
     JournalNewer Error "journal-newer" "{}",
     JournalDamaged Error "journal-damaged" "{}",

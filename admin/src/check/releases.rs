@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
@@ -92,7 +93,19 @@ fn examine_current(store: &Store, config: &Config) -> Result<Current, Errno> {
     Ok(Current::Elsewhere {
         target: target.to_string_lossy().into_owned(),
         leads_somewhere: link.exists(),
+        leads_to_release: leads_to_release(config, &link),
     })
+}
+
+fn leads_to_release(config: &Config, link: &Path) -> bool {
+    let releases = config.root.join(RELEASES).canonicalize();
+    match (link.canonicalize(), releases) {
+        (Ok(target), Ok(releases)) => {
+            let release = target.file_name().and_then(release_name);
+            release.is_some() && target.parent() == Some(&releases)
+        }
+        _ => false,
+    }
 }
 
 /// Returns the release that a target of the one accepted form names.

@@ -126,6 +126,8 @@ pub enum Current {
     Elsewhere {
         target: String,
         leads_somewhere: bool,
+        /// Whether it leads to a directory in `releases/`, in another spelling.
+        leads_to_release: bool,
     },
 }
 

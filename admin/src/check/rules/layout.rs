@@ -15,13 +15,7 @@ pub fn layout_findings(facts: &Facts) -> Vec<Finding> {
         return vec![finding];
     }
     let mut findings = Vec::new();
-    findings.extend(
-        facts
-            .paths
-            .directories
-            .iter()
-            .filter_map(|path| symlink(path)),
-    );
+    findings.extend(facts.paths.directories.iter().filter_map(symlink));
     if findings.is_empty() {
         findings.extend(incomplete(facts));
     }

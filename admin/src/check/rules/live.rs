@@ -94,12 +94,16 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
         Current::Elsewhere {
             target,
             leads_somewhere,
+            leads_to_release,
         } => {
             let text = format!(
                 "'{shown}' is a symlink to '{target}', and not to '{RELEASES}/RELEASE': {refused}"
             );
-            let remedy = if *leads_somewhere {
+            let remedy = if *leads_to_release {
                 take_over
+            } else if *leads_somewhere {
+                "docs/adopting.md has the way to a new root, without a moment without a site"
+                    .to_owned()
             } else {
                 format!("it serves nothing; remove it, then swap: rm '{shown}'")
             };

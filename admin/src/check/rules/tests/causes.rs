@@ -165,8 +165,9 @@ fn no_remedy_takes_the_site_offline() {
     let served = [
         Current::Directory,
         Current::Elsewhere {
-            target: "/var/www/old".to_owned(),
+            target: "/srv/blog/releases/5".to_owned(),
             leads_somewhere: true,
+            leads_to_release: true,
         },
         Current::Release {
             release: release("r1"),
@@ -186,6 +187,20 @@ fn no_remedy_takes_the_site_offline() {
             !remedy.contains("rm ") && !remedy.contains("mv "),
             "{remedy}"
         );
+    }
+    for (leads_somewhere, remedy) in [
+        (true, "docs/adopting.md has "),
+        (false, "it serves nothing"),
+    ] {
+        let mut facts = sound();
+        let target = "/var/www/old".to_owned();
+        let current = Current::Elsewhere {
+            target,
+            leads_somewhere,
+            leads_to_release: false,
+        };
+        set_current(&mut facts, current);
+        assert!(only(&facts).remedy.starts_with(remedy), "{facts:?}");
     }
     let mut facts = sound();
     let missing = || Current::Release {

@@ -129,14 +129,12 @@ pub fn provocation(code: FindingCode) -> Provoke {
         FindingCode::CurrentNotSymlink => |facts| set_current(facts, Current::Directory),
         FindingCode::CurrentElsewhere => |facts| {
             let target = "/srv/blog/releases/5".to_owned();
-            let leads_somewhere = true;
-            set_current(
-                facts,
-                Current::Elsewhere {
-                    target,
-                    leads_somewhere,
-                },
-            );
+            let current = Current::Elsewhere {
+                target,
+                leads_somewhere: true,
+                leads_to_release: true,
+            };
+            set_current(facts, current);
         },
         FindingCode::LiveMissing => |facts| live(facts, false, false),
         FindingCode::LiveWithoutManifest => |facts| live(facts, true, false),
