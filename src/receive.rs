@@ -224,9 +224,9 @@ fn find_received(
             let problem = format!("the current symlink names '{release}', which is missing");
             return Err(exists(problem));
         }
-        // An id is never used for other content, also after its release was removed. A
-        // client that remembers what an id was would otherwise take one for the other,
-        // and so would PHP's opcache, which may keep the old code by its path.
+        // An id never gets other content, also after its release was removed. A client that
+        // remembers an id would take one content for the other, and so would PHP's opcache,
+        // which may keep the old code by its path.
         match history.id_use(release).map(|id_use| id_use.content) {
             Some(content) if content.excludes(request.sha256) => {
                 return Err(exists(match content {

@@ -39,7 +39,7 @@ pub struct UnpackLimits {
     /// Bytes and inodes that may be used before only the reserve is left.
     pub room_bytes: u64,
     pub room_inodes: u64,
-    /// Whether symlinks are allowed at all.
+    /// Whether the archive may have symlinks.
     pub symlinks: bool,
     /// Whether files keep the times of the archive.
     pub keep_times: bool,

@@ -31,8 +31,8 @@ impl CleanPath {
 
     /// Reads a path of the release.
     ///
-    /// `./`, doubled slashes and the last slash of a directory drop out, as they do
-    /// in the kernel.
+    /// It ignores `./`, doubled slashes and the last slash of a directory, as the kernel
+    /// does.
     ///
     /// # Errors
     ///

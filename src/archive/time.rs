@@ -1,8 +1,8 @@
 //! The modification times of an archive: how a header and a pax record state them,
 //! and which time a file gets.
 //!
-//! A time only becomes the argument of utimensat(2). A time that is no number in 64
-//! bits refuses the archive all the same: Python stops there, and GNU tar goes on.
+//! A time only becomes the argument of utimensat(2). The unpacker still refuses a time
+//! that is no number in 64 bits: Python stops there, and GNU tar goes on.
 
 use nix::sys::time::{TimeSpec, TimeValLike};
 

@@ -173,7 +173,7 @@ impl Writers {
         })
     }
 
-    /// Writes a file of `size` bytes. `read` fills the buffers that it is given.
+    /// Writes a file of `size` bytes. `read` fills the buffers that it gets.
     ///
     /// # Errors
     ///
@@ -235,7 +235,7 @@ impl Writers {
             left -= len as u64;
             let piece = Arc::new(Piece { buffer, len });
             // Terminates: the jobs before these two end by themselves, and there are
-            // at least two threads, so both jobs are taken.
+            // at least two threads, so threads take both jobs.
             write
                 .send(Arc::clone(&piece))
                 .and_then(|()| hash.send(piece))

@@ -27,16 +27,16 @@ impl NotRemoved {
 }
 
 impl Dir {
-    /// Removes whatever `name` is, with all below it. Symlinks are removed, never
-    /// followed.
+    /// Removes `name`, with everything below it. It removes symlinks and never follows
+    /// them.
     ///
     /// A file system that is mounted below it stays as it is, with the directories
-    /// above it: the content is not part of the tree. It is not even looked at, because
+    /// above it: the content is not part of the tree. Removal does not even look at it, because
     /// a mount may stall.
     ///
     /// # Errors
     ///
-    /// The first failure. Everything else that can be removed is removed all the same.
+    /// The first failure. Removal goes on with everything else.
     pub fn remove_tree<'a>(
         &self,
         name: impl Into<Name<'a>>,

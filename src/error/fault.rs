@@ -63,7 +63,7 @@ impl Fault {
         }
     }
 
-    /// Returns what ends the fault, where that is always the same.
+    /// Returns the remedy of the fault, if all such faults have the same.
     pub const fn remedy(self) -> Option<&'static str> {
         match self {
             Fault::QuotaExceeded => {
@@ -71,9 +71,9 @@ impl Fault {
             }
             Fault::ReadOnly => Some("mount the file system read-write again"),
             Fault::AccessDenied => Some("let the account use it again, with chown or chmod"),
-            Fault::Protected => Some(
-                "end what protects it: 'lsattr' shows an immutable file, 'chattr -i' ends that",
-            ),
+            Fault::Protected => {
+                Some("make it writable: 'lsattr' shows an immutable file, 'chattr -i' ends that")
+            }
             Fault::Unsupported => Some("keep the site on ext4, xfs, btrfs or tmpfs"),
             Fault::DiskFull | Fault::Other => None,
         }

@@ -10,11 +10,12 @@
 //! left to the other keys. All keys without a label are one key, as in every limit.
 //!
 //! Another upload of the same key counts from its publication on. Before that it only
-//! makes the room smaller, for both: the look at the room is repeated during an upload,
-//! also while its client is silent.
+//! makes the room smaller, for both: the upload looks at the room again and again, also
+//! while its client is silent.
 //!
-//! A tree is not walked for this: its manifest says what it takes at most. All manifests
-//! are read before the lock is taken, but those of releases that came meanwhile.
+//! This walks no tree: a manifest gives the maximum disk use of its release. It reads the
+//! manifests before the request takes the lock, except those of releases that another
+//! request published meanwhile.
 
 use std::collections::BTreeMap;
 

@@ -36,7 +36,7 @@ enum Piece {
     Compare(SyncSender<bool>),
 }
 
-/// After how many buffers the free space is looked at.
+/// The number of buffers between two looks at the free space.
 const CHECK_EVERY: usize = 8;
 
 /// A payload whose digest equals the digest of the request. The fields are private:
@@ -140,7 +140,7 @@ fn hash(
         match piece {
             Piece::Bytes(buffer, read) => {
                 hash.update(&buffer[..read]);
-                // After the last one nobody receives it.
+                // After the last one no thread receives it.
                 _ = give_back.send(buffer);
             }
             Piece::Compare(answer) => {

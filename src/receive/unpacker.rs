@@ -37,7 +37,7 @@ const JOB_TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval at which the monitor looks at the free space while the unpacker writes.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// After how many bytes of the manifest the free space is looked at.
+/// The number of bytes of the manifest between two looks at the free space.
 const CHECK_EVERY: usize = 1 << 20;
 
 /// The time in which an unpacker without a payload must report its sandbox.
@@ -94,7 +94,7 @@ pub fn unpack(
             .map_err(|error| store.io("cannot write the manifest", error))
     })?;
     if copied.is_err() && !report.get_mut().is_closed() {
-        // The unpacker does not write a valid report, and may never end by itself.
+        // The unpacker does not write a valid report, and may never end.
         child.kill();
     }
     drop(report);

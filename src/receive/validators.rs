@@ -12,10 +12,10 @@
 //! time is taken although the first release is gone, and a content that stays keeps its
 //! moved time.
 //!
-//! The comparison is between manifests. Only files whose content differs, and the files
-//! of two releases, are looked at. Times are metadata: a release without this would be
-//! served wrongly by some caches and is whole all the same, so a fault of an old release
-//! only leaves that release out.
+//! This module compares manifests. It opens only files whose content differs, and the
+//! files of two releases. Times are metadata: some caches would serve a release without
+//! this wrongly, and the release is still whole. So a fault of an old release only leaves
+//! that release out.
 
 use std::cmp::{Ordering, Reverse};
 use std::ffi::OsStr;
@@ -36,7 +36,7 @@ use crate::store::journal;
 /// The maximum number of releases to compare with: the live one and the newest others.
 const MAX_COMPARED: usize = 32;
 
-/// How far a time moves at most, in seconds. A browser without other instructions keeps a
+/// The maximum distance between a time and its moved time, in seconds. A browser without other instructions keeps a
 /// file for a tenth of its age (RFC 9111, 4.2.2), so a large distance would matter.
 const MAX_DISTANCE: i64 = 1 << 16;
 
@@ -130,7 +130,7 @@ fn separate_file(line: &str, tree: &Dir, others: &mut [Other], now: i64) -> Resu
     }
 }
 
-/// Returns how far this choice moves the time of a content, in seconds.
+/// Returns the distance by which this choice moves the time of a content, in seconds.
 fn distance(sha256: Sha256Digest, choice: usize) -> i64 {
     let bytes = [sha256.0[2 * choice], sha256.0[2 * choice + 1]];
     i64::from(u16::from_be_bytes(bytes)) + 1

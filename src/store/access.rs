@@ -154,7 +154,7 @@ impl Store {
         let state = self.path.join(STATE);
         let state = state.display();
         // Neither command follows a symlink in the directory (`-h`; chmod(1) ignores
-        // those that it meets), and the mode of nobody but the owner changes.
+        // those that it meets), and only the owner's mode changes.
         error.remedy(format!(
             "as root: chown -hR --reference='{state}' '{state}' && chmod -R u+rwX '{state}'"
         ))

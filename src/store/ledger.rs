@@ -132,8 +132,8 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// Appends a record of what has already happened. On failure the record is taken
-    /// into account all the same, and written before the next one.
+    /// Appends a record of what has already happened. On failure the history
+    /// still has the record, and the next append writes it first.
     ///
     /// # Errors
     ///

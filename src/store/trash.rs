@@ -2,7 +2,7 @@
 //!
 //! A name in it is `<release>.<seq>`. Each request that changes the site tries again to
 //! remove what is there. A mounted file system and a file that this account may not
-//! remove stay, until a person takes them away.
+//! remove stay, until an operator removes them.
 
 use std::os::unix::ffi::OsStrExt;
 
