@@ -30,8 +30,6 @@ use crate::session;
 /// Runs the child process that `argv` names, and returns its exit status; none if
 /// `argv` names none.
 pub fn run_child(argv: &[OsString]) -> Option<u8> {
-    let (word, arguments) = argv.get(1..)?.split_first()?;
-    let word = word.to_str()?;
     let words = [
         archive::WORD,
         compressor::WORD,
@@ -39,6 +37,17 @@ pub fn run_child(argv: &[OsString]) -> Option<u8> {
         look_up::WORD,
         probe::WORD,
     ];
+    run_one_of(&words, argv)
+}
+
+/// As [`run_child`], for the look-up alone: `deploy-shell-admin check` starts itself.
+pub fn run_look_up(argv: &[OsString]) -> Option<u8> {
+    run_one_of(&[look_up::WORD], argv)
+}
+
+fn run_one_of(words: &[&str], argv: &[OsString]) -> Option<u8> {
+    let (word, arguments) = argv.get(1..)?.split_first()?;
+    let word = word.to_str()?;
     if !words.contains(&word) {
         return None;
     }

@@ -11,7 +11,7 @@
 mod activate;
 pub mod archive;
 pub mod audit;
-mod children;
+pub mod children;
 pub mod cli;
 mod compressor;
 pub mod config;
@@ -23,7 +23,7 @@ pub mod event;
 pub mod hooks;
 mod http_values;
 mod list;
-mod look_up;
+pub mod look_up;
 pub mod manifest;
 pub mod message;
 pub mod names;

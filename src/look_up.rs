@@ -1,5 +1,5 @@
 //! The look-up: a process that looks at paths in `shared/` for the monitor of a
-//! `receive`.
+//! `receive`, and for `deploy-shell-admin check`.
 //!
 //! The application owns `shared/`, and the operator may mount file systems there. A
 //! mount that stalls keeps a process in the kernel, where no signal ends it (FUSE and
@@ -7,7 +7,8 @@
 //! time limit, and never under the lock. A child that still hangs then has the site's
 //! root open and no lock. It ends when the mount answers or is removed.
 //!
-//! The child inherits the sandbox of its monitor, which may read the site.
+//! The child inherits the sandbox of its monitor, which may read the site. It is the
+//! program that starts it: `check` starts `deploy-shell-admin` again.
 
 use std::io::{BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -24,9 +25,8 @@ use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::message;
 use crate::sandbox;
-use crate::store::Store;
 use crate::store::layout::SHARED;
-use crate::store::shared_dir::{self, Fault, Found};
+use crate::store::shared_dir::{self, Found};
 
 /// The word of argv that makes this program the look-up.
 pub const WORD: &str = "look-up";
@@ -66,26 +66,28 @@ pub fn main(job: &LookUpJob) -> u8 {
     0
 }
 
-/// Looks at paths in `shared/`, and returns what is wrong with each; none if nothing
-/// is. Call it without the lock.
+/// Looks at paths in `shared/` of the site at `root`, and returns what is at each. Call it
+/// without the lock. `shown` is the path of the root, for messages.
 ///
 /// # Errors
 ///
 /// [`Code::Timeout`] if one of them does not answer within `limit`, and
 /// [`Code::IoError`] if the look-up cannot be started, or ends early.
 pub fn look_up(
-    store: &Store,
-    paths: Vec<RelativePath>,
+    root: &Dir,
+    shown: &Path,
+    paths: &[RelativePath],
     limit: Duration,
-) -> Result<Vec<Option<Fault>>> {
+) -> Result<Vec<Found>> {
     if paths.is_empty() {
         return Ok(Vec::new());
     }
-    let job = LookUpJob { paths };
-    let line = message::encode(&job)?;
+    let line = message::encode(&LookUpJob {
+        paths: paths.to_vec(),
+    })?;
     let deadline = Deadline::after(limit);
     let cannot = |error| Error::io("cannot start the look-up of shared paths", error);
-    let directory = format!("/proc/self/fd/{}", store.root.as_fd().as_raw_fd());
+    let directory = format!("/proc/self/fd/{}", root.as_fd().as_raw_fd());
     let mut child = LookUpProcess(
         Command::new("/proc/self/exe")
             .arg(WORD)
@@ -106,27 +108,29 @@ pub fn look_up(
         .map_err(cannot)?;
     drop(to);
     let mut answers = BufReader::new(TimedReader::new(from, limit, deadline));
-    let answer =
-        |path: &RelativePath| match message::read_message::<Found>(&mut answers, MAX_ANSWER) {
-            Ok(found) => Ok(store.shared_fault(path.as_path(), found)),
-            Err(_) if deadline.has_passed() => Err(stalled(store, path.as_path(), limit)),
-            Err(why) => Err(Error::new(
+    let answer = |path: &RelativePath| {
+        message::read_message::<Found>(&mut answers, MAX_ANSWER).map_err(|why| {
+            if deadline.has_passed() {
+                return stalled(shown, path.as_path(), limit);
+            }
+            Error::new(
                 Code::IoError,
-                format!("the look-up of shared paths ended early: {why}; nothing was published"),
-            )),
-        };
-    job.paths.iter().map(answer).collect()
+                format!("the look-up of shared paths ended early: {why}"),
+            )
+        })
+    };
+    paths.iter().map(answer).collect()
 }
 
-fn stalled(store: &Store, path: &Path, limit: Duration) -> Error {
-    let shown = store.path().join(SHARED).join(path);
+fn stalled(root: &Path, path: &Path, limit: Duration) -> Error {
+    let shown = root.join(SHARED).join(path);
     let shown = escape::escape_if_needed_truncated(shown.as_os_str().as_encoded_bytes(), 400);
     let seconds = limit.as_secs_f32().ceil();
     Error::new(
         Code::Timeout,
-        format!("'{shown}' does not answer within {seconds} s; nothing was published"),
+        format!("'{shown}' does not answer within {seconds} s"),
     )
-    .remedy("repair or unmount the file system that is mounted there, then send it again")
+    .remedy("repair or unmount the file system that is mounted there, then try again")
 }
 
 /// The child process. It is killed when this value is dropped, and nobody waits for

@@ -18,7 +18,6 @@ mod writeback;
 
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
 
 use crate::archive;
 use crate::config::{Config, RelativePath};
@@ -36,6 +35,7 @@ use crate::store::journal::{self, Event};
 use crate::store::layout::{STAGED_MANIFEST, STAGED_TREE};
 use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
 use crate::store::limits::KeyLimits;
+use crate::store::shared_dir::Fault;
 use crate::store::{Actor, Store, used_ids};
 use crate::success::{Received, Success, Upload};
 use share::Share;
@@ -265,9 +265,26 @@ fn find_received(
     Ok(Some((sums.unwrap_or_default(), signed)))
 }
 
-/// Returns how long the look-up of shared paths may take.
-fn look_up_limit(config: &Config, deadline: Deadline) -> Duration {
-    config.limits.idle_timeout.min(deadline.left())
+/// Looks at paths in `shared/`, and returns what is wrong with each; none if nothing is.
+///
+/// # Errors
+///
+/// As [`look_up::look_up`].
+fn look_at_shared(
+    config: &Config,
+    store: &Store,
+    paths: &[RelativePath],
+    deadline: Deadline,
+) -> Result<Vec<Option<Fault>>> {
+    let limit = config.limits.idle_timeout.min(deadline.left());
+    let found = look_up::look_up(&store.root, store.path(), paths, limit);
+    let found = found.map_err(|mut error| {
+        error.problem.push_str("; nothing was published");
+        error
+    })?;
+    let faults = paths.iter().zip(found);
+    let faults = faults.map(|(path, found)| store.shared_fault(path.as_path(), found));
+    Ok(faults.collect())
 }
 
 /// Requires every shared path to exist.
@@ -276,8 +293,8 @@ fn look_up_limit(config: &Config, deadline: Deadline) -> Duration {
 ///
 /// [`Code::BadLayout`] for the first one that does not, and [`Code::Timeout`].
 fn require_shared(config: &Config, store: &Store, deadline: Deadline) -> Result<()> {
-    let links = config.shared.links.iter().map(RelativePath::from).collect();
-    let faults = look_up::look_up(store, links, look_up_limit(config, deadline))?;
+    let links = config.shared.links.iter().map(RelativePath::from);
+    let faults = look_at_shared(config, store, &links.collect::<Vec<_>>(), deadline)?;
     match faults.into_iter().flatten().next() {
         Some(fault) => Err(fault.into()),
         None => Ok(()),
@@ -316,7 +333,7 @@ fn check_required_paths(
             Err(errno) => return Err(Error::io(format!("cannot look for '{shown}'"), errno)),
         }
     }
-    let faults = look_up::look_up(store, in_shared.clone(), look_up_limit(config, deadline))?;
+    let faults = look_at_shared(config, store, &in_shared, deadline)?;
     for (path, fault) in in_shared.iter().zip(faults) {
         let Some(fault) = fault else {
             continue;

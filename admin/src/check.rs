@@ -32,11 +32,14 @@ mod sshd_config;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::output::Output;
 use access::Need;
-use deploy_shell::config::Config;
+use deploy_shell::config::{Config, RelativePath};
+use deploy_shell::dir::Dir;
 use deploy_shell::error::{Result, describe};
+use deploy_shell::look_up;
 use deploy_shell::sandbox;
 use deploy_shell::signature::Requirement;
 use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
@@ -45,6 +48,10 @@ use facts::{
     is_deploy_shell,
 };
 use paths::resolve_path;
+
+/// How long a look-up of the shared paths may take: a file system that is mounted there
+/// may not answer.
+const SHARED_LIMIT: Duration = Duration::from_secs(5);
 
 /// Checks the site of the configuration at `config_path`. The output is
 /// sound if there are no findings. `sshd_config` is the
@@ -83,8 +90,24 @@ fn gather_facts(
     program: &Path,
 ) -> Facts {
     let mut not_checked = Vec::new();
+    let shared = paths_in_shared(&config);
+    let answers = match Dir::open_root(&config.root) {
+        Ok(root) => look_up::look_up(&root, &config.root, &shared, SHARED_LIMIT),
+        // No system call gets to what is below it.
+        Err(_) => Ok(Vec::new()),
+    };
+    if let Err(error) = &answers {
+        let why = &error.problem;
+        not_checked.push(format!("who can write the shared paths: {why}"));
+    }
     let directories = site_directories(&config.root);
     let mut paths = resolve_site_paths(config_path, &config, &directories, sshd_config);
+    // After a stalled mount, a system call that looks at it does not return.
+    if answers.is_ok() {
+        let below = config.root.join(SHARED);
+        let resolve = |path: &RelativePath| resolve_path(&below.join(path.as_path()));
+        paths.shared = shared.iter().map(resolve).collect();
+    }
     for resolved in unowned_paths(&paths) {
         if let Resolution::NotChecked(why) = &resolved.resolution {
             let shown = resolved.path.display();
@@ -166,13 +189,18 @@ fn site_directories(root: &Path) -> Vec<PathBuf> {
     directories
 }
 
+/// Returns the shared paths, relative to `shared/`.
+fn paths_in_shared(config: &Config) -> Vec<RelativePath> {
+    config.shared.links.iter().map(RelativePath::from).collect()
+}
+
+/// Resolves all paths but those in `shared/`.
 fn resolve_site_paths(
     config_path: &Path,
     config: &Config,
     directories: &[PathBuf],
     sshd_config: Option<&Path>,
 ) -> SitePaths {
-    let shared = config.root.join(SHARED);
     let signatures = config.signatures.as_ref();
     SitePaths {
         config: resolve_path(config_path),
@@ -182,9 +210,7 @@ fn resolve_site_paths(
             .collect(),
         root: resolve_path(&config.root),
         directories: directories.iter().map(|path| resolve_path(path)).collect(),
-        shared: (config.shared.links.iter())
-            .map(|link| resolve_path(&shared.join(link.as_str())))
-            .collect(),
+        shared: Vec::new(),
         socket: resolve_path(&config.audit.socket),
         sshd_config: sshd_config::resolve_config_files(
             sshd_config.unwrap_or(Path::new(sshd_config::DEFAULT_CONFIG)),

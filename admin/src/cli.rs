@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use deploy_shell::children;
 use deploy_shell::cli::{SiteArgs, usage_problem};
 use deploy_shell::error::{self, Code, Error, Result};
 use deploy_shell::names::{KeyLabel, ReleaseId};
@@ -110,6 +111,9 @@ pub fn command() -> clap::Command {
 /// Runs the program and returns its exit status.
 pub fn run(argv: Vec<OsString>) -> u8 {
     error::catch_bugs();
+    if let Some(status) = children::run_look_up(&argv) {
+        return status;
+    }
     panic::catch_unwind(|| dispatch(&argv)).unwrap_or_else(|_| reply::exit(&error::bug()))
 }
 

@@ -5,8 +5,8 @@
 //! release is published with a symlink to nothing or out of `shared/`.
 //!
 //! Every call that looks at `shared/` may never return: a network file system or FUSE
-//! may be mounted there, and stall. So the monitor leaves that to a child
-//! ([`crate::look_up`]), and never waits for it under the lock.
+//! may be mounted there, and stall. So a child looks ([`crate::look_up`]), and no process
+//! waits for it under the lock.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::layout::SHARED;
+use crate::config::RelativePath;
 use crate::dir::{self, Dir};
 use crate::error::{Code, Error, describe};
-use crate::shared_paths::Shared;
 
 /// A fault of a shared path.
 #[derive(Clone, Debug)]
@@ -66,14 +66,15 @@ pub fn look_at(root: &Dir, path: &Path) -> Found {
 }
 
 impl Store {
-    /// Returns every fault of the shared paths; a fault of `shared/` itself alone, if
-    /// there is one. May never return.
-    pub fn shared_faults(&self, shared: &Shared) -> Vec<Fault> {
+    /// Returns every fault of the paths at which this was found; a fault of `shared/`
+    /// itself alone, if there is one.
+    pub fn shared_faults<'a>(
+        &self,
+        found: impl IntoIterator<Item = (&'a RelativePath, Found)>,
+    ) -> Vec<Fault> {
         let mut faults = Vec::new();
-        for link in &shared.links {
-            let path = Path::new(link.as_str());
-            let found = look_at(&self.root, path);
-            faults.extend(self.shared_fault(path, found));
+        for (path, found) in found {
+            faults.extend(self.shared_fault(path.as_path(), found));
             if let Found::Unopened(_) = found {
                 break;
             }

@@ -8,7 +8,7 @@ use crate::direct::{live, put, states};
 use crate::gating::{gate_failed, hook, output_lines};
 use crate::mounted::{in_namespace, replies, request_line, stalled_fs};
 use crate::receive::{no_debris, noise};
-use crate::site::{Reply, Site};
+use crate::site::{Reply, Site, admin};
 
 /// A site with a live release `a` and a pending one `b`, and the start of a script for
 /// [`in_namespace`]: `stall` mounts the file system that stalls, and `unmount` ends it.
@@ -112,6 +112,31 @@ fn a_mount_that_stalls_during_an_upload_does_not_hold_the_lock() {
     assert_eq!(replies[1].clone().ok(), "ok swap b previous=a\n");
     assert_eq!(states(&site), ["b current", "a previous"]);
     no_debris(&site);
+}
+
+/// It says so, and checks everything else.
+#[test]
+fn check_does_not_wait_for_a_stalled_mount() {
+    let (site, start) = site();
+    let out = site.dir().join("checked");
+    let script = format!(
+        "{start}stall\n'{admin}' check --config '{config}' > '{out}' 2>&1\nunmount\n",
+        admin = admin().display(),
+        config = site.config_path().display(),
+        out = out.display(),
+    );
+    if !ran(&script) {
+        return;
+    }
+    let shown = fs::read_to_string(out).expect("the output");
+    let found = shown.lines().any(|line| {
+        line.contains("shared-unsafe") && line.contains("/uploads' does not answer within 5 s")
+    });
+    assert!(found, "{shown}");
+    let words = "who can write the shared paths: '";
+    assert!(shown.contains(words), "{shown}");
+    // A fact that it gathers later.
+    assert!(shown.contains("\nsandbox: requests "), "{shown}");
 }
 
 /// No signal ends a process that hangs in the kernel, and none may hold the lock.

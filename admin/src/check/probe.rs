@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, geteuid, initgroups, setgid, setgroups, setuid};
 
+use super::SHARED_LIMIT;
 use super::access::{Need, blocked, unusable_entries};
 use super::facts::{Account, AccountProbe, JournalFault, ResolvedPath};
 use super::releases::examine_releases;
 use super::rules::first_writable;
 use deploy_shell::config::Config;
-use deploy_shell::error::describe;
+use deploy_shell::error::{Code, describe};
+use deploy_shell::look_up;
 use deploy_shell::policy::Verb;
 use deploy_shell::privileges;
 use deploy_shell::receive;
@@ -23,6 +25,7 @@ use deploy_shell::sandbox::Enforcement;
 use deploy_shell::store::history::History;
 use deploy_shell::store::journal::Unreadable;
 use deploy_shell::store::layout::{INCOMING, JOURNAL, STATE};
+use deploy_shell::store::shared_dir::Fault;
 use deploy_shell::store::{Store, journal, ledger};
 
 /// Tries everything out as the account; `needed` are the files on the way to a request.
@@ -65,7 +68,16 @@ pub fn probe_as_account(
             return probe;
         }
     };
-    probe.shared = store.shared_faults(&config.shared);
+    // Again, as the account: root may be refused at once where the account waits.
+    let shared = super::paths_in_shared(config);
+    match look_up::look_up(&store.root, store.path(), &shared, SHARED_LIMIT) {
+        Ok(found) => probe.shared = store.shared_faults(shared.iter().zip(found)),
+        Err(error) if error.code == Code::Timeout => {
+            let missing = false;
+            probe.shared = vec![Fault { missing, error }];
+        }
+        Err(error) => not_checked.push(format!("the shared paths: {}", error.problem)),
+    }
     match store.removals_pending() {
         Ok(removing) => probe.removing = removing,
         Err(error) => not_checked.push(format!("what is in the trash: {error}")),
