@@ -77,7 +77,15 @@ const HELP: [&str; 2] = [
 ];
 
 /// The commands of deploy-shell-admin.
-const ADMIN_COMMANDS: [&str; 4] = ["init", "authorize", "check", "verify"];
+const ADMIN_COMMANDS: [&str; 7] = [
+    "init",
+    "authorize",
+    "check",
+    "adopt",
+    "drop",
+    "history",
+    "verify",
+];
 
 /// Returns the command line, from which `xtask` makes the man page.
 pub fn definition() -> clap::Command {

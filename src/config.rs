@@ -20,7 +20,7 @@ pub use keys::{
     AclPolicy, Archive, Audit, Check, Health, Hook, Hooks, Limits, Pending, Preview, RelativePath,
     Sandbox, Signatures, Symlinks, Times, UserName,
 };
-pub use units::Percent;
+pub use units::{Percent, parse_duration};
 
 use crate::error::{Code, Error, Result};
 use crate::names::{LinkName, ReleaseId, SiteName};

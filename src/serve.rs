@@ -78,7 +78,8 @@ pub fn serve(options: ServeOptions) -> u8 {
         }
         log.warnings.push(error.problem);
     }
-    let (confinement, result) = run_verb(&config, verb, &session.actor(verb), &permit, &mut log);
+    let actor = session.actor(verb, started);
+    let (confinement, result) = run_verb(&config, verb, &actor, &permit, &mut log);
     log.keep_problem(audit.result(result.as_ref(), confinement.as_ref(), started.elapsed()));
     reply_with(result, log.warnings)
 }

@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Instant;
 
 use nix::fcntl::OFlag;
 use ssh_key::{Fingerprint, HashAlg, PublicKey};
@@ -85,13 +86,15 @@ impl Session {
         }
     }
 
-    /// Returns what the store records of this session's request.
-    pub fn actor(&self, verb: Verb) -> Actor {
+    /// Returns what the store records of this session's request, which began at
+    /// `started`.
+    pub fn actor(&self, verb: Verb, started: Instant) -> Actor {
         Actor {
             key: self.key.clone(),
             fingerprint: self.login.as_ref().and_then(LoginKey::fingerprint),
             client: self.client,
             task: Task::Verb(verb),
+            started: Some(started),
         }
     }
 }

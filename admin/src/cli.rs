@@ -3,18 +3,20 @@
 use std::ffi::OsString;
 use std::panic;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use deploy_shell::children;
 use deploy_shell::cli::{SiteArgs, usage_problem};
+use deploy_shell::config;
 use deploy_shell::error::{self, Code, Error, Result};
 use deploy_shell::names::{KeyLabel, ReleaseId};
 use deploy_shell::policy::Grants;
 use deploy_shell::reply;
 
 use crate::output::Output;
-use crate::{adopt, authorize, check, drop_releases, init, verify};
+use crate::{adopt, authorize, check, drop_releases, history, init, verify};
 
 /// Set up and check sites that deploy-shell serves.
 #[derive(Debug, Parser)]
@@ -36,6 +38,8 @@ enum Command {
     Adopt(Adopt),
     /// Remove releases that were never live, or that are bad
     Drop(DropReleases),
+    /// Show who deployed what and when
+    History(History),
     /// Hash releases again and compare them with their manifests
     Verify(Verify),
 }
@@ -95,12 +99,28 @@ struct DropReleases {
 }
 
 #[derive(Args, Debug)]
+struct History {
+    #[command(flatten)]
+    site: SiteArgs,
+    /// Print one object of JSON
+    #[arg(long)]
+    json: bool,
+    /// Only events of this time, such as 12h or 7d [default: all]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    since: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
 struct Verify {
     #[command(flatten)]
     site: SiteArgs,
     /// The releases [default: all]
     #[arg(value_name = "RELEASE")]
     releases: Vec<ReleaseId>,
+}
+
+fn duration(text: &str) -> std::result::Result<Duration, &'static str> {
+    config::parse_duration(text).ok_or("not a time such as 30m, 12h or 7d")
 }
 
 /// Returns the definition of the command line, for the man page and the completions.
@@ -151,6 +171,11 @@ fn run_command(command: Command) -> Result<u8> {
         Command::Drop(drop) => done(drop_releases::drop_releases(
             &drop.site.path(),
             &drop.releases,
+        )?),
+        Command::History(history) => done(history::history(
+            &history.site.path(),
+            history.json,
+            history.since,
         )?),
         Command::Verify(verify) => verify::verify(&verify.site.path(), &verify.releases)?,
     };

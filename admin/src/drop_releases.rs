@@ -7,8 +7,7 @@ use std::path::Path;
 
 use nix::unistd::getuid;
 
-use crate::check::account::look_up_account;
-use crate::check::probe::become_account;
+use crate::site_account::run_as_account;
 use deploy_shell::audit;
 use deploy_shell::config::Config;
 use deploy_shell::error::{Code, Error, Result};
@@ -37,7 +36,7 @@ struct Candidate<'a> {
 pub fn drop_releases(config: &Path, named: &[ReleaseId]) -> Result<Vec<String>> {
     let uid = getuid().as_raw();
     let config = Config::load(config)?;
-    run_as_account(&Store::examine(&config)?)?;
+    run_as_account(&Store::examine(&config)?, "drop")?;
     let store = Store::open(&config)?;
     let actor = Actor::operator("drop");
     let mut ledger = Ledger::open(&store, &actor, LOCK_TIMEOUT)?;
@@ -63,17 +62,6 @@ pub fn drop_releases(config: &Path, named: &[ReleaseId]) -> Result<Vec<String>> 
         }
     }
     Ok(lines)
-}
-
-/// Changes root to the account that owns the site.
-fn run_as_account(store: &Store) -> Result<()> {
-    let owner = store
-        .state
-        .metadata()
-        .map_err(|errno| store.io("cannot look at the site", errno))?
-        .st_uid;
-    let account = look_up_account(owner, &mut Vec::new());
-    become_account(&account, "drop").map_err(|why| Error::new(Code::Denied, why))
 }
 
 /// Returns the releases with their states, each once.

@@ -28,6 +28,9 @@ _deploy__shell__admin() {
             deploy__shell__admin,drop)
                 cmd="deploy__shell__admin__subcmd__drop"
                 ;;
+            deploy__shell__admin,history)
+                cmd="deploy__shell__admin__subcmd__history"
+                ;;
             deploy__shell__admin,init)
                 cmd="deploy__shell__admin__subcmd__init"
                 ;;
@@ -41,7 +44,7 @@ _deploy__shell__admin() {
 
     case "${cmd}" in
         deploy__shell__admin)
-            opts="-h -V --help --version init authorize check adopt drop verify"
+            opts="-h -V --help --version init authorize check adopt drop history verify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -144,6 +147,32 @@ _deploy__shell__admin() {
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        deploy__shell__admin__subcmd__history)
+            opts="-h --site --config --json --since --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --site)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

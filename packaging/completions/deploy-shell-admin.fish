@@ -31,6 +31,7 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "check" -d 'Audit a site: what could someone do with each key? Reports problems with fixes'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "adopt" -d 'Adopt the releases of Deployer, Capistrano, a script or a plain directory'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "drop" -d 'Remove releases that were never live, or that are bad'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "history" -d 'Show who deployed what and when'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "verify" -d 'Hash releases again and compare them with their manifests'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l config -d 'The path of a site\'s configuration' -r -F
@@ -53,6 +54,11 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand ad
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -s h -l help -d 'Print help'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -l config -d 'The path of a site\'s configuration' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -l since -d 'Only events of this time, such as 12h or 7d [default: all]' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -l json -d 'Print one object of JSON'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -s h -l help -d 'Print help'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -s h -l help -d 'Print help'

@@ -69,7 +69,8 @@ fn parse_size(text: &str) -> Option<u64> {
     number?.checked_mul(1 << shift)
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// Parses a duration: `0s`, `30s`, `10m`, `12h`, `7d`. Returns none for any other text.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     // A hundred years. Adding that to the current time cannot overflow.
     const MAX: u64 = 100 * 365 * 86_400;
     let (number, unit) = split(text);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use ssh_key::Fingerprint;
 
@@ -18,6 +19,8 @@ pub struct Actor {
     /// The client's address.
     pub client: Option<IpAddr>,
     pub task: Task,
+    /// When the request began; None for the operator's program.
+    pub started: Option<Instant>,
 }
 
 /// What changes the site.
@@ -37,6 +40,7 @@ impl Actor {
             fingerprint: None,
             client: None,
             task: Task::Command(command),
+            started: None,
         }
     }
 }

@@ -45,10 +45,6 @@ const MAX_PART: u64 = 1 << 20;
 const PART_PREFIX: &str = "journal-";
 const PART_SUFFIX: &str = ".jsonl.zst";
 
-fn part_name(first: u64) -> String {
-    format!("{PART_PREFIX}{first}{PART_SUFFIX}")
-}
-
 /// The newest compressed part of the journal, as the checkpoint names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,6 +60,32 @@ impl Part {
     pub fn name(self) -> String {
         part_name(self.first)
     }
+}
+
+fn part_name(first: u64) -> String {
+    format!("{PART_PREFIX}{first}{PART_SUFFIX}")
+}
+
+/// Opens every part of the journal, the oldest first: zstd frames of journals, as
+/// docs/formats.md says.
+///
+/// # Errors
+///
+/// Those of openat(2).
+pub fn open_parts(store: &Store) -> nix::Result<Vec<File>> {
+    let open = |first| {
+        let name = part_name(first);
+        Name::new(name.as_bytes()).map(|name| store.state.open_file(name))
+    };
+    part_numbers(store).into_iter().filter_map(open).collect()
+}
+
+fn part_numbers(store: &Store) -> BTreeSet<u64> {
+    let mut numbers = BTreeSet::new();
+    for_each_number(store, PART_PREFIX, PART_SUFFIX, |number, _| {
+        numbers.insert(number);
+    });
+    numbers
 }
 
 /// Returns whether the journal is too long. Returns false for a journal that cannot be
@@ -236,15 +258,8 @@ fn emptied(dir: &Dir, name: Name<'_>) -> std::io::Result<File> {
 /// one at a time suffices, and a clock that stays ahead removes one part for each journal
 /// that it fills.
 fn remove_oldest_part(store: &Store, newest: Option<u64>, keep: Duration, by: Timestamp) {
-    let mut numbers = BTreeSet::new();
-    for_each_number(store, PART_PREFIX, PART_SUFFIX, |number, _| {
-        numbers.insert(number);
-    });
-    let Some(first) = numbers
-        .first()
-        .copied()
-        .filter(|first| Some(*first) != newest)
-    else {
+    let oldest = part_numbers(store).first().copied();
+    let Some(first) = oldest.filter(|first| Some(*first) != newest) else {
         return;
     };
     let name = part_name(first);

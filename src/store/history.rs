@@ -356,6 +356,8 @@ impl History {
         };
         record.seq = self.generation;
         record.time = journal::now();
+        // That of the intent is not how long the change took.
+        record.ms = None;
         if record.event != Event::Abandoned {
             record.previous.clone_from(&self.live);
         }

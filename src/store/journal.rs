@@ -10,7 +10,7 @@ mod reader;
 use std::fs::File;
 use std::io::{BufRead, Read, Write};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use nix::errno::Errno;
@@ -149,6 +149,9 @@ pub struct Record {
     /// The commit that the client named. Since format 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<CommitId>,
+    /// The milliseconds from the start of the request to this record. Since format 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyLabel>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,7 +163,7 @@ pub struct Record {
 impl Record {
     /// The names of all fields on disk. By them the reader distinguishes a record of a
     /// newer version from a damaged one.
-    const FIELDS: [&'static str; 15] = [
+    const FIELDS: [&'static str; 16] = [
         "seq",
         "time",
         "event",
@@ -173,6 +176,7 @@ impl Record {
         "files",
         "bytes",
         "commit",
+        "ms",
         "key",
         "fingerprint",
         "client",
@@ -184,6 +188,7 @@ impl Record {
             key: actor.key.clone(),
             fingerprint: actor.fingerprint.map(|print| print.to_string()),
             client: actor.client,
+            ms: actor.started.map(milliseconds_since),
             ..Record::unattended(event, release)
         }
     }
@@ -203,11 +208,16 @@ impl Record {
             files: None,
             bytes: None,
             commit: None,
+            ms: None,
             key: None,
             fingerprint: None,
             client: None,
         }
     }
+}
+
+fn milliseconds_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns the present time in whole seconds. A history of deploys needs no finer

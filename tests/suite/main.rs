@@ -43,6 +43,7 @@ mod gate_traffic;
 mod gating;
 mod grants;
 mod health;
+mod history;
 mod hook_runner;
 mod hooks;
 mod hostile_archives;

@@ -23,6 +23,7 @@ fn fold(events: &[(Event, &str)]) -> History {
             files: None,
             bytes: None,
             commit: None,
+            ms: None,
             key: None,
             fingerprint: None,
             client: None,

@@ -19,6 +19,7 @@ fn full(seq: u64, event: Event) -> Record {
         files: Some(12),
         bytes: Some(3456),
         commit: Some(CommitId::try_from("0123abc").unwrap()),
+        ms: Some(1234),
         key: Some(KeyLabel::try_from("ci").unwrap()),
         fingerprint: Some("SHA256:abc".to_owned()),
         client: Some("2001:db8::7".parse().unwrap()),
