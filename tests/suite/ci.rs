@@ -15,6 +15,12 @@ const GITHUB_ROLLBACK: &str = include_str!("../../packaging/ci/github/rollback.y
 const GITLAB_DEPLOY: &str = include_str!("../../packaging/ci/gitlab/deploy.yml");
 const GITLAB_ROLLBACK: &str = include_str!("../../packaging/ci/gitlab/rollback.yml");
 
+const ACTION: &str = include_str!("../../packaging/ci/action/action.yml");
+const FORGEJO: [&str; 2] = [
+    include_str!("../../packaging/ci/forgejo/deploy.yml"),
+    include_str!("../../packaging/ci/forgejo/rollback.yml"),
+];
+
 const RELEASE: &str = include_str!("../../.github/workflows/release.yml");
 
 /// The Python of Debian, which has a YAML parser.
@@ -24,15 +30,43 @@ const PYTHON: &str = "/usr/bin/python3";
 enum Forge {
     GitHub,
     GitLab,
+    /// The action, for GitHub and Forgejo.
+    Action,
 }
 
-const BOTH: [Forge; 2] = [Forge::GitHub, Forge::GitLab];
+const ALL: [Forge; 3] = [Forge::GitHub, Forge::GitLab, Forge::Action];
+
+/// What a pipeline gives a script.
+struct Settings {
+    key: String,
+    known_hosts: String,
+    node: String,
+    release: String,
+    directory: String,
+}
+
+impl Settings {
+    fn of(site: &Site) -> Settings {
+        let read = |name: &str| fs::read_to_string(site.dir().join(name)).expect(name);
+        let ssh = site.ssh_command("ci");
+        let node = ssh.get_args().last().expect("user@node");
+        Settings {
+            // Without the last newline, which a form removes.
+            key: read("key-ci").trim_end().to_owned(),
+            known_hosts: read("known_hosts").trim_end().to_owned(),
+            node: node.to_str().expect("a plain name").to_owned(),
+            release: String::new(),
+            directory: "dist".to_owned(),
+        }
+    }
+}
 
 impl Forge {
     fn files(self) -> [&'static str; 2] {
         match self {
             Forge::GitHub => [GITHUB_DEPLOY, GITHUB_ROLLBACK],
             Forge::GitLab => [GITLAB_DEPLOY, GITLAB_ROLLBACK],
+            Forge::Action => [ACTION; 2],
         }
     }
 
@@ -47,28 +81,32 @@ impl Forge {
                 step.expect("a step of that name")["run"].clone()
             }
             Forge::GitLab => file[name]["script"][0].clone(),
+            Forge::Action => file["runs"]["steps"][0]["run"].clone(),
         };
         script.as_str().expect("a script").to_owned()
     }
 
-    /// Runs the script of the job `name`.
+    /// Runs the script of the job `name` with the right settings.
     fn run(self, site: &Site, name: &str, release: &str) -> Reply {
+        self.run_with(site, name, |settings| settings.release = release.to_owned())
+    }
+
+    /// Runs the script of the job `name` with changed settings.
+    fn run_with(self, site: &Site, name: &str, change: impl FnOnce(&mut Settings)) -> Reply {
         let dir = site.dir();
-        let read = |name: &str| fs::read_to_string(dir.join(name)).expect(name);
-        let (key, hosts) = match self {
-            // As text without the last newline, which a form removes.
-            Forge::GitHub => (
-                read("key-ci").trim_end().to_owned(),
-                read("known_hosts").trim_end().to_owned(),
-            ),
-            // As files that all can read.
+        let mut settings = Settings::of(site);
+        change(&mut settings);
+        let text = |name: &str, text: &str| match self {
+            Forge::GitHub | Forge::Action => text.to_owned(),
+            Forge::GitLab if text.is_empty() => String::new(),
+            // As a file that all can read.
             Forge::GitLab => {
-                write_file(&dir.join("variable"), 0o644, read("key-ci").as_bytes());
-                let path = |name: &str| dir.join(name).to_str().expect("plain").to_owned();
-                (path("variable"), path("known_hosts"))
+                let path = dir.join(name);
+                write_file(&path, 0o644, format!("{text}\n").as_bytes());
+                path.to_str().expect("plain").to_owned()
             }
         };
-        let ssh = site.ssh_command("ci");
+        let key = text("variable", &settings.key);
         let mut command = Command::new("sh");
         command.args(["-ec", &self.script(name)]);
         command.current_dir(dir.join("work"));
@@ -76,11 +114,13 @@ impl Forge {
         command.env("PATH", format!("{}/bin:/usr/bin:/bin", dir.display()));
         command.env("SHELL", "/bin/sh");
         command.env("TMPDIR", dir.join("temporary"));
+        command.env("COMMAND", name);
         command.env("DEPLOY_KEY", &key);
         command.env("ROLLBACK_KEY", &key);
-        command.env("DEPLOY_KNOWN_HOSTS", hosts);
-        command.env("DEPLOY_NODE", ssh.get_args().last().expect("user@node"));
-        command.env("RELEASE", release);
+        command.env("DEPLOY_KNOWN_HOSTS", text("hosts", &settings.known_hosts));
+        command.env("DEPLOY_NODE", settings.node);
+        command.env("DEPLOY_DIRECTORY", settings.directory);
+        command.env("RELEASE", settings.release);
         command.env("PAUSE", "0");
         command.stdin(Stdio::null());
         site.run(command, b"")
@@ -119,6 +159,7 @@ fn site() -> Site {
     let ssh = format!(
         "#!/bin/sh\n\
          code=0\n\
+         echo \"$*\" >> {dir}/attempts\n\
          /usr/bin/ssh -F none -o LogLevel=ERROR -o ProxyCommand={dir}/proxy \"$@\" || code=$?\n\
          case \" $* \" in *' swap '* | *' rollback '*) rm {dir}/lose 2> /dev/null && exit 255;; esac\n\
          exit $code\n"
@@ -144,7 +185,7 @@ fn assert_nothing_left(site: &Site) {
 
 #[test]
 fn a_deploy_deploys() {
-    for forge in BOTH {
+    for forge in ALL {
         let site = site();
         let output = forge.run(&site, "deploy", "").ok();
         let lines: Vec<&str> = output.lines().collect();
@@ -167,7 +208,7 @@ fn a_deploy_deploys() {
 /// message.
 #[test]
 fn a_failed_tar_sends_nothing() {
-    for forge in BOTH {
+    for forge in ALL {
         let site = site();
         let tar = b"#!/bin/sh\n/usr/bin/tar \"$@\"\nexit 2\n";
         write_file(&site.dir().join("bin/tar"), 0o755, tar);
@@ -181,7 +222,7 @@ fn a_failed_tar_sends_nothing() {
 
 #[test]
 fn a_deploy_retries() {
-    for forge in BOTH {
+    for forge in ALL {
         let site = site();
         stage_and_swap(&site, &["before"]);
         for token in ["1", "2", "3"] {
@@ -199,7 +240,7 @@ fn a_deploy_retries() {
 
 #[test]
 fn a_deploy_stops_retrying() {
-    for forge in BOTH {
+    for forge in ALL {
         let site = site();
         for token in ["1", "2", "3", "4", "5"] {
             fs::write(site.dir().join("refuse").join(token), "").expect("a file");
@@ -215,7 +256,7 @@ fn a_deploy_stops_retrying() {
 
 #[test]
 fn a_node_with_another_host_key_gets_nothing() {
-    for forge in BOTH {
+    for forge in ALL {
         let site = site();
         let hosts = fs::read_to_string(site.dir().join("known_hosts")).expect("it is there");
         // The key of another host under the name of the node.
@@ -235,7 +276,7 @@ fn a_node_with_another_host_key_gets_nothing() {
 
 #[test]
 fn a_rollback_shows_its_choices_and_takes_one() {
-    for forge in BOTH {
+    for forge in ALL {
         let site = site();
         stage_and_swap(&site, &["one", "two", "three"]);
         let output = forge.run(&site, "choices", "").ok();
@@ -276,28 +317,32 @@ fn a_rollback_shows_its_choices_and_takes_one() {
 /// inputs come through the environment only. Each action is pinned to one commit.
 #[test]
 fn scripts_contain_no_inputs_and_actions_are_pinned() {
-    for forge in BOTH {
+    for forge in ALL {
         for name in ["deploy", "choices", "rollback"] {
             let script = forge.script(name);
             assert!(!script.contains("${{"), "{script}");
             assert!(script.contains("-o StrictHostKeyChecking=yes"), "{script}");
             // ssh takes no name of a node for an option.
-            assert!(script.contains(" -- \"$DEPLOY_NODE\" "), "{script}");
+            assert!(script.contains(" -- \"$user@$host\" "), "{script}");
         }
     }
     let mut actions = 0;
-    for text in Forge::GitHub.files() {
+    for text in Forge::GitHub.files().iter().chain(&FORGEJO) {
         for line in text.lines() {
             let Some((_, action)) = line.split_once("uses: ") else {
                 continue;
             };
+            // The action beside the workflow is a copy in the same repository.
+            if action == "./.forgejo/actions/deploy-shell" {
+                continue;
+            }
             let (_, commit) = action.split_once('@').expect("a version");
             let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
             assert!(commit.len() == 40 && commit.bytes().all(hex), "{line}");
             actions += 1;
         }
     }
-    assert_eq!(actions, 1);
+    assert_eq!(actions, 3);
     // Deploys and rollbacks wait for each other.
     let [deploy, rollback] = Forge::GitHub.files().map(parse_yaml);
     assert_eq!(deploy["concurrency"], rollback["concurrency"]);
@@ -307,10 +352,211 @@ fn scripts_contain_no_inputs_and_actions_are_pinned() {
         serde_json::json!({"contents": "read"})
     );
     assert_eq!(rollback["permissions"], serde_json::json!({}));
+    let [deploy, rollback] = FORGEJO.map(parse_yaml);
+    assert_eq!(deploy["concurrency"], rollback["concurrency"]);
     let [deploy, rollback] = Forge::GitLab.files().map(parse_yaml);
     let group = &deploy["deploy"]["resource_group"];
     assert!(group.is_string());
     assert_eq!(*group, rollback[".rollback"]["resource_group"]);
+}
+
+/// ssh repeats a connection with a wrong key or name as often as the script lets it. So the
+/// settings are looked at first, and one line says which one is wrong.
+#[test]
+fn wrong_settings_stop_before_the_first_connection() {
+    type Change = fn(&mut Settings);
+    let for_every_job: [(Change, &str); 14] = [
+        (|it| it.key.clear(), "empty settings: the private key ("),
+        (|it| it.node.clear(), "empty settings: the node ("),
+        (
+            |it| it.known_hosts.clear(),
+            "empty settings: the host key of the node (",
+        ),
+        (
+            |it| {
+                it.key.clear();
+                it.node.clear();
+                it.known_hosts.clear();
+            },
+            "empty settings: the private key, the node, the host key of the node (",
+        ),
+        (
+            |it| it.key = "nonsense".to_owned(),
+            "the private key is not one, ",
+        ),
+        // The file of the public key in its place.
+        (
+            |it| it.key = format!("ssh-ed25519 {}", "A".repeat(68)),
+            "the private key is not one, ",
+        ),
+        (
+            |it| it.node = "node".to_owned(),
+            "the node 'node' is not USER@HOST ",
+        ),
+        (
+            |it| it.node = "@node".to_owned(),
+            "the node '@node' is not ",
+        ),
+        (
+            |it| it.node = "-oX@node".to_owned(),
+            "the node '-oX@node' is not ",
+        ),
+        (
+            |it| it.node = "a@b c".to_owned(),
+            "the node 'a@b c' is not ",
+        ),
+        (
+            |it| it.node = "a@node:".to_owned(),
+            "the node 'a@node:' is not ",
+        ),
+        (
+            |it| it.node = "a@node:ssh".to_owned(),
+            "the node 'a@node:ssh' is not ",
+        ),
+        (
+            |it| it.node = "a@other".to_owned(),
+            "the host keys have no line that begins with 'other'",
+        ),
+        (
+            |it| it.node = "a@other:2222".to_owned(),
+            "the host keys have no line that begins with '[other]:2222'",
+        ),
+    ];
+    let empty: Change = |it| it.directory = "empty".to_owned();
+    let missing: Change = |it| it.directory = "missing".to_owned();
+    for forge in ALL {
+        let site = site();
+        fs::create_dir(site.dir().join("work/empty")).expect("a directory");
+        let refuses = |job: &str, change: Change, words: &str| {
+            let reply = forge.run_with(&site, job, |settings| {
+                settings.release = "one".to_owned();
+                change(settings);
+            });
+            assert_eq!(reply.code, 1, "{forge:?} {job}: {reply:?}");
+            let start = format!("deploy-shell: {words}");
+            assert!(
+                reply.stderr.starts_with(&start),
+                "{forge:?} {job}: {reply:?}"
+            );
+            assert_eq!(
+                reply.stderr.lines().count(),
+                1,
+                "{forge:?} {job}: {reply:?}"
+            );
+            assert_eq!(reply.stdout, "", "{forge:?} {job}: {reply:?}");
+        };
+        for (change, words) in for_every_job {
+            for job in ["deploy", "choices", "rollback"] {
+                refuses(job, change, words);
+            }
+        }
+        refuses("deploy", empty, "the directory 'empty' is missing or empty");
+        refuses(
+            "deploy",
+            missing,
+            "the directory 'missing' is missing or empty",
+        );
+        let attempts = site.dir().join("attempts");
+        assert!(!attempts.exists(), "{forge:?} has connected");
+        assert_nothing_left(&site);
+    }
+}
+
+#[test]
+fn a_node_can_have_a_port() {
+    for forge in ALL {
+        let site = site();
+        let key = Settings::of(&site).known_hosts.replacen("node ", "", 1);
+        for (host, name) in [
+            ("node:2222", "[node]:2222"),
+            ("[::1]:2222", "[::1]:2222"),
+            ("::1", "::1"),
+            ("[::1]", "::1"),
+            // ssh accepts a line without the port as well.
+            ("node:2222", "node"),
+        ] {
+            let before = site.current();
+            let reply = forge.run_with(&site, "deploy", |it| {
+                let (user, _) = it.node.split_once('@').expect("user@node");
+                it.node = format!("{user}@{host}");
+                it.known_hosts = format!("{name} {key}");
+            });
+            // Two deploys in one second have the same id and content.
+            reply.ok();
+            let attempts = site.dir().join("attempts");
+            let connected = fs::read_to_string(&attempts).expect("it has connected");
+            let port = if host.ends_with(":2222") {
+                "2222"
+            } else {
+                "22"
+            };
+            let words = format!(" -p {port} -- ");
+            assert!(
+                connected.lines().all(|line| line.contains(&words)),
+                "{connected}"
+            );
+            fs::remove_file(attempts).expect("it is there");
+            assert!(before.is_none() || site.current().is_some());
+        }
+        assert_nothing_left(&site);
+    }
+}
+
+/// A copy of a script that differs from the others is a fault that one of them keeps.
+#[test]
+fn all_scripts_connect_in_the_same_way() {
+    let connection = |forge: Forge, name: &str| {
+        let script = forge.script(name);
+        let (_, rest) = script.split_once("\nuser=").expect("the node");
+        let (node, rest) = rest.split_once("\n[ -n \"$host\" ]").expect("the node");
+        let (_, rest) = rest.split_once("\nssh-keygen -y ").expect("the key");
+        let (request, _) = rest.split_once("\n}\n").expect("the end of request()");
+        (node.to_owned(), request.to_owned())
+    };
+    let expected = connection(Forge::GitHub, "deploy");
+    for forge in ALL {
+        for name in ["deploy", "choices", "rollback"] {
+            assert_eq!(connection(forge, name), expected, "{forge:?} {name}");
+        }
+    }
+}
+
+/// The workflows of Forgejo give the action what it requires, and nothing that it does
+/// not know.
+#[test]
+fn the_workflows_of_forgejo_use_the_action() {
+    let action = parse_yaml(ACTION);
+    let inputs = action["inputs"].as_object().expect("inputs");
+    for text in FORGEJO {
+        let file = parse_yaml(text);
+        let jobs = file["jobs"].as_object().expect("jobs");
+        let steps = jobs
+            .values()
+            .flat_map(|job| job["steps"].as_array().expect("steps"));
+        let uses: Vec<&Value> = steps
+            .filter(|step| step["uses"] == "./.forgejo/actions/deploy-shell")
+            .collect();
+        let [step] = uses[..] else {
+            panic!("not one step: {uses:?}");
+        };
+        let with = step["with"].as_object().expect("inputs");
+        assert!(
+            with.keys().all(|name| inputs.contains_key(name)),
+            "{with:?}"
+        );
+        for (name, input) in inputs {
+            assert!(
+                input["required"] != true || with.contains_key(name),
+                "{name}"
+            );
+        }
+    }
+    // The environment of the script has every input.
+    let environment = action["runs"]["steps"][0]["env"].as_object().expect("env");
+    for name in inputs.keys() {
+        let value = format!("${{{{ inputs.{name} }}}}");
+        assert!(environment.values().any(|it| *it == value), "{name}");
+    }
 }
 
 /// The workflow publishes only the files it built after all tests have passed.
