@@ -122,6 +122,9 @@ fn check_signatures(
 }
 
 /// Reads the whole release and compares it with its manifest.
+///
+/// This is under the lock. The request that holds the lock before this one may run
+/// hooks, as the same user: a comparison before the lock would miss what they change.
 fn check_content(config: &Config, ledger: &Ledger<'_>, release: &ReleaseId) -> Result<()> {
     // In this thread alone: the sandbox of a swap allows no new threads.
     let found = verify::verify_release(ledger.store, release, config.archive.acl, 1, &|_| ())?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
@@ -75,6 +76,29 @@ fn a_released_lock_lets_the_next_request_continue() {
         let reply = waiting.join().expect("it ends");
         assert_eq!(reply.ok(), "ok swap a previous=b\n");
     });
+}
+
+/// The hooks of the request that holds the lock may change the release meanwhile.
+#[test]
+fn verify_on_swap_reads_the_release_after_the_wait_for_the_lock() {
+    let site = Site::with_config("verify_on_swap = true\n");
+    live(&site, &["a"]);
+    put(&site, "b");
+    let held = hold(&site);
+    let heard = record(&site).len();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| ask(&site, "swap b"));
+        eventually("the request is in the audit log", || {
+            site.audit_lines().len() > heard
+        });
+        // Time enough for a request that reads before it has the lock.
+        thread::sleep(Duration::from_millis(500));
+        fs::write(site.root().join("releases/b/index.html"), "B").expect("a file");
+        drop(held);
+        let reply = waiting.join().expect("it ends");
+        reply.refused(65, "digest-mismatch");
+    });
+    assert_eq!(site.current().as_deref(), Some("a"));
 }
 
 /// Starts a swap and stops it while it holds the lock. The swap removes much debris
