@@ -188,7 +188,10 @@ fn a_foreign_entry_is_never_removed() {
     live(&site, &["a", "b", "c", "d", "e"]);
     ask(&site, "rollback").ok();
     assert_eq!(foreign(), before);
-    assert_eq!(states(&site), ["d current", "e bad", "c previous"]);
+    assert_eq!(
+        states(&site),
+        ["d current", "e bad", "c previous", "20190101 not-received"]
+    );
 }
 
 #[test]
