@@ -26,8 +26,8 @@ use crate::site::{BIN, Reply, Site, write_file};
 const DROP_IN: &str = include_str!("../../sshd/50-deploy-shell.conf");
 
 /// An entry in /etc/passwd, removed when its test ends or fails.
-struct Account {
-    name: String,
+pub struct Account {
+    pub name: String,
     uid: u32,
     gid: u32,
 }
@@ -84,7 +84,7 @@ impl Drop for Account {
 
 /// Runs a command again while it fails, because the user database may be locked, or
 /// an sshd that is exiting may still use the account.
-fn run_with_retries(mut command: Command) -> bool {
+pub fn run_with_retries(mut command: Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null());
     (0..50).any(|attempt| {
         if attempt > 0 {
@@ -99,15 +99,15 @@ fn run_with_retries(mut command: Command) -> bool {
 
 /// A site that belongs to an account created for it; everything else belongs to root.
 /// The account is the first field, so it is dropped before the site's directory.
-struct Installation {
-    account: Account,
-    site: Site,
-    program: PathBuf,
+pub struct Installation {
+    pub account: Account,
+    pub site: Site,
+    pub program: PathBuf,
 }
 
 impl Installation {
     /// Returns `None` for users other than root.
-    fn create() -> Option<Installation> {
+    pub fn create() -> Option<Installation> {
         if !Uid::effective().is_root() {
             println!("skipped: only root can create an account");
             return None;
@@ -135,7 +135,7 @@ impl Installation {
     }
 
     /// Returns the forced command of the key, as `authorize` prints it.
-    fn serve(&self) -> String {
+    pub fn serve(&self) -> String {
         let config = self.site.config_path().display();
         format!(
             "{} serve --config {config} --key ci",
@@ -144,7 +144,7 @@ impl Installation {
     }
 
     /// Writes a keys file with one key, with these options.
-    fn keys(&self, options: &str) {
+    pub fn keys(&self, options: &str) {
         let public = fs::read_to_string(self.site.dir().join("key-ci.pub")).expect("the key");
         let line = format!("{options} {public}");
         let path = self.site.dir().join("authorized_keys");
@@ -152,14 +152,14 @@ impl Installation {
     }
 
     /// Edits the configuration of sshd.
-    fn sshd(&self, edit: impl FnOnce(String) -> String) {
+    pub fn sshd(&self, edit: impl FnOnce(String) -> String) {
         let path = self.site.dir().join("sshd_config");
         let text = fs::read_to_string(&path).expect("the configuration");
         write_file(&path, 0o644, edit(text).as_bytes());
     }
 
     /// Puts the drop-in before the other settings of sshd.
-    fn drop_in(&self) {
+    pub fn drop_in(&self) {
         let keys = self.site.dir().join("authorized_keys");
         let ours = DROP_IN
             .replace(
@@ -196,7 +196,7 @@ impl Installation {
         self.site.run(command, input)
     }
 
-    fn request(&self, request: &str) -> Reply {
+    pub fn request(&self, request: &str) -> Reply {
         self.ssh(&[], request, b"")
     }
 

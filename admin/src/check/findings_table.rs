@@ -25,7 +25,7 @@ findings! {
     NoKey Error "no-key-registered" "put the line of a key into the keys file: {}",
     KeysUnreadable Error "keys-file-unreadable" "sshd opens the file as the account: {}",
     ProgramBlocked Error "program-not-executable" "let the account run it: {}",
-    HomeMissing Error "home-missing" "install -d -o root -g root -m 0755 '{}'",
+    HomeMissing Error "home-missing" "make an empty one, of root\'s: {}",
     HomeBlocked Error "home-not-searchable" "let the account search it: {}",
 
     // The account.
@@ -110,8 +110,8 @@ findings! {
     CurrentNotSymlink Error "current-is-no-symlink" "{}",
     CurrentElsewhere Error "current-leads-elsewhere" "{}",
     LiveMissing Error "live-release-missing" "{}",
-    LiveWithoutManifest Error "live-without-manifest" "receive its content again under another id and swap to that; or, if its files are known to be right: {}",
-    NotReceived Warning "stray-entries" "move them out of the directory; or, if another tool made them, take them over: {}",
+    LiveWithoutManifest Error "live-without-manifest" "{}",
+    NotReceived Warning "stray-entries" "{}",
     ManifestMissing Warning "manifest-missing" "receive its content again under another id, and move the directory away: {}",
     JournalNewer Error "journal-newer" "{}",
     JournalDamaged Error "journal-damaged" "{}",

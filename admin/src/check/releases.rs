@@ -25,7 +25,7 @@ pub fn examine_releases(
 ) -> Result<Releases, String> {
     let cannot = |errno: Errno| describe(&errno.into());
     let present = store.present().map_err(|error| error.problem)?;
-    let current = examine_current(store, config).map_err(cannot)?;
+    let current = examine_current(store, config, &present).map_err(cannot)?;
     let live = match &current {
         Current::Release { release, .. } => Some(release),
         _ => None,
@@ -54,6 +54,10 @@ pub fn examine_releases(
         .cloned();
     let journal = store.state.exists(JOURNAL).map_err(cannot)?;
     Ok(Releases {
+        had_swaps: history
+            .releases
+            .values()
+            .any(|known| known.activated.is_some()),
         journal_missing: !journal && !present.is_empty(),
         current,
         not_received,
@@ -62,7 +66,11 @@ pub fn examine_releases(
     })
 }
 
-fn examine_current(store: &Store, config: &Config) -> Result<Current, Errno> {
+fn examine_current(
+    store: &Store,
+    config: &Config,
+    present: &[ReleaseId],
+) -> Result<Current, Errno> {
     let kind = match store.root.stat(&config.link) {
         Ok(stat) => dir::file_type(&stat),
         Err(Errno::ENOENT) => return Ok(Current::Nothing),
@@ -93,19 +101,16 @@ fn examine_current(store: &Store, config: &Config) -> Result<Current, Errno> {
     Ok(Current::Elsewhere {
         target: target.to_string_lossy().into_owned(),
         leads_somewhere: link.exists(),
-        leads_to_release: leads_to_release(config, &link),
+        leads_to_release: named_release(config, &link)
+            .map(|id| (id.clone(), present.binary_search(&id).is_ok())),
     })
 }
 
-fn leads_to_release(config: &Config, link: &Path) -> bool {
-    let releases = config.root.join(RELEASES).canonicalize();
-    match (link.canonicalize(), releases) {
-        (Ok(target), Ok(releases)) => {
-            let release = target.file_name().and_then(release_name);
-            release.is_some() && target.parent() == Some(&releases)
-        }
-        _ => false,
-    }
+/// Returns the release in whose directory the symlink ends.
+fn named_release(config: &Config, link: &Path) -> Option<ReleaseId> {
+    let releases = config.root.join(RELEASES).canonicalize().ok()?;
+    let target = link.canonicalize().ok()?;
+    release_name(target.strip_prefix(releases).ok()?.as_os_str())
 }
 
 /// Returns the release that a target of the one accepted form names.

@@ -101,6 +101,8 @@ pub struct Releases {
     pub not_received: Vec<String>,
     /// Releases of the journal without a manifest. The live one is not among them.
     pub without_manifest: Vec<ReleaseId>,
+    /// The journal has a release that was live. Then `adopt` has nothing to take over.
+    pub had_swaps: bool,
     /// There are releases, and no journal.
     pub journal_missing: bool,
     /// The release that was live last, other than the live one; or one that was never
@@ -126,8 +128,9 @@ pub enum Current {
     Elsewhere {
         target: String,
         leads_somewhere: bool,
-        /// Whether it leads to a directory in `releases/`, in another spelling.
-        leads_to_release: bool,
+        /// The directory in `releases/` that it leads to, in another spelling, and whether
+        /// that is a received release.
+        leads_to_release: Option<(ReleaseId, bool)>,
     },
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::login::USUAL_HOME;
 use super::paths::writable;
 use crate::check::facts::{
     Account, Facts, HomeDirectory, PasswdEntry, PasswordState, SshdSettings, is_deploy_shell,
@@ -95,7 +96,7 @@ fn home_findings(facts: &Facts, entry: &PasswdEntry, home: &HomeDirectory) -> Ve
     findings.extend(location.and_then(|home| {
         let mut finding = writable(facts, home, &[0], FindingCode::HomeWritable, why)?;
         if in_site {
-            let (name, home) = (&entry.name, "/var/lib/deploy-shell");
+            let (name, home) = (&entry.name, USUAL_HOME);
             finding.remedy = format!(
                 "give the account a home directory outside of the site: install -d -o root -g \
                  root -m 0755 '{home}' && usermod --home '{home}' '{name}'"

@@ -52,10 +52,6 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
     let path = facts.config.root.join(facts.config.link.as_str());
     let shown = path.display();
     let refused = "every request is refused";
-    let take_over = format!(
-        "'{}' prints how it takes the site over, without a moment without one",
-        adopt(facts)
-    );
     let (code, text, remedy) = match &releases.current {
         Current::Nothing => return None,
         Current::Release {
@@ -79,12 +75,18 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
                 "'{release}' is live and has no manifest: verify cannot compare it, and rollback \
                  never goes back to it"
             );
-            (FindingCode::LiveWithoutManifest, text, adopt(facts))
+            let remedy = if releases.had_swaps {
+                "receive its content again under another id, and swap to that".to_owned()
+            } else {
+                format!("take over what another tool made: {}", adopt(facts))
+            };
+            (FindingCode::LiveWithoutManifest, text, remedy)
         }
         Current::Release { .. } => return None,
         Current::Directory => {
             let text = format!("'{shown}' is a directory, and not a symlink: {refused}");
-            (FindingCode::CurrentNotSymlink, text, take_over)
+            let remedy = take_over(facts, releases, None);
+            (FindingCode::CurrentNotSymlink, text, remedy)
         }
         Current::OtherFile => {
             let text = format!("'{shown}' is a file, and not a symlink: {refused}");
@@ -99,18 +101,52 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
             let text = format!(
                 "'{shown}' is a symlink to '{target}', and not to '{RELEASES}/RELEASE': {refused}"
             );
-            let remedy = if *leads_to_release {
-                take_over
-            } else if *leads_somewhere {
-                "docs/adopting.md has the way to a new root, without a moment without a site"
-                    .to_owned()
-            } else {
-                format!("it serves nothing; remove it, then swap: rm '{shown}'")
+            let remedy = match leads_to_release {
+                Some((id, is_received)) => take_over(facts, releases, is_received.then_some(id)),
+                None if *leads_somewhere => {
+                    "docs/adopting.md has the way to a new root, without a moment without a site"
+                        .to_owned()
+                }
+                None => format!("it serves nothing; remove it, then swap: rm '{shown}'"),
             };
             (FindingCode::CurrentElsewhere, text, remedy)
         }
     };
     Some(Finding::with_remedy(code, shown, text, &remedy))
+}
+
+/// Returns how to make `current` our symlink without a moment without a site: to
+/// `received`, which it names in another spelling, by `adopt`, which takes over only what
+/// another tool made, or to the fallback.
+fn take_over(facts: &Facts, releases: &Releases, received: Option<&ReleaseId>) -> String {
+    let path = facts.config.root.join(facts.config.link.as_str());
+    let shown = path.display();
+    let in_one_step = |id: &ReleaseId, exchange: &str| {
+        format!(
+            "in one step: ln -sT '{RELEASES}/{id}' '{shown}.new' && \
+             mv {exchange}-T '{shown}.new' '{shown}'"
+        )
+    };
+    match (received, &releases.fallback) {
+        (Some(id), _) => in_one_step(id, ""),
+        (None, Some(id)) if releases.had_swaps => {
+            // mv without --exchange moves nothing over a directory.
+            let is_directory = matches!(releases.current, Current::Directory);
+            let (exchange, needs) = if is_directory {
+                ("--exchange ", " (coreutils 9.5)")
+            } else {
+                ("", "")
+            };
+            format!(
+                "point it at a received release {}{needs}",
+                in_one_step(id, exchange)
+            )
+        }
+        _ => {
+            let adopt = adopt(facts);
+            format!("'{adopt}' prints how it takes the site over, without a moment without one")
+        }
+    }
 }
 
 fn entries_findings(facts: &Facts, releases: &Releases) -> Vec<Finding> {
@@ -123,7 +159,14 @@ fn entries_findings(facts: &Facts, releases: &Releases) -> Vec<Finding> {
             "'{shown}' contains {names}, which no request has received: nothing makes them live \
              or removes them"
         );
-        let remedy = adopt(facts);
+        let remedy = if releases.had_swaps {
+            format!("move them out of '{shown}'")
+        } else {
+            format!(
+                "move them out of '{shown}'; or, if another tool made them, take them over: {}",
+                adopt(facts)
+            )
+        };
         let code = FindingCode::NotReceived;
         findings.push(Finding::with_remedy(code, &shown, text, &remedy));
     }

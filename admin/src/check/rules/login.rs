@@ -9,6 +9,9 @@ use crate::check::facts::{PasswdEntry, SshdSettings};
 use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::signature::list_matches;
 
+/// The home directory of the account that the packages create.
+pub const USUAL_HOME: &str = "/var/lib/deploy-shell";
+
 pub fn login_findings(facts: &Facts) -> Vec<Finding> {
     let Some(account) = &facts.account else {
         return Vec::new();
@@ -83,8 +86,8 @@ fn refusal(settings: &SshdSettings, entry: &PasswdEntry, groups: &[String]) -> O
     None
 }
 
-/// sshd refuses a locked account itself only without PAM. It refuses an expired one in
-/// either case: with PAM, pam_unix(8) says so.
+/// sshd refuses a locked account itself only without PAM, and an expired one in either
+/// case. With PAM, pam_unix(8) says so, and also asks for a new password of an old one.
 fn unusable_account(account: &Account, sshd: Option<&SshdSettings>) -> Vec<Finding> {
     let name = account.name();
     let mut findings = Vec::new();
@@ -112,7 +115,8 @@ fn unusable_account(account: &Account, sshd: Option<&SshdSettings>) -> Vec<Findi
     // A change on day 0 means that the password must be changed at the next login.
     let aged = last_change.zip(max_age);
     let is_old = last_change == Some(0) || aged.is_some_and(|(day, max)| today > day + max);
-    if is_old {
+    // Without PAM, sshd looks at the age of a password only where it asks for one.
+    if is_old && uses_pam {
         let text = format!(
             "the password of '{name}' has expired, though no password matches: sshd asks for a \
              new one in place of each request"
@@ -134,7 +138,15 @@ fn home_missing(account: &Account) -> Option<Finding> {
         "the home directory '{shown}' of '{}' does not exist: sshd adds a complaint to every answer",
         entry.name
     );
-    Some(Finding::new(FindingCode::HomeMissing, shown, text))
+    // Debian gives this home directory to accounts that must have none.
+    let remedy = if entry.home == Path::new("/nonexistent") {
+        let (name, home) = (&entry.name, USUAL_HOME);
+        format!("install -d -o root -g root -m 0755 '{home}' && usermod --home '{home}' '{name}'")
+    } else {
+        format!("install -d -o root -g root -m 0755 '{shown}'")
+    };
+    let code = FindingCode::HomeMissing;
+    Some(Finding::with_remedy(code, shown, text, &remedy))
 }
 
 /// One directory may block several of the files, and is one finding.

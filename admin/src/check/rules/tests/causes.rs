@@ -167,7 +167,7 @@ fn no_remedy_takes_the_site_offline() {
         Current::Elsewhere {
             target: "/srv/blog/releases/5".to_owned(),
             leads_somewhere: true,
-            leads_to_release: true,
+            leads_to_release: Some((release("5"), false)),
         },
         Current::Release {
             release: release("r1"),
@@ -188,6 +188,32 @@ fn no_remedy_takes_the_site_offline() {
             "{remedy}"
         );
     }
+    // After a swap, adopt refuses the site.
+    let received = Current::Elsewhere {
+        target: "./releases/r0".to_owned(),
+        leads_somewhere: true,
+        leads_to_release: Some((release("r0"), true)),
+    };
+    for (current, command) in [
+        (received, "mv -T "),
+        (Current::Directory, "mv --exchange -T "),
+    ] {
+        let mut facts = sound();
+        facts.probe.releases = Some(Releases {
+            current,
+            had_swaps: true,
+            ..releases()
+        });
+        let remedy = only(&facts).remedy;
+        assert!(
+            remedy.contains("ln -sT 'releases/r0' '/srv/blog/current.new' && "),
+            "{remedy}"
+        );
+        assert!(
+            remedy.contains(command) && !remedy.contains("adopt"),
+            "{remedy}"
+        );
+    }
     for (leads_somewhere, remedy) in [
         (true, "docs/adopting.md has "),
         (false, "it serves nothing"),
@@ -197,7 +223,7 @@ fn no_remedy_takes_the_site_offline() {
         let current = Current::Elsewhere {
             target,
             leads_somewhere,
-            leads_to_release: false,
+            leads_to_release: None,
         };
         set_current(&mut facts, current);
         assert!(only(&facts).remedy.starts_with(remedy), "{facts:?}");
@@ -262,6 +288,21 @@ fn a_name_that_a_shell_interprets_is_in_no_remedy() {
 }
 
 #[test]
+fn a_missing_home_directory_is_made_where_an_account_may_have_one() {
+    let mut facts = sound();
+    account(&mut facts).home = HomeDirectory {
+        is_missing: true,
+        ..HomeDirectory::default()
+    };
+    let install =
+        "make an empty one, of root's: install -d -o root -g root -m 0755 '/var/lib/deploy-shell'";
+    assert_eq!(only(&facts).remedy, install);
+    passwd(&mut facts).home = PathBuf::from("/nonexistent");
+    let moved = " && usermod --home '/var/lib/deploy-shell' 'deploy'";
+    assert_eq!(only(&facts).remedy, format!("{install}{moved}"));
+}
+
+#[test]
 fn every_way_in_which_sshd_refuses_the_account_is_found() {
     for (keyword, value, refused) in [
         ("allowusers", "root", true),
@@ -308,6 +349,7 @@ fn an_expired_account_and_an_expired_password_are_found() {
         (None, Some(1), None, None),
     ] {
         let mut facts = sound();
+        set_setting(&mut facts, "usepam", "yes");
         account(&mut facts).aging = Some(Aging {
             today,
             last_change,

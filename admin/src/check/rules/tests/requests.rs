@@ -20,6 +20,7 @@ pub fn releases() -> Releases {
         },
         not_received: Vec::new(),
         without_manifest: Vec::new(),
+        had_swaps: false,
         journal_missing: false,
         fallback: Some(release("r0")),
     }
@@ -132,7 +133,7 @@ pub fn provocation(code: FindingCode) -> Provoke {
             let current = Current::Elsewhere {
                 target,
                 leads_somewhere: true,
-                leads_to_release: true,
+                leads_to_release: Some((release("5"), false)),
             };
             set_current(facts, current);
         },

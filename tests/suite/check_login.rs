@@ -1,0 +1,245 @@
+//! The findings of `check` about the way of a request from sshd to the site, with a real
+//! account. Each fault stops or spoils requests, `check` names it, and its remedy ends
+//! both.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::Command;
+
+use crate::account::{Installation, run_with_retries};
+use crate::check::{added, check, codes, remedy};
+use crate::site::set_mode;
+
+/// What a request gives while a fault is there.
+#[derive(Clone, Copy)]
+enum Client {
+    /// ssh gets no answer of deploy-shell.
+    Refused,
+    /// The answer has a complaint of sshd in it.
+    Complaint,
+    /// Nothing is seen here.
+    Unchanged,
+}
+
+/// Runs a command as root. useradd and the like may have locked the user database.
+fn root(script: &str) {
+    let mut command = Command::new("sh");
+    command
+        .args(["-ec", script])
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    assert!(run_with_retries(command), "{script}");
+}
+
+#[track_caller]
+fn expect(installation: &Installation, client: Client) {
+    let reply = installation.request("list");
+    match client {
+        Client::Refused => assert!(
+            !(0..=78).contains(&reply.code) || reply.code == 1,
+            "{reply:?}"
+        ),
+        Client::Complaint => assert!(reply.stderr.contains("Could not chdir"), "{reply:?}"),
+        Client::Unchanged => assert_eq!((reply.code, reply.stderr.as_str()), (0, ""), "{reply:?}"),
+    }
+}
+
+/// Makes the fault, and expects its finding alone. Returns the remedy.
+#[track_caller]
+fn fault(
+    installation: &Installation,
+    before: &BTreeSet<String>,
+    make: &dyn Fn(&Installation),
+    (code, client): (&str, Client),
+) -> String {
+    expect(installation, Client::Unchanged);
+    make(installation);
+    let reply = check(&installation.site);
+    assert_eq!(added(before, &reply), [code], "{reply:?}");
+    expect(installation, client);
+    remedy(&reply, code)
+}
+
+fn keys_file(installation: &Installation) -> std::path::PathBuf {
+    installation.site.dir().join("authorized_keys")
+}
+
+type Make<'a> = &'a dyn Fn(&Installation);
+
+#[test]
+fn faults_that_a_command_repairs_are_found_and_repaired() {
+    let Some(installation) = Installation::create() else {
+        return;
+    };
+    installation.drop_in();
+    let before = codes(&check(&installation.site));
+    let name = installation.account.name.clone();
+    let home = installation.site.dir().join("home");
+    let shadow = |options: &str| root(&format!("{options} '{name}'"));
+    let faults: [(Make, &str, Client); 5] = [
+        (
+            &|it| set_mode(&keys_file(it), 0o600),
+            "keys-file-unreadable",
+            Client::Refused,
+        ),
+        (
+            &|it| set_mode(&it.program, 0o644),
+            "program-not-executable",
+            Client::Refused,
+        ),
+        (
+            &|_| fs::remove_dir(&home).expect("removed"),
+            "home-missing",
+            Client::Complaint,
+        ),
+        (
+            &|_| shadow("usermod --password '!'"),
+            "account-locked",
+            Client::Refused,
+        ),
+        (
+            &|_| shadow("chage --expiredate 1"),
+            "account-expired",
+            Client::Refused,
+        ),
+    ];
+    for (make, code, client) in faults {
+        let found = fault(&installation, &before, make, (code, client));
+        let command = found.rsplit(": ").next().expect("a command");
+        root(command);
+        let reply = check(&installation.site);
+        assert_eq!(codes(&reply), before, "{found}: {reply:?}");
+        expect(&installation, Client::Unchanged);
+    }
+    // The keys file is still not for everybody.
+    let mode = fs::metadata(keys_file(&installation)).expect("the keys");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
+    assert_eq!(mode & 0o777, 0o640);
+}
+
+/// With PAM, an old password stops a key as well, though no password matches.
+#[test]
+fn an_expired_password_is_found_where_sshd_uses_pam() {
+    let Some(installation) = Installation::create() else {
+        return;
+    };
+    installation.drop_in();
+    installation.sshd(|text| text.replace("UsePAM no", "UsePAM yes"));
+    let works = installation.request("list").code == 0;
+    let before = codes(&check(&installation.site));
+    let name = &installation.account.name;
+    for options in ["--lastday 0", "--lastday 1 --maxdays 30"] {
+        root(&format!("chage {options} '{name}'"));
+        let reply = check(&installation.site);
+        assert_eq!(added(&before, &reply), ["account-expired"], "{reply:?}");
+        // PAM may not work at all in a container.
+        if works {
+            assert_ne!(installation.request("list").code, 0, "{options}");
+        }
+        let remedy = remedy(&reply, "account-expired");
+        root(remedy.rsplit(": ").next().expect("a command"));
+        assert_eq!(codes(&check(&installation.site)), before, "{remedy}");
+        assert_eq!(installation.request("list").code == 0, works, "{options}");
+    }
+}
+
+#[test]
+fn settings_by_which_sshd_refuses_the_account_are_found() {
+    let Some(installation) = Installation::create() else {
+        return;
+    };
+    installation.drop_in();
+    let before = codes(&check(&installation.site));
+    let name = installation.account.name.clone();
+    for (line, words) in [
+        ("AllowUsers root".to_owned(), "to AllowUsers"),
+        ("AllowGroups root".to_owned(), "to AllowGroups"),
+        (format!("DenyUsers {name}"), "out of DenyUsers"),
+        (format!("DenyUsers x* {}*", &name[..4]), "out of DenyUsers"),
+        (format!("DenyGroups {name}"), "out of DenyGroups"),
+    ] {
+        let set = |it: &Installation| it.sshd(|rest| format!("{line}\n{rest}"));
+        let expected = ("login-refused", Client::Refused);
+        let found = fault(&installation, &before, &set, expected);
+        assert!(found.contains(words), "{line}: {found}");
+        installation.sshd(|text| text.replacen(&format!("{line}\n"), "", 1));
+    }
+    // These name the account, in a way that sshd reads so.
+    for line in [
+        format!("AllowUsers root {name}"),
+        format!("AllowUsers {}*", &name[..4]),
+    ] {
+        installation.sshd(|rest| format!("{line}\n{rest}"));
+        assert_eq!(codes(&check(&installation.site)), before, "{line}");
+        expect(&installation, Client::Unchanged);
+        installation.sshd(|text| text.replacen(&format!("{line}\n"), "", 1));
+    }
+}
+
+/// The mistakes of a first installation, one finding each.
+#[test]
+fn a_pasted_key_and_no_key_are_one_finding_each() {
+    let Some(installation) = Installation::create() else {
+        return;
+    };
+    installation.drop_in();
+    // The server of sftp is a program, as Debian has it: the login shell refuses it.
+    let sftp = "Subsystem sftp /usr/lib/openssh/sftp-server";
+    installation.sshd(|text| text.replace("Subsystem sftp internal-sftp", sftp));
+    let before = codes(&check(&installation.site));
+    installation.keys("");
+    let reply = check(&installation.site);
+    assert_eq!(added(&before, &reply), ["key-without-command"], "{reply:?}");
+    let first = reply
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("finding: "));
+    assert!(
+        first.is_some_and(|line| line.contains("key-without-command")),
+        "{reply:?}"
+    );
+
+    fs::write(keys_file(&installation), "").expect("written");
+    let reply = check(&installation.site);
+    assert_eq!(added(&before, &reply), ["no-key-registered"], "{reply:?}");
+    let command = remedy(&reply, "no-key-registered");
+    let file = keys_file(&installation);
+    assert!(
+        command.contains("deploy-shell-admin authorize --config '"),
+        "{command}"
+    );
+    assert!(
+        command.ends_with(&format!(">> '{}'", file.display())),
+        "{command}"
+    );
+}
+
+/// A remedy that hardened root's own login would lock the operator out.
+#[test]
+fn a_site_of_root_has_one_finding() {
+    let Some(installation) = Installation::create() else {
+        return;
+    };
+    let site = &installation.site;
+    take(site.root());
+    let reply = check(site);
+    let found: Vec<String> = codes(&reply).into_iter().collect();
+    assert_eq!(found, ["account-is-root"], "{reply:?}");
+    let command = remedy(&reply, "account-is-root");
+    assert!(
+        command.contains("deploy-shell-admin init --config '"),
+        "{command}"
+    );
+    assert!(!reply.stdout.contains("for 'root': "), "{reply:?}");
+}
+
+/// Gives everything at and below `path` to root.
+fn take(path: &Path) {
+    chown(path, Some(0), Some(0)).expect("root takes it");
+    if path.is_dir() {
+        for entry in fs::read_dir(path).expect("a directory") {
+            take(&entry.expect("an entry").path());
+        }
+    }
+}
