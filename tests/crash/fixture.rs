@@ -410,6 +410,8 @@ impl Site {
         let rows = listing["releases"].as_array().cloned().unwrap_or_default();
         let listed: BTreeSet<String> = rows
             .iter()
+            // Its removal is not recorded yet: the record could not be written.
+            .filter(|row| row["state"] != "missing")
             .filter_map(|row| Some(row["release"].as_str()?.to_owned()))
             .collect();
         if listing["current"].as_str().map(str::to_owned) != self.current()? {
