@@ -51,6 +51,9 @@ struct Init {
     /// The root directory of the site
     #[arg(long, value_name = "DIR")]
     root: PathBuf,
+    /// The account that the site belongs to, never root [default: the owner of DIR]
+    #[arg(long, value_name = "ACCOUNT")]
+    owner: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -154,7 +157,10 @@ fn dispatch(argv: &[OsString]) -> u8 {
 fn run_command(command: Command) -> Result<u8> {
     let done = |lines| Output { lines, sound: true };
     let output = match command {
-        Command::Init(init) => done(init::init(&init.site.path(), &init.root)?),
+        Command::Init(init) => {
+            let owner = init.owner.as_deref();
+            done(init::init(&init.site.path(), &init.root, owner)?)
+        }
         Command::Authorize(authorize) => {
             let lines = authorize::authorize(
                 &authorize.site.path(),

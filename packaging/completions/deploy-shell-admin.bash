@@ -184,7 +184,7 @@ _deploy__shell__admin() {
             return 0
             ;;
         deploy__shell__admin__subcmd__init)
-            opts="-h --site --config --root --help"
+            opts="-h --site --config --root --owner --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -199,6 +199,10 @@ _deploy__shell__admin() {
                     return 0
                     ;;
                 --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --owner)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

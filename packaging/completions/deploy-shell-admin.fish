@@ -36,6 +36,7 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l root -d 'The root directory of the site' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l owner -d 'The account that the site belongs to, never root [default: the owner of DIR]' -r
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -s h -l help -d 'Print help'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l config -d 'The path of a site\'s configuration' -r -F

@@ -83,7 +83,10 @@ class Server:
         shutil.copy(program, self.directory / "deploy-shell")
         shutil.copy(admin, self.directory / "deploy-shell-admin")
         admin = str(self.directory / "deploy-shell-admin")
-        run([admin, "init", "--config", str(config), "--root", str(self.root)])
+        # `init` creates no site of root's. Here sshd runs everything as the user of this script.
+        owner = ["--owner", "nobody"] if os.geteuid() == 0 else []
+        run([admin, "init", "--config", str(config), "--root", str(self.root), *owner])
+        run(["chown", "-R", str(os.geteuid()), str(self.root)])
         config.write_text(CONFIG.format(root=self.root, directory=self.directory, idle=idle))
         for name in ["host_key", "key"]:
             run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.directory / name)])

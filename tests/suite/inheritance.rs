@@ -8,6 +8,7 @@ use std::process::Command;
 use nix::unistd::{Group, geteuid, getgroups};
 
 use crate::archive::{Tar, zstd};
+use crate::operator::{init, take_back};
 use crate::site::{Site, admin, set_mode};
 use crate::times::sh;
 
@@ -155,12 +156,8 @@ fn a_site_in_a_set_group_id_directory_is_initialized_and_works() {
     fs::create_dir(&root).expect("a directory");
     set_mode(&root, 0o2775);
     let config = site.dir().join("new.toml");
-    let mut init = Command::new(admin());
-    init.args(["init", "--config"])
-        .arg(&config)
-        .arg("--root")
-        .arg(&root);
-    site.run(init, b"").ok();
+    site.run(init(&config, &root), b"").ok();
+    take_back(&root);
     let request = |request: &str, input: &[u8]| {
         let mut serve = Command::new(crate::site::BIN);
         serve

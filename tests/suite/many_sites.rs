@@ -10,6 +10,7 @@ use crate::archive::tarball;
 use crate::direct::record;
 use crate::fields::Fields;
 use crate::gating::{appears, gate_failed, touch};
+use crate::operator::{init, take_back};
 use crate::site::{Reply, Site, admin, generate_key, write_file};
 
 const COUNT: usize = 8;
@@ -34,13 +35,10 @@ impl Host {
             // prints the line for the key.
             fs::create_dir(host.root(number)).expect("a directory");
             let config = format!("{dir}/{name}.toml");
-            host.operator(&[
-                "init",
-                "--config",
-                &config,
-                "--root",
-                &format!("{dir}/{name}"),
-            ]);
+            host.site
+                .run(init(config.as_ref(), &host.root(number)), b"")
+                .ok();
+            take_back(&host.root(number));
             let text = format!(
                 "root = \"{dir}/{name}\"\n\
                  [[hooks.before_swap]]\n\

@@ -1,9 +1,11 @@
 //! `deploy-shell-admin init` creates a site.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
 use std::process::Command;
+
+use nix::unistd::{Uid, User};
 
 use crate::site::{BIN, Reply, Site, admin, write_file};
 
@@ -31,30 +33,65 @@ pub fn failed(reply: &Reply) {
     assert_ne!(reply.stderr, "", "{reply:?}");
 }
 
+/// Returns an `init` for a site of the user of the tests.
+///
+/// `init` creates no site of root's. As root, the site first belongs to `nobody`; see
+/// [`take_back`].
+pub fn init(config: &Path, root: &Path) -> Command {
+    let mut command = Command::new(admin());
+    command.args(["init", "--config"]).arg(config);
+    command.arg("--root").arg(root);
+    if Uid::effective().is_root() {
+        command.args(["--owner", "nobody"]);
+    }
+    command
+}
+
+/// Gives what `init` made to the user of the tests.
+pub fn take_back(root: &Path) {
+    let own = Some(Uid::effective().as_raw());
+    lchown(root, own, None).unwrap_or_else(|error| panic!("{root:?}: {error}"));
+    if root.is_dir() && !root.is_symlink() {
+        for entry in fs::read_dir(root).expect("a directory") {
+            take_back(&entry.expect("an entry").path());
+        }
+    }
+}
+
+fn owner(path: &Path) -> u32 {
+    let meta = fs::symlink_metadata(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    meta.uid()
+}
+
+fn is_root() -> bool {
+    let is_root = Uid::effective().is_root();
+    if !is_root {
+        println!("skipped: only root can give files to another user");
+    }
+    is_root
+}
+
 #[test]
 fn init_creates_a_site_that_works() {
     // The result does not depend on the umask.
     for umask in ["000", "022", "077"] {
         let site = Site::new();
         let (config, root) = (site.dir().join("shop.toml"), site.dir().join("www/shop"));
+        let init = init(&config, &root);
         let mut command = Command::new("sh");
         command
-            .args([
-                "-c",
-                "umask \"$0\"; exec \"$@\"",
-                umask,
-                text(admin()),
-                "init",
-            ])
-            .args(["--config", text(&config), "--root", text(&root)]);
-        let printed = site.run(command, b"").ok();
-        let config_shown = config.display();
-        for step in [
-            format!("deploy-shell-admin authorize --config {config_shown} --key ci FILE.pub\n"),
-            format!("deploy-shell-admin check --config {config_shown}\n"),
-        ] {
-            assert!(printed.contains(&step), "{step}: {printed}");
+            .args(["-c", "umask \"$0\"; exec \"$@\"", umask])
+            .arg(init.get_program())
+            .args(init.get_args());
+        site.run(command, b"").ok();
+        if Uid::effective().is_root() {
+            let nobody = User::from_name("nobody").expect("readable");
+            let nobody = nobody.expect("an account").uid.as_raw();
+            for below in ["", "releases", "shared", ".deploy-shell/trash"] {
+                assert_eq!(owner(&root.join(below)), nobody, "{below}");
+            }
         }
+        take_back(&root);
 
         // The deploy account must read it, and the web server the rest.
         assert_eq!(mode(&config), 0o644, "umask {umask}");
@@ -87,12 +124,8 @@ fn init_explains_every_key() {
     let site = Site::new();
     let config = site.dir().join("shop.toml");
     let root = site.dir().join("www");
-    operator(
-        &site,
-        &["init", "--config", text(&config), "--root", text(&root)],
-        b"",
-    )
-    .ok();
+    site.run(init(&config, &root), b"").ok();
+    take_back(&root);
     let written = fs::read_to_string(&config).expect("the configuration");
     assert!(
         written.contains(&format!("root = \"{}\"", root.display())),
@@ -185,17 +218,18 @@ fn init_changes_nothing_in_an_existing_root() {
     let site = Site::new();
     write_file(&site.root().join("shared/.env"), 0o600, b"SECRET=1");
     write_file(&site.root().join("notes"), 0o600, b"mine");
+    if Uid::effective().is_root() {
+        let nobody = User::from_name("nobody").expect("readable");
+        let nobody = nobody.expect("an account").uid.as_raw();
+        for directory in ["", "releases", ".deploy-shell"] {
+            lchown(site.root().join(directory), Some(nobody), None).expect("root may do that");
+        }
+    }
     let before = site.snapshot();
     let config = site.dir().join("again.toml");
-    let args = [
-        "init",
-        "--config",
-        text(&config),
-        "--root",
-        text(site.root()),
-    ];
-    operator(&site, &args, b"").ok();
+    site.run(init(&config, site.root()), b"").ok();
     assert_eq!(site.snapshot(), before);
+    assert_eq!(owner(&site.root().join("notes")), Uid::effective().as_raw());
 }
 
 #[test]
@@ -220,5 +254,175 @@ fn init_refuses_unusable_roots_and_site_names() {
             b"",
         ));
         assert!(!config.exists() && !root.exists(), "{name}");
+    }
+}
+
+/// A key that logs in as root, or a request that runs as root, is not what anybody wants.
+#[test]
+fn init_refuses_a_site_of_root() {
+    let site = Site::new();
+    let config = site.dir().join("shop.toml");
+    let root = site.dir().join("www");
+    let named = |owner: &'static str| {
+        let mut args = vec!["init", "--config", text(&config), "--root", text(&root)];
+        args.extend(["--owner", owner]);
+        operator(&site, &args, b"")
+    };
+    let mut replies = vec![named("root"), named("0")];
+    if is_root() {
+        let args = ["init", "--config", text(&config), "--root", text(&root)];
+        replies.push(operator(&site, &args, b""));
+    }
+    for reply in replies {
+        failed(&reply);
+        assert!(reply.stderr.contains("--owner deploy"), "{reply:?}");
+        assert!(!config.exists() && !root.exists());
+    }
+    let reply = named("no-such-account");
+    failed(&reply);
+    assert!(
+        reply
+            .stderr
+            .contains("there is no account 'no-such-account'")
+    );
+    assert!(!config.exists() && !root.exists());
+}
+
+/// `--root /etc` must not give /etc to the account.
+#[test]
+fn init_gives_away_only_a_directory_of_this_site() {
+    if !is_root() {
+        return;
+    }
+    let site = Site::new();
+    let config = site.dir().join("shop.toml");
+    let root = site.dir().join("www");
+    fs::create_dir(&root).expect("a directory");
+    write_file(&root.join("passwd"), 0o600, b"not of a site");
+    let reply = site.run(init(&config, &root), b"");
+    failed(&reply);
+    assert!(
+        reply
+            .stderr
+            .contains("belongs to root, and has 'passwd' in it"),
+        "{reply:?}"
+    );
+    assert!(!config.exists() && !root.join("releases").exists());
+    assert_eq!(owner(&root), 0);
+    fs::remove_file(root.join("passwd")).expect("removed");
+    // Root's own directory becomes the account's; a symlink in it leads nowhere.
+    let outside = site.dir().join("outside");
+    fs::create_dir(&outside).expect("a directory");
+    symlink(&outside, root.join("releases")).expect("a symlink");
+    let reply = site.run(init(&config, &root), b"");
+    failed(&reply);
+    assert!(reply.stderr.contains("is a symlink or a file"), "{reply:?}");
+    assert_eq!(owner(&outside), 0);
+    fs::remove_file(root.join("releases")).expect("removed");
+    fs::create_dir_all(root.join("releases/r1/assets")).expect("directories");
+    let printed = site.run(init(&config, &root), b"").ok();
+    assert_ne!(owner(&root), 0);
+    assert_ne!(owner(&root.join("releases")), 0);
+    assert_eq!(owner(&root.join("releases/r1")), 0, "not what is in it");
+    for line in [
+        format!("gave {} to nobody\n", root.display()),
+        format!("gave {}/releases to nobody\n", root.display()),
+        format!("created {}/{{shared,.deploy-shell}}\n", root.display()),
+    ] {
+        assert!(printed.contains(&line), "{line}: {printed}");
+    }
+}
+
+#[test]
+fn init_takes_nothing_from_another_account() {
+    if !is_root() {
+        return;
+    }
+    let site = Site::new();
+    let config = site.dir().join("shop.toml");
+    let root = site.dir().join("www");
+    fs::create_dir_all(root.join("releases")).expect("directories");
+    lchown(root.join("releases"), Some(4711), None).expect("root may do that");
+    let reply = site.run(init(&config, &root), b"");
+    failed(&reply);
+    assert!(
+        reply.stderr.contains("belongs to '4711', not to 'nobody'"),
+        "{reply:?}"
+    );
+    assert_eq!(owner(&root.join("releases")), 4711);
+}
+
+/// The remedy of `'...' does not exist` is this command.
+#[test]
+fn init_makes_what_is_missing_in_an_existing_site() {
+    let site = Site::new();
+    crate::direct::live(&site, &["a"]);
+    if Uid::effective().is_root() {
+        println!("skipped: the site of this test is root's; `remedies` has one that is not");
+        return;
+    }
+    let state = site.root().join(".deploy-shell");
+    let config = fs::read(site.config_path()).expect("the configuration");
+    for gone in [state.join("trash"), state.join("incoming"), state.clone()] {
+        fs::remove_dir_all(&gone).expect("removed");
+        let reply = crate::direct::ask(&site, "list");
+        reply.refused(78, "bad-layout");
+        let remedy = reply.stderr.lines().nth(1).expect("a remedy");
+        let command = remedy.strip_prefix("make it: deploy-shell-admin ");
+        let script = format!("'{}' {}", admin().display(), command.expect("a command"));
+        let mut sh = Command::new("sh");
+        sh.args(["-ec", &script]);
+        let printed = site.run(sh, b"").ok();
+        let below = gone.strip_prefix(site.root()).expect("below the root");
+        let created = format!("created {}/{}\n", site.root().display(), below.display());
+        assert!(printed.contains(&created), "{created}: {printed}");
+        crate::direct::ask(&site, "list").ok();
+    }
+    assert_eq!(site.current().as_deref(), Some("a"));
+    assert_eq!(fs::read(site.config_path()).expect("there"), config);
+    // Another root is not this site.
+    let other = site.dir().join("other");
+    let reply = site.run(init(site.config_path(), &other), b"");
+    failed(&reply);
+    assert!(
+        reply.stderr.contains("exists, and is of the root '"),
+        "{reply:?}"
+    );
+    assert!(!other.exists());
+}
+
+/// The first deploy, by the commands that `init` prints.
+#[test]
+fn init_prints_every_command_up_to_the_first_deploy() {
+    let site = Site::new();
+    let (config, root) = (site.dir().join("shop.toml"), site.dir().join("www"));
+    let printed = site.run(init(&config, &root), b"").ok();
+    let option = format!("--config '{}'", config.display());
+    let account = if Uid::effective().is_root() {
+        "nobody".to_owned()
+    } else {
+        User::from_uid(Uid::effective())
+            .expect("readable")
+            .expect("an account")
+            .name
+    };
+    let keys = format!("/etc/deploy-shell/authorized_keys/{account}");
+    let mut rest = printed.as_str();
+    // In this order.
+    for step in [
+        format!("    deploy-shell-admin authorize {option} --key ci ci.pub >> {keys}\n"),
+        format!("    chmod 0644 {keys}\n"),
+        format!("    deploy-shell-admin check {option}\n"),
+        "    tar -C dist -c . | zstd -T0 > site.tar.zst\n".to_owned(),
+        "    sum=$(sha256sum < site.tar.zst | cut -c1-64)\n".to_owned(),
+        format!("    ssh -T -i ci {account}@"),
+        " --sha256 \"$sum\" < site.tar.zst\n".to_owned(),
+        format!("    ssh -T -i ci {account}@"),
+        " --sha256 \"$sum\"\n".to_owned(),
+    ] {
+        let (_, after) = rest
+            .split_once(&step)
+            .unwrap_or_else(|| panic!("{step}: {printed}"));
+        rest = after;
     }
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use deploy_shell::error::Code;
 
+use crate::operator::init;
 use crate::signing::key;
 use crate::site::{BIN, Reply, Site, admin, write_file};
 
@@ -137,11 +138,7 @@ fn the_lines_of_the_first_deploy_deploy() {
 fn the_first_page_names_the_lines_that_init_prints() {
     let site = Site::new();
     let config = site.dir().join("new.toml");
-    let output = Command::new(admin())
-        .args(["init", "--config"])
-        .arg(&config)
-        .arg("--root")
-        .arg(site.dir().join("new"))
+    let output = init(&config, &site.dir().join("new"))
         .output()
         .expect("it starts");
     // The README's own site and root in the place of these.

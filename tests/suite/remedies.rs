@@ -262,6 +262,44 @@ fn another_user_who_verifies_is_told_who_may() {
     verify(0).ok();
 }
 
+/// The remedy of a directory that does not exist: `init` finds the owner.
+#[test]
+fn a_missing_directory_is_made_by_the_command_of_the_remedy() {
+    let Some(site) = site_of_the_account() else {
+        return;
+    };
+    let state = site.root().join(".deploy-shell");
+    for gone in [state.join("trash"), site.root().join("shared"), state] {
+        fs::remove_dir_all(&gone).expect("removed");
+        if !gone.ends_with("shared") {
+            let remedy = remedy(&ask_as(&site, ACCOUNT, "list"));
+            let command = remedy.strip_prefix("make it: deploy-shell-admin ");
+            let command = command.expect("a command");
+            follow(&format!("'{}' {command}", admin().display()));
+            assert_eq!(owner(&gone), ACCOUNT, "{}", gone.display());
+        }
+        ask_as(&site, ACCOUNT, "list").ok();
+    }
+    // Only the root is left, and it is root's.
+    fs::remove_dir_all(site.root()).expect("removed");
+    let reply = ask_as(&site, ACCOUNT, "list");
+    assert!(
+        reply.stderr.contains("correct 'root' in the site's"),
+        "{reply:?}"
+    );
+    let remedy = remedy(&reply);
+    let (_, command) = remedy
+        .split_once("or make it: deploy-shell-admin ")
+        .expect("a command");
+    let words = format!("'{}' {command}", admin().display());
+    let mut sh = Command::new("sh");
+    sh.args(["-ec", &words]);
+    let reply = site.run(sh, b"");
+    assert!(reply.stderr.contains("--owner deploy"), "{reply:?}");
+    follow(&format!("{words} --owner nobody"));
+    assert_ne!(owner(site.root()), 0);
+}
+
 /// `rm current` and `mv current current.old` would leave visitors without a site.
 #[test]
 fn no_remedy_for_the_symlink_takes_the_site_offline() {

@@ -1,0 +1,251 @@
+//! Finds and creates the directories of a site.
+//!
+//! root runs this, and what is below the root directory belongs to the deploy account,
+//! which may have put symlinks there. So each directory is opened by handle, from the
+//! handle of its parent, without following a symlink. Only the directories of
+//! docs/on-disk.md get an owner, never what is in them.
+
+use std::fs::DirBuilder;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::unistd::{Gid, Uid};
+
+use deploy_shell::config::Config;
+use deploy_shell::dir::{Dir, Name};
+use deploy_shell::error::{Code, Error, Result};
+use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
+
+use super::Account;
+
+/// What Deployer and Capistrano have in the root directory of a site: see `adopt`.
+const OF_OTHER_TOOLS: [&[u8]; 3] = [b".dep", b"repo", b"revisions.log"];
+
+/// The directories of a site before they are created.
+pub struct Directories<'a> {
+    config: &'a Config,
+    /// None if the root directory does not exist.
+    root: Option<Dir>,
+}
+
+impl<'a> Directories<'a> {
+    /// Opens the root directory of the site, if it exists.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::BadLayout`] if something else is there.
+    pub fn find(config: &'a Config) -> Result<Directories<'a>> {
+        let root = match Dir::open_root(&config.root) {
+            Ok(root) => Some(root),
+            Err(Errno::ENOENT) => None,
+            Err(errno) => return Err(not_a_directory(&config.root, errno)),
+        };
+        Ok(Directories { config, root })
+    }
+
+    /// Returns the owner of the directories that exist, first of one that only the
+    /// account can own; the user who runs this if none exists.
+    pub fn account(&self) -> u32 {
+        let Some(root) = &self.root else {
+            return nix::unistd::geteuid().as_raw();
+        };
+        let owners = [STATE, RELEASES].map(|name| root.stat(name).ok());
+        let mut owners = owners.into_iter().chain([root.metadata().ok()]).flatten();
+        owners
+            .find(|stat| stat.st_uid != 0)
+            .map_or(0, |stat| stat.st_uid)
+    }
+
+    /// Creates what is missing, and gives directories of root's to the account. Returns
+    /// a line for each step.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::BadLayout`] for a directory that is another account's, or a root directory
+    /// of root's that holds something else.
+    pub fn create(self, account: &Account) -> Result<Vec<String>> {
+        let path = &self.config.root;
+        let mut work = Work {
+            account,
+            gid: account.gid,
+            created: Vec::new(),
+            given: Vec::new(),
+        };
+        let (root, is_new) = match self.root {
+            Some(root) => (root, false),
+            None => (create_root(path)?, true),
+        };
+        let owner = root.metadata().map_err(|errno| cannot(path, errno))?.st_uid;
+        if owner == 0 && !is_new {
+            require_only_a_site(self.config, &root)?;
+        }
+        // The site's own group, such as that of a set-group-id directory.
+        let stat = root.metadata().map_err(|errno| cannot(path, errno))?;
+        if stat.st_uid == account.uid {
+            work.gid = stat.st_gid;
+        }
+        work.directory(&root, path, RELEASES, 0o755)?;
+        work.directory(&root, path, SHARED, 0o755)?;
+        let had = work.created.len();
+        let state = work.directory(&root, path, STATE, 0o700)?;
+        let below = path.join(STATE);
+        let is_new_state = work.created.len() > had;
+        let shown = work.created.len();
+        for name in STATE_DIRS {
+            work.directory(&state, &below, name, 0o700)?;
+        }
+        if is_new_state {
+            work.created.truncate(shown);
+        }
+        // Last: until then, no account can change what is in a directory of root's.
+        if owner == 0 {
+            work.give(&root, path)?;
+            if !is_new {
+                work.given.push(path.display().to_string());
+            }
+        }
+        Ok(work.lines(path))
+    }
+}
+
+/// The steps so far.
+struct Work<'a> {
+    account: &'a Account,
+    gid: u32,
+    /// Relative to the root directory.
+    created: Vec<PathBuf>,
+    /// What belonged to root, as text.
+    given: Vec<String>,
+}
+
+impl Work<'_> {
+    fn give(&self, directory: &Dir, path: &Path) -> Result<()> {
+        let (user, group) = (Uid::from_raw(self.account.uid), Gid::from_raw(self.gid));
+        nix::unistd::fchown(directory, Some(user), Some(group)).map_err(|errno| {
+            let (shown, name) = (path.display(), &self.account.name);
+            let error = Error::io(format!("cannot give '{shown}' to '{name}'"), errno);
+            match errno {
+                Errno::EPERM => error.remedy(format!("run this as root, or as '{name}'")),
+                _ => error,
+            }
+        })
+    }
+
+    fn directory(&mut self, parent: &Dir, at: &Path, name: Name<'_>, mode: u32) -> Result<Dir> {
+        let path = at.join(name);
+        let made = parent.make_dir(name, mode);
+        if let Err(errno) = made
+            && errno != Errno::EEXIST
+        {
+            return Err(cannot(&path, errno));
+        }
+        let directory = parent
+            .open_dir(name)
+            .map_err(|errno| not_a_directory(&path, errno))?;
+        let owner = directory
+            .metadata()
+            .map_err(|errno| cannot(&path, errno))?
+            .st_uid;
+        let is_accounts = owner == self.account.uid;
+        if made.is_ok() {
+            if !is_accounts {
+                self.give(&directory, &path)?;
+            }
+            let below = if at.ends_with(STATE) {
+                Path::new(STATE.as_os_str()).join(name)
+            } else {
+                PathBuf::from(name.as_os_str())
+            };
+            self.created.push(below);
+        } else if !is_accounts && name != SHARED {
+            // `shared/` is the application's. So is the decision who owns it.
+            if owner != 0 {
+                return Err(self.is_another_accounts(&path, owner));
+            }
+            self.give(&directory, &path)?;
+            self.given.push(path.display().to_string());
+        }
+        Ok(directory)
+    }
+
+    fn is_another_accounts(&self, path: &Path, owner: u32) -> Error {
+        let (shown, name) = (path.display(), &self.account.name);
+        let other = Account::of_uid(owner).name;
+        let problem = format!("'{shown}' belongs to '{other}', not to '{name}'");
+        Error::new(Code::BadLayout, problem).remedy(format!(
+            "give --owner {other}; or, if '{name}' is right: chown -h {name} '{shown}'"
+        ))
+    }
+
+    fn lines(&self, root: &Path) -> Vec<String> {
+        let mut lines = Vec::new();
+        let root = root.display();
+        let names: Vec<String> = (self.created.iter())
+            .map(|below| below.display().to_string())
+            .collect();
+        match names.as_slice() {
+            [] if self.given.is_empty() => lines.push(format!("{root} has all its directories")),
+            [] => {}
+            [name] => lines.push(format!("created {root}/{name}")),
+            names => lines.push(format!("created {root}/{{{}}}", names.join(","))),
+        }
+        let name = &self.account.name;
+        let given = self.given.iter();
+        lines.extend(given.map(|path| format!("gave {path} to {name}")));
+        lines
+    }
+}
+
+/// Creates the root by its path, and its parents. The parents are root's.
+fn create_root(path: &Path) -> Result<Dir> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .map_err(|error| Error::io(format!("cannot create '{}'", path.display()), error))?;
+    Dir::open_root(path).map_err(|errno| not_a_directory(path, errno))
+}
+
+/// Requires a root directory of root's to hold nothing but a site. A typing error such as
+/// `--root /etc` must not give that directory to the account.
+fn require_only_a_site(config: &Config, root: &Dir) -> Result<()> {
+    let shown = config.root.display();
+    let names = root.names().map_err(|errno| cannot(&config.root, errno))?;
+    let own = [RELEASES, SHARED, STATE].map(|name| name.as_os_str().as_bytes());
+    let links = [&config.link, &config.preview.link].map(|link| link.as_str().as_bytes());
+    let is_own = |name: &[u8]| {
+        own.contains(&name) || links.contains(&name) || OF_OTHER_TOOLS.contains(&name)
+    };
+    match names.iter().find(|name| !is_own(name.as_bytes())) {
+        None => Ok(()),
+        Some(other) => {
+            let other = other.display();
+            let problem = format!("'{shown}' belongs to root, and has '{other}' in it");
+            Err(Error::new(Code::BadLayout, problem)
+                .remedy("choose a directory for this site alone, or change its owner yourself"))
+        }
+    }
+}
+
+fn cannot(path: &Path, errno: Errno) -> Error {
+    let shown = path.display();
+    let error = Error::io(format!("cannot create '{shown}'"), errno);
+    match errno {
+        Errno::EACCES => error.remedy("run this as root"),
+        _ => error,
+    }
+}
+
+fn not_a_directory(path: &Path, errno: Errno) -> Error {
+    let shown = path.display();
+    match errno {
+        Errno::ENOTDIR | Errno::ELOOP => Error::new(
+            Code::BadLayout,
+            format!("'{shown}' is a symlink or a file, not a directory itself"),
+        )
+        .remedy("keep the whole site below one directory, and give that as the root"),
+        errno => Error::io(format!("cannot open '{shown}'"), errno),
+    }
+}
