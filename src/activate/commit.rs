@@ -56,8 +56,11 @@ pub(super) fn activate(site: &mut dyn Site, planned: Move) -> Result<Outcome> {
         site.prepare_fallback_link(&fallback)?;
     }
     commit(site, kind.how(), from.as_ref(), Some(&to)).inspect_err(|_| site.clear_links())?;
-    // With post-swap checks, the release passes its gate by them.
-    if !site.has_post_swap_checks() && site.has_checks_before_commit(kind) {
+    // With post-swap checks, the release passes its gate by them. A rollback earns nothing.
+    if kind == RequestKind::Swap
+        && !site.has_post_swap_checks()
+        && site.has_checks_before_commit(kind)
+    {
         note_place(site, &to);
     }
     Ok(match verify_live(site, &to, from.as_ref()) {

@@ -60,6 +60,13 @@ pub struct Release {
     /// When another release last replaced it as the live one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<Timestamp>,
+    /// Whether it last became live by a rollback. Then it earns no place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_rollback: bool,
+    /// The longest time without a break that it was live before it was last replaced, in
+    /// seconds.
+    #[serde(default)]
+    pub longest: u64,
     /// It failed its checks or was rolled back from, and no symlink change has made
     /// it live since.
     pub bad: bool,
@@ -90,6 +97,8 @@ impl Release {
             first_live: None,
             activated: None,
             left: None,
+            by_rollback: false,
+            longest: 0,
             bad: false,
             confirmed: true,
             place: None,
@@ -233,10 +242,14 @@ impl History {
             (Event::Abandoned, _) => self.intent = None,
             (Event::Confirmed, Some(release)) => {
                 self.confirmation_pending = false;
-                if let Some(release) = self.releases.get_mut(release) {
+                let known = self.releases.get_mut(release);
+                let earns = known.is_some_and(|release| {
                     release.confirmed = true;
+                    !release.by_rollback
+                });
+                if earns {
+                    self.earn(release, record);
                 }
-                self.earn(release, record);
             }
             (Event::Earned, Some(release)) => self.earn(release, record),
             (Event::Failed, Some(release)) => {
@@ -313,6 +326,7 @@ impl History {
         }
         if let Some(old) = old.as_ref().and_then(|old| self.releases.get_mut(old)) {
             old.left = Some(record.time);
+            old.longest = old.longest_live(record.time).as_secs();
             // A symlink that an operator moved says nothing about the release that was
             // live, except whether its post-swap checks had passed by then.
             old.bad |= matches!(record.event, Event::RolledBack | Event::Reverted);
@@ -324,6 +338,7 @@ impl History {
         new.activated = Some((record.seq, record.time));
         new.first_live = new.first_live.or(new.activated);
         new.left = None;
+        new.by_rollback = record.event == Event::RolledBack;
         new.bad = false;
         // A fallback that passed its post-swap checks before keeps that mark: if it
         // fails now, the cause may be outside of the release.

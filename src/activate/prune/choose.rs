@@ -14,8 +14,10 @@
 //!   of releases on disk is bounded.
 //! - Releases that were rolled back from when they first stopped being live are counted
 //!   apart, so that they displace no good ones. They are kept for people to look at.
-//! - Releases that were live and have no place are kept in the order in which they first
-//!   became live.
+//! - Releases that were live and have no place are kept if they are among the newest by
+//!   the time when they first became live, or among those that were live longest. By the
+//!   first alone, swaps of a second each would displace a release that was live for
+//!   minutes; by the second alone, a rollback from a new release would displace it.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -83,18 +85,21 @@ pub fn choose_releases(
     } = groups;
     placed.sort_by_key(|it| Reverse(it.release.place.map(|place| place.seq)));
     rolled_back.sort_by_key(|it| Reverse(it.release.place.map(|place| place.seq)));
-    unplaced.sort_by_key(|it| Reverse(it.release.first_live));
     failed.sort_by_key(|it| Reverse(it.release.activated.map_or(it.release.seq, |(seq, _)| seq)));
     rolled_back.retain(|it| !it.stays);
     failed.retain(|it| !it.stays);
     let with_both = rules.keep.saturating_add(2);
     let placed_count = apart(&placed, rules.min_age, now);
     let rolled_back_count = apart(&rolled_back, rules.min_age, now);
-    let unplaced_count = vec![true; unplaced.len()];
+    unplaced.sort_by_key(|it| Reverse(it.release.first_live));
+    let not_newest = surplus_of_all(&unplaced, with_both);
+    unplaced.sort_by_key(|it| Reverse((it.release.longest_live(now), it.release.first_live)));
+    let not_longest = surplus_of_all(&unplaced, with_both);
+    let displaced = |it: &Candidate<'_>| not_newest.iter().any(|other| other.id == it.id);
     let surplus = surplus(&placed, &placed_count, with_both)
         .into_iter()
         .chain(surplus(&rolled_back, &rolled_back_count, rules.keep))
-        .chain(surplus(&unplaced, &unplaced_count, with_both))
+        .chain(not_longest.into_iter().filter(displaced))
         .chain(failed.into_iter().skip(rules.keep))
         .filter(|it| it.may_go(rules, now));
     let surplus = surplus.map(|it| it.id.clone());
@@ -188,14 +193,10 @@ fn apart(newest_first: &[Candidate<'_>], min_age: Duration, now: Timestamp) -> V
     counts.collect()
 }
 
-/// Returns the releases of a group that `slots` others come before: those that are newer
-/// and count, and those that stay and count.
-fn surplus<'a>(
-    newest_first: &[Candidate<'a>],
-    counts: &[bool],
-    slots: usize,
-) -> Vec<Candidate<'a>> {
-    let all = || newest_first.iter().zip(counts);
+/// Returns the releases of a group that `slots` others come before: those that are
+/// earlier in its order and count, and those that stay and count.
+fn surplus<'a>(first_kept: &[Candidate<'a>], counts: &[bool], slots: usize) -> Vec<Candidate<'a>> {
+    let all = || first_kept.iter().zip(counts);
     let mut others = all().filter(|(it, counts)| it.stays && **counts).count();
     all()
         .filter_map(move |(candidate, counts)| {
@@ -204,6 +205,11 @@ fn surplus<'a>(
             surplus.then_some(*candidate)
         })
         .collect()
+}
+
+/// As [`surplus`], where every release counts.
+fn surplus_of_all<'a>(first_kept: &[Candidate<'a>], slots: usize) -> Vec<Candidate<'a>> {
+    surplus(first_kept, &vec![true; first_kept.len()], slots)
 }
 
 #[cfg(test)]

@@ -4,6 +4,10 @@
 //! The record that says so gives the place its number. Nothing changes that number
 //! later: no swap, no rollback and no bad mark. So a key cannot take a place away by
 //! moving the current symlink; it can only earn later ones.
+//!
+//! A release earns nothing while it is live by a rollback. A key that may only roll back
+//! could otherwise give places to old releases that have none, and these would displace
+//! others.
 
 use std::time::Duration;
 
@@ -55,6 +59,12 @@ impl Release {
         } else {
             FirstLeave::Replaced
         }
+    }
+
+    /// Returns the longest time without a break that it was live, until `now`.
+    pub fn longest_live(&self, now: Timestamp) -> Duration {
+        let last = self.live_for(now).unwrap_or_default();
+        last.max(Duration::from_secs(self.longest))
     }
 
     /// Returns how long it was live without a break until `now`, or until it was last
@@ -109,9 +119,9 @@ impl History {
         }
     }
 
-    /// Returns the releases that have been live for `min_age` and have no place yet: of
-    /// the live one and the one before it. The caller appends an `earned` record for
-    /// each.
+    /// Returns the releases that have been live for `min_age` by a swap or a revert and
+    /// have no place yet: of the live one and the one before it. The caller appends an
+    /// `earned` record for each.
     ///
     /// A release that left before its checks passed earns nothing: its own checks may
     /// have taken that long.
@@ -123,7 +133,7 @@ impl History {
                 self.releases.get(*id).is_some_and(|release| {
                     let counts = live == Some(*id) || release.confirmed;
                     let long_enough = release.live_for(now).is_some_and(|time| time >= min_age);
-                    release.place.is_none() && counts && long_enough
+                    release.place.is_none() && !release.by_rollback && counts && long_enough
                 })
             })
             .cloned()

@@ -131,6 +131,19 @@ fn swaps_that_wait_for_nothing_remove_no_release_with_a_place() {
 }
 
 #[test]
+fn swaps_of_a_moment_displace_no_release_that_was_live_for_minutes() {
+    let swaps = "+p +q +r +s +t +u +v +w p q r s t u v w";
+    let gone = pruned(&format!("{SEVEN} new 590 {swaps} 600 g"), DEFAULTS);
+    assert!(!gone.split(' ').any(|it| it == "new"), "{gone}");
+    // The number of those without a place is bounded all the same.
+    assert_ne!(gone, "");
+    // A rollback from it at once leaves it as well: it is the newest.
+    let before = "p 1 q 2 r 3 s 4 t 5 u 6 v 7 new";
+    let gone = pruned(&format!("{before} ~p 600 ~q 600"), DEFAULTS);
+    assert!(!gone.split(' ').any(|it| it == "new"), "{gone}");
+}
+
+#[test]
 fn each_place_that_removes_another_takes_min_age() {
     let mut attack = SEVEN.to_owned();
     for (release, gone) in [("p", ""), ("q", "a"), ("r", "a b"), ("s", "a b c")] {
@@ -204,18 +217,28 @@ fn a_release_that_the_journal_does_not_know_stays() {
     assert_eq!(chosen, []);
 }
 
-/// What a key that holds `swap` and `rollback` does to a site, in every order.
+/// What a stolen key does to a site, in every order.
 ///
 /// Before the theft, four releases have earned their places (`a` to `d`, with `d` live),
-/// one has failed (`e`), and two are pending.
+/// one has failed (`e`), two are pending, and some were live for a moment.
 #[derive(Clone)]
 struct Theft {
     history: History,
     seconds: i64,
     /// How often `min_age` has passed.
     waits: usize,
-    /// Whether the site has a gate, which every release passes.
-    has_gate: bool,
+    key: StolenKey,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum StolenKey {
+    /// It may swap and roll back. With a gate, every release passes it.
+    Swap { has_gate: bool },
+    /// It may roll back, to any release that is good.
+    Rollback {
+        /// The control: a release earns its place also while it is live by a rollback.
+        earns: bool,
+    },
 }
 
 impl Theft {
@@ -224,17 +247,22 @@ impl Theft {
     const BEFORE: [&str; 4] = ["a", "b", "c", "d"];
     const OTHERS: [&str; 3] = ["e", "p", "q"];
 
-    fn begin(has_gate: bool) -> Theft {
+    /// `moments` are the releases that were live for a moment each.
+    fn begin(key: StolenKey, moments: &[&str]) -> Theft {
         let mut theft = Theft {
             history: History::default(),
             seconds: 0,
             waits: 0,
-            has_gate,
+            key,
         };
         for name in [&Theft::BEFORE[..], &Theft::OTHERS[..]].concat() {
             theft.record(Event::Received, &id(name));
         }
         theft.record(Event::Failed, &id("e"));
+        for name in moments {
+            theft.record(Event::Received, &id(name));
+            theft.record(Event::Swapped, &id(name));
+        }
         for name in Theft::BEFORE {
             theft.record(Event::Swapped, &id(name));
             theft.record(Event::Earned, &id(name));
@@ -264,6 +292,10 @@ impl Theft {
     /// Journals the places that are due, as a request does before and after its move.
     fn note_places(&mut self) {
         let min_age = Duration::from_secs(Theft::MIN_AGE.unsigned_abs());
+        if self.key == (StolenKey::Rollback { earns: true }) {
+            let releases = self.history.releases.values_mut();
+            releases.for_each(|release| release.by_rollback = false);
+        }
         for release in self.history.due_places(min_age, self.now()) {
             self.record(Event::Earned, &release);
         }
@@ -272,7 +304,8 @@ impl Theft {
     fn activate(mut self, event: Event, to: &ReleaseId, rules: PruneRules<'_>) -> Theft {
         self.note_places();
         self.record(event, to);
-        if self.has_gate && self.history.releases[to].place.is_none() {
+        let has_gate = self.key == StolenKey::Swap { has_gate: true };
+        if has_gate && self.history.releases[to].place.is_none() {
             self.record(Event::Earned, to);
         }
         self.note_places();
@@ -285,13 +318,21 @@ impl Theft {
     /// Returns what every possible next step leads to.
     fn next(&self, rules: PruneRules<'_>) -> Vec<Theft> {
         let present = self.present();
-        let mut all: Vec<Theft> = (present.iter())
-            .filter(|to| self.history.live.as_ref() != Some(to))
-            .map(|to| self.clone().activate(Event::Swapped, to, rules))
-            .collect();
-        if let Some(to) = self.history.rollback_target(&present, None).cloned() {
-            all.push(self.clone().activate(Event::RolledBack, &to, rules));
-        }
+        let others = (present.iter()).filter(|to| self.history.live.as_ref() != Some(to));
+        let mut all: Vec<Theft> = match self.key {
+            StolenKey::Swap { .. } => (others.map(|to| (Event::Swapped, to)))
+                .chain(
+                    self.history
+                        .rollback_target(&present, None)
+                        .map(|to| (Event::RolledBack, to)),
+                )
+                .map(|(event, to)| self.clone().activate(event, to, rules))
+                .collect(),
+            StolenKey::Rollback { .. } => others
+                .filter(|to| self.history.releases[*to].good())
+                .map(|to| self.clone().activate(Event::RolledBack, to, rules))
+                .collect(),
+        };
         let mut later = self.clone();
         later.seconds += Theft::MIN_AGE;
         later.waits += 1;
@@ -308,19 +349,20 @@ impl Theft {
     }
 }
 
-/// Tries every sequence of `steps` steps. Returns whether more good releases were gone
-/// after one than it has waits, and the number of sequences.
-fn removes_more_than_it_waits(
+/// Tries every sequence of `steps` steps. Returns whether one of them removes more good
+/// releases than `permitted`, and the number of sequences.
+fn removes_more_than(
+    permitted: fn(&Theft) -> usize,
+    begin: Theft,
     rules: PruneRules<'_>,
-    has_gate: bool,
     steps: usize,
 ) -> (bool, usize) {
     let (mut more, mut tried) = (false, 0);
-    let mut open = vec![(Theft::begin(has_gate), steps)];
+    let mut open = vec![(begin, steps)];
     // Terminates: what is added has one step less.
     while let Some((theft, left)) = open.pop() {
         tried += 1;
-        more |= theft.removed() > theft.waits;
+        more |= theft.removed() > permitted(&theft);
         if left > 0 {
             let next = theft.next(rules).into_iter();
             open.extend(next.map(|theft| (theft, left - 1)));
@@ -339,8 +381,10 @@ fn no_sequence_of_swaps_and_rollbacks_removes_a_good_release() {
         min_age: Duration::from_secs(Theft::MIN_AGE.unsigned_abs()),
         ..DEFAULTS
     };
+    let waits = |theft: &Theft| theft.waits;
     for has_gate in [false, true] {
-        let (more, tried) = removes_more_than_it_waits(rules, has_gate, 5);
+        let begin = Theft::begin(StolenKey::Swap { has_gate }, &[]);
+        let (more, tried) = removes_more_than(waits, begin, rules, 5);
         assert!(tried > 10_000, "{tried}");
         assert!(!more);
     }
@@ -349,5 +393,25 @@ fn no_sequence_of_swaps_and_rollbacks_removes_a_good_release() {
         min_age: Duration::ZERO,
         ..rules
     };
-    assert!(removes_more_than_it_waits(hasty, true, 5).0);
+    let begin = Theft::begin(StolenKey::Swap { has_gate: true }, &[]);
+    assert!(removes_more_than(waits, begin, hasty, 5).0);
+}
+
+/// No sequence of rollbacks removes any of the newest `keep` releases that had earned
+/// their places, however long it waits.
+#[test]
+fn no_sequence_of_rollbacks_removes_a_good_release() {
+    let rules = PruneRules {
+        keep: Theft::KEEP,
+        min_age: Duration::from_secs(Theft::MIN_AGE.unsigned_abs()),
+        ..DEFAULTS
+    };
+    let try_all = |earns| {
+        let begin = Theft::begin(StolenKey::Rollback { earns }, &["m", "n", "o"]);
+        removes_more_than(|_| 0, begin, rules, 6)
+    };
+    let (more, tried) = try_all(false);
+    assert!(tried > 5_000, "{tried}");
+    assert!(!more);
+    assert!(try_all(true).0, "the control finds nothing");
 }
