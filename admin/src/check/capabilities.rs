@@ -251,7 +251,7 @@ fn site_capabilities(facts: &Facts, allow: Grants) -> Vec<Capability> {
         (
             commands > 0 && (swap || rollback),
             format!(
-                "run {run} of the hooks and the health check, as the account, in the release's \
+                "run {run} of the hooks and the checks, as the account, in the release's \
                  directory, with all code of the release that they execute"
             ),
         ),

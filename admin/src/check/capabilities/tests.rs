@@ -84,7 +84,7 @@ fn hooks_belong_to_keys_that_can_run_them() {
         configure(facts, text);
     };
     let line = described(hooked);
-    let words = "run the 2 commands of the hooks and the health check, as the account";
+    let words = "run the 2 commands of the hooks and the checks, as the account";
     assert!(line.contains(words), "{line}");
     let line = described(|facts| {
         hooked(facts);
