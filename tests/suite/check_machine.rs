@@ -262,8 +262,9 @@ fn a_sandbox_without_landlock_is_found() {
         "these tests need Landlock: {before:?}"
     );
     let before = codes(&before);
+    let accepted = quiet(Site::with_config("[sandbox]\nrequired = false\n"));
     // The processes that a thread starts inherit its filter; other threads do not.
-    let reply = std::thread::scope(|scope| {
+    let (reply, accepted) = std::thread::scope(|scope| {
         let without = scope.spawn(|| {
             let call = libc::SYS_landlock_create_ruleset;
             let arch = std::env::consts::ARCH.try_into().expect("an architecture");
@@ -276,7 +277,7 @@ fn a_sandbox_without_landlock_is_found() {
             );
             let program: BpfProgram = filter.and_then(TryInto::try_into).expect("a filter");
             apply_filter(&program).expect("the filter is on");
-            check(&site)
+            (check(&site), check(&accepted))
         });
         without.join().expect("the thread ends")
     });
@@ -291,6 +292,10 @@ fn a_sandbox_without_landlock_is_found() {
             .contains("\nsandbox: requests without landlock, the unpacker without landlock\n"),
         "{reply:?}"
     );
+    // The operator has accepted that: exit status 0 can be reached.
+    assert_eq!(codes(&accepted), before, "{accepted:?}");
+    let line = "the unpacker without landlock; [sandbox] required = false accepts that\n";
+    assert!(accepted.stdout.contains(line), "{accepted:?}");
 }
 
 /// Returns a site installed for `account`, as the README says, but in a temporary

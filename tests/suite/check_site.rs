@@ -7,12 +7,11 @@ use std::os::unix::fs::{chown, symlink};
 use std::path::PathBuf;
 
 use nix::unistd::Uid;
-use serde_json::Value;
 
-use crate::check::{added, arguments, check, codes, deployer, give, quiet, quiet_site, remedy};
+use crate::check::{added, check, codes, deployer, give, quiet, quiet_site, remedy};
 use crate::direct::{ask, live};
 use crate::operator::{operator, text};
-use crate::site::{Reply, Site, set_mode, write_file};
+use crate::site::{Site, set_mode, write_file};
 use crate::times::sh;
 
 /// Returns a site on which `r0` was live, and `r1` is.
@@ -401,52 +400,4 @@ fn a_disk_below_the_reserve_is_found() {
             .stdout
             .contains("\ndisk: uploads may use ")
     );
-}
-
-/// The document has the findings and the keys of the report, with the same status.
-#[test]
-fn the_json_document_has_what_the_report_has() {
-    let site = deployed();
-    fs::create_dir(site.root().join("releases/hand1")).expect("a directory");
-    site.add_key("watch", Some("list"));
-    let report = check(&site);
-    let mut words = arguments(&site);
-    words.push("--json".to_owned());
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let reply: Reply = operator(&site, &words, b"");
-    assert_eq!((reply.code, reply.stderr.as_str()), (report.code, ""));
-    assert_eq!(reply.stdout.matches('\n').count(), 1);
-    let document: Value = serde_json::from_str(&reply.stdout).expect("JSON");
-    let findings = document["findings"].as_array().expect("findings");
-    let word = |finding: &Value, field: &str| finding[field].as_str().expect(field).to_owned();
-    let found: BTreeSet<String> = findings.iter().map(|it| word(it, "id")).collect();
-    assert_eq!(found, codes(&report));
-    let order = ["error", "security", "warning"];
-    let mut last = 0;
-    for finding in findings {
-        let severity = word(finding, "severity");
-        let rank = order
-            .iter()
-            .position(|it| *it == severity)
-            .expect("a severity");
-        assert!(rank >= last, "{findings:?}");
-        last = rank;
-        let line = format!(
-            "finding: {}: {}",
-            word(finding, "id"),
-            word(finding, "problem")
-        );
-        assert!(report.stdout.contains(&line), "{line}: {report:?}");
-        assert!(
-            report.stdout.contains(&word(finding, "remedy")),
-            "{finding}"
-        );
-        assert!(!word(finding, "subject").is_empty(), "{finding}");
-    }
-    let keys = document["keys"].as_array().expect("keys");
-    let labels: Vec<String> = keys.iter().map(|key| word(key, "label")).collect();
-    assert_eq!(labels, ["ci", "watch"]);
-    assert_eq!(keys[1]["verbs"], serde_json::json!(["list"]));
-    assert!(report.stdout.contains(&word(&keys[1], "may")), "{keys:?}");
-    assert_eq!(document["account"]["name"], deployer().name);
 }

@@ -1,6 +1,7 @@
 //! Provokes each finding of the table on a site that is otherwise sound.
 
 mod causes;
+mod login;
 mod requests;
 
 use std::path::PathBuf;

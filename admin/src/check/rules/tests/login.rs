@@ -1,0 +1,114 @@
+//! The rules about the way of a request from sshd to the site.
+
+use super::causes::only;
+use super::requests::block;
+use super::*;
+
+#[test]
+fn a_missing_home_directory_is_made_where_an_account_may_have_one() {
+    let mut facts = sound();
+    account(&mut facts).home = HomeDirectory {
+        is_missing: true,
+        ..HomeDirectory::default()
+    };
+    let install =
+        "make an empty one, of root's: install -d -o root -g root -m 0755 '/var/lib/deploy-shell'";
+    assert_eq!(only(&facts).remedy, install);
+    passwd(&mut facts).home = PathBuf::from("/nonexistent");
+    let moved = " && usermod --home '/var/lib/deploy-shell' 'deploy'";
+    assert_eq!(only(&facts).remedy, format!("{install}{moved}"));
+}
+
+#[test]
+fn every_way_in_which_sshd_refuses_the_account_is_found() {
+    for (keyword, value, refused) in [
+        ("allowusers", "root", true),
+        ("allowusers", "deploy", false),
+        ("allowusers", "dep*", false),
+        ("allowusers", "!deploy", true),
+        ("allowusers", "deploy@10.0.0.0/8", false),
+        ("allowusers", "root@10.0.0.0/8", true),
+        ("denyusers", "deploy", true),
+        ("denyusers", "d?ploy", true),
+        ("denyusers", "deploy@192.0.2.1", false),
+        ("denyusers", "root", false),
+        ("allowgroups", "admins", true),
+        ("allowgroups", "deploy", false),
+        ("denygroups", "deploy", true),
+        ("denygroups", "admins", false),
+        ("pubkeyauthentication", "no", true),
+    ] {
+        let mut facts = sound();
+        set_setting(&mut facts, keyword, value);
+        let expected: &[FindingCode] = if refused {
+            &[FindingCode::LoginRefused]
+        } else {
+            &[]
+        };
+        assert_eq!(codes(&facts), expected, "{keyword} {value}");
+    }
+    let mut facts = sound();
+    account(&mut facts).password = Some(PasswordState::AccountLocked);
+    assert_eq!(only(&facts).remedy, "usermod --password '*' 'deploy'");
+    set_setting(&mut facts, "usepam", "yes");
+    assert_eq!(all_findings(&facts), []);
+}
+
+#[test]
+fn an_expired_account_and_an_expired_password_are_found() {
+    let today = 20_000;
+    for (last_change, max_age, expires, remedy) in [
+        (Some(19_000), Some(365), None, Some("--maxdays -1")),
+        (Some(0), None, None, Some("--lastday -1")),
+        (None, None, Some(19_999), Some("--expiredate -1")),
+        (Some(19_990), Some(365), Some(20_000), None),
+        (Some(19_000), None, None, None),
+        (None, Some(1), None, None),
+    ] {
+        let mut facts = sound();
+        set_setting(&mut facts, "usepam", "yes");
+        account(&mut facts).aging = Some(Aging {
+            today,
+            last_change,
+            max_age,
+            expires,
+        });
+        match remedy {
+            Some(words) => assert!(only(&facts).remedy.contains(words), "{words}"),
+            None => assert_eq!(all_findings(&facts), [], "{last_change:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_blocks_several_files_is_one_finding() {
+    let mut facts = sound();
+    block(
+        &mut facts,
+        "/etc/deploy-shell/authorized_keys/deploy",
+        "/etc/deploy-shell",
+    );
+    block(&mut facts, "/etc/deploy-shell/bin", "/etc/deploy-shell");
+    let finding = only(&facts);
+    assert_eq!(finding.code, FindingCode::KeysUnreadable);
+    let expected =
+        "sshd opens the file as the account: setfacl -m 'u:deploy:x' '/etc/deploy-shell'";
+    assert_eq!(finding.remedy, expected);
+}
+
+#[test]
+fn no_key_of_this_site_is_a_finding_unless_sshd_accepts_others() {
+    let mut facts = sound();
+    only_serve(&mut facts, "--site shop --key ci");
+    let finding = only(&facts);
+    assert_eq!(finding.code, FindingCode::NoKey);
+    assert!(
+        finding.remedy.contains("authorize --site blog --key LABEL"),
+        "{finding:?}"
+    );
+    facts.keys_files[0].was_read = false;
+    assert_eq!(all_findings(&facts), []);
+    facts.keys_files[0].was_read = true;
+    set_setting(&mut facts, "authorizedkeyscommand", "/usr/bin/keys");
+    assert_eq!(codes(&facts), [FindingCode::KeysCommand]);
+}
