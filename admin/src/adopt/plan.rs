@@ -11,7 +11,7 @@ use super::history::{self, Adopted};
 use super::layout::{self, Current, Layout};
 use super::order::{self, Order};
 use super::rules::Fault;
-use super::survey::{SiteFacts, Survey, survey};
+use super::survey::{SiteFacts, Survey, is_mount_point, survey};
 use deploy_shell::config::Config;
 use deploy_shell::dir::{Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
@@ -114,18 +114,15 @@ pub fn make(config: &Config, store: &Store, site: &SiteFacts) -> Result<Plan> {
             }
             continue;
         }
-        match open_tree(config, store, &layout, id) {
-            Ok((_, _, tree)) => plan_releases.candidates.push(Candidate {
-                id: id.clone(),
-                survey: survey(site, &tree, false),
-            }),
-            Err(error) => {
-                let mut survey = Survey::default();
-                survey.add_fault(Fault::Unreadable(error.problem), b"");
-                let id = id.clone();
-                plan_releases.candidates.push(Candidate { id, survey });
+        let survey = match open_tree(config, store, &layout, id) {
+            Ok((parent, name, _)) if is_mount_point(parent, name) => {
+                Survey::of_fault(Fault::MountPoint)
             }
-        }
+            Ok((_, _, tree)) => survey(site, &tree, false),
+            Err(error) => Survey::of_fault(Fault::Unreadable(error.problem)),
+        };
+        let id = id.clone();
+        plan_releases.candidates.push(Candidate { id, survey });
     }
     let Releases {
         mut candidates,

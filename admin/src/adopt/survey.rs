@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{self, OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::{FileStat, SFlag};
 use nix::unistd::{Gid, Group, Uid, User};
 use rustix::fs::fgetxattr;
@@ -111,6 +112,13 @@ pub struct Survey {
 }
 
 impl Survey {
+    /// Returns the survey of a release that cannot be walked.
+    pub fn of_fault(fault: Fault) -> Survey {
+        let mut survey = Survey::default();
+        survey.add_fault(fault, b"");
+        survey
+    }
+
     pub fn add_fault(&mut self, fault: Fault, path: &[u8]) {
         self.faults.entry(fault).or_default().insert(path.to_vec());
     }
@@ -131,12 +139,11 @@ pub fn survey(site: &SiteFacts, tree: &Dir, hash: bool) -> Survey {
         tree,
         hash,
         owner: 0,
-        device: 0,
         found: Survey::default(),
     };
     match tree.metadata() {
         Ok(stat) => {
-            (walk.owner, walk.device) = (stat.st_uid, stat.st_dev);
+            walk.owner = stat.st_uid;
             walk.owner(b"", &stat);
             walk.mode(b"", &stat, tree);
             walk.add_entry(b"", Kind::Dir);
@@ -153,7 +160,6 @@ struct Walk<'a> {
     hash: bool,
     /// The owner of the release itself.
     owner: u32,
-    device: u64,
     found: Survey,
 }
 
@@ -182,7 +188,7 @@ impl Walk<'_> {
         if let Err(rule) = CleanPath::from_entry_name(path, file_type == SFlag::S_IFDIR) {
             return self.found.add_fault(Fault::Name(rule.to_string()), path);
         }
-        if stat.st_dev != self.device {
+        if is_mount_point(parent, name) {
             return self.found.add_fault(Fault::MountPoint, path);
         }
         self.owner(path, stat);
@@ -332,6 +338,16 @@ impl Walk<'_> {
 enum SymlinkTarget {
     Inside,
     Shared(SharedPath),
+}
+
+/// Returns whether something is mounted on `name`, also a directory of the same file
+/// system: no rename moves it, and its content is not part of the release.
+pub fn is_mount_point(parent: &Dir, name: Name<'_>) -> bool {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_XDEV);
+    let opened = fcntl::openat2(parent.as_fd(), name.as_os_str(), how);
+    matches!(opened, Err(Errno::EXDEV))
 }
 
 fn has_several_names(stat: &FileStat) -> bool {
