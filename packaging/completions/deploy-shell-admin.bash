@@ -1,3 +1,20 @@
+_deploy_shell_sites() {
+    command ls /etc/deploy-shell 2> /dev/null | sed -n 's/\.toml$//p'
+}
+
+# The releases of the site that the command line names, if it may be read.
+_deploy_shell_releases() {
+    local i config root
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case ${COMP_WORDS[i]} in
+            --site) config=/etc/deploy-shell/${COMP_WORDS[i + 1]}.toml ;;
+            --config) config=${COMP_WORDS[i + 1]} ;;
+        esac
+    done
+    root=$(sed -n 's/^root = "\([^"]*\)".*/\1/p' "${config:-/dev/null}" 2> /dev/null)
+    [ -z "$root" ] || command ls "$root/releases" 2> /dev/null
+}
+
 _deploy__shell__admin() {
     local i cur prev opts cmd
     COMPREPLY=()
@@ -65,7 +82,7 @@ _deploy__shell__admin() {
             fi
             case "${prev}" in
                 --site)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "$(_deploy_shell_sites)" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -87,7 +104,7 @@ _deploy__shell__admin() {
             fi
             case "${prev}" in
                 --site)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "$(_deploy_shell_sites)" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -99,7 +116,7 @@ _deploy__shell__admin() {
                     return 0
                     ;;
                 --allow)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "receive swap rollback list files" -P "${cur%"${cur##*,}"}" -- "${cur##*,}"))
                     return 0
                     ;;
                 *)
@@ -117,7 +134,7 @@ _deploy__shell__admin() {
             fi
             case "${prev}" in
                 --site)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "$(_deploy_shell_sites)" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -143,7 +160,7 @@ _deploy__shell__admin() {
             fi
             case "${prev}" in
                 --site)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "$(_deploy_shell_sites)" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -154,7 +171,7 @@ _deploy__shell__admin() {
                     COMPREPLY=()
                     ;;
             esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            COMPREPLY=( $(compgen -W "${opts} $(_deploy_shell_releases)" -- "${cur}") )
             return 0
             ;;
         deploy__shell__admin__subcmd__history)
@@ -165,7 +182,7 @@ _deploy__shell__admin() {
             fi
             case "${prev}" in
                 --site)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "$(_deploy_shell_sites)" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -191,7 +208,7 @@ _deploy__shell__admin() {
             fi
             case "${prev}" in
                 --site)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "$(_deploy_shell_sites)" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -203,7 +220,7 @@ _deploy__shell__admin() {
                     return 0
                     ;;
                 --owner)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -u -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -221,7 +238,7 @@ _deploy__shell__admin() {
             fi
             case "${prev}" in
                 --site)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "$(_deploy_shell_sites)" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -232,7 +249,7 @@ _deploy__shell__admin() {
                     COMPREPLY=()
                     ;;
             esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            COMPREPLY=( $(compgen -W "${opts} $(_deploy_shell_releases)" -- "${cur}") )
             return 0
             ;;
     esac

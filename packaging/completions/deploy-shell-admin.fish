@@ -33,33 +33,33 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "drop" -d 'Remove releases that were never live, or that are bad'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "history" -d 'Show who deployed what and when'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "verify" -d 'Hash releases again and compare them with their manifests'
-complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l root -d 'The root directory of the site' -r -F
-complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l owner -d 'The account that the site belongs to, never root [default: the owner of DIR]' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l owner -d 'The account that the site belongs to, never root [default: the owner of DIR]' -r -f -a '(__fish_complete_users)'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -s h -l help -d 'Print help'
-complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l key -d 'Label of the key, shown in the log' -r
-complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l allow -d 'The verbs this key may use [default: receive,swap,rollback,list]' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l allow -d 'The verbs this key may use [default: receive,swap,rollback,list]' -r -f -a 'receive swap rollback list files'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -s h -l help -d 'Print help'
-complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l sshd-config -d 'The configuration file of sshd [default: the one sshd reads]' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l json -d 'Print one JSON document in place of the report'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -s h -l help -d 'Print help'
-complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -l yes -d 'Do it [default: print what would be done]'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -s h -l help -d 'Print help'
-complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -s h -l help -d 'Print help'
-complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -l since -d 'Only events of this time, such as 12h or 7d [default: all]' -r
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -l json -d 'Print one object of JSON'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -s h -l help -d 'Print help'
-complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -s h -l help -d 'Print help'

@@ -26,8 +26,93 @@ fn completion(shell: Shell) -> String {
     // clap_complete 4.6 takes each hyphen in the name of a program for a step to a
     // subcommand, in half of the places (its issue 6421). bash then completes no
     // option of a subcommand.
-    text.replace(
+    let text = text.replace(
         "deploy__subcmd__shell__subcmd__admin",
         "deploy__shell__admin",
+    );
+    match shell {
+        Shell::Bash => with_values_of_bash(&text),
+        Shell::Zsh => text
+            .replace(":NAME:_default", ":NAME:($(_deploy_shell_sites))")
+            .replace(":ACCOUNT:_default", ":ACCOUNT:_users")
+            .replace(
+                ":VERBS:_default",
+                &format!(":VERBS:_values -s , verb {VERBS}"),
+            )
+            .replace(
+                "\n_deploy-shell-admin() {",
+                &format!("\n_deploy_shell_sites() {{\n    {SITES}\n}}\n\n_deploy-shell-admin() {{"),
+            ),
+        _ => with_values_of_fish(&text),
+    }
+}
+
+/// The verbs of `--allow`.
+const VERBS: &str = "receive swap rollback list files";
+
+/// Prints the names of the sites. A shell without a match passes the pattern on, so `ls`
+/// gets the directory alone.
+const SITES: &str = "command ls /etc/deploy-shell 2> /dev/null | sed -n 's/\\.toml$//p'";
+
+/// The same for fish, in which `$` and quotes have other rules.
+const SITES_OF_FISH: &str =
+    "command ls /etc/deploy-shell 2> /dev/null | string match -r \".*(?=[.]toml)\"";
+
+/// Completes sites, verbs, accounts and releases. clap_complete knows only files.
+fn with_values_of_bash(text: &str) -> String {
+    let files = "COMPREPLY=($(compgen -f \"${cur}\"))";
+    let mut text = text.to_owned();
+    for (option, values) in [
+        (
+            "--site)",
+            "-W \"$(_deploy_shell_sites)\" -- \"${cur}\"".to_owned(),
+        ),
+        ("--owner)", "-u -- \"${cur}\"".to_owned()),
+        (
+            "--allow)",
+            format!("-W \"{VERBS}\" -P \"${{cur%\"${{cur##*,}}\"}}\" -- \"${{cur##*,}}\""),
+        ),
+    ] {
+        let indent = "\n                    ";
+        text = text.replace(
+            &format!("{option}{indent}{files}"),
+            &format!("{option}{indent}COMPREPLY=($(compgen {values}))"),
+        );
+    }
+    let words = "COMPREPLY=( $(compgen -W \"${opts}\" -- \"${cur}\") )\n            return 0";
+    let releases = "COMPREPLY=( $(compgen -W \"${opts} $(_deploy_shell_releases)\" -- \"${cur}\") )\n            return 0";
+    for command in ["drop)\n            opts", "verify)\n            opts"] {
+        let (before, after) = text.split_once(command).expect("the command is there");
+        text = format!("{before}{command}{}", after.replacen(words, releases, 1));
+    }
+    format!(
+        "_deploy_shell_sites() {{\n    {SITES}\n}}\n\n\
+         # The releases of the site that the command line names, if it may be read.\n\
+         _deploy_shell_releases() {{\n    \
+             local i config root\n    \
+             for ((i = 1; i < COMP_CWORD; i++)); do\n        \
+                 case ${{COMP_WORDS[i]}} in\n            \
+                     --site) config=/etc/deploy-shell/${{COMP_WORDS[i + 1]}}.toml ;;\n            \
+                     --config) config=${{COMP_WORDS[i + 1]}} ;;\n        \
+                 esac\n    \
+             done\n    \
+             root=$(sed -n 's/^root = \"\\([^\"]*\\)\".*/\\1/p' \"${{config:-/dev/null}}\" 2> /dev/null)\n    \
+             [ -z \"$root\" ] || command ls \"$root/releases\" 2> /dev/null\n}}\n\n{text}"
     )
+}
+
+fn with_values_of_fish(text: &str) -> String {
+    let value = |line: &str| {
+        let values = [
+            (" -l site ", format!("-f -a '({SITES_OF_FISH})'")),
+            (" -l owner ", "-f -a '(__fish_complete_users)'".to_owned()),
+            (" -l allow ", format!("-f -a '{VERBS}'")),
+        ];
+        let found = values.iter().find(|(option, _)| line.contains(option));
+        match found {
+            Some((_, values)) => format!("{line} {values}\n"),
+            None => format!("{line}\n"),
+        }
+    };
+    text.lines().map(value).collect()
 }

@@ -278,3 +278,54 @@ fn shells_complete_with_the_committed_scripts() {
         assert!(said.contains(expected), "{shell}: {output:?}");
     }
 }
+
+#[test]
+fn bash_and_fish_complete_the_values_of_options_and_releases() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let root = directory.path().join("root");
+    for release in ["r1", "r2"] {
+        fs::create_dir_all(root.join("releases").join(release)).expect("directories");
+    }
+    let config = directory.path().join("x.toml");
+    fs::write(&config, format!("root = \"{}\"\n", root.display())).expect("a file");
+    let config = config.to_str().expect("text");
+    let bash_script = packaging().join("completions/deploy-shell-admin.bash");
+    let fish_script = packaging().join("completions/deploy-shell-admin.fish");
+    // Sites come from /etc/deploy-shell, which a test leaves alone.
+    for (words, expected, of_fish) in [
+        (
+            vec!["authorize", "--allow", "receive,s"],
+            "receive,swap",
+            false,
+        ),
+        (vec!["authorize", "--allow", "s"], "swap", true),
+        (vec!["init", "--owner", "nobod"], "nobody", true),
+        (vec!["verify", "--config", config, "r"], "r1 r2", false),
+        (vec!["drop", "--config", config, "r2"], "r2", false),
+    ] {
+        let line = words.join(" ");
+        let (last, count) = (words[words.len() - 1], words.len());
+        let bash = format!(
+            "source '{}'; COMP_WORDS=(deploy-shell-admin {line}); COMP_CWORD={count}; \
+             _deploy__shell__admin deploy-shell-admin '{last}' '{}'; echo \"${{COMPREPLY[*]}}\"",
+            bash_script.display(),
+            words[count - 2]
+        );
+        let fish = format!(
+            "source '{}'; complete -C 'deploy-shell-admin {line}'",
+            fish_script.display()
+        );
+        let shells = [
+            ("bash", "--norc", bash, true),
+            ("fish", "-N", fish, of_fish),
+        ];
+        for (shell, flag, script, _) in shells.iter().filter(|(.., is_tried)| *is_tried) {
+            let mut command = Command::new(program(shell));
+            command.args([flag, "-c", script.as_str()]);
+            command.env("HOME", directory.path());
+            let output = command.stdin(Stdio::null()).output().expect("it starts");
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(said.contains(expected), "{shell}: {line}: {output:?}");
+        }
+    }
+}
