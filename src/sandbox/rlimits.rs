@@ -1,6 +1,11 @@
 //! Resource limits (setrlimit(2)).
 
+use std::fs::{self, DirEntry};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::geteuid;
 
 /// The maximum number of descriptors of the monitor and of the unpacker, which
 /// holds directories open while it writes into them.
@@ -55,22 +60,42 @@ fn lower(limits: &[(Resource, u64)]) -> bool {
     })
 }
 
-/// The maximum number of processes and threads that the account may have when a command
-/// of the operator starts another.
-const MAX_PROCESSES_OF_COMMANDS: u64 = 2048;
+/// The number of processes and threads by which the account may grow while a command of
+/// the operator runs.
+const MORE_PROCESSES: u64 = 4096;
 
 /// Limits the processes of the operator's commands, so that code of a release that forks
 /// without end leaves process numbers for the machine. Only the soft limit: a command
 /// that needs more may raise it (prlimit(1)).
 ///
 /// The kernel counts all processes of the user, zombies included, and exempts the
-/// superuser.
+/// superuser. sshd has one for each connection, and a key may hold thousands of them; so
+/// the limit is relative to what the user has now. A fixed one would let connections
+/// without a request fail the gates of others.
 pub fn limit_commands() {
     let limits = getrlimit(Resource::RLIMIT_NPROC);
     _ = limits.and_then(|(soft, hard)| {
-        let soft = soft.min(MAX_PROCESSES_OF_COMMANDS);
+        let soft = soft.min(threads_of_user().saturating_add(MORE_PROCESSES));
         setrlimit(Resource::RLIMIT_NPROC, soft, hard)
     });
+}
+
+/// Returns the number of threads of this user, as proc(5) shows them: a process has a
+/// directory of the user, and one entry in its directory `task` for each thread.
+fn threads_of_user() -> u64 {
+    let user = geteuid().as_raw();
+    let of_user = |entry: DirEntry| {
+        let is_process = entry.file_name().as_bytes().iter().all(u8::is_ascii_digit);
+        let owned = is_process && entry.metadata().is_ok_and(|stat| stat.uid() == user);
+        let task = owned.then(|| entry.path().join("task"));
+        // A process may end meanwhile.
+        task.and_then(|task| task.metadata().ok())
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    // A directory has two more links than directories in it.
+    (processes.filter_map(of_user))
+        .map(|task| task.nlink().saturating_sub(2))
+        .sum()
 }
 
 /// Forbids new threads and processes.
