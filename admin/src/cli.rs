@@ -96,6 +96,9 @@ struct Adopt {
 struct DropReleases {
     #[command(flatten)]
     site: SiteArgs,
+    /// Remove good releases too, but never the live one
+    #[arg(long)]
+    good: bool,
     /// The releases
     #[arg(value_name = "RELEASE", required = true)]
     releases: Vec<ReleaseId>,
@@ -177,6 +180,7 @@ fn run_command(command: Command) -> Result<u8> {
         Command::Drop(drop) => done(drop_releases::drop_releases(
             &drop.site.path(),
             &drop.releases,
+            drop.good,
         )?),
         Command::History(history) => done(history::history(
             &history.site.path(),

@@ -1,4 +1,5 @@
-//! `drop`: removes releases that nobody needs: pending and bad ones.
+//! `drop`: removes releases that nobody needs: pending and bad ones, and with `--good`
+//! good ones, such as those that a stolen key has published.
 //!
 //! It works as the account: root becomes the account first, so the files that it makes
 //! are the account's, and root follows no path that the account controls.
@@ -25,22 +26,21 @@ struct Candidate<'a> {
     received_from: Option<KeyLabel>,
 }
 
-/// Removes the releases: all of them, or none if one of them must stay. Returns a line
-/// for each.
+/// Removes the releases: all of them, or none if one of them must stay. With `good`, only
+/// the live one must. Returns a line for each.
 ///
 /// # Errors
 ///
-/// [`Code::NoSuchRelease`], [`Code::Denied`] for a release that is live or could become
-/// live by a rollback, [`Code::Busy`], [`Code::AuditUnreachable`], and the errors of the
+/// [`Code::NoSuchRelease`], [`Code::Denied`] for a release that must stay, [`Code::Busy`], [`Code::AuditUnreachable`], and the errors of the
 /// configuration and the layout.
-pub fn drop_releases(config: &Path, named: &[ReleaseId]) -> Result<Vec<String>> {
+pub fn drop_releases(config: &Path, named: &[ReleaseId], good: bool) -> Result<Vec<String>> {
     let uid = getuid().as_raw();
     let config = Config::load(config)?;
     run_as_account(&Store::examine(&config)?, "drop")?;
     let store = Store::open(&config)?;
     let actor = Actor::operator("drop");
     let mut ledger = Ledger::open(&store, &actor, LOCK_TIMEOUT)?;
-    let candidates = candidates(&config, &ledger, named)?;
+    let candidates = candidates(&config, &ledger, named, good)?;
     let (mut lines, mut trash) = (Vec::new(), Vec::new());
     for candidate in &candidates {
         record(&config, uid, candidate, None)?;
@@ -69,6 +69,7 @@ fn candidates<'a>(
     config: &Config,
     ledger: &Ledger<'_>,
     named: &'a [ReleaseId],
+    good: bool,
 ) -> Result<Vec<Candidate<'a>>> {
     let (store, history) = (ledger.store, &ledger.history);
     let present = store.present()?;
@@ -84,10 +85,18 @@ fn candidates<'a>(
             );
         }
         let state = history.state(release, previous);
-        if !matches!(state, State::Pending | State::Bad) {
+        let may_go = match state {
+            State::Pending | State::Bad => true,
+            State::Previous | State::Good => good,
+            State::Current | State::Missing | State::NotReceived => false,
+        };
+        if !may_go {
             let problem = format!("'{release}' is {}, and nothing was removed", state.name());
-            return Err(Error::new(Code::Denied, problem)
-                .remedy("name pending and bad releases only; pruning removes old good ones"));
+            let remedy = match state {
+                State::Current => "swap to another release first",
+                _ => "pruning removes old good releases; --good removes this one now",
+            };
+            return Err(Error::new(Code::Denied, problem).remedy(remedy));
         }
         let known = history.releases.get(release);
         Ok(Candidate {

@@ -153,7 +153,7 @@ _deploy__shell__admin() {
             return 0
             ;;
         deploy__shell__admin__subcmd__drop)
-            opts="-h --site --config --help"
+            opts="-h --site --config --good --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -54,6 +54,7 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand ad
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -s h -l help -d 'Print help'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -l config -d 'The path of a site\'s configuration' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -l good -d 'Remove good releases too, but never the live one'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -s h -l help -d 'Print help'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -l config -d 'The path of a site\'s configuration' -r -F

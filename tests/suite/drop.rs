@@ -99,6 +99,24 @@ fn current_previous_and_good_releases_are_not_dropped() {
     assert_eq!((site.snapshot(), site.journal()), before);
 }
 
+/// A stolen key may have published releases that passed every check.
+#[test]
+fn good_releases_are_dropped_on_request_and_the_live_one_never() {
+    let site = with_every_state();
+    let before = site.snapshot();
+    drop_releases(&site, &["--good", "b", "d"]).refused(77, "denied");
+    assert_eq!(site.snapshot(), before);
+    let printed = drop_releases(&site, &["--good", "b", "c"]).ok();
+    assert_eq!(
+        printed,
+        "b dropped: it was good, received from key 'ci'\n\
+         c dropped: it was previous, received from key 'ci'\n"
+    );
+    let left = ["d current", "q pending", "p pending", "a bad"];
+    assert_eq!(states(&site), left);
+    ask(&site, "rollback").refused(66, "no-such-release");
+}
+
 #[test]
 fn without_a_required_audit_log_nothing_is_dropped() {
     let site = with_every_state();
