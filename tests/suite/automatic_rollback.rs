@@ -253,7 +253,7 @@ fn a_release_removed_meanwhile_is_no_fallback() {
     );
     assert_eq!(site.current(), None, "not a link that leads nowhere");
     rollback_line(&site).has(&[("release", "b"), ("live", "-"), ("outcome", "failed")]);
-    assert_eq!(states(&site), ["b bad"]);
+    assert_eq!(states(&site), ["b bad", "a missing"]);
 }
 
 #[test]

@@ -200,8 +200,14 @@ fn the_fallback_skips_an_unconfirmed_release() {
 #[test]
 fn a_release_that_its_own_hooks_remove_does_not_go_live() {
     for (takes, after) in [
-        ("rm -rf {dir}/root/releases/b", &["a current"][..]),
-        ("rm {dir}/root/.deploy-shell/manifests/b", &["a current"]),
+        (
+            "rm -rf {dir}/root/releases/b",
+            &["a current", "b missing"][..],
+        ),
+        (
+            "rm {dir}/root/.deploy-shell/manifests/b",
+            &["a current", "b missing"],
+        ),
         // Another release's content under its name.
         (
             "cd {dir}/root/.deploy-shell/manifests; cp a b",
@@ -229,7 +235,7 @@ fn a_rollback_does_not_go_to_a_release_that_its_hooks_remove() {
     let site = Site::with_config(&config);
     live(&site, &["a", "b"]);
     gate_failed(&ask(&site, "rollback"));
-    assert_eq!(states(&site), ["b current"]);
+    assert_eq!(states(&site), ["b current", "a missing"]);
 }
 
 #[test]

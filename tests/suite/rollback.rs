@@ -201,7 +201,7 @@ fn a_release_removed_by_hand_is_skipped() {
     let site = Site::new();
     live(&site, &["a", "b", "c"]);
     fs::remove_dir_all(site.root().join("releases/b")).expect("removed by hand");
-    assert_eq!(states(&site), ["c current", "a previous"]);
+    assert_eq!(states(&site), ["c current", "b missing", "a previous"]);
     let reply = ask(&site, "rollback b");
     reply.refused(66, "no-such-release");
     says(&site, "rollback", "ok rollback a previous=c");
@@ -222,7 +222,10 @@ fn a_swap_replaces_a_current_release_removed_by_hand() {
     let reply = ask(&site, "swap a");
     assert_eq!(reply.code, 0, "{reply:?}");
     assert_eq!(site.current().as_deref(), Some("a"));
-    assert_eq!(states(&site), ["a current"]);
+    // The next change records that it was removed.
+    assert_eq!(states(&site), ["a current", "b missing"]);
+    put(&site, "c");
+    assert_eq!(states(&site), ["a current", "c pending"]);
 }
 
 #[test]
