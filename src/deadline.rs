@@ -9,6 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::error::Code;
+
 /// The time at which a whole operation must be finished.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
@@ -25,6 +27,21 @@ impl Deadline {
 
     pub fn has_passed(self) -> bool {
         self.left().is_zero()
+    }
+
+    /// Checks that time is left for `work`, which begins a message. Every loop over what a
+    /// client chose calls this: a small payload can cause much work.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Timeout`].
+    pub fn check(self, work: &str) -> crate::error::Result<()> {
+        if !self.has_passed() {
+            return Ok(());
+        }
+        let problem = format!("{work} took longer than the total_timeout left");
+        Err(crate::error::Error::new(Code::Timeout, problem)
+            .remedy("raise total_timeout in the site's configuration"))
     }
 }
 

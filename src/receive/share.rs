@@ -15,10 +15,14 @@
 //!
 //! This walks no tree: a manifest gives the maximum disk use of its release. It reads the
 //! manifests before the request takes the lock, except those of releases that another
-//! request published meanwhile.
+//! request published meanwhile. Of the manifests of other keys it reads a limited number of
+//! bytes, so that no key delays another, and counts the rest as the most that it can be.
+//! Then the half of this key is too large. It ends at the reserve all the same.
 
 use std::collections::BTreeMap;
+use std::io::BufRead;
 
+use super::MAX_OTHER_MANIFESTS;
 use crate::archive::{self, DiskNeed};
 use crate::config::{Config, Percent};
 use crate::error::{Code, Error, Result};
@@ -26,6 +30,10 @@ use crate::names::ReleaseId;
 use crate::store::history::History;
 use crate::store::limits::KeyLimits;
 use crate::store::{Actor, Room, Store};
+
+/// The length of the shortest line of a manifest but the first, in bytes:
+/// `./a type=dir mode=0755`, and its line feed.
+const MIN_LINE: u64 = 23;
 
 /// The room that is left for an upload.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +51,8 @@ pub struct Share<'a> {
     /// The key, for a message.
     shown_key: String,
     measured: BTreeMap<ReleaseId, DiskNeed>,
+    /// How many bytes of the manifests of other keys may still be read.
+    left: u64,
     /// The disk use of those of the key.
     own: DiskNeed,
     /// The disk use of those of all keys.
@@ -67,6 +77,7 @@ impl<'a> Share<'a> {
             reserve: config.limits.reserve,
             shown_key: KeyLimits::new(config, store, actor).shown_key(),
             measured: BTreeMap::new(),
+            left: MAX_OTHER_MANIFESTS,
             own: DiskNeed::default(),
             all: DiskNeed::default(),
         };
@@ -88,21 +99,38 @@ impl<'a> Share<'a> {
             let Some(known) = known else {
                 continue;
             };
-            let need = self.measured.get(&id).copied().unwrap_or_else(|| {
-                // No client can make a manifest unreadable. Such a release must not stop
-                // uploads; `verify` reports it.
-                let manifest = store.manifest(&id);
-                manifest.map_or(DiskNeed::default(), |(_, mut entries)| {
-                    archive::disk_need(&mut entries, block)
-                })
-            });
+            let is_own = known.key == self.actor.key;
+            let need = match self.measured.get(&id) {
+                Some(need) => *need,
+                None => {
+                    let limit = if is_own { u64::MAX } else { self.left };
+                    let (need, read) = self.measure_release(&id, limit, block);
+                    if !is_own {
+                        self.left -= read;
+                    }
+                    need
+                }
+            };
             self.all = self.all.plus(need);
-            if known.key == self.actor.key {
+            if is_own {
                 self.own = self.own.plus(need);
             }
             self.measured.insert(id, need);
         }
         Ok(())
+    }
+
+    /// Measures a release by at most `limit` bytes of its manifest, and returns how many
+    /// were read.
+    fn measure_release(&self, id: &ReleaseId, limit: u64, block: u64) -> (DiskNeed, u64) {
+        // No client can make a manifest unreadable. Such a release must not stop uploads;
+        // `verify` reports it.
+        let Ok((_, manifest)) = self.store.manifest(id) else {
+            return (DiskNeed::default(), 0);
+        };
+        let size = manifest.get_ref().metadata().map_or(0, |meta| meta.len());
+        let read = size.min(limit);
+        (measure_manifest(manifest, size, read, block), read)
     }
 
     /// Returns what the upload may use besides what it `holds`, by a new look at the
@@ -166,5 +194,39 @@ impl<'a> Share<'a> {
         self.store
             .with_room(Error::new(Code::DiskFull, problem))
             .remedy(format!("{remedy}; nothing was changed"))
+    }
+}
+
+/// Counts the first `read` of the `size` bytes of a manifest by their entries, and the rest
+/// as the shortest lines of directories.
+fn measure_manifest(manifest: impl BufRead, size: u64, read: u64, block: u64) -> DiskNeed {
+    let counted = archive::disk_need(&mut manifest.take(read), block);
+    let unread = (size - read).div_ceil(MIN_LINE);
+    counted.plus(DiskNeed {
+        // Twice a block: a directory, and its inode, its name and its line.
+        bytes: unread.saturating_mul(block.saturating_mul(2)),
+        inodes: unread,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_that_is_read_in_part_counts_at_least_as_much() {
+        let lines = (100..200).map(|n| format!("./{n} type=dir mode=0755\n"));
+        let text = format!(". type=dir mode=0755\n{}", lines.collect::<String>());
+        let size = text.len() as u64;
+        let measure = |read| measure_manifest(text.as_bytes(), size, read, 4096);
+        let whole = measure(size);
+        assert_eq!(whole.inodes, 102);
+        for read in [0, 20, size / 2, size - 1] {
+            let part = measure(read);
+            assert!(
+                part.bytes >= whole.bytes && part.inodes + 2 >= whole.inodes,
+                "{read}"
+            );
+        }
     }
 }

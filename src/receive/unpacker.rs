@@ -283,17 +283,13 @@ impl UnpackerProcess {
         let wait_error = |error| Error::io("cannot wait for the unpacker", error);
         // Terminates: every turn sleeps, and the deadline does not move. It polls
         // because wait(2) has no time limit, and the unpacker is not trusted.
-        while !deadline.has_passed() {
+        loop {
+            deadline.check("unpacking")?;
             if let Some(status) = self.0.try_wait().map_err(wait_error)? {
                 return Ok(status);
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        Err(Error::new(
-            Code::Timeout,
-            "unpacking took longer than the total_timeout left",
-        )
-        .remedy("raise total_timeout in the site's configuration"))
     }
 }
 

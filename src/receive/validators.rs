@@ -13,25 +13,29 @@
 //! moved time.
 //!
 //! This module compares manifests. It opens only files whose content differs, and the
-//! files of two releases. Times are metadata: some caches would serve a release without
+//! files of two releases. It compares with no pending release of another key: that key
+//! could move the times of this one. So two releases of two keys, both received before one
+//! of them is live, may have one time for two contents. Times are metadata: some caches would serve a release without
 //! this wrongly, and the release is still whole. So a fault of an old release only leaves
 //! that release out.
 
 use std::cmp::{Ordering, Reverse};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Take};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::{CHECKING, MAX_OTHER_MANIFESTS};
+use crate::deadline::Deadline;
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::escape;
 use crate::manifest::{self, Entry, Kind};
 use crate::names::{ReleaseId, Sha256Digest};
-use crate::store::Store;
 use crate::store::history::History;
 use crate::store::journal;
+use crate::store::{Actor, Store};
 
 /// The maximum number of releases to compare with: the live one and the newest others.
 const MAX_COMPARED: usize = 32;
@@ -48,14 +52,14 @@ const CHOICES: usize = 16;
 ///
 /// # Errors
 ///
-/// [`Code::IoError`](crate::error::Code::IoError) for a file in `tree`.
+/// [`Code::IoError`](crate::error::Code::IoError) for a file in `tree`, and
+/// [`Code::Timeout`](crate::error::Code::Timeout) after the deadline.
 pub fn separate(
-    store: &Store,
-    history: &History,
+    mut others: Vec<Other>,
     tree: &Dir,
     manifest: BufReader<File>,
+    deadline: Deadline,
 ) -> Result<()> {
-    let mut others = open_others(store, history)?;
     if others.is_empty() {
         return Ok(());
     }
@@ -63,6 +67,7 @@ pub fn separate(
     let mut own = Lines::new(manifest);
     // Terminates: each turn consumes a line of the manifest.
     while let Some(line) = own.next_line() {
+        deadline.check(CHECKING)?;
         if !line.contains(" type=file ") {
             continue;
         }
@@ -154,9 +159,9 @@ fn was_moved(now_at: i64, sha256: Sha256Digest, origin: i64) -> bool {
 }
 
 /// A release to compare with.
-struct Other {
+pub struct Other {
     tree: Dir,
-    lines: Lines<BufReader<File>>,
+    lines: Lines<Take<BufReader<File>>>,
     /// Whether a file of the same content keeps its time.
     is_reference: bool,
 }
@@ -201,10 +206,24 @@ fn in_order(one: &[u8], other: &[u8]) -> Ordering {
     components(one).cmp(components(other))
 }
 
-/// Opens the releases to compare with: the live one, and the newest others. The live one
-/// and the newest one are references.
-fn open_others(store: &Store, history: &History) -> Result<Vec<Other>> {
+/// Opens the releases to compare with: the live one, and the newest of those that were
+/// live or that the same key sent. The live one and the newest one are references.
+///
+/// [`MAX_OTHER_MANIFESTS`] bytes of their manifests are read: the live one first, then the
+/// newest. The last one may be read in part.
+///
+/// # Errors
+///
+/// As [`Store::present`].
+pub fn open_others(store: &Store, history: &History, actor: &Actor) -> Result<Vec<Other>> {
     let mut present = store.present()?;
+    // Another key can send releases that are never live, so it could move the times of this
+    // key's files, and make their comparison long.
+    present.retain(|release| {
+        let known = history.releases.get(release);
+        history.live.as_ref() == Some(release)
+            || known.is_some_and(|known| known.activated.is_some() || known.key == actor.key)
+    });
     let is_live = |release: &ReleaseId| history.live.as_ref() == Some(release);
     let received = |release: &ReleaseId| history.releases.get(release).map(|known| known.seq);
     present.sort_by_key(|release| Reverse((is_live(release), received(release))));
@@ -214,15 +233,24 @@ fn open_others(store: &Store, history: &History) -> Result<Vec<Other>> {
     } else {
         1
     };
+    let mut left = MAX_OTHER_MANIFESTS;
     let open = |(number, release): (usize, ReleaseId)| {
         let (_, manifest) = store.manifest(&release).ok()?;
+        let size = manifest.get_ref().metadata().ok()?.len();
         Some(Other {
             tree: store.releases.open_dir(&release).ok()?,
-            lines: Lines::new(manifest),
+            lines: Lines::new(manifest.take(take_from(&mut left, size))),
             is_reference: number < references,
         })
     };
     Ok(present.into_iter().enumerate().filter_map(open).collect())
+}
+
+/// Takes up to `size` from what is left, and returns how much.
+fn take_from(left: &mut u64, size: u64) -> u64 {
+    let taken = size.min(*left);
+    *left -= taken;
+    taken
 }
 
 /// The lines of a manifest up to its sums, with a look at the next one.
@@ -289,6 +317,13 @@ mod tests {
     }
 
     #[test]
+    fn other_manifests_are_read_up_to_one_limit() {
+        let mut left = 100;
+        let taken = [40, 50, 30, 10].map(|size| take_from(&mut left, size));
+        assert_eq!((taken, left), ([40, 50, 10, 0], 0));
+    }
+
+    #[test]
     fn paths_are_compared_in_the_order_of_a_manifest() {
         let sorted = ["", "a", "a/b", "a/b/c", "a/c", "a!", "a.b", "aa", "b"];
         for (number, one) in sorted.iter().enumerate().skip(1) {
@@ -320,7 +355,7 @@ mod tests {
         std::fs::write(&manifest, text).unwrap();
         let mut other = Other {
             tree: Dir::open_root(directory.path()).unwrap(),
-            lines: Lines::new(BufReader::new(File::open(manifest).unwrap())),
+            lines: Lines::new(BufReader::new(File::open(manifest).unwrap()).take(u64::MAX)),
             is_reference: false,
         };
         let digest = |digit: u8| Sha256Digest([digit << 4 | digit; 32]);

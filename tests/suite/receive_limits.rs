@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
 
-use crate::archive::{Frame, Tar, tarball};
+use crate::archive::{Frame, Tar, tarball, zstd};
 use crate::process::Upload;
 use crate::receive::{leaves_nothing, no_debris, noise};
 use crate::site::{Reply, Site, set_mode};
@@ -249,4 +249,20 @@ fn a_root_without_write_permission_is_reported() {
     reply.refused(78, "bad-layout");
     assert_eq!(site.releases(), [""; 0]);
     no_debris(&site);
+}
+
+/// The kernel follows 30 symlinks with long targets for each short one.
+#[test]
+fn long_chains_of_symlinks_do_not_escape_the_total_timeout() {
+    let site = Site::with_config("[limits]\ntotal_timeout = \"2s\"\n");
+    let mut tar = Tar::new().directory("d").file("c0", "x");
+    for link in 1..30 {
+        let target = format!("{}c{}", "d/../".repeat(18), link - 1);
+        tar = tar.symlink(format!("c{link}"), target);
+    }
+    for link in 0..90_000 {
+        tar = tar.symlink(format!("l{link}"), "c29");
+    }
+    let reply = site.receive("r1", &zstd(&tar.end()));
+    leaves_nothing(&site, &reply, 74, "timeout");
 }

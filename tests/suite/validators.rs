@@ -148,3 +148,30 @@ fn an_incomplete_old_release_does_no_harm() {
     fs::write(&manifest, &text[..cut + 20]).expect("it is ours");
     deploy(&site, "r3", "six", "b", EPOCH);
 }
+
+/// It could move the times of any file of the other keys, and is never served.
+#[test]
+fn a_pending_release_of_another_key_moves_no_time() {
+    let site = Site::new();
+    site.add_key("other", Some("receive"));
+    let source = site.dir().join("source");
+    fs::create_dir_all(&source).expect("a directory");
+    let tar = format!("tar -C source --sort=name --mtime=@{EPOCH} -c .");
+    let time = |release: &str| {
+        let file = site.root().join("releases").join(release).join("page");
+        fs::metadata(file).expect("the page").mtime()
+    };
+    for (key, release, page, keeps) in [
+        ("other", "o1", "one", true),
+        ("ci", "r1", "two", true),
+        // Of the same key.
+        ("ci", "r2", "six", false),
+        ("other", "o2", "ten", false),
+    ] {
+        fs::write(source.join("page"), page).expect("a page");
+        let payload = archive_of(site.dir(), &tar);
+        let request = Site::receive_command(release, &payload);
+        site.ssh_with_input(key, &request, &payload).ok();
+        assert_eq!(time(release) == EPOCH, keeps, "{release}");
+    }
+}

@@ -5,6 +5,7 @@ use crate::manifest::trailer;
 use crate::names::Sha256Digest;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::time::Duration;
 
 /// A report with these entries and the sums of them.
 fn report(lines: &[impl AsRef<str>]) -> String {
@@ -21,7 +22,14 @@ fn report(lines: &[impl AsRef<str>]) -> String {
 
 fn inspect_path(root: &Path, shared: &Shared, report: &str) -> Result<Sums> {
     let tree = Dir::open_root(root).unwrap();
-    inspect(&tree, shared, Inherited::NOTHING, &mut report.as_bytes()).map(|(sums, _)| sums)
+    let deadline = Deadline::after(Duration::from_secs(600));
+    inspect_until(&tree, shared, report, deadline)
+}
+
+fn inspect_until(tree: &Dir, shared: &Shared, report: &str, deadline: Deadline) -> Result<Sums> {
+    let mut report = report.as_bytes();
+    let found = inspect(tree, shared, Inherited::NOTHING, &mut report, deadline);
+    found.map(|(sums, _)| sums)
 }
 
 const HONEST: [&str; 4] = [
@@ -50,6 +58,15 @@ fn inspect_changed(report: &str, change: impl FnOnce(&Path)) -> Result<Sums> {
 fn a_report_that_matches_is_accepted() {
     let sums = inspect_changed(&report(&HONEST), |_| ()).unwrap();
     assert_eq!(sums, Sums { files: 1, bytes: 1 });
+}
+
+#[test]
+fn the_work_ends_at_the_deadline() {
+    let directory = tempfile::tempdir().unwrap();
+    let tree = Dir::open_root(directory.path()).unwrap();
+    let passed = Deadline::after(Duration::ZERO);
+    let error = inspect_until(&tree, &Shared::default(), &report(&HONEST), passed).unwrap_err();
+    assert_eq!(error.code, Code::Timeout, "{error:?}");
 }
 
 #[test]
