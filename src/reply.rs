@@ -27,19 +27,26 @@ const MAX_NOTE: usize = 4000;
 /// How long a client may delay all progress lines together, in milliseconds.
 const MAX_DELAY: u16 = 1000;
 
+/// How long a client may delay a reply, in milliseconds. The request is done then, and the
+/// lock is free, but a process must not wait for ever for a client that reads nothing. sshd
+/// and the kernel buffer the reply, so only that client reaches the limit. A list of 1,000
+/// releases has 200 KB, which 160 kbit/s carry in this time.
+const MAX_REPLY_DELAY: u16 = 10_000;
+
+/// How much of [`MAX_REPLY_DELAY`] is left.
+static REPLY_DELAY_LEFT: AtomicU16 = AtomicU16::new(MAX_REPLY_DELAY);
+
 /// How much of [`MAX_DELAY`] is left.
 static DELAY_LEFT: AtomicU16 = AtomicU16::new(MAX_DELAY);
 
-/// Writes lines to stdout.
-pub fn lines<'a>(lines: impl IntoIterator<Item = &'a str>) {
+/// Writes lines to stdout. Returns whether all of them were written in time; a client that
+/// has closed its end counts as if they were.
+pub fn lines<'a>(lines: impl IntoIterator<Item = &'a str>) -> bool {
     let mut out = String::new();
     for line in lines {
         push(&mut out, line, usize::MAX);
     }
-    let mut stdout = std::io::stdout().lock();
-    _ = stdout
-        .write_all(out.as_bytes())
-        .and_then(|()| stdout.flush());
+    write_in_time(&mut std::io::stdout().lock(), &out)
 }
 
 /// Writes an error to stderr, the problem and then the remedy, and returns its
@@ -66,10 +73,7 @@ pub fn scp_error(error: &Error) {
     let mut out = String::from("\x01");
     let line = format!("deploy-shell: {}: {}", error.code.name(), error.problem);
     push(&mut out, &line, MAX_LINE);
-    let mut stdout = std::io::stdout().lock();
-    _ = stdout
-        .write_all(out.as_bytes())
-        .and_then(|()| stdout.flush());
+    write_in_time(&mut std::io::stdout().lock(), &out);
 }
 
 /// Writes a line to stderr that does not report an error. `word` names its
@@ -89,14 +93,34 @@ fn note(word: &str, text: &str) {
 /// Waits until stderr takes a line, at most for the time that the client has
 /// left. A closed stderr counts as ready: the write fails at once.
 fn stderr_has_room() -> bool {
-    let left = DELAY_LEFT.load(Ordering::Relaxed);
-    let stderr = std::io::stderr();
-    let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    has_room(&std::io::stderr(), &DELAY_LEFT)
+}
+
+/// Waits until `to` takes a line, at most for the `left` milliseconds, and subtracts the
+/// wait from them.
+fn has_room(to: &impl AsFd, left: &AtomicU16) -> bool {
+    let milliseconds = left.load(Ordering::Relaxed);
+    let mut fds = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
     let begun = Instant::now();
-    let room = poll(&mut fds, PollTimeout::from(left)) != Ok(0);
-    let waited = u16::try_from(begun.elapsed().as_millis()).unwrap_or(MAX_DELAY);
-    DELAY_LEFT.store(left.saturating_sub(waited), Ordering::Relaxed);
+    let room = poll(&mut fds, PollTimeout::from(milliseconds)) != Ok(0);
+    let waited = u16::try_from(begun.elapsed().as_millis()).unwrap_or(u16::MAX);
+    left.store(milliseconds.saturating_sub(waited), Ordering::Relaxed);
     room
+}
+
+/// Writes a reply in pieces that do not block, and gives up when the client has used up its
+/// time. Returns false then. Not by `O_NONBLOCK`: other processes share the descriptor of a
+/// terminal, and would get the flag.
+fn write_in_time(to: &mut (impl Write + AsFd), out: &str) -> bool {
+    for piece in out.as_bytes().chunks(MAX_NOTE) {
+        if !has_room(to, &REPLY_DELAY_LEFT) {
+            return false;
+        }
+        if to.write_all(piece).and_then(|()| to.flush()).is_err() {
+            return true;
+        }
+    }
+    true
 }
 
 /// Writes a warning to stderr: a problem that does not change the result.
@@ -134,11 +158,11 @@ pub fn stderr_is_terminal() -> bool {
 pub fn replace_line(text: &str) {
     let text = escape::escape_if_needed(text.as_bytes());
     // To the start of the line, and clear to its end (ECMA-48, EL).
-    write_stderr(&format!("\r\x1b[K{text}"));
+    _ = write!(std::io::stderr(), "\r\x1b[K{text}");
 }
 
 fn write_stderr(out: &str) {
-    _ = std::io::stderr().lock().write_all(out.as_bytes());
+    write_in_time(&mut std::io::stderr().lock(), out);
 }
 
 fn push(out: &mut String, line: &str, max: usize) {

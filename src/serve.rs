@@ -250,7 +250,13 @@ impl Reporter for RequestLog<'_> {
 fn reply_with(result: Result<Success>, warnings: Vec<String>) -> u8 {
     match result {
         Ok(success) => {
-            reply::lines(success.lines().iter().map(String::as_str));
+            let written = reply::lines(success.lines().iter().map(String::as_str));
+            // The other verbs have done what they were to do, and their one line fits into
+            // any pipe. Half of a list must not look whole.
+            if !written && matches!(success, Success::Listed(_)) {
+                let error = Error::new(Code::Timeout, "the client did not read the list in time");
+                return reply::exit(&error.remedy("read the whole output of list"));
+            }
             for warning in warnings.iter().chain(success.warnings()) {
                 reply::warning(warning);
             }

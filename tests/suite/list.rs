@@ -1,11 +1,13 @@
 //! `list`: the table for people and the JSON object for programs, which agree.
 
 use std::fs;
+use std::process::Stdio;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::direct::{ask, everything, listing, live, payload, put, states};
+use crate::direct::{ask, everything, listing, live, payload, put, serve, states};
+use crate::process::Running;
 use crate::site::{Site, sha256};
 
 const COLUMNS: [&str; 7] = [
@@ -415,4 +417,25 @@ fn list_survives_a_closed_pipe() {
     // Neither a signal nor a panic.
     assert!(matches!(output.status.code(), Some(0 | 74)), "{output:?}");
     assert!(everything(&site) == before);
+}
+
+/// The process would stay, one for each such request.
+#[test]
+fn a_list_that_nobody_reads_ends() {
+    let site = Site::new();
+    for number in 0..1000 {
+        let name = format!("r{number:059}");
+        fs::create_dir(site.root().join("releases").join(name)).expect("a directory");
+    }
+    for request in ["list", "list --json"] {
+        // Kept open, and longer than a pipe.
+        let (unread, stdout) = std::io::pipe().expect("a pipe");
+        let mut command = serve(&site, "ci", request);
+        command.stdin(Stdio::null()).stdout(stdout);
+        let child = command.stderr(Stdio::piped()).spawn().expect("a child");
+        drop(command);
+        let reply = Running(child).reply();
+        drop(unread);
+        reply.refused(74, "timeout");
+    }
 }
