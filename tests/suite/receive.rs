@@ -419,3 +419,21 @@ fn an_unpacker_that_is_killed_leaves_nothing() {
     no_debris(&site);
     site.receive(&release, &payload).ok();
 }
+
+/// CVE-2025-45582 (GNU tar): an archive brings a symlink, and the next one writes through
+/// it.
+#[test]
+fn a_symlink_of_one_release_leads_no_file_of_another() {
+    let site = Site::new();
+    let first = Tar::new().file("sub/f", "first").symlink("x", "sub").end();
+    let second = Tar::new().file("x/f", "second").end();
+    site.receive("a", &zstd(&first)).ok();
+    site.receive("b", &zstd(&second)).ok();
+    let read = |path: &str| fs::read_to_string(site.root().join("releases").join(path));
+    assert_eq!(read("a/x/f").expect("a file"), "first");
+    assert_eq!(read("b/x/f").expect("a file"), "second");
+    // The same, under the same id.
+    site.receive("a", &zstd(&second))
+        .refused(73, "release-exists");
+    assert_eq!(read("a/sub/f").expect("a file"), "first");
+}
