@@ -47,7 +47,7 @@ pub use unpacker::probe_sandbox as probe_unpacker_sandbox;
 /// The maximum number of manifest bytes of other releases that a request reads to measure
 /// the shares, and again to compare times. A client chooses the size of its manifests, and
 /// must not delay the requests of other keys: 100,000 long symlinks have 527 MB. 64 MiB are
-/// read in less than half a second, and hold 31 releases of 10,000 files.
+/// read in about a quarter of a second, and hold 31 releases of 10,000 files.
 const MAX_OTHER_MANIFESTS: u64 = 64 << 20;
 
 /// The work after unpacking, for the message about the deadline.
