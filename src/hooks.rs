@@ -97,6 +97,7 @@ use crate::message;
 use protocol::RunResponse;
 
 pub use crate::probe::NOT_YET;
+pub use program::{StartError, check_program};
 pub use protocol::{HookCommand, ReleaseCheck, RunOutcome, RunRequest, RunResult, Setup, Stage};
 pub use runner::main;
 

@@ -61,6 +61,13 @@ impl StartError {
         }
     }
 
+    /// Returns the reason in words.
+    pub fn why(&self) -> &str {
+        match self {
+            StartError::Program(why) | StartError::Other(why) => why,
+        }
+    }
+
     pub fn into_outcome(self) -> RunOutcome {
         // A text that is escaped here stays as it is later.
         let shown = |why: String| escape::escape_truncated(why.as_bytes(), MAX_TEXT).into();

@@ -22,6 +22,7 @@ mod automatic_rollback;
 mod bad_config;
 mod cgroup;
 mod check;
+mod check_hooks;
 mod check_json;
 mod check_keys;
 mod check_login;

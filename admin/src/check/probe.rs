@@ -3,6 +3,7 @@
 //! This comes last. For it, root becomes the account, and the process then enters
 //! the sandbox of a request; neither can be undone.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io::Read;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -15,8 +16,9 @@ use super::access::{Need, blocked, unusable_entries};
 use super::facts::{Account, AccountProbe, JournalFault, ResolvedPath};
 use super::releases::examine_releases;
 use super::rules::first_writable;
-use deploy_shell::config::Config;
+use deploy_shell::config::{Argv, Config};
 use deploy_shell::error::{Code, describe};
+use deploy_shell::hooks;
 use deploy_shell::look_up;
 use deploy_shell::policy::Verb;
 use deploy_shell::privileges;
@@ -59,6 +61,7 @@ pub fn probe_as_account(
     probe.blocked = needed
         .filter_map(|(path, need)| blocked(path, *need))
         .collect();
+    probe.hooks = unusable_hooks(config);
     probe.unusable = unusable_entries(config);
     let store = match Store::open(config) {
         Ok(store) => store,
@@ -103,6 +106,18 @@ pub fn probe_as_account(
     // `list` still lets this process print.
     probe.monitor = Some(privileges::restrict_to_verb(Verb::List, &store, &[]));
     probe
+}
+
+/// Returns the programs of hooks and checks that exist and that this process cannot start.
+/// A missing one is a finding that needs no account.
+fn unusable_hooks(config: &Config) -> Vec<(PathBuf, String)> {
+    let programs: BTreeSet<&Path> = config.commands().map(Argv::program).collect();
+    let existing = programs.into_iter().filter(|program| program.exists());
+    let faulty = existing.filter_map(|program| {
+        let fault = hooks::check_program(program, &config.root).err()?;
+        Some((program.to_owned(), fault.why().to_owned()))
+    });
+    faulty.collect()
 }
 
 /// Reads the journal, and compares it with what is on disk.

@@ -30,6 +30,9 @@ pub struct AccountProbe {
     /// What the account cannot use of the home directory, the programs and the keys
     /// files on the way to a request.
     pub blocked: Vec<Blocked>,
+    /// The programs of hooks and checks that exist and that it cannot start, with the
+    /// reasons.
+    pub hooks: Vec<(PathBuf, String)>,
     /// What it cannot use of the site.
     pub unusable: Vec<Unusable>,
     /// Why it cannot read the journal.

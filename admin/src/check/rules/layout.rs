@@ -81,7 +81,7 @@ fn symlink(directory: &ResolvedPath) -> Option<Finding> {
     let remedy = format!(
         "copy the directory beside it and exchange the two names, so that no moment is without \
          a site: cp -aT '{shown}/.' '{shown}.new' && mv --exchange -T '{shown}.new' '{shown}' \
-         (coreutils 9.5); or set root to where the whole site is"
+         (coreutils before 9.5 has no --exchange: there, set root to where the whole site is)"
     );
     let code = FindingCode::LayoutSymlink;
     Some(Finding::with_remedy(code, shown, text, &remedy))

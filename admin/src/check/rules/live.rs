@@ -115,6 +115,11 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
     Some(Finding::with_remedy(code, shown, text, &remedy))
 }
 
+/// Debian 12 has an older mv. Two renames leave a moment without a site, so the operator
+/// chooses when.
+const NEEDS_EXCHANGE: &str = " (before coreutils 9.5, rename the directory and then the symlink: \
+     a moment without a site)";
+
 /// Returns how to make `current` our symlink without a moment without a site: to
 /// `received`, which it names in another spelling, by `adopt`, which takes over only what
 /// another tool made, or to the fallback.
@@ -133,7 +138,7 @@ fn take_over(facts: &Facts, releases: &Releases, received: Option<&ReleaseId>) -
             // mv without --exchange moves nothing over a directory.
             let is_directory = matches!(releases.current, Current::Directory);
             let (exchange, needs) = if is_directory {
-                ("--exchange ", " (coreutils 9.5)")
+                ("--exchange ", NEEDS_EXCHANGE)
             } else {
                 ("", "")
             };

@@ -11,6 +11,7 @@ pub fn probe_findings(facts: &Facts) -> Vec<Finding> {
         layout,
         shared,
         removing,
+        hooks,
         unnamed_file,
         future_record,
         socket,
@@ -58,6 +59,14 @@ pub fn probe_findings(facts: &Facts) -> Vec<Finding> {
         let remove = "remove it from [shared]";
         let shown = facts.config_path.display();
         findings.push(Finding::of_error(code, shown, what, &fault.error, remove));
+    }
+    for (program, why) in hooks {
+        let text = format!("'{name}' cannot run a hook or check of every swap: {why}");
+        findings.push(Finding::new(
+            FindingCode::HookUnusable,
+            program.display(),
+            text,
+        ));
     }
     for release in removing {
         let shown = facts.config.root.join(STATE).join(TRASH);

@@ -96,6 +96,9 @@ fn provocation(code: FindingCode) -> Provoke {
         }
         FindingCode::HookWritable => |facts| make_writable(&mut facts.paths.hooks[0]),
         FindingCode::HookOfAccount => |facts| give_to_account(&mut facts.paths.hooks[0]),
+        FindingCode::HookUnusable => |facts| {
+            facts.probe.hooks = vec![("/opt/hook".into(), "'/opt/hook' cannot be started".into())];
+        },
         FindingCode::HookMissing => |facts| facts.paths.hooks[0].resolution = Resolution::Missing,
         FindingCode::RootWritable => |facts| make_writable(&mut facts.paths.directories[0]),
         FindingCode::SharedWritable => |facts| make_writable(&mut facts.paths.shared[0]),
