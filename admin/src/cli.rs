@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use deploy_shell::children;
 use deploy_shell::cli::{SiteArgs, usage_problem};
@@ -134,9 +135,16 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// The memory that a command may use, in bytes. root reads files that the account can
+/// write: a journal or a compressed part of it may have any size.
+const MAX_MEMORY: u64 = 2 << 30;
+
 /// Runs the program and returns its exit status.
 pub fn run(argv: Vec<OsString>) -> u8 {
     error::catch_bugs();
+    // A failure leaves the limit as it is, which is one of the operator's.
+    _ = getrlimit(Resource::RLIMIT_DATA)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_DATA, soft.min(MAX_MEMORY), hard));
     if let Some(status) = children::run_look_up(&argv) {
         return status;
     }

@@ -338,7 +338,11 @@ impl History {
         new.activated = Some((record.seq, record.time));
         new.first_live = new.first_live.or(new.activated);
         new.left = None;
-        new.by_rollback = record.event == Event::RolledBack;
+        // A revert ends what a request began: a rollback to a release that fails its
+        // checks must not let the release that it came from earn a place.
+        if record.event != Event::Reverted {
+            new.by_rollback = record.event == Event::RolledBack;
+        }
         new.bad = false;
         // A fallback that passed its post-swap checks before keeps that mark: if it
         // fails now, the cause may be outside of the release.

@@ -19,7 +19,7 @@ use nix::unistd::{self, Uid};
 use super::history::Adopted;
 use super::layout::Current;
 use super::plan::{Candidate, Plan, digest, open_tree};
-use super::survey::{SiteFacts, survey};
+use super::survey::{Foreign, SiteFacts, survey};
 use deploy_shell::config::Config;
 use deploy_shell::dir::{self, Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
@@ -53,9 +53,10 @@ pub fn change_owners(config: &Config, store: &Store, plan: &Plan, account: u32) 
             .collect();
         // The release itself comes last. A survey after a kill compares the others with
         // its owner.
-        for (path, owner) in candidate.survey.owners.iter().rev() {
+        for foreign in candidate.survey.owners.iter().rev() {
+            let path = &foreign.path;
             let gift = Gift {
-                from: *owner,
+                from: foreign,
                 to: account,
                 mode: modes.get(path.as_slice()).copied(),
             };
@@ -70,15 +71,15 @@ pub fn change_owners(config: &Config, store: &Store, plan: &Plan, account: u32) 
 }
 
 /// A change of the owner of one file.
-struct Gift {
-    from: u32,
+struct Gift<'a> {
+    from: &'a Foreign,
     to: u32,
     /// The new mode, if it changes as well.
     mode: Option<u32>,
 }
 
-impl Gift {
-    /// Changes the file, which must still be one of `from`, with one name.
+impl Gift<'_> {
+    /// Changes the file, which must still be the one of the survey, with one name.
     ///
     /// The handle is of the file itself and never of a symlink's target, so nothing can
     /// exchange the file between the check and the change. A hard link to another file
@@ -95,7 +96,8 @@ impl Gift {
         }
         let file_type = dir::file_type(&found);
         let has_one_name = file_type == SFlag::S_IFDIR || found.st_nlink == 1;
-        if found.st_uid != self.from || !has_one_name {
+        let is_same = (found.st_dev, found.st_ino) == self.from.inode;
+        if !is_same || found.st_uid != self.from.uid || !has_one_name {
             return Err(Errno::ESTALE);
         }
         if let Some(mode) = self.mode

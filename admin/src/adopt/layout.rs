@@ -245,11 +245,14 @@ fn unfinished_exchange(store: &Store) -> Result<Option<ReleaseId>> {
     Ok(None)
 }
 
+/// How many seconds [`free_id`] tries. The time of the directory may be out of range, and
+/// then every second has the same name.
+const MAX_TRIES: i64 = 10_000;
+
 /// Returns the id of a plain directory: the time of its last change, in UTC, or the first
 /// second after it that is free.
 fn free_id(store: &Store, changed: i64) -> Result<ReleaseId> {
-    // Terminates: `releases/` has a finite number of names.
-    for time in changed.. {
+    for time in changed..changed.saturating_add(MAX_TRIES) {
         let name = second(time).strftime("%Y%m%d-%H%M%S").to_string();
         let id = ReleaseId::try_from(name.as_str())
             .map_err(|why| Error::new(Code::BadLayout, format!("'{name}' is {why}")))?;
@@ -258,7 +261,9 @@ fn free_id(store: &Store, changed: i64) -> Result<ReleaseId> {
             return Ok(id);
         }
     }
-    Err(Error::new(Code::BadLayout, "no id is free"))
+    let problem = "'releases' has a directory for every id that 'current' could get";
+    Err(Error::new(Code::BadLayout, problem)
+        .remedy("move those directories away, or: touch current"))
 }
 
 /// Recognizes the tool and reads its log.

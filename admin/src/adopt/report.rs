@@ -67,8 +67,9 @@ fn candidate_lines(plan: &Plan, candidate: &Candidate, account: u32) -> Vec<Stri
     };
     let (files, bytes) = (survey.sums.files, survey.sums.bytes);
     let mut lines = vec![format!("adopt '{id}': {files} files, {bytes} bytes{since}")];
-    if let Some((first, from)) = survey.owners.first() {
-        let (first, more) = (shown(first), more(survey.owners.len()));
+    if let Some(foreign) = survey.owners.first() {
+        let (first, from) = (shown(&foreign.path), foreign.uid);
+        let more = more(survey.owners.len());
         lines.push(format!(
             "  chown {first} from user {from} to user {account}{more}"
         ));

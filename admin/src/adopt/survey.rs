@@ -92,12 +92,22 @@ fn is_private_group(gid: u32, uid: u32) -> bool {
         && !is_primary_of_other
 }
 
+/// A file, directory or symlink that is not the account's yet.
+#[derive(Debug)]
+pub struct Foreign {
+    pub path: Vec<u8>,
+    /// The present owner.
+    pub uid: u32,
+    /// The device and the inode. The account may own a directory above it by the time when
+    /// root changes its owner, and exchange it for another file of the old owner.
+    pub inode: (u64, u64),
+}
+
 /// What a walk has found. Paths are relative to the release; that of itself is empty.
 #[derive(Debug, Default)]
 pub struct Survey {
     pub faults: BTreeMap<Fault, BTreeSet<Vec<u8>>>,
-    /// With the present owner.
-    pub owners: Vec<(Vec<u8>, u32)>,
+    pub owners: Vec<Foreign>,
     /// With the present mode and the new one.
     pub modes: Vec<(Vec<u8>, u32, u32)>,
     /// Absolute symlinks into shared/, with their new targets.
@@ -219,7 +229,11 @@ impl Walk<'_> {
             Ok(Owner::Changes) if has_several_names(stat) => {
                 self.found.add_fault(Fault::OtherName, path);
             }
-            Ok(Owner::Changes) => self.found.owners.push((path.to_vec(), uid)),
+            Ok(Owner::Changes) => self.found.owners.push(Foreign {
+                path: path.to_vec(),
+                uid,
+                inode: (stat.st_dev, stat.st_ino),
+            }),
             Err(fault) => self.found.add_fault(fault, path),
         }
     }

@@ -69,6 +69,7 @@ impl<'a> Directories<'a> {
         let path = &self.config.root;
         let mut work = Work {
             account,
+            is_accounts: false,
             gid: account.gid,
             created: Vec::new(),
             given: Vec::new(),
@@ -85,6 +86,7 @@ impl<'a> Directories<'a> {
         let stat = root.metadata().map_err(|errno| cannot(path, errno))?;
         if stat.st_uid == account.uid {
             work.gid = stat.st_gid;
+            work.is_accounts = true;
         }
         work.directory(&root, path, RELEASES, 0o755)?;
         work.directory(&root, path, SHARED, 0o755)?;
@@ -113,6 +115,8 @@ impl<'a> Directories<'a> {
 /// The steps so far.
 struct Work<'a> {
     account: &'a Account,
+    /// Whether the root directory is the account's already.
+    is_accounts: bool,
     gid: u32,
     /// Relative to the root directory.
     created: Vec<PathBuf>,
@@ -164,10 +168,23 @@ impl Work<'_> {
             if owner != 0 {
                 return Err(self.is_another_accounts(&path, owner));
             }
+            // The account can have moved any directory of root's here.
+            let is_empty = directory.names().is_ok_and(|names| names.is_empty());
+            if self.is_accounts && !is_empty {
+                return Err(self.is_roots(&path));
+            }
             self.give(&directory, &path)?;
             self.given.push(path.display().to_string());
         }
         Ok(directory)
+    }
+
+    fn is_roots(&self, path: &Path) -> Error {
+        let (shown, name) = (path.display(), &self.account.name);
+        let problem = format!("'{shown}' belongs to root, in a directory of '{name}'");
+        Error::new(Code::BadLayout, problem).remedy(format!(
+            "see that it is what it should be, then: chown -h {name} '{shown}'"
+        ))
     }
 
     fn is_another_accounts(&self, path: &Path, owner: u32) -> Error {

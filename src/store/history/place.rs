@@ -119,7 +119,7 @@ impl History {
         }
     }
 
-    /// Returns the releases that have been live for `min_age` by a swap or a revert and
+    /// Returns the releases that have been live for `min_age`, not by a rollback, and
     /// have no place yet: of the live one and the one before it. The caller appends an
     /// `earned` record for each.
     ///
