@@ -105,7 +105,8 @@ impl Store {
                 // To move a directory away would leave visitors without a site.
                 let remedy = if what == SFlag::S_IFDIR {
                     format!(
-                        "make a release of it, without a moment without a site: {}",
+                        "make a release of it, while it is served: {}; after the first swap, \
+                         'deploy-shell-admin check' prints the commands",
                         self.adopt_command()
                     )
                 } else {

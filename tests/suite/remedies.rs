@@ -331,7 +331,7 @@ fn no_remedy_for_the_symlink_takes_the_site_offline() {
     fs::remove_file(&link).expect("removed");
     fs::create_dir(&link).expect("a directory");
     let remedy = remedy(&crate::direct::ask(&site, "swap c"));
-    assert!(remedy.contains("without a moment without a site: deploy-shell-admin adopt --config "));
+    assert!(remedy.contains("while it is served: deploy-shell-admin adopt --config "));
     assert!(
         !remedy.contains("mv ") && !remedy.contains("rm "),
         "{remedy}"

@@ -104,7 +104,7 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
             let remedy = match leads_to_release {
                 Some((id, is_received)) => take_over(facts, releases, is_received.then_some(id)),
                 None if *leads_somewhere => {
-                    "docs/adopting.md has the way to a new root, without a moment without a site"
+                    "docs/adopting.md has the way to a new root; the site is served all the time"
                         .to_owned()
                 }
                 None => format!("it serves nothing; remove it, then swap: rm '{shown}'"),
@@ -120,7 +120,7 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
 const NEEDS_EXCHANGE: &str = " (before coreutils 9.5, rename the directory and then the symlink: \
      a moment without a site)";
 
-/// Returns how to make `current` our symlink without a moment without a site: to
+/// Returns how to make `current` our symlink, while the site is served all the time: to
 /// `received`, which it names in another spelling, by `adopt`, which takes over only what
 /// another tool made, or to the fallback.
 fn take_over(facts: &Facts, releases: &Releases, received: Option<&ReleaseId>) -> String {
@@ -149,7 +149,7 @@ fn take_over(facts: &Facts, releases: &Releases, received: Option<&ReleaseId>) -
         }
         _ => {
             let adopt = adopt(facts);
-            format!("'{adopt}' prints how it takes the site over, without a moment without one")
+            format!("'{adopt}' prints how it takes the site over, while it is served")
         }
     }
 }
