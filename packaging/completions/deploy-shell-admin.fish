@@ -64,3 +64,19 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand hi
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -s h -l help -d 'Print help'
+function __deploy_shell_releases
+    set -l words (commandline -opc)
+    set -l config /dev/null
+    for i in (seq (count $words))
+        switch $words[$i]
+            case --site
+                set config /etc/deploy-shell/$words[(math $i + 1)].toml
+            case --config
+                set config $words[(math $i + 1)]
+        end
+    end
+    set -l root (sed -n 's/^root = "\([^"]*\)".*/\1/p' $config 2> /dev/null)
+    test -z "$root"; or command ls $root/releases 2> /dev/null
+end
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -f -a "(__deploy_shell_releases)"
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -f -a "(__deploy_shell_releases)"

@@ -35,13 +35,18 @@ fn completion(shell: Shell) -> String {
         Shell::Zsh => text
             .replace(":NAME:_default", ":NAME:($(_deploy_shell_sites))")
             .replace(":ACCOUNT:_default", ":ACCOUNT:_users")
+            // With two colons, the function would not see the options.
+            .replace("'*::releases -- The releases:_default'", "'*:releases -- The releases:_deploy_shell_releases'")
+            .replace("'*::releases -- The releases \\[default\\: all\\]:_default'", "'*:releases -- The releases \\[default\\: all\\]:_deploy_shell_releases'")
             .replace(
                 ":VERBS:_default",
                 &format!(":VERBS:_values -s , verb {VERBS}"),
             )
             .replace(
                 "\n_deploy-shell-admin() {",
-                &format!("\n_deploy_shell_sites() {{\n    {SITES}\n}}\n\n_deploy-shell-admin() {{"),
+                &format!(
+                    "\n_deploy_shell_sites() {{\n    {SITES}\n}}\n\n{RELEASES_OF_ZSH}\n_deploy-shell-admin() {{"
+                ),
             ),
         _ => with_values_of_fish(&text),
     }
@@ -57,6 +62,39 @@ const SITES: &str = "command ls /etc/deploy-shell 2> /dev/null | sed -n 's/\\.to
 /// The same for fish, in which `$` and quotes have other rules.
 const SITES_OF_FISH: &str =
     "command ls /etc/deploy-shell 2> /dev/null | string match -r \".*(?=[.]toml)\"";
+
+/// Completes the releases of the site that the command line names, if it may be read.
+const RELEASES_OF_ZSH: &str = r#"_deploy_shell_releases() {
+    local i config root
+    for ((i = 1; i < CURRENT; i++)); do
+        case ${words[i]} in
+            --site) config=/etc/deploy-shell/${words[i + 1]}.toml ;;
+            --config) config=${words[i + 1]} ;;
+        esac
+    done
+    root=$(sed -n 's/^root = "\([^"]*\)".*/\1/p' "${config:-/dev/null}" 2> /dev/null)
+    [[ -z $root ]] || compadd -- ${(f)"$(command ls "$root/releases" 2> /dev/null)"}
+}
+"#;
+
+/// The same for fish.
+const RELEASES_OF_FISH: &str = r#"function __deploy_shell_releases
+    set -l words (commandline -opc)
+    set -l config /dev/null
+    for i in (seq (count $words))
+        switch $words[$i]
+            case --site
+                set config /etc/deploy-shell/$words[(math $i + 1)].toml
+            case --config
+                set config $words[(math $i + 1)]
+        end
+    end
+    set -l root (sed -n 's/^root = "\([^"]*\)".*/\1/p' $config 2> /dev/null)
+    test -z "$root"; or command ls $root/releases 2> /dev/null
+end
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -f -a "(__deploy_shell_releases)"
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -f -a "(__deploy_shell_releases)"
+"#;
 
 /// Completes sites, verbs, accounts and releases. clap_complete knows only files.
 fn with_values_of_bash(text: &str) -> String {
@@ -114,5 +152,6 @@ fn with_values_of_fish(text: &str) -> String {
             None => format!("{line}\n"),
         }
     };
-    text.lines().map(value).collect()
+    let lines: String = text.lines().map(value).collect();
+    lines + RELEASES_OF_FISH
 }
