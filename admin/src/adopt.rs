@@ -143,6 +143,14 @@ impl Ids {
         let uid = stat
             .map_err(|errno| store.io("cannot look at the site", errno))?
             .st_uid;
+        let root = store.root.metadata();
+        let root = root.map_err(|errno| store.io("cannot look at the site", errno))?;
+        // An account can move a directory of root's here. All of this would be done as root.
+        if uid == 0 && root.st_uid != 0 {
+            let problem = "'.deploy-shell' belongs to root, and the root directory does not";
+            return Err(Error::new(Code::BadLayout, problem)
+                .remedy("move it away, then: deploy-shell-admin init with --owner ACCOUNT"));
+        }
         let account = look_up_account(uid, &mut Vec::new());
         let gid = account.passwd.map(|entry| entry.gid);
         Ok(Ids { uid, gid })

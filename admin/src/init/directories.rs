@@ -79,7 +79,9 @@ impl<'a> Directories<'a> {
             None => (create_root(path)?, true),
         };
         let owner = root.metadata().map_err(|errno| cannot(path, errno))?.st_uid;
-        if owner == 0 && !is_new {
+        // Also for a new one: an account that can write above it can exchange it for another
+        // directory of root's before it is opened.
+        if owner == 0 {
             require_only_a_site(self.config, &root)?;
         }
         // The site's own group, such as that of a set-group-id directory.
