@@ -19,13 +19,12 @@ use std::path::Path;
 use nix::unistd::{Gid, Uid, getegid, geteuid, getuid, setegid, seteuid};
 
 use crate::check::account::look_up_account;
-use crate::check::probe::become_account;
 use crate::output::Output;
-use deploy_shell::audit;
+use crate::record::{record_after, record_before};
+use crate::site_account::{become_user, owner};
 use deploy_shell::config::Config;
 use deploy_shell::error::{Code, Error, Result, describe};
 use deploy_shell::event::AuditEvent;
-use deploy_shell::reply;
 use deploy_shell::store::ledger::{LOCK_TIMEOUT, Ledger};
 use deploy_shell::store::lock::Lock;
 use deploy_shell::store::{Actor, Store};
@@ -74,12 +73,9 @@ pub fn adopt(config_path: &Path, yes: bool) -> Result<Output> {
     if plan.layout.current == Current::Directory {
         account.act(|| apply::probe_exchange(&store))?;
     }
-    record(&config, &plan, uid, None)?;
+    record_before(&config, &event(&plan, uid, None))?;
     let done = carry_out(&config, &store, &plan, account, &actor, lock);
-    // The adoption is on record already, so a second line that is missing changes nothing.
-    if let Err(error) = record(&config, &plan, uid, Some(done.is_ok())) {
-        reply::warning(&error.problem);
-    }
+    record_after(&config, &event(&plan, uid, Some(done.is_ok())));
     done?;
     let shown = config_path.display();
     lines.push("adopted".to_owned());
@@ -102,7 +98,7 @@ fn carry_out(
     lock: Lock,
 ) -> Result<()> {
     apply::change_owners(config, store, plan, account.uid)?;
-    account.stay()?;
+    become_user(account.uid, COMMAND)?;
     apply::change_directory_modes(store, plan)?;
     // Its checks are those of every request from now on.
     let store = &Store::open(config)?;
@@ -139,10 +135,7 @@ struct Ids {
 impl Ids {
     /// Returns those of the owner of `.deploy-shell`, which `init` has made.
     fn of_site(store: &Store) -> Result<Ids> {
-        let stat = store.state.metadata();
-        let uid = stat
-            .map_err(|errno| store.io("cannot look at the site", errno))?
-            .st_uid;
+        let uid = owner(store)?;
         let root = store.root.metadata();
         let root = root.map_err(|errno| store.io("cannot look at the site", errno))?;
         // An account can move a directory of root's here. All of this would be done as root.
@@ -180,32 +173,15 @@ impl Ids {
         seteuid(uid).and_then(|()| setegid(gid)).map_err(cannot)?;
         result
     }
-
-    /// Changes this process to the account for good.
-    fn stay(self) -> Result<()> {
-        let account = look_up_account(self.uid, &mut Vec::new());
-        become_account(&account, COMMAND).map_err(|why| Error::new(Code::Denied, why))
-    }
 }
 
-/// Writes an audit line. Before the adoption (`done` is none), a failure is an error where
-/// the site requires the audit log.
-fn record(config: &Config, plan: &Plan, uid: u32, done: Option<bool>) -> Result<()> {
-    let written = audit::record_by_operator(
-        config,
-        &AuditEvent::Adopted {
-            live: &plan.layout.live,
-            uid,
-            releases: plan.candidates.len() + plan.completed.len(),
-            from: plan.layout.tool.name(),
-            done,
-        },
-    );
-    match written {
-        Err(error) if done.is_none() && !config.audit.required => {
-            reply::warning(&error.problem);
-            Ok(())
-        }
-        other => other,
+/// Returns the audit event of the adoption; `done` is none before it.
+fn event<'a>(plan: &'a Plan, uid: u32, done: Option<bool>) -> AuditEvent<'a> {
+    AuditEvent::Adopted {
+        live: &plan.layout.live,
+        uid,
+        releases: plan.candidates.len() + plan.completed.len(),
+        from: plan.layout.tool.name(),
+        done,
     }
 }

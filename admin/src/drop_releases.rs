@@ -8,8 +8,8 @@ use std::path::Path;
 
 use nix::unistd::getuid;
 
+use crate::record::{record_after, record_before};
 use crate::site_account::run_as_account;
-use deploy_shell::audit;
 use deploy_shell::config::Config;
 use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::event::AuditEvent;
@@ -26,13 +26,26 @@ struct Candidate<'a> {
     received_from: Option<KeyLabel>,
 }
 
+impl Candidate<'_> {
+    /// Returns the audit event of the removal; `removed` is none before it.
+    fn event(&self, uid: u32, removed: Option<bool>) -> AuditEvent<'_> {
+        AuditEvent::Dropped {
+            release: self.release,
+            uid,
+            state: self.state,
+            received_from: self.received_from.as_ref(),
+            removed,
+        }
+    }
+}
+
 /// Removes the releases: all of them, or none if one of them must stay. With `good`, only
 /// the live one must. Returns a line for each.
 ///
 /// # Errors
 ///
-/// [`Code::NoSuchRelease`], [`Code::Denied`] for a release that must stay, [`Code::Busy`], [`Code::AuditUnreachable`], and the errors of the
-/// configuration and the layout.
+/// [`Code::NoSuchRelease`], [`Code::Denied`] for a release that must stay, [`Code::Busy`],
+/// [`Code::AuditUnreachable`], and the errors of the configuration and the layout.
 pub fn drop_releases(config: &Path, named: &[ReleaseId], good: bool) -> Result<Vec<String>> {
     let uid = getuid().as_raw();
     let config = Config::load(config)?;
@@ -43,13 +56,9 @@ pub fn drop_releases(config: &Path, named: &[ReleaseId], good: bool) -> Result<V
     let candidates = candidates(&config, &ledger, named, good)?;
     let (mut lines, mut trash) = (Vec::new(), Vec::new());
     for candidate in &candidates {
-        record(&config, uid, candidate, None)?;
+        record_before(&config, &candidate.event(uid, None))?;
         let moved = ledger.move_to_trash(candidate.release);
-        // The removal is on record already, so a second line that is missing changes
-        // nothing.
-        if let Err(error) = record(&config, uid, candidate, Some(moved.is_ok())) {
-            reply::warning(&error.problem);
-        }
+        record_after(&config, &candidate.event(uid, Some(moved.is_ok())));
         trash.push(moved?);
         ledger.forget(candidate.release)?;
         lines.push(describe(candidate));
@@ -115,31 +124,4 @@ fn describe(candidate: &Candidate<'_>) -> String {
         None => String::new(),
     };
     format!("{release} dropped: it was {}{from}", state.name())
-}
-
-/// Writes an audit line. Before the removal (`removed` is none), a failure is an error
-/// where the site requires the audit log.
-fn record(
-    config: &Config,
-    uid: u32,
-    candidate: &Candidate<'_>,
-    removed: Option<bool>,
-) -> Result<()> {
-    let written = audit::record_by_operator(
-        config,
-        &AuditEvent::Dropped {
-            release: candidate.release,
-            uid,
-            state: candidate.state,
-            received_from: candidate.received_from.as_ref(),
-            removed,
-        },
-    );
-    match written {
-        Err(error) if removed.is_none() && !config.audit.required => {
-            reply::warning(&error.problem);
-            Ok(())
-        }
-        other => other,
-    }
 }

@@ -17,5 +17,6 @@ mod history;
 mod init;
 mod output;
 mod program;
+mod record;
 mod site_account;
 mod verify;

@@ -78,15 +78,15 @@ impl<'a> Directories<'a> {
             Some(root) => (root, false),
             None => (create_root(path)?, true),
         };
-        let owner = root.metadata().map_err(|errno| cannot(path, errno))?.st_uid;
+        let stat = root.metadata().map_err(|errno| cannot(path, errno))?;
+        let owner = stat.st_uid;
         // Also for a new one: an account that can write above it can exchange it for another
         // directory of root's before it is opened.
         if owner == 0 {
             require_only_a_site(self.config, &root)?;
         }
         // The site's own group, such as that of a set-group-id directory.
-        let stat = root.metadata().map_err(|errno| cannot(path, errno))?;
-        if stat.st_uid == account.uid {
+        if owner == account.uid {
             work.gid = stat.st_gid;
             work.is_accounts = true;
         }
