@@ -82,7 +82,10 @@ fn is_private_group(gid: u32, uid: u32) -> bool {
     ) else {
         return false;
     };
-    let passwd = std::fs::read_to_string(PASSWD).unwrap_or_default();
+    // Not known means not private.
+    let Ok(passwd) = std::fs::read_to_string(PASSWD) else {
+        return false;
+    };
     let is_primary_of_other = passwd.lines().any(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         fields.len() > 3 && fields[3].parse() == Ok(gid) && fields[2].parse() != Ok(uid)
