@@ -5,6 +5,7 @@
 //! reads the report until the unpacker has exited and can no longer change anything.
 //! `inspect` then decides whether it is a valid report of what is on disk.
 
+use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -65,8 +66,7 @@ pub fn unpack(
     let store = share.store;
     let allowance = share.allowance(payload.disk_need())?;
     let signals = TerminationSignals::open()?;
-    let (child, socket) = start_unpacker(config, payload, tree, allowance.room)?;
-    let mut child = UnpackerProcess(child);
+    let (mut child, socket) = start_unpacker(config, payload, tree, allowance.room)?;
     let Some(stdout) = child.0.stdout.take() else {
         return Err(Error::new(Code::Internal, "the unpacker has no pipe"));
     };
@@ -179,7 +179,7 @@ fn start_unpacker(
     payload: VerifiedPayload,
     tree: &Dir,
     room: Room,
-) -> Result<(Child, UnixStream)> {
+) -> Result<(UnpackerProcess, UnixStream)> {
     let archive = &config.archive;
     let job = UnpackJob {
         limits: UnpackLimits {
@@ -207,12 +207,16 @@ fn start_unpacker(
 
 /// Starts an unpacker that works in `directory`, and sends it its job. Returns the
 /// socket on which it reports a failure.
+///
+/// # Errors
+///
+/// [`Code::IoError`] when it cannot be started, or cannot be sent its job.
 fn spawn(
     program: &Path,
     directory: &Path,
     payload: Stdio,
     job: &UnpackJob,
-) -> Result<(Child, UnixStream)> {
+) -> Result<(UnpackerProcess, UnixStream)> {
     let cannot = |error| Error::io("cannot start the unpacker", error);
     let job = message::encode(job)?;
     // Not in argv, which every local user can read; and stdin is the payload.
@@ -226,10 +230,16 @@ fn spawn(
         .stdout(Stdio::piped())
         .stderr(OwnedFd::from(theirs))
         .spawn()
+        .map(UnpackerProcess)
         .map_err(cannot)?;
-    // A job can be larger than the buffer of the socket. The unpacker reads at once; if
-    // it has ended, its exit status says why.
-    _ = ours.write_all(format!("{job}\n").as_bytes());
+    // A job can be larger than the buffer of the socket. The unpacker reads at once.
+    match ours.write_all(format!("{job}\n").as_bytes()) {
+        // It has ended, and its exit status says why.
+        Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {}
+        // It would wait for its job until the deadline of the request.
+        Err(error) => return Err(Error::io("cannot send the unpacker its job", error)),
+        Ok(()) => {}
+    }
     Ok((child, ours))
 }
 
@@ -249,8 +259,7 @@ pub fn probe_sandbox(program: &Path, directory: &Path) -> Result<Enforcement> {
         sandbox_required: false,
     };
     // The socket stays open until the report is read: the unpacker writes to it too.
-    let (child, _socket) = spawn(program, directory, Stdio::null(), &job)?;
-    let mut child = UnpackerProcess(child);
+    let (mut child, _socket) = spawn(program, directory, Stdio::null(), &job)?;
     let deadline = Deadline::after(PROBE_TIMEOUT);
     let stdout = child.0.stdout.take();
     let report = stdout.map(|stdout| TimedReader::new(stdout, deadline.left(), deadline));

@@ -24,8 +24,8 @@ const ERRORS: [Errno; 5] = [
     Errno::EMFILE,
 ];
 
-/// Calls that change the disk, or that make a change durable.
-const CHANGES: [i64; 12] = [
+/// Calls that change the disk, make a change durable, or give another process its job.
+const CHANGES: [i64; 13] = [
     libc::SYS_write,
     libc::SYS_ftruncate,
     libc::SYS_fsync,
@@ -38,6 +38,7 @@ const CHANGES: [i64; 12] = [
     libc::SYS_symlinkat,
     libc::SYS_flock,
     libc::SYS_execve,
+    libc::SYS_sendto,
 ];
 
 /// Returns whether the fault is a failed write of the monitor.
