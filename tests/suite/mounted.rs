@@ -4,6 +4,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
 
@@ -67,7 +69,7 @@ impl Mounted {
     /// Mounts `image` in the place of the present image.
     pub fn exchange(&self, image: &Path) {
         for path in [&self.root, &self.disk] {
-            succeed(Command::new("umount").arg(path));
+            unmount(path);
         }
         fs::rename(image, &self.image).expect("the image is replaced");
         let done = self.mount_image();
@@ -82,6 +84,23 @@ impl Drop for Mounted {
         for path in [&self.root, &self.disk] {
             let _ = Command::new("umount").arg("-lq").arg(path).status();
         }
+    }
+}
+
+/// Unmounts a file system once nobody uses it: a child of a request that was killed ends
+/// soon, and not at once.
+#[track_caller]
+fn unmount(path: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let done = Command::new("umount").arg(path).output();
+        let done = done.expect("umount runs");
+        if done.status.success() {
+            return;
+        }
+        let busy = String::from_utf8_lossy(&done.stderr).contains("busy");
+        assert!(busy && Instant::now() < deadline, "{done:?}");
+        thread::sleep(Duration::from_millis(50));
     }
 }
 
