@@ -18,5 +18,7 @@ mod init;
 mod output;
 mod program;
 mod record;
+mod records;
 mod site_account;
+mod table;
 mod verify;
