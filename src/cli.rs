@@ -51,7 +51,7 @@ impl SiteArgs {
     pub fn path(&self) -> PathBuf {
         match (&self.config, &self.site) {
             (Some(path), _) => path.clone(),
-            (None, Some(site)) => PathBuf::from(format!("{}/{site}.toml", config::DIRECTORY)),
+            (None, Some(site)) => config::path_of(site),
             (None, None) => unreachable!("clap requires one of them"),
         }
     }
@@ -77,13 +77,14 @@ const HELP: [&str; 2] = [
 ];
 
 /// The commands of deploy-shell-admin.
-const ADMIN_COMMANDS: [&str; 7] = [
+const ADMIN_COMMANDS: [&str; 8] = [
     "init",
     "authorize",
     "check",
     "adopt",
     "drop",
     "history",
+    "status",
     "verify",
 ];
 

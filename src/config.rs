@@ -29,6 +29,11 @@ use crate::shared_paths::Shared;
 /// The directory of the file that `--site NAME` selects.
 pub const DIRECTORY: &str = "/etc/deploy-shell";
 
+/// Returns the file that `--site NAME` selects.
+pub fn path_of(site: &SiteName) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{site}.toml"))
+}
+
 /// A site's checked configuration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -12,12 +12,12 @@ use deploy_shell::children;
 use deploy_shell::cli::{SiteArgs, usage_problem};
 use deploy_shell::config;
 use deploy_shell::error::{self, Code, Error, Result};
-use deploy_shell::names::{KeyLabel, ReleaseId};
+use deploy_shell::names::{KeyLabel, ReleaseId, SiteName};
 use deploy_shell::policy::Grants;
 use deploy_shell::reply;
 
 use crate::output::Output;
-use crate::{adopt, authorize, check, drop_releases, history, init, verify};
+use crate::{adopt, authorize, check, drop_releases, history, init, status, verify};
 
 /// Set up and check sites that deploy-shell serves.
 #[derive(Debug, Parser)]
@@ -41,6 +41,8 @@ enum Command {
     Drop(DropReleases),
     /// Show who deployed what and when
     History(History),
+    /// Show the state of all sites, and what needs attention; for Prometheus too
+    Status(Status),
     /// Hash releases again and compare them with their manifests
     Verify(Verify),
 }
@@ -118,6 +120,22 @@ struct History {
 }
 
 #[derive(Args, Debug)]
+struct Status {
+    /// A site configured in /etc/deploy-shell/NAME.toml [default: all of them]
+    #[arg(long, value_name = "NAME")]
+    site: Vec<SiteName>,
+    /// The path of a site's configuration
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Print one object of JSON
+    #[arg(long)]
+    json: bool,
+    /// Write the metrics of the sites to FILE, for node_exporter, in place of the table
+    #[arg(long, value_name = "FILE")]
+    prometheus: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 struct Verify {
     #[command(flatten)]
     site: SiteArgs,
@@ -145,7 +163,7 @@ pub fn run(argv: Vec<OsString>) -> u8 {
     // A failure leaves the limit as it is, which is one of the operator's.
     _ = getrlimit(Resource::RLIMIT_DATA)
         .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_DATA, soft.min(MAX_MEMORY), hard));
-    if let Some(status) = children::run_look_up(&argv) {
+    if let Some(status) = children::run_look_up(&argv).or_else(|| status::run_child(&argv)) {
         return status;
     }
     panic::catch_unwind(|| dispatch(&argv)).unwrap_or_else(|_| reply::exit(&error::bug()))
@@ -195,6 +213,13 @@ fn run_command(command: Command) -> Result<u8> {
             history.json,
             history.since,
         )?),
+        Command::Status(status) => {
+            let named = status.site.iter().map(config::path_of);
+            let named = named.chain(status.config).collect();
+            let (lines, exit) = status::status(named, status.json, status.prometheus.as_deref())?;
+            reply::lines(lines.iter().map(String::as_str));
+            return Ok(exit);
+        }
         Command::Verify(verify) => verify::verify(&verify.site.path(), &verify.releases)?,
     };
     reply::lines(output.lines.iter().map(String::as_str));

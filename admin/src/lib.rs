@@ -20,5 +20,6 @@ mod program;
 mod record;
 mod records;
 mod site_account;
+mod status;
 mod table;
 mod verify;

@@ -51,6 +51,9 @@ _deploy__shell__admin() {
             deploy__shell__admin,init)
                 cmd="deploy__shell__admin__subcmd__init"
                 ;;
+            deploy__shell__admin,status)
+                cmd="deploy__shell__admin__subcmd__status"
+                ;;
             deploy__shell__admin,verify)
                 cmd="deploy__shell__admin__subcmd__verify"
                 ;;
@@ -61,7 +64,7 @@ _deploy__shell__admin() {
 
     case "${cmd}" in
         deploy__shell__admin)
-            opts="-h -V --help --version init authorize check adopt drop history verify"
+            opts="-h -V --help --version init authorize check adopt drop history status verify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -221,6 +224,32 @@ _deploy__shell__admin() {
                     ;;
                 --owner)
                     COMPREPLY=($(compgen -u -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        deploy__shell__admin__subcmd__status)
+            opts="-h --site --config --json --prometheus --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --site)
+                    COMPREPLY=($(compgen -W "$(_deploy_shell_sites)" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --prometheus)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)

@@ -32,6 +32,7 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "adopt" -d 'Adopt the releases of Deployer, Capistrano, a script or a plain directory'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "drop" -d 'Remove releases that were never live, or that are bad'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "history" -d 'Show who deployed what and when'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "status" -d 'Show the state of all sites, and what needs attention; for Prometheus too'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "verify" -d 'Hash releases again and compare them with their manifests'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l config -d 'The path of a site\'s configuration' -r -F
@@ -61,6 +62,11 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand hi
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -l since -d 'Only events of this time, such as 12h or 7d [default: all]' -r
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -l json -d 'Print one object of JSON'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand history" -s h -l help -d 'Print help'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand status" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml [default: all of them]' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand status" -l config -d 'The path of a site\'s configuration' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand status" -l prometheus -d 'Write the metrics of the sites to FILE, for node_exporter, in place of the table' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand status" -l json -d 'Print one object of JSON'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand status" -s h -l help -d 'Print help'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -s h -l help -d 'Print help'

@@ -94,6 +94,7 @@ mod site;
 mod smoke;
 mod sshd_config;
 mod stalled;
+mod status;
 mod strace;
 mod syslog_daemon;
 mod times;

@@ -19,6 +19,7 @@ const ARCHIVES: &str = include_str!("../../docs/archives.md");
 const SIGNING: &str = include_str!("../../docs/signing.md");
 const AUDIT: &str = include_str!("../../docs/audit.md");
 const OPERATING: &str = include_str!("../../docs/operating.md");
+const MONITORING: &str = include_str!("../../docs/monitoring.md");
 const DEPLOY_SHELL: &str = include_str!("../pages/deploy-shell.md");
 const ADMIN: &str = include_str!("../pages/deploy-shell-admin.md");
 
@@ -37,10 +38,15 @@ pub fn pages() -> Vec<Page> {
             text: program(
                 deploy_shell_admin::cli::command(),
                 "set up, check and verify the sites of deploy-shell",
-                &ADMIN.replace(
-                    "<!-- check -->",
-                    section(OPERATING, "## What `check` reports"),
-                ),
+                &ADMIN
+                    .replace(
+                        "<!-- check -->",
+                        section(OPERATING, "## What `check` reports"),
+                    )
+                    .replace(
+                        "<!-- attention -->",
+                        section(MONITORING, "## What needs attention"),
+                    ),
             ),
         },
         Page {
