@@ -25,6 +25,7 @@ pub use units::{Percent, parse_duration};
 use crate::error::{Code, Error, Result};
 use crate::names::{LinkName, ReleaseId, SiteName};
 use crate::shared_paths::Shared;
+use crate::shell_word::Word;
 
 /// The directory of the file that `--site NAME` selects.
 pub const DIRECTORY: &str = "/etc/deploy-shell";
@@ -156,7 +157,7 @@ impl Config {
             Some(directory) if directory == Path::new(DIRECTORY) => {
                 format!("--site {}", self.site())
             }
-            _ => format!("--config '{}'", self.file.display()),
+            _ => format!("--config {}", Word::new(&self.file)),
         }
     }
 

@@ -16,15 +16,16 @@ pub fn escape(bytes: &[u8]) -> String {
     escape_with(bytes, b"\\")
 }
 
-/// Returns `text` unchanged if it is printable ASCII, and escaped otherwise.
+/// Returns `text` with everything except printable ASCII written as `\xNN`.
 ///
-/// Use it for text that may be escaped already: escaping twice would change it.
+/// Use it for text that may be escaped already, or has a quoted word of a command: a
+/// backslash stays as it is, because a second one would change either.
 pub fn escape_if_needed(text: &[u8]) -> Cow<'_, str> {
     // Reads to the end instead of stopping early: the compiler vectorizes that.
     let printable = |so_far, byte: &u8| so_far & matches!(byte, b' '..=b'~');
     match std::str::from_utf8(text) {
         Ok(unchanged) if text.iter().fold(true, printable) => unchanged.into(),
-        _ => escape(text).into(),
+        _ => escape_with(text, b"").into(),
     }
 }
 

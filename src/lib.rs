@@ -37,6 +37,7 @@ pub mod sandbox;
 mod serve;
 mod session;
 pub mod shared_paths;
+pub mod shell_word;
 pub mod signature;
 pub mod store;
 mod success;

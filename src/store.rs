@@ -39,6 +39,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -49,6 +50,7 @@ use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Fault, Result};
 use crate::manifest::{HeadFlaw, Identity};
 use crate::names::{LinkName, ReleaseId};
+use crate::shell_word::Word;
 
 pub use actor::{Actor, Task};
 pub use inheritance::Inherited;
@@ -146,7 +148,7 @@ impl Store {
     pub fn open_unchecked(config: &Config) -> Result<Store> {
         let path = &config.root;
         let options = config.site_option();
-        let init = init_command(&options, path);
+        let init = || init_command(&options, path);
         let open =
             |path: &Path, parent: &Dir, name| access::open_subdirectory(path, parent, name, &init);
         let root =
@@ -367,9 +369,20 @@ impl Store {
     }
 }
 
+/// Returns the command of the operator that makes the directories of a site.
+///
+/// `init` takes the account from a root directory that is not root's. Otherwise it needs
+/// the account, which is this user: by its number, because this program looks up no name.
 fn init_command(options: &str, root: &Path) -> String {
-    let root = root.display();
-    format!("deploy-shell-admin init {options} --root '{root}'")
+    let uid = nix::unistd::geteuid();
+    let is_accounts = root.metadata().is_ok_and(|root| root.uid() != 0);
+    let owner = if is_accounts || uid.is_root() {
+        String::new()
+    } else {
+        format!(" --owner {uid}")
+    };
+    let root = Word::new(root);
+    format!("deploy-shell-admin init {options} --root {root}{owner}")
 }
 
 /// Returns a function that says whether `sorted` contains a name. Its callers pass

@@ -11,6 +11,28 @@ use std::path::{Path, PathBuf};
 const MAP: &str = include_str!("../ARCHITECTURE.md");
 const LIBRARY: &str = include_str!("../src/lib.rs");
 
+/// The beginnings of commands that messages print.
+const COMMANDS: [&str; 18] = [
+    "chmod ",
+    "chown ",
+    "chgrp ",
+    "setfacl ",
+    "mv ",
+    "cp -",
+    "rm ",
+    "ln -",
+    "install -",
+    "usermod ",
+    "chage ",
+    "runuser ",
+    "gpasswd ",
+    "df -",
+    "touch ",
+    "find ",
+    "readlink ",
+    "deploy-shell-admin ",
+];
+
 /// Files that parse and decide, and paths that only code with effects uses.
 const PURE: [&str; 4] = ["request", "policy", "activate/plan", "store/history"];
 const EFFECTS: [&str; 5] = ["nix::", "std::env", "std::fs", "std::process", "Instant"];
@@ -123,4 +145,39 @@ fn pure_files_have_no_effects() {
         let effects: Vec<_> = EFFECTS.iter().filter(|it| text.contains(*it)).collect();
         assert!(effects.is_empty(), "'{file}' uses {effects:?}");
     }
+}
+
+/// A path between quotes that a message writes itself can end the quotes, and root pastes
+/// the command: see `shell_word.rs`.
+#[test]
+fn every_word_of_a_printed_command_is_quoted_by_its_type() {
+    if !readable() {
+        return;
+    }
+    let mut directories = vec![sources(), sources().with_file_name("admin").join("src")];
+    let mut commands = 0;
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            if path.ends_with("tests.rs") || path.iter().any(|name| name == "tests") {
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("a source");
+            let program = text.split("#[cfg(test)]\nmod tests {").next();
+            for literal in program.unwrap_or_default().split('"') {
+                let Some(at) = COMMANDS.iter().filter_map(|it| literal.find(it)).min() else {
+                    continue;
+                };
+                commands += 1;
+                let shown = path.display();
+                let is_quoted = literal[at..].contains("'{");
+                assert!(!is_quoted, "{shown} does not use Word: {literal}");
+            }
+        }
+    }
+    assert!(commands > 50, "only {commands} commands were found");
 }

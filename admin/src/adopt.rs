@@ -25,6 +25,7 @@ use crate::site_account::{become_user, owner};
 use deploy_shell::config::Config;
 use deploy_shell::error::{Code, Error, Result, describe};
 use deploy_shell::event::AuditEvent;
+use deploy_shell::shell_word::Word;
 use deploy_shell::store::ledger::{LOCK_TIMEOUT, Ledger};
 use deploy_shell::store::lock::Lock;
 use deploy_shell::store::{Actor, Store};
@@ -44,7 +45,7 @@ pub fn adopt(config_path: &Path, yes: bool) -> Result<Output> {
     let uid = getuid().as_raw();
     let config = Config::load(config_path)?;
     let store = Store::open_unchecked(&config)?;
-    let account = Ids::of_site(&store)?;
+    let account = Ids::of_site(&config, &store)?;
     let is_root = geteuid().is_root();
     let site = SiteFacts::new(account.uid, is_root, config.archive.acl, &config.root);
     let actor = Actor::operator(COMMAND);
@@ -77,10 +78,10 @@ pub fn adopt(config_path: &Path, yes: bool) -> Result<Output> {
     let done = carry_out(&config, &store, &plan, account, &actor, lock);
     record_after(&config, &event(&plan, uid, Some(done.is_ok())));
     done?;
-    let shown = config_path.display();
+    let site = config.site_option();
     lines.push("adopted".to_owned());
-    lines.push(format!("next: deploy-shell-admin verify --config {shown}"));
-    lines.push(format!("then: deploy-shell-admin check --config {shown}"));
+    lines.push(format!("next: deploy-shell-admin verify {site}"));
+    lines.push(format!("then: deploy-shell-admin check {site}"));
     Ok(printed(lines, true))
 }
 
@@ -134,15 +135,18 @@ struct Ids {
 
 impl Ids {
     /// Returns those of the owner of `.deploy-shell`, which `init` has made.
-    fn of_site(store: &Store) -> Result<Ids> {
+    fn of_site(config: &Config, store: &Store) -> Result<Ids> {
         let uid = owner(store)?;
         let root = store.root.metadata();
         let root = root.map_err(|errno| store.io("cannot look at the site", errno))?;
         // An account can move a directory of root's here. All of this would be done as root.
         if uid == 0 && root.st_uid != 0 {
             let problem = "'.deploy-shell' belongs to root, and the root directory does not";
-            return Err(Error::new(Code::BadLayout, problem)
-                .remedy("move it away, then: deploy-shell-admin init with --owner ACCOUNT"));
+            let (site, path) = (config.site_option(), Word::new(&config.root));
+            let owner = root.st_uid;
+            return Err(Error::new(Code::BadLayout, problem).remedy(format!(
+                "move it away, then: deploy-shell-admin init {site} --root {path} --owner {owner}"
+            )));
         }
         let account = look_up_account(uid, &mut Vec::new());
         let gid = account.passwd.map(|entry| entry.gid);

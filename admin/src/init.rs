@@ -14,6 +14,7 @@ use nix::unistd::{Uid, User};
 
 use deploy_shell::config::Config;
 use deploy_shell::error::{Code, Error, Result};
+use deploy_shell::shell_word::Word;
 
 use directories::Directories;
 
@@ -147,9 +148,12 @@ fn existing(config: &Path, root: &Path) -> Result<Config> {
     let parsed = Config::load(config)?;
     if parsed.root != root {
         let other = parsed.root.display();
-        return Err(bad(format!("exists, and is of the root '{other}'")).remedy(format!(
-            "give --root '{other}' to repair that site, another name for a new one, or edit 'root'"
-        )));
+        return Err(
+            bad(format!("exists, and is of the root '{other}'")).remedy(format!(
+                "give --root {} to repair that site, another name for a new one, or edit 'root'",
+                Word::new(&parsed.root)
+            )),
+        );
     }
     Ok(parsed)
 }

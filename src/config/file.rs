@@ -9,6 +9,7 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 
 use crate::error::{Code, Error, Result, describe};
+use crate::shell_word::Word;
 
 /// The maximum size of such a file, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
@@ -43,22 +44,22 @@ pub fn read_trusted(path: &Path) -> Result<String> {
     }
     if meta.mode() & 0o022 != 0 {
         return Err(bad("can be written by its group or by others".to_owned())
-            .remedy(format!("chmod go-w '{shown}'")));
+            .remedy(format!("chmod go-w {}", Word::new(path))));
     }
     if !is_trusted_owner(meta.uid()) {
         return Err(bad(format!(
             "belongs to user {}, neither root nor this account",
             meta.uid()
         ))
-        .remedy(format!("chown root '{shown}'")));
+        .remedy(format!("chown root {}", Word::new(path))));
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
     let meta = directory.metadata().map_err(cannot)?;
     if !is_trusted_owner(meta.uid()) || meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
         return Err(
             bad("is in a directory that others can write".to_owned()).remedy(format!(
-                "chown root '{0}' && chmod go-w '{0}'",
-                directory.display()
+                "chown root {0} && chmod go-w {0}",
+                Word::new(directory)
             )),
         );
     }

@@ -15,6 +15,7 @@ use super::Store;
 use super::layout::{INCOMING, MANIFESTS, RELEASES, STATE, TRASH};
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Fault, Result};
+use crate::shell_word::Word;
 
 /// A directory of the site, as [`Store::check_directories`] looks at it.
 struct Directory<'a> {
@@ -73,8 +74,9 @@ impl Store {
             if stat.st_mode & directory.forbidden != 0 {
                 return Err(
                     bad("can be reached or written by others".to_owned()).remedy(format!(
-                        "chmod {} '{shown}'",
-                        octal_less(stat.st_mode, directory.forbidden)
+                        "chmod {} {}",
+                        octal_less(stat.st_mode, directory.forbidden),
+                        Word::new(&directory.path)
                     )),
                 );
             }
@@ -116,7 +118,7 @@ impl Store {
         let account = geteuid().as_raw();
         match directory.handle.metadata() {
             Ok(stat) if errno == Errno::EACCES && stat.st_uid == account => {
-                error.remedy(format!("chmod u+rwx '{shown}'"))
+                error.remedy(format!("chmod u+rwx {}", Word::new(&directory.path)))
             }
             Ok(_) if errno == Errno::EACCES => {
                 error.remedy(self.chown_command(&directory.path, account))
@@ -128,16 +130,16 @@ impl Store {
     /// Returns the command that gives `path` to the account of the site. `-h` changes the
     /// owner of a symlink, and not that of its target.
     fn chown_command(&self, path: &Path, owner: u32) -> String {
-        let shown = path.display();
+        let shown = Word::new(path);
         let is_owners = |of: &Directory<'_>| {
             of.path != path && of.handle.metadata().is_ok_and(|stat| stat.st_uid == owner)
         };
         match self.directories().iter().find(|of| is_owners(of)) {
             Some(of) => format!(
-                "as root: chown -h --reference='{}' '{shown}'",
-                of.path.display()
+                "as root: chown -h --reference={} {shown}",
+                Word::new(&of.path)
             ),
-            None => format!("as root: chown -h {owner} '{shown}'"),
+            None => format!("as root: chown -h {owner} {shown}"),
         }
     }
 
@@ -151,12 +153,11 @@ impl Store {
         if error.fault != Some(Fault::AccessDenied) {
             return error;
         }
-        let state = self.path.join(STATE);
-        let state = state.display();
+        let state = Word::new(self.path.join(STATE));
         // Neither command follows a symlink in the directory (`-h`; chmod(1) ignores
         // those that it meets), and only the owner's mode changes.
         error.remedy(format!(
-            "as root: chown -hR --reference='{state}' '{state}' && chmod -R u+rwX '{state}'"
+            "as root: chown -hR --reference={state} {state} && chmod -R u+rwX {state}"
         ))
     }
 }
@@ -166,7 +167,7 @@ pub(super) fn open_subdirectory(
     path: &Path,
     parent: &Dir,
     name: Name<'_>,
-    init: &str,
+    init: &dyn Fn() -> String,
 ) -> Result<Dir> {
     let opened = parent.open_dir(name);
     opened.map_err(|errno| {
@@ -177,30 +178,36 @@ pub(super) fn open_subdirectory(
 }
 
 /// Returns the error of the site's root.
-pub(super) fn cannot_open_root(path: &Path, errno: Errno, init: &str) -> Error {
-    let shown = path.display();
+pub(super) fn cannot_open_root(path: &Path, errno: Errno, init: &dyn Fn() -> String) -> Error {
     let is_symlink = path.is_symlink();
     let error = cannot_open(path, errno, is_symlink, init);
     match errno {
         Errno::ENOENT => error.remedy(format!(
-            "correct 'root' in the site's configuration, or make it: {init}"
+            "correct 'root' in the site's configuration, or make it: {}",
+            init()
         )),
         _ if is_symlink => error.remedy(format!(
-            "set 'root' in the site's configuration to what this prints: readlink -f '{shown}'"
+            "set 'root' in the site's configuration to what this prints: readlink -f {}",
+            Word::new(path)
         )),
         _ => error,
     }
 }
 
-pub(super) fn cannot_open(path: &Path, errno: Errno, is_symlink: bool, init: &str) -> Error {
+pub(super) fn cannot_open(
+    path: &Path,
+    errno: Errno,
+    is_symlink: bool,
+    init: &dyn Fn() -> String,
+) -> Error {
     let shown = path.display();
     let bad = |problem: &str| Error::new(Code::BadLayout, format!("'{shown}' {problem}"));
     match errno {
-        Errno::ENOENT => bad("does not exist").remedy(format!("make it: {init}")),
+        Errno::ENOENT => bad("does not exist").remedy(format!("make it: {}", init())),
         Errno::ENOTDIR | Errno::ELOOP if is_symlink => bad("is a symlink, not a directory itself")
             .remedy("keep the whole site below one directory, and set 'root' to that; see bad-layout in docs/troubleshooting.md"),
         Errno::ENOTDIR | Errno::ELOOP => bad("is not a directory itself")
-            .remedy(format!("move it away, then make the directory: {init}")),
+            .remedy(format!("move it away, then make the directory: {}", init())),
         errno => Error::io(format!("cannot open '{shown}'"), errno),
     }
 }

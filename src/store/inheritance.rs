@@ -15,6 +15,7 @@ use super::layout::{INCOMING, RELEASES, STATE};
 use crate::config::AclPolicy;
 use crate::dir;
 use crate::error::{Code, Error, Result};
+use crate::shell_word::Word;
 
 const SET_GROUP_ID: u32 = Mode::S_ISGID.bits();
 
@@ -65,9 +66,9 @@ impl Store {
                 shown.display()
             );
             return Err(Error::new(Code::BadLayout, problem).remedy(format!(
-                "setfacl -d -m u::rwx '{}' '{}'",
-                shown.display(),
-                self.path().display()
+                "setfacl -d -m u::rwx {} {}",
+                Word::new(&shown),
+                Word::new(self.path())
             )));
         }
         self.incoming.set_default_acl(acl.as_ref()).map_err(cannot)

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 use crate::names::{CommitId, KeyLabel, ReleaseId, Sha256Digest};
+use crate::shell_word::Word;
 use crate::store::history::History;
 use crate::store::layout::{JOURNAL, STATE};
 use crate::store::{Actor, Store};
@@ -383,14 +384,16 @@ fn read_file(store: &Store, file: &mut File, each: impl FnMut(Entry<'_>)) -> Res
 /// Neither remedy deletes history, because no program can make it again.
 fn unreadable(store: &Store, why: &Unreadable) -> Error {
     let path = store.path().join(STATE).join(JOURNAL);
-    let path = path.display();
+    let shown = path.display();
     match why {
         Unreadable::Newer { .. } => Error::new(Code::BadLayout, why.to_string()).remedy(format!(
-            "install that version of deploy-shell or a later one, and keep '{path}'"
+            "install that version of deploy-shell or a later one, and keep '{shown}'"
         )),
         Unreadable::Damaged { .. } => Error::new(Code::BadLayout, why.to_string()).remedy(format!(
-            "restore '{path}' from a backup; without one, keep it under another name, \
-             and the next request starts a new one: mv '{path}' '{path}.damaged'"
+            "restore '{shown}' from a backup; without one, keep it under another name, \
+             and the next request starts a new one: mv {} {}",
+            Word::new(&path),
+            Word::with_suffix(&path, ".damaged")
         )),
     }
 }

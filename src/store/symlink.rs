@@ -11,6 +11,7 @@ use super::layout::{BACK, NEXT, RELEASES};
 use crate::dir::{self, Name};
 use crate::error::{Code, Error, Result};
 use crate::names::{LinkName, ReleaseId};
+use crate::shell_word::Word;
 
 impl Store {
     /// Points the current symlink at `release` atomically, or removes it. The
@@ -92,9 +93,23 @@ impl Store {
     /// there. It is never replaced: it may be a directory with content, or a symlink
     /// that another tool made.
     pub(super) fn resolve_link(&self, link: &LinkName) -> Result<Option<ReleaseId>> {
-        let shown = self.path.join(link.as_str());
-        let shown = shown.display();
+        let path = self.path.join(link.as_str());
+        let shown = path.display();
+        let move_away = || {
+            format!(
+                "mv -nT {} {}",
+                Word::new(&path),
+                Word::with_suffix(&path, ".old")
+            )
+        };
+        let is_live = *link == self.link;
         let bad = |problem: &str, remedy: String| {
+            // Nobody visits what is at the place of the preview.
+            let remedy = if is_live {
+                remedy
+            } else {
+                format!("move it away: {}", move_away())
+            };
             Err(Error::new(Code::BadLayout, format!("'{shown}' {problem}")).remedy(remedy))
         };
         match self.root.stat(link) {
@@ -105,12 +120,12 @@ impl Store {
                 // To move a directory away would leave visitors without a site.
                 let remedy = if what == SFlag::S_IFDIR {
                     format!(
-                        "make a release of it, while it is served: {}; after the first swap, \
-                         'deploy-shell-admin check' prints the commands",
+                        "print how it is replaced while the site is served: {}; the same with \
+                         --yes does it",
                         self.adopt_command()
                     )
                 } else {
-                    format!("move it away, then swap: mv '{shown}' '{shown}.old'")
+                    format!("move it away, then swap: {}", move_away())
                 };
                 return bad("is not a symlink", remedy);
             }
@@ -130,12 +145,13 @@ impl Store {
                 // Other tools write an absolute path.
                 let named = release_in(self.path.join(RELEASES).as_os_str().as_bytes());
                 let named = named.as_ref().map_or("RELEASE", ReleaseId::as_str);
+                let new = Word::with_suffix(&path, ".new");
                 bad(
                     "is a symlink to something that is not a release of this site",
                     // To remove it would leave visitors without a site.
                     format!(
-                        "in one step: ln -s 'releases/{named}' '{shown}.new' && \
-                         mv -T '{shown}.new' '{shown}'; or: {}",
+                        "in one step: ln -s releases/{named} {new} && mv -T {new} {}; or: {}",
+                        Word::new(&path),
                         self.adopt_command()
                     ),
                 )

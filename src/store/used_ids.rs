@@ -22,9 +22,10 @@ use serde::{Deserialize, Serialize};
 use crate::dir::Name;
 use crate::error::{Code, Error, Result};
 use crate::names::{ReleaseId, Sha256Digest};
+use crate::shell_word::Word;
 use crate::store::Store;
 use crate::store::history::{Content, History, IdUse};
-use crate::store::layout::STATE;
+use crate::store::layout::{JOURNAL, STATE};
 
 /// The beginning of every file's name; the number follows.
 pub const PREFIX: &str = "used-ids-";
@@ -303,15 +304,18 @@ fn parse(text: &[u8; LINE]) -> Option<Entry> {
 
 fn damaged(store: &Store, file: UsedIds, why: &str) -> Error {
     let path = store.path().join(STATE);
-    let (path, name) = (path.display(), file.name());
+    let name = file.name();
+    let list = path.join(&name);
+    let list = list.display();
+    let journal = path.join(JOURNAL);
+    let (from, to) = (Word::new(&journal), Word::with_suffix(&journal, ".damaged"));
     Error::new(
         Code::BadLayout,
         format!("the list of used ids '{name}' is damaged: {why}"),
     )
     .remedy(format!(
-        "restore '{path}/{name}' from a backup; without one, keep the journal under another \
-         name, and the next request starts a new one: mv '{path}/journal.jsonl' \
-         '{path}/journal.jsonl.damaged'"
+        "restore '{list}' from a backup; without one, keep the journal under another name, and \
+         the next request starts a new one: mv {from} {to}"
     ))
 }
 

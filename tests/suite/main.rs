@@ -69,6 +69,7 @@ mod named_payload;
 mod operator;
 mod ordinary_archives;
 mod power;
+mod printed_commands;
 mod probe;
 mod process;
 mod prune;

@@ -14,7 +14,8 @@ use super::survey::SiteFacts;
 use deploy_shell::config::Config;
 use deploy_shell::dir::{self, Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
-use deploy_shell::names::ReleaseId;
+use deploy_shell::names::{LinkName, ReleaseId};
+use deploy_shell::shell_word::Word;
 use deploy_shell::store::layout::RELEASES;
 use deploy_shell::store::{Store, release_name};
 
@@ -187,8 +188,8 @@ fn find_current(config: &Config, store: &Store, site: &SiteFacts) -> Result<(Cur
     };
     match dir::file_type(&stat) {
         SFlag::S_IFDIR => {
-            let id =
-                unfinished_exchange(store)?.map_or_else(|| free_id(store, stat.st_mtime), Ok)?;
+            let id = unfinished_exchange(store)?
+                .map_or_else(|| free_id(store, &config.link, stat.st_mtime), Ok)?;
             Ok((Current::Directory, id))
         }
         SFlag::S_IFLNK => {
@@ -251,7 +252,7 @@ const MAX_TRIES: i64 = 10_000;
 
 /// Returns the id of a plain directory: the time of its last change, in UTC, or the first
 /// second after it that is free.
-fn free_id(store: &Store, changed: i64) -> Result<ReleaseId> {
+fn free_id(store: &Store, link: &LinkName, changed: i64) -> Result<ReleaseId> {
     for time in changed..changed.saturating_add(MAX_TRIES) {
         let name = second(time).strftime("%Y%m%d-%H%M%S").to_string();
         let id = ReleaseId::try_from(name.as_str())
@@ -261,9 +262,10 @@ fn free_id(store: &Store, changed: i64) -> Result<ReleaseId> {
             return Ok(id);
         }
     }
-    let problem = "'releases' has a directory for every id that 'current' could get";
+    let problem = format!("'releases' has a directory for every id that '{link}' could get");
+    let path = Word::new(store.path().join(link.as_str()));
     Err(Error::new(Code::BadLayout, problem)
-        .remedy("move those directories away, or: touch current"))
+        .remedy(format!("move those directories away, or: touch {path}")))
 }
 
 /// Recognizes the tool and reads its log.

@@ -2,8 +2,8 @@
 
 use super::layout::Current;
 use super::plan::{Candidate, Plan, rollback_target};
-use super::rules::Fault;
 use deploy_shell::config::Config;
+use deploy_shell::shell_word::Word;
 use deploy_shell::store::Store;
 use deploy_shell::store::layout::RELEASES;
 
@@ -20,14 +20,12 @@ pub fn plan_lines(config: &Config, store: &Store, plan: &Plan, account: u32) -> 
             None => store.path().to_owned(),
             Some(name) => store.path().join(name),
         };
-        let shown = path.display();
+        let shown = Word::new(path);
         if let Some(owner) = change.owner {
-            lines.push(format!(
-                "chown '{shown}' from user {owner} to user {account}"
-            ));
+            lines.push(format!("chown {shown} from user {owner} to user {account}"));
         }
         if let Some((from, to)) = change.mode {
-            lines.push(format!("chmod '{shown}' from {from:04o} to {to:04o}"));
+            lines.push(format!("chmod {shown} from {from:04o} to {to:04o}"));
         }
     }
     for id in plan.completed.keys() {
@@ -120,9 +118,7 @@ fn refused_lines(config: &Config, store: &Store, plan: &Plan, refused: &Candidat
         let first = paths.first().map_or(&b""[..], Vec::as_slice);
         let (first_shown, more) = (shown(first), more(paths.len()));
         lines.push(format!("{result}: {first_shown} {fault}{more}"));
-        let path = release.join(String::from_utf8_lossy(first).as_ref());
-        let remedy = Fault::remedy(fault, &path.display().to_string());
-        lines.push(format!("  {remedy}"));
+        lines.push(format!("  {}", fault.remedy(&release, paths)));
     }
     lines
 }

@@ -6,10 +6,15 @@
 //! fail. A mode never gains a right of the group or of others, because a file may be
 //! secret.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use deploy_shell::config::AclPolicy;
 use deploy_shell::manifest::{DIR_MODE, file_mode};
+use deploy_shell::shell_word::Word;
 
 /// Why a release cannot be adopted. The text of each is a phrase after the path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,25 +39,38 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Returns what ends the fault, for the first path that has it.
-    pub fn remedy(&self, path: &str) -> String {
+    /// Returns what ends the fault for all `paths` in `release` that have it. Commands for
+    /// several paths are for the whole release, so that one of them is enough.
+    pub fn remedy(&self, release: &Path, paths: &BTreeSet<Vec<u8>>) -> String {
+        let first = paths.first().map_or(&b""[..], Vec::as_slice);
+        let whole = Word::new(release);
+        let (recursive, path) = match (first, paths.len()) {
+            (b"", 1) => ("", whole.clone()),
+            (first, 1) => ("", Word::new(release.join(OsStr::from_bytes(first)))),
+            _ => ("R", whole.clone()),
+        };
         match self {
-            Fault::Writable(_) => format!(
-                "move what the application writes to shared/ and list it in [shared]; \
-                 if nobody writes it: chmod go-w '{path}'"
-            ),
+            Fault::Writable(_) => {
+                let recursive = if recursive.is_empty() { "" } else { "-R " };
+                format!(
+                    "move what the application writes to shared/ and list it in [shared]; \
+                     if nobody writes it: chmod {recursive}go-w {path}"
+                )
+            }
             Fault::Private => {
                 "set acl = \"inherit\" in [archive], and such modes stay as they are; \
                  or move secrets to shared/ and list them in [shared]"
                     .to_owned()
             }
-            Fault::ForeignOwner(_) => format!(
+            Fault::ForeignOwner(uid) => format!(
                 "move what the application writes to shared/ and list it in [shared]; \
-                 if the application does not need it: chown it to the owner of '{path}'"
+                 if the application does not need it: \
+                 chown -h{recursive} --from={uid} --reference={whole} {path}"
             ),
             Fault::NeedsRoot(_) => "run adopt as root".to_owned(),
             Fault::OtherName => format!(
-                "give it a file of its own: cp -p '{path}' '{path}.new' && mv '{path}.new' '{path}'"
+                "give each a file of its own: find {path} -type f -links +1 -exec sh -c \
+                 'cp -pT \"$1\" \"$1.new\" && mv -T \"$1.new\" \"$1\"' sh {{}} ';'"
             ),
             Fault::SpecialFile(_) => {
                 "let the program that made it use a directory outside of the release".to_owned()

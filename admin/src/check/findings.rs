@@ -1,8 +1,10 @@
 //! A finding of `check`, and the table of all of them.
 
+use std::ffi::OsStr;
 use std::fmt;
 
 use deploy_shell::error::Error;
+use deploy_shell::shell_word::Word;
 
 /// A problem, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,24 @@ impl Finding {
         let subject = subject.to_string();
         let remedy = subject.clone();
         Finding::with_remedy(code, subject, text, &remedy)
+    }
+
+    /// Makes a finding whose remedy in the table is a command, filled in with `subject`: a
+    /// path or a name, as a word.
+    pub fn of_word(
+        code: FindingCode,
+        subject: impl AsRef<OsStr>,
+        text: impl fmt::Display,
+    ) -> Finding {
+        let subject = subject.as_ref();
+        Finding {
+            code,
+            subject: subject.to_string_lossy().into_owned(),
+            text: text.to_string(),
+            remedy: code
+                .remedy()
+                .replace("{word}", &Word::new(subject).to_string()),
+        }
     }
 
     /// Makes a finding with the remedy of the table, filled in with `remedy`.
@@ -130,7 +150,12 @@ mod tests {
             let kebab =
                 |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
             assert!(name.bytes().all(kebab), "{name}");
-            let finding = Finding::new(*code, "SUBJECT", "x");
+            // Each rule has to use the one that fits: a test of the rules finds a brace.
+            let finding = if code.remedy().contains("{word}") {
+                Finding::of_word(*code, "SUBJECT", "x")
+            } else {
+                Finding::new(*code, "SUBJECT", "x")
+            };
             let remedy = finding.remedy;
             assert!(remedy.contains("SUBJECT"), "{name}");
             assert!(!remedy.contains(['{', '}']), "{name}");

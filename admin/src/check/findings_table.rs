@@ -1,7 +1,8 @@
 // Every finding of `check`: its variant, its severity, its code word and its remedy.
 //
 // Included, rather than a module, by what defines `findings!`: `findings.rs` makes
-// an enum of it, and a test of the two programs makes a list of it.
+// an enum of it, and a test of the two programs makes a list of it. `{word}` is a place of a
+// command, and `{}` one of a sentence, or of a whole command.
 findings! {
     // Files and directories.
     ConfigWritable Security "config-writable" "{}",
@@ -15,33 +16,33 @@ findings! {
     HookMissing Error "hook-missing" "install '{}', or correct its path in the configuration",
     HookUnusable Error "hook-unusable" "install '{}' and its interpreter so that the account can execute both (mode 0755), or correct the path",
     RootWritable Security "root-writable" "{}",
-    SharedWritable Security "shared-writable" "chmod o-w '{}'",
+    SharedWritable Security "shared-writable" "chmod o-w {word}",
     KeysWritable Security "keys-file-writable" "{}",
     SshdConfigWritable Security "sshd-config-writable" "{}",
 
     // The way of a request from sshd to the site.
     LoginRefused Error "login-refused" "{}",
-    AccountLocked Error "account-locked" "usermod --password '*' '{}'",
+    AccountLocked Error "account-locked" "usermod --password '*' {word}",
     AccountExpired Error "account-expired" "{}",
     NoKey Error "no-key-registered" "put the line of a key into the keys file: {}",
-    KeysUnreadable Error "keys-file-unreadable" "sshd opens the file as the account: {}",
-    ProgramBlocked Error "program-not-executable" "let the account run it: {}",
+    KeysUnreadable Error "keys-file-unreadable" "let the account read it, because sshd opens it as the account, {}",
+    ProgramBlocked Error "program-not-executable" "let the account run it {}",
     HomeMissing Error "home-missing" "make an empty one, of root\'s: {}",
-    HomeBlocked Error "home-not-searchable" "let the account search it: {}",
+    HomeBlocked Error "home-not-searchable" "let the account search it {}",
 
     // The account.
     AccountIsRoot Security "account-is-root" "create an account that serves only this site, and give it the site: {}",
     AccountUnknown Error "account-unknown" "create an account with uid {}, or give the site to an account that exists",
     SharedUid Security "shared-uid" "give the account a uid that '{}' does not have",
     LoginShell Security "login-shell" "let sshd run deploy-shell itself: usermod --shell {}",
-    PasswordSet Security "password-not-locked" "usermod --password '*' '{}'",
-    PasswordEmpty Security "password-empty" "usermod --password '*' '{}'",
+    PasswordSet Security "password-not-locked" "usermod --password '*' {word}",
+    PasswordEmpty Security "password-empty" "usermod --password '*' {word}",
     PowerfulGroup Security "powerful-group" "remove the account from the group: gpasswd --delete {}",
     HomeWritable Security "home-writable" "{}",
     SshDirectoryWritable Security "ssh-folder-writable" "{}",
-    SshRc Security "ssh-rc" "rm '{}'",
-    SshEnvironment Security "ssh-environment" "rm '{}'",
-    StrayKeys Warning "stray-keys" "rm '{}'",
+    SshRc Security "ssh-rc" "rm {word}",
+    SshEnvironment Security "ssh-environment" "rm {word}",
+    StrayKeys Warning "stray-keys" "rm {word}",
 
     // What sshd allows the account.
     DropInMissing Security "drop-in-missing" "install sshd/50-deploy-shell.conf as /etc/ssh/sshd_config.d/00-deploy-shell.conf with '{}' in its Match line, let sshd_config include it first, and run: sshd -t && systemctl reload ssh",
@@ -122,7 +123,7 @@ findings! {
     // The site.
     AuditOptional Warning "audit-not-required" "set required = true in [audit] of '{}'",
     AuditUnreachable Error "audit-unreachable" "start the syslog daemon that listens on '{}', or set another socket",
-    AuditReplaceable Security "audit-socket-replaceable" "chown root '{}' && chmod go-w '{}'",
+    AuditReplaceable Security "audit-socket-replaceable" "chown root {word} && chmod go-w {word}",
     SandboxOptional Warning "sandbox-not-required" "the kernel has the whole sandbox: set required = true in [sandbox] of '{}'",
     MonitorUnconfined Error "monitor-not-confined" "run Linux 6.2 or later with these features enabled: {}; or accept their absence with required = false in [sandbox], see SECURITY.md, Older kernels",
     UnpackerUnconfined Error "unpacker-not-confined" "run Linux 6.2 or later with these features enabled: {}; or accept their absence with required = false in [sandbox], see SECURITY.md, Older kernels",
@@ -133,11 +134,11 @@ findings! {
     CaseFolding Warning "case-folding" "create '{}' again without case folding",
     NoUnnamedFiles Error "no-unnamed-files" "keep '{}' on ext4, xfs, btrfs or tmpfs, with free space",
     FutureRecord Warning "record-of-the-future" "correct the clock, if it is wrong; if it is right, the next receive, swap or rollback ends this ({})",
-    ConfigUnreadable Error "config-unreadable" "let the account read the configuration: {}",
+    ConfigUnreadable Error "config-unreadable" "let the account read the configuration and search the directories above it {}",
     Layout Error "layout" "{}",
     RemovalPending Warning "removal-pending" "unmount what is mounted below {}, or give its files to the account; the next request that changes the site removes the rest",
     ReaderUnknown Warning "reader-unknown" "create the account, or correct reader in [check] of '{}'",
-    ReaderBlocked Error "reader-blocked" "let the account search it: {}",
+    ReaderBlocked Error "reader-blocked" "let the account search it {}",
     ReaderDenied Error "reader-denied" "let the account read '{}', and see 'deploy-shell-admin verify' for changed modes",
     SharedMissing Error "shared-missing" "{}",
     SharedUnsafe Error "shared-unsafe" "{}",

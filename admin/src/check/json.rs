@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn every_finding_and_every_key_is_in_the_document() {
         let facts = sound();
-        let finding = Finding::new(FindingCode::SshRc, "/x/\u{fc}\u{1f600}", "odd \"\u{7f}\"");
+        let finding = Finding::of_word(FindingCode::SshRc, "/x/\u{fc}\u{1f600}", "odd \"\u{7f}\"");
         let text = document(&facts, &[finding]);
         assert!(
             text.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
@@ -145,7 +145,7 @@ mod tests {
             "severity": "security",
             "subject": "/x/\u{fc}\u{1f600}",
             "problem": "odd \"\u{7f}\"",
-            "remedy": "rm '/x/\u{fc}\u{1f600}'",
+            "remedy": "rm \"$(printf '/x/\\303\\274\\360\\237\\230\\200')\"",
         });
         assert_eq!(value["findings"], serde_json::json!([expected]));
         let key = &value["keys"][0];

@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_finding_has_two_lines() {
-        let finding = Finding::new(FindingCode::SshRc, "/x/rc", "sshd runs '/x/rc'");
+        let finding = Finding::of_word(FindingCode::SshRc, "/x/rc", "sshd runs '/x/rc'");
         let lines = report_lines(&sound(), &[finding]);
         assert_eq!(
             lines[lines.len() - 3..],

@@ -16,6 +16,7 @@ use nix::unistd::{Gid, Uid};
 use deploy_shell::config::Config;
 use deploy_shell::dir::{Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
+use deploy_shell::shell_word::Word;
 use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
 
 use super::Account;
@@ -181,11 +182,18 @@ impl Work<'_> {
         Ok(directory)
     }
 
+    /// Returns the command that gives `path` to the account.
+    fn chown(&self, path: &Path) -> String {
+        let (name, path) = (Word::new(&self.account.name), Word::new(path));
+        format!("chown -h {name} {path}")
+    }
+
     fn is_roots(&self, path: &Path) -> Error {
         let (shown, name) = (path.display(), &self.account.name);
         let problem = format!("'{shown}' belongs to root, in a directory of '{name}'");
         Error::new(Code::BadLayout, problem).remedy(format!(
-            "see that it is what it should be, then: chown -h {name} '{shown}'"
+            "see that it is what it should be, then: {}",
+            self.chown(path)
         ))
     }
 
@@ -194,7 +202,9 @@ impl Work<'_> {
         let other = Account::of_uid(owner).name;
         let problem = format!("'{shown}' belongs to '{other}', not to '{name}'");
         Error::new(Code::BadLayout, problem).remedy(format!(
-            "give --owner {other}; or, if '{name}' is right: chown -h {name} '{shown}'"
+            "give --owner {}; or, if '{name}' is right: {}",
+            Word::new(&other),
+            self.chown(path)
         ))
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use deploy_shell::config::{Config, DIRECTORY};
+use deploy_shell::shell_word::Word;
 use deploy_shell::store::journal;
 use ssh_key::PublicKey;
 
@@ -16,19 +17,21 @@ const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
 pub fn of_a_new_site(config: &Config, account: &str) -> Vec<String> {
     let option = config.site_option();
     let keys = format!("{DIRECTORY}/authorized_keys");
+    let keys_file = Word::plain(format!("{keys}/{account}"));
     let mut lines = vec!["next, here as root (ci.pub is the public key of the client):".to_owned()];
     let mut step = |line: String| lines.push(format!("    {line}"));
     if !Path::new(&keys).is_dir() {
         step(format!("install -d -m 0755 {keys}"));
     }
     step(format!(
-        "deploy-shell-admin authorize {option} --key ci ci.pub >> {keys}/{account}"
+        "deploy-shell-admin authorize {option} --key ci ci.pub >> {keys_file}"
     ));
-    step(format!("chmod 0644 {keys}/{account}"));
+    step(format!("chmod 0644 {keys_file}"));
     if !Path::new(DROP_IN).exists() || account != "deploy" {
         // The file of the source tree, or of the package's documents.
+        let script = Word::new(format!("s/^Match User deploy$/Match User {account}/"));
         step(format!(
-            "sed 's/^Match User deploy$/Match User {account}/' sshd/50-deploy-shell.conf > {DROP_IN}"
+            "sed {script} sshd/50-deploy-shell.conf > {DROP_IN}"
         ));
         step("sshd -t && { systemctl reload ssh || systemctl reload sshd; }".to_owned());
     }
@@ -45,6 +48,7 @@ pub fn of_a_repair(config: &Config) -> Vec<String> {
 
 fn first_deploy(account: &str) -> Vec<String> {
     let node = host_name();
+    let login = Word::plain(format!("{account}@{node}"));
     let release = journal::now().strftime("%Y%m%d-%H%M%S");
     let mut lines =
         vec!["then, on the client, beside its private key ci and the directory dist:".to_owned()];
@@ -55,10 +59,10 @@ fn first_deploy(account: &str) -> Vec<String> {
     step("tar -C dist -c . | zstd -T0 > site.tar.zst".to_owned());
     step("sum=$(sha256sum < site.tar.zst | cut -c1-64)".to_owned());
     step(format!(
-        "ssh -T -i ci {account}@{node} receive {release} --sha256 \"$sum\" < site.tar.zst"
+        "ssh -T -i ci {login} receive {release} --sha256 \"$sum\" < site.tar.zst"
     ));
     step(format!(
-        "ssh -T -i ci {account}@{node} swap {release} --sha256 \"$sum\""
+        "ssh -T -i ci {login} swap {release} --sha256 \"$sum\""
     ));
     lines
 }

@@ -38,6 +38,14 @@ pub enum ComponentKind {
     Other,
 }
 
+impl ResolvedPath {
+    /// Returns what is at the end of the path, if something is.
+    pub fn end(&self) -> Option<&PathComponent> {
+        let is_complete = self.resolution == Resolution::Complete;
+        self.components.last().filter(|_| is_complete)
+    }
+}
+
 impl PathComponent {
     /// Returns whether this is a directory in which only a file's owner can
     /// rename or remove it, such as `/tmp`.

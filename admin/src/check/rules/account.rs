@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use super::login::USUAL_HOME;
+use super::login::usual_home;
 use super::paths::writable;
 use crate::check::facts::{
     Account, Facts, HomeDirectory, PasswdEntry, PasswordState, SshdSettings, is_deploy_shell,
 };
 use crate::check::findings::{Finding, FindingCode};
+use deploy_shell::shell_word::Word;
 
 /// Groups whose members can become root, or can write what other users run, on
 /// some system.
@@ -20,8 +21,9 @@ const POWERFUL: [&str; 13] = [
 /// the sake of a site. So this is the only finding about the account.
 pub fn site_of_root(facts: &Facts) -> Finding {
     let text = "the site belongs to root: an escape from deploy-shell would give root's rights";
-    let (site, root) = (facts.config.site_option(), facts.config.root.display());
-    let remedy = format!("deploy-shell-admin init {site} --root '{root}' --owner 'ACCOUNT'");
+    let (site, root) = (facts.config.site_option(), Word::new(&facts.config.root));
+    let remedy = format!("deploy-shell-admin init {site} --root {root} --owner ACCOUNT");
+    let root = facts.config.root.display();
     Finding::with_remedy(FindingCode::AccountIsRoot, root, text, &remedy)
 }
 
@@ -56,7 +58,7 @@ pub fn account_findings(facts: &Facts, account: &Account) -> Vec<Finding> {
                  and someone with a key without command= can use it"
             )
         };
-        let remedy = format!("'{}' '{name}'", facts.program.display());
+        let remedy = format!("{} {}", Word::new(&facts.program), Word::new(&name));
         findings.push(Finding::with_remedy(
             FindingCode::LoginShell,
             &name,
@@ -67,18 +69,18 @@ pub fn account_findings(facts: &Facts, account: &Account) -> Vec<Finding> {
     match account.password {
         Some(PasswordState::Set) => {
             let text = format!("'{name}' has a password, which someone can guess or steal");
-            findings.push(Finding::new(FindingCode::PasswordSet, &name, text));
+            findings.push(Finding::of_word(FindingCode::PasswordSet, &name, text));
         }
         Some(PasswordState::Empty) => {
             let text = format!("'{name}' has an empty password");
-            findings.push(Finding::new(FindingCode::PasswordEmpty, &name, text));
+            findings.push(Finding::of_word(FindingCode::PasswordEmpty, &name, text));
         }
         Some(PasswordState::Locked | PasswordState::AccountLocked) | None => {}
     }
     let powerful = |group: &&String| POWERFUL.contains(&group.as_str());
     for group in account.groups.iter().filter(powerful) {
         let text = format!("'{name}' is in the group '{group}', which has many rights of root");
-        let remedy = format!("'{name}' '{group}'");
+        let remedy = format!("{} {}", Word::new(&name), Word::new(group));
         let code = FindingCode::PowerfulGroup;
         findings.push(Finding::with_remedy(code, &name, text, &remedy));
     }
@@ -96,10 +98,9 @@ fn home_findings(facts: &Facts, entry: &PasswdEntry, home: &HomeDirectory) -> Ve
     findings.extend(location.and_then(|home| {
         let mut finding = writable(facts, home, &[0], FindingCode::HomeWritable, why)?;
         if in_site {
-            let (name, home) = (&entry.name, USUAL_HOME);
             finding.remedy = format!(
-                "give the account a home directory outside of the site: install -d -o root -g \
-                 root -m 0755 '{home}' && usermod --home '{home}' '{name}'"
+                "give the account a home directory outside of the site: {}",
+                usual_home(&entry.name)
             );
         }
         Some(finding)
@@ -113,16 +114,16 @@ fn home_findings(facts: &Facts, entry: &PasswdEntry, home: &HomeDirectory) -> Ve
         );
     }
     let directory = entry.home.join(".ssh");
-    let shown = |name: &str| directory.join(name).display().to_string();
     if home.has_rc {
-        let file = shown("rc");
-        let text = format!("sshd runs '{file}' before the command of a key");
-        findings.push(Finding::new(FindingCode::SshRc, file, text));
+        let file = directory.join("rc");
+        let text = format!("sshd runs '{}' before the command of a key", file.display());
+        findings.push(Finding::of_word(FindingCode::SshRc, &file, text));
     }
     if home.has_environment {
-        let file = shown("environment");
-        let text = format!("'{file}' sets variables where PermitUserEnvironment is on");
-        findings.push(Finding::new(FindingCode::SshEnvironment, file, text));
+        let file = directory.join("environment");
+        let shown = file.display();
+        let text = format!("'{shown}' sets variables where PermitUserEnvironment is on");
+        findings.push(Finding::of_word(FindingCode::SshEnvironment, &file, text));
     }
     // The rules for keys judge the files that sshd reads.
     let stray = home.keys_files.iter();
@@ -130,7 +131,7 @@ fn home_findings(facts: &Facts, entry: &PasswdEntry, home: &HomeDirectory) -> Ve
         let file = path.display();
         let text =
             format!("'{file}' has keys that sshd does not read, but would with another setting");
-        findings.push(Finding::new(FindingCode::StrayKeys, file, text));
+        findings.push(Finding::of_word(FindingCode::StrayKeys, path, text));
     }
     findings
 }

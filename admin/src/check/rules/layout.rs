@@ -7,6 +7,7 @@ use crate::check::facts::{
     ComponentKind, Facts, PathComponent, Resolution, ResolvedPath, Unusable, UnusableFault,
 };
 use crate::check::findings::{Finding, FindingCode};
+use deploy_shell::shell_word::Word;
 use deploy_shell::store::layout::STATE;
 
 pub fn layout_findings(facts: &Facts) -> Vec<Finding> {
@@ -59,12 +60,16 @@ fn root_missing(facts: &Facts, root: &ResolvedPath) -> Option<Finding> {
 
 /// Returns the command that makes the directories of the site.
 fn init(facts: &Facts) -> String {
-    let owner = match &facts.account {
-        Some(account) if account.uid != 0 => account.name(),
+    let of_root = facts.paths.root.end().filter(|root| root.uid != 0);
+    let owner = match (&facts.account, of_root) {
+        (Some(account), _) if account.uid != 0 => account.name(),
+        // `.deploy-shell` is missing, which says who the account is.
+        (None, Some(root)) => root.uid.to_string(),
         _ => "ACCOUNT".to_owned(),
     };
-    let (site, root) = (facts.config.site_option(), facts.config.root.display());
-    format!("deploy-shell-admin init {site} --root '{root}' --owner '{owner}'")
+    let (site, root) = (facts.config.site_option(), Word::new(&facts.config.root));
+    let owner = Word::new(owner);
+    format!("deploy-shell-admin init {site} --root {root} --owner {owner}")
 }
 
 /// Returns the component of the directory itself, which may be a symlink.
@@ -78,10 +83,13 @@ fn symlink(directory: &ResolvedPath) -> Option<Finding> {
     own_component(directory).filter(|own| own.kind == ComponentKind::Symlink)?;
     let shown = directory.path.display();
     let text = format!("'{shown}' is a symlink, and not a directory: every request is refused");
+    let (word, new) = (
+        Word::new(&directory.path),
+        Word::with_suffix(&directory.path, ".new"),
+    );
     let remedy = format!(
         "copy the directory beside it and exchange the two names, so that no moment is without \
-         a site: cp -aT '{shown}/.' '{shown}.new' && mv --exchange -T '{shown}.new' '{shown}' \
-         (coreutils before 9.5 has no --exchange: there, set root to where the whole site is)"
+         a site: cp -aT {word}/. {new} && mv --exchange -T {new} {word} (coreutils before 9.5 has no --exchange: there, set root to where the whole site is)"
     );
     let code = FindingCode::LayoutSymlink;
     Some(Finding::with_remedy(code, shown, text, &remedy))
@@ -127,7 +135,8 @@ fn root_not_writable(facts: &Facts) -> Option<Finding> {
     let name = facts.account_name();
     // The root may be a symlink.
     let real = facts.paths.root.components.last();
-    let shown = real.map_or(root, |real| &real.path).display();
+    let path = real.map_or(root, |real| &real.path);
+    let (shown, word) = (path.display(), Word::new(path));
     let mut text =
         format!("'{name}' cannot create names in '{shown}': every swap and rollback fails");
     let remedy = match unusable.fault {
@@ -136,9 +145,9 @@ fn root_not_writable(facts: &Facts) -> Option<Finding> {
             format!("mount the file system of '{shown}' read-write")
         }
         _ if Some(unusable.uid) == facts.account.as_ref().map(|account| account.uid) => {
-            format!("chmod u+rwx '{shown}'")
+            format!("chmod u+rwx {word}")
         }
-        _ => format!("chown '{name}' '{shown}'"),
+        _ => format!("chown {} {word}", Word::new(&name)),
     };
     let code = FindingCode::RootNotWritable;
     Some(Finding::with_remedy(code, shown, text, &remedy))
@@ -160,7 +169,6 @@ fn unusable_state(facts: &Facts) -> Vec<Finding> {
     let (own, others): (Vec<&Unusable>, Vec<&Unusable>) =
         (denied.into_iter()).partition(|entry| Some(entry.uid) == uid);
     let state = facts.config.root.join(STATE);
-    let state = state.display();
     let mut findings = Vec::new();
     let mut add = |entries: &[&Unusable], what: String, remedy: String| {
         let Some(first) = entries.first() else {
@@ -178,10 +186,11 @@ fn unusable_state(facts: &Facts) -> Vec<Finding> {
     let paths: Vec<&PathBuf> = others.iter().map(|entry| &entry.path).collect();
     let what = format!("cannot be used by '{name}': requests fail");
     add(&others, what.clone(), give_to_account(facts, &paths));
-    let remedy = format!("runuser -u '{name}' -- chmod -R u+rwX '{state}'");
+    let (account, word) = (Word::new(&name), Word::new(&state));
+    let remedy = format!("runuser -u {account} -- chmod -R u+rwX {word}");
     add(&own, what, remedy);
     let what = "is not a regular file: requests fail".to_owned();
-    let remedy = format!("look at it, and move it out of '{state}'");
+    let remedy = format!("look at it, and move it out of '{}'", state.display());
     add(&odd, what, remedy);
     findings
 }

@@ -4,6 +4,7 @@ use crate::check::facts::{Current, Facts, JournalFault, Releases};
 use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::error::Error;
 use deploy_shell::names::ReleaseId;
+use deploy_shell::shell_word::Word;
 use deploy_shell::store::layout::{JOURNAL, RELEASES, STATE};
 
 /// How many names a finding lists.
@@ -33,9 +34,9 @@ pub fn live_findings(facts: &Facts) -> Vec<Finding> {
     );
     findings.extend(probe.used_ids.as_ref().map(|error| damaged(facts, error)));
     if let Some(Err(error)) = &probe.room {
-        let root = facts.config.root.display();
+        let (root, word) = (facts.config.root.display(), Word::new(&facts.config.root));
         let text = format!("every receive is refused: {error}");
-        let remedy = format!("df -h '{root}'; df -i '{root}'");
+        let remedy = format!("df -h {word}; df -i {word}");
         let code = FindingCode::BelowReserve;
         findings.push(Finding::with_remedy(code, root, text, &remedy));
     }
@@ -90,7 +91,11 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
         }
         Current::OtherFile => {
             let text = format!("'{shown}' is a file, and not a symlink: {refused}");
-            let remedy = format!("move it away, then swap: mv -nT '{shown}' '{shown}.old'");
+            let remedy = format!(
+                "move it away, then swap: mv -nT {} {}",
+                Word::new(&path),
+                Word::with_suffix(&path, ".old")
+            );
             (FindingCode::CurrentNotSymlink, text, remedy)
         }
         Current::Elsewhere {
@@ -107,7 +112,10 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
                     "docs/adopting.md has the way to a new root; the site is served all the time"
                         .to_owned()
                 }
-                None => format!("it serves nothing; remove it, then swap: rm '{shown}'"),
+                None => format!(
+                    "it serves nothing; remove it, then swap: rm {}",
+                    Word::new(&path)
+                ),
             };
             (FindingCode::CurrentElsewhere, text, remedy)
         }
@@ -125,12 +133,10 @@ const NEEDS_EXCHANGE: &str = " (before coreutils 9.5, rename the directory and t
 /// another tool made, or to the fallback.
 fn take_over(facts: &Facts, releases: &Releases, received: Option<&ReleaseId>) -> String {
     let path = facts.config.root.join(facts.config.link.as_str());
-    let shown = path.display();
+    let (word, new) = (Word::new(&path), Word::with_suffix(&path, ".new"));
     let in_one_step = |id: &ReleaseId, exchange: &str| {
-        format!(
-            "in one step: ln -sT '{RELEASES}/{id}' '{shown}.new' && \
-             mv {exchange}-T '{shown}.new' '{shown}'"
-        )
+        let target = Word::new(format!("{RELEASES}/{id}"));
+        format!("in one step: ln -sT {target} {new} && mv {exchange}-T {new} {word}")
     };
     match (received, &releases.fallback) {
         (Some(id), _) => in_one_step(id, ""),

@@ -7,10 +7,11 @@ use super::remedies::let_use;
 use crate::check::facts::{Account, Aging, Facts, ForcedCommand, PasswordState, ServedSite};
 use crate::check::facts::{PasswdEntry, SshdSettings};
 use crate::check::findings::{Finding, FindingCode};
+use deploy_shell::shell_word::Word;
 use deploy_shell::signature::list_matches;
 
 /// The home directory of the account that the packages create.
-pub const USUAL_HOME: &str = "/var/lib/deploy-shell";
+const USUAL_HOME: &str = "/var/lib/deploy-shell";
 
 pub fn login_findings(facts: &Facts) -> Vec<Finding> {
     let Some(account) = &facts.account else {
@@ -95,7 +96,7 @@ fn unusable_account(account: &Account, sshd: Option<&SshdSettings>) -> Vec<Findi
     if account.password == Some(PasswordState::AccountLocked) && sshd.is_some() && !uses_pam {
         let text =
             format!("'{name}' is locked ('!' in /etc/shadow): sshd without PAM refuses its keys");
-        findings.push(Finding::new(FindingCode::AccountLocked, &name, text));
+        findings.push(Finding::of_word(FindingCode::AccountLocked, &name, text));
     }
     let Some(Aging {
         today,
@@ -108,7 +109,10 @@ fn unusable_account(account: &Account, sshd: Option<&SshdSettings>) -> Vec<Findi
     };
     if expires.is_some_and(|day| today > day) {
         let text = format!("'{name}' has expired: sshd refuses its keys");
-        let remedy = format!("if it is to deploy again: chage --expiredate -1 '{name}'");
+        let remedy = format!(
+            "if it is to deploy again: chage --expiredate -1 {}",
+            Word::new(&name)
+        );
         let code = FindingCode::AccountExpired;
         findings.push(Finding::with_remedy(code, &name, text, &remedy));
     }
@@ -121,7 +125,10 @@ fn unusable_account(account: &Account, sshd: Option<&SshdSettings>) -> Vec<Findi
             "the password of '{name}' has expired, though no password matches: sshd asks for a \
              new one in place of each request"
         );
-        let remedy = format!("end its ageing: chage --lastday -1 --maxdays -1 '{name}'");
+        let remedy = format!(
+            "end its ageing: chage --lastday -1 --maxdays -1 {}",
+            Word::new(&name)
+        );
         let code = FindingCode::AccountExpired;
         findings.push(Finding::with_remedy(code, &name, text, &remedy));
     }
@@ -140,13 +147,21 @@ fn home_missing(account: &Account) -> Option<Finding> {
     );
     // Debian gives this home directory to accounts that must have none.
     let remedy = if entry.home == Path::new("/nonexistent") {
-        let (name, home) = (&entry.name, USUAL_HOME);
-        format!("install -d -o root -g root -m 0755 '{home}' && usermod --home '{home}' '{name}'")
+        usual_home(&entry.name)
     } else {
-        format!("install -d -o root -g root -m 0755 '{shown}'")
+        format!(
+            "install -d -o root -g root -m 0755 {}",
+            Word::new(&entry.home)
+        )
     };
     let code = FindingCode::HomeMissing;
     Some(Finding::with_remedy(code, shown, text, &remedy))
+}
+
+/// Returns the command that gives the account the home directory that the packages create.
+pub fn usual_home(name: &str) -> String {
+    let (home, name) = (Word::new(USUAL_HOME), Word::new(name));
+    format!("install -d -o root -g root -m 0755 {home} && usermod --home {home} {name}")
 }
 
 /// One directory may block several of the files, and is one finding.
@@ -173,7 +188,7 @@ fn blocked_files(facts: &Facts) -> Vec<Finding> {
             (FindingCode::ProgramBlocked, text)
         };
         let remedy = if code == FindingCode::ProgramBlocked && !blocked.directory {
-            format!("chmod a+rx '{at}'")
+            format!("with chmod: chmod a+rx {}", Word::new(&blocked.at))
         } else {
             let_use(facts, blocked)
         };
@@ -217,7 +232,10 @@ fn no_key(facts: &Facts) -> Option<Finding> {
     };
     let text = format!("{what}: nobody can deploy");
     let site = facts.config.site_option();
-    let remedy = format!("deploy-shell-admin authorize {site} --key LABEL FILE.pub >> '{shown}'");
+    let remedy = format!(
+        "deploy-shell-admin authorize {site} --key LABEL FILE.pub >> {}",
+        Word::new(&file)
+    );
     Some(Finding::with_remedy(
         FindingCode::NoKey,
         shown,

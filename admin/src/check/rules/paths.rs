@@ -179,7 +179,11 @@ fn shared_finding(facts: &Facts, shared: &ResolvedPath) -> Option<Finding> {
     let shown = open.path.display();
     let text =
         format!("'{shown}' is writable for all users: each can change what every release shares");
-    Some(Finding::new(FindingCode::SharedWritable, shown, text))
+    Some(Finding::of_word(
+        FindingCode::SharedWritable,
+        &open.path,
+        text,
+    ))
 }
 
 /// Only the directories and symlinks on the way to the audit socket count: the mode
@@ -201,7 +205,11 @@ fn socket_finding(facts: &Facts, account: u32) -> Option<Finding> {
          socket of their own",
         socket.path.display()
     );
-    Some(Finding::new(FindingCode::AuditReplaceable, shown, text))
+    Some(Finding::of_word(
+        FindingCode::AuditReplaceable,
+        &open.path,
+        text,
+    ))
 }
 
 /// Keeps one finding of each code for a directory that is above several files. The

@@ -1,5 +1,6 @@
 //! Findings about what a request of the account would meet, and about its sandbox.
 
+use super::remedies::let_account;
 use crate::check::facts::{AccountProbe, Facts};
 use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::sandbox::Enforcement;
@@ -31,11 +32,7 @@ pub fn probe_findings(facts: &Facts) -> Vec<Finding> {
     if let Some(error) = config {
         let shown = facts.config_path.display();
         let text = format!("'{name}' cannot use the configuration: {error}");
-        let gid = facts.passwd().map(|entry| entry.gid).unwrap_or_default();
-        let remedy = format!(
-            "chown root:{gid} '{shown}' && chmod 0640 '{shown}', and see that it can search the \
-             directories above it"
-        );
+        let remedy = let_account(&name, "r", &facts.config_path);
         let code = FindingCode::ConfigUnreadable;
         findings.push(Finding::with_remedy(code, shown, text, &remedy));
     }

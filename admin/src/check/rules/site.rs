@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::probe::{probe_findings, sandbox_findings, sandbox_is_full};
+use super::remedies::let_account;
 use crate::check::facts::{Facts, ForcedCommand, Reader, ReaderAccess, ServedSite};
 use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::names::KeyLabel;
@@ -103,9 +104,7 @@ fn reader_finding(facts: &Facts) -> Option<Finding> {
         ReaderAccess::Blocked(directory) => {
             let shown = directory.display();
             let text = format!("'{name}' cannot search '{shown}', and so reads no release");
-            let remedy = format!(
-                "setfacl -m 'u:{name}:x' '{shown}', or chmod o+x '{shown}' for all accounts"
-            );
+            let remedy = let_account(name, "x", directory);
             let code = FindingCode::ReaderBlocked;
             Finding::with_remedy(code, shown, text, &remedy)
         }

@@ -339,6 +339,10 @@ fn each_finding_is_provoked_by_its_cause() {
             code => vec![*code],
         };
         assert_eq!(codes(&facts), expected, "{code}");
+        // A place of the table that no rule has filled in.
+        let is_filled =
+            |finding: &crate::check::findings::Finding| !finding.remedy.contains(['{', '}']);
+        assert!(all_findings(&facts).iter().all(is_filled), "{code}");
     }
 }
 

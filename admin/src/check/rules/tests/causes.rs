@@ -3,6 +3,7 @@
 use super::requests::{journal, release, releases, set_current, unusable};
 use super::*;
 use crate::check::findings::Finding;
+use deploy_shell::shell_word::Word;
 
 fn remedies(facts: &Facts) -> Vec<String> {
     let findings = all_findings(facts).into_iter();
@@ -34,7 +35,7 @@ fn a_site_of_root_has_one_finding_about_the_account() {
     facts.probe.layout = error("'/srv/blog/releases' belongs to user 998");
     let finding = only(&facts);
     assert_eq!(finding.code, FindingCode::AccountIsRoot);
-    for word in ["init --site blog", "--owner 'ACCOUNT'"] {
+    for word in ["init --site blog", "--owner ACCOUNT"] {
         assert!(finding.remedy.contains(word), "{finding:?}");
     }
     // Other findings about the site stay.
@@ -271,9 +272,15 @@ fn an_unreadable_journal_is_never_cut() {
 
 /// The account chooses the names in its directories, and root copies the remedy.
 #[test]
-fn a_name_that_a_shell_interprets_is_in_no_remedy() {
+fn a_name_that_a_shell_interprets_is_one_word_of_a_remedy() {
     let mut facts = sound();
-    unusable(&mut facts, "/srv/blog/.deploy-shell/x'$(id)'", 0);
+    let path = "/srv/blog/.deploy-shell/x'$(id)'";
+    unusable(&mut facts, path, 0);
+    let command = format!("chown -h 'deploy' {}", Word::new(path));
+    assert_eq!(remedies(&facts), [command]);
+    for number in 0..6 {
+        unusable(&mut facts, &format!("/srv/blog/.deploy-shell/{number}"), 0);
+    }
     assert_eq!(
         remedies(&facts),
         ["chown -hR 'deploy' '/srv/blog/.deploy-shell'"]

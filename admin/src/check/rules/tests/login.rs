@@ -91,8 +91,8 @@ fn a_directory_that_blocks_several_files_is_one_finding() {
     block(&mut facts, "/etc/deploy-shell/bin", "/etc/deploy-shell");
     let finding = only(&facts);
     assert_eq!(finding.code, FindingCode::KeysUnreadable);
-    let expected =
-        "sshd opens the file as the account: setfacl -m 'u:deploy:x' '/etc/deploy-shell'";
+    let expected = "let the account read it, because sshd opens it as the account, with setfacl, which the \
+         package acl installs: setfacl -m 'u:deploy:x' '/etc/deploy-shell'";
     assert_eq!(finding.remedy, expected);
 }
 
