@@ -39,7 +39,7 @@ findings! {
     PasswordEmpty Security "password-empty" "usermod --password '*' {word}",
     PowerfulGroup Security "powerful-group" "remove the account from the group: gpasswd --delete {}",
     HomeWritable Security "home-writable" "{}",
-    SshDirectoryWritable Security "ssh-folder-writable" "{}",
+    SshDirectoryWritable Security "ssh-directory-writable" "{}",
     SshRc Security "ssh-rc" "rm {word}",
     SshEnvironment Security "ssh-environment" "rm {word}",
     StrayKeys Warning "stray-keys" "rm {word}",
