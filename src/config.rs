@@ -17,8 +17,8 @@ use serde::Deserialize;
 pub use command::Argv;
 pub use file::read_trusted;
 pub use keys::{
-    AclPolicy, Archive, Audit, Check, Health, Hook, Hooks, Limits, Pending, Preview, RelativePath,
-    Sandbox, Signatures, Symlinks, Times, UserName,
+    AclPolicy, Archive, Audit, Bridge, Check, Health, Hook, Hooks, Limits, Pending, Preview,
+    RelativePath, Sandbox, Signatures, Symlinks, Times, UserName,
 };
 pub use units::{Percent, parse_duration};
 
@@ -69,6 +69,8 @@ pub struct Config {
     pub pending: Pending,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub bridge: Bridge,
     #[serde(default)]
     pub shared: Shared,
     /// None if releases need no signatures.
@@ -286,6 +288,26 @@ mod tests {
         assert!(!error.problem.contains("hunter2"), "{}", error.problem);
         let preview = "root = \"/srv/x\"\n[preview]\nlink = \"current\"";
         assert!(load(preview).is_err());
+    }
+
+    #[test]
+    fn the_bridge_is_optional_and_does_not_share_its_name() {
+        let bare = load("root = \"/srv/x\"\nlink = \"bridge\"").unwrap();
+        assert!(!bare.bridge.is_configured());
+        assert_eq!(bare.bridge.max_age.as_secs(), 7 * 86_400);
+        assert_eq!(bare.bridge.max_releases, 10);
+        let table = "[bridge]\npaths = [\"assets\", \"build/js\"]";
+        let bridge = load(&format!("root = \"/srv/x\"\n{table}")).unwrap().bridge;
+        assert!(bridge.is_configured() && bridge.paths.len() == 2);
+        let smoke = "[health]\nsmoke_url = \"http://a/\"\n[preview]\nlink = \"bridge\"";
+        for bad in [
+            format!("link = \"bridge\"\n{table}"),
+            format!("{smoke}\n{table}"),
+            table.replace("assets", "../assets"),
+            table.replace("assets", "."),
+        ] {
+            assert!(load(&format!("root = \"/srv/x\"\n{bad}")).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub const MAX_DEPTH: usize = 32;
 /// The directories of a site's root: no symlink may have their names.
 pub const RELEASES_DIR: &str = "releases";
 pub const SHARED_DIR: &str = "shared";
+/// The symlink to the bridge, if the site has one.
+pub const BRIDGE_LINK: &str = "bridge";
 const RESERVED: [&str; 2] = [RELEASES_DIR, SHARED_DIR];
 
 /// The maximum number of signatures of a release.

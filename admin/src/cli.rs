@@ -17,7 +17,7 @@ use deploy_shell::policy::Grants;
 use deploy_shell::reply;
 
 use crate::output::Output;
-use crate::{adopt, authorize, check, drop_releases, history, init, status, verify};
+use crate::{adopt, authorize, bridge, check, drop_releases, history, init, status, verify};
 
 /// Set up and check sites that deploy-shell serves.
 #[derive(Debug, Parser)]
@@ -37,6 +37,8 @@ enum Command {
     Check(Check),
     /// Adopt the releases of Deployer, Capistrano, a script or a plain directory
     Adopt(Adopt),
+    /// Make files of old releases reachable for pages that visitors have open
+    Bridge(Bridge),
     /// Remove releases that were never live, or that are bad
     Drop(DropReleases),
     /// Show who deployed what and when
@@ -93,6 +95,15 @@ struct Adopt {
     /// Do it [default: print what would be done]
     #[arg(long)]
     yes: bool,
+}
+
+#[derive(Args, Debug)]
+struct Bridge {
+    #[command(flatten)]
+    site: SiteArgs,
+    /// For a hook: report a failure as a warning and exit with 0
+    #[arg(long)]
+    warn_only: bool,
 }
 
 #[derive(Args, Debug)]
@@ -203,6 +214,19 @@ fn run_command(command: Command) -> Result<u8> {
             check::check(&check.site.path(), check.sshd_config.as_deref(), check.json)?
         }
         Command::Adopt(adopt) => adopt::adopt(&adopt.site.path(), adopt.yes)?,
+        Command::Bridge(bridge) => match bridge::bridge(&bridge.site.path()) {
+            // A hook that fails ends a swap or a rollback, which is worth more than files
+            // of old releases.
+            Err(error) if bridge.warn_only => {
+                let remedy = error.remedy.map_or(String::new(), |it| format!("; {it}"));
+                reply::warning(&format!(
+                    "the bridge was not built: {}{remedy}",
+                    error.problem
+                ));
+                done(Vec::new())
+            }
+            other => done(other?),
+        },
         Command::Drop(drop) => done(drop_releases::drop_releases(
             &drop.site.path(),
             &drop.releases,

@@ -10,6 +10,7 @@
 
 mod adopt;
 mod authorize;
+mod bridge;
 mod check;
 pub mod cli;
 mod drop_releases;

@@ -39,6 +39,9 @@ _deploy__shell__admin() {
             deploy__shell__admin,authorize)
                 cmd="deploy__shell__admin__subcmd__authorize"
                 ;;
+            deploy__shell__admin,bridge)
+                cmd="deploy__shell__admin__subcmd__bridge"
+                ;;
             deploy__shell__admin,check)
                 cmd="deploy__shell__admin__subcmd__check"
                 ;;
@@ -64,7 +67,7 @@ _deploy__shell__admin() {
 
     case "${cmd}" in
         deploy__shell__admin)
-            opts="-h -V --help --version init authorize check adopt drop history status verify"
+            opts="-h -V --help --version init authorize check adopt bridge drop history status verify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -120,6 +123,28 @@ _deploy__shell__admin() {
                     ;;
                 --allow)
                     COMPREPLY=($(compgen -W "receive swap rollback list files" -P "${cur%"${cur##*,}"}" -- "${cur##*,}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        deploy__shell__admin__subcmd__bridge)
+            opts="-h --site --config --warn-only --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --site)
+                    COMPREPLY=($(compgen -W "$(_deploy_shell_sites)" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)

@@ -30,6 +30,7 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "authorize" -d 'Print the authorized_keys line for a public key'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "check" -d 'Audit a site: what could someone do with each key? Reports problems with fixes'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "adopt" -d 'Adopt the releases of Deployer, Capistrano, a script or a plain directory'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "bridge" -d 'Make files of old releases reachable for pages that visitors have open'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "drop" -d 'Remove releases that were never live, or that are bad'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "history" -d 'Show who deployed what and when'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "status" -d 'Show the state of all sites, and what needs attention; for Prometheus too'
@@ -53,6 +54,10 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand ad
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -l yes -d 'Do it [default: print what would be done]'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand adopt" -s h -l help -d 'Print help'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand bridge" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand bridge" -l config -d 'The path of a site\'s configuration' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand bridge" -l warn-only -d 'For a hook: report a failure as a warning and exit with 0'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand bridge" -s h -l help -d 'Print help'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -l good -d 'Remove good releases too, but never the live one'

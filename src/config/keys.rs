@@ -116,6 +116,27 @@ pub struct Signatures {
     pub threshold: NonZeroU8,
 }
 
+/// `[bridge]`: the files of old releases that stay reachable.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bridge {
+    /// The directories and files whose old versions stay reachable. Without one, the site
+    /// has no bridge.
+    pub paths: Vec<RelativePath>,
+    /// How long, after a release was last live.
+    #[serde(deserialize_with = "units::duration")]
+    pub max_age: Duration,
+    /// How many releases, besides the live one.
+    #[serde(deserialize_with = "units::whole_number")]
+    pub max_releases: usize,
+}
+
+impl Bridge {
+    pub fn is_configured(&self) -> bool {
+        !self.paths.is_empty()
+    }
+}
+
 /// `[preview]`: the symlink to a release while its smoke test runs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -343,6 +364,16 @@ impl Default for Pending {
             max: 10,
             max_per_key: 5,
             max_age: Duration::from_secs(7 * 86_400),
+        }
+    }
+}
+
+impl Default for Bridge {
+    fn default() -> Self {
+        Bridge {
+            paths: Vec::new(),
+            max_age: Duration::from_secs(7 * 86_400),
+            max_releases: 10,
         }
     }
 }

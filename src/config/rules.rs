@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use super::command::is_absolute;
 use crate::http_values::Statuses;
-use crate::names::{LinkName, MAX_SIGNATURES};
+use crate::names::{BRIDGE_LINK, LinkName, MAX_SIGNATURES};
 
 /// The longest `contains` in `[health]`, in bytes.
 const MAX_CONTAINS: usize = 256;
@@ -27,6 +27,8 @@ pub enum Conflict {
     Threshold,
     #[error("link '{0}' in [preview] is the current symlink")]
     PreviewLink(LinkName),
+    #[error("the symlink '{0}' has the name of the bridge")]
+    BridgeLink(LinkName),
     #[error("the program '{}' is inside the site's root", .0.display())]
     ProgramInRoot(PathBuf),
     #[error("url and command in [health] exclude each other")]
@@ -54,6 +56,12 @@ pub fn check_config(config: &Config) -> Result<(), Conflict> {
         // A request cannot carry more, so the site could never take a release.
         if usize::from(signatures.threshold.get()) > MAX_SIGNATURES {
             return Err(Conflict::Threshold);
+        }
+    }
+    if config.bridge.is_configured() {
+        let mut links = [&config.link, &config.preview.link].into_iter();
+        if let Some(link) = links.find(|link| link.as_str() == BRIDGE_LINK) {
+            return Err(Conflict::BridgeLink(link.clone()));
         }
     }
     check_gate(config)?;

@@ -82,13 +82,13 @@ impl Dir {
 
     /// Opens a directory for listing, if no other file system is mounted on it
     /// (`EXDEV`).
-    fn open_dir_of_this_mount(&self, name: Name<'_>) -> Result<Dir> {
+    pub fn open_dir_of_this_mount<'a>(&self, name: impl Into<Name<'a>>) -> Result<Dir> {
         let how = OpenHow::new().flags(DIRECTORY).resolve(
             ResolveFlag::RESOLVE_NO_XDEV
                 | ResolveFlag::RESOLVE_BENEATH
                 | ResolveFlag::RESOLVE_NO_SYMLINKS,
         );
-        fcntl::openat2(&self.0, name.as_os_str(), how).map(Dir)
+        fcntl::openat2(&self.0, name.into().as_os_str(), how).map(Dir)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Folds the journal into the state of the site: which release is live, which one
 //! was before, which are bad. Pure: it knows records, and no files.
 
+mod bridge;
 mod id_use;
 mod place;
 

@@ -20,6 +20,7 @@ mod audit_socket;
 mod authorize;
 mod automatic_rollback;
 mod bad_config;
+mod bridge;
 mod cgroup;
 mod check;
 mod check_hooks;

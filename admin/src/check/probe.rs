@@ -16,6 +16,7 @@ use super::access::{Need, blocked, unusable_entries};
 use super::facts::{Account, AccountProbe, JournalFault, ResolvedPath};
 use super::releases::examine_releases;
 use super::rules::first_writable;
+use crate::bridge;
 use deploy_shell::config::{Argv, Config};
 use deploy_shell::error::{Code, describe};
 use deploy_shell::hooks;
@@ -143,6 +144,10 @@ fn read_records(
     // The rules report a 'current' that is not ours.
     if store.current().is_ok() {
         probe.used_ids = ledger::read_unlocked(store).err();
+        match bridge::examine(config, store) {
+            Ok(state) => probe.bridge = Some(state),
+            Err(error) => not_checked.push(format!("the bridge: {}", error.problem)),
+        }
     }
 }
 

@@ -37,7 +37,7 @@ const DIRECTORIES: [FindingCode; 6] = [
 
 /// Findings of a site of root's: those whose remedy changes neither root's login nor the
 /// owner of the site.
-const OF_ROOTS_SITE: [FindingCode; 22] = [
+const OF_ROOTS_SITE: [FindingCode; 25] = [
     FindingCode::ConfigWritable,
     FindingCode::ProgramWritable,
     FindingCode::ProgramDiffers,
@@ -55,6 +55,9 @@ const OF_ROOTS_SITE: [FindingCode; 22] = [
     FindingCode::CaseFolding,
     FindingCode::FutureRecord,
     FindingCode::RemovalPending,
+    FindingCode::BridgeNotBuilt,
+    FindingCode::BridgeStale,
+    FindingCode::BridgeForeign,
     FindingCode::ReaderUnknown,
     FindingCode::ReaderBlocked,
     FindingCode::ReaderDenied,

@@ -7,6 +7,7 @@ use crate::activate::gate::{GateContext, GateFailure};
 use crate::activate::plan::{Facts, RequestKind};
 use crate::activate::prune::{self, PruneRules};
 use crate::activate::site::Site;
+use crate::config::Bridge;
 use crate::error::{Code, Error, Result};
 use crate::names::{ReleaseId, Sha256Digest};
 use crate::store::history::History;
@@ -171,6 +172,7 @@ impl Site for Run<'_> {
             keep_for: None,
             min_age: Duration::ZERO,
             pending_max_age: Duration::ZERO,
+            bridge: &Bridge::default(),
         };
         let present = self.present();
         let chosen = prune::choose_releases(&self.state.history, &present, rules, journal::now());

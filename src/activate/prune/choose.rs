@@ -14,6 +14,7 @@
 //!   of releases on disk is bounded.
 //! - Releases that were rolled back from when they first stopped being live are counted
 //!   apart, so that they displace no good ones. They are kept for people to look at.
+//! - Releases of the bridge stay as well, and displace no others.
 //! - Releases that were live and have no place are kept if they are among the newest by
 //!   the time when they first became live, or among those that were live longest. By the
 //!   first alone, swaps of a second each would displace a release that was live for
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::Config;
+use crate::config::{Bridge, Config};
 use crate::names::ReleaseId;
 use crate::store::history::{FirstLeave, History, Release};
 use crate::store::journal;
@@ -42,6 +43,8 @@ pub struct PruneRules<'a> {
     pub min_age: Duration,
     /// How long a release stays that was never live.
     pub pending_max_age: Duration,
+    /// Which releases are in use by the bridge.
+    pub bridge: &'a Bridge,
 }
 
 impl<'a> PruneRules<'a> {
@@ -52,14 +55,15 @@ impl<'a> PruneRules<'a> {
             keep_for: config.keep_for,
             min_age: config.min_age,
             pending_max_age: config.pending.max_age,
+            bridge: &config.bridge,
         }
     }
 }
 
 /// Chooses the releases of `present` to prune.
 ///
-/// The live release and the one that a rollback would choose are never chosen, nor is
-/// one that the journal does not know.
+/// The live release, the one that a rollback would choose and those of the bridge are
+/// never chosen, nor is one that the journal does not know.
 pub fn choose_releases(
     history: &History,
     present: &[ReleaseId],
@@ -67,6 +71,7 @@ pub fn choose_releases(
     now: Timestamp,
 ) -> Vec<ReleaseId> {
     let previous = history.rollback_target(present, rules.floor);
+    let bridged = history.bridged(present, rules.floor, rules.bridge, now);
     let mut groups = Groups::default();
     for id in present {
         if let Some(release) = history.releases.get(id) {
@@ -74,6 +79,7 @@ pub fn choose_releases(
                 id,
                 release,
                 stays: history.live.as_ref() == Some(id) || previous == Some(id),
+                is_bridged: bridged.contains(&id),
             });
         }
     }
@@ -130,16 +136,18 @@ struct Candidate<'a> {
     release: &'a Release,
     /// It is the live release or the previous one.
     stays: bool,
+    /// The bridge leads to it.
+    is_bridged: bool,
 }
 
 impl Candidate<'_> {
-    /// Returns whether it was last live long enough ago.
+    /// Returns whether it was last live long enough ago, and the bridge does not lead to it.
     fn may_go(&self, rules: PruneRules<'_>, now: Timestamp) -> bool {
         let last = self.release.last_live().unwrap_or(self.release.received);
         let age = journal::age(last, now);
         let is_kept = |time| self.release.place.is_some() && age < time;
         // Processes may still use a release that was just replaced.
-        age >= rules.min_age && !rules.keep_for.is_some_and(is_kept)
+        age >= rules.min_age && !rules.keep_for.is_some_and(is_kept) && !self.is_bridged
     }
 }
 

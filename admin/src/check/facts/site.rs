@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use crate::bridge::BridgeState;
 use deploy_shell::error::Error;
 use deploy_shell::names::ReleaseId;
 use deploy_shell::sandbox::Enforcement;
@@ -41,6 +42,8 @@ pub struct AccountProbe {
     pub used_ids: Option<Error>,
     /// What is live and what is in `releases/`.
     pub releases: Option<Releases>,
+    /// What `check` says about the bridge; none if it was not looked at.
+    pub bridge: Option<BridgeState>,
     /// What an upload may use, or why nothing may be written.
     pub room: Option<Result<Room, Error>>,
     /// What is wrong with the shared paths.

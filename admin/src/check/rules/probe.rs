@@ -22,6 +22,7 @@ pub fn probe_findings(facts: &Facts) -> Vec<Finding> {
         journal: _,
         used_ids: _,
         releases: _,
+        bridge: _,
         room: _,
         unpacker: _,
         monitor: _,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::probe::{probe_findings, sandbox_findings, sandbox_is_full};
 use super::remedies::let_account;
+use crate::bridge::BridgeState;
 use crate::check::facts::{Facts, ForcedCommand, Reader, ReaderAccess, ServedSite};
 use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::names::KeyLabel;
@@ -12,6 +13,7 @@ use deploy_shell::policy::Verb;
 pub fn site_findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = config_findings(facts);
     findings.extend(filesystem_findings(facts));
+    findings.extend(bridge_finding(facts));
     findings.extend(reader_finding(facts));
     findings.extend(probe_findings(facts));
     findings.extend(sandbox_findings(facts));
@@ -91,6 +93,49 @@ fn filesystem_findings(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::new(FindingCode::CaseFolding, shown, text));
     }
     findings
+}
+
+/// Without a hook, the bridge is stale after the next swap: that is one finding.
+fn bridge_finding(facts: &Facts) -> Option<Finding> {
+    let root = facts.config.root.display();
+    let option = facts.config.site_option();
+    match facts.probe.bridge.as_ref()? {
+        BridgeState::Foreign(error) => {
+            let what = "the bridge is not built";
+            let code = FindingCode::BridgeForeign;
+            let otherwise = "move what is in its place away";
+            Some(Finding::of_error(code, root, what, error, otherwise))
+        }
+        _ if facts.config.bridge.is_configured() && !has_bridge_hook(facts) => {
+            let text = "[bridge] is configured, and no hook after the swap builds the bridge: it \
+                        lacks the files of newer releases";
+            let shown = facts.config_path.display();
+            let remedy = format!("deploy-shell-admin bridge {option} --warn-only");
+            let code = FindingCode::BridgeNotBuilt;
+            Some(Finding::with_remedy(code, shown, text, &remedy))
+        }
+        BridgeState::Stale => {
+            let text = format!("the bridge in '{root}' is not as the journal and [bridge] say");
+            let remedy = format!("deploy-shell-admin bridge {option}");
+            let code = FindingCode::BridgeStale;
+            Some(Finding::with_remedy(code, root, text, &remedy))
+        }
+        BridgeState::Sound => None,
+    }
+}
+
+/// Returns whether a hook after the swap runs the command. It may do so through another
+/// program, such as env(1).
+fn has_bridge_hook(facts: &Facts) -> bool {
+    let hooks = facts.config.hooks.after_swap.iter();
+    hooks.into_iter().any(|hook| {
+        let program = hook.command.program().to_string_lossy().into_owned();
+        let arguments = hook.command.arguments().iter().map(String::as_str);
+        let words: Vec<&str> = std::iter::once(program.as_str()).chain(arguments).collect();
+        let is_command =
+            |pair: &[&str]| pair[0].ends_with("deploy-shell-admin") && pair[1] == "bridge";
+        words.windows(2).any(is_command)
+    })
 }
 
 fn reader_finding(facts: &Facts) -> Option<Finding> {

@@ -45,6 +45,12 @@ fn pruned(words: &str, rules: PruneRules<'_>) -> String {
     chosen.join(" ")
 }
 
+static NO_BRIDGE: Bridge = Bridge {
+    paths: Vec::new(),
+    max_age: Duration::ZERO,
+    max_releases: 0,
+};
+
 /// The rules that prune everything that may be pruned.
 const STRICT: PruneRules<'static> = PruneRules {
     floor: None,
@@ -52,6 +58,7 @@ const STRICT: PruneRules<'static> = PruneRules {
     keep_for: None,
     min_age: Duration::ZERO,
     pending_max_age: Duration::ZERO,
+    bridge: &NO_BRIDGE,
 };
 
 #[test]
@@ -195,6 +202,44 @@ fn a_release_stays_until_it_has_its_age() {
             ..STRICT
         };
         assert_eq!(pruned(history, rules), expected, "{seconds} s");
+    }
+}
+
+/// A bridge is no reason to remove a release that would have stayed without it.
+#[test]
+fn releases_of_the_bridge_stay_and_displace_no_others() {
+    let bridge = |seconds, max_releases| Bridge {
+        paths: vec![String::from("assets").try_into().unwrap()],
+        max_age: Duration::from_secs(seconds),
+        max_releases,
+    };
+    // `c` is the previous release. `b` was last live one second ago, `a` two.
+    let history = "+a +b +c +d a b c d";
+    for (seconds, max_releases, expected) in [
+        (0, 9, "a b"),
+        (1, 9, "a b"),
+        (2, 9, "a"),
+        (9, 9, ""),
+        (9, 2, "a"),
+        (9, 1, "a b"),
+    ] {
+        let bridge = bridge(seconds, max_releases);
+        let rules = PruneRules {
+            bridge: &bridge,
+            ..STRICT
+        };
+        let what = format!("{seconds} {max_releases}");
+        assert_eq!(pruned(history, rules), expected, "{what}");
+    }
+    let (earned, bridge) = ("+a +b +c +d +e +f a b c d e f", bridge(9, 4));
+    for keep in 0..5 {
+        let without = PruneRules { keep, ..STRICT };
+        let with = PruneRules {
+            bridge: &bridge,
+            ..without
+        };
+        let (without, with) = (pruned(earned, without), pruned(earned, with));
+        assert!(without.contains(&with), "{keep}: {without}; {with}");
     }
 }
 

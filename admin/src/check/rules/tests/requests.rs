@@ -1,8 +1,10 @@
 //! Provokes the findings about the way of a request, and about what is on disk.
 
 use super::{Provoke, account, set_setting};
+use crate::bridge::BridgeState;
 use crate::check::facts::*;
 use crate::check::findings::FindingCode;
+use deploy_shell::config::Config;
 use deploy_shell::error::{Code, Error};
 use deploy_shell::names::ReleaseId;
 
@@ -63,6 +65,12 @@ pub fn unusable(facts: &mut Facts, path: &str, uid: u32) {
 pub fn journal(facts: &mut Facts, is_newer: bool) {
     let error = Error::new(Code::BadLayout, "the journal is odd");
     facts.probe.journal = Some(JournalFault { is_newer, error });
+}
+
+fn configure_bridge(facts: &mut Facts, hooks: &str) {
+    let text = format!("root = \"/srv/blog\"\n[bridge]\npaths = [\"assets\"]\n{hooks}\n");
+    let config: Config = toml::from_str(&text).unwrap();
+    (facts.config.bridge, facts.config.hooks) = (config.bridge, config.hooks);
 }
 
 /// Makes a directory of the site a symlink.
@@ -164,6 +172,20 @@ pub fn provocation(code: FindingCode) -> Provoke {
         FindingCode::BelowReserve => |facts| {
             let error = Error::new(Code::DiskFull, "not enough space");
             facts.probe.room = Some(Err(error));
+        },
+        FindingCode::BridgeNotBuilt => |facts| {
+            configure_bridge(facts, "");
+            facts.probe.bridge = Some(BridgeState::Stale);
+        },
+        FindingCode::BridgeStale => |facts| {
+            let program = "/usr/bin/deploy-shell-admin";
+            let command = format!("command = [\"{program}\", \"bridge\", \"--site\", \"blog\"]");
+            configure_bridge(facts, &format!("[[hooks.after_swap]]\n{command}"));
+            facts.probe.bridge = Some(BridgeState::Stale);
+        },
+        FindingCode::BridgeForeign => |facts| {
+            let error = Error::new(Code::BadLayout, "'/srv/blog/bridge' is not a symlink");
+            facts.probe.bridge = Some(BridgeState::Foreign(error));
         },
         code => panic!("no provocation of {code}"),
     }
