@@ -21,6 +21,7 @@ mod authorize;
 mod automatic_rollback;
 mod bad_config;
 mod bridge;
+mod browser;
 mod cgroup;
 mod check;
 mod check_hooks;
