@@ -71,6 +71,7 @@ mod named_payload;
 mod operator;
 mod ordinary_archives;
 mod power;
+mod preview;
 mod printed_commands;
 mod probe;
 mod process;
