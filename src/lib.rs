@@ -44,4 +44,5 @@ mod success;
 mod syslog;
 mod threads;
 mod url;
+mod validators;
 pub mod verify;

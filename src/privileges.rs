@@ -25,6 +25,8 @@ pub struct Privileges {
     pub writes_records: bool,
     /// Whether the verb may execute this program, in order to unpack.
     pub executes: bool,
+    /// Whether the verb may set the time of a file that it has open.
+    pub sets_times: bool,
 }
 
 /// The privileges of every verb.
@@ -42,6 +44,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         state: Access::Write,
         writes_records: true,
         executes: true,
+        sets_times: true,
     },
     Privileges {
         verb: Verb::Swap,
@@ -50,6 +53,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         state: Access::Replace,
         writes_records: true,
         executes: false,
+        sets_times: true,
     },
     Privileges {
         verb: Verb::Rollback,
@@ -58,6 +62,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         state: Access::Replace,
         writes_records: true,
         executes: false,
+        sets_times: false,
     },
     Privileges {
         verb: Verb::List,
@@ -66,6 +71,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         state: Access::Read,
         writes_records: false,
         executes: false,
+        sets_times: false,
     },
 ];
 
@@ -98,6 +104,7 @@ pub fn restrict_to_verb(verb: Verb, store: &Store, records: &[File]) -> Enforcem
             &[]
         },
         execute_self: privileges.executes,
+        set_times: privileges.sets_times,
         directory_mode: directory_mode(verb, store),
     })
 }

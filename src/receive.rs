@@ -13,7 +13,6 @@ mod spool;
 mod staging;
 mod termination;
 mod unpacker;
-mod validators;
 mod writeback;
 
 use std::io::{BufWriter, Write};
@@ -38,17 +37,12 @@ use crate::store::limits::KeyLimits;
 use crate::store::shared_dir::Fault;
 use crate::store::{Actor, Store, used_ids};
 use crate::success::{Received, Success, Upload};
+use crate::validators;
 use share::Share;
 use staging::Staging;
 use termination::TerminationSignals;
 
 pub use unpacker::probe_sandbox as probe_unpacker_sandbox;
-
-/// The maximum number of manifest bytes of other releases that a request reads to measure
-/// the shares, and again to compare times. A client chooses the size of its manifests, and
-/// must not delay the requests of other keys: 100,000 long symlinks have 527 MB. 64 MiB are
-/// read in about a quarter of a second, and hold 31 releases of 10,000 files.
-const MAX_OTHER_MANIFESTS: u64 = 64 << 20;
 
 /// The work after unpacking, for the message about the deadline.
 const CHECKING: &str = "checking the release";
@@ -120,7 +114,7 @@ pub fn receive(
         // Again: the application may have removed one during the upload. Under the lock
         // it is too late for that, because the look-up may take long.
         require_shared(config, store, deadline)?;
-        let others = validators::open_others(store, &history, actor);
+        let others = validators::open_others(store, &history, actor.key.as_ref(), None);
         validators::separate(others?, tree, staging.open_report()?, deadline)?;
         Ok((enforcement, sums, odd_names))
     })?;

@@ -221,6 +221,8 @@ pub struct Rights<'a> {
     /// Whether the process may execute and read the files that it is mapped from
     /// (this program, the loader, the libraries). It may execute no other file.
     pub execute_self: bool,
+    /// Whether the process may set the time of a file that it has open.
+    pub set_times: bool,
     /// The one mode that the process may give to what it has open, if any.
     pub directory_mode: Option<u32>,
 }
@@ -234,10 +236,7 @@ pub fn restrict_monitor(rights: Rights<'_>) -> Enforcement {
     enforcement.record(Mechanism::NoNewPrivs, process::set_attributes());
     enforcement.record(Mechanism::ResourceLimits, rlimits::limit_monitor());
     enforcement.record_landlock(landlock::restrict_thread(rights));
-    enforcement.record(
-        Mechanism::Seccomp,
-        seccomp::filter_monitor(rights.execute_self, rights.directory_mode),
-    );
+    enforcement.record(Mechanism::Seccomp, seccomp::filter_monitor(&rights));
     enforcement
 }
 
@@ -266,6 +265,7 @@ pub fn restrict_unpacker_before_threads(
         directories: &[(staging, Access::Create)],
         writable_files: &[],
         execute_self: false,
+        set_times: false,
         directory_mode: None,
     }));
     PartialEnforcement(enforcement)
@@ -297,6 +297,7 @@ pub fn restrict_to_descriptors() -> Enforcement {
             directories: &[],
             writable_files: &[],
             execute_self: false,
+            set_times: false,
             directory_mode: None,
         }),
     );

@@ -6,12 +6,14 @@ use super::plan::{Facts, RequestKind};
 use super::preflight::{self, Candidate};
 use super::prune::{self, Trash};
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::names::{ReleaseId, Sha256Digest};
 use crate::signature::{Requirement, Signed};
 use crate::store::history::History;
 use crate::store::journal::{self, Event, How, Record};
 use crate::store::ledger::Ledger;
+use crate::validators;
 
 /// Everything that [`super::run_plan`] and what it calls do to a site.
 pub trait Site: Facts {
@@ -237,6 +239,15 @@ impl Site for LockedSite<'_, '_> {
         let candidate =
             preflight::check_candidate(self.config, self.required, &self.ledger, release)?;
         self.candidate = Some(candidate);
+        // Before a hook or a smoke test looks at the release. No failure here stops a swap:
+        // only caches could be wrong.
+        if before == Some(RequestKind::Swap) {
+            let Ledger { store, history, .. } = &self.ledger;
+            let deadline = Deadline::after(self.config.limits.total_timeout);
+            if let Err(error) = validators::separate_again(store, history, release, deadline) {
+                self.warn(error.to_string());
+            }
+        }
         self.gate.check_programs(before, context)
     }
 

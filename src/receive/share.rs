@@ -22,10 +22,10 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-use super::MAX_OTHER_MANIFESTS;
 use crate::archive::{self, DiskNeed};
 use crate::config::{Config, Percent};
 use crate::error::{Code, Error, Result};
+use crate::manifest::MAX_OTHER_MANIFESTS;
 use crate::names::ReleaseId;
 use crate::store::history::History;
 use crate::store::limits::KeyLimits;

@@ -21,6 +21,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch, sock_filter,
 };
 
+use super::Rights;
 use lists::{
     DENIED, DENIED_LEGACY, DENIED_WITHOUT_EXEC, DENIED_WITHOUT_EXEC_LEGACY, FCNTL_SET_RECIPIENT,
     IOCTL_SET_RECIPIENT, NAMESPACE_FLAGS,
@@ -51,17 +52,16 @@ pub fn filter_unpacker() -> bool {
 }
 
 /// Denies the calling thread of the monitor, and the threads and children that it
-/// starts later, the calls that no verb needs. A verb that does not execute the
-/// unpacker is also denied calls that start a process or thread, send a signal, or
-/// map executable memory. `directory_mode` is the one mode that fchmod(2) may set.
+/// starts later, the calls that no verb needs, or that its `rights` do not allow. A verb
+/// that does not execute the unpacker is also denied calls that start a process or thread,
+/// send a signal, or map executable memory.
 ///
 /// A denied call returns EPERM instead of killing the process: a call that a new
 /// libc makes in passing must not turn a reply into a signal.
-pub fn filter_monitor(executes: bool, directory_mode: Option<u32>) -> bool {
+pub fn filter_monitor(rights: &Rights<'_>) -> bool {
     // Two filters: all filters of a process run, and the strictest result counts.
     let install = |program: &BpfProgram| seccompiler::apply_filter(program).is_ok();
-    deny_filter(executes, directory_mode)
-        .is_ok_and(|denied| install(&x32_and_clone3_filter()) && install(&denied))
+    deny_filter(rights).is_ok_and(|denied| install(&x32_and_clone3_filter()) && install(&denied))
 }
 
 /// Allows `calls`, those in `arg_rules` with matching arguments only, and kills
@@ -117,9 +117,9 @@ fn x32_and_clone3_filter() -> BpfProgram {
 }
 
 /// Returns the monitor's deny-list. On x86-64, x32 numbers pass it.
-fn deny_filter(executes: bool, directory_mode: Option<u32>) -> Result<BpfProgram, BackendError> {
+fn deny_filter(rights: &Rights<'_>) -> Result<BpfProgram, BackendError> {
     let mut rules = without_arg_rules(&[DENIED, DENIED_LEGACY].concat());
-    if let Some(mode) = directory_mode {
+    if let Some(mode) = rights.directory_mode {
         // Only by descriptor, and only to this mode, which grants nothing to the group
         // and to others but reading. The unpacker inherits this filter, and has no
         // fchmod(2) in its own.
@@ -141,7 +141,13 @@ fn deny_filter(executes: bool, directory_mode: Option<u32>) -> Result<BpfProgram
             .map(|command| SeccompRule::new(vec![condition(1, SeccompCmpOp::Eq, *command)?]));
         rules.insert(call, sets_recipient.collect::<Result<_, _>>()?);
     }
-    if executes {
+    if rights.set_times {
+        // By descriptor. The unpacker, which inherits this filter, sets the times of its
+        // files, and `validators` those that a cache could mistake. A path stays denied.
+        let by_path = path_is(SeccompCmpOp::Ne)?;
+        rules.insert(libc::SYS_utimensat, vec![by_path]);
+    }
+    if rights.execute_self {
         // A child is allowed, but not in a new user namespace, where it would have
         // every capability, nor in another new namespace.
         let new_namespace = NAMESPACE_FLAGS.iter().map(|flag| {
@@ -149,10 +155,6 @@ fn deny_filter(executes: bool, directory_mode: Option<u32>) -> Result<BpfProgram
             SeccompRule::new(vec![condition(0, SeccompCmpOp::MaskedEq(flag), flag)?])
         });
         rules.insert(libc::SYS_clone, new_namespace.collect::<Result<_, _>>()?);
-        // The unpacker, which inherits this filter, sets the times of its files by
-        // descriptor, and so does the monitor after it. A path stays denied.
-        let by_path = path_is(SeccompCmpOp::Ne)?;
-        rules.insert(libc::SYS_utimensat, vec![by_path]);
     } else {
         let calls = [DENIED_WITHOUT_EXEC, DENIED_WITHOUT_EXEC_LEGACY].concat();
         rules.extend(without_arg_rules(&calls));
@@ -266,7 +268,7 @@ mod tests {
             sorted.dedup();
             assert_eq!(sorted.len(), list.len(), "a call is in the list twice");
         }
-        // A monitor that executes denies utimensat(2) with a path only: `deny_filter`.
+        // A monitor that sets times denies utimensat(2) with a path only: `deny_filter`.
         for (list, denied_with_some_arguments) in
             [(UNPACKER, &[libc::SYS_utimensat][..]), (PROBE, &[])]
         {

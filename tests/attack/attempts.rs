@@ -393,7 +393,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "set the time of a file of a release by a descriptor",
-        refused_to: &[UNPACKER, PROBE, SWAP, ROLLBACK, LIST],
+        refused_to: &[UNPACKER, PROBE, ROLLBACK, LIST],
         refusal: Refusal::Any,
         run: |site| {
             let file = File::open(site.path("root/releases/r1/index.html"))?;

@@ -60,6 +60,7 @@ fn the_table_of_privileges_is_the_programs() {
                 word(privileges.state),
                 yes_or_no(privileges.writes_records),
                 yes_or_no(privileges.executes),
+                yes_or_no(privileges.sets_times),
             ]
         })
         .collect();

@@ -149,18 +149,29 @@ fn an_incomplete_old_release_does_no_harm() {
     deploy(&site, "r3", "six", "b", EPOCH);
 }
 
+/// Returns the time of a file of a release.
+fn time_of(site: &Site, release: &str, file: &str) -> i64 {
+    let file = site.root().join("releases").join(release).join(file);
+    fs::metadata(file).expect("a file").mtime()
+}
+
+/// Makes a release of a page and a file that never changes, and sends it with this key.
+fn receive_as(site: &Site, key: &str, release: &str, page: &str) {
+    let source = site.dir().join("source");
+    fs::create_dir_all(&source).expect("a directory");
+    fs::write(source.join("page.html"), page).expect("a page");
+    fs::write(source.join("same.html"), "same").expect("a page");
+    let tar = format!("tar -C source --sort=name --mtime=@{EPOCH} -c .");
+    let payload = archive_of(site.dir(), &tar);
+    let request = Site::receive_command(release, &payload);
+    site.ssh_with_input(key, &request, &payload).ok();
+}
+
 /// It could move the times of any file of the other keys, and is never served.
 #[test]
 fn a_pending_release_of_another_key_moves_no_time() {
     let site = Site::new();
     site.add_key("other", Some("receive"));
-    let source = site.dir().join("source");
-    fs::create_dir_all(&source).expect("a directory");
-    let tar = format!("tar -C source --sort=name --mtime=@{EPOCH} -c .");
-    let time = |release: &str| {
-        let file = site.root().join("releases").join(release).join("page");
-        fs::metadata(file).expect("the page").mtime()
-    };
     for (key, release, page, keeps) in [
         ("other", "o1", "one", true),
         ("ci", "r1", "two", true),
@@ -168,10 +179,63 @@ fn a_pending_release_of_another_key_moves_no_time() {
         ("ci", "r2", "six", false),
         ("other", "o2", "ten", false),
     ] {
-        fs::write(source.join("page"), page).expect("a page");
-        let payload = archive_of(site.dir(), &tar);
-        let request = Site::receive_command(release, &payload);
-        site.ssh_with_input(key, &request, &payload).ok();
-        assert_eq!(time(release) == EPOCH, keeps, "{release}");
+        receive_as(&site, key, release, page);
+        let time = time_of(&site, release, "page.html");
+        assert_eq!(time == EPOCH, keeps, "{release}");
     }
+    // Nor does it with the swap, as long as it is not live.
+    site.ssh("ci", "swap r1").ok();
+    assert_eq!(time_of(&site, "r1", "page.html"), EPOCH);
+}
+
+/// Two keys send releases before either is live. The second swap moves the times.
+#[test]
+fn releases_of_two_keys_have_two_validators_once_they_are_live() {
+    for order in [["o1", "r1", "o2"], ["r1", "o2", "o1"], ["o2", "r1", "o1"]] {
+        let site = Site::new();
+        site.add_key("other", None);
+        let pages = [("o1", "one"), ("r1", "two"), ("o2", "six")];
+        for (key, (release, page)) in ["other", "ci", "other"].iter().zip(pages) {
+            receive_as(&site, key, release, page);
+        }
+        let times = pages.map(|(release, _)| time_of(&site, release, "page.html"));
+        assert_eq!((times[0], times[1]), (EPOCH, EPOCH));
+        site.ssh("ci", &format!("swap {}", order[0])).ok();
+        let nginx = Nginx::live(&site);
+        let port = nginx.ports[0];
+        let mut seen: Vec<Kept> = Vec::new();
+        for release in order {
+            site.ssh("ci", &format!("swap {release}")).ok();
+            let (_, page) = pages.iter().find(|(id, _)| *id == release).expect("one");
+            for kept in &seen {
+                assert_revalidated(port, "/page.html", kept, page);
+            }
+            let (status, kept) = ask(port, "/page.html", "");
+            assert_eq!((status, kept.body.as_str()), (200, *page));
+            seen.push(kept);
+            assert_eq!(time_of(&site, release, "same.html"), EPOCH);
+        }
+        // What was live keeps its times.
+        let before: Vec<i64> = order.map(|it| time_of(&site, it, "page.html")).into();
+        for verb in ["swap", "rollback"] {
+            site.ssh("ci", &format!("{verb} {}", order[0])).ok();
+            site.ssh("ci", &format!("swap {}", order[2])).ok();
+        }
+        let after: Vec<i64> = order.map(|it| time_of(&site, it, "page.html")).into();
+        assert_eq!(before, after);
+    }
+}
+
+/// A swap does not fail for the time of a file.
+#[test]
+fn a_damaged_release_is_swapped_although_its_times_cannot_be_moved() {
+    let site = Site::new();
+    site.add_key("other", None);
+    receive_as(&site, "other", "o1", "one");
+    receive_as(&site, "ci", "r1", "two");
+    site.ssh("other", "swap o1").ok();
+    sh(site.root(), "rm releases/r1/page.html");
+    let reply = site.ssh("ci", "swap r1");
+    assert!(reply.stderr.contains("page.html"), "{}", reply.stderr);
+    reply.ok();
 }

@@ -12,12 +12,21 @@
 //! time is taken although the first release is gone, and a content that stays keeps its
 //! moved time.
 //!
+//! `receive` compares with no pending release of another key: that key could move the
+//! times of this one's files. So two pending releases of two keys may have one time for
+//! two contents. The first one that becomes live is right. The swap to the other one
+//! compares again, and moves times before any cache has seen them.
+//!
 //! This module compares manifests. It opens only files whose content differs, and the
-//! files of two releases. It compares with no pending release of another key: that key
-//! could move the times of this one. So two releases of two keys, both received before one
-//! of them is live, may have one time for two contents. Times are metadata: some caches would serve a release without
+//! files of two releases. Times are metadata: some caches would serve a release without
 //! this wrongly, and the release is still whole. So a fault of an old release only leaves
 //! that release out.
+//!
+//! It does not know what no release on disk has. A record of the times of all removed
+//! files would grow with each release for ever. A rule without a record would have to move
+//! every new content that is older than the last deploy. Then the times of an ordinary
+//! build that overlaps with another deploy would no longer be those of the archive, and
+//! all of its compiled Python files would be stale.
 
 use std::cmp::{Ordering, Reverse};
 use std::ffi::OsStr;
@@ -26,16 +35,15 @@ use std::io::{BufRead, BufReader, Read, Take};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::{CHECKING, MAX_OTHER_MANIFESTS};
 use crate::deadline::Deadline;
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::escape;
-use crate::manifest::{self, Entry, Kind};
-use crate::names::{ReleaseId, Sha256Digest};
-use crate::store::history::History;
+use crate::manifest::{self, Entry, Kind, MAX_OTHER_MANIFESTS};
+use crate::names::{KeyLabel, ReleaseId, Sha256Digest};
+use crate::store::Store;
+use crate::store::history::{self, History};
 use crate::store::journal;
-use crate::store::{Actor, Store};
 
 /// The maximum number of releases to compare with: the live one and the newest others.
 const MAX_COMPARED: usize = 32;
@@ -57,7 +65,7 @@ const CHOICES: usize = 16;
 pub fn separate(
     mut others: Vec<Other>,
     tree: &Dir,
-    manifest: BufReader<File>,
+    manifest: impl BufRead,
     deadline: Deadline,
 ) -> Result<()> {
     if others.is_empty() {
@@ -67,7 +75,7 @@ pub fn separate(
     let mut own = Lines::new(manifest);
     // Terminates: each turn consumes a line of the manifest.
     while let Some(line) = own.next_line() {
-        deadline.check(CHECKING)?;
+        deadline.check("comparing the times of files")?;
         if !line.contains(" type=file ") {
             continue;
         }
@@ -206,6 +214,39 @@ fn in_order(one: &[u8], other: &[u8]) -> Ordering {
     components(one).cmp(components(other))
 }
 
+/// Compares `release` again before its first swap, if a release of another key became
+/// live for the first time since it was received.
+///
+/// This is under the lock, so it also reads at most [`MAX_OTHER_MANIFESTS`] bytes of the
+/// release's own manifest. Releases of the same key need no second look: the later one was
+/// compared with the earlier one when it was received. The sync of the commit persists the
+/// times where the file system commits in order.
+///
+/// # Errors
+///
+/// As [`separate`].
+pub fn separate_again(
+    store: &Store,
+    history: &History,
+    release: &ReleaseId,
+    deadline: Deadline,
+) -> Result<()> {
+    let Some(own) = history.releases.get(release) else {
+        return Ok(());
+    };
+    let is_new = |other: &history::Release| {
+        other.key != own.key && other.first_live.is_some_and(|(seq, _)| seq > own.seq)
+    };
+    if own.first_live.is_some() || !history.releases.values().any(is_new) {
+        return Ok(());
+    }
+    let others = open_others(store, history, own.key.as_ref(), Some(release))?;
+    let (_, manifest) = store.manifest(release)?;
+    let cannot = |errno: nix::Error| store.io(format!("cannot open '{release}'"), errno);
+    let tree = store.releases.open_dir(release).map_err(cannot)?;
+    separate(others, &tree, manifest.take(MAX_OTHER_MANIFESTS), deadline)
+}
+
 /// Opens the releases to compare with: the live one, and the newest of those that were
 /// live or that the same key sent. The live one and the newest one are references.
 ///
@@ -215,14 +256,20 @@ fn in_order(one: &[u8], other: &[u8]) -> Ordering {
 /// # Errors
 ///
 /// As [`Store::present`].
-pub fn open_others(store: &Store, history: &History, actor: &Actor) -> Result<Vec<Other>> {
+pub fn open_others(
+    store: &Store,
+    history: &History,
+    key: Option<&KeyLabel>,
+    own: Option<&ReleaseId>,
+) -> Result<Vec<Other>> {
     let mut present = store.present()?;
     // Another key can send releases that are never live, so it could move the times of this
     // key's files, and make their comparison long.
     present.retain(|release| {
         let known = history.releases.get(release);
-        history.live.as_ref() == Some(release)
-            || known.is_some_and(|known| known.activated.is_some() || known.key == actor.key)
+        let counts = history.live.as_ref() == Some(release)
+            || known.is_some_and(|known| known.activated.is_some() || known.key.as_ref() == key);
+        counts && own != Some(release)
     });
     let is_live = |release: &ReleaseId| history.live.as_ref() == Some(release);
     let received = |release: &ReleaseId| history.releases.get(release).map(|known| known.seq);
