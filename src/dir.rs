@@ -13,6 +13,7 @@
 )]
 
 mod acl;
+mod mount;
 mod name;
 mod remove;
 mod time;
@@ -51,6 +52,13 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
 
+/// `O_NONBLOCK`: opening a fifo in the place of a file must not block. The flag has no
+/// effect on regular files.
+const FILE: OFlag = OFlag::O_NOFOLLOW
+    .union(OFlag::O_CLOEXEC)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_NOCTTY);
+
 impl Dir {
     /// Opens a directory by a trusted path: one of the configuration, or `/`.
     pub fn open_root(path: &Path) -> Result<Dir> {
@@ -83,11 +91,6 @@ impl Dir {
         )
     }
 
-    /// Opens an existing file for reading.
-    pub fn open_file<'a>(&self, name: impl Into<Name<'a>>) -> Result<File> {
-        self.open_with(name.into(), OFlag::O_RDONLY, 0)
-    }
-
     /// Opens a file for reading and appending, and makes it if it does not exist.
     pub fn open_append<'a>(&self, name: impl Into<Name<'a>>, mode: u32) -> Result<File> {
         let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT;
@@ -110,12 +113,14 @@ impl Dir {
         self.open_with(name.into(), flags, mode)
     }
 
-    // O_NONBLOCK: opening a fifo in the place of a file must not block. The flag has
-    // no effect on regular files.
     fn open_with(&self, name: Name<'_>, flags: OFlag, mode: u32) -> Result<File> {
-        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let mode = Mode::from_bits_truncate(mode);
-        fcntl::openat(&self.0, name.as_os_str(), flags, mode).map(File::from)
+        let file = fcntl::openat(&self.0, name.as_os_str(), flags | FILE, mode)?;
+        if flags.contains(OFlag::O_EXCL) {
+            // A new file.
+            return Ok(File::from(file));
+        }
+        regular(file)
     }
 
     /// Makes an unnamed file in this directory's file system. The kernel removes it
@@ -133,16 +138,6 @@ impl Dir {
             name.into().as_os_str(),
             AtFlags::AT_SYMLINK_NOFOLLOW,
         )
-    }
-
-    /// Returns whether anything is at `name`. A failure to look is an error: it must
-    /// not be taken for "no".
-    pub fn exists<'a>(&self, name: impl Into<Name<'a>>) -> Result<bool> {
-        match self.stat(name) {
-            Ok(_) => Ok(true),
-            Err(Errno::ENOENT) => Ok(false),
-            Err(errno) => Err(errno),
-        }
     }
 
     /// Returns the target of a symlink.
@@ -270,23 +265,21 @@ impl Dir {
     /// and fails with `ELOOP` on a loop of symlinks (openat2(2)). `EAGAIN`: other
     /// processes rename files all the time.
     pub fn resolve_beneath(&self, path: &Path) -> Result<OwnedFd> {
+        self.resolve(path, ResolveFlag::RESOLVE_BENEATH)
+    }
+
+    /// As [`Dir::resolve_beneath`]. A path that crosses a mount leads out as well: see
+    /// `mount.rs`.
+    pub fn resolve_in_mount(&self, path: &Path) -> Result<OwnedFd> {
+        let both = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_XDEV;
+        self.resolve(path, both)
+    }
+
+    fn resolve(&self, path: &Path, within: ResolveFlag) -> Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+            .resolve(within | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         retry(|| fcntl::openat2(&self.0, path, how))
-    }
-
-    /// Opens a directory of several components below this one, for listing. The kernel
-    /// refuses a path with a symlink or a `..` that leads out (openat2(2)).
-    pub fn open_dir_beneath(&self, path: &Path) -> Result<Dir> {
-        self.open_beneath(path, DIRECTORY).map(Dir)
-    }
-
-    fn open_beneath(&self, path: &Path, flags: OFlag) -> Result<OwnedFd> {
-        let how = OpenHow::new()
-            .flags(flags)
-            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-        fcntl::openat2(&self.0, path, how)
     }
 
     /// Makes this directory's own entries durable.
@@ -366,6 +359,17 @@ pub struct Space {
     pub total_bytes: u64,
     pub free_inodes: u64,
     pub total_inodes: u64,
+}
+
+/// Requires a file that was opened to be a regular one. Another fails with `EISDIR`, or
+/// with `ENXIO`, the errno with which open(2) refuses a socket: a device could be without
+/// end, and a fifo would read as an empty file.
+fn regular(file: OwnedFd) -> Result<File> {
+    match file_type(&stat::fstat(&file)?) {
+        SFlag::S_IFREG => Ok(File::from(file)),
+        SFlag::S_IFDIR => Err(Errno::EISDIR),
+        _ => Err(Errno::ENXIO),
+    }
 }
 
 /// Returns the file type in `stat`.

@@ -151,6 +151,8 @@ pub fn bug() -> Error {
 /// Returns the system's description of `error`, without Rust's `(os error N)`.
 pub fn describe(error: &std::io::Error) -> String {
     match error.raw_os_error() {
+        // open(2) says so of sockets, fifos and devices, and so does `Dir`.
+        Some(nix::libc::ENXIO) => "it is not a regular file".to_owned(),
         Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
         None => error.to_string().to_lowercase(),
     }

@@ -255,8 +255,10 @@ impl Store {
     /// The error of the look-up. A caller must not take it for "no": a rollback would
     /// choose the wrong release.
     pub fn is_present(&self, release: &ReleaseId) -> Result<bool> {
-        let is = |dir: &Dir, expected: SFlag| match dir.stat(release) {
+        let is = |dir: &Dir, expected: SFlag| match dir.stat_of_this_mount(release) {
             Ok(stat) => Ok(dir::file_type(&stat) == expected),
+            // Something is mounted there, and covers it: [`Store::listing`] has it too.
+            Err(Errno::EXDEV) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
             Err(errno) => Err(self.io(format!("cannot look for '{release}'"), errno)),
         };

@@ -3,7 +3,8 @@
 //! `receive/inspect.rs` compares a new tree with a report and stops at the first
 //! mismatch. This module compares a published release and reports every difference.
 //! Whatever is in the tree, it opens only regular files for reading, follows no
-//! symlink, and enters only directories of the manifest.
+//! symlink, enters only directories of the manifest, and looks at no file system that
+//! is mounted in the release.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -62,6 +63,8 @@ enum What {
     Link {
         found: Vec<u8>,
     },
+    /// Something is mounted there. It is not part of the release, and may stall.
+    Mounted,
     /// It exists and cannot be read.
     Unreadable(String),
 }
@@ -84,6 +87,7 @@ impl fmt::Display for Difference {
             }
             What::Content => write!(f, "changed {path}: other content of the same size"),
             What::Link { found } => write!(f, "link {path}: to '{}'", escape::escape(found)),
+            What::Mounted => write!(f, "mount {path}: a file system is mounted there"),
             What::Unreadable(why) => write!(f, "unreadable {path}: {why}"),
         }
     }
@@ -121,8 +125,14 @@ pub fn verify_release(
     while let Some(entry) = entries.next_entry().map_err(bad)? {
         expected.insert(entry.path, entry.kind);
     }
-    let tree = match store.releases.open_dir(release) {
+    let tree = match store.releases.open_dir_of_this_mount(release) {
         Ok(tree) => tree,
+        Err(Errno::EXDEV) => {
+            return Ok(vec![Difference {
+                path: Vec::new(),
+                what: What::Mounted,
+            }]);
+        }
         Err(errno) => return Err(store.io(format!("cannot open release '{release}'"), errno)),
     };
     Ok(compare_tree(&tree, expected, acl, threads, read))
@@ -263,11 +273,14 @@ impl VerifyWalk<'_> {
                 note(self.found, &below, What::Extra);
                 continue;
             };
-            match directory.stat(name) {
+            match directory.stat_of_this_mount(name) {
                 Ok(stat) => self.check_entry(&below, name, &stat, directory),
                 // It was removed after its name was listed.
                 Err(Errno::ENOENT) => {}
-                Err(errno) => self.unreadable(&below, errno),
+                Err(errno) => {
+                    self.expected.remove(&below);
+                    self.unreadable(&below, errno);
+                }
             }
         }
     }
@@ -281,7 +294,7 @@ impl VerifyWalk<'_> {
         }
         self.check_mode(path, stat, &kind);
         match kind {
-            Kind::Dir => match parent.open_dir(name) {
+            Kind::Dir => match parent.open_dir_of_this_mount(name) {
                 Ok(directory) => self.check_directory(path, &directory),
                 Err(errno) => self.unreadable(path, errno),
             },
@@ -312,19 +325,15 @@ impl VerifyWalk<'_> {
         size: u64,
         sha256: Sha256Digest,
     ) {
-        // The open neither blocks nor follows a symlink. The type is checked again:
-        // the file may not be the one that stat saw.
-        let opened = parent.open_file(name).map_err(std::io::Error::from);
-        let file = opened.and_then(|file| Ok((file.metadata()?.is_file(), file)));
-        match file {
-            Ok((true, file)) => (self.submit)(HashJob {
+        // It may not be the file that stat saw.
+        match parent.open_file(name) {
+            Ok(file) => (self.submit)(HashJob {
                 path: path.to_vec(),
                 file,
                 size,
                 sha256,
             }),
-            Ok((false, _)) => note(self.found, path, What::Type("special file")),
-            Err(error) => note(self.found, path, What::Unreadable(describe(&error))),
+            Err(errno) => self.unreadable(path, errno),
         }
     }
 
@@ -336,7 +345,11 @@ impl VerifyWalk<'_> {
     }
 
     fn unreadable(&self, path: &[u8], errno: Errno) {
-        note(self.found, path, What::Unreadable(describe(&errno.into())));
+        let what = match errno {
+            Errno::EXDEV => What::Mounted,
+            errno => What::Unreadable(describe(&errno.into())),
+        };
+        note(self.found, path, what);
     }
 }
 

@@ -149,7 +149,7 @@ pub fn check_link_escape(
     path: &Path,
     target: impl FnOnce() -> nix::Result<OsString>,
 ) -> nix::Result<LinkTarget> {
-    match release.resolve_beneath(path) {
+    match release.resolve_in_mount(path) {
         Ok(_) => Ok(LinkTarget::Inside),
         Err(Errno::EXDEV) => Ok(LinkTarget::Escapes),
         Err(Errno::ELOOP) => Ok(LinkTarget::Loop),

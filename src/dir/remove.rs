@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{self, OpenHow, ResolveFlag};
 use nix::unistd::{self, UnlinkatFlags};
 
-use super::{DIRECTORY, Dir, Name, Result, ignore_missing};
+use super::{Dir, Name, ignore_missing};
 
 /// What the removal of a tree has left.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,17 +77,6 @@ impl Dir {
             ))
             .map_err(failed),
         }
-    }
-
-    /// Opens a directory for listing, if no other file system is mounted on it
-    /// (`EXDEV`).
-    pub fn open_dir_of_this_mount<'a>(&self, name: impl Into<Name<'a>>) -> Result<Dir> {
-        let how = OpenHow::new().flags(DIRECTORY).resolve(
-            ResolveFlag::RESOLVE_NO_XDEV
-                | ResolveFlag::RESOLVE_BENEATH
-                | ResolveFlag::RESOLVE_NO_SYMLINKS,
-        );
-        fcntl::openat2(&self.0, name.into().as_os_str(), how).map(Dir)
     }
 }
 

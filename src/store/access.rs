@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 use super::Store;
 use super::layout::{INCOMING, MANIFESTS, RELEASES, STATE, TRASH};
 use crate::dir::{self, Dir, Name};
-use crate::error::{Code, Error, Fault, Result};
+use crate::error::{Code, Error, Fault, Result, describe};
 use crate::shell_word::Word;
 
 /// A directory of the site, as [`Store::check_directories`] looks at it.
@@ -149,6 +149,15 @@ impl Store {
         doing: impl std::fmt::Display,
         error: impl Into<std::io::Error>,
     ) -> Error {
+        let error = error.into();
+        // No request repairs it, so a client must not try again.
+        if error.raw_os_error() == Some(Errno::ENXIO as i32) {
+            let problem = format!("{doing}: {}", describe(&error));
+            return Error::new(Code::BadLayout, problem).remedy(format!(
+                "move it away; this names it: deploy-shell-admin check {}",
+                self.options
+            ));
+        }
         let error = self.io(doing, error);
         if error.fault != Some(Fault::AccessDenied) {
             return error;

@@ -2,9 +2,11 @@
 //! is gone. A process that looks at it hangs in the kernel, where no signal ends it.
 
 use std::fs;
+use std::path::Path;
 
+use crate::adopt_layouts::plain_directory;
 use crate::archive::tarball;
-use crate::direct::{live, put, states};
+use crate::direct::{ask, live, put, states};
 use crate::gating::{gate_failed, hook, output_lines};
 use crate::mounted::{in_namespace, replies, request_line, stalled_fs};
 use crate::receive::{no_debris, noise};
@@ -19,13 +21,19 @@ fn site() -> (Site, String) {
     put(&site, "b");
     let uploads = site.root().join("shared/uploads");
     fs::create_dir(&uploads).expect("a directory");
+    let script = stall_at(&site, &uploads);
     site.configure(
         "[shared]\nlinks = [\"uploads\"]\n\
          [archive]\nrequired_paths = [\"uploads/kept\"]\n\
          [limits]\nidle_timeout = \"2s\"\n",
     );
     fs::write(uploads.join("kept"), "").expect("a file");
-    let script = format!(
+    (site, script)
+}
+
+/// Returns the functions of sh `stall` and `unmount`, for a file system at this directory.
+fn stall_at(site: &Site, directory: &Path) -> String {
+    format!(
         "stall() {{\n\
          timeout 50 '{program}' '{uploads}' > /dev/null 2>&1 & fs=$!\n\
          until grep -q ' {uploads} ' /proc/self/mountinfo; do\n\
@@ -34,10 +42,9 @@ fn site() -> (Site, String) {
          done\n\
          }}\n\
          unmount() {{ kill $fs; wait $fs; true; }}\n",
-        program = stalled_fs(&site).display(),
-        uploads = uploads.display(),
-    );
-    (site, script)
+        program = stalled_fs(site).display(),
+        uploads = directory.display(),
+    )
 }
 
 /// Runs the script; returns false where it could not mount the file system.
@@ -160,4 +167,82 @@ fn a_hook_that_leaves_a_process_which_cannot_be_killed_has_failed() {
     assert!(lines.iter().any(|line| line.contains(named)), "{lines:?}");
     assert_eq!(replies[1].code, 0, "{replies:?}");
     assert_eq!(states(&site), ["a current", "b bad"]);
+}
+
+/// Returns a line of sh that runs a command of the operator. [`replies`] reads its reply.
+/// A command that waits for the mount fails: with 124, after half of the time for which the
+/// mount exists.
+fn operator_line(site: &Site, number: usize, words: &str) -> String {
+    format!(
+        "timeout 25 '{admin}' {words} --config '{config}' > '{dir}/out{number}' \
+         2> '{dir}/err{number}'; echo $? > '{dir}/code{number}'\n",
+        admin = admin().display(),
+        config = site.config_path().display(),
+        dir = site.dir().display(),
+    )
+}
+
+/// The operator can have mounted something there, and the account too where it may use
+/// FUSE. Root must not hang because of that, and neither may a request that holds the lock.
+#[test]
+fn a_stalled_mount_in_a_release_is_reported_and_not_looked_at() {
+    for place in ["releases/a", "releases/b", "releases/b/data"] {
+        let site = Site::with_config("[check]\nreader = \"nobody\"\n");
+        put(&site, "a");
+        site.receive("b", &tarball(&[("index.html", b"x"), ("data/kept", b"x")]))
+            .ok();
+        live(&site, &["c"]);
+        ask(&site, "swap b").ok();
+        let mount = site.root().join(place);
+        let lines: String = [
+            operator_line(&site, 0, "verify"),
+            operator_line(&site, 1, "check"),
+            request_line(&site, 2, "list"),
+            request_line(&site, 3, "swap c"),
+            request_line(&site, 4, "rollback b"),
+        ]
+        .concat();
+        let start = stall_at(&site, &mount);
+        if !ran(&format!("{start}stall\n{lines}unmount\n")) {
+            return;
+        }
+        let replies = replies(&site, 5);
+        let named = match place.split_once('/').expect("two names").1 {
+            "b/data" => "b mount ./data: a file system is mounted there".to_owned(),
+            release => format!("{release} mount .: a file system is mounted there"),
+        };
+        let verified = &replies[0];
+        assert_eq!(verified.code, 1, "{place}: {verified:?}");
+        assert!(
+            verified.stdout.lines().any(|line| line == named),
+            "{place}: {verified:?}"
+        );
+        let checked = &replies[1];
+        assert_eq!(checked.code, 1, "{place}: {checked:?}");
+        assert!(
+            checked.stdout.contains("finding: several-file-systems")
+                && checked.stdout.contains(&mount.display().to_string()),
+            "{place}: {checked:?}"
+        );
+        for reply in &replies[2..] {
+            assert_eq!(reply.code, 0, "{place}: {replies:?}");
+        }
+    }
+}
+
+#[test]
+fn adopt_does_not_look_at_a_stalled_mount() {
+    for (place, named) in [("current", "'.'"), ("current/assets", "'./assets'")] {
+        let site = Site::new();
+        plain_directory(&site);
+        let start = stall_at(&site, &site.root().join(place));
+        let adopt = operator_line(&site, 0, "adopt --yes");
+        if !ran(&format!("{start}stall\n{adopt}unmount\n")) {
+            return;
+        }
+        let reply = replies(&site, 1).remove(0);
+        assert_eq!(reply.code, 1, "{place}: {reply:?}");
+        let fault = format!("cannot be adopted: {named} is a mount point\n");
+        assert!(reply.stdout.contains(&fault), "{place}: {reply:?}");
+    }
 }

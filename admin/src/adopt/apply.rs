@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{self, AT_FDCWD, AtFlags, OFlag, RenameFlags};
+use nix::fcntl::{self, AT_FDCWD, AtFlags, RenameFlags};
 use nix::sys::stat::{self, FchmodatFlags, Mode, SFlag};
 use nix::unistd::{self, Uid};
 
@@ -47,7 +47,8 @@ pub fn change_owners(config: &Config, store: &Store, plan: &Plan, account: u32) 
     }
     for candidate in &plan.candidates {
         let id = &candidate.id;
-        let (parent, name, tree) = open_tree(config, store, &plan.layout, id)?;
+        let (parent, name, tree) = open_tree(config, store, &plan.layout, id)
+            .map_err(|errno| changed_meanwhile(store, id, b"", errno))?;
         let modes: BTreeMap<&[u8], u32> = (candidate.survey.modes.iter())
             .map(|(path, _, mode)| (path.as_slice(), *mode))
             .collect();
@@ -88,8 +89,7 @@ impl Gift<'_> {
     /// The mode comes first. Afterwards the group is that of another user, and a survey
     /// after a kill would find that this user may write.
     fn give(&self, dir: &Dir, name: Name<'_>) -> nix::Result<()> {
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = fcntl::openat(dir.as_fd(), name.as_os_str(), flags, Mode::empty())?;
+        let file = dir.handle_of_this_mount(name)?;
         let found = stat::fstat(&file)?;
         if found.st_uid == self.to {
             return Ok(());
@@ -143,7 +143,8 @@ pub fn adopt_release(
     site: &SiteFacts,
 ) -> Result<Adopted> {
     let id = &candidate.id;
-    let (parent, name, tree) = open_tree(config, store, &plan.layout, id)?;
+    let (parent, name, tree) = open_tree(config, store, &plan.layout, id)
+        .map_err(|errno| changed_meanwhile(store, id, b"", errno))?;
     for (path, _, mode) in &candidate.survey.modes {
         let changed = match path.as_slice() {
             b"" => change_mode(parent, name, *mode),
@@ -186,13 +187,16 @@ pub fn adopt_release(
 
 fn change_mode(dir: &Dir, name: Name<'_>, mode: u32) -> nix::Result<()> {
     // Opening a symlink fails: only the file itself is changed.
-    let file = dir.open_file(name)?;
-    stat::fchmod(&file, Mode::from_bits_truncate(mode))
+    match dir.open_dir_of_this_mount(name) {
+        Ok(directory) => directory.set_mode(mode),
+        Err(Errno::ENOTDIR) => stat::fchmod(dir.open_file(name)?, Mode::from_bits_truncate(mode)),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Replaces a symlink by one to `target`, in one step.
 fn replace_symlink(store: &Store, dir: &Dir, name: Name<'_>, target: &str) -> nix::Result<()> {
-    if dir::file_type(&dir.stat(name)?) != SFlag::S_IFLNK {
+    if dir::file_type(&dir.stat_of_this_mount(name)?) != SFlag::S_IFLNK {
         return Err(Errno::ESTALE);
     }
     store.state.remove_file(NEXT)?;
@@ -319,7 +323,7 @@ fn changed_meanwhile(store: &Store, id: &ReleaseId, path: &[u8], errno: Errno) -
     let shown = String::from_utf8_lossy(path);
     if !matches!(
         errno,
-        Errno::ESTALE | Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR
+        Errno::ESTALE | Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR | Errno::EXDEV
     ) {
         return store.io(
             format!("cannot change './{shown}' of release '{id}'"),

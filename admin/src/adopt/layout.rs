@@ -124,10 +124,10 @@ pub fn recognize(config: &Config, store: &Store, site: &SiteFacts) -> Result<Lay
         }
     }
     if current == Current::Directory {
-        let stat = store.root.stat(&config.link).map_err(cannot)?;
+        let (_, changed) = look_at(&store.root, Name::from(&config.link)).map_err(cannot)?;
         releases = vec![Found {
             id: live.clone(),
-            changed: second(stat.st_mtime),
+            changed: second(changed),
             bad: None,
         }];
     }
@@ -153,16 +153,27 @@ pub fn recognize(config: &Config, store: &Store, site: &SiteFacts) -> Result<Lay
 
 fn found(store: &Store, id: ReleaseId) -> Result<Found> {
     let cannot = |errno| store.io(format!("cannot look at release '{id}'"), errno);
-    let stat = store.releases.stat(&id).map_err(cannot)?;
+    let (_, changed) = look_at(&store.releases, Name::from(&id)).map_err(cannot)?;
     // A release that cannot be opened has a fault, which the survey reports.
-    let tree = store.releases.open_dir(&id).ok();
+    let tree = store.releases.open_dir_of_this_mount(&id).ok();
     let mark = tree.filter(|tree| tree.exists(BAD_RELEASE) == Ok(true));
     let bad = mark.map(|tree| old_log::read_bad_mark(&read_text(&tree, BAD_RELEASE)?));
     Ok(Found {
-        changed: second(stat.st_mtime),
+        changed: second(changed),
         id,
         bad,
     })
+}
+
+/// Returns the type of a file, and when it was last changed. A mount point counts as a
+/// directory of an unknown time: the survey reports it, and nothing looks at what is
+/// mounted.
+fn look_at(dir: &Dir, name: Name<'_>) -> nix::Result<(SFlag, i64)> {
+    match dir.stat_of_this_mount(name) {
+        Ok(stat) => Ok((dir::file_type(&stat), stat.st_mtime)),
+        Err(Errno::EXDEV) => Ok((SFlag::S_IFDIR, 0)),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn second(time: i64) -> Timestamp {
@@ -176,8 +187,8 @@ fn find_current(config: &Config, store: &Store, site: &SiteFacts) -> Result<(Cur
     let bad = |problem: String, remedy: &str| {
         Err(Error::new(Code::BadLayout, format!("'{shown}' {problem}")).remedy(remedy))
     };
-    let stat = match store.root.stat(&config.link) {
-        Ok(stat) => stat,
+    let (file_type, changed) = match look_at(&store.root, Name::from(&config.link)) {
+        Ok(found) => found,
         Err(Errno::ENOENT) => {
             return bad(
                 "does not exist: nothing is live that could be adopted".to_owned(),
@@ -186,10 +197,10 @@ fn find_current(config: &Config, store: &Store, site: &SiteFacts) -> Result<(Cur
         }
         Err(errno) => return Err(store.io(format!("cannot look at '{shown}'"), errno)),
     };
-    match dir::file_type(&stat) {
+    match file_type {
         SFlag::S_IFDIR => {
             let id = unfinished_exchange(store)?
-                .map_or_else(|| free_id(store, &config.link, stat.st_mtime), Ok)?;
+                .map_or_else(|| free_id(store, &config.link, changed), Ok)?;
             Ok((Current::Directory, id))
         }
         SFlag::S_IFLNK => {
@@ -277,7 +288,7 @@ fn read_log(
     if *current == Current::Directory {
         return Ok((Tool::Directory, order_of_script(releases)));
     }
-    if let Ok(deployer) = store.root.open_dir(DEPLOYER_DIR) {
+    if let Ok(deployer) = store.root.open_dir_of_this_mount(DEPLOYER_DIR) {
         if deployer.exists(DEPLOYER_LOCK) == Ok(true) {
             let shown = store.path().join(DEPLOYER_DIR).join(DEPLOYER_LOCK);
             let problem = format!("Deployer holds its lock '{}'", shown.display());
@@ -319,9 +330,6 @@ fn order_of_script(releases: &[Found]) -> Vec<Deployment> {
 /// Reads a text file; none if it does not exist, or is not a regular file.
 fn read_text(dir: &Dir, name: Name<'_>) -> Option<String> {
     let file = dir.open_file(name).ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
     let mut bytes = Vec::new();
     file.take(MAX_LOG).read_to_end(&mut bytes).ok()?;
     let text = OsStr::from_bytes(&bytes).to_string_lossy();

@@ -11,7 +11,7 @@ use super::history::{self, Adopted};
 use super::layout::{self, Current, Layout};
 use super::order::{self, Order};
 use super::rules::Fault;
-use super::survey::{SiteFacts, Survey, is_mount_point, survey};
+use super::survey::{SiteFacts, Survey, survey};
 use deploy_shell::config::Config;
 use deploy_shell::dir::{Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
@@ -77,21 +77,18 @@ impl Plan {
 ///
 /// # Errors
 ///
-/// [`Code::IoError`].
+/// The errno of the system call.
 pub fn open_tree<'a>(
     config: &'a Config,
     store: &'a Store,
     layout: &Layout,
     id: &'a ReleaseId,
-) -> Result<(&'a Dir, Name<'a>, Dir)> {
+) -> nix::Result<(&'a Dir, Name<'a>, Dir)> {
     let (parent, name) = match layout.current {
         Current::Directory if *id == layout.live => (&store.root, Name::from(&config.link)),
         _ => (&store.releases, Name::from(id)),
     };
-    let tree = parent
-        .open_dir(name)
-        .map_err(|errno| store.io(format!("cannot open release '{id}'"), errno))?;
-    Ok((parent, name, tree))
+    Ok((parent, name, parent.open_dir_of_this_mount(name)?))
 }
 
 /// Makes the plan.
@@ -115,11 +112,8 @@ pub fn make(config: &Config, store: &Store, site: &SiteFacts) -> Result<Plan> {
             continue;
         }
         let survey = match open_tree(config, store, &layout, id) {
-            Ok((parent, name, _)) if is_mount_point(parent, name) => {
-                Survey::of_fault(Fault::MountPoint)
-            }
             Ok((_, _, tree)) => survey(site, &tree, false),
-            Err(error) => Survey::of_fault(Fault::Unreadable(error.problem)),
+            Err(errno) => Survey::of_fault(Fault::of_errno(errno)),
         };
         let id = id.clone();
         plan_releases.candidates.push(Candidate { id, survey });

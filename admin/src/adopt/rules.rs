@@ -12,7 +12,10 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use deploy_shell::config::AclPolicy;
+use deploy_shell::error::describe;
 use deploy_shell::manifest::{DIR_MODE, file_mode};
 use deploy_shell::shell_word::Word;
 
@@ -39,6 +42,16 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Returns the fault of a file that cannot be opened.
+    pub fn of_errno(errno: Errno) -> Fault {
+        match errno {
+            // `Dir` crosses no mount: no rename moves one, its content is not part of the
+            // release, and it may stall.
+            Errno::EXDEV => Fault::MountPoint,
+            errno => Fault::Unreadable(describe(&errno.into())),
+        }
+    }
+
     /// Returns what ends the fault for all `paths` in `release` that have it. Commands for
     /// several paths are for the whole release, so that one of them is enough.
     pub fn remedy(&self, release: &Path, paths: &BTreeSet<Vec<u8>>) -> String {

@@ -12,7 +12,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{self, OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::{FileStat, SFlag};
 use nix::unistd::{Gid, Group, Uid, User};
 use rustix::fs::fgetxattr;
@@ -189,7 +188,7 @@ impl Walk<'_> {
                 path => [path, b"/", name.as_bytes()].concat(),
             };
             let looked = Name::new(name.as_bytes()).ok_or(Errno::EINVAL);
-            match looked.and_then(|name| Ok((name, directory.stat(name)?))) {
+            match looked.and_then(|name| Ok((name, directory.stat_of_this_mount(name)?))) {
                 Ok((name, stat)) => self.entry(directory, name, &below, &stat),
                 Err(errno) => self.unreadable(&below, errno),
             }
@@ -201,12 +200,9 @@ impl Walk<'_> {
         if let Err(rule) = CleanPath::from_entry_name(path, file_type == SFlag::S_IFDIR) {
             return self.found.add_fault(Fault::Name(rule.to_string()), path);
         }
-        if is_mount_point(parent, name) {
-            return self.found.add_fault(Fault::MountPoint, path);
-        }
         self.owner(path, stat);
         match file_type {
-            SFlag::S_IFDIR => match parent.open_dir(name) {
+            SFlag::S_IFDIR => match parent.open_dir_of_this_mount(name) {
                 Ok(directory) => {
                     self.mode(path, stat, &directory);
                     self.add_entry(path, Kind::Dir);
@@ -347,24 +343,13 @@ impl Walk<'_> {
     }
 
     fn unreadable(&mut self, path: &[u8], errno: Errno) {
-        let why = Fault::Unreadable(describe(&errno.into()));
-        self.found.add_fault(why, path);
+        self.found.add_fault(Fault::of_errno(errno), path);
     }
 }
 
 enum SymlinkTarget {
     Inside,
     Shared(SharedPath),
-}
-
-/// Returns whether something is mounted on `name`, also a directory of the same file
-/// system: no rename moves it, and its content is not part of the release.
-pub fn is_mount_point(parent: &Dir, name: Name<'_>) -> bool {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_NO_XDEV);
-    let opened = fcntl::openat2(parent.as_fd(), name.as_os_str(), how);
-    matches!(opened, Err(Errno::EXDEV))
 }
 
 fn has_several_names(stat: &FileStat) -> bool {

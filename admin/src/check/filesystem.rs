@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::statfs;
 
 use super::facts::Filesystem;
+use deploy_shell::dir::{Dir, Name};
 use deploy_shell::error::describe;
 use deploy_shell::store::layout::SHARED;
 
@@ -56,15 +57,19 @@ pub fn examine_filesystem(
             Vec::new()
         }
     };
+    // A file system that is mounted there may stall, so nothing looks at it.
+    let mounts = other_filesystems.clone();
+    let is_below_a_mount = |path: &Path| mounts.iter().any(|mount| path.starts_with(mount));
+    let directories = directories.iter().filter(|path| !is_below_a_mount(path));
     let device = |path: &Path| path.metadata().ok().map(|metadata| metadata.dev());
     let elsewhere = directories
-        .iter()
+        .clone()
         .filter(|path| device(path).is_some_and(|found| Some(found) != device(root)));
     other_filesystems.extend(elsewhere.cloned());
     other_filesystems.sort();
     other_filesystems.dedup();
     let (mut case_insensitive, mut unreadable) = (Vec::new(), Vec::new());
-    for directory in directories.iter().map(PathBuf::as_path).chain([root]) {
+    for directory in directories.map(PathBuf::as_path).chain([root]) {
         match is_case_insensitive(directory) {
             Some(true) => case_insensitive.push(directory.to_owned()),
             Some(false) => {}
@@ -127,10 +132,7 @@ fn unescape_octal(field: &[u8]) -> Vec<u8> {
 /// other case: only ioctl(2) reads the kernel's own flag, and not every such file
 /// system has it.
 fn is_case_insensitive(directory: &Path) -> Option<bool> {
-    let mut names = directory
-        .read_dir()
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.file_name()));
+    let directory = Dir::open_root(directory).ok()?;
     let swap_case = |name: &OsString| {
         let mut bytes = name.as_bytes().to_vec();
         for byte in &mut bytes {
@@ -138,16 +140,16 @@ fn is_case_insensitive(directory: &Path) -> Option<bool> {
         }
         (bytes != name.as_bytes()).then(|| OsString::from_vec(bytes))
     };
-    // The first name with a letter in it decides.
-    let Some((name, other)) = names.find_map(|name| Some((name.clone(), swap_case(&name)?))) else {
-        return Some(false);
+    let inode = |name: &OsString| {
+        let stat = directory
+            .stat_of_this_mount(Name::new(name.as_bytes())?)
+            .ok()?;
+        Some((stat.st_dev, stat.st_ino))
     };
-    let same_file = || {
-        let left = directory.join(name).symlink_metadata().ok()?;
-        let right = directory.join(other).symlink_metadata().ok()?;
-        Some((left.dev(), left.ino()) == (right.dev(), right.ino()))
-    };
-    Some(same_file().unwrap_or(false))
+    // The first name with a letter in it decides, if nothing is mounted there.
+    let mut names = directory.names().ok()?.into_iter();
+    let found = names.find_map(|name| Some((inode(&name)?, swap_case(&name)?)));
+    Some(found.is_some_and(|(found, other)| inode(&other) == Some(found)))
 }
 
 #[cfg(test)]

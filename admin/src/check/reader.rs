@@ -7,20 +7,20 @@
 //! the kernel takes the capabilities by which root reads every file (capabilities(7)).
 
 use std::ffi::{CString, OsStr};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufReader, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
+use nix::errno::Errno;
 use nix::unistd::{
     Gid, Uid, User, getegid, geteuid, getgroups, initgroups, setfsgid, setfsuid, setgroups,
 };
 
 use super::facts::{Reader, ReaderAccess};
 use deploy_shell::config::Config;
-use deploy_shell::error::describe;
+use deploy_shell::dir::Dir;
+use deploy_shell::error::{Error, describe};
 use deploy_shell::manifest::{Entries, Kind};
 use deploy_shell::names::ReleaseId;
 use deploy_shell::store::Store;
@@ -84,36 +84,37 @@ fn set_file_identity(user: Uid, group: Gid) -> bool {
 
 /// The live release, opened with this process's own identity.
 struct LiveRelease {
-    /// The directory above all releases.
-    releases: PathBuf,
+    /// The directory above all releases, and its path.
+    releases: (Dir, PathBuf),
     /// None if nothing is live.
     manifest: Option<(ReleaseId, BufReader<File>)>,
 }
 
 impl LiveRelease {
     fn open(config: &Config) -> Result<LiveRelease, String> {
-        let open = || {
+        let open = || -> Result<LiveRelease, Error> {
             let store = Store::examine(config)?;
             let live = store.current()?;
-            live.map(|release| {
+            let manifest = live.map(|release| {
                 let (_, manifest) = store.manifest(&release)?;
-                Ok((release, manifest))
+                Ok::<_, Error>((release, manifest))
+            });
+            Ok(LiveRelease {
+                manifest: manifest.transpose()?,
+                releases: (store.releases, config.root.join(RELEASES)),
             })
-            .transpose()
         };
-        let manifest = open().map_err(|error: deploy_shell::error::Error| error.problem)?;
-        Ok(LiveRelease {
-            releases: config.root.join(RELEASES),
-            manifest,
-        })
+        open().map_err(|error| error.problem)
     }
 
     /// Opens every directory from `/` on, and then every file of the release.
     ///
     /// Symlinks are left out: those of the release lead to other files of it, and a
-    /// web server need not read what the application shares.
+    /// web server need not read what the application shares. So are mounts in the
+    /// release: they may stall, and `check` reports them.
     fn try_to_read(self) -> Result<ReaderAccess, String> {
-        let mut above: Vec<&Path> = self.releases.ancestors().collect();
+        let (releases, shown) = self.releases;
+        let mut above: Vec<&Path> = shown.ancestors().collect();
         above.reverse();
         if let Some(closed) = above.into_iter().find(|path| !can_search(path)) {
             return Ok(ReaderAccess::Blocked(closed.to_owned()));
@@ -121,22 +122,23 @@ impl LiveRelease {
         let Some((release, mut manifest)) = self.manifest else {
             return Ok(ReaderAccess::Full(None));
         };
-        let directory = self.releases.join(release.as_str());
+        let directory = Path::new(release.as_str());
         let mut denied = None;
         let mut more = 0;
         let mut entries = Entries::new(&mut manifest);
         // Terminates: each turn consumes a line of the manifest.
         while let Some(entry) = entries.next_entry()? {
             let path = directory.join(OsStr::from_bytes(&entry.path));
-            let readable = match entry.kind {
-                Kind::Dir => can_search(&path),
-                Kind::File { .. } => can_read(&path),
-                Kind::Link { .. } => true,
+            let attempt = match entry.kind {
+                // The name '.' needs search permission on the directory.
+                Kind::Dir => releases.resolve_in_mount(&path.join(".")).map(drop),
+                Kind::File { .. } => releases.open_file_beneath(&path).map(drop),
+                Kind::Link { .. } => Ok(()),
             };
-            match (readable, &denied) {
-                (true, _) => {}
-                (false, None) => denied = Some(path),
-                (false, Some(_)) => more += 1,
+            match (attempt, &denied) {
+                (Err(Errno::EACCES), None) => denied = Some(shown.join(path)),
+                (Err(Errno::EACCES), Some(_)) => more += 1,
+                _ => {}
             }
         }
         Ok(match denied {
@@ -149,19 +151,6 @@ impl LiveRelease {
 /// Returns false if search permission on the directory is missing. A missing directory
 /// is no matter of permission, and `verify` reports it.
 fn can_search(directory: &Path) -> bool {
-    is_permitted(directory.join(".").symlink_metadata())
-}
-
-/// Returns false if permission to read the file is missing. The open neither blocks nor
-/// follows a symlink: the account may have put something else there.
-fn can_read(file: &Path) -> bool {
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .custom_flags(O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-    is_permitted(options.open(file))
-}
-
-fn is_permitted<T>(result: std::io::Result<T>) -> bool {
-    !result.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    let found = directory.join(".").symlink_metadata();
+    !found.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }

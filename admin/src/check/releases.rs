@@ -1,15 +1,16 @@
 //! Looks at what is live and at what is in `releases/`, as the account.
 
 use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Component, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{self, SFlag};
 
 use super::facts::{Current, Releases};
 use deploy_shell::config::Config;
-use deploy_shell::dir;
+use deploy_shell::dir::{self, Dir};
 use deploy_shell::error::describe;
 use deploy_shell::names::ReleaseId;
 use deploy_shell::store::history::History;
@@ -71,8 +72,10 @@ fn examine_current(
     config: &Config,
     present: &[ReleaseId],
 ) -> Result<Current, Errno> {
-    let kind = match store.root.stat(&config.link) {
+    let kind = match store.root.stat_of_this_mount(&config.link) {
         Ok(stat) => dir::file_type(&stat),
+        // A finding of the mounts says so.
+        Err(Errno::EXDEV) => return Ok(Current::Directory),
         Err(Errno::ENOENT) => return Ok(Current::Nothing),
         Err(errno) => return Err(errno),
     };
@@ -84,8 +87,10 @@ fn examine_current(
     }
     let target = store.root.read_link(&config.link)?;
     if let Some(release) = below_releases(&target) {
-        let is = |kept_in: &dir::Dir, kind| match kept_in.stat(&release) {
+        let is = |kept_in: &Dir, kind| match kept_in.stat_of_this_mount(&release) {
             Ok(stat) => Ok(dir::file_type(&stat) == kind),
+            // As for a request: see `Store::is_present`.
+            Err(Errno::EXDEV) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
             Err(errno) => Err(errno),
         };
@@ -97,20 +102,44 @@ fn examine_current(
             has_manifest,
         });
     }
-    let link = config.root.join(config.link.as_str());
+    let end = follow(store, config, &target);
     Ok(Current::Elsewhere {
         target: target.to_string_lossy().into_owned(),
-        leads_somewhere: link.exists(),
-        leads_to_release: named_release(config, &link)
+        leads_somewhere: !matches!(end, Err(Errno::ENOENT | Errno::ENOTDIR)),
+        leads_to_release: (end.ok().flatten())
             .map(|id| (id.clone(), present.binary_search(&id).is_ok())),
     })
 }
 
-/// Returns the release in whose directory the symlink ends.
-fn named_release(config: &Config, link: &Path) -> Option<ReleaseId> {
-    let releases = config.root.join(RELEASES).canonicalize().ok()?;
-    let target = link.canonicalize().ok()?;
-    release_name(target.strip_prefix(releases).ok()?.as_os_str())
+/// Follows the target of a symlink in the root directory to its end. Returns the release
+/// in whose directory it ends, if it does.
+///
+/// Below the root directory this looks at no file system that is mounted there: it may
+/// stall.
+///
+/// # Errors
+///
+/// The errno of the system call: `EXDEV` if it leads to such a file system.
+fn follow(store: &Store, config: &Config, target: &OsStr) -> Result<Option<ReleaseId>, Errno> {
+    let root = path_of(&store.root)?;
+    let target = root.join(target);
+    let below = [&config.root, &root]
+        .into_iter()
+        .find_map(|root| target.strip_prefix(root).ok());
+    let below = below.filter(|below| !below.components().any(|it| it == Component::ParentDir));
+    let Some(below) = below else {
+        return stat::stat(&target).map(|_| None);
+    };
+    let end = store.root.resolve_in_mount(below)?;
+    let end = path_of(&end)?;
+    let below = end.strip_prefix(path_of(&store.releases)?);
+    Ok(below.ok().and_then(|name| release_name(name.as_os_str())))
+}
+
+/// Returns the path of an open file (proc_pid_fd(5)).
+fn path_of(file: &impl AsFd) -> Result<PathBuf, Errno> {
+    let file = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    nix::fcntl::readlink(file.as_str()).map(PathBuf::from)
 }
 
 /// Returns the release that a target of the one accepted form names.
