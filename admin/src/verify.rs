@@ -15,7 +15,10 @@ use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::manifest;
 use deploy_shell::names::ReleaseId;
 use deploy_shell::store::history::History;
-use deploy_shell::store::{Store, ledger};
+use deploy_shell::store::journal::{self, Entry};
+use deploy_shell::store::layout::{JOURNAL, STATE};
+use deploy_shell::store::ledger::Seen;
+use deploy_shell::store::{Listing, Store};
 use deploy_shell::{reply, verify};
 
 /// Verifies the named releases, or all that exist. The output has a line for each
@@ -28,9 +31,11 @@ use deploy_shell::{reply, verify};
 pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Output> {
     let config = Config::load(config)?;
     let store = Store::examine(&config)?;
-    let (history, _) = ledger::read_unlocked(&store)?;
+    let Seen {
+        history, listing, ..
+    } = Seen::read(&store)?;
     let releases = match named {
-        [] => store.present()?,
+        [] => listing.present.clone(),
         named => named.to_vec(),
     };
     for release in &releases {
@@ -42,7 +47,7 @@ pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Output> {
         }
     }
     let missing = match named {
-        [] => missing_releases(&store, &history)?,
+        [] => missing_records(&store, &history, &listing)?,
         _ => Vec::new(),
     };
     let mut report = Output {
@@ -73,13 +78,27 @@ pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Output> {
     Ok(report)
 }
 
-/// Returns a line for each release of the journal, and for the live one, that has no
-/// manifest to compare it with. Without these lines, someone who changes a release
-/// could hide that by removing its manifest.
-fn missing_releases(store: &Store, history: &History) -> Result<Vec<String>> {
+/// Returns a line for each record that is missing: for each release of the journal, and
+/// the live one, without a manifest to compare it with. Without a journal, also for that,
+/// and for each directory of a release without a manifest.
+///
+/// Otherwise someone who changes a release could hide that by removing its manifest, or
+/// by removing the journal and changing the manifest.
+fn missing_records(store: &Store, history: &History, listing: &Listing) -> Result<Vec<String>> {
+    let mut has_records = false;
+    journal::read_journal(store, |entry| {
+        has_records |= matches!(entry, Entry::Record(_) | Entry::Checkpoint(_));
+    })?;
     let mut known: BTreeSet<&ReleaseId> = history.releases.keys().collect();
     known.extend(&history.live);
     let mut lines = Vec::new();
+    if !has_records {
+        // With a journal, such a directory is no release: `adopt` leaves it alone.
+        known.extend(&listing.without_manifest);
+        lines.extend((!known.is_empty()).then(|| {
+            format!("- missing {STATE}/{JOURNAL}: nothing says what each release must be")
+        }));
+    }
     for release in known {
         if !store.is_present(release)? {
             lines.push(format!(

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Uid, mkfifo};
 
 use crate::archive::tarball;
@@ -291,4 +291,108 @@ fn verify_reports_a_release_without_a_manifest() {
             "{what}: {reply:?}"
         );
     }
+}
+
+/// Otherwise removing the records as well would hide a change of a release.
+#[test]
+fn verify_reports_a_site_without_its_records() {
+    let without_journal = "- missing .deploy-shell/journal.jsonl: ";
+    let changes: [(&str, Change); 4] = [
+        (without_journal, |state| {
+            fs::remove_file(state.join("journal.jsonl")).unwrap();
+        }),
+        (without_journal, |state| {
+            fs::write(state.join("journal.jsonl"), "").unwrap();
+        }),
+        ("b unreadable .: ", |state| {
+            fs::remove_file(state.join("journal.jsonl")).unwrap();
+            fs::remove_file(state.join("manifests/b")).unwrap();
+        }),
+        (without_journal, |state| {
+            fs::remove_file(state.join("journal.jsonl")).unwrap();
+            for release in ["a", "b"] {
+                fs::remove_file(state.join("manifests").join(release)).unwrap();
+            }
+            fs::remove_file(state.join("../current")).unwrap();
+        }),
+    ];
+    for (number, (expected, change)) in changes.into_iter().enumerate() {
+        let site = Site::new();
+        live(&site, &["a"]);
+        put(&site, "b");
+        assert_eq!(verify(&site, &[]).ok(), "a ok\nb ok\n");
+        change(&site.root().join(".deploy-shell"));
+        let reply = verify(&site, &[]);
+        assert_eq!(reply.code, 1, "{number}: {reply:?}");
+        assert!(
+            reply.stdout.lines().any(|line| line.starts_with(expected)),
+            "{number}: {reply:?}"
+        );
+    }
+    // A site without a release has none.
+    verify(&Site::new(), &[]).ok();
+}
+
+/// Makes something in the place of a file of the state: a fifo, and as root a device
+/// without an end.
+fn special_files() -> Vec<fn(&Path)> {
+    let fifo = |path: &Path| mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).expect("a fifo");
+    let device = |path: &Path| {
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        mknod(path, SFlag::S_IFCHR, mode, makedev(1, 5)).expect("a device");
+    };
+    if Uid::effective().is_root() {
+        vec![fifo, device]
+    } else {
+        vec![fifo]
+    }
+}
+
+/// The account can make a fifo in the place of each of its files, and root reads them.
+#[test]
+fn a_special_file_in_the_place_of_a_record_is_refused_and_not_read() {
+    let site = Site::new();
+    live(&site, &["a", "b"]);
+    let config = site.config_path().to_str().expect("UTF-8");
+    let operators = |words: &[&str]| {
+        let mut command = Command::new(admin());
+        command.env_clear().args(words).args(["--config", config]);
+        site.run(command, b"")
+    };
+    let state = site.root().join(".deploy-shell");
+    for (name, reads) in [
+        ("journal.jsonl", &["verify", "history", "adopt"][..]),
+        ("lock", &[]),
+        ("manifests/a", &[]),
+    ] {
+        for make in special_files() {
+            let (path, kept) = (state.join(name), site.dir().join("kept"));
+            fs::rename(&path, &kept).expect("a file");
+            make(&path);
+            for word in reads {
+                let reply = operators(&[word]);
+                reply.refused(78, "bad-layout");
+                assert!(
+                    reply.stderr.contains("it is not a regular file"),
+                    "{word} {name}: {reply:?}"
+                );
+            }
+            let checked = operators(&["check"]);
+            assert_eq!(checked.code, 1, "check {name}: {checked:?}");
+            // It takes no lock.
+            let verified = operators(&["verify", "a"]);
+            assert_eq!(verified.code == 0, name == "lock", "{name}: {verified:?}");
+            assert_ne!(operators(&["drop", "a"]).code, 0, "drop {name}");
+            let swap = ask(&site, "swap a");
+            let expected = if name.starts_with("manifests") {
+                66
+            } else {
+                78
+            };
+            assert_eq!(swap.code, expected, "{name}: {swap:?}");
+            fs::remove_file(&path).expect("the special file");
+            fs::rename(&kept, &path).expect("the file");
+        }
+    }
+    assert_eq!(verify(&site, &[]).ok(), "a ok\nb ok\n");
 }
