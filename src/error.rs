@@ -177,7 +177,15 @@ mod tests {
     #[test]
     fn a_fault_that_lasts_is_not_worth_a_retry() {
         use nix::errno::Errno;
-        for errno in [Errno::EACCES, Errno::EPERM, Errno::EROFS, Errno::EOPNOTSUPP] {
+        for errno in [
+            Errno::EACCES,
+            Errno::EPERM,
+            Errno::EROFS,
+            Errno::EOPNOTSUPP,
+            Errno::ENAMETOOLONG,
+            Errno::EMLINK,
+            Errno::EINVAL,
+        ] {
             let error = Error::io("cannot write", errno);
             assert_eq!(error.code.exit(), 78, "{errno}");
             assert!(error.remedy.is_some(), "{errno}");

@@ -20,7 +20,9 @@ pub enum Fault {
     AccessDenied,
     /// EPERM: neither owner nor mode, but an attribute such as immutable.
     Protected,
-    /// EOPNOTSUPP and ENOSYS.
+    /// The file system cannot do what this program does, or cannot hold such a name or so
+    /// many directories: EOPNOTSUPP, ENOSYS, ENAMETOOLONG, EMLINK; and EINVAL, for a flag of
+    /// renameat2(2) (NFS).
     Unsupported,
     /// Any other errno.
     Other,
@@ -47,7 +49,13 @@ impl Fault {
             Some(Errno::EROFS) => Fault::ReadOnly,
             Some(Errno::EACCES) => Fault::AccessDenied,
             Some(Errno::EPERM) => Fault::Protected,
-            Some(Errno::EOPNOTSUPP | Errno::ENOSYS) => Fault::Unsupported,
+            Some(
+                Errno::EOPNOTSUPP
+                | Errno::ENOSYS
+                | Errno::ENAMETOOLONG
+                | Errno::EMLINK
+                | Errno::EINVAL,
+            ) => Fault::Unsupported,
             _ => Fault::Other,
         }
     }

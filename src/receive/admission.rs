@@ -41,6 +41,9 @@ fn check_pending(config: &Config, store: &Store, actor: &Actor, history: &Histor
             "remove some on the node (deploy-shell-admin drop), wait until they are too old, or \
              raise {setting} in [pending]"
         );
+        // No permanent fault, so not 77: swaps of other clients end it, such as those of
+        // pipelines that send to all nodes before they swap, and `max_age` does. A client may
+        // try again, as with the lock and the uploads.
         Err(Error::new(Code::Busy, problem).remedy(remedy))
     };
     let own = pending.iter().filter(|release| release.key == actor.key);
