@@ -85,6 +85,8 @@ pub fn bad_spaces(text: &str) -> Option<Invalid> {
 
 const CUT: &str = "cut the digest: $(sha256sum < site.tar.zst | cut -c1-64)";
 
+const RELEASE_FIRST: &str = "write the release after the first word: rollback RELEASE --sha256 HEX";
+
 /// Returns the problem of a digest with the rest of its line: sha256sum(1) prints two
 /// spaces and a name, `-` for stdin.
 fn uncut_digest(text: &str) -> Option<Invalid> {
@@ -121,6 +123,12 @@ pub fn bad_option(words: &[&str]) -> Option<Invalid> {
         return Some(bad_digest(digest));
     }
     let rest = words.get(at + 2)?;
+    // The name of a file in an uncut line can be that of a release.
+    let is_release_late = at == 1 && ReleaseId::try_from(*rest).is_ok();
+    if is_release_late {
+        let problem = format!("'{rest}' follows the sha256: a release comes before the options");
+        return Some(Invalid::new(problem, RELEASE_FIRST));
+    }
     if !rest.starts_with("--") {
         return Some(uncut(rest));
     }

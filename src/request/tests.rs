@@ -234,6 +234,11 @@ fn mistakes_of_a_digest_and_of_a_release_are_named() {
             "cut -c1-64",
         ),
         (
+            format!("rollback --sha256 {HEX} r1"),
+            "'r1' follows the sha256: a release comes before the options",
+            "rollback RELEASE --sha256 HEX",
+        ),
+        (
             receive(&format!("--sha256 {upper}")),
             "upper-case",
             "cut -c1-64",
