@@ -5,6 +5,7 @@
 //! happens as the account, like in `drop`.
 
 mod apply;
+mod exchange;
 mod history;
 mod layout;
 mod old_log;
@@ -29,6 +30,7 @@ use deploy_shell::shell_word::Word;
 use deploy_shell::store::ledger::{LOCK_TIMEOUT, Ledger};
 use deploy_shell::store::lock::Lock;
 use deploy_shell::store::{Actor, Store};
+use exchange::Exchange;
 use layout::Current;
 use plan::Plan;
 use survey::SiteFacts;
@@ -55,6 +57,9 @@ pub fn adopt(config_path: &Path, yes: bool) -> Result<Output> {
     } else {
         None
     };
+    if let Some(exchange) = Exchange::find(&config, &store)? {
+        return make_symlink_again(&config, &store, &exchange, account, &actor, lock);
+    }
     let plan = plan::make(&config, &store, &site)?;
     if plan.is_complete {
         return Ok(printed(vec!["nothing is left to adopt".to_owned()], true));
@@ -82,6 +87,45 @@ pub fn adopt(config_path: &Path, yes: bool) -> Result<Output> {
     lines.push("adopted".to_owned());
     lines.push(format!("next: deploy-shell-admin verify {site}"));
     lines.push(format!("then: deploy-shell-admin check {site}"));
+    Ok(printed(lines, true))
+}
+
+/// Prints or carries out the exchange of a directory that replaced `current` after the
+/// first swap.
+fn make_symlink_again(
+    config: &Config,
+    store: &Store,
+    exchange: &Exchange,
+    account: Ids,
+    actor: &Actor,
+    lock: Option<Lock>,
+) -> Result<Output> {
+    let uid = getuid().as_raw();
+    let mut lines = exchange.lines(config);
+    let Some(lock) = lock else {
+        lines.push("nothing was changed; with --yes, adopt does this".to_owned());
+        return Ok(printed(lines, true));
+    };
+    account.act(|| apply::probe_exchange(store))?;
+    let event = |done| AuditEvent::Adopted {
+        live: &exchange.release,
+        uid,
+        releases: 0,
+        from: layout::Tool::Directory.name(),
+        done,
+    };
+    record_before(config, &event(None))?;
+    let done = become_user(account.uid, COMMAND).and_then(|()| {
+        let store = Store::open(config)?;
+        exchange.carry_out(config, &store)?;
+        // Completes the journal from the symlink, as each request does.
+        Ledger::open_locked(&store, actor, lock).map(drop)
+    });
+    record_after(config, &event(Some(done.is_ok())));
+    done?;
+    let site = config.site_option();
+    lines.push("exchanged".to_owned());
+    lines.push(format!("next: deploy-shell-admin check {site}"));
     Ok(printed(lines, true))
 }
 

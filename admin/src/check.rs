@@ -215,6 +215,7 @@ fn resolve_site_paths(
         sshd_config: sshd_config::resolve_config_files(
             sshd_config.unwrap_or(Path::new(sshd_config::DEFAULT_CONFIG)),
         ),
+        current: resolve_path(&config.root.join(config.link.as_str())),
     }
 }
 

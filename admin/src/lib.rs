@@ -14,6 +14,7 @@ mod bridge;
 mod check;
 pub mod cli;
 mod drop_releases;
+mod fallback;
 mod history;
 mod init;
 mod output;

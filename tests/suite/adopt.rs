@@ -1,6 +1,7 @@
 //! `adopt` makes the releases of another tool deploy-shell's own.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use nix::unistd::Uid;
@@ -11,7 +12,7 @@ use crate::adopt_layouts::{
 };
 use crate::direct::{ask, everything, listing, live, put, states};
 use crate::fields::Fields;
-use crate::site::Site;
+use crate::site::{Site, set_mode};
 use crate::strace;
 use crate::verify::verify;
 
@@ -241,6 +242,65 @@ fn a_directory_at_the_place_of_the_symlink_becomes_a_release() {
     live(&site, &["next"]);
     ask(&site, "rollback").ok();
     assert_eq!(page(&site), "plain");
+}
+
+/// A copy of the site by another tool, at the place of the symlink.
+fn replace_current(site: &Site, content: &str) {
+    fs::remove_file(site.root().join("current")).expect("a symlink");
+    put_file(site, "current/index.html", content);
+}
+
+#[test]
+fn a_directory_that_replaced_the_symlink_after_a_swap_is_exchanged() {
+    let site = Site::new();
+    live(&site, &["a", "b"]);
+    put(&site, "c");
+    for kept in ["current.replaced", "current.replaced-2"] {
+        replace_current(&site, "copied");
+        let reply = ask(&site, "swap c");
+        reply.refused(78, "bad-layout");
+        let remedy = reply.stderr.lines().nth(1).expect("a remedy");
+        assert!(
+            remedy.contains(": deploy-shell-admin adopt --config "),
+            "{remedy}"
+        );
+        assert!(remedy.contains(" --yes "), "{remedy}");
+        let lines = format!(
+            "exchange the directory 'current' for a symlink to 'releases/b', in one step: \
+             visitors see that release\nkeep the directory as '{kept}'\n"
+        );
+        assert!(printed(&site).contains(&lines));
+        assert!(adopt(&site, true).ok().contains(&lines));
+        assert_eq!(page(&site), "b");
+        let copy = site.root().join(kept).join("index.html");
+        assert_eq!(fs::read_to_string(copy).expect("it is kept"), "copied");
+        assert_eq!(states(&site), ["b current", "a previous", "c pending"]);
+        assert_eq!(adopt(&site, true).ok(), "nothing is left to adopt\n");
+        ask(&site, "swap a").ok();
+        ask(&site, "swap b").ok();
+    }
+}
+
+/// root follows no path of the account, and the result is the account's.
+#[test]
+fn root_exchanges_the_directory_of_another_account() {
+    if !Uid::effective().is_root() {
+        println!("skipped: only root gives files away");
+        return;
+    }
+    let site = Site::new();
+    live(&site, &["a", "b"]);
+    replace_current(&site, "copied");
+    let chown = Command::new("chown")
+        .args(["-R", "--no-dereference", "daemon"])
+        .arg(site.root())
+        .status();
+    assert!(chown.expect("chown starts").success());
+    set_mode(&site.dir().join("audit.socket"), 0o777);
+    adopt(&site, true).ok();
+    assert_eq!(page(&site), "b");
+    let link = fs::symlink_metadata(site.root().join("current"));
+    assert_ne!(link.expect("a symlink").uid(), 0);
 }
 
 #[test]

@@ -10,8 +10,10 @@ use std::thread;
 
 use nix::unistd::Uid;
 
-use crate::adopt_layouts::{SHARED, adopt, capistrano, clear, command, deployer, plain_directory};
-use crate::direct::{ask, states};
+use crate::adopt_layouts::{
+    SHARED, adopt, capistrano, clear, command, deployer, plain_directory, put_file,
+};
+use crate::direct::{ask, live, states};
 use crate::site::{Site, set_mode};
 use crate::strace;
 use crate::verify::verify;
@@ -161,6 +163,46 @@ fn an_adoption_by_root_that_is_killed_is_completed() {
             for path in ["releases", "releases/20211106015145/.env"] {
                 let found = fs::symlink_metadata(site.root().join(path)).expect("it exists");
                 assert_eq!(found.uid(), NOBODY, "{call} {number}: {path}");
+            }
+        }
+    }
+    assert!(kills > 10, "{kills}");
+}
+
+/// After a swap, a directory at the place of the symlink is exchanged for it.
+#[test]
+fn an_exchange_after_a_swap_that_is_killed_is_completed() {
+    let site = Site::new();
+    live(&site, &["a", "b"]);
+    let mut kills = 0;
+    for call in CHANGING {
+        // Terminates: a call that the adoption does not reach kills nothing.
+        for number in 1.. {
+            let current = site.root().join("current");
+            if current.is_symlink() {
+                fs::remove_file(&current).expect("removed");
+                put_file(&site, "current/index.html", "copied");
+            }
+            let inject = format!("inject={call}:signal=KILL:when={number}");
+            let options = ["-qq", "-o", "/dev/null", "-e", &inject];
+            let reply = site.run(strace::under(&options, &command(&site, true)), b"");
+            let found = page(site.root()).expect("a page");
+            assert!(["copied", "b"].contains(&&*found), "{call} {number}");
+            let is_complete = reply.code == 0;
+            if !is_complete {
+                assert_eq!(reply.code, -1, "{call} {number}: {reply:?}");
+                kills += 1;
+                adopt(&site, true).ok();
+            }
+            assert_eq!(page(site.root()).expect("a page"), "b", "{call} {number}");
+            assert_eq!(states(&site), ["b current", "a previous"]);
+            let kept = site.root().join("current.replaced");
+            let copy = fs::read_to_string(kept.join("index.html"));
+            assert_eq!(copy.expect("it is kept"), "copied", "{call} {number}");
+            fs::remove_dir_all(&kept).expect("removed");
+            assert!(!site.root().join("current.replaced-2").exists());
+            if is_complete {
+                break;
             }
         }
     }

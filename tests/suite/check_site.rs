@@ -11,7 +11,7 @@ use nix::unistd::Uid;
 use crate::check::{added, check, codes, deployer, give, quiet, quiet_site, remedy};
 use crate::direct::{ask, live};
 use crate::operator::{operator, text};
-use crate::site::{Site, set_mode, write_file};
+use crate::site::{Site, admin, set_mode, write_file};
 use crate::times::sh;
 
 /// Returns a site on which `r0` was live, and `r1` is.
@@ -39,7 +39,11 @@ fn found(site: &Site, before: &BTreeSet<String>, change: Change, code: &str) -> 
 /// Runs the command of a remedy, which follows the last colon, if there is one.
 fn run(site: &Site, remedy: &str) {
     let command = remedy.rsplit(": ").next().expect("a command");
-    sh(site.dir(), command);
+    let program = format!("{} adopt", admin().display());
+    sh(
+        site.dir(),
+        &command.replace("deploy-shell-admin adopt", &program),
+    );
 }
 
 /// Only root can make these, and only root can repair them.
@@ -150,7 +154,7 @@ fn every_current_that_is_not_ours_is_found_and_none_is_removed() {
                 fs::create_dir(site.root().join("current")).expect("a directory");
             },
             "current-is-no-symlink",
-            "mv --exchange -T '",
+            " --yes",
         ),
         (
             "a file",
@@ -193,7 +197,7 @@ fn every_current_that_is_not_ours_is_found_and_none_is_removed() {
         assert!(remedy.contains(words), "{what}: {remedy}");
         let serves = site.root().join("current").exists();
         assert!(!serves || !remedy.contains("rm "), "{what}: {remedy}");
-        if what == "absolute" {
+        if ["absolute", "a directory"].contains(&what) {
             run(&site, &remedy);
             assert_eq!(codes(&check(&site)), before);
             assert_eq!(site.current().as_deref(), Some("r1"));
@@ -352,7 +356,22 @@ fn a_symlink_in_place_of_a_directory_is_one_finding() {
         symlink(site.dir().join("elsewhere"), releases).expect("a symlink");
     };
     let remedy = found(&site, &before, &change, "layout-symlink");
-    assert!(remedy.contains("mv --exchange -T '"), "{remedy}");
+    // Visitors find the page after each of its steps.
+    let page = site.root().join("current/index.html");
+    let look = format!(" && test -s '{}' && ", text(&page));
+    run(&site, &remedy.replace(" && ", &look));
+    assert_eq!(codes(&check(&site)), before);
+    assert_eq!(site.current().as_deref(), Some("r1"));
+    assert!(!site.root().join("releases").is_symlink());
+
+    let change = |site: &Site| {
+        let trash = state(site, "trash");
+        fs::rename(&trash, site.dir().join("bin")).expect("moved");
+        symlink(site.dir().join("bin"), trash).expect("a symlink");
+    };
+    let remedy = found(&site, &before, &change, "layout-symlink");
+    run(&site, &remedy);
+    assert_eq!(codes(&check(&site)), before);
 }
 
 /// The owner of the site is not known then, and nothing else follows.

@@ -244,6 +244,21 @@ fn exchange(from: &Dir, name: Name<'_>, to: &Dir, other: Name<'_>) -> nix::Resul
     )
 }
 
+/// Exchanges two names in one step.
+///
+/// # Errors
+///
+/// [`Code::BadLayout`] if the file system cannot do that, and [`Code::IoError`].
+pub fn exchange_names(
+    store: &Store,
+    from: &Dir,
+    name: Name<'_>,
+    to: &Dir,
+    other: Name<'_>,
+) -> Result<()> {
+    exchange(from, name, to, other).map_err(|errno| no_exchange(store, errno))
+}
+
 fn no_exchange(store: &Store, errno: Errno) -> Error {
     match errno {
         Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP => Error::new(
@@ -291,8 +306,7 @@ pub fn replace_current(config: &Config, store: &Store, plan: &Plan) -> Result<()
         // and the directory each to the place of the other.
         Current::Directory => {
             let (link, id) = (Name::from(&config.link), Name::from(live));
-            exchange(&store.root, link, &store.releases, id)
-                .map_err(|errno| no_exchange(store, errno))?;
+            exchange_names(store, &store.root, link, &store.releases, id)?;
         }
     }
     let synced = store.releases.sync().and_then(|()| store.root.sync());

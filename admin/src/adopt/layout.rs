@@ -244,7 +244,7 @@ fn release_of(site: &SiteFacts, target: &str) -> Option<ReleaseId> {
 }
 
 /// Returns the id for which a killed adoption has made its symlink.
-fn unfinished_exchange(store: &Store) -> Result<Option<ReleaseId>> {
+pub fn unfinished_exchange(store: &Store) -> Result<Option<ReleaseId>> {
     let cannot = |errno| store.io("cannot look at 'releases'", errno);
     for (name, file_type) in store.releases.entries_with_type().map_err(cannot)? {
         if let (SFlag::S_IFLNK, Some(id)) = (file_type, release_name(&name)) {

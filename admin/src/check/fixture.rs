@@ -115,6 +115,7 @@ pub fn sound() -> Facts {
             signers: Some(root("/etc/deploy-shell/blog.allowed_signers")),
             hooks: vec![root("/usr/bin/systemctl")],
             root: own("/srv/blog"),
+            current: own("/srv/blog/current"),
             directories: vec![own("/srv/blog/releases"), own("/srv/blog/.deploy-shell")],
             shared: vec![resolved("/srv/blog/shared/public/uploads", Some("/srv"))],
             socket: root("/dev/log"),

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{self, SFlag};
 
 use super::facts::{Current, Releases};
+use crate::fallback::fallback;
 use deploy_shell::config::Config;
 use deploy_shell::dir::{self, Dir};
 use deploy_shell::error::describe;
@@ -45,14 +46,7 @@ pub fn examine_releases(
             None => not_received.push(name.to_string_lossy().into_owned()),
         }
     }
-    let others = present.iter().filter(|id| Some(*id) != live);
-    let fallback = others
-        .filter(|id| !history.releases.get(*id).is_some_and(|known| known.bad))
-        .max_by_key(|id| {
-            let known = history.releases.get(*id);
-            known.map(|known| (known.last_live(), known.received))
-        })
-        .cloned();
+    let fallback = fallback(&present, history, live);
     let journal = store.state.exists(JOURNAL).map_err(cannot)?;
     Ok(Releases {
         had_swaps: history

@@ -63,6 +63,8 @@ pub struct SitePaths {
     /// The programs of the hooks and of the health check.
     pub hooks: Vec<ResolvedPath>,
     pub root: ResolvedPath,
+    /// The current symlink, to what visitors get.
+    pub current: ResolvedPath,
     /// The directories below the root that deploy-shell relies on.
     pub directories: Vec<ResolvedPath>,
     /// The shared paths, in `shared/`.

@@ -1,6 +1,6 @@
 //! Findings about the directories and files that a request of the account needs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::remedies::give_to_account;
 use crate::check::facts::{
@@ -8,7 +8,7 @@ use crate::check::facts::{
 };
 use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::shell_word::Word;
-use deploy_shell::store::layout::STATE;
+use deploy_shell::store::layout::{RELEASES, STATE};
 
 pub fn layout_findings(facts: &Facts) -> Vec<Finding> {
     let root = &facts.paths.root;
@@ -16,7 +16,7 @@ pub fn layout_findings(facts: &Facts) -> Vec<Finding> {
         return vec![finding];
     }
     let mut findings = Vec::new();
-    findings.extend(facts.paths.directories.iter().filter_map(symlink));
+    findings.extend((facts.paths.directories.iter()).filter_map(|it| symlink(facts, it)));
     if findings.is_empty() {
         findings.extend(incomplete(facts));
     }
@@ -79,20 +79,39 @@ fn own_component(directory: &ResolvedPath) -> Option<&PathComponent> {
 }
 
 /// A request opens each directory by its handle, and follows no symlink there.
-fn symlink(directory: &ResolvedPath) -> Option<Finding> {
+fn symlink(facts: &Facts, directory: &ResolvedPath) -> Option<Finding> {
     own_component(directory).filter(|own| own.kind == ComponentKind::Symlink)?;
     let shown = directory.path.display();
     let text = format!("'{shown}' is a symlink, and not a directory: every request is refused");
-    let (word, new) = (
-        Word::new(&directory.path),
-        Word::with_suffix(&directory.path, ".new"),
-    );
     let remedy = format!(
-        "copy the directory beside it and exchange the two names, so that no moment is without \
-         a site: cp -aT {word}/. {new} && mv --exchange -T {new} {word} (coreutils before 9.5 has no --exchange: there, set root to where the whole site is)"
+        "copy the directory to its place: {}",
+        make_directory(facts, &directory.path)
     );
     let code = FindingCode::LayoutSymlink;
     Some(Finding::with_remedy(code, shown, text, &remedy))
+}
+
+/// Returns the command that replaces a symlink by a copy of the directory to which it leads.
+///
+/// Visitors come through `releases`. Until the copy is there, `current` names the live
+/// release at its old place. So the site is served all the time, without `mv --exchange`,
+/// which Debian 12 lacks. The command changes no name if `current` is not the name of a
+/// release there.
+fn make_directory(facts: &Facts, path: &Path) -> String {
+    let (word, new) = (Word::new(path), Word::with_suffix(path, ".new"));
+    let copy = format!("cp -aT {word}/. {new}");
+    let replace = format!("rm {word} && mv -T {new} {word}");
+    let is_served = facts.paths.current.end().is_some();
+    if path != facts.config.root.join(RELEASES) || !is_served {
+        return format!("{copy} && {replace}");
+    }
+    let link = facts.config.root.join(facts.config.link.as_str());
+    let (link, next) = (Word::new(&link), Word::with_suffix(&link, ".new"));
+    format!(
+        "live=$(readlink -e {link}) && id=$(basename \"$live\") && {copy} && \
+         test -d {new}/\"$id\" && ln -sT \"$live\" {next} && mv -T {next} {link} && \
+         {replace} && ln -sT {RELEASES}/\"$id\" {next} && mv -T {next} {link}"
+    )
 }
 
 fn incomplete(facts: &Facts) -> Option<Finding> {
@@ -157,11 +176,17 @@ fn unusable_state(facts: &Facts) -> Vec<Finding> {
     let uid = facts.account.as_ref().map(|account| account.uid);
     let name = facts.account_name();
     let foreign: Vec<&PathBuf> = foreign_directories(facts).collect();
+    // The finding about a symlink has the remedy.
+    let is_symlink = |path: &PathBuf| {
+        let mut directories = facts.paths.directories.iter().filter_map(own_component);
+        directories.any(|own| own.path == *path && own.kind == ComponentKind::Symlink)
+    };
     // A read-only file system is one finding, about the root.
     let entries = (facts.probe.unusable.iter()).filter(|entry| {
         entry.path != facts.config.root
             && entry.fault != UnusableFault::ReadOnly
             && !foreign.contains(&&entry.path)
+            && !is_symlink(&entry.path)
     });
     let entries: Vec<&Unusable> = entries.collect();
     let (odd, denied): (Vec<&Unusable>, Vec<&Unusable>) =

@@ -77,7 +77,12 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
                  never goes back to it"
             );
             let remedy = if releases.had_swaps {
-                "receive its content again under another id, and swap to that".to_owned()
+                let directory = facts.config.root.join(RELEASES).join(release.as_str());
+                format!(
+                    "receive its content again under another id, swap to that, and then move '{}' \
+                     out of '{RELEASES}'",
+                    directory.display()
+                )
             } else {
                 format!("take over what another tool made: {}", adopt(facts))
             };
@@ -123,35 +128,26 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
     Some(Finding::with_remedy(code, shown, text, &remedy))
 }
 
-/// Debian 12 has an older mv. Two renames leave a moment without a site, so the operator
-/// chooses when.
-const NEEDS_EXCHANGE: &str = " (before coreutils 9.5, rename the directory and then the symlink: \
-     a moment without a site)";
-
 /// Returns how to make `current` our symlink, while the site is served all the time: to
-/// `received`, which it names in another spelling, by `adopt`, which takes over only what
-/// another tool made, or to the fallback.
+/// `received`, which it names in another spelling, by `adopt`, or to the fallback.
+///
+/// No remedy is `mv --exchange`: Debian 12 has an older mv(1).
 fn take_over(facts: &Facts, releases: &Releases, received: Option<&ReleaseId>) -> String {
     let path = facts.config.root.join(facts.config.link.as_str());
     let (word, new) = (Word::new(&path), Word::with_suffix(&path, ".new"));
-    let in_one_step = |id: &ReleaseId, exchange: &str| {
+    let in_one_step = |id: &ReleaseId| {
         let target = Word::new(format!("{RELEASES}/{id}"));
-        format!("in one step: ln -sT {target} {new} && mv {exchange}-T {new} {word}")
+        format!("in one step: ln -sT {target} {new} && mv -T {new} {word}")
     };
+    let is_directory = matches!(releases.current, Current::Directory);
     match (received, &releases.fallback) {
-        (Some(id), _) => in_one_step(id, ""),
+        (Some(id), _) => in_one_step(id),
+        (None, Some(id)) if releases.had_swaps && is_directory => format!(
+            "make it a symlink to '{id}' while the site is served, and keep the directory: {} --yes",
+            adopt(facts)
+        ),
         (None, Some(id)) if releases.had_swaps => {
-            // mv without --exchange moves nothing over a directory.
-            let is_directory = matches!(releases.current, Current::Directory);
-            let (exchange, needs) = if is_directory {
-                ("--exchange ", NEEDS_EXCHANGE)
-            } else {
-                ("", "")
-            };
-            format!(
-                "point it at a received release {}{needs}",
-                in_one_step(id, exchange)
-            )
+            format!("point it at a received release {}", in_one_step(id))
         }
         _ => {
             let adopt = adopt(facts);
