@@ -83,6 +83,9 @@ pub fn check(config_path: &Path, sshd_config: Option<&Path>, json: bool) -> Resu
     })
 }
 
+/// The files that close the machine to all users but root: nologin(5).
+const NOLOGIN_FILES: [&str; 2] = ["/etc/nologin", "/run/nologin"];
+
 fn gather_facts(
     config_path: &Path,
     config: Config,
@@ -173,6 +176,9 @@ fn gather_facts(
         sshd_failure,
         certificates,
         keys_files,
+        nologin_files: (NOLOGIN_FILES.iter().map(PathBuf::from))
+            .filter(|file| file.symlink_metadata().is_ok())
+            .collect(),
         filesystem,
         reader,
         delegated_cgroup,
@@ -209,13 +215,13 @@ fn resolve_site_paths(
             .map(|command| resolve_path(command.program()))
             .collect(),
         root: resolve_path(&config.root),
+        current: resolve_path(&config.root.join(config.link.as_str())),
         directories: directories.iter().map(|path| resolve_path(path)).collect(),
         shared: Vec::new(),
         socket: resolve_path(&config.audit.socket),
         sshd_config: sshd_config::resolve_config_files(
             sshd_config.unwrap_or(Path::new(sshd_config::DEFAULT_CONFIG)),
         ),
-        current: resolve_path(&config.root.join(config.link.as_str())),
     }
 }
 

@@ -8,9 +8,12 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 
+use nix::unistd::Uid;
+
 use crate::account::{Installation, run_with_retries};
-use crate::check::{added, check, codes, remedy};
-use crate::site::set_mode;
+use crate::check::{added, check, codes, prefix_sshd, quiet_site, remedy};
+use crate::mounted::in_namespace;
+use crate::site::{admin, set_mode};
 
 /// What a request gives while a fault is there.
 #[derive(Clone, Copy)]
@@ -165,6 +168,11 @@ fn settings_by_which_sshd_refuses_the_account_are_found() {
         assert!(found.contains(words), "{line}: {found}");
         installation.sshd(|text| text.replacen(&format!("{line}\n"), "", 1));
     }
+    let line = format!("Match User {name}\nChrootDirectory /usr\nMatch all");
+    let set = |it: &Installation| it.sshd(|rest| format!("{line}\n{rest}"));
+    let found = fault(&installation, &before, &set, ("chroot", Client::Refused));
+    assert!(found.starts_with("set ChrootDirectory none "), "{found}");
+    installation.sshd(|text| text.replacen(&format!("{line}\n"), "", 1));
     // These name the account, in a way that sshd reads so.
     for line in [
         format!("AllowUsers root {name}"),
@@ -175,6 +183,31 @@ fn settings_by_which_sshd_refuses_the_account_are_found() {
         expect(&installation, Client::Unchanged);
         installation.sshd(|text| text.replacen(&format!("{line}\n"), "", 1));
     }
+}
+
+/// A mount hides the file from the rest of the machine.
+#[test]
+fn a_file_that_closes_the_machine_is_found() {
+    if !Uid::effective().is_root() {
+        println!("skipped: another user is root of a namespace, and check says little then");
+        return;
+    }
+    let site = quiet_site();
+    prefix_sshd(&site, "UsePAM yes");
+    let script = format!(
+        "mount -t tmpfs tmpfs /run && mkdir -m 0755 /run/sshd && touch /run/nologin || exit 90
+         exec '{}' check --config '{}' --sshd-config '{}/sshd_config'",
+        admin().display(),
+        site.config_path().display(),
+        site.dir().display()
+    );
+    let Some(done) = in_namespace(&script) else {
+        return;
+    };
+    let printed = String::from_utf8_lossy(&done.stdout);
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    let finding = "finding: logins-closed: '/run/nologin' exists: sshd refuses every request";
+    assert!(printed.contains(finding), "{printed}");
 }
 
 /// The mistakes of a first installation, one finding each.

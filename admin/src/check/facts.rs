@@ -34,6 +34,8 @@ pub struct Facts {
     pub certificates: Certificates,
     /// The files from which sshd reads the account's keys, in sshd's order.
     pub keys_files: Vec<KeysFile>,
+    /// Those of the two files of nologin(5) that exist.
+    pub nologin_files: Vec<PathBuf>,
     pub filesystem: Filesystem,
     /// Whether the sessions of the account are known to have a cgroup that it may divide.
     pub delegated_cgroup: bool,

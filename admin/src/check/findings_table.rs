@@ -22,6 +22,7 @@ findings! {
 
     // The way of a request from sshd to the site.
     LoginRefused Error "login-refused" "{}",
+    LoginsClosed Error "logins-closed" "{}",
     AccountLocked Error "account-locked" "usermod --password '*' {word}",
     AccountExpired Error "account-expired" "{}",
     NoKey Error "no-key-registered" "put the line of a key into the keys file: {}",
@@ -63,9 +64,11 @@ findings! {
     Kerberos Security "kerberos" "set AuthenticationMethods publickey for '{}'",
     UserCa Security "user-ca" "set TrustedUserCAKeys none for '{}'",
     KeysCommand Security "keys-command" "set AuthorizedKeysCommand none for '{}'",
+    KeysCommandUser Security "keys-command-user" "set AuthorizedKeysCommandUser for '{}' to an account that does nothing else",
     PrincipalsFile Security "principals-file" "set AuthorizedPrincipalsFile none for '{}'",
     PrincipalsCommand Security "principals-command" "set AuthorizedPrincipalsCommand none for '{}'",
     AcceptEnv Security "accept-env" "set AcceptEnv for '{}' to a name that no program reads, see sshd/50-deploy-shell.conf",
+    Chroot Error "chroot" "set ChrootDirectory none for '{}'",
     ForceCommand Security "force-command" "set ForceCommand none for '{}', and command= for each key",
     AuthInfo Warning "auth-info" "set ExposeAuthInfo yes for '{}'",
     StrictModes Security "strict-modes" "set StrictModes yes for all users; sshd cannot set it for '{}' alone",

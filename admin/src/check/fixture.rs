@@ -154,6 +154,7 @@ pub fn sound() -> Facts {
                 key: Ok(key(&format!("restrict,{SERVE}"))),
             }],
         }],
+        nologin_files: Vec::new(),
         filesystem: Filesystem::default(),
         reader: None,
         delegated_cgroup: false,

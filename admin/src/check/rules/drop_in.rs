@@ -12,7 +12,7 @@ const MARK: &str = "DEPLOY_SHELL_ACCEPTS_NOTHING";
 const FEWEST: usize = 3;
 
 /// The findings that go with the drop-in.
-const COVERED: [FindingCode; 22] = [
+const COVERED: [FindingCode; 24] = [
     FindingCode::TcpForwarding,
     FindingCode::SocketForwarding,
     FindingCode::AgentForwarding,
@@ -29,6 +29,8 @@ const COVERED: [FindingCode; 22] = [
     FindingCode::Kerberos,
     FindingCode::UserCa,
     FindingCode::KeysCommand,
+    FindingCode::KeysCommandUser,
+    FindingCode::Chroot,
     FindingCode::PrincipalsFile,
     FindingCode::PrincipalsCommand,
     FindingCode::AcceptEnv,

@@ -1,7 +1,7 @@
 //! Findings about the way of a request from sshd to the site: what keeps sshd from
 //! accepting the account, its keys or its programs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::remedies::let_use;
 use crate::check::facts::{Account, Aging, Facts, ForcedCommand, PasswordState, ServedSite};
@@ -22,6 +22,7 @@ pub fn login_findings(facts: &Facts) -> Vec<Finding> {
         findings.extend(refusal(settings, entry, &account.groups));
     }
     findings.extend(unusable_account(account, facts.sshd.as_ref()));
+    findings.extend(logins_closed(facts));
     findings.extend(home_missing(account));
     findings.extend(blocked_files(facts));
     findings.extend(no_key(facts));
@@ -133,6 +134,29 @@ fn unusable_account(account: &Account, sshd: Option<&SshdSettings>) -> Vec<Findi
         findings.push(Finding::with_remedy(code, &name, text, &remedy));
     }
     findings
+}
+
+/// A file that closes the machine to all users but root: nologin(5). pam_nologin(8) looks
+/// at both, and sshd itself only at the one in /etc, without PAM (session.c of OpenSSH).
+fn logins_closed(facts: &Facts) -> Option<Finding> {
+    let uses_pam = facts.sshd.as_ref()?.is_on("usepam");
+    let counts = |file: &&PathBuf| uses_pam || file.starts_with("/etc");
+    let file = facts.nologin_files.iter().find(counts)?;
+    let (shown, name) = (file.display(), facts.account_name());
+    let text = format!("'{shown}' exists: sshd refuses every request of '{name}', and all users");
+    let remedy = if file.starts_with("/run") {
+        "systemd makes it while the machine starts and before it stops; when the machine is up: \
+         systemctl start systemd-user-sessions.service"
+            .to_owned()
+    } else {
+        format!("when the maintenance is over: rm {}", Word::new(file))
+    };
+    Some(Finding::with_remedy(
+        FindingCode::LoginsClosed,
+        shown,
+        text,
+        &remedy,
+    ))
 }
 
 fn home_missing(account: &Account) -> Option<Finding> {

@@ -30,7 +30,7 @@ const PREFIXES: [&str; 5] = ["LD_", "SSH_", "BASH", "GLIBC_", "MALLOC_"];
 ///
 /// Before OpenSSH 10.0, DisableForwarding did not cover agents and X11
 /// (CVE-2025-32728). It never covers tunnels.
-const MUST_BE_OFF: [(&str, bool, FindingCode, &str); 17] = [
+const MUST_BE_OFF: [(&str, bool, FindingCode, &str); 18] = [
     (
         "allowtcpforwarding",
         true,
@@ -122,6 +122,12 @@ const MUST_BE_OFF: [(&str, bool, FindingCode, &str); 17] = [
         "it replaces every key's own command, so labels and --allow have no effect",
     ),
     (
+        "chrootdirectory",
+        false,
+        FindingCode::Chroot,
+        "it finds neither the program nor the site there, and every request fails",
+    ),
+    (
         "gssapiauthentication",
         false,
         FindingCode::Gssapi,
@@ -172,6 +178,20 @@ pub fn sshd_findings(settings: &SshdSettings, account: &str) -> Vec<Finding> {
             let value = settings.get(keyword).unwrap_or_default();
             add(code, keyword, value, why);
         }
+    }
+    // sshd_config(5) recommends an account of its own. The answer of the program decides
+    // who logs in, and it runs before anybody has.
+    let keyword = "authorizedkeyscommanduser";
+    if settings.is_on("authorizedkeyscommand")
+        && let Some(user) = settings.get(keyword)
+        && (user == account || user == "root")
+    {
+        let why = if user == account {
+            "what runs as the account can change which keys the program prints"
+        } else {
+            "the program runs as root for clients that have not logged in"
+        };
+        add(FindingCode::KeysCommandUser, keyword, user, why);
     }
     for (keyword, method, code) in METHODS {
         if settings.is_on(keyword) && suffices(settings, method) {

@@ -167,6 +167,12 @@ fn provocation(code: FindingCode) -> Provoke {
         FindingCode::KeysCommand => {
             |facts| set_setting(facts, "authorizedkeyscommand", "/usr/bin/keys")
         }
+        FindingCode::KeysCommandUser => |facts| {
+            set_setting(facts, "authorizedkeyscommand", "/usr/bin/keys");
+            set_setting(facts, "authorizedkeyscommanduser", "deploy");
+        },
+        FindingCode::Chroot => |facts| set_setting(facts, "chrootdirectory", "/srv/%u"),
+        FindingCode::LoginsClosed => |facts| facts.nologin_files.push("/etc/nologin".into()),
         FindingCode::PrincipalsFile => {
             |facts| set_setting(facts, "authorizedprincipalsfile", "/etc/ssh/%u")
         }
@@ -332,9 +338,10 @@ fn each_finding_is_provoked_by_its_cause() {
     for code in FindingCode::ALL {
         let mut facts = sound();
         provocation(*code)(&mut facts);
-        // The causes of these two are findings themselves.
+        // The causes of these are findings themselves.
         let expected = match code {
             FindingCode::SftpReachable => vec![FindingCode::KeyWithoutCommand, *code],
+            FindingCode::KeysCommandUser => vec![FindingCode::KeysCommand, *code],
             FindingCode::CommandWithoutPath => vec![*code, FindingCode::LoginShell],
             code => vec![*code],
         };

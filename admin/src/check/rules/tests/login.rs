@@ -112,3 +112,43 @@ fn no_key_of_this_site_is_a_finding_unless_sshd_accepts_others() {
     set_setting(&mut facts, "authorizedkeyscommand", "/usr/bin/keys");
     assert_eq!(codes(&facts), [FindingCode::KeysCommand]);
 }
+
+#[test]
+fn a_file_that_closes_the_machine_is_found_where_sshd_looks_at_it() {
+    let (etc, run) = ("/etc/nologin", "/run/nologin");
+    for (pam, file, command) in [
+        ("yes", etc, Some("rm '/etc/nologin'")),
+        (
+            "yes",
+            run,
+            Some("systemctl start systemd-user-sessions.service"),
+        ),
+        ("no", etc, Some("rm '/etc/nologin'")),
+        ("no", run, None),
+    ] {
+        let mut facts = sound();
+        set_setting(&mut facts, "usepam", pam);
+        facts.nologin_files.push(file.into());
+        match command {
+            Some(command) => assert!(only(&facts).remedy.ends_with(command), "{pam} {file}"),
+            None => assert_eq!(all_findings(&facts), [], "{pam} {file}"),
+        }
+    }
+}
+
+#[test]
+fn the_user_of_a_program_that_prints_keys_is_one_of_its_own() {
+    for (user, is_found) in [
+        ("root", true),
+        ("deploy", true),
+        ("keys", false),
+        ("none", false),
+    ] {
+        let mut facts = sound();
+        set_setting(&mut facts, "authorizedkeyscommanduser", user);
+        assert_eq!(all_findings(&facts), [], "{user}: there is no program");
+        set_setting(&mut facts, "authorizedkeyscommand", "/usr/bin/keys");
+        let found = codes(&facts).contains(&FindingCode::KeysCommandUser);
+        assert_eq!(found, is_found, "{user}");
+    }
+}
