@@ -1,6 +1,7 @@
 //! `deploy-shell-admin status`: the state of several sites, also where one of them stalls,
 //! is damaged or has a configuration that does not load.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
@@ -14,6 +15,9 @@ use crate::gating::hook;
 use crate::mounted::{in_namespace, stalled_fs};
 use crate::operator::operator;
 use crate::site::{Reply, Site, admin, sha256, write_file};
+
+const MONITORING: &str = include_str!("../../docs/monitoring.md");
+const RULES: &str = include_str!("../../packaging/prometheus/deploy-shell.rules.yml");
 
 fn status(site: &Site, options: &[&str]) -> Reply {
     let config = site.config_path().to_str().expect("UTF-8");
@@ -317,4 +321,49 @@ fn root_reads_a_site_as_its_account() {
         reply.stdout.contains("cannot open the journal"),
         "{reply:?}"
     );
+}
+
+/// A rule about a metric that does not exist never fires.
+#[test]
+fn the_alert_rules_and_the_page_name_metrics_of_the_program() {
+    let site = Site::with_config(&hook("after_swap", "[ $DEPLOY_RELEASE != b ]"));
+    live(&site, &["a"]);
+    put(&site, "b");
+    ask(&site, "swap b").refused(69, "gate-failed");
+    let file = site.dir().join("deploy_shell.prom");
+    let prometheus = ["--prometheus", file.to_str().expect("UTF-8")];
+    assert_eq!(status(&site, &prometheus).code, 1);
+    let name = |sample: &String| sample.split(['{', ' ']).next().map(str::to_owned);
+    let written: BTreeSet<String> = metrics(&file).iter().filter_map(name).collect();
+    let page: BTreeSet<String> = names(MONITORING).collect();
+    assert_eq!(page, written, "docs/monitoring.md has other metrics");
+    assert!(names(RULES).count() >= 8);
+    for name in names(RULES) {
+        assert!(written.contains(&name), "no metric {name}");
+    }
+    // So do the reasons.
+    let reasons = MONITORING.lines().filter_map(|line| {
+        let (reason, _) = line.strip_prefix("| `")?.split_once("` | ")?;
+        Some(format!("reason=\"{reason}\""))
+    });
+    let reasons: BTreeSet<String> = reasons.collect();
+    let samples = metrics(&file);
+    let attention = samples
+        .iter()
+        .filter(|sample| sample.contains("_attention{"));
+    assert_eq!(attention.clone().count(), 8);
+    for sample in attention {
+        let has = reasons
+            .iter()
+            .any(|reason| sample.contains(reason.as_str()));
+        assert!(has, "docs/monitoring.md does not explain {sample}");
+    }
+}
+
+/// Returns the names of metrics in a text.
+fn names(text: &str) -> impl Iterator<Item = String> {
+    let is_part = |letter: char| letter.is_ascii_lowercase() || letter == '_';
+    let words = text.split(move |letter| !is_part(letter));
+    let names = words.filter(|word| word.starts_with("deploy_shell_"));
+    names.map(str::to_owned)
 }
