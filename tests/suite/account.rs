@@ -177,7 +177,7 @@ impl Installation {
     }
 
     /// Returns an `ssh` command to the account, without a request.
-    fn ssh_command(&self, options: &[&str]) -> Command {
+    pub fn ssh_command(&self, options: &[&str]) -> Command {
         let default = self.site.ssh_command("ci");
         let mut words: Vec<_> = default.get_args().collect();
         words.pop().expect("the destination");

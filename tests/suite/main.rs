@@ -64,6 +64,7 @@ mod layout;
 mod list;
 mod live_traffic;
 mod login_shell;
+mod maintenance;
 mod malformed_requests;
 mod many_sites;
 mod mounted;

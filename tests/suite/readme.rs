@@ -21,7 +21,7 @@ const TEMPLATE: &str = include_str!("../../admin/src/template.toml");
 
 /// Returns the lines of `page` from the first that begins with `start`, as long as
 /// they are indented like it or empty; without the indentation.
-fn block(page: &str, start: &str) -> String {
+pub fn block(page: &str, start: &str) -> String {
     let lines = page
         .lines()
         .skip_while(|line| !line.trim_start().starts_with(start));
@@ -91,7 +91,7 @@ fn run(site: &Site, script: &str, variables: &[(&str, &str)]) -> Reply {
     site.run(command, b"")
 }
 
-fn find(program: &str) -> PathBuf {
+pub fn find(program: &str) -> PathBuf {
     ["/usr/local/bin", "/usr/bin", "/bin"]
         .iter()
         .map(|directory| PathBuf::from(directory).join(program))

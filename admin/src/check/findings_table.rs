@@ -133,7 +133,7 @@ findings! {
     NoReserve Warning "no-reserve" "set reserve = \"3%\" in [limits] of '{}'",
     SharesOfKeys Warning "shares-of-keys" "set uploads_per_key below uploads, and max_per_key below max, in '{}'",
     NetworkFileSystem Warning "network-file-system" "keep the site on a local file system, not on {}",
-    SeveralFileSystems Error "several-file-systems" "copy the whole site to one file system, as Move a site in docs/operating.md says; '{}' is on another one",
+    SeveralFileSystems Error "several-file-systems" "copy the whole site to one file system, as Move a site in docs/maintenance.md says; '{}' is on another one",
     CaseFolding Warning "case-folding" "create '{}' again without case folding",
     NoUnnamedFiles Error "no-unnamed-files" "keep '{}' on ext4, xfs, btrfs or tmpfs, with free space",
     FutureRecord Warning "record-of-the-future" "correct the clock, if it is wrong; if it is right, the next receive, swap or rollback ends this ({})",

@@ -226,7 +226,7 @@ fn journal_finding(facts: &Facts, fault: &JournalFault) -> Option<Finding> {
 fn damaged(facts: &Facts, error: &Error) -> Finding {
     let what = "requests are refused";
     let state = facts.config.root.join(STATE);
-    let otherwise = "restore it from a backup, as Restore in docs/operating.md says";
+    let otherwise = "restore it from a backup, as Restore in docs/maintenance.md says";
     let code = FindingCode::JournalDamaged;
     Finding::of_error(code, state.display(), what, error, otherwise)
 }
