@@ -243,7 +243,10 @@ pub fn separate_again(
     let others = open_others(store, history, own.key.as_ref(), Some(release))?;
     let (_, manifest) = store.manifest(release)?;
     let cannot = |errno: nix::Error| store.io(format!("cannot open '{release}'"), errno);
-    let tree = store.releases.open_dir(release).map_err(cannot)?;
+    let tree = store
+        .releases
+        .open_dir_of_this_mount(release)
+        .map_err(cannot)?;
     separate(others, &tree, manifest.take(MAX_OTHER_MANIFESTS), deadline)
 }
 
@@ -285,7 +288,7 @@ pub fn open_others(
         let (_, manifest) = store.manifest(&release).ok()?;
         let size = manifest.get_ref().metadata().ok()?.len();
         Some(Other {
-            tree: store.releases.open_dir(&release).ok()?,
+            tree: store.releases.open_dir_of_this_mount(&release).ok()?,
             lines: Lines::new(manifest.take(take_from(&mut left, size))),
             is_reference: number < references,
         })

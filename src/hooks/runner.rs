@@ -201,7 +201,10 @@ impl SiteCommands {
             let why = describe(&errno.into());
             format!("the directory of '{release}' cannot be entered: {why}")
         };
-        let directory = self.releases.open_dir(release).map_err(cannot)?;
+        let directory = self
+            .releases
+            .open_dir_of_this_mount(release)
+            .map_err(cannot)?;
         let stat = directory.metadata().map_err(cannot)?;
         let owned = stat.st_uid == nix::unistd::geteuid().as_raw();
         if !owned || stat.st_mode & 0o022 != 0 || dir::file_type(&stat) != SFlag::S_IFDIR {

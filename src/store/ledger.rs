@@ -358,7 +358,7 @@ fn sweep(store: &Store) {
 
 /// Removes a staging directory that no process uses: a receive locks its own.
 fn remove_unused_staging(incoming: &Dir, name: Name<'_>) -> nix::Result<()> {
-    match incoming.open_dir(name) {
+    match incoming.open_dir_of_this_mount(name) {
         Ok(staging) => match staging.try_lock() {
             Ok(true) => incoming.remove_tree(name).map_err(|left| left.errno),
             _ => Ok(()),

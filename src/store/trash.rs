@@ -61,7 +61,7 @@ impl Store {
 
     /// As [`Store::remove_from_trash`], for an entry of the trash.
     pub(super) fn remove_trashed(&self, name: Name<'_>) -> std::result::Result<(), String> {
-        let directory = self.trash.open_dir(name);
+        let directory = self.trash.open_dir_of_this_mount(name);
         let is_locked = directory.as_ref().map(Dir::try_lock);
         // Another request is removing it, or has removed it.
         if matches!(is_locked, Ok(Ok(false)) | Err(Errno::ENOENT)) {

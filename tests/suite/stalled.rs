@@ -246,3 +246,24 @@ fn adopt_does_not_look_at_a_stalled_mount() {
         assert!(reply.stdout.contains(&fault), "{place}: {reply:?}");
     }
 }
+
+/// Only root and the account's own processes can mount something there.
+#[test]
+fn a_stalled_mount_in_the_state_does_not_hold_the_lock() {
+    for place in ["trash/x.1", "incoming/x"] {
+        let site = Site::new();
+        live(&site, &["a", "b"]);
+        put(&site, "c");
+        let mount = site.root().join(".deploy-shell").join(place);
+        fs::create_dir(&mount).expect("a directory");
+        let start = stall_at(&site, &mount);
+        let drop = operator_line(&site, 0, "drop c");
+        let swap = request_line(&site, 1, "swap a");
+        if !ran(&format!("{start}stall\n{drop}{swap}unmount\n")) {
+            return;
+        }
+        for reply in replies(&site, 2) {
+            assert_eq!(reply.code, 0, "{place}: {reply:?}");
+        }
+    }
+}
