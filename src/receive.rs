@@ -120,6 +120,8 @@ pub fn receive(
     })?;
     drop(manifest);
     let block = store.room(config.limits.reserve)?.block;
+    // This needs no deadline of its own: the report has at most `max_entries` lines of a
+    // limited length, and `separate` has read it within the deadline.
     let need = archive::disk_need(&mut staging.open_report()?, block);
     deadline.check(CHECKING)?;
     // Now, and not only under the lock: this process may wait for it for long.

@@ -1,13 +1,21 @@
 //! The records of a site, as its journal and the old parts of the journal have them.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 
 use serde::Deserialize;
 
 use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::store::journal::{self, Entry, Record};
 use deploy_shell::store::{Store, checkpoint};
+
+/// The maximum length of a line with a record, in bytes: more than every field needs. A
+/// longer line is a checkpoint.
+const MAX_LINE: u64 = 64 << 10;
+
+/// The maximum length of a part, decompressed, in bytes. A part gets no more journals once
+/// it has 1 MiB, compressed, so a real one is far shorter.
+const MAX_PART: u64 = 2 * journal::MAX_LEN;
 
 /// Returns the records of the journal and of its newest `parts` old parts, by their
 /// numbers.
@@ -44,8 +52,27 @@ fn read_part(
 ) -> Result<()> {
     let cannot = |error| store.io("cannot read an old part of the journal", error);
     let part = zstd::Decoder::new(part).map_err(cannot)?;
-    for line in BufReader::new(part).split(b'\n') {
-        let line = line.map_err(cannot)?;
+    let mut lines = BufReader::new(part.take(MAX_PART + 1));
+    let (mut line, mut read) = (Vec::new(), 0);
+    // Terminates: each turn reads a line, and the part has an end.
+    loop {
+        line.clear();
+        let limited = (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line);
+        read += limited.map_err(cannot)? as u64;
+        if line.is_empty() {
+            return Ok(());
+        }
+        if !line.ends_with(b"\n") {
+            read += lines.skip_until(b'\n').map_err(cannot)? as u64;
+        }
+        if read > MAX_PART {
+            let problem = format!(
+                "an old part of the journal has more than {} MiB",
+                MAX_PART >> 20
+            );
+            return Err(Error::new(Code::BadLayout, problem)
+                .remedy("no version of deploy-shell wrote it: move it away"));
+        }
         let is_record = serde_json::from_slice::<Kind>(&line).is_ok_and(|kind| kind.seq.is_some());
         if !is_record {
             continue;
@@ -57,7 +84,6 @@ fn read_part(
         })?;
         records.insert(record.seq, record);
     }
-    Ok(())
 }
 
 /// Distinguishes a record from a format line and a checkpoint.

@@ -103,6 +103,7 @@ impl<'a> Share<'a> {
             let need = match self.measured.get(&id) {
                 Some(need) => *need,
                 None => {
+                    // `max_per_key` limits the own ones, and `max_entries` each of them.
                     let limit = if is_own { u64::MAX } else { self.left };
                     let (need, read) = self.measure_release(&id, limit, block);
                     if !is_own {

@@ -94,9 +94,10 @@ pub fn is_due(store: &Store) -> bool {
     let size = store.state.stat(JOURNAL).map_or(0, |stat| stat.st_size);
     let size = u64::try_from(size).unwrap_or(0);
     // Most requests end here.
-    size > MAX_RECORDS
+    (MAX_RECORDS..=journal::MAX_LEN).contains(&size)
         && store.state.open_file(JOURNAL).is_ok_and(|file| {
-            let head = journal::head_length(BufReader::new(file)).unwrap_or(size);
+            let journal = BufReader::new(file.take(journal::MAX_LEN));
+            let head = journal::head_length(journal).unwrap_or(size);
             size.saturating_sub(head) > MAX_RECORDS.max(head)
         })
 }

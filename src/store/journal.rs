@@ -25,6 +25,13 @@ use crate::store::{Actor, Store};
 pub use reader::Unreadable;
 use reader::{Extent, FORMAT};
 
+/// The maximum length of a journal, in bytes. Every process reads it as a whole. It has
+/// some tens of KiB: every verb that writes makes a checkpoint first, and what a checkpoint
+/// has is bounded by the releases on disk and the receives of an hour. One of a version
+/// without checkpoints has about two million records within this limit. Only another
+/// program of the account, or of root, can make a longer one.
+pub const MAX_LEN: u64 = 512 << 20;
+
 /// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -375,9 +382,19 @@ pub fn read_bytes(bytes: &[u8], each: impl FnMut(Entry<'_>)) -> Result<(), Unrea
 }
 
 fn read_file(store: &Store, file: &mut File, each: impl FnMut(Entry<'_>)) -> Result<Extent> {
+    let cannot = |error| store.state_io("cannot read the journal", error);
+    let len = file.metadata().map_err(cannot)?.len();
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)
-        .map_err(|error| store.state_io("cannot read the journal", error))?;
+    if len <= MAX_LEN {
+        // Another request can append to it meanwhile.
+        file.take(MAX_LEN + 1)
+            .read_to_end(&mut bytes)
+            .map_err(cannot)?;
+    }
+    if len.max(bytes.len() as u64) > MAX_LEN {
+        let problem = format!("the journal is longer than {} MiB", MAX_LEN >> 20);
+        return Err(Error::new(Code::BadLayout, problem).remedy(restore(store)));
+    }
     reader::read_entries(&bytes, each).map_err(|why| unreadable(store, &why))
 }
 
@@ -389,13 +406,22 @@ fn unreadable(store: &Store, why: &Unreadable) -> Error {
         Unreadable::Newer { .. } => Error::new(Code::BadLayout, why.to_string()).remedy(format!(
             "install that version of deploy-shell or a later one, and keep '{shown}'"
         )),
-        Unreadable::Damaged { .. } => Error::new(Code::BadLayout, why.to_string()).remedy(format!(
-            "restore '{shown}' from a backup; without one, keep it under another name, \
-             and the next request starts a new one: mv {} {}",
-            Word::new(&path),
-            Word::with_suffix(&path, ".damaged")
-        )),
+        Unreadable::Damaged { .. } => {
+            Error::new(Code::BadLayout, why.to_string()).remedy(restore(store))
+        }
     }
+}
+
+/// Returns the remedy for a journal that is not one.
+fn restore(store: &Store) -> String {
+    let path = store.path().join(STATE).join(JOURNAL);
+    format!(
+        "restore '{}' from a backup; without one, keep it under another name, and the next \
+         request starts a new one: mv {} {}",
+        path.display(),
+        Word::new(&path),
+        Word::with_suffix(&path, ".damaged")
+    )
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `deploy-shell-admin history`: one row for each event, from the journal and its old
 //! parts.
 
+use std::io::Read;
 use std::process::Command;
 
 use serde_json::Value;
@@ -128,4 +129,22 @@ fn a_part_of_a_newer_version_is_refused() {
     let path = site.root().join(".deploy-shell/journal-1.jsonl.zst");
     std::fs::write(path, part).expect("a part");
     history(&site, &[]).refused(78, "bad-layout");
+}
+
+/// A part is a file of the account, and some KiB of it can be a line of gigabytes.
+#[test]
+fn a_long_line_of_an_old_part_is_not_kept_in_memory() {
+    let site = Site::new();
+    live(&site, &["a"]);
+    let mut part = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
+    std::io::copy(&mut std::io::repeat(b'x').take(1 << 30), &mut part).expect("memory");
+    let path = site.root().join(".deploy-shell/journal-1.jsonl.zst");
+    std::fs::write(path, part.finish().expect("a frame")).expect("a part");
+    let mut command = Command::new("sh");
+    command.env_clear().arg("-c").arg(format!(
+        "ulimit -v 700000; exec '{}' history --config '{}'",
+        admin().display(),
+        site.config_path().display()
+    ));
+    assert_eq!(site.run(command, b"").ok().lines().count(), 3);
 }

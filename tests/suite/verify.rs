@@ -10,6 +10,7 @@ use nix::unistd::{Uid, mkfifo};
 
 use crate::archive::tarball;
 use crate::direct::{ask, everything, live, put};
+use crate::operator::operator;
 use crate::site::{Reply, Site, admin, set_mode};
 
 pub fn verify(site: &Site, releases: &[&str]) -> Reply {
@@ -354,11 +355,7 @@ fn a_special_file_in_the_place_of_a_record_is_refused_and_not_read() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     let config = site.config_path().to_str().expect("UTF-8");
-    let operators = |words: &[&str]| {
-        let mut command = Command::new(admin());
-        command.env_clear().args(words).args(["--config", config]);
-        site.run(command, b"")
-    };
+    let operators = |words: &[&str]| operator(&site, &[words, &["--config", config]].concat(), b"");
     let state = site.root().join(".deploy-shell");
     for (name, reads) in [
         ("journal.jsonl", &["verify", "history", "adopt"][..]),
@@ -394,5 +391,36 @@ fn a_special_file_in_the_place_of_a_record_is_refused_and_not_read() {
             fs::rename(&kept, &path).expect("the file");
         }
     }
+    assert_eq!(verify(&site, &[]).ok(), "a ok\nb ok\n");
+}
+
+/// A file of the account: without a limit, each command would read it into memory.
+#[test]
+fn a_journal_that_is_too_long_is_refused_and_not_read() {
+    let site = Site::new();
+    live(&site, &["a", "b"]);
+    let journal = site.root().join(".deploy-shell/journal.jsonl");
+    let records = fs::read(&journal).expect("the journal");
+    let file = fs::File::options().write(true).open(&journal);
+    file.and_then(|file| file.set_len(30 << 30))
+        .expect("a sparse file");
+    let config = site.config_path().to_str().expect("UTF-8");
+    let replies = [
+        ask(&site, "list"),
+        ask(&site, "swap a"),
+        verify(&site, &[]),
+        operator(&site, &["history", "--config", config], b""),
+        operator(&site, &["drop", "a", "--config", config], b""),
+    ];
+    for reply in replies {
+        reply.refused(78, "bad-layout");
+        assert!(
+            reply.stderr.contains("the journal is longer than 512 MiB"),
+            "{reply:?}"
+        );
+    }
+    let checked = operator(&site, &["check", "--config", config], b"");
+    assert_eq!(checked.code, 1, "{checked:?}");
+    fs::write(&journal, records).expect("the journal");
     assert_eq!(verify(&site, &[]).ok(), "a ok\nb ok\n");
 }

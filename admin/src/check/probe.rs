@@ -155,7 +155,7 @@ fn read_records(
 fn is_of_a_newer_version(store: &Store) -> bool {
     let mut bytes = Vec::new();
     let file = store.state.open_file(JOURNAL);
-    let read = file.map(|mut file| file.read_to_end(&mut bytes));
+    let read = file.map(|file| file.take(journal::MAX_LEN).read_to_end(&mut bytes));
     matches!(read, Ok(Ok(_)))
         && matches!(
             journal::read_bytes(&bytes, |_| ()),
