@@ -17,7 +17,7 @@ mod survey;
 
 use std::path::Path;
 
-use nix::unistd::{Gid, Uid, getegid, geteuid, getuid, setegid, seteuid};
+use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, getuid, setegid, seteuid, setgroups};
 
 use crate::check::account::look_up_account;
 use crate::output::Output;
@@ -49,7 +49,7 @@ pub fn adopt(config_path: &Path, yes: bool) -> Result<Output> {
     let store = Store::open_unchecked(&config)?;
     let account = Ids::of_site(&config, &store)?;
     let is_root = geteuid().is_root();
-    let site = SiteFacts::new(account.uid, is_root, config.archive.acl, &config.root);
+    let site = SiteFacts::new(account.uid, is_root, &config);
     let actor = Actor::operator(COMMAND);
     // Before the survey: no request may change what it sees.
     let lock = if yes {
@@ -147,7 +147,7 @@ fn carry_out(
     apply::change_directory_modes(store, plan)?;
     // Its checks are those of every request from now on.
     let store = &Store::open(config)?;
-    let site = SiteFacts::new(account.uid, false, config.archive.acl, &config.root);
+    let site = SiteFacts::new(account.uid, false, config);
     if plan.layout.current == Current::Directory {
         apply::prepare_exchange(store, plan)?;
     }
@@ -198,7 +198,8 @@ impl Ids {
     }
 
     /// Runs `work` with the rights of the account, and has those of root again after it.
-    /// So root follows no path and makes no file in the account's own directories.
+    /// So root follows no path and makes no file in the account's own directories. It has
+    /// none of root's groups meanwhile, and of the account's the first one alone.
     ///
     /// No program of the account runs meanwhile in this process.
     fn act<T>(self, work: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -214,11 +215,17 @@ impl Ids {
             )
         };
         let group = self.gid.map_or(gid, Gid::from_raw);
-        setegid(group)
-            .and_then(|()| seteuid(Uid::from_raw(self.uid)))
+        let groups = getgroups().map_err(cannot)?;
+        let become_account = || {
+            setgroups(&[group])?;
+            setegid(group)?;
+            seteuid(Uid::from_raw(self.uid))
+        };
+        let result = become_account().map_err(cannot).and_then(|()| work());
+        seteuid(uid)
+            .and_then(|()| setegid(gid))
+            .and_then(|()| setgroups(&groups))
             .map_err(cannot)?;
-        let result = work();
-        seteuid(uid).and_then(|()| setegid(gid)).map_err(cannot)?;
         result
     }
 }

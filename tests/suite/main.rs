@@ -11,6 +11,7 @@
 mod account;
 mod activation;
 mod adopt;
+mod adopt_bounds;
 mod adopt_faults;
 mod adopt_killed;
 mod adopt_layouts;

@@ -140,7 +140,7 @@ pub fn adopt_release(
     store: &Store,
     plan: &Plan,
     candidate: &Candidate,
-    site: &SiteFacts,
+    site: &SiteFacts<'_>,
 ) -> Result<Adopted> {
     let id = &candidate.id;
     let (parent, name, tree) = open_tree(config, store, &plan.layout, id)

@@ -1,7 +1,6 @@
 //! Recognizes the tool that made a site, its releases, and what `current` is.
 
-use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
@@ -19,8 +18,12 @@ use deploy_shell::shell_word::Word;
 use deploy_shell::store::layout::RELEASES;
 use deploy_shell::store::{Store, release_name};
 
-/// More of a log is not read: half a million deployments.
-const MAX_LOG: u64 = 64 << 20;
+/// How much of a log is read, from its end, in bytes.
+const MAX_LOG: u64 = 1 << 20;
+
+/// How many deployments count, the newest ones. Each becomes a record, which is synced
+/// under the lock, and the log is a file of the account.
+const MAX_DEPLOYMENTS: usize = 300;
 
 const DEPLOYER_DIR: Name<'static> = Name::literal(".dep");
 const DEPLOYER_LOG: Name<'static> = Name::literal("releases_log");
@@ -107,7 +110,7 @@ pub struct Layout {
 ///
 /// [`Code::BadLayout`] for a site without a live release, or whose live release has no
 /// valid name; [`Code::Busy`] while Deployer holds its lock.
-pub fn recognize(config: &Config, store: &Store, site: &SiteFacts) -> Result<Layout> {
+pub fn recognize(config: &Config, store: &Store, site: &SiteFacts<'_>) -> Result<Layout> {
     let cannot = |errno| store.io("cannot look at the site", errno);
     let (current, live) = find_current(config, store, site)?;
     let (mut releases, mut left) = (Vec::new(), Vec::new());
@@ -131,7 +134,8 @@ pub fn recognize(config: &Config, store: &Store, site: &SiteFacts) -> Result<Lay
             bad: None,
         }];
     }
-    let (tool, log) = read_log(store, &current, &releases)?;
+    let (tool, mut log) = read_log(store, &current, &releases)?;
+    log.drain(..log.len().saturating_sub(MAX_DEPLOYMENTS));
     let unfinished = match tool {
         Tool::Deployer => store.root.read_link(DEPLOYER_UNFINISHED).ok(),
         _ => None,
@@ -181,7 +185,11 @@ fn second(time: i64) -> Timestamp {
 }
 
 /// Returns what `current` is, and the live release.
-fn find_current(config: &Config, store: &Store, site: &SiteFacts) -> Result<(Current, ReleaseId)> {
+fn find_current(
+    config: &Config,
+    store: &Store,
+    site: &SiteFacts<'_>,
+) -> Result<(Current, ReleaseId)> {
     let shown = store.path().join(config.link.as_str());
     let shown = shown.display();
     let bad = |problem: String, remedy: &str| {
@@ -226,7 +234,7 @@ fn find_current(config: &Config, store: &Store, site: &SiteFacts) -> Result<(Cur
 }
 
 /// Returns the release that a target names in any spelling, if its name is valid.
-fn release_of(site: &SiteFacts, target: &str) -> Option<ReleaseId> {
+fn release_of(site: &SiteFacts<'_>, target: &str) -> Option<ReleaseId> {
     let below = if target.starts_with('/') {
         site.below_root(target)?
     } else {
@@ -327,11 +335,18 @@ fn order_of_script(releases: &[Found]) -> Vec<Deployment> {
     order
 }
 
-/// Reads a text file; none if it does not exist, or is not a regular file.
+/// Reads the end of a text file, from the beginning of a line; none if it does not exist,
+/// or is not a regular file.
 fn read_text(dir: &Dir, name: Name<'_>) -> Option<String> {
-    let file = dir.open_file(name).ok()?;
+    let mut file = dir.open_file(name).ok()?;
+    let before = file.metadata().ok()?.len().saturating_sub(MAX_LOG);
+    file.seek(SeekFrom::Start(before)).ok()?;
     let mut bytes = Vec::new();
     file.take(MAX_LOG).read_to_end(&mut bytes).ok()?;
-    let text = OsStr::from_bytes(&bytes).to_string_lossy();
-    Some(text.into_owned())
+    let mut text = bytes.as_slice();
+    if before > 0 {
+        let end = text.iter().position(|byte| *byte == b'\n')?;
+        text = &text[end + 1..];
+    }
+    Some(String::from_utf8_lossy(text).into_owned())
 }

@@ -1,11 +1,16 @@
 //! Decides which releases are adopted, and in which order they were live. Pure.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use super::layout::{Found, Layout, Tool};
 use deploy_shell::names::ReleaseId;
+
+/// How many releases are adopted: the live one, and the newest others. Each is hashed under
+/// the lock.
+const MAX_RELEASES: usize = 100;
 
 /// How a release became live.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +121,15 @@ impl Builder {
             } else {
                 self.leave(&found.id, "the log of the tool does not name it");
             }
+        }
+        let mut by_time: Vec<_> = (releases.iter())
+            .map(|(id, time)| (*id != layout.live, Reverse(*time), id.clone()))
+            .collect();
+        by_time.sort();
+        for (_, _, id) in by_time.split_off(MAX_RELEASES.min(by_time.len())) {
+            releases.remove(&id);
+            self.steps.retain(|step| step.release != id);
+            self.leave(&id, "so many newer releases are adopted");
         }
         Order {
             steps: self.steps,
@@ -236,5 +250,28 @@ mod tests {
         let order = order(&site, time(30));
         assert_eq!(order.releases[&id("x")], time(30));
         assert_eq!(order.steps.len(), 1);
+    }
+
+    #[test]
+    fn only_the_newest_releases_are_adopted() {
+        let names: Vec<String> = (0..MAX_RELEASES + 20).map(|at| at.to_string()).collect();
+        let log: Vec<&str> = names.iter().map(String::as_str).collect();
+        // A rollback made an old one live.
+        let log: Vec<&str> = log.iter().copied().chain(["<3"]).collect();
+        let present = &log[..log.len() - 1];
+        let order = order(
+            &layout(Tool::Capistrano, "3", &log, present, &[]),
+            time(9999),
+        );
+        assert_eq!(order.releases.len(), MAX_RELEASES);
+        assert!(order.releases.contains_key(&id("3")) && !order.releases.contains_key(&id("20")));
+        assert!(order.releases.contains_key(&id("21")));
+        assert_eq!(order.left.len(), 20);
+        assert!(
+            order
+                .steps
+                .iter()
+                .all(|step| order.releases.contains_key(&step.release))
+        );
     }
 }

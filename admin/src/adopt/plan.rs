@@ -97,7 +97,7 @@ pub fn open_tree<'a>(
 ///
 /// Those of [`layout::recognize`] and of the journal, and [`Code::BadLayout`] for a site
 /// where deploy-shell has made releases live.
-pub fn make(config: &Config, store: &Store, site: &SiteFacts) -> Result<Plan> {
+pub fn make(config: &Config, store: &Store, site: &SiteFacts<'_>) -> Result<Plan> {
     let layout = layout::recognize(config, store, site)?;
     let mut order = order::order(&layout, journal::now());
     let (history, _) = history::read(store)?;
@@ -238,7 +238,7 @@ fn is_recorded(
     completed.keys().all(is_known) && history.live.as_ref() == Some(&layout.live)
 }
 
-fn directories(store: &Store, site: &SiteFacts) -> Result<Vec<DirectoryChange>> {
+fn directories(store: &Store, site: &SiteFacts<'_>) -> Result<Vec<DirectoryChange>> {
     let change = |dir: &Dir, name, forbidden: u32| -> Result<Option<DirectoryChange>> {
         let stat: FileStat = dir
             .metadata()

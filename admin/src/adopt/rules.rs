@@ -39,6 +39,8 @@ pub enum Fault {
     /// Why the target of a symlink is not acceptable.
     Target(String),
     Unreadable(String),
+    /// It has more than an archive may have: the limit.
+    TooLarge(String),
 }
 
 impl Fault {
@@ -96,6 +98,9 @@ impl Fault {
                     .to_owned()
             }
             Fault::Unreadable(_) => "run adopt as root, or let the account read it".to_owned(),
+            Fault::TooLarge(_) => "move what the application writes to shared/ and list it in \
+                 [shared]; or raise the limit in [archive]"
+                .to_owned(),
         }
     }
 }
@@ -113,6 +118,7 @@ impl fmt::Display for Fault {
             Fault::Name(why) => write!(f, "has a name that no release may have: {why}"),
             Fault::Target(why) => write!(f, "is a symlink that no release may have: {why}"),
             Fault::Unreadable(why) => write!(f, "cannot be read: {why}"),
+            Fault::TooLarge(limit) => write!(f, "has more than {limit}"),
         }
     }
 }

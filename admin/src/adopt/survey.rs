@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::rules::{Fault, GroupWriters, Owner, adopted_mode, adopted_owner};
 use deploy_shell::archive::path::{self, CleanPath, LinkTarget};
-use deploy_shell::config::AclPolicy;
+use deploy_shell::config::{Archive, Config};
 use deploy_shell::dir::{self, Dir, Name};
 use deploy_shell::error::describe;
 use deploy_shell::manifest::{Entry, Kind, Sums};
@@ -34,25 +34,27 @@ const PASSWD: &str = "/etc/passwd";
 const BUFFER: usize = 256 * 1024;
 
 /// What the rules need to know of the site.
-pub struct SiteFacts {
+pub struct SiteFacts<'a> {
     pub account: u32,
     pub is_root: bool,
-    pub acl: AclPolicy,
+    /// The limits are those of an archive: the walk and the hashing end there.
+    pub archive: &'a Archive,
     /// The spellings of the root with which an absolute symlink may begin.
     pub roots: Vec<String>,
     /// Whether a group is the own one of a user, by both ids.
     private_groups: RefCell<BTreeMap<(u32, u32), bool>>,
 }
 
-impl SiteFacts {
-    pub fn new(account: u32, is_root: bool, acl: AclPolicy, root: &Path) -> SiteFacts {
+impl<'a> SiteFacts<'a> {
+    pub fn new(account: u32, is_root: bool, config: &'a Config) -> SiteFacts<'a> {
+        let root = &config.root;
         let mut roots = vec![root.display().to_string()];
         roots.extend(root.canonicalize().map(|root| root.display().to_string()));
         roots.dedup();
         SiteFacts {
             account,
             is_root,
-            acl,
+            archive: &config.archive,
             roots,
             private_groups: RefCell::default(),
         }
@@ -145,12 +147,15 @@ impl Survey {
 }
 
 /// Walks `tree`. With `hash`, also makes the entries of its manifest.
-pub fn survey(site: &SiteFacts, tree: &Dir, hash: bool) -> Survey {
+pub fn survey(site: &SiteFacts<'_>, tree: &Dir, hash: bool) -> Survey {
     let mut walk = Walk {
         site,
         tree,
         hash,
         owner: 0,
+        entries: 0,
+        bytes: 0,
+        is_too_large: false,
         found: Survey::default(),
     };
     match tree.metadata() {
@@ -167,11 +172,17 @@ pub fn survey(site: &SiteFacts, tree: &Dir, hash: bool) -> Survey {
 }
 
 struct Walk<'a> {
-    site: &'a SiteFacts,
+    site: &'a SiteFacts<'a>,
     tree: &'a Dir,
     hash: bool,
     /// The owner of the release itself.
     owner: u32,
+    /// The files, directories and symlinks so far.
+    entries: u32,
+    /// The lengths of the files so far.
+    bytes: u64,
+    /// Whether the release is larger than an archive may be. The walk then ends.
+    is_too_large: bool,
     found: Survey,
 }
 
@@ -183,16 +194,45 @@ impl Walk<'_> {
             Err(errno) => return self.unreadable(path, errno),
         };
         for name in names {
+            if self.is_too_large {
+                return;
+            }
             let below = match path {
                 b"" => name.as_bytes().to_vec(),
                 path => [path, b"/", name.as_bytes()].concat(),
             };
             let looked = Name::new(name.as_bytes()).ok_or(Errno::EINVAL);
             match looked.and_then(|name| Ok((name, directory.stat_of_this_mount(name)?))) {
-                Ok((name, stat)) => self.entry(directory, name, &below, &stat),
+                Ok((name, stat)) => {
+                    self.count(&stat);
+                    if !self.is_too_large {
+                        self.entry(directory, name, &below, &stat);
+                    }
+                }
                 Err(errno) => self.unreadable(&below, errno),
             }
         }
+    }
+
+    /// Counts one more entry, and notes if the release is larger than an archive may be: a
+    /// sparse file or millions of files must not keep the lock for hours.
+    fn count(&mut self, stat: &FileStat) {
+        let limits = self.site.archive;
+        let size = match dir::file_type(stat) {
+            SFlag::S_IFREG => stat.st_size as u64,
+            _ => 0,
+        };
+        self.entries = self.entries.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(size);
+        let limit = if self.entries > limits.max_entries {
+            format!("{} entries ('max_entries')", limits.max_entries)
+        } else if self.bytes > limits.max_unpacked {
+            format!("{} bytes ('max_unpacked')", limits.max_unpacked)
+        } else {
+            return;
+        };
+        self.is_too_large = true;
+        self.found.add_fault(Fault::TooLarge(limit), b"");
     }
 
     fn entry(&mut self, parent: &Dir, name: Name<'_>, path: &[u8], stat: &FileStat) {
@@ -245,7 +285,7 @@ impl Walk<'_> {
         } else {
             GroupWriters::Others
         };
-        match adopted_mode(is_dir, mode, self.site.acl, writers) {
+        match adopted_mode(is_dir, mode, self.site.archive.acl, writers) {
             Ok(new) if new == mode => {}
             Ok(new) => self.found.modes.push((path.to_vec(), mode, new)),
             Err(fault) => self.found.add_fault(fault, path),
@@ -258,7 +298,7 @@ impl Walk<'_> {
             let why = "its owner has no right to".to_owned();
             return self.found.add_fault(Fault::Unreadable(why), path);
         }
-        let mut file = match parent.open_file(name) {
+        let file = match parent.open_file(name) {
             Ok(file) => file,
             Err(errno) => return self.unreadable(path, errno),
         };
@@ -273,7 +313,8 @@ impl Walk<'_> {
         self.found.sums.bytes = self.found.sums.bytes.saturating_add(size);
         if self.hash {
             let executable = stat.st_mode & 0o100 != 0;
-            match hash(&mut file) {
+            // At most one byte more than stat said: the file may be growing.
+            match hash(&mut file.take(size.saturating_add(1))) {
                 Ok((size, sha256)) => self.add_entry(
                     path,
                     Kind::File {
@@ -370,8 +411,7 @@ fn hash(file: &mut impl Read) -> std::io::Result<(u64, Sha256Digest)> {
     let mut sha256 = Sha256::new();
     let mut buffer = vec![0; BUFFER];
     let mut size = 0;
-    // Terminates: at the end of the file. Nothing writes a release while it is adopted,
-    // except a program that the operator lets run.
+    // Terminates: at the end of the file.
     loop {
         match file.read(&mut buffer) {
             Ok(0) => return Ok((size, Sha256Digest(sha256.finalize().into()))),
