@@ -3,6 +3,7 @@
 
 mod directories;
 mod next_steps;
+mod root_directory;
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};

@@ -58,6 +58,7 @@ mod hostile_archives;
 mod hostile_requests;
 mod identity;
 mod inheritance;
+mod init_parents;
 mod journal;
 mod key_limits;
 mod lasting_faults;

@@ -5,9 +5,7 @@
 //! handle of its parent, without following a symlink. Only the directories of
 //! docs/on-disk.md get an owner, never what is in them.
 
-use std::fs::DirBuilder;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -19,7 +17,7 @@ use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::shell_word::Word;
 use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
 
-use super::Account;
+use super::{Account, root_directory};
 
 /// What Deployer and Capistrano have in the root directory of a site: see `adopt`.
 const OF_OTHER_TOOLS: [&[u8]; 3] = [b".dep", b"repo", b"revisions.log"];
@@ -27,7 +25,7 @@ const OF_OTHER_TOOLS: [&[u8]; 3] = [b".dep", b"repo", b"revisions.log"];
 /// The directories of a site before they are created.
 pub struct Directories<'a> {
     config: &'a Config,
-    /// None if the root directory does not exist.
+    /// None if the root directory does not exist. Only its owner is looked up here.
     root: Option<Dir>,
 }
 
@@ -75,10 +73,8 @@ impl<'a> Directories<'a> {
             created: Vec::new(),
             given: Vec::new(),
         };
-        let (root, is_new) = match self.root {
-            Some(root) => (root, false),
-            None => (create_root(path)?, true),
-        };
+        let is_new = self.root.is_none();
+        let root = root_directory::open(path, account)?;
         let stat = root.metadata().map_err(|errno| cannot(path, errno))?;
         let owner = stat.st_uid;
         // Also for a new one: an account that can write above it can exchange it for another
@@ -227,16 +223,6 @@ impl Work<'_> {
     }
 }
 
-/// Creates the root by its path, and its parents. The parents are root's.
-fn create_root(path: &Path) -> Result<Dir> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)
-        .map_err(|error| Error::io(format!("cannot create '{}'", path.display()), error))?;
-    Dir::open_root(path).map_err(|errno| not_a_directory(path, errno))
-}
-
 /// Requires a root directory of root's to hold nothing but a site. A typing error such as
 /// `--root /etc` must not give that directory to the account.
 fn require_only_a_site(config: &Config, root: &Dir) -> Result<()> {
@@ -258,7 +244,7 @@ fn require_only_a_site(config: &Config, root: &Dir) -> Result<()> {
     }
 }
 
-fn cannot(path: &Path, errno: Errno) -> Error {
+pub(super) fn cannot(path: &Path, errno: Errno) -> Error {
     let shown = path.display();
     let error = Error::io(format!("cannot create '{shown}'"), errno);
     match errno {
@@ -267,7 +253,7 @@ fn cannot(path: &Path, errno: Errno) -> Error {
     }
 }
 
-fn not_a_directory(path: &Path, errno: Errno) -> Error {
+pub(super) fn not_a_directory(path: &Path, errno: Errno) -> Error {
     let shown = path.display();
     match errno {
         Errno::ENOTDIR | Errno::ELOOP => Error::new(
