@@ -14,6 +14,7 @@ use super::tree::{Node, Tree};
 use deploy_shell::dir::{self, Dir, Name};
 use deploy_shell::error::{Code, Error, Result, describe};
 use deploy_shell::names::BRIDGE_LINK;
+use deploy_shell::shell_word::Word;
 use deploy_shell::store::Store;
 
 /// In the root: the symlink to the build that a web server reads.
@@ -60,11 +61,12 @@ impl<'a> Builds<'a> {
     /// is not the account's, and for a `bridge` that is not a symlink to a build.
     pub fn find(store: &'a Store) -> Result<Option<Builds<'a>>> {
         current(store)?;
-        let shown = store.path().join(BUILDS);
-        let shown = shown.display();
+        let path = store.path().join(BUILDS);
+        let (shown, word) = (path.display(), Word::new(&path));
         let foreign = |why: &str| {
+            let old = Word::with_suffix(&path, ".old");
             Error::new(Code::BadLayout, format!("'{shown}' {why}"))
-                .remedy(format!("move it away: mv -nT '{shown}' '{shown}.old'"))
+                .remedy(format!("move it away: mv -nT {word} {old}"))
         };
         let directory = match store.root.open_dir_of_this_mount(BUILDS) {
             Ok(directory) => directory,
@@ -72,7 +74,7 @@ impl<'a> Builds<'a> {
             Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(foreign("is not a directory")),
             Err(Errno::EXDEV) => {
                 let problem = format!("a file system is mounted on '{shown}'");
-                let remedy = format!("unmount it: umount '{shown}'");
+                let remedy = format!("unmount it: umount {word}");
                 return Err(Error::new(Code::BadLayout, problem).remedy(remedy));
             }
             Err(errno) => return Err(cannot(store, "open the directory of the bridge", errno)),
@@ -84,7 +86,7 @@ impl<'a> Builds<'a> {
         }
         if stat.st_mode & 0o022 != 0 {
             let problem = format!("'{shown}' can be written by others");
-            let remedy = format!("chmod go-w '{shown}'");
+            let remedy = format!("chmod go-w {word}");
             return Err(Error::new(Code::BadLayout, problem).remedy(remedy));
         }
         Ok(Some(Builds { store, directory }))
@@ -233,11 +235,12 @@ pub fn remove_all(store: &Store) -> Result<bool> {
 
 /// Returns the number of the build in place.
 fn current(store: &Store) -> Result<Option<u64>> {
-    let shown = store.path().join(BRIDGE);
-    let shown = shown.display();
+    let path = store.path().join(BRIDGE);
+    let shown = path.display();
     let foreign = |why: &str| {
+        let (word, old) = (Word::new(&path), Word::with_suffix(&path, ".old"));
         Error::new(Code::BadLayout, format!("'{shown}' {why}")).remedy(format!(
-            "move it away, then build the bridge: mv -nT '{shown}' '{shown}.old'"
+            "move it away, then build the bridge: mv -nT {word} {old}"
         ))
     };
     match store.root.stat(BRIDGE) {
