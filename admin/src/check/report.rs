@@ -90,12 +90,16 @@ fn head_lines(facts: &Facts) -> Vec<String> {
         each.div_ceil(1 << 20)
     ));
     if let Some(Ok(room)) = &facts.probe.room {
-        let inodes = match room.inodes {
-            u64::MAX => String::new(),
-            inodes => format!(" and {inodes} inodes"),
+        let (inodes, limit) = match room.inodes {
+            // SECURITY.md, 'Disk pressure'.
+            u64::MAX => (
+                String::new(),
+                "; names and small files can fill this file system earlier, and then no swap works",
+            ),
+            inodes => (format!(" and {inodes} inodes"), ""),
         };
         lines.push(format!(
-            "disk: uploads may use {} MiB{inodes} before only the reserve is left",
+            "disk: uploads may use {} MiB{inodes} before only the reserve is left{limit}",
             room.bytes >> 20
         ));
     }
@@ -271,7 +275,8 @@ mod tests {
         assert_eq!(line(&facts, "disk: ").unwrap(), expected);
         room.inodes = u64::MAX;
         facts.probe.room = Some(Ok(room));
-        assert!(!line(&facts, "disk: ").unwrap().contains("inodes"));
+        let without = line(&facts, "disk: ").unwrap();
+        assert!(!without.contains("inodes") && without.contains("can fill this file system"));
 
         facts.probe.monitor = Some([Mechanism::Truncation].into_iter().collect());
         assert!(!line(&facts, "sandbox: ").unwrap().contains("accepts"));
