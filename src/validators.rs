@@ -22,11 +22,11 @@
 //! this wrongly, and the release is still whole. So a fault of an old release only leaves
 //! that release out.
 //!
-//! It does not know what no release on disk has. A record of the times of all removed
-//! files would grow with each release for ever. A rule without a record would have to move
-//! every new content that is older than the last deploy. Then the times of an ordinary
-//! build that overlaps with another deploy would no longer be those of the archive, and
-//! all of its compiled Python files would be stale.
+//! This module does not know the content of removed releases. A record of the times of all
+//! files that the site ever had would grow for ever. Without a record, a safe rule would
+//! have to move the time of each new content that is older than the last deploy. Then a
+//! build that overlaps with another deploy would lose the times of the archive, and all of
+//! its compiled Python files would be stale. docs/web-servers.md says what remains unknown.
 
 use std::cmp::{Ordering, Reverse};
 use std::ffi::OsStr;
@@ -251,7 +251,7 @@ pub fn separate_again(
 }
 
 /// Opens the releases to compare with: the live one, and the newest of those that were
-/// live or that the same key sent. The live one and the newest one are references.
+/// live or that `key` sent, without `own`. The live one and the newest one are references.
 ///
 /// [`MAX_OTHER_MANIFESTS`] bytes of their manifests are read: the live one first, then the
 /// newest. The last one may be read in part.
