@@ -424,3 +424,24 @@ fn a_journal_that_is_too_long_is_refused_and_not_read() {
     fs::write(&journal, records).expect("the journal");
     assert_eq!(verify(&site, &[]).ok(), "a ok\nb ok\n");
 }
+
+/// The walk and the manifest go side by side, so that no more than one entry is in memory.
+#[test]
+fn a_manifest_that_is_not_in_order_is_refused() {
+    let site = site("");
+    let path = site.root().join(".deploy-shell/manifests/r");
+    let text = fs::read_to_string(&path).expect("a manifest");
+    let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let file = lines
+        .iter()
+        .position(|line| line.starts_with("./index.html "));
+    let file = lines.remove(file.expect("an entry"));
+    let release = lines.iter().position(|line| line.starts_with(". "));
+    lines.insert(release.expect("an entry") + 1, file);
+    set_mode(&path, 0o644);
+    fs::write(&path, lines.concat()).expect("a manifest");
+    let reply = verify(&site, &["r"]);
+    assert_eq!(reply.code, 1, "{reply:?}");
+    let why = "its entries are not in order";
+    assert!(reply.stdout.contains(why), "{reply:?}");
+}
