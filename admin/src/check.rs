@@ -40,6 +40,7 @@ use deploy_shell::config::{Config, RelativePath};
 use deploy_shell::dir::Dir;
 use deploy_shell::error::{Result, describe};
 use deploy_shell::look_up;
+use deploy_shell::reply;
 use deploy_shell::sandbox;
 use deploy_shell::signature::Requirement;
 use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
@@ -56,7 +57,7 @@ const SHARED_LIMIT: Duration = Duration::from_secs(5);
 /// Checks the site of the configuration at `config_path`. The output is
 /// sound if there are no findings. `sshd_config` is the
 /// file that sshd reads, if it is not the default one. With `json`, the output is one
-/// JSON document.
+/// JSON document, also for an error.
 ///
 /// Afterwards this process runs as the account in a sandbox: it can only print.
 ///
@@ -65,6 +66,14 @@ const SHARED_LIMIT: Duration = Duration::from_secs(5);
 /// [`Code::BadConfig`](deploy_shell::error::Code::BadConfig) when the configuration
 /// or its list of signers does not load.
 pub fn check(config_path: &Path, sshd_config: Option<&Path>, json: bool) -> Result<Output> {
+    let checked = check_site(config_path, sshd_config, json);
+    if let (true, Err(error)) = (json, &checked) {
+        reply::lines([json::failure(error).as_str()]);
+    }
+    checked
+}
+
+fn check_site(config_path: &Path, sshd_config: Option<&Path>, json: bool) -> Result<Output> {
     let config = Config::load(config_path)?;
     // Every request but `list` fails on a list of signers that does not load.
     Requirement::load(&config)?;

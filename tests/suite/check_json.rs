@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::check::{arguments, check, codes, deployer, quiet_site};
 use crate::operator::operator;
-use crate::site::{Reply, Site, write_file};
+use crate::site::{Reply, Site, set_mode, write_file};
 
 fn json(site: &Site) -> Reply {
     let mut words = arguments(site);
@@ -61,10 +61,26 @@ fn the_json_document_has_what_the_report_has() {
     assert_eq!(document["account"]["name"], deployer().name);
 }
 
-/// A configuration that does not load is an error, and no document.
+/// A script that reads stdout alone sees why there are no findings.
 #[test]
-fn there_is_no_document_of_a_site_that_does_not_load() {
+fn the_document_of_a_site_that_does_not_load_is_the_error() {
     let site = quiet_site();
     write_file(site.config_path(), 0o644, b"colour = 1\n");
-    json(&site).refused(78, "bad-config");
+    let reply = json(&site);
+    assert_eq!(reply.code, 78, "{reply:?}");
+    let document: Value = serde_json::from_str(&reply.stdout).expect("JSON");
+    let field = |name: &str| document["error"][name].as_str().expect("a string");
+    assert_eq!(field("id"), "bad-config");
+    assert!(
+        field("problem").contains("unknown key 'colour'"),
+        "{reply:?}"
+    );
+    let line = format!("deploy-shell: bad-config: {}\n", field("problem"));
+    assert!(reply.stderr.starts_with(&line), "{reply:?}");
+    assert_eq!(document.get("findings"), None);
+
+    set_mode(site.config_path(), 0o666);
+    let document: Value = serde_json::from_str(&json(&site).stdout).expect("JSON");
+    let remedy = document["error"]["remedy"].as_str().expect("a remedy");
+    assert!(remedy.starts_with("chmod go-w '"), "{remedy}");
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::capabilities::{describe_certificates, describe_key};
 use super::facts::{Facts, ForcedCommand, Key, KeyPosition, ServedSite};
 use super::findings::Finding;
+use deploy_shell::error::Error;
 use deploy_shell::names::{KeyLabel, SiteName};
 use deploy_shell::policy::Verb;
 
@@ -23,6 +24,19 @@ struct Document<'a> {
     /// One sentence for each authority and each principal whose certificates log in.
     certificates: Vec<String>,
     not_checked: &'a [String],
+}
+
+/// The document of a site that cannot be checked.
+#[derive(Serialize)]
+struct Failure<'a> {
+    error: ErrorRow<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorRow<'a> {
+    id: &'static str,
+    problem: &'a str,
+    remedy: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -82,8 +96,22 @@ pub fn document(facts: &Facts, findings: &[Finding]) -> String {
         certificates: describe_certificates(facts),
         not_checked: &facts.not_checked,
     };
+    line(&document)
+}
+
+/// Returns the document of an error, so that a script finds one on stdout in every case.
+pub fn failure(error: &Error) -> String {
+    let error = ErrorRow {
+        id: error.code.name(),
+        problem: &error.problem,
+        remedy: error.remedy.as_deref(),
+    };
+    line(&Failure { error })
+}
+
+fn line(document: &impl Serialize) -> String {
     // A path of the user database or of sshd may have any bytes.
-    let text = serde_json::to_string(&document);
+    let text = serde_json::to_string(document);
     only_ascii(&text.unwrap_or_else(|_| "{}".to_owned()))
 }
 
