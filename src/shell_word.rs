@@ -17,7 +17,7 @@ pub struct Word(String);
 
 /// A shell that expands this prints the message and runs nothing: no command can print a
 /// word that ends with a newline, because a command substitution removes it.
-const UNWRITABLE: &str = "\"${name:?ends with a newline, so write it by hand}\"";
+const UNWRITABLE: &str = "\"${this_ends_with_a_newline:?write it by hand}\"";
 
 impl Word {
     /// Quotes `text`, which is a path, a name or another argument.

@@ -228,9 +228,17 @@ fn the_commands_of_adopt_do_what_is_meant_for_every_file() {
                 let other = site.base.join(format!("other{number}"));
                 fs::hard_link(file, other).expect("a hard link");
             }
-            let found = remedies();
+            // A copy to this name must not write to the file of another user.
+            let victim = site.base.join("victim");
+            fs::write(&victim, "victim").expect("written");
+            let trap = format!("{}.new", files[0].to_str().expect("UTF-8"));
+            symlink(&victim, &trap).expect("a symlink");
+            let is_of_names = |line: &String| line.contains("find ");
+            let found: Vec<String> = remedies().into_iter().filter(is_of_names).collect();
             assert_eq!(found.len(), 1, "{found:?}");
             site.follow(&found[0]);
+            assert_eq!(fs::read_to_string(&victim).expect("it exists"), "victim");
+            assert!(!Path::new(&trap).is_symlink());
             for file in &files {
                 assert_eq!(fs::metadata(file).expect("it exists").nlink(), 1);
             }

@@ -37,7 +37,7 @@ impl Exchange {
     ///
     /// Those of the look-up and of the journal.
     pub fn find(config: &Config, store: &Store) -> Result<Option<Exchange>> {
-        let is_directory = (store.root.stat(&config.link))
+        let is_directory = (store.root.stat_of_this_mount(&config.link))
             .is_ok_and(|stat| dir::file_type(&stat) == SFlag::S_IFDIR);
         if !is_directory {
             return Ok(None);

@@ -84,8 +84,10 @@ impl Fault {
             ),
             Fault::NeedsRoot(_) => "run adopt as root".to_owned(),
             Fault::OtherName => format!(
+                // The application can have put a symlink at either name.
                 "give each a file of its own: find {path} -type f -links +1 -exec sh -c \
-                 'cp -pT \"$1\" \"$1.new\" && mv -T \"$1.new\" \"$1\"' sh {{}} ';'"
+                 'cp -pPT --remove-destination \"$1\" \"$1.new\" && mv -T \"$1.new\" \"$1\"' \
+                 sh {{}} ';'"
             ),
             Fault::SpecialFile(_) => {
                 "let the program that made it use a directory outside of the release".to_owned()

@@ -9,6 +9,7 @@ mod site;
 use std::path::{Path, PathBuf};
 
 use deploy_shell::config::Config;
+use deploy_shell::shell_word::Word;
 
 pub use account::*;
 pub use keys::*;
@@ -67,6 +68,19 @@ impl Facts {
         match &self.account {
             Some(account) => account.name(),
             None => "the account".to_owned(),
+        }
+    }
+
+    /// Returns the account as a command takes it: its name, or its uid where it has none.
+    pub fn account_word(&self) -> Word {
+        Word::new(self.account_login())
+    }
+
+    /// As [`Facts::account_word`], for a part of a word.
+    pub fn account_login(&self) -> String {
+        match &self.account {
+            Some(account) if account.passwd.is_none() => account.uid.to_string(),
+            _ => self.account_name(),
         }
     }
 

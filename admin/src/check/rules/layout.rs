@@ -62,7 +62,7 @@ fn root_missing(facts: &Facts, root: &ResolvedPath) -> Option<Finding> {
 fn init(facts: &Facts) -> String {
     let of_root = facts.paths.root.end().filter(|root| root.uid != 0);
     let owner = match (&facts.account, of_root) {
-        (Some(account), _) if account.uid != 0 => account.name(),
+        (Some(account), _) if account.uid != 0 => facts.account_login(),
         // `.deploy-shell` is missing, which says who the account is.
         (None, Some(root)) => root.uid.to_string(),
         _ => "ACCOUNT".to_owned(),
@@ -166,7 +166,7 @@ fn root_not_writable(facts: &Facts) -> Option<Finding> {
         _ if Some(unusable.uid) == facts.account.as_ref().map(|account| account.uid) => {
             format!("chmod u+rwx {word}")
         }
-        _ => format!("chown {} {word}", Word::new(&name)),
+        _ => format!("chown {} {word}", facts.account_word()),
     };
     let code = FindingCode::RootNotWritable;
     Some(Finding::with_remedy(code, shown, text, &remedy))
@@ -211,7 +211,7 @@ fn unusable_state(facts: &Facts) -> Vec<Finding> {
     let paths: Vec<&PathBuf> = others.iter().map(|entry| &entry.path).collect();
     let what = format!("cannot be used by '{name}': requests fail");
     add(&others, what.clone(), give_to_account(facts, &paths));
-    let (account, word) = (Word::new(&name), Word::new(&state));
+    let (account, word) = (facts.account_word(), Word::new(&state));
     let remedy = format!("runuser -u {account} -- chmod -R u+rwX {word}");
     add(&own, what, remedy);
     let what = "is not a regular file: requests fail".to_owned();

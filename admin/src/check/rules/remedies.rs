@@ -40,11 +40,11 @@ pub fn give_to_root(facts: &Facts, component: &PathComponent, file: &Path) -> St
 /// site. The account owns the root and what is below it; root owns what is above.
 pub fn give_to_site(facts: &Facts, component: &PathComponent) -> String {
     let shown = Word::new(&component.path);
-    let owner = Word::new(if component.path.starts_with(&facts.config.root) {
-        facts.account_name()
+    let owner = if component.path.starts_with(&facts.config.root) {
+        facts.account_word()
     } else {
-        "root".to_owned()
-    });
+        Word::new("root")
+    };
     if component.kind == ComponentKind::Symlink {
         return format!("chown -h {owner} {shown}");
     }
@@ -61,13 +61,13 @@ pub fn let_account(account: &str, rights: &str, path: &Path) -> String {
 /// Returns how to let the account, and nobody else, use what it cannot.
 pub fn let_use(facts: &Facts, blocked: &Blocked) -> String {
     let rights = if blocked.directory { "x" } else { "r" };
-    let_account(&facts.account_name(), rights, &blocked.at)
+    let_account(&facts.account_login(), rights, &blocked.at)
 }
 
 /// Returns how to give files of the site to the account: those that are named, or the
 /// whole state directory where there are many.
 pub fn give_to_account(facts: &Facts, paths: &[&PathBuf]) -> String {
-    let account = Word::new(facts.account_name());
+    let account = facts.account_word();
     if paths.len() <= 5 {
         let words: Vec<String> = (paths.iter())
             .map(|path| Word::new(path).to_string())

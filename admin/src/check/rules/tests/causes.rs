@@ -301,3 +301,19 @@ fn the_owner_of_the_root_is_repaired_by_the_smallest_change() {
         ["mount the file system of '/srv/blog' read-write"]
     );
 }
+
+/// A command takes a number, and not the words of a message.
+#[test]
+fn an_account_without_a_name_is_its_number_in_a_command() {
+    let mut facts = sound();
+    account(&mut facts).passwd = None;
+    unusable(&mut facts, "/srv/blog/releases", 0);
+    unusable(&mut facts, "/srv/blog", 0);
+    let remedies = remedies(&facts);
+    for command in [
+        "chown '998' '/srv/blog'",
+        "chown -h '998' '/srv/blog/releases'",
+    ] {
+        assert!(remedies.contains(&command.to_owned()), "{remedies:?}");
+    }
+}
