@@ -8,6 +8,15 @@ use std::process::Command;
 
 use serde_json::Value;
 
+/// The severity and the code word of each finding of `check`.
+macro_rules! findings {
+    ($($variant:ident $severity:ident $code:literal $remedy:literal,)*) => {
+        const FINDINGS: &[(&str, &str)] = &[$((stringify!($severity), $code),)*];
+    };
+}
+
+include!("../../admin/src/check/findings_table.rs");
+
 /// Returns the documents by their paths from the top of the repository.
 fn documents() -> BTreeMap<PathBuf, String> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -205,6 +214,21 @@ fn the_figures_are_those_of_the_results() {
         assert!(shown, "docs/performance.md does not show {row}");
     }
     assert!(measured.len() >= 10, "{measured:?}");
+}
+
+#[test]
+fn every_finding_is_listed_with_its_severity() {
+    let documents = documents();
+    let page = &documents[Path::new("docs/findings.md")];
+    let listed: BTreeMap<&str, &str> = (page.lines())
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .filter_map(|(code, rest)| Some((code, rest.split_once(" | ")?.0)))
+        .collect();
+    for (severity, code) in FINDINGS {
+        let severity = severity.to_lowercase();
+        assert_eq!(listed.get(code), Some(&severity.as_str()), "{code}");
+    }
+    assert_eq!(listed.len(), FINDINGS.len(), "a row is of no finding");
 }
 
 #[test]
