@@ -2,7 +2,7 @@
 //! key what someone with that key can do. Everything that gives a key, the account
 //! or another user more than the README promises is a finding with its remedy.
 //!
-//! There are three separate steps. `access`, `account`, `filesystem`, `keys_files`, `paths`,
+//! There are three separate steps. `access`, `account`, `filesystem`, `keys_files`, `path_reader`, `paths`,
 //! `probe`, `reader`, `releases` and `sshd_config` gather facts and do I/O; `rules` turns the facts into
 //! findings of the table in `findings`; `report`, `json` and `capabilities` print both.
 //! The last two steps do no I/O.
@@ -22,6 +22,7 @@ mod forced_command;
 mod json;
 mod key_options;
 mod keys_files;
+mod path_reader;
 mod paths;
 pub(crate) mod probe;
 mod reader;
@@ -45,9 +46,11 @@ use deploy_shell::sandbox;
 use deploy_shell::signature::Requirement;
 use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
 use facts::{
-    Account, Facts, ForcedCommand, InstalledProgram, KeysFile, PasswdEntry, Resolution, SitePaths,
-    is_deploy_shell,
+    Account, Facts, ForcedCommand, InstalledProgram, KeysFile, PasswdEntry, Resolution,
+    ResolvedPath, SitePaths, is_deploy_shell,
 };
+use path_reader::resolve_paths;
+pub use path_reader::run_child;
 use paths::resolve_path;
 
 /// How long a look-up of the shared paths may take: a file system that is mounted there
@@ -108,17 +111,17 @@ fn gather_facts(
         // No system call gets to what is below it.
         Err(_) => Ok(Vec::new()),
     };
-    if let Err(error) = &answers {
-        let why = &error.problem;
-        not_checked.push(format!("who can write the shared paths: {why}"));
-    }
     let directories = site_directories(&config.root);
     let mut paths = resolve_site_paths(config_path, &config, &directories, sshd_config);
-    // After a stalled mount, a system call that looks at it does not return.
-    if answers.is_ok() {
+    // After a mount that stalls, another child would wait for it as well.
+    let resolved = answers.map_err(|error| error.problem).and_then(|_| {
         let below = config.root.join(SHARED);
-        let resolve = |path: &RelativePath| resolve_path(&below.join(path.as_path()));
-        paths.shared = shared.iter().map(resolve).collect();
+        let all = shared.iter().map(|path| below.join(path.as_path()));
+        resolve_paths(all.collect(), SHARED_LIMIT)
+    });
+    match resolved {
+        Ok(resolved) => paths.shared = resolved,
+        Err(why) => not_checked.push(format!("who can write the shared paths: {why}")),
     }
     for resolved in unowned_paths(&paths) {
         if let Resolution::NotChecked(why) = &resolved.resolution {
@@ -224,7 +227,7 @@ fn resolve_site_paths(
             .map(|command| resolve_path(command.program()))
             .collect(),
         root: resolve_path(&config.root),
-        current: resolve_path(&config.root.join(config.link.as_str())),
+        current: resolve_in_child(config.root.join(config.link.as_str())),
         directories: directories.iter().map(|path| resolve_path(path)).collect(),
         shared: Vec::new(),
         socket: resolve_path(&config.audit.socket),
@@ -234,9 +237,21 @@ fn resolve_site_paths(
     }
 }
 
+/// Resolves a path that may lead to a file system which stalls.
+fn resolve_in_child(path: PathBuf) -> ResolvedPath {
+    match resolve_paths(vec![path.clone()], SHARED_LIMIT) {
+        Ok(mut resolved) => resolved.remove(0),
+        Err(why) => ResolvedPath {
+            path,
+            components: Vec::new(),
+            resolution: Resolution::NotChecked(why),
+        },
+    }
+}
+
 /// Iterates over the paths that every user must be able to look at. The probe
 /// reports on the site's directories and shared paths.
-fn unowned_paths(paths: &SitePaths) -> impl Iterator<Item = &facts::ResolvedPath> {
+fn unowned_paths(paths: &SitePaths) -> impl Iterator<Item = &ResolvedPath> {
     [&paths.config, &paths.root, &paths.socket]
         .into_iter()
         .chain(&paths.signers)

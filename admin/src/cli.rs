@@ -174,7 +174,10 @@ pub fn run(argv: Vec<OsString>) -> u8 {
     // A failure leaves the limit as it is, which is one of the operator's.
     _ = getrlimit(Resource::RLIMIT_DATA)
         .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_DATA, soft.min(MAX_MEMORY), hard));
-    if let Some(status) = children::run_look_up(&argv).or_else(|| status::run_child(&argv)) {
+    let child = children::run_look_up(&argv)
+        .or_else(|| status::run_child(&argv))
+        .or_else(|| check::run_child(&argv));
+    if let Some(status) = child {
         return status;
     }
     panic::catch_unwind(|| dispatch(&argv)).unwrap_or_else(|_| reply::exit(&error::bug()))

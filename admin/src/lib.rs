@@ -12,6 +12,7 @@ mod adopt;
 mod authorize;
 mod bridge;
 mod check;
+mod child;
 pub mod cli;
 mod drop_releases;
 mod fallback;

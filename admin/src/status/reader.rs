@@ -5,14 +5,9 @@
 //! written each file that it reads: the answer is as trustworthy as the account. So the
 //! parent limits its time, its memory and the length of its answer, and every value of it
 //! is of a validated type or is escaped when it is printed.
-//!
-//! A child that hangs in the kernel ignores SIGKILL until its file system answers
-//! (fuse(4), nfs(5)). The parent does not wait for it.
 
 use std::ffi::OsString;
-use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
@@ -21,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::attention::Reason;
 use super::site::{self, Answer};
+use crate::child::{Child, write_answer};
 use deploy_shell::config::Config;
-use deploy_shell::deadline::{Deadline, TimedReader};
 use deploy_shell::error::{Code, Error, Result, bug};
 use deploy_shell::message;
 use deploy_shell::sandbox;
@@ -73,87 +68,38 @@ pub fn read_sites(configs: &[PathBuf]) -> Vec<Answer> {
 }
 
 fn read_site(config: &Path) -> Result<Answer> {
-    Reader::start(config)?.answer(config)
-}
-
-/// A child, with the pipe of its answer. Dropping it kills the child.
-struct Reader {
-    child: Child,
-    from: ChildStdout,
-}
-
-impl Reader {
-    fn start(config: &Path) -> Result<Reader> {
-        let line = message::encode(&Job {
-            config: config.to_owned(),
-        })?;
-        let cannot = |error| Error::io("cannot start a process that reads the site", error);
-        let mut child = Command::new("/proc/self/exe")
-            .arg(WORD)
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(cannot)?;
-        let (Some(mut to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(Error::new(Code::Internal, "the child has no pipes"));
-        };
-        let reader = Reader { child, from };
-        to.write_all(format!("{line}\n").as_bytes())
-            .map_err(cannot)?;
-        Ok(reader)
-    }
-
-    fn answer(&self, config: &Path) -> Result<Answer> {
-        let deadline = Deadline::after(LIMIT);
-        let from = &self.from;
-        let mut from = BufReader::new(TimedReader::new(from, LIMIT, deadline));
-        message::read_message(&mut from, MAX_ANSWER).map_err(|why| {
-            let seconds = LIMIT.as_secs();
-            let shown = config.display();
-            if deadline.has_passed() {
-                let problem = format!("the site of '{shown}' does not answer within {seconds} s");
-                return Error::new(Code::Timeout, problem)
-                    .remedy("repair or unmount the file system that stalls, then try again");
-            }
-            let problem = format!("the process that reads the site of '{shown}' failed: {why}");
-            Error::new(Code::IoError, problem)
-                .remedy("see what 'deploy-shell-admin check' and 'history' say about the site")
-        })
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        // Fails if it has already ended.
-        _ = self.child.kill();
-        _ = self.child.try_wait();
-    }
+    let job = Job {
+        config: config.to_owned(),
+    };
+    let mut child = Child::start(WORD, &job, LIMIT)?;
+    child.answer(MAX_ANSWER).map_err(|why| {
+        let seconds = LIMIT.as_secs();
+        let shown = config.display();
+        if child.has_timed_out() {
+            let problem = format!("the site of '{shown}' does not answer within {seconds} s");
+            return Error::new(Code::Timeout, problem)
+                .remedy("repair or unmount the file system that stalls, then try again");
+        }
+        let problem = format!("the process that reads the site of '{shown}' failed: {why}");
+        Error::new(Code::IoError, problem)
+            .remedy("see what 'deploy-shell-admin check' and 'history' say about the site")
+    })
 }
 
 /// Runs as the child if `argv` says so, and returns the exit status. The child only reads,
 /// so a person who starts it does no harm.
 pub fn run_child(argv: &[OsString]) -> Option<u8> {
     match argv {
-        [_, word] if word == WORD => Some(main()),
+        [_, word] if word == WORD => Some(main().err().unwrap_or(0)),
         _ => None,
     }
 }
 
-fn main() -> u8 {
+fn main() -> std::result::Result<(), u8> {
     sandbox::reset_inherited_state();
     // The limit of the parent is higher. A failure leaves that one.
     _ = setrlimit(Resource::RLIMIT_DATA, MAX_MEMORY, MAX_MEMORY);
-    let Ok(Job { config }) = message::read_message(&mut std::io::stdin().lock(), MAX_JOB) else {
-        return Code::BadRequest.exit();
-    };
-    let answer = site::read(Config::load(&config));
-    let Ok(line) = message::encode(&answer) else {
-        return Code::Internal.exit();
-    };
-    match writeln!(std::io::stdout(), "{line}") {
-        Ok(()) => 0,
-        Err(_) => Code::IoError.exit(),
-    }
+    let job = message::read_message(&mut std::io::stdin().lock(), MAX_JOB);
+    let Job { config } = job.map_err(|_| Code::BadRequest.exit())?;
+    write_answer(&site::read(Config::load(&config)))
 }

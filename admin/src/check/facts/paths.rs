@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// A path with every component on the way to its end, symlinks followed, from
 /// `/` on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ResolvedPath {
     pub path: PathBuf,
     pub components: Vec<PathComponent>,
@@ -12,7 +14,7 @@ pub struct ResolvedPath {
 }
 
 /// How far a path could be followed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resolution {
     /// To its end.
     Complete,
@@ -23,7 +25,7 @@ pub enum Resolution {
 }
 
 /// One directory, symlink or file on the way to the end of a path.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PathComponent {
     pub path: PathBuf,
     pub uid: u32,
@@ -31,7 +33,7 @@ pub struct PathComponent {
     pub kind: ComponentKind,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ComponentKind {
     Directory,
     Symlink,
