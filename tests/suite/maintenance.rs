@@ -109,7 +109,7 @@ impl Node {
     }
 }
 
-/// Returns everything but the file that locks the site.
+/// Returns the files of the site and its listing.
 fn content(site: &Site) -> (Vec<String>, Value) {
     let (tree, _) = everything(site);
     let tree = tree.iter().map(|(path, found)| format!("{path:?} {found}"));
