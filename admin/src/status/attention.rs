@@ -109,7 +109,9 @@ fn gate_failed(config: &Config, status: &SiteStatus) -> Option<Attention> {
     let (release, time) = (&failure.release, failure.time);
     Some(Attention::new(
         Reason::GateFailed,
-        format!("'{release}' failed its checks at {time}, and nothing was made live since"),
+        format!(
+            "'{release}' failed its checks at {time}, and no swap or rollback has passed since"
+        ),
         format!(
             "look at the log, then swap to a release that passes; or remove this one: \
              deploy-shell-admin drop {} {release}",
