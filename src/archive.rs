@@ -354,7 +354,7 @@ impl Unpacker<'_> {
         self.writers.wait_until_written()?;
         let mut file = self
             .open_dir(above, above.len())?
-            .open_file(name)
+            .open_own_file(name)
             .map_err(|errno| io_error("open a file of the upload", errno))?;
         self.writers
             .write_file(to, from.executable, from.size, |buffer| {
@@ -467,7 +467,7 @@ fn set_directory_times(tree: &Tree, staging: &Dir, times: FileTimes) -> Result<(
         let set = match path {
             b"" => dir::set_modified(staging, time),
             path => staging
-                .open_dir_beneath(Path::new(OsStr::from_bytes(path)))
+                .walk_to_dir(Path::new(OsStr::from_bytes(path)))
                 .and_then(|directory| dir::set_modified(&directory, time)),
         };
         set.map_err(|errno| io_error("set the time of a directory", errno))

@@ -16,6 +16,7 @@ mod acl;
 mod mount;
 mod name;
 mod remove;
+mod resolve;
 mod time;
 
 use std::ffi::{OsStr, OsString};
@@ -143,17 +144,6 @@ impl Dir {
     /// Returns the target of a symlink.
     pub fn read_link<'a>(&self, name: impl Into<Name<'a>>) -> Result<OsString> {
         fcntl::readlinkat(&self.0, name.into().as_os_str())
-    }
-
-    /// Returns the target of a symlink at a path of several components below this
-    /// directory.
-    pub fn read_link_beneath(&self, path: &Path) -> Result<OsString> {
-        // Only the last component may be a symlink, and it is not followed.
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-        let symlink = fcntl::openat2(&self.0, path, how)?;
-        fcntl::readlinkat(&symlink, "")
     }
 
     /// Makes a symlink; nothing may be at `name`.

@@ -33,6 +33,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use attempts::{
     ATTEMPTS, CONTROL, LIST, MAX_FILE, PROBE, RECEIVE, ROLLBACK, Refusal, SIGNAL, SWAP, Site,
+    UNPACKER,
 };
 
 /// The exit statuses of an attempt: it succeeded, it failed with an error, or the
@@ -91,7 +92,7 @@ fn attack_from_inside(who: &str, name: &str, site: &Path) -> u8 {
             Some(sandbox::restrict_unpacker_after_threads(partial))
         }
     };
-    if enforcement.is_some_and(|enforcement| !enforcement.is_full()) {
+    if enforcement.is_some_and(|enforcement| !enforcement.is_acceptable()) {
         return NOT_SANDBOXED;
     }
     match (attempt.run)(&Site(site.to_owned())) {
@@ -134,6 +135,13 @@ fn run_all() -> ExitCode {
                 println!("skipped: Landlock confines signals from Linux 6.12 on");
                 continue;
             }
+            if name.contains("openat2(2)")
+                && ![UNPACKER, PROBE].contains(who)
+                && kernel_is_before(6, 2)
+            {
+                println!("skipped: Landlock controls truncation from Linux 6.2 on");
+                continue;
+            }
             let (result, untouched) = run(name, who, &preload);
             let refused = match attempt.refusal {
                 Refusal::Any | Refusal::AnyIfPossible => {
@@ -155,8 +163,12 @@ fn run_all() -> ExitCode {
     }
 }
 
-/// Compiles the system calls that safe Rust cannot make.
+/// Compiles the system calls that safe Rust cannot make. `tests/machine` does so before,
+/// because its systems have no compiler, and passes the object.
 fn compile_raw_syscalls(directory: &Path) -> PathBuf {
+    if let Some(object) = std::env::var_os("RAW_SYSCALLS") {
+        return object.into();
+    }
     let (source, object) = (directory.join("raw.c"), directory.join("raw.so"));
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("our directory");
     fs::write(&source, include_str!("attack/raw_syscalls.c")).expect("the source is written");

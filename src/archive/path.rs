@@ -1,13 +1,12 @@
 //! Turns the names in an archive into paths that stay inside the release.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use nix::errno::Errno;
 
 use super::rule::Rule;
-use crate::dir::Dir;
 use crate::names::{MAX_COMPONENT, MAX_DEPTH, MAX_PATH};
 
 /// A path inside the release: no component is `.`, `..` or empty.
@@ -132,24 +131,22 @@ pub enum LinkTarget {
     Loop,
 }
 
-/// Returns where the symlink at `path` inside `release` leads; `target` reads its
-/// target.
+/// Returns where a symlink of a release leads: `resolved` is the result of its
+/// resolution inside the release, and `target` reads its target.
 ///
-/// The kernel resolves it, after everything has been unpacked: the kernel also
-/// follows the symlinks when the release is served, through other symlinks if
-/// there are any. The kernel knows nothing of a part that is
-/// missing: another symlink could be there later. A target with such a part may only
-/// descend after its first steps up.
+/// The caller resolves it after everything has been unpacked, because the kernel also
+/// follows the symlinks when the release is served, through other symlinks if there are
+/// any. A resolution knows nothing of a part that is missing: another symlink could be
+/// there later. A target with such a part may only descend after its first steps up.
 ///
 /// # Errors
 ///
-/// Returns any other error of openat2(2) or readlinkat(2).
+/// Returns any other error of the resolution, or of `target`.
 pub fn check_link_escape(
-    release: &Dir,
-    path: &Path,
+    resolved: nix::Result<OwnedFd>,
     target: impl FnOnce() -> nix::Result<OsString>,
 ) -> nix::Result<LinkTarget> {
-    match release.resolve_in_mount(path) {
+    match resolved {
         Ok(_) => Ok(LinkTarget::Inside),
         Err(Errno::EXDEV) => Ok(LinkTarget::Escapes),
         Err(Errno::ELOOP) => Ok(LinkTarget::Loop),

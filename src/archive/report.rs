@@ -111,7 +111,7 @@ pub fn check_symlinks(tree: &Tree, staging: &Dir) -> Result<(), UnpackError> {
         let refuse = |rule: Rule| Err(UnpackError::from(rule).at(path));
         let path = Path::new(OsStr::from_bytes(path));
         let target = || staging.read_link_beneath(path);
-        match path::check_link_escape(staging, path, target) {
+        match path::check_link_escape(staging.walk_beneath(path), target) {
             Ok(LinkTarget::Inside) => Ok(()),
             Ok(LinkTarget::Escapes) => refuse(Rule::SymlinkEscapes),
             Ok(LinkTarget::Unresolved) => refuse(Rule::SymlinkUnresolved),

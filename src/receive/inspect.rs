@@ -192,7 +192,9 @@ fn check_metadata(entry: &Entry, stat: &FileStat, inherited: Inherited) -> Resul
 fn check_link_escape(tree: &Dir, path: &[u8], target: &[u8]) -> Result<()> {
     let at = Path::new(OsStr::from_bytes(path));
     let target = || Ok(OsStr::from_bytes(target).to_owned());
-    match path::check_link_escape(tree, at, target).map_err(|errno| io(path, errno))? {
+    match path::check_link_escape(tree.resolve_in_mount(at), target)
+        .map_err(|errno| io(path, errno))?
+    {
         LinkTarget::Inside => Ok(()),
         LinkTarget::Escapes | LinkTarget::Unresolved | LinkTarget::Loop => {
             Err(report_mismatch(path, "is a symlink out of the release"))

@@ -24,7 +24,7 @@ use seccompiler::{
 use super::Rights;
 use lists::{
     DENIED, DENIED_LEGACY, DENIED_WITHOUT_EXEC, DENIED_WITHOUT_EXEC_LEGACY, FCNTL_SET_RECIPIENT,
-    IOCTL_SET_RECIPIENT, NAMESPACE_FLAGS,
+    IOCTL_SET_RECIPIENT, NAMESPACE_FLAGS, OPENS,
 };
 
 pub use lists::{PROBE, UNPACKER};
@@ -126,6 +126,13 @@ fn deny_filter(rights: &Rights<'_>) -> Result<BpfProgram, BackendError> {
         let other_mode = condition(1, SeccompCmpOp::Ne, mode.into())?;
         rules.insert(libc::SYS_fchmod, vec![SeccompRule::new(vec![other_mode])?]);
     }
+    // The kernel empties a file for open(2) with O_TRUNC and an access mode that does not
+    // write. Landlock controls that only from Linux 6.2 on, and no verb opens so.
+    for (call, flags) in OPENS {
+        let truncate = libc::O_TRUNC as u64;
+        let truncates = condition(*flags, SeccompCmpOp::MaskedEq(truncate), truncate)?;
+        rules.insert(*call, vec![SeccompRule::new(vec![truncates])?]);
+    }
     // The audit opens a local socket for each line; every other kind is denied.
     let not_local = condition(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?;
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(vec![not_local])?]);
@@ -179,15 +186,18 @@ pub fn unpacker_arg_rules() -> Result<CallRules, BackendError> {
     let equal = |argument, value: libc::c_int| condition(argument, SeccompCmpOp::Eq, value as u64);
     let only = |condition| SeccompRule::new(vec![condition]);
     // O_TMPFILE includes O_DIRECTORY, which opens directories by itself.
-    let tmpfile = (libc::O_TMPFILE & !libc::O_DIRECTORY) as u64;
-    let without = |flags: u64| condition(2, SeccompCmpOp::MaskedEq(flags), 0);
-    let creates_with_mode = |mode| SeccompRule::new(vec![without(tmpfile)?, equal(3, mode)?]);
-    // A new file has a name and one of two modes: not set-user-id, and always
-    // removable by its owner. openat2(2) has its flags and mode in memory, where no
-    // filter reads them; the inspection of the tree finds a wrong mode, and until
-    // then the file is in a directory that no other user can enter.
+    let neither = libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY;
+    let creates = libc::O_CREAT | libc::O_EXCL;
+    let flags = |mask: libc::c_int, value: libc::c_int| {
+        condition(2, SeccompCmpOp::MaskedEq(mask as u64), value as u64)
+    };
+    let creates_with_mode =
+        |mode| SeccompRule::new(vec![flags(neither | creates, creates)?, equal(3, mode)?]);
+    // A file that exists keeps its content: Landlock controls O_TRUNC only from Linux 6.2
+    // on. A new file has a name and one of two modes: not set-user-id, and always
+    // removable by its owner.
     let open = vec![
-        only(without(libc::O_CREAT as u64 | tmpfile)?)?,
+        only(flags(neither | libc::O_CREAT, 0)?)?,
         creates_with_mode(0o644)?,
         creates_with_mode(0o755)?,
     ];

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use deploy_shell::dir::Dir;
 use nix::fcntl::AT_FDCWD;
-use nix::libc::O_TMPFILE;
+use nix::libc::{O_TMPFILE, O_TRUNC};
 use nix::sys::signal::kill;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
@@ -40,7 +40,7 @@ pub enum Refusal {
 }
 
 pub const SIGNAL: &str = "signal the parent";
-const UNPACKER: &str = "unpacker";
+pub const UNPACKER: &str = "unpacker";
 pub const PROBE: &str = "probe";
 pub const RECEIVE: &str = "receive";
 pub const SWAP: &str = "swap";
@@ -127,6 +127,73 @@ pub const ATTEMPTS: &[Attempt] = &[
             let path = site.path("root/releases/r1/index.html");
             let file = OpenOptions::new().write(true).truncate(true).open(path);
             file.map(drop)
+        },
+    },
+    Attempt {
+        name: "empty a file of a release by truncate(2)",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| Ok(nix::unistd::truncate(&site.path(LIVE_FILE), 0)?),
+    },
+    // Landlock controls the following only from Linux 6.2 on. The access mode 3 asks for
+    // neither reading nor writing.
+    Attempt {
+        name: "empty a file of a release by open(2) for reading",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| {
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(O_TRUNC);
+            options.open(site.path(LIVE_FILE)).map(drop)
+        },
+    },
+    Attempt {
+        name: "empty a file of a release by openat(2) with mode 3",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(OPENAT_TRUNCATE_RELEASE),
+    },
+    Attempt {
+        name: "empty a file of a release by open(2) with mode 3",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(OPEN_TRUNCATE_RELEASE),
+    },
+    Attempt {
+        name: "empty a file of a release by openat2(2) with mode 3",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(OPENAT2_TRUNCATE_RELEASE),
+    },
+    Attempt {
+        name: "empty a file beside the site by openat(2) with mode 3",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(OPENAT_TRUNCATE_SECRET),
+    },
+    Attempt {
+        name: "empty a file beside the site by openat2(2) with mode 3",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(OPENAT2_TRUNCATE_SECRET),
+    },
+    Attempt {
+        name: "empty a file of the upload by openat(2)",
+        refused_to: &[UNPACKER, PROBE, SWAP, ROLLBACK, LIST],
+        refusal: Refusal::Any,
+        run: |_| {
+            let mut options = OpenOptions::new();
+            options.write(true).truncate(true).open("own").map(drop)
+        },
+    },
+    Attempt {
+        name: "open an existing file of the upload as a new one",
+        refused_to: &[UNPACKER, PROBE, SWAP, ROLLBACK, LIST],
+        refusal: Refusal::Any,
+        run: |_| {
+            let mut options = OpenOptions::new();
+            let options = options.write(true).create(true).truncate(false).mode(0o644);
+            options.open("own").map(drop)
         },
     },
     Attempt {
@@ -535,6 +602,14 @@ const KEXEC_FILE_LOAD: i32 = 12;
 const SWAPOFF: i32 = 13;
 const FCNTL_SETOWN_EX: i32 = 14;
 const FCNTL_SETSIG: i32 = 15;
+const OPENAT_TRUNCATE_RELEASE: i32 = 16;
+const OPEN_TRUNCATE_RELEASE: i32 = 17;
+const OPENAT2_TRUNCATE_RELEASE: i32 = 18;
+const OPENAT_TRUNCATE_SECRET: i32 = 19;
+const OPENAT2_TRUNCATE_SECRET: i32 = 20;
+
+/// The file of the live release.
+const LIVE_FILE: &str = "root/releases/r1/index.html";
 
 /// Makes a system call by the preloaded object, which replaces getsid(3).
 fn raw_syscall(which: i32) -> Outcome {

@@ -4,11 +4,14 @@
 
 #define _GNU_SOURCE
 #include <asm/sockios.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -33,6 +36,30 @@ static int set_owner_of_socket(void)
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0)
         return -1;
     return ioctl(pair[0], FIOSETOWN, &parent);
+}
+
+/* From the working directory, which is the staging directory. */
+#define LIVE_FILE "../../../../releases/r1/index.html"
+#define SECRET "../../../../../beside/secret"
+
+/* Opens a file with O_TRUNC for neither reading nor writing, by a system call. */
+static int truncate_by(long call, const char *path)
+{
+    struct stat found;
+    struct open_how how = {.flags = O_ACCMODE | O_TRUNC};
+    int opened = -1;
+    if (call == SYS_openat2)
+        opened = syscall(call, AT_FDCWD, path, &how, sizeof how);
+    else if (call == SYS_openat)
+        opened = syscall(call, AT_FDCWD, path, O_ACCMODE | O_TRUNC);
+#ifdef SYS_open
+    else
+        opened = syscall(call, path, O_ACCMODE | O_TRUNC);
+#endif
+    if (opened < 0 || fstat(opened, &found) != 0)
+        return -1;
+    errno = EPERM;
+    return found.st_size == 0 ? 0 : -1;
 }
 
 pid_t getsid(pid_t which)
@@ -80,6 +107,20 @@ pid_t getsid(pid_t which)
     }
     case 15:
         return fcntl(STDERR_FILENO, F_SETSIG, SIGTERM);
+    case 16:
+        return truncate_by(SYS_openat, LIVE_FILE);
+    case 17:
+#ifdef SYS_open
+        return truncate_by(SYS_open, LIVE_FILE);
+#else
+        return truncate_by(SYS_openat, LIVE_FILE);
+#endif
+    case 18:
+        return truncate_by(SYS_openat2, LIVE_FILE);
+    case 19:
+        return truncate_by(SYS_openat, SECRET);
+    case 20:
+        return truncate_by(SYS_openat2, SECRET);
     default:
         return -1;
     }

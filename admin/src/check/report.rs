@@ -104,7 +104,9 @@ fn head_lines(facts: &Facts) -> Vec<String> {
         ));
     }
     if let (Some(monitor), Some(unpacker)) = (&facts.probe.monitor, &facts.probe.unpacker) {
-        let accepted = if facts.config.sandbox.required || monitor.is_full() && unpacker.is_full() {
+        let accepted = if facts.config.sandbox.required
+            || monitor.is_acceptable() && unpacker.is_acceptable()
+        {
             ""
         } else {
             "; [sandbox] required = false accepts that"
@@ -278,7 +280,7 @@ mod tests {
         let without = line(&facts, "disk: ").unwrap();
         assert!(!without.contains("inodes") && without.contains("can fill this file system"));
 
-        facts.probe.monitor = Some([Mechanism::Truncation].into_iter().collect());
+        facts.probe.monitor = Some([Mechanism::Landlock].into_iter().collect());
         assert!(!line(&facts, "sandbox: ").unwrap().contains("accepts"));
         facts.config.sandbox.required = false;
         assert!(

@@ -20,7 +20,6 @@ pub const UNPACKER: &[libc::c_long] = &[
     libc::SYS_fcntl,
     // Create the files. Landlock decides where.
     libc::SYS_openat,
-    libc::SYS_openat2,
     libc::SYS_mkdirat,
     libc::SYS_symlinkat,
     libc::SYS_readlinkat,
@@ -159,7 +158,8 @@ pub const DENIED: &[libc::c_long] = &[
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
     libc::SYS_fsetxattr,
-    // Truncation by path, device files and fifos, hard links.
+    // Truncation by path, device files and fifos, hard links. openat2(2), in whose flags
+    // no filter sees O_TRUNC, is missing: see `Mechanism::Truncation`.
     libc::SYS_truncate,
     libc::SYS_mknodat,
     libc::SYS_linkat,
@@ -216,6 +216,13 @@ pub const FCNTL_SET_RECIPIENT: &[u64] = &[8, 15, 10];
 /// The commands of ioctl(2) that do the same as F_SETOWN: FIOSETOWN and SIOCSPGRP.
 pub const IOCTL_SET_RECIPIENT: &[u64] = &[0x8901, 0x8902];
 
+/// The system calls that open a file by a path, each with the number of the argument
+/// that has the flags.
+#[cfg(target_arch = "x86_64")]
+pub const OPENS: &[(libc::c_long, u8)] = &[(libc::SYS_openat, 2), (libc::SYS_open, 1)];
+#[cfg(not(target_arch = "x86_64"))]
+pub const OPENS: &[(libc::c_long, u8)] = &[(libc::SYS_openat, 2)];
+
 /// The flags of clone(2) that create a namespace. CLONE_NEWTIME is not among them:
 /// clone(2) reads that bit as part of a signal number, and only unshare(2) and
 /// clone3(2) take it.
@@ -248,6 +255,7 @@ pub const DENIED_WITHOUT_EXEC: &[libc::c_long] = &[
 /// Older forms of the same calls, which only x86-64 has.
 #[cfg(target_arch = "x86_64")]
 pub const DENIED_LEGACY: &[libc::c_long] = &[
+    libc::SYS_creat,
     libc::SYS_chown,
     libc::SYS_lchown,
     libc::SYS_chmod,

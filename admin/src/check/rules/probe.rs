@@ -96,7 +96,7 @@ pub fn probe_findings(facts: &Facts) -> Vec<Finding> {
 /// Returns whether the sandboxes of both processes are known to be full.
 pub fn sandbox_is_full(facts: &Facts) -> bool {
     let sandboxes = [&facts.probe.monitor, &facts.probe.unpacker];
-    (sandboxes.into_iter()).all(|sandbox| sandbox.as_ref().is_some_and(Enforcement::is_full))
+    (sandboxes.into_iter()).all(|sandbox| sandbox.as_ref().is_some_and(Enforcement::is_acceptable))
 }
 
 /// With `required = false` the operator accepts a kernel that lacks something, and the
@@ -107,7 +107,7 @@ pub fn sandbox_findings(facts: &Facts) -> Vec<Finding> {
         return Vec::new();
     }
     let of = |sandbox: &Option<Enforcement>| {
-        let sandbox = sandbox.as_ref().filter(|sandbox| !sandbox.is_full());
+        let sandbox = sandbox.as_ref().filter(|sandbox| !sandbox.is_acceptable());
         sandbox.map(|sandbox| (sandbox.to_string(), missing_features(sandbox)))
     };
     let (monitor, unpacker) = (of(&facts.probe.monitor), of(&facts.probe.unpacker));
