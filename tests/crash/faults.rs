@@ -48,27 +48,6 @@ fn is_failed_write(fault: Option<(Point, Fault)>) -> bool {
 }
 
 impl Scenario {
-    fn run(&self, site: &Site, fault: Option<(Point, Fault)>) -> Result<Run, String> {
-        tracer::run(
-            site.command(&self.request),
-            site.stdin(&self.request),
-            fault,
-        )
-    }
-
-    fn receives(&self) -> bool {
-        self.request.starts_with("receive")
-    }
-
-    /// Returns whether the request has had its effect.
-    fn done(&self, site: &Site) -> Result<bool, String> {
-        Ok(if self.receives() {
-            site.releases().contains(NEW)
-        } else {
-            site.current()?.as_deref() == Some(self.live)
-        })
-    }
-
     /// Requires what must hold after a run, with any fault.
     fn check_run(
         &self,
@@ -139,11 +118,7 @@ impl Scenario {
                 .iter()
                 .any(|record| record["event"] == event && record["release"] == release)
         };
-        let event = match self.request.split(' ').next() {
-            Some("receive") => "received",
-            Some("rollback") => "rolled-back",
-            _ => "swapped",
-        };
+        let event = self.event();
         let release = if self.receives() { NEW } else { self.live };
         if done && !recorded(event, release) {
             return Err(format!("the journal has no record of it: {journal:?}"));
@@ -248,7 +223,7 @@ fn try_all(
                     let mut tally = tally.lock().expect("no thread panics with the lock");
                     match fault {
                         Fault::Kill => tally.kills += 1,
-                        Fault::Fail(_) => tally.errors += 1,
+                        Fault::Fail(_) | Fault::Skip => tally.errors += 1,
                     }
                     tally.pruning += usize::from(pruning.contains(point));
                     tally.missed += usize::from(!run.reached);

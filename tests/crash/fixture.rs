@@ -22,6 +22,8 @@ pub type Verdict = Result<(), String>;
 /// A directory for all sites of a test, and a listener for their audit records.
 pub struct Fixture {
     dir: TempDir,
+    /// Where the sites are: the directory, or a file system that is mounted in it.
+    sites: PathBuf,
 }
 
 impl Fixture {
@@ -43,7 +45,29 @@ impl Fixture {
             let mut buffer = [0; 2048];
             while socket.recv(&mut buffer).is_ok() {}
         });
-        Fixture { dir }
+        let sites = dir.path().to_owned();
+        Fixture { dir, sites }
+    }
+
+    /// Makes the sites in `name` below the directory, where the test mounts file systems.
+    pub fn with_sites_in(mut self, name: &str) -> Fixture {
+        self.sites = self.dir.path().join(name);
+        fs::create_dir(&self.sites).expect("a directory");
+        self
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn sites(&self) -> &Path {
+        &self.sites
+    }
+
+    /// Returns a site that is there.
+    pub fn open(&self, name: &str) -> Site {
+        let dir = self.sites.join(name);
+        Site { dir }
     }
 
     /// Makes a site without releases in the directory `name`.
@@ -80,7 +104,7 @@ impl Fixture {
     }
 
     fn site(&self, name: &str, keep: usize, gate: &str) -> Site {
-        let dir = self.dir.path().join(name);
+        let dir = self.sites.join(name);
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir).expect("a directory");
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("its mode");

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use crate::fixture::{Fixture, NEW, Site, receive_command};
+use crate::tracer::{self, Fault, Point, Run};
 
 pub struct Scenario {
     pub name: &'static str,
@@ -120,6 +121,36 @@ fn leave_debris(site: &Site) {
 }
 
 impl Scenario {
+    pub fn run(&self, site: &Site, fault: Option<(Point, Fault)>) -> Result<Run, String> {
+        tracer::run(
+            site.command(&self.request),
+            site.stdin(&self.request),
+            fault,
+        )
+    }
+
+    pub fn receives(&self) -> bool {
+        self.request.starts_with("receive")
+    }
+
+    /// Returns whether the request has had its effect.
+    pub fn done(&self, site: &Site) -> Result<bool, String> {
+        Ok(if self.receives() {
+            site.releases().contains(NEW)
+        } else {
+            site.current()?.as_deref() == Some(self.live)
+        })
+    }
+
+    /// Returns the event of the journal that says that it is done.
+    pub fn event(&self) -> &'static str {
+        match self.request.split(' ').next() {
+            Some("receive") => "received",
+            Some("rollback") => "rolled-back",
+            _ => "swapped",
+        }
+    }
+
     pub fn prepare(&self, fixture: &Fixture, template: &Site, name: &str) -> Site {
         // `keep = 0`, so that an activation prunes.
         let site = fixture.copy(template, name, 0, self.gate);

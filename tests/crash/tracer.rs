@@ -41,6 +41,8 @@ pub enum Fault {
     Kill,
     /// The call is not made, and returns this error.
     Fail(Errno),
+    /// The call is not made, and returns 0.
+    Skip,
 }
 
 /// The result of a run.
@@ -161,8 +163,9 @@ struct Tracing {
     started: bool,
     threads: HashMap<Pid, usize>,
     counts: HashMap<(usize, i64), usize>,
-    /// The calls that return next and must fail, each with the argument that was replaced.
-    failing: HashMap<Pid, (Errno, u64)>,
+    /// The calls that were not made and return next: what each returns, and the argument
+    /// that was replaced.
+    replaced: HashMap<Pid, (i64, u64)>,
     calls: Vec<Point>,
     reached: bool,
     own: bool,
@@ -193,7 +196,7 @@ impl Tracing {
             started: false,
             threads: HashMap::from([(pid, 0)]),
             counts: HashMap::new(),
-            failing: HashMap::new(),
+            replaced: HashMap::new(),
             calls: Vec::new(),
             reached: false,
             own: false,
@@ -252,8 +255,8 @@ impl Tracing {
             return None;
         };
         if info.op == libc::PTRACE_SYSCALL_INFO_EXIT {
-            if let Some((errno, argument)) = self.failing.remove(&pid) {
-                registers.rax = (-i64::from(errno as i32)) as u64;
+            if let Some((result, argument)) = self.replaced.remove(&pid) {
+                registers.rax = result as u64;
                 registers.rdi = argument;
                 let _ = ptrace::setregs(pid, registers);
             }
@@ -279,8 +282,12 @@ impl Tracing {
                 self.own = std::path::Path::new(&thread).exists();
                 match fault {
                     Fault::Kill => _ = kill(pid, Signal::SIGKILL),
-                    Fault::Fail(errno) => {
-                        self.failing.insert(pid, (errno, registers.rdi));
+                    Fault::Fail(_) | Fault::Skip => {
+                        let result = match fault {
+                            Fault::Fail(errno) => -i64::from(errno as i32),
+                            _ => 0,
+                        };
+                        self.replaced.insert(pid, (result, registers.rdi));
                         // close(2) frees the descriptor whatever it returns. Any other
                         // call becomes close(-1), which no filter refuses and which has
                         // no effect.
