@@ -15,6 +15,8 @@
 
 #[path = "attack/attempts.rs"]
 mod attempts;
+#[path = "attack/raw_syscalls.rs"]
+mod raw_syscalls;
 
 use std::fs;
 use std::io::Error;

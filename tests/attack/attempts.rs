@@ -14,9 +14,11 @@ use nix::libc::{O_TMPFILE, O_TRUNC};
 use nix::sys::signal::kill;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Pid, getsid};
+use nix::unistd::Pid;
 
-type Outcome = std::io::Result<()>;
+use super::raw_syscalls::*;
+
+pub type Outcome = std::io::Result<()>;
 
 /// An attack, and the sandboxed processes that must not succeed with it.
 pub struct Attempt {
@@ -585,40 +587,8 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
 ];
 
-/// The calls of `attack/raw_syscalls.c`.
-const X32_GETPID: i32 = 1;
-const X32_EXECVE: i32 = 2;
-#[cfg(target_arch = "x86_64")]
-const I386_GETPID: i32 = 3;
-const CLONE3: i32 = 4;
-const CLONE_NEW_NAMESPACE: i32 = 5;
-const FCNTL_SETOWN: i32 = 6;
-const IOCTL_FIOSETOWN: i32 = 7;
-const PROCESS_MADVISE: i32 = 8;
-const SHMAT: i32 = 9;
-const OPEN_TREE_ATTR: i32 = 10;
-const FSPICK: i32 = 11;
-const KEXEC_FILE_LOAD: i32 = 12;
-const SWAPOFF: i32 = 13;
-const FCNTL_SETOWN_EX: i32 = 14;
-const FCNTL_SETSIG: i32 = 15;
-const OPENAT_TRUNCATE_RELEASE: i32 = 16;
-const OPEN_TRUNCATE_RELEASE: i32 = 17;
-const OPENAT2_TRUNCATE_RELEASE: i32 = 18;
-const OPENAT_TRUNCATE_SECRET: i32 = 19;
-const OPENAT2_TRUNCATE_SECRET: i32 = 20;
-
 /// The file of the live release.
 const LIVE_FILE: &str = "root/releases/r1/index.html";
-
-/// Makes a system call by the preloaded object, which replaces getsid(3).
-fn raw_syscall(which: i32) -> Outcome {
-    match getsid(Some(Pid::from_raw(which))) {
-        // Bad arguments: the kernel's implementation of the call examined them.
-        Ok(_) | Err(nix::Error::EFAULT | nix::Error::EINVAL) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
 
 /// The maximum size of a file in this test, in bytes.
 pub const MAX_FILE: u64 = 1 << 20;

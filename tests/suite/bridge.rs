@@ -17,7 +17,6 @@ use crate::gating::{gate_failed, hook};
 use crate::mounted::in_namespace;
 use crate::operator::operator;
 use crate::site::{Reply, Site, admin, set_mode};
-use crate::strace;
 use crate::web::{self, Nginx};
 
 /// A bridge for `assets`.
@@ -54,25 +53,25 @@ fn receive(site: &Site, release: &str, payload: &[u8]) {
 }
 
 /// Receives each release and makes it live, one after the other.
-fn deploy(site: &Site, releases: &[&str]) {
+pub fn deploy(site: &Site, releases: &[&str]) {
     for release in releases {
         receive(site, release, &payload(release));
         ask(site, &format!("swap {release}")).ok();
     }
 }
 
-fn build(site: &Site) -> Reply {
+pub fn build(site: &Site) -> Reply {
     let config = site.config_path().to_str().expect("UTF-8");
     operator(site, &["bridge", "--config", config], b"")
 }
 
 /// Returns the file that a reader of the bridge finds.
-fn read(site: &Site, path: &str) -> Option<String> {
+pub fn read(site: &Site, path: &str) -> Option<String> {
     fs::read_to_string(site.root().join("bridge").join(path)).ok()
 }
 
 /// Returns the files in the bridge, with their contents.
-fn content(site: &Site) -> BTreeMap<String, String> {
+pub fn content(site: &Site) -> BTreeMap<String, String> {
     fn collect(directory: &Path, below: &str, found: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(directory).expect("a directory") {
             let entry = entry.expect("an entry");
@@ -96,7 +95,7 @@ fn content(site: &Site) -> BTreeMap<String, String> {
 /// Asserts that the bridge has exactly the files of these releases. `logo` is the one
 /// whose file of the common name it has.
 #[track_caller]
-fn assert_bridged(site: &Site, releases: &[&str], logo: &str) {
+pub fn assert_bridged(site: &Site, releases: &[&str], logo: &str) {
     let mut expected: BTreeMap<String, String> = (releases.iter())
         .map(|release| (format!("assets/app-{release}.js"), (*release).to_owned()))
         .collect();
@@ -480,107 +479,6 @@ fn a_reader_always_finds_the_files_while_bridges_are_built() {
     // The build in place, and the one before it.
     let builds = fs::read_dir(site.root().join(".bridge")).expect("a directory");
     assert_eq!(builds.count(), 2);
-}
-
-/// The system calls that change a file.
-const CHANGING: [&str; 8] = [
-    "flock",
-    "mkdirat",
-    "mkdir",
-    "symlinkat",
-    "unlinkat",
-    "renameat",
-    "syncfs",
-    "write",
-];
-
-#[test]
-fn a_builder_that_is_killed_at_any_call_leaves_a_whole_bridge() {
-    let site = Site::with_config(PATHS);
-    deploy(&site, &["a", "b"]);
-    build(&site).ok();
-    let mut kills = 0;
-    for call in CHANGING {
-        // Terminates: a call that the builder does not reach kills nothing.
-        for number in 1.. {
-            // Each swap changes what the bridge has to contain.
-            let live = if site.current().as_deref() == Some("a") {
-                "b"
-            } else {
-                "a"
-            };
-            ask(&site, &format!("swap {live}")).ok();
-            let mut command = Command::new(admin());
-            command
-                .arg("bridge")
-                .arg("--config")
-                .arg(site.config_path());
-            let inject = format!("inject={call}:signal=KILL:when={number}");
-            let options = ["-f", "-qq", "-o", "/dev/null", "-e", &inject];
-            let reply = site.run(strace::under(&options, &command), b"");
-            let logo = read(&site, "assets/deep/logo.txt");
-            let logo = logo.unwrap_or_else(|| panic!("{call} {number}: no bridge"));
-            assert_bridged(&site, &["a", "b"], &logo);
-            if reply.code == 0 {
-                assert_eq!(logo, live);
-                break;
-            }
-            assert_eq!(reply.code, -1, "{call} {number}: {reply:?}");
-            kills += 1;
-            build(&site).ok();
-            assert_bridged(&site, &["a", "b"], live);
-            let builds = fs::read_dir(site.root().join(".bridge")).expect("a directory");
-            assert_eq!(builds.count(), 2, "{call} {number}");
-        }
-    }
-    assert!(kills > 8, "{kills}");
-}
-
-/// A disk that fills up at any call leaves the last bridge.
-#[test]
-fn a_builder_that_fails_at_any_call_leaves_the_last_bridge() {
-    let site = Site::with_config(PATHS);
-    deploy(&site, &["a", "b"]);
-    build(&site).ok();
-    let mut failures = 0;
-    for call in ["mkdirat", "symlinkat", "renameat"] {
-        for number in 1.. {
-            let live = if site.current().as_deref() == Some("a") {
-                "b"
-            } else {
-                "a"
-            };
-            let before = content(&site);
-            ask(&site, &format!("swap {live}")).ok();
-            let mut command = Command::new(admin());
-            command
-                .arg("bridge")
-                .arg("--config")
-                .arg(site.config_path());
-            let inject = format!("inject={call}:error=ENOSPC:when={number}");
-            let options = ["-f", "-qq", "-o", "/dev/null", "-e", &inject];
-            let reply = site.run(strace::under(&options, &command), b"");
-            if reply.code == 0 {
-                break;
-            }
-            assert_eq!(reply.code, 74, "{call} {number}: {reply:?}");
-            assert!(reply.stderr.contains("disk-full"), "{reply:?}");
-            failures += 1;
-            assert_eq!(
-                content(&site).keys().collect::<Vec<_>>(),
-                before.keys().collect::<Vec<_>>()
-            );
-            let builds = fs::read_dir(site.root().join(".bridge")).expect("a directory");
-            let builds = builds.filter(|it| it.as_ref().expect("a name").file_name() != "next");
-            assert_eq!(
-                builds.count(),
-                if failures == 1 { 1 } else { 2 },
-                "{call} {number}"
-            );
-            build(&site).ok();
-        }
-    }
-    assert!(failures > 5, "{failures}");
 }
 
 /// Every file of the site stays the account's, also those that the builder makes.

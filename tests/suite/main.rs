@@ -22,6 +22,7 @@ mod authorize;
 mod automatic_rollback;
 mod bad_config;
 mod bridge;
+mod bridge_faults;
 mod browser;
 mod cgroup;
 mod check;

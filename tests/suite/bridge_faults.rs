@@ -1,0 +1,110 @@
+//! A builder of the bridge that is killed, or that fails, leaves a whole bridge.
+
+use std::fs;
+use std::process::Command;
+
+use crate::bridge::{PATHS, assert_bridged, build, content, deploy, read};
+use crate::direct::ask;
+use crate::site::{Site, admin};
+use crate::strace;
+
+/// The system calls that change a file.
+const CHANGING: [&str; 8] = [
+    "flock",
+    "mkdirat",
+    "mkdir",
+    "symlinkat",
+    "unlinkat",
+    "renameat",
+    "syncfs",
+    "write",
+];
+
+#[test]
+fn a_builder_that_is_killed_at_any_call_leaves_a_whole_bridge() {
+    let site = Site::with_config(PATHS);
+    deploy(&site, &["a", "b"]);
+    build(&site).ok();
+    let mut kills = 0;
+    for call in CHANGING {
+        // Terminates: a call that the builder does not reach kills nothing.
+        for number in 1.. {
+            // Each swap changes what the bridge has to contain.
+            let live = if site.current().as_deref() == Some("a") {
+                "b"
+            } else {
+                "a"
+            };
+            ask(&site, &format!("swap {live}")).ok();
+            let mut command = Command::new(admin());
+            command
+                .arg("bridge")
+                .arg("--config")
+                .arg(site.config_path());
+            let inject = format!("inject={call}:signal=KILL:when={number}");
+            let options = ["-f", "-qq", "-o", "/dev/null", "-e", &inject];
+            let reply = site.run(strace::under(&options, &command), b"");
+            let logo = read(&site, "assets/deep/logo.txt");
+            let logo = logo.unwrap_or_else(|| panic!("{call} {number}: no bridge"));
+            assert_bridged(&site, &["a", "b"], &logo);
+            if reply.code == 0 {
+                assert_eq!(logo, live);
+                break;
+            }
+            assert_eq!(reply.code, -1, "{call} {number}: {reply:?}");
+            kills += 1;
+            build(&site).ok();
+            assert_bridged(&site, &["a", "b"], live);
+            let builds = fs::read_dir(site.root().join(".bridge")).expect("a directory");
+            assert_eq!(builds.count(), 2, "{call} {number}");
+        }
+    }
+    assert!(kills > 8, "{kills}");
+}
+
+/// A disk that fills up at any call leaves the last bridge.
+#[test]
+fn a_builder_that_fails_at_any_call_leaves_the_last_bridge() {
+    let site = Site::with_config(PATHS);
+    deploy(&site, &["a", "b"]);
+    build(&site).ok();
+    let mut failures = 0;
+    for call in ["mkdirat", "symlinkat", "renameat"] {
+        for number in 1.. {
+            let live = if site.current().as_deref() == Some("a") {
+                "b"
+            } else {
+                "a"
+            };
+            let before = content(&site);
+            ask(&site, &format!("swap {live}")).ok();
+            let mut command = Command::new(admin());
+            command
+                .arg("bridge")
+                .arg("--config")
+                .arg(site.config_path());
+            let inject = format!("inject={call}:error=ENOSPC:when={number}");
+            let options = ["-f", "-qq", "-o", "/dev/null", "-e", &inject];
+            let reply = site.run(strace::under(&options, &command), b"");
+            if reply.code == 0 {
+                break;
+            }
+            assert_eq!(reply.code, 74, "{call} {number}: {reply:?}");
+            assert!(reply.stderr.contains("disk-full"), "{reply:?}");
+            failures += 1;
+            assert_eq!(
+                content(&site).keys().collect::<Vec<_>>(),
+                before.keys().collect::<Vec<_>>()
+            );
+            let builds = fs::read_dir(site.root().join(".bridge")).expect("a directory");
+            let builds = builds.filter(|it| it.as_ref().expect("a name").file_name() != "next");
+            assert_eq!(
+                builds.count(),
+                if failures == 1 { 1 } else { 2 },
+                "{call} {number}"
+            );
+            build(&site).ok();
+        }
+    }
+    assert!(failures > 5, "{failures}");
+}
