@@ -13,6 +13,8 @@
     reason = "the bans are for the program"
 )]
 
+#[path = "attack/attempt.rs"]
+mod attempt;
 #[path = "attack/attempts.rs"]
 mod attempts;
 #[path = "attack/raw_syscalls.rs"]
@@ -33,10 +35,10 @@ use deploy_shell::{privileges, sandbox};
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 
-use attempts::{
-    ATTEMPTS, CONTROL, LIST, MAX_FILE, PROBE, RECEIVE, ROLLBACK, Refusal, SIGNAL, SWAP, Site,
-    UNPACKER,
+use attempt::{
+    CONTROL, LIST, MAX_FILE, PROBE, RECEIVE, ROLLBACK, Refusal, SIGNAL, SWAP, Site, UNPACKER,
 };
+use attempts::ATTEMPTS;
 
 /// The exit statuses of an attempt: it succeeded, it failed with an error, or the
 /// sandbox was not complete.

@@ -2,7 +2,7 @@
 
 use nix::unistd::{Pid, getsid};
 
-use super::attempts::Outcome;
+use super::attempt::Outcome;
 
 pub const X32_GETPID: i32 = 1;
 pub const X32_EXECVE: i32 = 2;
