@@ -20,6 +20,7 @@
 
 mod vis;
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::io::{BufRead, Read};
 
@@ -38,6 +39,13 @@ pub const MAX_LINE: usize = 2 * 4 * 1024 + 256;
 /// must not delay the requests of other keys: 100,000 long symlinks have 527 MB. 64 MiB are
 /// read in about a quarter of a second, and hold 31 releases of 10,000 files.
 pub const MAX_OTHER_MANIFESTS: u64 = 64 << 20;
+
+/// Compares two paths as manifests sort them: a directory before what is in it, names by
+/// their bytes. The release itself has no name.
+pub fn compare_paths(one: &[u8], other: &[u8]) -> Ordering {
+    let names = |path| <[u8]>::split(path, |byte| *byte == b'/');
+    names(one).cmp(names(other))
+}
 
 /// The maximum length of a line without its path and target: that of a file.
 const MAX_WORDS: usize = 192;
@@ -393,6 +401,3 @@ pub fn read_line(from: &mut impl BufRead) -> Result<Option<String>, &'static str
         Some(_) => Err("line is cut short or too long"),
     }
 }
-
-#[cfg(test)]
-mod tests;

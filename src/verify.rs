@@ -23,7 +23,7 @@ use crate::config::AclPolicy;
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result, describe};
 use crate::escape;
-use crate::manifest::{Entries, Entry, Kind};
+use crate::manifest::{Entries, Entry, Kind, compare_paths};
 use crate::names::{ReleaseId, Sha256Digest};
 use crate::store::Store;
 use crate::threads;
@@ -267,7 +267,7 @@ impl<R: BufRead> VerifyWalk<'_, R> {
         };
         self.next = self.entries.next_entry()?;
         match &self.next {
-            Some(next) if !is_before(&entry.path, &next.path) => {
+            Some(next) if compare_paths(&entry.path, &next.path).is_ge() => {
                 Err("its entries are not in order")
             }
             _ => Ok(Some(entry)),
@@ -279,7 +279,7 @@ impl<R: BufRead> VerifyWalk<'_, R> {
     fn take(&mut self, path: &[u8]) -> Result<Option<Kind>, &'static str> {
         while let Some(next) = &self.next {
             let is_same = next.path == path;
-            if !is_same && !is_before(&next.path, path) {
+            if !is_same && compare_paths(&next.path, path).is_gt() {
                 break;
             }
             let Some(entry) = self.advance()? else {
@@ -400,15 +400,6 @@ impl<R: BufRead> VerifyWalk<'_, R> {
         };
         note(self.found, path, what);
     }
-}
-
-/// Returns whether the manifest has `path` before `other`.
-///
-/// [`crate::archive`] writes a directory before what is in it, sorted by name. The entry
-/// of the release itself has no name.
-fn is_before(path: &[u8], other: &[u8]) -> bool {
-    let is_slash = |byte: &u8| *byte == b'/';
-    path.split(is_slash).lt(other.split(is_slash))
 }
 
 /// Returns whether a file of this kind may have the mode `found`.

@@ -104,3 +104,14 @@ fn a_newer_format_is_refused_by_its_number() {
         "it has format 2, and this version reads up to format 1"
     );
 }
+
+#[test]
+fn paths_are_compared_in_the_order_of_a_manifest() {
+    let sorted = ["", "a", "a/b", "a/b/c", "a/c", "a!", "a.b", "aa", "b"];
+    for (number, one) in sorted.iter().enumerate().skip(1) {
+        for other in &sorted[number + 1..] {
+            let order = compare_paths(one.as_bytes(), other.as_bytes());
+            assert_eq!(order, Ordering::Less, "{one} {other}");
+        }
+    }
+}

@@ -5,8 +5,25 @@ use std::process::Command;
 
 use crate::bridge::{PATHS, assert_bridged, build, content, deploy, read};
 use crate::direct::ask;
-use crate::site::{Site, admin};
+use crate::site::{Reply, Site, admin};
 use crate::strace;
+
+/// Builds the bridge under strace(1), which injects this fault.
+fn build_with(site: &Site, fault: &str) -> Reply {
+    let mut command = Command::new(admin());
+    command.args(["bridge", "--config"]).arg(site.config_path());
+    let inject = format!("inject={fault}");
+    let options = ["-f", "-qq", "-o", "/dev/null", "-e", &inject];
+    site.run(strace::under(&options, &command), b"")
+}
+
+/// Returns the one of the releases a and b that is not live.
+fn other(site: &Site) -> &'static str {
+    match site.current().as_deref() {
+        Some("a") => "b",
+        _ => "a",
+    }
+}
 
 /// The system calls that change a file.
 const CHANGING: [&str; 8] = [
@@ -30,20 +47,9 @@ fn a_builder_that_is_killed_at_any_call_leaves_a_whole_bridge() {
         // Terminates: a call that the builder does not reach kills nothing.
         for number in 1.. {
             // Each swap changes what the bridge has to contain.
-            let live = if site.current().as_deref() == Some("a") {
-                "b"
-            } else {
-                "a"
-            };
+            let live = other(&site);
             ask(&site, &format!("swap {live}")).ok();
-            let mut command = Command::new(admin());
-            command
-                .arg("bridge")
-                .arg("--config")
-                .arg(site.config_path());
-            let inject = format!("inject={call}:signal=KILL:when={number}");
-            let options = ["-f", "-qq", "-o", "/dev/null", "-e", &inject];
-            let reply = site.run(strace::under(&options, &command), b"");
+            let reply = build_with(&site, &format!("{call}:signal=KILL:when={number}"));
             let logo = read(&site, "assets/deep/logo.txt");
             let logo = logo.unwrap_or_else(|| panic!("{call} {number}: no bridge"));
             assert_bridged(&site, &["a", "b"], &logo);
@@ -71,21 +77,10 @@ fn a_builder_that_fails_at_any_call_leaves_the_last_bridge() {
     let mut failures = 0;
     for call in ["mkdirat", "symlinkat", "renameat"] {
         for number in 1.. {
-            let live = if site.current().as_deref() == Some("a") {
-                "b"
-            } else {
-                "a"
-            };
+            let live = other(&site);
             let before = content(&site);
             ask(&site, &format!("swap {live}")).ok();
-            let mut command = Command::new(admin());
-            command
-                .arg("bridge")
-                .arg("--config")
-                .arg(site.config_path());
-            let inject = format!("inject={call}:error=ENOSPC:when={number}");
-            let options = ["-f", "-qq", "-o", "/dev/null", "-e", &inject];
-            let reply = site.run(strace::under(&options, &command), b"");
+            let reply = build_with(&site, &format!("{call}:error=ENOSPC:when={number}"));
             if reply.code == 0 {
                 break;
             }
