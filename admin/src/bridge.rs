@@ -58,9 +58,10 @@ pub fn bridge(config: &Path) -> Result<Vec<String>> {
     } = gather(&config, &store)?;
     if is_cut {
         reply::warning(&format!(
-            "the bridge has {} files and directories, the limit of max_entries, and leaves out \
-             the rest",
-            config.archive.max_entries
+            "the bridge leaves out files: it has at most {} files and directories (max_entries), \
+             and no symlink of more than {} bytes",
+            config.archive.max_entries,
+            tree::MAX_TARGET
         ));
     }
     let names: Vec<String> = releases.iter().map(|id| format!("'{id}'")).collect();

@@ -445,11 +445,39 @@ fn a_bridge_has_at_most_max_entries_and_the_newest_files() {
     site.configure(&format!("[archive]\nmax_entries = 5\n{PATHS}"));
     let reply = build(&site);
     assert!(
-        reply.stderr.contains("the limit of max_entries"),
+        reply.stderr.contains("at most 5 files and directories"),
         "{reply:?}"
     );
     reply.ok();
     assert_bridged(&site, &["b", "c"], "c");
+}
+
+/// An xfs refuses a symlink with so long a target.
+#[test]
+fn a_file_with_a_long_path_is_left_out() {
+    let site = Site::with_config(PATHS);
+    let long = [
+        "assets",
+        &"d".repeat(250),
+        &"e".repeat(250),
+        &"f".repeat(250),
+        &"g".repeat(250),
+    ];
+    let tar = tarball(&[
+        ("index.html", b"a"),
+        ("assets/app-a.js", b"a"),
+        (&long.join("/"), b""),
+    ]);
+    receive(&site, "a", &tar);
+    ask(&site, "swap a").ok();
+    let reply = build(&site);
+    let warning = "no symlink of more than 1023 bytes";
+    assert!(reply.stderr.contains(warning), "{reply:?}");
+    reply.ok();
+    assert_eq!(
+        content(&site).into_keys().collect::<Vec<_>>(),
+        ["assets/app-a.js"]
+    );
 }
 
 /// Two builders and swaps do not disturb each other, nor a reader.

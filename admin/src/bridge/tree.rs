@@ -25,6 +25,11 @@ use deploy_shell::store::layout::RELEASES;
 /// of a build are as many: `.bridge/N`.
 const ABOVE: usize = 2;
 
+/// The maximum length of the target of a symlink, in bytes: that of xfs
+/// (`XFS_SYMLINK_MAXLEN`), which is the shortest. A path of a release and the way up to
+/// its directory can be longer; one such file must not end the build.
+pub const MAX_TARGET: usize = 1023;
+
 /// A directory of a bridge.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tree(pub BTreeMap<OsString, Node>);
@@ -170,7 +175,12 @@ impl Walk {
         if is_file {
             // An earlier release may have a file or a directory here. It comes first.
             if let Entry::Vacant(entry) = entry {
-                entry.insert(Node::Symlink(self.symlink_target(name)));
+                let target = self.symlink_target(name);
+                if target.len() > MAX_TARGET {
+                    self.is_cut = true;
+                    return Ok(());
+                }
+                entry.insert(Node::Symlink(target));
                 self.room -= 1;
             }
             return Ok(());
