@@ -7,6 +7,9 @@ use toml::de::Error;
 pub fn explain(error: &Error, text: &str) -> String {
     let message = error.message().lines().next().unwrap_or("is not TOML");
     let message = message.replace('`', "'");
+    if message == "duplicate key" {
+        return explain_duplicate(error, text);
+    }
     let mismatch = ["invalid type: ", "invalid value: "];
     let expected = mismatch
         .iter()
@@ -32,6 +35,22 @@ pub fn explain(error: &Error, text: &str) -> String {
     match error.span().and_then(|span| key_before(text, span.start)) {
         Some(key) => format!("'{key}' takes {expected}"),
         None => format!("expected {expected}"),
+    }
+}
+
+/// Names a key or a table that the file has twice. The template has every table, so an
+/// example of the documents repeats one when it is added at the end.
+fn explain_duplicate(error: &Error, text: &str) -> String {
+    let name = (error.span()).and_then(|span| text.get(span));
+    let name = name.unwrap_or_default().trim_matches(['[', ']']).trim();
+    let header = format!("[{name}]");
+    let first = text.lines().position(|line| line.trim() == header);
+    match first {
+        Some(index) if !name.is_empty() => format!(
+            "the table '{header}' is there twice: put its keys below the first one, in line {}",
+            index + 1
+        ),
+        _ => format!("the key '{name}' is there twice"),
     }
 }
 
@@ -158,6 +177,23 @@ mod tests {
             ] {
                 assert!(!text.contains(word), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_there_twice_is_named() {
+        for (text, expected) in [
+            ("keep = 5\nkeep = 6", "the key 'keep' is there twice"),
+            (
+                "[limits]\nuploads = 2\nuploads = 3",
+                "the key 'uploads' is there twice",
+            ),
+            (
+                "[bridge]\n#paths = []\n[audit]\n[bridge]\npaths = [\"assets\"]",
+                "the table '[bridge]' is there twice: put its keys below the first one, in line 2",
+            ),
+        ] {
+            assert_eq!(explained(text), expected);
         }
     }
 

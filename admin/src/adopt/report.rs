@@ -147,7 +147,7 @@ fn shared_lines(config: &Config, plan: &Plan) -> Vec<String> {
         .collect();
     vec![
         "the live release has symlinks to shared/ that the configuration does not have".to_owned(),
-        "put this into the configuration, and run adopt again:".to_owned(),
+        "set this in the configuration, which may have the line [shared] already, and run adopt again:".to_owned(),
         "[shared]".to_owned(),
         format!("links = [{}]", quoted.join(", ")),
     ]
