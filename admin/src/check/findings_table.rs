@@ -46,7 +46,7 @@ findings! {
     StrayKeys Warning "stray-keys" "rm {word}",
 
     // What sshd allows the account.
-    DropInMissing Security "drop-in-missing" "install sshd/50-deploy-shell.conf as /etc/ssh/sshd_config.d/00-deploy-shell.conf with '{}' in its Match line, let sshd_config include it first, and run: sshd -t && systemctl reload ssh",
+    DropInMissing Security "drop-in-missing" "install sshd/50-deploy-shell.conf as /etc/ssh/sshd_config.d/00-deploy-shell.conf with '{}' in its Match line (where the file is there for other accounts, add this one to that line and keep them), let sshd_config include it first, and run: sshd -t && systemctl reload ssh",
     TcpForwarding Security "tcp-forwarding" "set AllowTcpForwarding no for '{}'",
     SocketForwarding Security "socket-forwarding" "set AllowStreamLocalForwarding no for '{}'",
     AgentForwarding Security "agent-forwarding" "set AllowAgentForwarding no for '{}'",

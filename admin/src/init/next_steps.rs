@@ -27,17 +27,35 @@ pub fn of_a_new_site(config: &Config, account: &str) -> Vec<String> {
         "deploy-shell-admin authorize {option} --key ci ci.pub >> {keys_file}"
     ));
     step(format!("chmod 0644 {keys_file}"));
-    if !Path::new(DROP_IN).exists() || account != "deploy" {
-        // The file of the source tree, or of the package's documents.
-        let script = Word::new(format!("s/^Match User deploy$/Match User {account}/"));
-        step(format!(
-            "sed {script} sshd/50-deploy-shell.conf > {DROP_IN}"
-        ));
+    let drop_in = std::fs::read_to_string(DROP_IN);
+    if let Some(command) = drop_in_command(drop_in.ok().as_deref(), account) {
+        step(command);
         step("sshd -t && { systemctl reload ssh || systemctl reload sshd; }".to_owned());
     }
     step(format!("deploy-shell-admin check {option}"));
     lines.extend(first_deploy(account));
     lines
+}
+
+/// Returns the command after which the drop-in names `account`, if it does not yet.
+/// `text` is the drop-in that is installed. It may name other accounts, and they must
+/// keep it: without it, their keys do not log in and sshd restricts nothing.
+fn drop_in_command(text: Option<&str>, account: &str) -> Option<String> {
+    let accounts: Vec<&str> = (text.unwrap_or_default().lines())
+        .filter_map(|line| line.strip_prefix("Match User "))
+        .flat_map(|names| names.split(',').map(str::trim))
+        .collect();
+    if accounts.contains(&account) {
+        return None;
+    }
+    Some(if accounts.is_empty() {
+        // The file of the source tree, or of the package's documents.
+        let script = Word::new(format!("s/^Match User deploy$/Match User {account}/"));
+        format!("sed {script} sshd/50-deploy-shell.conf > {DROP_IN}")
+    } else {
+        let script = Word::new(format!("s/^Match User /&{account},/"));
+        format!("sed -i {script} {DROP_IN}")
+    })
 }
 
 /// Returns the step after a repair.
@@ -83,4 +101,38 @@ fn host_key() -> Option<String> {
     let mut key = PublicKey::from_openssh(text.trim()).ok()?;
     key.set_comment("");
     key.to_openssh().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drop_in_keeps_its_other_accounts() {
+        let shipped = include_str!("../../../sshd/50-deploy-shell.conf");
+        assert_eq!(drop_in_command(Some(shipped), "deploy"), None);
+        let command = drop_in_command(Some(shipped), "shop").expect("a command");
+        assert_eq!(
+            command,
+            format!("sed -i 's/^Match User /&shop,/' {DROP_IN}")
+        );
+        let two = shipped.replace("Match User deploy", "Match User shop,deploy");
+        assert_eq!(drop_in_command(Some(&two), "deploy"), None);
+        assert_eq!(drop_in_command(Some(&two), "shop"), None);
+        let command = drop_in_command(Some(&two), "sho").expect("a command");
+        assert!(command.starts_with("sed -i "), "{command}");
+    }
+
+    #[test]
+    fn without_a_drop_in_the_shipped_one_is_installed_for_the_account() {
+        for text in [None, Some("# nothing\n")] {
+            let command = drop_in_command(text, "shop").expect("a command");
+            assert_eq!(
+                command,
+                format!(
+                    "sed 's/^Match User deploy$/Match User shop/' sshd/50-deploy-shell.conf > {DROP_IN}"
+                )
+            );
+        }
+    }
 }

@@ -62,6 +62,10 @@ fn a_missing_drop_in_is_one_finding_without_a_key_too() {
         finding.remedy.contains("'Match User deploy'"),
         "{finding:?}"
     );
+    assert!(
+        finding.remedy.contains("other accounts") && finding.remedy.contains("keep them"),
+        "{finding:?}"
+    );
     // With the drop-in, single settings have their own findings.
     set_setting(&mut facts, "acceptenv", "DEPLOY_SHELL_ACCEPTS_NOTHING");
     assert!(codes(&facts).contains(&FindingCode::Terminal));
