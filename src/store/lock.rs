@@ -4,7 +4,7 @@
 //! the process ends in any way. No operator ever has to remove a stale lock.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result};
@@ -21,7 +21,16 @@ const NOTE_LEN: usize = 200;
 
 /// The lock, held until dropped: closing the file releases it.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its drop")] File);
+pub struct Lock(File);
+
+/// Overwrites the note. Other programs lock the file too (a backup with flock(1)), and
+/// write no note: a request that waits for them must not name the last request.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        _ = self.0.rewind();
+        _ = self.0.write_all(&[b' '; NOTE_LEN]);
+    }
+}
 
 impl Lock {
     /// Takes the lock, and waits for it at most `timeout`.
@@ -84,9 +93,9 @@ fn busy(file: File) -> Error {
     let mut note = Vec::new();
     _ = file.take(NOTE_LEN as u64).read_to_end(&mut note);
     let holder = match note.trim_ascii_end() {
-        b"" => "another request".to_owned(),
+        b"" => "another request, or a program such as a backup".to_owned(),
         note => escape::escape(note),
     };
     Error::new(Code::Busy, format!("the site is locked: {holder}"))
-        .remedy("try again when that request has ended")
+        .remedy("try again when it has ended")
 }

@@ -47,6 +47,21 @@ fn a_request_is_busy_when_the_lock_is_not_released_in_time() {
     ask(&site, "rollback").ok();
 }
 
+/// A backup holds the lock with flock(1), and writes no note.
+#[test]
+fn a_request_that_waits_for_a_program_does_not_name_the_last_request() {
+    let site = Site::new();
+    live(&site, &["a", "b"]);
+    let held = hold(&site);
+    let reply = site.ssh("ci", "rollback");
+    drop(held);
+    assert_eq!(
+        reply.stderr,
+        "deploy-shell: busy: the site is locked: another request, or a program such as a backup\n\
+         try again when it has ended\n"
+    );
+}
+
 #[test]
 fn a_receive_that_cannot_get_the_lock_leaves_nothing() {
     // A finished upload waits for the lock as long as a receive may last.
