@@ -110,7 +110,7 @@ fn gate_failed(config: &Config, status: &SiteStatus) -> Option<Attention> {
     Some(Attention::new(
         Reason::GateFailed,
         format!(
-            "'{release}' failed its checks at {time}, and no swap or rollback has passed since"
+            "'{release}' failed its checks at {time}, and no swap or rollback has made a release live since"
         ),
         format!(
             "look at the log, then swap to a release that passes; or remove this one: \

@@ -105,7 +105,7 @@ pub struct Failure {
     pub time: Timestamp,
     pub release: ReleaseId,
     pub key: Option<KeyLabel>,
-    /// Whether no swap or rollback has passed since, and the release is still there.
+    /// Whether no swap or rollback has made a release live since, and the release is still there.
     pub unresolved: bool,
 }
 
