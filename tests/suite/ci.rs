@@ -23,6 +23,9 @@ const FORGEJO: [&str; 2] = [
 
 const RELEASE: &str = include_str!("../../.github/workflows/release.yml");
 
+/// The commit that the forge builds.
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
 /// The Python of Debian, which has a YAML parser.
 const PYTHON: &str = "/usr/bin/python3";
 
@@ -122,6 +125,11 @@ impl Forge {
         command.env("DEPLOY_DIRECTORY", settings.directory);
         command.env("RELEASE", settings.release);
         command.env("PAUSE", "0");
+        let commit = match self {
+            Forge::GitHub | Forge::Action => "GITHUB_SHA",
+            Forge::GitLab => "CI_COMMIT_SHA",
+        };
+        command.env(commit, COMMIT);
         command.stdin(Stdio::null());
         site.run(command, b"")
     }
@@ -198,6 +206,8 @@ fn a_deploy_deploys() {
         let audit = site.audit_lines();
         let named = |line: &&String| line.contains("request=\"swap ") && line.contains(&swap);
         assert!(audit.iter().any(|line| named(&line)), "{audit:?}");
+        let list = site.ssh("ci", "list --json").ok();
+        assert!(list.contains(&format!("\"commit\":\"{COMMIT}\"")), "{list}");
         let page = fs::read_to_string(site.root().join("current/index.html"));
         assert_eq!(page.expect("the page"), "<h1>it works</h1>");
         assert_nothing_left(&site);
