@@ -4,9 +4,9 @@
 //! `cargo test --test crash` tries a sample: every call that changes the disk, and every
 //! nth of the others. With `DEPLOY_SHELL_CRASH=all` in the environment it tries all calls
 //! of all threads, each with every error, and swaps 100,000 times while a reader reads;
-//! that takes nearly an hour. It then also mounts more than 5,000 states in which a power
-//! failure can leave each of ext4, xfs and btrfs (`-- power`; for root alone); that takes
-//! another hour. `-- --nocapture` prints the counts.
+//! that takes nearly an hour. It then also mounts many more states in which a power failure can
+//! leave ext4, xfs and btrfs (`-- power`; for root alone): 60 to 200 choices of what was
+//! written since each flush. `-- --nocapture` prints the counts.
 //! `DEPLOY_SHELL_CRASH_ONLY=swap` (rollback, receive, swap after a crash, swap with a
 //! checkpoint, receive with a checkpoint, swap with a gate, rollback with a gate, swap and
 //! back, rollback and back) runs one scenario only.
