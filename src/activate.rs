@@ -160,7 +160,7 @@ fn run_plan(site: &mut dyn Site, request: ActivationRequest<'_>) -> Result<Outco
         Plan::Move(planned) => commit::activate(site, planned)?,
     };
     // The fallback symlink is not needed any more. Prune after a failure too: clients
-    // that fail again and again must not fill the disk. The failed release is spared,
+    // that fail repeatedly must not fill the disk. The failed release is spared,
     // so that a person can look at it.
     site.clear_links();
     commit::note_places(site);

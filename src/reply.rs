@@ -28,7 +28,7 @@ const MAX_NOTE: usize = 4000;
 const MAX_DELAY: u16 = 1000;
 
 /// How long a client may delay a reply, in milliseconds. The request is done then, and the
-/// lock is free, but a process must not wait for ever for a client that reads nothing. sshd
+/// lock is free, but a process must not wait without limit for a client that reads nothing. sshd
 /// and the kernel buffer the reply, so only that client reaches the limit. A list of 1,000
 /// releases has 200 KB, which 160 kbit/s carry in this time.
 const MAX_REPLY_DELAY: u16 = 10_000;

@@ -23,7 +23,7 @@
 //! that release out.
 //!
 //! This module does not know the content of removed releases. A record of the times of all
-//! files that the site ever had would grow for ever. Without a record, a safe rule would
+//! files that the site ever had would grow without limit. Without a record, a safe rule would
 //! have to move the time of each new content that is older than the last deploy. Then a
 //! build that overlaps with another deploy would lose the times of the archive, and all of
 //! its compiled Python files would be stale. docs/web-servers.md says what remains unknown.

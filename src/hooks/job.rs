@@ -30,7 +30,7 @@ pub const LEADER_KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The time for reading the rest of the output after a command has ended. It is
 /// enough for what the pipe holds. It is limited because another user's process
-/// can keep the pipe open for ever.
+/// can keep the pipe open without limit.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The maximum number of remaining processes that one command reports.

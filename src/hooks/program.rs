@@ -1,7 +1,7 @@
 //! Whether a program of the operator can be started, before it has to start.
 //!
 //! A program that is missing says nothing about a release: the request ends before the
-//! swap, and no release is marked bad. Only execve(2) itself has the last word, so
+//! swap, and no release is marked bad. Only execve(2) itself decides, so
 //! [`StartError::of`] sorts its errors the same way.
 
 use std::fs::{self, File};

@@ -10,7 +10,7 @@
 //! left to the other keys. All keys without a label are one key, as in every limit.
 //!
 //! Another upload of the same key counts from its publication on. Before that it only
-//! makes the room smaller, for both: the upload looks at the room again and again, also
+//! makes the room smaller, for both: the upload looks at the room repeatedly, also
 //! while its client is silent.
 //!
 //! This walks no tree: a manifest gives the maximum disk use of its release. It reads the

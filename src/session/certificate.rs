@@ -1,6 +1,6 @@
 //! Reads which key an OpenSSH certificate certifies, its serial number and its key id
 //! (PROTOCOL.certkeys of OpenSSH). `ssh-key` has a parser too, but refuses a
-//! certificate that is valid for ever, which ssh-keygen(1) makes by default.
+//! certificate that is valid without limit, which ssh-keygen(1) makes by default.
 
 use base64ct::{Base64, Encoding};
 use sha2::{Digest, Sha256};

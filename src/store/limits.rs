@@ -141,7 +141,7 @@ impl<'a> KeyLimits<'a> {
     }
 
     /// Counts a request of the key. One that the limit refuses does not count, so a
-    /// client that tries again and again is not refused for longer.
+    /// client that tries repeatedly is not refused for longer.
     ///
     /// # Errors
     ///

@@ -202,7 +202,7 @@ fn the_drill_of_a_leaked_key_ends_what_it_can_do() {
     .expect("a copy");
     live(site, &["ours"]);
     put(site, "theirs");
-    // The thief makes a release live, and marks ours as bad.
+    // The attacker makes a release live, and marks ours as bad.
     for request in ["swap theirs", "swap ours", "rollback theirs"] {
         site.ssh("ci", request).ok();
     }

@@ -279,7 +279,7 @@ fn shells_complete_with_the_committed_scripts() {
         ("zsh", "-f", zsh.clone(), "verify --site"),
         ("fish", "-N", fish, "--site"),
     ] {
-        // A shell that does not complete would wait for ever.
+        // A shell that does not complete would wait without limit.
         let mut command = Command::new("timeout");
         command
             .arg("60")
