@@ -39,23 +39,23 @@ pub fn of_a_new_site(config: &Config, account: &str) -> Vec<String> {
 
 /// Returns the command after which the drop-in names `account`, if it does not yet.
 /// `text` is the drop-in that is installed. It may name other accounts, and they must
-/// keep it: without it, their keys do not log in and sshd restricts nothing.
+/// keep it: without it, their keys do not log in and sshd restricts nothing. A file with
+/// another Match line is the operator's own, and `check` says what it lacks.
 fn drop_in_command(text: Option<&str>, account: &str) -> Option<String> {
-    let accounts: Vec<&str> = (text.unwrap_or_default().lines())
+    let Some(text) = text else {
+        // The file of the source tree, or of the package's documents.
+        let script = Word::new(format!("s/^Match User deploy$/Match User {account}/"));
+        return Some(format!(
+            "sed {script} sshd/50-deploy-shell.conf > {DROP_IN}"
+        ));
+    };
+    let accounts: Vec<&str> = (text.lines())
         .filter_map(|line| line.strip_prefix("Match User "))
         .flat_map(|names| names.split(',').map(str::trim))
         .collect();
-    if accounts.contains(&account) {
-        return None;
-    }
-    Some(if accounts.is_empty() {
-        // The file of the source tree, or of the package's documents.
-        let script = Word::new(format!("s/^Match User deploy$/Match User {account}/"));
-        format!("sed {script} sshd/50-deploy-shell.conf > {DROP_IN}")
-    } else {
-        let script = Word::new(format!("s/^Match User /&{account},/"));
-        format!("sed -i {script} {DROP_IN}")
-    })
+    let script = Word::new(format!("s/^Match User /&{account},/"));
+    (!accounts.is_empty() && !accounts.contains(&account))
+        .then(|| format!("sed -i {script} {DROP_IN}"))
 }
 
 /// Returns the step after a repair.
@@ -124,15 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn without_a_drop_in_the_shipped_one_is_installed_for_the_account() {
-        for text in [None, Some("# nothing\n")] {
-            let command = drop_in_command(text, "shop").expect("a command");
-            assert_eq!(
-                command,
-                format!(
-                    "sed 's/^Match User deploy$/Match User shop/' sshd/50-deploy-shell.conf > {DROP_IN}"
-                )
-            );
+    fn a_file_of_the_operator_is_not_replaced() {
+        for text in ["", "# nothing\n", "match user=deploy\n"] {
+            assert_eq!(drop_in_command(Some(text), "shop"), None);
         }
+        let command = drop_in_command(None, "shop").expect("a command");
+        assert_eq!(
+            command,
+            format!(
+                "sed 's/^Match User deploy$/Match User shop/' sshd/50-deploy-shell.conf > {DROP_IN}"
+            )
+        );
     }
 }
