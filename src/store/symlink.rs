@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
@@ -146,13 +147,18 @@ impl Store {
                 let named = release_in(self.path.join(RELEASES).as_os_str().as_bytes());
                 let named = named.as_ref().map_or("RELEASE", ReleaseId::as_str);
                 let new = Word::with_suffix(&path, ".new");
+                let other = if leads_out(Path::new(&target), &self.path) {
+                    // `adopt` takes over what is below the root alone.
+                    "docs/adopting.md has the way to a new root".to_owned()
+                } else {
+                    self.adopt_command()
+                };
                 bad(
                     "is a symlink to something that is not a release of this site",
                     // To remove it would leave visitors without a site.
                     format!(
-                        "in one step: ln -s releases/{named} {new} && mv -T {new} {}; or: {}",
-                        Word::new(&path),
-                        self.adopt_command()
+                        "in one step: ln -s releases/{named} {new} && mv -T {new} {}; or: {other}",
+                        Word::new(&path)
                     ),
                 )
             }
@@ -192,6 +198,11 @@ impl Store {
             errno,
         )
     }
+}
+
+/// Returns whether the target of a symlink in `root` is written as one outside of it.
+fn leads_out(target: &Path, root: &Path) -> bool {
+    target.starts_with("..") || target.is_absolute() && !target.starts_with(root)
 }
 
 fn target(release: &ReleaseId) -> OsString {

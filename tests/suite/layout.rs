@@ -61,7 +61,17 @@ fn a_symlink_to_anything_but_a_release_is_refused() {
             target => target.to_owned(),
         };
         symlink(&target, site.root().join("current")).expect("a symlink");
-        refused(&site, &target);
+        let leads_out = ["/etc", ".."].contains(&target.as_str());
+        for reply in refused(&site, &target) {
+            // `adopt` would refuse it.
+            let stderr = &reply.stderr;
+            assert_eq!(
+                stderr.contains("a new root"),
+                leads_out,
+                "{target}: {stderr}"
+            );
+            assert_eq!(stderr.contains(" adopt "), !leads_out, "{target}: {stderr}");
+        }
         let still = fs::read_link(site.root().join("current")).expect("a symlink");
         assert_eq!(still, Path::new(&target));
     }
