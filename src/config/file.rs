@@ -2,6 +2,7 @@
 //! allowed signers. Only root and this account may have written them.
 
 use std::fs::OpenOptions;
+use std::io::ErrorKind::NotFound;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -37,7 +38,10 @@ pub fn read_trusted(path: &Path) -> Result<String> {
         .read(true)
         .custom_flags((OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).bits())
         .open(path)
-        .map_err(cannot)?;
+        .map_err(|error| match error.kind() {
+            NotFound => cannot(error).remedy("correct the name, or make the file"),
+            _ => cannot(error),
+        })?;
     let meta = file.metadata().map_err(cannot)?;
     if !meta.is_file() {
         return Err(bad("is not a regular file".to_owned()));

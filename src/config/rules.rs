@@ -31,9 +31,9 @@ pub enum Conflict {
     BridgeLink(LinkName),
     #[error("the program '{}' is inside the site's root", .0.display())]
     ProgramInRoot(PathBuf),
-    #[error("url and command in [health] exclude each other")]
+    #[error("url and command in [health] exclude each other: remove one of them")]
     TwoHealthChecks,
-    #[error("smoke_url and smoke_command in [health] exclude each other")]
+    #[error("smoke_url and smoke_command in [health] exclude each other: remove one of them")]
     TwoSmokeTests,
     #[error("{0} in [health] needs a url or a smoke_url")]
     WithoutRequest(&'static str),
