@@ -401,3 +401,6 @@ pub fn read_line(from: &mut impl BufRead) -> Result<Option<String>, &'static str
         Some(_) => Err("line is cut short or too long"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_macros, reason = "the ban is for the program")]
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -112,6 +113,38 @@ fn the_map_has_every_module_once() {
     let mut layers = layers();
     layers.sort_unstable();
     assert_eq!(layers, modules.collect::<Vec<_>>());
+}
+
+/// The compiler says nothing of a file that no module declares, and its tests do not run.
+#[test]
+fn every_file_is_declared_as_a_module() {
+    if !readable() {
+        return;
+    }
+    let mut directories = vec![sources()];
+    while let Some(directory) = directories.pop() {
+        let parent = if directory == sources() {
+            directory.join("lib.rs")
+        } else {
+            directory.with_extension("rs")
+        };
+        let parent = fs::read_to_string(&parent).unwrap_or_default();
+        for entry in fs::read_dir(&directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_stem().and_then(OsStr::to_str).expect("UTF-8");
+            if path.is_dir() {
+                directories.push(path);
+            } else if !["lib", "main"].contains(&name) {
+                let declared = parent.lines().any(|line| {
+                    let line = line
+                        .trim_start_matches("pub ")
+                        .trim_start_matches("pub(crate) ");
+                    line == format!("mod {name};")
+                });
+                assert!(declared, "no module declares {}", path.display());
+            }
+        }
+    }
 }
 
 #[test]
