@@ -73,7 +73,7 @@ impl Lock {
 /// # Errors
 ///
 /// That of the system call.
-pub(super) fn lock_within(file: &File, timeout: Duration) -> std::io::Result<bool> {
+pub fn lock_within(file: &File, timeout: Duration) -> std::io::Result<bool> {
     let deadline = Instant::now() + timeout;
     // Polled, because flock(2) has no time limit. Terminates: every turn sleeps, and the
     // deadline does not move.

@@ -188,11 +188,9 @@ fn a_site_moves_to_another_node() {
     assert_eq!(site.current().as_deref(), Some("b"));
 }
 
-#[test]
-fn the_drill_of_a_leaked_key_ends_what_it_can_do() {
-    let node = Node::new();
-    let site = &node.site;
-    // The key of the label `ci-2026` is the client's new one; another label begins alike.
+/// Makes the client's new key, of the label `ci-2026`, and adds one whose label begins like
+/// that of the old one.
+fn make_keys(site: &Site) {
     site.add_key("ci-other", None);
     generate_key(&site.dir().join("key-ci-2026"));
     fs::copy(
@@ -200,6 +198,13 @@ fn the_drill_of_a_leaked_key_ends_what_it_can_do() {
         site.dir().join("new.pub"),
     )
     .expect("a copy");
+}
+
+#[test]
+fn the_drill_of_a_leaked_key_ends_what_it_can_do() {
+    let node = Node::new();
+    let site = &node.site;
+    make_keys(site);
     live(site, &["ours"]);
     put(site, "theirs");
     // The attacker makes a release live, and marks ours as bad.
@@ -275,13 +280,7 @@ fn the_drill_ends_the_connections_of_the_account() {
 fn rotating_a_key_removes_no_other() {
     let node = Node::new();
     let site = &node.site;
-    site.add_key("ci-other", None);
-    generate_key(&site.dir().join("key-ci-2026"));
-    fs::copy(
-        site.dir().join("key-ci-2026.pub"),
-        site.dir().join("new.pub"),
-    )
-    .expect("a copy");
+    make_keys(site);
     node.run(&commands("Rotate a key", "deploy-shell-admin authorize"))
         .ok();
     for label in ["ci-2026", "ci-other"] {

@@ -1,10 +1,11 @@
 //! The builds of a bridge on disk: `.bridge/N`, and the symlink `bridge` to one of them.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
@@ -15,7 +16,7 @@ use deploy_shell::dir::{self, Dir, Name};
 use deploy_shell::error::{Code, Error, Result, describe};
 use deploy_shell::names::BRIDGE_LINK;
 use deploy_shell::shell_word::Word;
-use deploy_shell::store::Store;
+use deploy_shell::store::{Store, lock};
 
 /// In the root: the symlink to the build that a web server reads.
 const BRIDGE: Name<'static> = Name::literal(BRIDGE_LINK);
@@ -26,8 +27,6 @@ const NEXT: Name<'static> = Name::literal("next");
 
 /// The time to wait for another builder to end: less than a hook has by default.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
-/// The time between two attempts.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The directory with the builds.
 pub struct Builds<'a> {
@@ -98,21 +97,14 @@ impl<'a> Builds<'a> {
     ///
     /// [`Code::Busy`] if another process has locked them for long.
     pub fn lock(&self) -> Result<()> {
-        let deadline = Instant::now() + LOCK_TIMEOUT;
-        // Polled, because flock(2) has no time limit. Terminates: every turn sleeps, and
-        // the deadline does not move.
-        loop {
-            match self.directory.try_lock() {
-                Ok(true) => return Ok(()),
-                Ok(false) if Instant::now() < deadline => thread::sleep(POLL_INTERVAL),
-                Ok(false) => {
-                    let problem = "another process builds the bridge";
-                    let remedy = "try again when it has ended";
-                    return Err(Error::new(Code::Busy, problem).remedy(remedy));
-                }
-                Err(error) => return Err(self.store.io("cannot lock the bridge", error)),
-            }
+        let cannot = |error| self.store.io("cannot lock the bridge", error);
+        // The lock belongs to the open directory, and so outlives this duplicate.
+        let file = self.directory.as_fd().try_clone_to_owned().map(File::from);
+        if lock::lock_within(&file.map_err(cannot)?, LOCK_TIMEOUT).map_err(cannot)? {
+            return Ok(());
         }
+        let problem = "another process builds the bridge";
+        Err(Error::new(Code::Busy, problem).remedy("try again when it has ended"))
     }
 
     /// Makes a build of `tree` and puts it into place. Returns false if the one in place
