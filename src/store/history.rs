@@ -4,6 +4,8 @@
 mod bridge;
 mod id_use;
 mod place;
+#[cfg(test)]
+pub mod words;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -49,34 +49,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::journal::{Event, Record};
+    use crate::store::history::words::history_of;
 
     fn id(text: &str) -> ReleaseId {
         ReleaseId::try_from(text).unwrap()
     }
 
-    /// Returns what is bridged `later` seconds after a history in which one event
-    /// happens each second: `+a` receives a, `a` swaps to it, `~a` rolls back to it, and
-    /// `!a` marks it bad.
+    /// Returns what is bridged `later` seconds after [`history_of`] these words.
     fn bridged(words: &str, later: i64, floor: Option<&str>, bridge: &Bridge) -> String {
-        let mut history = History::default();
-        let mut seconds = 0;
-        for word in words.split_whitespace() {
-            let event = match word.as_bytes()[0] {
-                b'+' => Event::Received,
-                b'~' => Event::RolledBack,
-                b'!' => Event::Failed,
-                _ => Event::Swapped,
-            };
-            seconds += 1;
-            let release = id(word.trim_start_matches(['+', '~', '!']));
-            history.apply(&Record {
-                seq: history.generation + 1,
-                time: Timestamp::from_second(seconds).unwrap(),
-                previous: history.live.clone(),
-                ..Record::unattended(event, Some(&release))
-            });
-        }
+        let (history, seconds) = history_of(words);
         let present: Vec<ReleaseId> = history.releases.keys().cloned().collect();
         let now = Timestamp::from_second(seconds + later).unwrap();
         let floor = floor.map(id);

@@ -1,40 +1,16 @@
 //! Tables of histories and the releases that are pruned.
 
 use super::*;
+use crate::store::history::words::history_of;
 use crate::store::journal::{Event, Record};
 
 fn id(text: &str) -> ReleaseId {
     ReleaseId::try_from(text).unwrap()
 }
 
-/// Returns what is pruned after a history in which one event happens each second.
-///
-/// `+a` receives a, `a` swaps to it, `~a` rolls back to it, `!a` marks it bad, `*a` gives
-/// it a place, and a number lets that many seconds pass.
+/// Returns what is pruned after [`history_of`] these words.
 fn pruned(words: &str, rules: PruneRules<'_>) -> String {
-    let mut history = History::default();
-    let mut seconds = 0;
-    for word in words.split_whitespace() {
-        if let Ok(pause) = word.parse::<i64>() {
-            seconds += pause;
-            continue;
-        }
-        let event = match word.as_bytes()[0] {
-            b'+' => Event::Received,
-            b'~' => Event::RolledBack,
-            b'!' => Event::Failed,
-            b'*' => Event::Earned,
-            _ => Event::Swapped,
-        };
-        seconds += 1;
-        let release = id(word.trim_start_matches(['+', '~', '!', '*']));
-        history.apply(&Record {
-            seq: history.generation + 1,
-            time: Timestamp::from_second(seconds).unwrap(),
-            previous: history.live.clone(),
-            ..Record::unattended(event, Some(&release))
-        });
-    }
+    let (history, seconds) = history_of(words);
     let present: Vec<ReleaseId> = history.releases.keys().cloned().collect();
     let now = Timestamp::from_second(seconds).unwrap();
     let mut chosen: Vec<String> = choose_releases(&history, &present, rules, now)
