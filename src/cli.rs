@@ -76,12 +76,13 @@ const HELP: [&str; 2] = [
     "Operators use deploy-shell-admin to set up and check sites.",
 ];
 
-/// The commands of deploy-shell-admin.
-const ADMIN_COMMANDS: [&str; 8] = [
+/// The commands of deploy-shell-admin, in the order of its help.
+pub const ADMIN_COMMANDS: [&str; 9] = [
     "init",
     "authorize",
     "check",
     "adopt",
+    "bridge",
     "drop",
     "history",
     "status",

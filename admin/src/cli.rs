@@ -252,3 +252,15 @@ fn run_command(command: Command) -> Result<u8> {
     reply::lines(output.lines.iter().map(String::as_str));
     Ok(u8::from(!output.sound))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deploy_shell_names_every_command_of_this_program() {
+        let definition = Cli::command();
+        let names = definition.get_subcommands().map(clap::Command::get_name);
+        assert_eq!(names.collect::<Vec<_>>(), deploy_shell::cli::ADMIN_COMMANDS);
+    }
+}
