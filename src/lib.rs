@@ -11,11 +11,12 @@
 mod activate;
 pub mod archive;
 pub mod audit;
+pub mod child;
 pub mod children;
 pub mod cli;
 mod compressor;
 pub mod config;
-pub mod deadline;
+mod deadline;
 pub mod dir;
 pub mod error;
 pub mod escape;

@@ -10,20 +10,16 @@
 //! The child inherits the sandbox of its monitor, which may read the site. It is the
 //! program that starts it: `check` starts `deploy-shell-admin` again.
 
-use std::io::{BufReader, Write};
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::child::{self, Child};
 use crate::config::RelativePath;
-use crate::deadline::{Deadline, TimedReader};
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
 use crate::escape;
-use crate::message;
 use crate::sandbox;
 use crate::store::layout::SHARED;
 use crate::store::shared_dir::{self, Found};
@@ -56,11 +52,8 @@ pub fn main(job: &LookUpJob) -> u8 {
     };
     for path in &job.paths {
         let found = shared_dir::look_at(&root, path.as_path());
-        let Ok(line) = message::encode(&found) else {
-            return Code::Internal.exit();
-        };
-        if writeln!(std::io::stdout(), "{line}").is_err() {
-            return Code::IoError.exit();
+        if let Err(status) = child::write_answer(&found) {
+            return status;
         }
     }
     0
@@ -82,41 +75,17 @@ pub fn look_up(
     if paths.is_empty() {
         return Ok(Vec::new());
     }
-    let line = message::encode(&LookUpJob {
+    let job = LookUpJob {
         paths: paths.to_vec(),
-    })?;
-    let deadline = Deadline::after(limit);
-    let cannot = |error| Error::io("cannot start the look-up of shared paths", error);
-    let directory = format!("/proc/self/fd/{}", root.as_fd().as_raw_fd());
-    let mut child = LookUpProcess(
-        Command::new("/proc/self/exe")
-            .arg(WORD)
-            .env_clear()
-            .current_dir(directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            // Nobody reads it. The sandbox of the monitor does not open /dev/null.
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(cannot)?,
-    );
-    let (Some(mut to), Some(from)) = (child.0.stdin.take(), child.0.stdout.take()) else {
-        return Err(Error::new(Code::Internal, "the look-up has no pipes"));
     };
-    // The look-up reads all of it before it looks at anything.
-    to.write_all(format!("{line}\n").as_bytes())
-        .map_err(cannot)?;
-    drop(to);
-    let mut answers = BufReader::new(TimedReader::new(from, limit, deadline));
+    let what = "the look-up of shared paths";
+    let mut child = Child::start(what, WORD, Some(root), &job, limit)?;
     let answer = |path: &RelativePath| {
-        message::read_message::<Found>(&mut answers, MAX_ANSWER).map_err(|why| {
-            if deadline.has_passed() {
+        child.answer::<Found>(MAX_ANSWER).map_err(|why| {
+            if child.has_timed_out() {
                 return stalled(shown, path.as_path(), limit);
             }
-            Error::new(
-                Code::IoError,
-                format!("the look-up of shared paths ended early: {why}"),
-            )
+            Error::new(Code::IoError, format!("{what} ended early: {why}"))
         })
     };
     paths.iter().map(answer).collect()
@@ -133,21 +102,10 @@ fn stalled(root: &Path, path: &Path, limit: Duration) -> Error {
     .remedy("repair or unmount the file system that is mounted there, then try again")
 }
 
-/// The child process. It is killed when this value is dropped, and nobody waits for
-/// one that hangs in the kernel: when this process ends, init adopts it.
-struct LookUpProcess(Child);
-
-impl Drop for LookUpProcess {
-    fn drop(&mut self) {
-        // Fails if it has already ended.
-        _ = self.0.kill();
-        _ = self.0.try_wait();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message;
 
     #[test]
     fn a_job_and_its_answers_read_back_and_nothing_else_does() {

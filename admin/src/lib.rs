@@ -12,7 +12,6 @@ mod adopt;
 mod authorize;
 mod bridge;
 mod check;
-mod child;
 pub mod cli;
 mod drop_releases;
 mod fallback;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::ResolvedPath;
 use super::paths::resolve_path;
-use crate::child::{Child, write_answer};
+use deploy_shell::child::{self, Child, write_answer};
 use deploy_shell::error::Code;
 use deploy_shell::look_up::MAX_JOB;
 use deploy_shell::message;
@@ -38,7 +38,8 @@ pub fn resolve_paths(paths: Vec<PathBuf>, limit: Duration) -> Result<Vec<Resolve
         return Ok(Vec::new());
     }
     let job = Job { paths };
-    let mut child = Child::start(WORD, &job, limit).map_err(|error| error.problem)?;
+    let mut child = Child::start(child::LOOKS_AT_FILES, WORD, None, &job, limit)
+        .map_err(|error| error.problem)?;
     let answer = |path: &PathBuf| {
         child.answer(MAX_ANSWER).map_err(|why| {
             let shown = path.display();

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attention::Reason;
 use super::site::{self, Answer};
-use crate::child::{Child, write_answer};
+use deploy_shell::child::{self, Child, write_answer};
 use deploy_shell::config::Config;
 use deploy_shell::error::{Code, Error, Result, bug};
 use deploy_shell::message;
@@ -71,7 +71,7 @@ fn read_site(config: &Path) -> Result<Answer> {
     let job = Job {
         config: config.to_owned(),
     };
-    let mut child = Child::start(WORD, &job, LIMIT)?;
+    let mut child = Child::start(child::LOOKS_AT_FILES, WORD, None, &job, LIMIT)?;
     child.answer(MAX_ANSWER).map_err(|why| {
         let seconds = LIMIT.as_secs();
         let shown = config.display();

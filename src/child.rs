@@ -4,15 +4,20 @@
 //! (fuse(4), nfs(5)). So a child looks, and its parent does not wait for one that hangs.
 
 use std::io::{BufReader, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use deploy_shell::deadline::{Deadline, TimedReader};
-use deploy_shell::error::{Code, Error, Result};
-use deploy_shell::message;
+use crate::deadline::{Deadline, TimedReader};
+use crate::dir::Dir;
+use crate::error::{Code, Error, Result};
+use crate::message;
+
+/// What messages call a child that has no other name.
+pub const LOOKS_AT_FILES: &str = "a process that looks at files";
 
 /// A child. Dropping it kills the child.
 pub struct Child {
@@ -23,24 +28,38 @@ pub struct Child {
 
 impl Child {
     /// Starts this program with the `word` that makes it the child, and gives it its job.
-    /// All of its answers must come within `limit`.
+    /// All of its answers must come within `limit`. Its working directory is `directory`,
+    /// or that of this process. `what` names the child for messages.
     ///
     /// # Errors
     ///
     /// [`Code::IoError`].
-    pub fn start(word: &str, job: &impl Serialize, limit: Duration) -> Result<Child> {
+    pub fn start(
+        what: &str,
+        word: &str,
+        directory: Option<&Dir>,
+        job: &impl Serialize,
+        limit: Duration,
+    ) -> Result<Child> {
         let line = message::encode(job)?;
         let deadline = Deadline::after(limit);
-        let cannot = |error| Error::io("cannot start a process that looks at files", error);
-        let mut process = Command::new("/proc/self/exe")
+        let cannot = |error| Error::io(format!("cannot start {what}"), error);
+        let mut command = Command::new("/proc/self/exe");
+        command
             .arg(word)
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(cannot)?;
-        let (Some(mut to), Some(from)) = (process.stdin.take(), process.stdout.take()) else {
+            // Nobody reads it. The sandbox of the monitor does not open /dev/null.
+            .stderr(Stdio::piped());
+        if let Some(directory) = directory {
+            // By handle: in the child /proc/self is the child, which still has our
+            // descriptors when it changes directory, and loses them at exec.
+            command.current_dir(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd()));
+        }
+        let mut process = command.spawn().map_err(cannot)?;
+        let pipes = (process.stdin.take(), process.stdout.take());
+        let (Some(mut to), Some(from)) = pipes else {
             return Err(Error::new(Code::Internal, "the child has no pipes"));
         };
         let child = Child {
@@ -48,6 +67,7 @@ impl Child {
             answers: BufReader::new(TimedReader::new(from, limit, deadline)),
             deadline,
         };
+        // The child reads all of it before it looks at anything.
         to.write_all(format!("{line}\n").as_bytes())
             .map_err(cannot)?;
         Ok(child)
@@ -77,7 +97,11 @@ impl Drop for Child {
     }
 }
 
-/// Writes an answer of the child. Returns the exit status of a child that cannot.
+/// Writes an answer of the child.
+///
+/// # Errors
+///
+/// Returns the exit status of a child that cannot.
 pub fn write_answer(answer: &impl Serialize) -> std::result::Result<(), u8> {
     let line = message::encode(answer).map_err(|_| Code::Internal.exit())?;
     writeln!(std::io::stdout(), "{line}").map_err(|_| Code::IoError.exit())
