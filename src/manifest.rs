@@ -3,9 +3,12 @@
 //!
 //! ```text
 //! #mtree
+//! # format 2
 //! # release 20260412-142033
 //! # sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+//! # tree 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
 //! # signature U1NIU0lHAAAA…
+//! # added ./uploads
 //! # received 2026-04-12T14:20:41Z
 //! . type=dir mode=0755
 //! ./index.html type=file mode=0644 size=12 sha256digest=…
@@ -13,11 +16,13 @@
 //! # files 1 bytes 12
 //! ```
 //!
-//! This program writes the comments: the release, the signatures with which it was
-//! received (a line for each, if the site requires any), and at the end the sums,
-//! which only a whole manifest has. Each line has one spelling, and the reader refuses
-//! every other: it also reads the report of the unpacker, which parsed hostile input.
+//! This program writes the comments: the release, the digest of its tree list (see
+//! [`tree_list`]), the signatures with which it was received (a line for each, if the site
+//! requires any), the paths that the client did not send (a line for each), and at the end
+//! the sums, which only a whole manifest has. Each line has one spelling, and the reader refuses
+//! every other: it also reads the lines of a client that sends a delta.
 
+pub mod tree_list;
 mod vis;
 
 use std::cmp::Ordering;
@@ -27,8 +32,11 @@ use std::io::{BufRead, Read};
 use jiff::Timestamp;
 use nix::sys::stat::SFlag;
 
-use crate::names::{MAX_SIGNATURES, ReleaseId, Sha256Digest, SignatureText};
-use vis::{Vis, unvis, vis_len};
+use crate::names::{MAX_DEPTH, MAX_SIGNATURES, ReleaseId, Sha256Digest, SignatureText};
+use crate::shared_paths::MAX_LINKS;
+use vis::{unvis, vis_len};
+
+pub use vis::Vis;
 
 /// The maximum length of a line: a path and a symlink's target of 1,024 bytes each,
 /// every byte escaped, and the fixed words.
@@ -80,9 +88,13 @@ pub enum Kind {
     },
 }
 
-/// The newest format that this program reads, and the one that it writes. A manifest
-/// of format 1 does not say so; any other has the line `# format N` after `#mtree`.
-const FORMAT: u64 = 1;
+/// The newest format that this program reads. Format 2 adds the digest of the tree and the
+/// added paths. A manifest of format 1 does not state its format; any other has the line
+/// `# format N` after `#mtree`.
+const FORMAT: u64 = 2;
+
+/// The maximum number of added paths: every shared path, and the directories above it.
+const MAX_ADDED: usize = MAX_LINKS * MAX_DEPTH;
 
 /// Why the head of a manifest cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,9 +158,15 @@ pub struct Identity {
     pub release: ReleaseId,
     /// Of the payload as received.
     pub sha256: Sha256Digest,
+    /// Of the tree list; a manifest of format 1 has none.
+    pub tree: Option<Sha256Digest>,
     /// Those that were valid when it was received. They are verified again before the
     /// release becomes live.
     pub signatures: Vec<SignatureText>,
+    /// The paths that the client did not send, sorted as the entries are: the shared
+    /// symlinks, and the directories above them that the client did not send either. They
+    /// are not in the tree list.
+    pub added: Vec<Vec<u8>>,
     pub received: Timestamp,
 }
 
@@ -259,12 +277,24 @@ impl fmt::Display for Identity {
         let Identity {
             release,
             sha256,
+            tree,
             signatures,
+            added,
             received,
         } = self;
-        write!(f, "#mtree\n# release {release}\n# sha256 {sha256}\n")?;
+        f.write_str("#mtree\n")?;
+        if tree.is_some() {
+            f.write_str("# format 2\n")?;
+        }
+        write!(f, "# release {release}\n# sha256 {sha256}\n")?;
+        if let Some(tree) = tree {
+            writeln!(f, "# tree {tree}")?;
+        }
         for signature in signatures {
             writeln!(f, "# signature {signature}")?;
+        }
+        for path in added {
+            writeln!(f, "# added ./{}", Vis(path))?;
         }
         writeln!(f, "# received {received}")
     }
@@ -286,17 +316,29 @@ impl Identity {
             return Err("first line is not '#mtree'".into());
         }
         let mut line = || read_line(manifest)?.ok_or("head is cut short");
-        let first = line()?;
-        if let Some(format) = first.strip_prefix("# format ") {
+        let mut first = line()?;
+        let has_tree = first.starts_with("# format ");
+        if let Some(format) = first.strip_prefix("# format ")
+            && format != "2"
+        {
             let newer = format.parse().ok().filter(|format| *format > FORMAT);
             return Err(newer.map_or("format is not a newer one".into(), HeadFlaw::Newer));
+        }
+        if has_tree {
+            first = line()?;
         }
         let release = ReleaseId::try_from(head_value(&first, "# release ")?)
             .map_err(|_| "release is not one")?;
         let sha256 = Sha256Digest::try_from(head_value(&line()?, "# sha256 ")?)
             .map_err(|_| "sha256 is not one")?;
-        // The signatures come before the last line of the head, so its end is known
-        // without reading what follows.
+        let tree = if has_tree {
+            let tree = Sha256Digest::try_from(head_value(&line()?, "# tree ")?);
+            Some(tree.map_err(|_| "tree is not a digest")?)
+        } else {
+            None
+        };
+        // The signatures and the added paths come before the last line of the head, so its
+        // end is known without reading what follows.
         let mut signatures = Vec::new();
         let mut last = line()?;
         while let Some(text) = last.strip_prefix("# signature ") {
@@ -304,6 +346,19 @@ impl Identity {
             signatures.push(signature);
             if signatures.len() > MAX_SIGNATURES {
                 return Err("head has too many signatures".into());
+            }
+            last = line()?;
+        }
+        let mut added: Vec<Vec<u8>> = Vec::new();
+        while has_tree && let Some(path) = last.strip_prefix("# added ./") {
+            let path = unvis(path)?;
+            let follows = |before: &Vec<u8>| compare_paths(before, &path).is_lt();
+            if path.is_empty() || !added.last().is_none_or(follows) {
+                return Err("added paths are not in order".into());
+            }
+            added.push(path);
+            if added.len() > MAX_ADDED {
+                return Err("head has too many added paths".into());
             }
             last = line()?;
         }
@@ -316,7 +371,9 @@ impl Identity {
         Ok(Identity {
             release,
             sha256,
+            tree,
             signatures,
+            added,
             received: time,
         })
     }

@@ -86,7 +86,9 @@ pub fn receive(
     let identity = Identity {
         release: request.release.clone(),
         sha256: request.sha256,
+        tree: None,
         signatures: signatures_to_keep(signed.as_ref()),
+        added: Vec::new(),
         received: journal::now(),
     };
     let cannot = |error| store.io("cannot write the manifest", error);

@@ -68,7 +68,9 @@ fn a_manifest_is_whole_or_refused() {
     let identity = Identity {
         release: ReleaseId::try_from("r1").unwrap(),
         sha256: Sha256Digest::try_from(HEX).unwrap(),
+        tree: Some(Sha256Digest([7; 32])),
         signatures: ["AAAA", "BBB="].map(|text| text.try_into().unwrap()).into(),
+        added: vec![b"a b".to_vec(), b"a b/c".to_vec()],
         received: "2026-04-12T14:20:41Z".parse().unwrap(),
     };
     let body = format!(". type=dir mode=0755\n./a type=file mode=0644 size=3 sha256digest={HEX}\n");
@@ -78,7 +80,16 @@ fn a_manifest_is_whole_or_refused() {
         let head = Identity::read(&mut bytes)?;
         Ok::<_, HeadFlaw>((head, read_sums(&mut bytes)?))
     };
-    assert_eq!(read(&whole), Ok((identity, Sums { files: 1, bytes: 3 })));
+    let sums = Sums { files: 1, bytes: 3 };
+    assert_eq!(read(&whole), Ok((identity.clone(), sums)));
+    let first_format = Identity {
+        tree: None,
+        added: Vec::new(),
+        ..identity
+    };
+    let without_tree = format!("{first_format}{body}# files 1 bytes 3\n");
+    assert!(!without_tree.contains("format"));
+    assert_eq!(read(&without_tree), Ok((first_format, sums)));
     for end in 0..whole.len() {
         assert!(read(&whole[..end]).is_err(), "cut at {end}");
     }
@@ -88,20 +99,30 @@ fn a_manifest_is_whole_or_refused() {
     let many = "# signature AAAA\n".repeat(MAX_SIGNATURES + 1);
     assert!(read(&whole.replace("# signature AAAA\n", &many)).is_err());
     assert!(read(&whole.replace("bytes 3", "bytes 4")).is_err());
+    for (old, new) in [
+        ("# format 2\n", ""),
+        ("# tree", "# tre"),
+        ("# added ./a\\040b\n", "# added ./a\\040b/d\n"),
+        ("# added ./a\\040b\n", "# added ./\n"),
+    ] {
+        let changed = whole.replacen(old, new, 1);
+        assert_ne!(changed, whole);
+        assert!(read(&changed).is_err(), "{changed}");
+    }
 }
 
 #[test]
 fn a_newer_format_is_refused_by_its_number() {
     let head = |format: &str| format!("#mtree\n# format {format}\nanything\n");
     let read = |format: &str| Identity::read(&mut head(format).as_bytes());
-    assert_eq!(read("2"), Err(HeadFlaw::Newer(2)));
+    assert_eq!(read("3"), Err(HeadFlaw::Newer(3)));
     for bad in ["1", "0", "", "x"] {
         assert!(matches!(read(bad), Err(HeadFlaw::Malformed(_))), "{bad}");
     }
-    let shown = HeadFlaw::Newer(2).to_string();
+    let shown = HeadFlaw::Newer(3).to_string();
     assert_eq!(
         shown,
-        "it has format 2, and this version reads up to format 1"
+        "it has format 3, and this version reads up to format 2"
     );
 }
 

@@ -333,11 +333,12 @@ fn a_manifest_of_a_newer_version_is_refused_and_kept() {
     live(&site, &["a", "b"]);
     let path = site.root().join(".deploy-shell/manifests/a");
     let manifest = fs::read_to_string(&path).expect("a manifest");
-    let newer = manifest.replacen("#mtree\n", "#mtree\n# format 2\n", 1);
+    let newer = manifest.replacen("# format 2\n", "", 1);
+    let newer = newer.replacen("#mtree\n", "#mtree\n# format 3\n", 1);
     fs::write(&path, &newer).expect("a newer manifest");
     let refused = |reply: &Reply| {
         reply.refused(78, "bad-layout");
-        let words = "the manifest of 'a' is of a newer version: it has format 2";
+        let words = "the manifest of 'a' is of a newer version: it has format 3";
         assert!(reply.stderr.contains(words), "{reply:?}");
     };
     refused(&site.ssh("ci", "swap a"));

@@ -23,7 +23,7 @@ use super::survey::{Foreign, SiteFacts, survey};
 use deploy_shell::config::Config;
 use deploy_shell::dir::{self, Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
-use deploy_shell::manifest::{Identity, trailer};
+use deploy_shell::manifest::{Identity, compare_paths, trailer, tree_list};
 use deploy_shell::names::ReleaseId;
 use deploy_shell::store::Store;
 use deploy_shell::store::layout::{BACK, NEXT, RELEASES};
@@ -170,10 +170,18 @@ pub fn adopt_release(
         .map(|entry| format!("{entry}\n"))
         .collect();
     let received = plan.order.releases.get(id).copied().unwrap_or_default();
+    let shared = found.shared.iter().map(|path| path.as_bytes().to_vec());
+    let mut added: Vec<_> = shared.collect();
+    added.sort_by(|one, other| compare_paths(one, other));
     let identity = Identity {
         release: id.clone(),
         sha256: digest(lines.as_bytes()),
+        tree: Some(tree_list::digest(tree_list::in_order(
+            &found.entries,
+            &added,
+        ))),
         signatures: Vec::new(),
+        added,
         received,
     };
     let text = format!("{identity}{lines}{}", trailer(found.sums));

@@ -221,7 +221,9 @@ mod tests {
             let identity = Identity {
                 release: id(release),
                 sha256: Sha256Digest([1; 32]),
+                tree: None,
                 signatures: Vec::new(),
+                added: Vec::new(),
                 received: time(7),
             };
             let sums = Sums { files: 1, bytes: 2 };

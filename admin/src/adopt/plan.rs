@@ -262,7 +262,9 @@ pub fn rollback_target(plan: &Plan, config: &Config) -> Option<ReleaseId> {
         identity: manifest::Identity {
             release: id.clone(),
             sha256: Sha256Digest([0; 32]),
+            tree: None,
             signatures: Vec::new(),
+            added: Vec::new(),
             received: journal::now(),
         },
         sums: Sums::default(),
