@@ -21,6 +21,7 @@ pub mod dir;
 pub mod error;
 pub mod escape;
 pub mod event;
+pub mod hash;
 pub mod hooks;
 mod http_values;
 mod list;
