@@ -310,6 +310,7 @@ impl Line {
                 self.optional("pruned", activated.pruned_ids());
             }
             Success::Listed(_) => {}
+            Success::TreeList(list) => self.pair("release", &list.release),
         }
     }
 
@@ -329,7 +330,7 @@ impl Line {
                 self.signed_by(received.signed.as_ref());
             }
             Success::Activated(activated) => self.signed_by(activated.signed.as_ref()),
-            Success::Listed(_) => {}
+            Success::Listed(_) | Success::TreeList(_) => {}
         }
         let warnings = success.warnings();
         if !warnings.is_empty() {

@@ -64,7 +64,7 @@ struct Serve {
     /// Label of the key, shown in the log
     #[arg(long, value_name = "LABEL")]
     key: Option<KeyLabel>,
-    /// The verbs this key may use [default: receive,swap,rollback,list]
+    /// The verbs this key may use, and 'files' for list --files [default: receive,swap,rollback,list]
     #[arg(long, value_name = "VERBS")]
     allow: Option<Grants>,
 }

@@ -1,10 +1,12 @@
-//! `list`: the releases, as a table for people and as JSON for scripts.
+//! `list`: the releases, as a table for people and as JSON for scripts, and the files of
+//! one release.
 
 use std::fmt::{Display, Write};
 
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::names::{CommitId, ReleaseId, Sha256Digest, SiteName};
 use crate::policy::Granted;
@@ -51,8 +53,16 @@ struct Row {
 ///
 /// # Errors
 ///
-/// As [`Seen::read`].
+/// As [`Seen::read`], and for the files of a release as [`Store::tree_list`].
 pub fn list(config: &Config, store: &Store, request: &Granted<List>) -> Result<Success> {
+    let is_json = match &**request {
+        List::Files(release) => {
+            let deadline = Deadline::after(config.limits.total_timeout);
+            return Ok(Success::TreeList(store.tree_list(release, deadline)?));
+        }
+        List::Json => true,
+        List::Table => false,
+    };
     let seen = Seen::read(store)?;
     // After `releases/`: see `recorded_as_removed`.
     let removing = store.removals_pending()?;
@@ -105,7 +115,7 @@ pub fn list(config: &Config, store: &Store, request: &Granted<List>) -> Result<S
     if let Some(live) = live.filter(|_| !live_exists) {
         warnings.push(dangling(config, live));
     }
-    let lines = if request.json {
+    let lines = if is_json {
         let document = Document {
             site: config.site(),
             generation: history.generation,

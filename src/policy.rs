@@ -56,30 +56,63 @@ impl fmt::Display for Verb {
     }
 }
 
-/// The verbs that a key may use, as `--allow` lists them.
+/// The word of `--allow` for `list --files`, in addition to `list`.
+const FILES: &str = "files";
+
+/// What a key may do, as `--allow` lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grants([bool; VERBS.len()]);
+pub struct Grants {
+    verbs: [bool; VERBS.len()],
+    /// Whether `list` may show the paths, sizes and digests of the files of a release.
+    files: bool,
+}
 
 impl Grants {
-    pub const ALL: Grants = Grants([true; VERBS.len()]);
+    /// Every verb, for a key without `--allow`. `files` is not among them: it is the one
+    /// grant that reads something out of a release, so an operator names it.
+    pub const ALL: Grants = Grants {
+        verbs: [true; VERBS.len()],
+        files: false,
+    };
 
     pub fn allows(self, verb: Verb) -> bool {
-        self.0[verb as usize]
+        self.verbs[verb as usize]
+    }
+
+    /// Returns whether the key may list the files of a release.
+    pub fn allows_files(self) -> bool {
+        self.files && self.allows(Verb::List)
+    }
+
+    /// Returns the words of `--allow` with their values, in the order of `--allow`.
+    pub fn words(self) -> impl Iterator<Item = (&'static str, bool)> {
+        let verbs = VERBS
+            .iter()
+            .map(move |(verb, word, _)| (*word, self.allows(*verb)));
+        verbs.chain([(FILES, self.files)])
     }
 }
 
 impl std::str::FromStr for Grants {
     type Err = String;
 
-    /// Parses `receive,swap,…`: known verbs, each once, at least one.
+    /// Parses `receive,swap,…`: known words, each once, at least one.
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut grants = Grants([false; VERBS.len()]);
+        let mut grants = Grants {
+            verbs: [false; VERBS.len()],
+            files: false,
+        };
         for word in text.split(',') {
-            let (verb, ..) = VERBS
-                .iter()
-                .find(|(_, known, _)| *known == word)
-                .ok_or_else(|| format!("'{word}' is not a verb (receive, swap, rollback, list)"))?;
-            if std::mem::replace(&mut grants.0[*verb as usize], true) {
+            let verb = VERBS.iter().find(|(_, known, _)| *known == word);
+            let grant = match verb {
+                Some((verb, ..)) => &mut grants.verbs[*verb as usize],
+                None if word == FILES => &mut grants.files,
+                None => {
+                    let words = "receive, swap, rollback, list, files";
+                    return Err(format!("'{word}' is not a verb ({words})"));
+                }
+            };
+            if std::mem::replace(grant, true) {
                 return Err(format!("'{word}' appears twice"));
             }
         }
@@ -89,11 +122,8 @@ impl std::str::FromStr for Grants {
 
 impl fmt::Display for Grants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words: Vec<_> = VERBS
-            .iter()
-            .filter(|(verb, ..)| self.allows(*verb))
-            .map(|(_, word, _)| *word)
-            .collect();
+        let granted = self.words().filter(|(_, granted)| *granted);
+        let words: Vec<_> = granted.map(|(word, _)| word).collect();
         f.write_str(&words.join(","))
     }
 }
@@ -120,17 +150,23 @@ pub enum Permit {
     List(Granted<List>),
 }
 
+/// A denial, with what the key may not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Denied;
+pub struct Denied(pub &'static str);
 
 /// Allows `request` for a key with `grants`, or denies it.
 ///
 /// # Errors
 ///
-/// [`Denied`] if `grants` does not include the request's verb.
+/// [`Denied`] if `grants` does not include the request's verb, and for `list --files` also
+/// if it does not include `files`.
 pub fn decide(request: Request, grants: Grants) -> Result<Permit, Denied> {
-    if !grants.allows(Verb::of(&request)) {
-        return Err(Denied);
+    let verb = Verb::of(&request);
+    if !grants.allows(verb) {
+        return Err(Denied(verb.name()));
+    }
+    if matches!(request, Request::List(List::Files(_))) && !grants.allows_files() {
+        return Err(Denied("list files"));
     }
     Ok(match request {
         Request::Receive(receive) => Permit::Receive(Granted(receive)),
@@ -157,7 +193,20 @@ mod tests {
         assert!(some.allows(Verb::Swap) && some.allows(Verb::List));
         assert!(!some.allows(Verb::Receive) && !some.allows(Verb::Rollback));
         assert_eq!(some.to_string(), "swap,list");
-        for bad in ["", "swap,", "Swap", "swap swap", "swap,swap", "all"] {
+        let files: Grants = "files,list".parse().unwrap();
+        assert!(files.allows_files() && !some.allows_files());
+        assert_eq!(files.to_string(), "list,files");
+        assert!(!Grants::ALL.allows_files(), "an operator names this word");
+        assert_eq!(Grants::ALL.to_string(), "receive,swap,rollback,list");
+        for bad in [
+            "",
+            "swap,",
+            "Swap",
+            "swap swap",
+            "swap,swap",
+            "list,files,files",
+            "all",
+        ] {
             assert!(bad.parse::<Grants>().is_err(), "{bad:?}");
         }
     }
@@ -179,5 +228,18 @@ mod tests {
             }
             assert!(decide(request(), Grants::ALL).is_ok());
         }
+    }
+
+    #[test]
+    fn the_files_of_a_release_need_both_words() {
+        let request = || Request::parse(b"list --files a").unwrap();
+        let denied = |allow: &str| decide(request(), allow.parse().unwrap()).err();
+        assert_eq!(denied("list,files"), None);
+        assert_eq!(
+            denied("receive,swap,rollback,list"),
+            Some(Denied("list files"))
+        );
+        assert_eq!(denied("receive,swap,rollback,files"), Some(Denied("list")));
+        assert!(decide(request(), Grants::ALL).is_err());
     }
 }

@@ -60,6 +60,12 @@ pub fn receive(
     actor: &Actor,
     request: &Granted<Receive>,
 ) -> Result<Success> {
+    if request.tree.is_some() {
+        let problem = "'--tree' and '--base' are not served yet";
+        return Err(
+            Error::new(Code::BadRequest, problem).remedy("send the whole release, without --tree")
+        );
+    }
     let deadline = Deadline::after(config.limits.total_timeout);
     let limits = KeyLimits::new(config, store, actor);
     // All checks up to the spool come before the first byte of the payload is read:

@@ -33,6 +33,9 @@ const MAX_DELAY: u16 = 1000;
 /// releases has 200 KB, which 160 kbit/s carry in this time.
 const MAX_REPLY_DELAY: u16 = 10_000;
 
+/// The number of bytes of a [`LongReply`] that are gathered before they are written.
+const LONG_PIECE: usize = 16 * MAX_NOTE;
+
 /// How much of [`MAX_REPLY_DELAY`] is left.
 static REPLY_DELAY_LEFT: AtomicU16 = AtomicU16::new(MAX_REPLY_DELAY);
 
@@ -47,6 +50,56 @@ pub fn lines<'a>(lines: impl IntoIterator<Item = &'a str>) -> bool {
         push(&mut out, line, usize::MAX);
     }
     write_in_time(&mut std::io::stdout().lock(), &out)
+}
+
+/// A long reply on stdout, written piece by piece.
+#[derive(Debug, Default)]
+pub struct LongReply {
+    out: String,
+}
+
+/// Why a long reply ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The client has closed its end.
+    Closed,
+    /// The client has read nothing for [`MAX_REPLY_DELAY`].
+    TooSlow,
+}
+
+impl LongReply {
+    /// Adds a line.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`]: no further line reaches the client.
+    pub fn line(&mut self, line: &str) -> std::result::Result<(), Stopped> {
+        push(&mut self.out, line, usize::MAX);
+        if self.out.len() < LONG_PIECE {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    /// Writes what is left.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub fn flush(&mut self) -> std::result::Result<(), Stopped> {
+        let stdout = &mut std::io::stdout().lock();
+        for piece in self.out.as_bytes().chunks(MAX_NOTE) {
+            // A list of thousands of files takes as long as the line of the client needs.
+            // So each piece has its own limit, and the caller limits the whole.
+            if !has_room(stdout, &AtomicU16::new(MAX_REPLY_DELAY)) {
+                return Err(Stopped::TooSlow);
+            }
+            let written = stdout.write_all(piece).and_then(|()| stdout.flush());
+            written.map_err(|_| Stopped::Closed)?;
+        }
+        self.out.clear();
+        Ok(())
+    }
 }
 
 /// Writes an error to stderr, the problem and then the remedy, and returns its

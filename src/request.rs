@@ -21,6 +21,10 @@ pub const MAX_LEN: usize = 4096;
 /// The problem of a session without a request.
 pub const NO_REQUEST: &str = "no request";
 
+/// The problem of a delta that names no result: nothing would say what base and changes
+/// must give.
+const BASE_ALONE: &str = "'--base RELEASE' comes after '--tree HEX' only";
+
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -30,11 +34,16 @@ pub enum Request {
     List(List),
 }
 
-/// `receive <release> --sha256 <hex> [--commit <hex>] [--signature <base64>]...`
+/// `receive <release> --sha256 <hex> [--tree <hex> [--base <release>]] [--commit <hex>]
+/// [--signature <base64>]...`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receive {
     pub release: ReleaseId,
     pub sha256: Sha256Digest,
+    /// The digest that the tree list of the release must have.
+    pub tree: Option<Sha256Digest>,
+    /// The release that the payload changes: it is then a delta. Never without `tree`.
+    pub base: Option<ReleaseId>,
     pub commit: Option<CommitId>,
     pub signatures: Vec<SignatureText>,
 }
@@ -57,10 +66,13 @@ pub struct Rollback {
     pub if_current: Option<ReleaseId>,
 }
 
-/// `list [--json]`
+/// `list [--json]` and `list --files <release>`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct List {
-    pub json: bool,
+pub enum List {
+    Table,
+    Json,
+    /// The tree list of a release. It needs a word of `--allow` of its own.
+    Files(ReleaseId),
 }
 
 impl Request {
@@ -98,12 +110,19 @@ impl Request {
     }
 
     fn from_words(words: &[&str]) -> Result<Request, String> {
-        let release =
-            |word: &str| ReleaseId::try_from(word).map_err(|_| invalid::not_a_release(word));
         match words {
             ["receive", id, "--sha256", digest, rest @ ..] => {
                 let release = release(id)?;
                 let sha256 = sha256(digest)?;
+                let (tree, rest) = match rest {
+                    ["--tree", digest, rest @ ..] => (Some(self::sha256(digest)?), rest),
+                    _ => (None, rest),
+                };
+                let (base, rest) = match rest {
+                    ["--base", ..] if tree.is_none() => return Err(BASE_ALONE.to_owned()),
+                    ["--base", id, rest @ ..] => (Some(self::release(id)?), rest),
+                    _ => (None, rest),
+                };
                 let (commit, rest) = match rest {
                     ["--commit", commit, rest @ ..] => (Some(self::commit(commit)?), rest),
                     _ => (None, rest),
@@ -114,13 +133,16 @@ impl Request {
                         ["--signature", text] => SignatureText::try_from(*text)
                             .map_err(|error| format!("signature is {error}")),
                         _ => Err("the words at the end are not \
-                                  '[--commit HEX] [--signature BASE64]...'"
+                                  '[--tree HEX [--base RELEASE]] [--commit HEX] \
+                                  [--signature BASE64]...'"
                             .to_owned()),
                     })
                     .collect::<Result<_, _>>()?;
                 Ok(Request::Receive(Receive {
                     release,
                     sha256,
+                    tree,
+                    base,
                     commit,
                     signatures,
                 }))
@@ -146,11 +168,14 @@ impl Request {
                     if_current,
                 }))
             }
-            ["list"] => Ok(Request::List(List { json: false })),
-            ["list", "--json"] => Ok(Request::List(List { json: true })),
+            ["list"] => Ok(Request::List(List::Table)),
+            ["list", "--json"] => Ok(Request::List(List::Json)),
+            ["list", "--files", id] => Ok(Request::List(List::Files(release(id)?))),
             ["receive", ..] => Err("receive is not 'receive RELEASE --sha256 HEX'".to_owned()),
             ["swap"] => Err("swap has no release".to_owned()),
-            ["list", ..] => Err("list has words that are not '--json'".to_owned()),
+            ["list", ..] => {
+                Err("list has words that are not '--json' or '--files RELEASE'".to_owned())
+            }
             [verb, ..] => Err(format!("'{verb}' is not a request")),
             [] => Err(NO_REQUEST.to_owned()),
         }
@@ -185,6 +210,10 @@ pub fn is_scp(bytes: &[u8]) -> bool {
     known_client_name(bytes) == Some("scp") && words.any(transfers)
 }
 
+fn release(word: &str) -> Result<ReleaseId, String> {
+    ReleaseId::try_from(word).map_err(|_| invalid::not_a_release(word))
+}
+
 fn sha256(word: &str) -> Result<Sha256Digest, String> {
     Sha256Digest::try_from(word).map_err(|error| format!("'{word}' is {error}"))
 }
@@ -201,9 +230,7 @@ fn conditions(words: &[&str]) -> Result<(Option<Sha256Digest>, Option<ReleaseId>
     };
     let if_current = match rest {
         [] => None,
-        ["--if-current", id] => {
-            Some(ReleaseId::try_from(*id).map_err(|_| invalid::not_a_release(id))?)
-        }
+        ["--if-current", id] => Some(release(id)?),
         _ => {
             let forms = "the words at the end are not '[--sha256 HEX] [--if-current RELEASE]'";
             return Err(forms.to_owned());
@@ -228,6 +255,12 @@ impl fmt::Display for Request {
         match self {
             Request::Receive(receive) => {
                 write!(f, "receive {} --sha256 {}", receive.release, receive.sha256)?;
+                if let Some(tree) = &receive.tree {
+                    write!(f, " --tree {tree}")?;
+                }
+                if let Some(base) = &receive.base {
+                    write!(f, " --base {base}")?;
+                }
                 if let Some(commit) = &receive.commit {
                     write!(f, " --commit {commit}")?;
                 }
@@ -247,8 +280,9 @@ impl fmt::Display for Request {
                 }
                 conditions(f, &rollback.sha256, &rollback.if_current)
             }
-            Request::List(List { json: true }) => f.write_str("list --json"),
-            Request::List(List { json: false }) => f.write_str("list"),
+            Request::List(List::Table) => f.write_str("list"),
+            Request::List(List::Json) => f.write_str("list --json"),
+            Request::List(List::Files(release)) => write!(f, "list --files {release}"),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::event::{AuditEvent, Progress, Reporter};
 use crate::hooks::HookRunner;
 use crate::names::KeyLabel;
 use crate::policy::{self, Grants, Permit, Verb};
+use crate::reply::{LongReply, Stopped};
 use crate::request::{self, Invalid, Request};
 use crate::sandbox::{self, Enforcement};
 use crate::session::Session;
@@ -23,7 +24,7 @@ use crate::signature::Requirement;
 use crate::store::ledger::LOCK_TIMEOUT;
 use crate::store::limits::{self, Counter, KeyLimits};
 use crate::store::lock::Lock;
-use crate::store::{Actor, Store, checkpoint};
+use crate::store::{Actor, Store, TreeList, checkpoint};
 use crate::success::Success;
 use crate::{activate, list, privileges, receive, reply};
 
@@ -56,8 +57,8 @@ pub fn serve(options: ServeOptions) -> u8 {
     let verb = Verb::of(&request);
     let permit = match policy::decide(request, options.allow) {
         Ok(permit) => permit,
-        Err(policy::Denied) => {
-            let error = Error::new(Code::Denied, format!("this key may not {verb}"))
+        Err(policy::Denied(what)) => {
+            let error = Error::new(Code::Denied, format!("this key may not {what}"))
                 .remedy("the operator grants verbs with '--allow' in authorized_keys");
             return reject(&session, &audit, &error);
         }
@@ -249,13 +250,21 @@ impl Reporter for RequestLog<'_> {
 /// problem and its remedy.
 fn reply_with(result: Result<Success>, warnings: Vec<String>) -> u8 {
     match result {
+        Ok(Success::TreeList(mut list)) => match reply_with_tree_list(&mut list) {
+            Ok(()) => {
+                for warning in &warnings {
+                    reply::warning(warning);
+                }
+                0
+            }
+            Err(error) => reply::exit(&error),
+        },
         Ok(success) => {
             let written = reply::lines(success.lines().iter().map(String::as_str));
             // The other verbs have done what they were to do, and their one line fits into
             // any pipe. Half of a list must not look whole.
             if !written && matches!(success, Success::Listed(_)) {
-                let error = Error::new(Code::Timeout, "the client did not read the list in time");
-                return reply::exit(&error.remedy("read the whole output of list"));
+                return reply::exit(&unread_list());
             }
             for warning in warnings.iter().chain(success.warnings()) {
                 reply::warning(warning);
@@ -264,6 +273,30 @@ fn reply_with(result: Result<Success>, warnings: Vec<String>) -> u8 {
         }
         Err(error) => reply::exit(&error),
     }
+}
+
+/// Writes a tree list.
+///
+/// # Errors
+///
+/// [`Code::Timeout`] for a client that does not read it in time, and those of
+/// [`TreeList::each`]: half of a list must not look whole.
+fn reply_with_tree_list(list: &mut TreeList) -> Result<()> {
+    let mut out = LongReply::default();
+    let mut written = Ok(());
+    list.each(|line| {
+        written = out.line(line);
+        written.is_ok()
+    })?;
+    match written.and_then(|()| out.flush()) {
+        Ok(()) | Err(Stopped::Closed) => Ok(()),
+        Err(Stopped::TooSlow) => Err(unread_list()),
+    }
+}
+
+fn unread_list() -> Error {
+    let error = Error::new(Code::Timeout, "the client did not read the list in time");
+    error.remedy("read the whole output of list")
 }
 
 /// Rejects a request with one audit line. Nothing is done, so it does not

@@ -33,6 +33,7 @@ pub mod lock;
 pub mod shared_dir;
 mod symlink;
 mod trash;
+mod tree_list;
 pub mod used_ids;
 
 use std::ffi::{OsStr, OsString};
@@ -49,12 +50,13 @@ use crate::config::{Config, Percent};
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Fault, Result};
 use crate::manifest::{HeadFlaw, Identity};
-use crate::names::{LinkName, ReleaseId};
+use crate::names::{LinkName, ReleaseId, Sha256Digest};
 use crate::shell_word::Word;
 
 pub use actor::{Actor, Task};
 pub use inheritance::Inherited;
 use layout::{INCOMING, JOURNAL, LOCK, MANIFESTS, RELEASES, STATE, TRASH};
+pub use tree_list::TreeList;
 
 /// An open site: handles of its directories, checked.
 pub struct Store {
@@ -306,6 +308,34 @@ impl Store {
             return Err(bad("it names another release"));
         }
         Ok((identity, manifest))
+    }
+
+    /// Opens the manifest of a release that has a tree list. Returns its head, the digest
+    /// of the list, and a reader of its entries.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::manifest`]; [`Code::NoSuchRelease`] also if the release does not
+    /// exist, and if its manifest is of format 1.
+    pub fn tree_manifest(
+        &self,
+        release: &ReleaseId,
+    ) -> Result<(Identity, Sha256Digest, BufReader<File>)> {
+        if !self.is_present(release)? {
+            let problem = format!("there is no release '{release}'");
+            return Err(
+                Error::new(Code::NoSuchRelease, problem).remedy("'list' shows what there is")
+            );
+        }
+        let (identity, entries) = self.manifest(release)?;
+        let Some(tree) = identity.tree else {
+            let problem = format!(
+                "release '{release}' has no tree digest: an older version of deploy-shell received it"
+            );
+            return Err(Error::new(Code::NoSuchRelease, problem)
+                .remedy("send the next release whole, without --base"));
+        };
+        Ok((identity, tree, entries))
     }
 
     /// Returns how many bytes and inodes may be used before only the reserve is left. A

@@ -7,6 +7,7 @@ use crate::names::{CommitId, ReleaseId, Sha256Digest};
 use crate::policy::Verb;
 use crate::sandbox::Enforcement;
 use crate::signature::Signed;
+use crate::store::TreeList;
 
 /// What a verb did.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub enum Success {
     Activated(Activated),
     /// `list`
     Listed(Listed),
+    /// `list --files`; [`crate::reply`] reads it line by line.
+    TreeList(TreeList),
 }
 
 /// A release that is in `releases/`.
@@ -79,12 +82,13 @@ pub struct Listed {
 }
 
 impl Success {
-    /// Returns the lines of stdout.
+    /// Returns the lines of stdout. Those of a tree list are in it.
     pub fn lines(&self) -> Vec<String> {
         match self {
             Success::Received(received) => vec![received.line()],
             Success::Activated(activated) => vec![activated.line()],
             Success::Listed(listed) => listed.lines.clone(),
+            Success::TreeList(_) => Vec::new(),
         }
     }
 
@@ -94,6 +98,7 @@ impl Success {
             Success::Received(received) => &received.warnings,
             Success::Activated(activated) => &activated.warnings,
             Success::Listed(listed) => &listed.warnings,
+            Success::TreeList(_) => &[],
         }
     }
 }

@@ -32,9 +32,15 @@ fn grammar(bytes: &[u8]) -> bool {
     let words: Vec<&str> = text.split(' ').collect();
     match words[..] {
         ["list"] | ["list", "--json"] => true,
+        ["list", "--files", id] => release(id),
         ["rollback", ref more @ ..] if conditions(more) => true,
         ["swap" | "rollback", id, ref more @ ..] => release(id) && conditions(more),
         ["receive", id, "--sha256", hex, ref more @ ..] => {
+            let more = match more {
+                ["--tree", tree, "--base", base, more @ ..] if digest(tree) && release(base) => more,
+                ["--tree", tree, more @ ..] if digest(tree) => more,
+                _ => more,
+            };
             let more = match more {
                 ["--commit", commit, more @ ..] if is_commit(commit) => more,
                 _ => more,

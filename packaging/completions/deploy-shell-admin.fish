@@ -43,7 +43,7 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand in
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l config -d 'The path of a site\'s configuration' -r -F
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l key -d 'Label of the key, shown in the log' -r
-complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l allow -d 'The verbs this key may use [default: receive,swap,rollback,list]' -r -f -a 'receive swap rollback list files'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -l allow -d 'The verbs this key may use, and \'files\' for list --files [default: receive,swap,rollback,list]' -r -f -a 'receive swap rollback list files'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand authorize" -s h -l help -d 'Print help'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand check" -l config -d 'The path of a site\'s configuration' -r -F

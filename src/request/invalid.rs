@@ -85,6 +85,8 @@ pub fn bad_spaces(text: &str) -> Option<Invalid> {
 
 const CUT: &str = "cut the digest: $(sha256sum < site.tar.zst | cut -c1-64)";
 
+const CUT_TREE: &str = "cut the digest: $(sha256sum < tree.list | cut -c1-64)";
+
 const RELEASE_FIRST: &str = "write the release after the first word: rollback RELEASE --sha256 HEX";
 
 /// Returns the problem of a digest with the rest of its line: sha256sum(1) prints two
@@ -103,10 +105,18 @@ fn uncut(rest: &str) -> Invalid {
     Invalid::new(problem, CUT)
 }
 
-/// Returns the problem of an option, of the digest after `--sha256`, or of the commit
-/// after `--commit`.
+/// Returns the problem of an option, of the digest after `--sha256` or `--tree`, or of the
+/// commit after `--commit`.
 pub fn bad_option(words: &[&str]) -> Option<Invalid> {
-    for option in ["--sha256", "--if-current", "--commit", "--signature"] {
+    for option in [
+        "--sha256",
+        "--tree",
+        "--base",
+        "--if-current",
+        "--commit",
+        "--signature",
+        "--files",
+    ] {
         let joined = |word: &&&str| {
             word.strip_prefix(option)
                 .is_some_and(|rest| rest.starts_with('='))
@@ -132,16 +142,30 @@ pub fn bad_option(words: &[&str]) -> Option<Invalid> {
     if !rest.starts_with("--") {
         return Some(uncut(rest));
     }
-    let at = words.iter().position(|word| *word == "--commit")?;
-    CommitId::try_from(*words.get(at + 1)?).err().map(|error| {
-        let problem = format!("'{}' is {error}", words[at + 1]);
+    let value_of = |option: &str| {
+        let at = words.iter().position(|word| *word == option)?;
+        words.get(at + 1).copied()
+    };
+    if let Some(tree) = value_of("--tree")
+        && Sha256Digest::try_from(tree).is_err()
+    {
+        return Some(Invalid::new(not_a_digest(tree), CUT_TREE));
+    }
+    let commit = value_of("--commit")?;
+    CommitId::try_from(commit).err().map(|error| {
+        let problem = format!("'{commit}' is {error}");
         Invalid::new(problem, "name it by its digits: $(git rev-parse HEAD)")
     })
 }
 
 fn bad_digest(word: &str) -> Invalid {
+    Invalid::new(not_a_digest(word), CUT)
+}
+
+/// Returns why `word` is not a digest.
+fn not_a_digest(word: &str) -> String {
     let is_hex = word.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let problem = if is_hex && word.len() != 64 {
+    if is_hex && word.len() != 64 {
         format!(
             "'{word}' is not a sha256: it has {} digits, not 64",
             word.len()
@@ -150,8 +174,7 @@ fn bad_digest(word: &str) -> Invalid {
         format!("'{word}' is not a sha256: it has upper-case digits")
     } else {
         format!("'{word}' is not a sha256 (64 lower-case hexadecimal digits)")
-    };
-    Invalid::new(problem, CUT)
+    }
 }
 
 /// Returns why `word` is not a release, in one line.

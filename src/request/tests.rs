@@ -21,17 +21,21 @@ fn request() -> impl Strategy<Value = Request> {
         (
             release(),
             any::<[u8; 32]>(),
+            payload(),
+            guard(),
             proptest::option::of(commit),
             proptest::collection::vec(signature, 0..3)
         )
-            .prop_map(
-                |(release, digest, commit, signatures)| Request::Receive(Receive {
+            .prop_map(|(release, digest, tree, base, commit, signatures)| {
+                Request::Receive(Receive {
                     release,
                     sha256: Sha256Digest(digest),
+                    tree,
+                    base: tree.and(base),
                     commit,
-                    signatures
+                    signatures,
                 })
-            ),
+            }),
         (release(), payload(), guard()).prop_map(|(release, sha256, if_current)| {
             Request::Swap(Swap {
                 release,
@@ -46,7 +50,12 @@ fn request() -> impl Strategy<Value = Request> {
                 if_current,
             })
         }),
-        any::<bool>().prop_map(|json| Request::List(List { json })),
+        prop_oneof![
+            Just(List::Table),
+            Just(List::Json),
+            release().prop_map(List::Files)
+        ]
+        .prop_map(Request::List),
     ]
 }
 
@@ -84,6 +93,11 @@ fn other_spellings_are_rejected() {
         "LIST",
         "list --json --json",
         "list --js",
+        "list --files",
+        "list --files a b",
+        "list --files ../a",
+        "list --json --files a",
+        "list --files a --json",
         "swap",
         "swap a b",
         "swap a --if-current",
@@ -123,10 +137,14 @@ fn other_spellings_are_rejected() {
     }
     for option in [
         "",
+        " --tree HEX",
+        " --tree HEX --base b",
+        " --tree HEX --base b --commit 0123abc --signature AAAA",
+        " --tree HEX --signature AAAA",
         " --commit 0123abc",
         " --commit 0123abc --signature AAAA",
     ] {
-        let text = format!("receive a --sha256 {HEX}{option}");
+        let text = format!("receive a --sha256 HEX{option}").replace("HEX", HEX);
         assert!(Request::parse(text.as_bytes()).is_ok(), "{text:?}");
     }
     for option in [
@@ -140,8 +158,20 @@ fn other_spellings_are_rejected() {
         " --signature abc",
         " --signature a===",
         " --sha256 x",
+        " --base b",
+        " --base b --tree HEX",
+        " --tree",
+        " --tree HEX --tree HEX",
+        " --tree HEX --base",
+        " --tree HEX --base b --base b",
+        " --tree HEX --base ../b",
+        " --tree HEX b",
+        " --base b --commit 0123abc",
+        " --commit 0123abc --tree HEX",
+        " --tree HEX --commit 0123abc --base b",
+        " --signature AAAA --tree HEX",
     ] {
-        let text = format!("receive a --sha256 {HEX}{option}");
+        let text = format!("receive a --sha256 HEX{option}").replace("HEX", HEX);
         assert!(Request::parse(text.as_bytes()).is_err(), "{text:?}");
     }
 }
@@ -249,6 +279,16 @@ fn mistakes_of_a_digest_and_of_a_release_are_named() {
             "cut",
         ),
         (receive("--sha256 site"), "'site' is not a sha256", "cut"),
+        (
+            receive(&format!("--sha256 {HEX} --tree {}", &HEX[1..])),
+            "63 digits, not 64",
+            "sha256sum < tree.list",
+        ),
+        (
+            receive(&format!("--sha256 {HEX} --tree={HEX}")),
+            "'--tree=' has its value after '='",
+            "a space",
+        ),
         (
             receive(&format!("--sha256 {HEX} --commit main")),
             "'main' is not a commit",

@@ -21,6 +21,7 @@ fn authorize_prints_a_line_that_works() {
     for (allow, tail) in [
         (&[][..], String::new()),
         (&["--allow", "list"], " --allow list".to_owned()),
+        (&["--allow", "list,files"], " --allow list,files".to_owned()),
         (
             &["--allow", "receive,swap"],
             " --allow receive,swap".to_owned(),

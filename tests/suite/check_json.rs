@@ -21,7 +21,7 @@ fn json(site: &Site) -> Reply {
 fn the_json_document_has_what_the_report_has() {
     let site = quiet_site();
     fs::create_dir(site.root().join("releases/hand1")).expect("a directory");
-    site.add_key("watch", Some("list"));
+    site.add_key("watch", Some("list,files"));
     let report = check(&site);
     let reply = json(&site);
     assert_eq!((reply.code, reply.stderr.as_str()), (report.code, ""));
@@ -56,7 +56,7 @@ fn the_json_document_has_what_the_report_has() {
     let keys = document["keys"].as_array().expect("keys");
     let labels: Vec<String> = keys.iter().map(|key| word(key, "label")).collect();
     assert_eq!(labels, ["ci", "watch"]);
-    assert_eq!(keys[1]["verbs"], serde_json::json!(["list"]));
+    assert_eq!(keys[1]["verbs"], serde_json::json!(["list", "files"]));
     assert!(report.stdout.contains(&word(&keys[1], "may")), "{keys:?}");
     assert_eq!(document["account"]["name"], deployer().name);
 }

@@ -175,6 +175,8 @@ fn an_invalid_grant_grants_nothing() {
         "*",
         "none",
         "receive,destroy",
+        "list,files,files",
+        "list,file",
         "list;swap",
         "list\n",
     ] {

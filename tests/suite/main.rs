@@ -65,6 +65,7 @@ mod key_limits;
 mod lasting_faults;
 mod layout;
 mod list;
+mod list_files;
 mod live_traffic;
 mod login_shell;
 mod maintenance;

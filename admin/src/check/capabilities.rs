@@ -256,6 +256,10 @@ fn site_capabilities(facts: &Facts, allow: Grants) -> Vec<Capability> {
             ),
         ),
         (list, "see which releases exist".to_owned()),
+        (
+            allow.allows_files(),
+            "read the paths, sizes and digests of all files of every release".to_owned(),
+        ),
     ]
 }
 

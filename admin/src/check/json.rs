@@ -9,7 +9,6 @@ use super::facts::{Facts, ForcedCommand, Key, KeyPosition, ServedSite};
 use super::findings::Finding;
 use deploy_shell::error::Error;
 use deploy_shell::names::{KeyLabel, SiteName};
-use deploy_shell::policy::Verb;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -64,8 +63,8 @@ struct KeyRow<'a> {
     line: usize,
     /// Whether its command serves this site.
     serves: bool,
-    /// The verbs that its command allows; empty if it does not serve this site.
-    verbs: Vec<String>,
+    /// The words of `--allow` that its command grants; empty if it does not serve this site.
+    verbs: Vec<&'static str>,
     /// All that someone with the key can do, as the report says it.
     may: String,
 }
@@ -122,8 +121,8 @@ fn key_row<'a>(facts: &'a Facts, position: KeyPosition<'a>, key: &'a Key) -> Key
     };
     let this = serve.filter(|serve| serve.site == ServedSite::This);
     let verbs = this.map(|serve| {
-        let allowed = (Verb::ALL.into_iter()).filter(|verb| serve.allow.allows(*verb));
-        allowed.map(|verb| verb.to_string()).collect()
+        let words = serve.allow.words().filter(|(_, granted)| *granted);
+        words.map(|(word, _)| word).collect()
     });
     KeyRow {
         label: serve.and_then(|serve| serve.label.as_ref()),

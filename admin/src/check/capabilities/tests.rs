@@ -95,6 +95,22 @@ fn hooks_belong_to_keys_that_can_run_them() {
 }
 
 #[test]
+fn the_files_of_releases_belong_to_keys_with_both_words() {
+    let with = |allow: &str| {
+        described(|facts| {
+            let serve = SERVE.replace("--key ci", &format!("--key ci --allow {allow}"));
+            set_options(facts, &format!("restrict,{serve}"));
+        })
+    };
+    let words = "read the paths, sizes and digests of all files of every release";
+    assert!(with("list,files").contains(words));
+    for allow in ["receive,swap,rollback,list", "receive,files"] {
+        let line = with(allow);
+        assert!(!line.contains(words), "{line}");
+    }
+}
+
+#[test]
 fn shared_paths_belong_to_keys_that_publish() {
     let share = |facts: &mut Facts| {
         configure(facts, "[shared]\nlinks = [\".env\", \"up\"]");

@@ -1,0 +1,143 @@
+//! `list --files`: the tree list of a release, for a key that was granted the word `files`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::direct::{ask, everything, live, record};
+use crate::fields::Fields;
+use crate::site::{Site, sha256};
+
+fn manifest_of(site: &Site, release: &str) -> PathBuf {
+    let manifests = site.root().join(".deploy-shell/manifests");
+    manifests.join(release)
+}
+
+/// Replaces the manifest by one of format 2 with these lines in its head.
+fn with_tree(site: &Site, release: &str, head: &str) -> String {
+    let path = manifest_of(site, release);
+    let text = fs::read_to_string(&path).expect("a manifest");
+    let entries: Vec<&str> = (text.lines())
+        .filter(|line| !line.starts_with('#') && !line.starts_with("./added "))
+        .collect();
+    let mut list: Vec<String> = entries.iter().map(|line| format!("{line}\n")).collect();
+    list.sort();
+    let list = list.concat();
+    let value = |key: &str| {
+        let line = text.lines().find(|line| line.starts_with(key));
+        line.expect("a line of the head").to_owned()
+    };
+    let sums = value("# files ");
+    let (release, payload, received) = (
+        value("# release "),
+        value("# sha256 "),
+        value("# received "),
+    );
+    let tree = sha256(list.as_bytes());
+    let added = match head {
+        "" => "",
+        _ => "./added type=link mode=0777 link=../../shared/added\n",
+    };
+    let entries = entries.join("\n");
+    let (first, rest) = entries.split_once('\n').expect("two entries");
+    let text = format!(
+        "#mtree\n# format 2\n{release}\n{payload}\n# tree {tree}\n{head}{received}\n\
+         {first}\n{added}{rest}\n{sums}\n"
+    );
+    fs::write(path, text).expect("the manifest");
+    list
+}
+
+fn site_with_reader() -> Site {
+    let site = Site::new();
+    live(&site, &["a", "b"]);
+    site.add_key("reader", Some("list,files"));
+    site
+}
+
+#[test]
+fn the_list_has_what_the_client_sent_in_the_order_of_its_bytes() {
+    let site = site_with_reader();
+    let list = with_tree(&site, "a", "# added ./added\n");
+    assert!(list.contains("./assets/app.js type=file mode=0644 size="));
+    let before = everything(&site);
+    let reply = site.ssh("reader", "list --files a");
+    assert_eq!(reply.stderr, "", "{reply:?}");
+    assert_eq!(reply.ok(), list);
+    assert!(everything(&site) == before);
+    let lines = record(&site);
+    Fields::read(lines.last().expect("a line")).has(&[
+        ("event", "result"),
+        ("outcome", "ok"),
+        ("release", "a"),
+        ("request", "list --files a"),
+    ]);
+}
+
+#[test]
+fn a_release_without_a_tree_digest_is_refused() {
+    let site = site_with_reader();
+    with_tree(&site, "a", "");
+    site.ssh("reader", "list --files a").ok();
+    let path = manifest_of(&site, "a");
+    let text = fs::read_to_string(&path).expect("a manifest");
+    let is_of_format_2 = |line: &&str| line.starts_with("# format") || line.starts_with("# tree");
+    let old: Vec<&str> = text.lines().filter(|line| !is_of_format_2(line)).collect();
+    fs::write(&path, format!("{}\n", old.join("\n"))).expect("the manifest");
+    let reply = site.ssh("reader", "list --files a");
+    reply.refused(66, "no-such-release");
+    assert!(reply.stderr.contains("tree digest"), "{reply:?}");
+    let reply = site.ssh("reader", "list --files nowhere");
+    reply.refused(66, "no-such-release");
+}
+
+#[test]
+fn a_damaged_manifest_gives_no_part_of_a_list() {
+    let site = site_with_reader();
+    with_tree(&site, "a", "");
+    let path = manifest_of(&site, "a");
+    let text = fs::read_to_string(&path).expect("a manifest");
+    for damaged in [
+        text.replace("size=", "size=1"),
+        text.replace("./assets/app.js", "./assets/app.jz"),
+        text.split("# files ").next().expect("entries").to_owned(),
+    ] {
+        assert_ne!(damaged, text);
+        fs::write(&path, damaged).expect("the manifest");
+        site.ssh("reader", "list --files a").refused(74, "io-error");
+    }
+}
+
+/// Every set of words, and no `--allow` at all: the word `files` is never a default.
+#[test]
+fn only_a_key_with_both_words_lists_files() {
+    let site = site_with_reader();
+    with_tree(&site, "a", "");
+    let words = ["receive", "swap", "rollback", "list", "files"];
+    for set in 1..1 << words.len() {
+        let chosen = words.iter().enumerate();
+        let chosen: Vec<&str> = chosen
+            .filter(|(bit, _)| set & 1 << bit != 0)
+            .map(|(_, word)| *word)
+            .collect();
+        let mut command = crate::direct::serve(&site, "ci", "list --files a");
+        command.args(["--allow", &chosen.join(",")]);
+        let reply = site.run(command, b"");
+        if chosen.contains(&"list") && chosen.contains(&"files") {
+            reply.ok();
+        } else {
+            assert_eq!(reply.code, 77, "{chosen:?}: {reply:?}");
+            reply.refused(77, "denied");
+        }
+    }
+    let reply = ask(&site, "list --files a");
+    reply.refused(77, "denied");
+    assert!(
+        reply.stderr.contains("this key may not list files"),
+        "{reply:?}"
+    );
+    site.ssh("reader", "list").ok();
+    site.ssh("reader", "list --json").ok();
+    site.ssh("reader", "swap a").refused(77, "denied");
+    // A key without the words learns nothing of which releases exist.
+    ask(&site, "list --files nowhere").refused(77, "denied");
+}
