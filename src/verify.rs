@@ -7,34 +7,26 @@
 //! is mounted in the release.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, Mode, SFlag};
-use sha2::{Digest, Sha256};
 
 use crate::config::AclPolicy;
 use crate::dir::{self, Dir, Name};
-use crate::error::{Code, Error, Result, describe};
+use crate::error::{self, Code, Error, Result, describe};
 use crate::escape;
+use crate::hash::{Outcome, Pool};
 use crate::manifest::{Entries, Entry, Kind, compare_paths};
 use crate::names::{ReleaseId, Sha256Digest};
 use crate::store::Store;
-use crate::threads;
-
-/// The maximum number of open files that wait for a thread to read them.
-const QUEUE_LEN: usize = 32;
 
 /// More threads than this read no faster from any disk.
 const MAX_THREADS: usize = 8;
-
-const BUFFER: usize = 256 * 1024;
 
 /// One difference between a release and its manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,27 +84,29 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Returns the number of threads that this machine can use.
+/// Returns the number of threads with which this machine hashes fastest: 0 with one
+/// processor.
 pub fn threads() -> usize {
-    thread::available_parallelism()
-        .map_or(1, NonZeroUsize::get)
-        .min(MAX_THREADS)
+    match thread::available_parallelism().map_or(1, NonZeroUsize::get) {
+        1 => 0,
+        more => more.min(MAX_THREADS),
+    }
 }
 
-/// Compares a release with its manifest. Returns the differences, sorted by path. With
-/// `threads` below 2, no thread is started. Calls `read` with the number of bytes after
-/// each read(2).
+/// Compares a release with its manifest. Returns the differences, sorted by path. Hashes
+/// on `threads` threads, and in this one with 0. Calls `read` with the number of bytes
+/// whenever some are hashed.
 ///
 /// # Errors
 ///
-/// [`Code::NoSuchRelease`] without a manifest that can be read, [`Code::IoError`], and
-/// [`Code::BadLayout`] for a manifest of a newer version.
+/// [`Code::NoSuchRelease`] without a manifest that can be read, [`Code::IoError`],
+/// [`Code::BadLayout`] for a manifest of a newer version, and [`Code::Internal`].
 pub fn verify_release(
     store: &Store,
     release: &ReleaseId,
     acl: AclPolicy,
     threads: usize,
-    read: &(dyn Fn(u64) + Sync),
+    read: impl Fn(u64) + Clone + Send + Sync + 'static,
 ) -> Result<Vec<Difference>> {
     let (_, mut manifest) = store.manifest(release)?;
     let tree = match store.releases.open_dir_of_this_mount(release) {
@@ -125,110 +119,71 @@ pub fn verify_release(
         }
         Err(errno) => return Err(store.io(format!("cannot open release '{release}'"), errno)),
     };
-    compare_tree(&tree, &mut manifest, acl, threads, read).map_err(|why| {
+    compare_tree(&tree, &mut manifest, acl, threads, read)?.map_err(|why| {
         let problem = format!("the manifest of '{release}' cannot be read: {why}");
         Error::new(Code::NoSuchRelease, problem).remedy("receive it again under another id")
     })
 }
 
-/// A file to hash, and what its manifest says.
-struct HashJob {
+/// A file that is hashed, and what its manifest says.
+struct Expected {
     path: Vec<u8>,
-    file: File,
-    size: u64,
     sha256: Sha256Digest,
 }
 
-/// Walks `tree` in step with its manifest, on `threads` threads. So the memory does not
-/// grow with the manifest: that of 100,000 long names has 800 MB.
+/// Walks `tree` in step with its manifest, while `threads` threads hash. So the memory
+/// does not grow with the manifest: that of 100,000 long names has 800 MB.
 ///
 /// # Errors
 ///
-/// Why the manifest cannot be read.
+/// [`Code::Internal`]. The inner error says why the manifest cannot be read.
 fn compare_tree(
     tree: &Dir,
     manifest: &mut impl BufRead,
     acl: AclPolicy,
     threads: usize,
-    read: &(dyn Fn(u64) + Sync),
-) -> Result<Vec<Difference>, &'static str> {
-    let found = Mutex::new(Vec::new());
-    let (send, receive) = sync_channel::<HashJob>(QUEUE_LEN);
-    let receive = Mutex::new(receive);
-    thread::scope(|scope| {
-        let workers = match threads {
-            0 | 1 => 0,
-            // Fewer threads than requested are enough; without any, this one hashes.
-            more => (0..more)
-                .filter(|_| {
-                    let work = || hash_queued(&receive, &found, read);
-                    threads::builder().spawn_scoped(scope, work).is_ok()
-                })
-                .count(),
-        };
-        let mut walk = VerifyWalk {
-            entries: Entries::new(manifest),
-            next: None,
-            acl,
-            found: &found,
-            submit: &mut |job| match workers {
-                0 => hash_file(&job, &found, read),
-                // It cannot fail: this function holds the receiver.
-                _ => _ = send.send(job),
-            },
-        };
-        let walked = walk.check_root(tree);
-        // The workers return when the queue is closed.
-        drop(send);
-        walked
-    })?;
-    let mut found = found.into_inner().unwrap_or_default();
+    read: impl Fn(u64) + Clone + Send + Sync + 'static,
+) -> Result<Result<Vec<Difference>, &'static str>> {
+    let found = Found::default();
+    let start = |threads| {
+        let found = Arc::clone(&found);
+        let done = move |expected, outcome| judge_content(&found, &expected, outcome);
+        Pool::start_observed(threads, done, read.clone())
+    };
+    // Without any thread, this one hashes.
+    let mut pool = start(threads).or_else(|_| start(0))?;
+    let mut walk = VerifyWalk {
+        entries: Entries::new(manifest),
+        next: None,
+        acl,
+        found: &found,
+        pool: &mut pool,
+    };
+    if let Err(why) = walk.check_root(tree) {
+        return Ok(Err(why));
+    }
+    pool.finish()?;
+    let mut found = std::mem::take(&mut *found.lock().map_err(|_| error::bug())?);
     found.sort();
-    Ok(found)
+    Ok(Ok(found))
 }
 
-type Found = Mutex<Vec<Difference>>;
+type Found = Arc<Mutex<Vec<Difference>>>;
 
 fn note(found: &Found, path: &[u8], what: What) {
-    // A poisoned mutex means that another thread panicked; the scope passes that on.
+    // A poisoned mutex means that another thread panicked; `compare_tree` reports that.
     if let Ok(mut found) = found.lock() {
         let path = path.to_vec();
         found.push(Difference { path, what });
     }
 }
 
-fn hash_queued(jobs: &Mutex<Receiver<HashJob>>, found: &Found, read: &(dyn Fn(u64) + Sync)) {
-    loop {
-        // The lock is held while waiting: a thread that waits for the lock would
-        // wait for a job as well.
-        let job = jobs.lock().ok().and_then(|jobs| jobs.recv().ok());
-        match job {
-            Some(job) => hash_file(&job, found, read),
-            None => return,
-        }
-    }
-}
-
-fn hash_file(job: &HashJob, found: &Found, read: &(dyn Fn(u64) + Sync)) {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
-    // At most one byte more than expected: the file may be growing.
-    let mut file = (&job.file).take(job.size.saturating_add(1));
-    let mut bytes = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(some) => {
-                hash.update(&buffer[..some]);
-                bytes += some as u64;
-                read(some as u64);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return note(found, &job.path, What::Unreadable(describe(&error))),
-        }
-    }
-    if bytes != job.size || Sha256Digest(hash.finalize().into()) != job.sha256 {
-        note(found, &job.path, What::Content);
+fn judge_content(found: &Found, expected: &Expected, outcome: Outcome) {
+    match outcome {
+        Ok(Some(sha256)) if sha256 == expected.sha256 => {}
+        // A file of another size was changed after stat(2) had compared its size.
+        Ok(_) => note(found, &expected.path, What::Content),
+        Err(error) => note(found, &expected.path, What::Unreadable(describe(&error))),
     }
 }
 
@@ -240,7 +195,7 @@ struct VerifyWalk<'a, R> {
     next: Option<Entry>,
     acl: AclPolicy,
     found: &'a Found,
-    submit: &'a mut dyn FnMut(HashJob),
+    pool: &'a mut Pool<Expected>,
 }
 
 impl<R: BufRead> VerifyWalk<'_, R> {
@@ -376,12 +331,10 @@ impl<R: BufRead> VerifyWalk<'_, R> {
     ) {
         // It may not be the file that stat saw.
         match parent.open_file(name) {
-            Ok(file) => (self.submit)(HashJob {
-                path: path.to_vec(),
-                file,
-                size,
-                sha256,
-            }),
+            Ok(file) => {
+                let path = path.to_vec();
+                self.pool.submit(file, size, Expected { path, sha256 });
+            }
             Err(errno) => self.unreadable(path, errno),
         }
     }

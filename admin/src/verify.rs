@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::output::Output;
@@ -54,7 +54,7 @@ pub fn verify(config: &Path, named: &[ReleaseId]) -> Result<Output> {
         sound: missing.is_empty(),
         lines: missing,
     };
-    let progress = ProgressBar::new(&store, &releases);
+    let progress = Arc::new(ProgressBar::new(&store, &releases));
     for release in &releases {
         let recorded = history.releases.get(release).and_then(|known| known.sha256);
         let outcome = release_differences(&store, release, config.archive.acl, recorded, &progress);
@@ -114,7 +114,7 @@ fn release_differences(
     release: &ReleaseId,
     acl: AclPolicy,
     recorded: Option<deploy_shell::names::Sha256Digest>,
-    progress: &ProgressBar,
+    progress: &Arc<ProgressBar>,
 ) -> Result<Vec<String>> {
     let (identity, _) = store.manifest(release)?;
     let mut lines = Vec::new();
@@ -123,9 +123,9 @@ fn release_differences(
             "manifest .: it is not the manifest of the payload received under this id".to_owned(),
         );
     }
-    let found = verify::verify_release(store, release, acl, verify::threads(), &|bytes| {
-        progress.add(bytes);
-    })?;
+    let bar = Arc::clone(progress);
+    let read = move |bytes| bar.add(bytes);
+    let found = verify::verify_release(store, release, acl, verify::threads(), read)?;
     lines.extend(found.iter().map(ToString::to_string));
     Ok(lines)
 }

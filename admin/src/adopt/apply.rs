@@ -19,7 +19,7 @@ use nix::unistd::{self, Uid};
 use super::history::Adopted;
 use super::layout::Current;
 use super::plan::{Candidate, Plan, digest, open_tree};
-use super::survey::{Foreign, SiteFacts, survey};
+use super::survey::{Foreign, SiteFacts, survey_content};
 use deploy_shell::config::Config;
 use deploy_shell::dir::{self, Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
@@ -158,7 +158,7 @@ pub fn adopt_release(
         })
         .map_err(|errno| changed_meanwhile(store, id, path, errno))?;
     }
-    let found = survey(site, &tree, true);
+    let found = survey_content(site, &tree)?;
     if !found.is_ready() {
         let path = found.faults.values().flatten().next();
         let path = path.map_or(&b""[..], Vec::as_slice);

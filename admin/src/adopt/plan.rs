@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use nix::sys::stat::FileStat;
-use sha2::{Digest, Sha256};
 
 use super::history::{self, Adopted};
 use super::layout::{self, Current, Layout};
@@ -15,6 +14,7 @@ use super::survey::{SiteFacts, Survey, survey};
 use deploy_shell::config::Config;
 use deploy_shell::dir::{Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
+use deploy_shell::hash;
 use deploy_shell::manifest::{self, Entries, Sums};
 use deploy_shell::names::{ReleaseId, Sha256Digest};
 use deploy_shell::shared_paths::SharedPath;
@@ -112,7 +112,7 @@ pub fn make(config: &Config, store: &Store, site: &SiteFacts<'_>) -> Result<Plan
             continue;
         }
         let survey = match open_tree(config, store, &layout, id) {
-            Ok((_, _, tree)) => survey(site, &tree, false),
+            Ok((_, _, tree)) => survey(site, &tree),
             Err(errno) => Survey::of_fault(Fault::of_errno(errno)),
         };
         let id = id.clone();
@@ -177,7 +177,7 @@ fn read_adopted(store: &Store, id: &ReleaseId) -> Option<Adopted> {
 
 /// Returns the digest that an adopted release has in place of that of a payload.
 pub fn digest(entries: &[u8]) -> Sha256Digest {
-    Sha256Digest(Sha256::digest(entries).into())
+    hash::digest(entries)
 }
 
 /// Requires that deploy-shell itself has made nothing live. The old releases would come

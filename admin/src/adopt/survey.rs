@@ -6,32 +6,31 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
 use nix::unistd::{Gid, Group, Uid, User};
 use rustix::fs::fgetxattr;
-use sha2::{Digest, Sha256};
 
 use super::rules::{Fault, GroupWriters, Owner, adopted_mode, adopted_owner};
 use deploy_shell::archive::path::{self, CleanPath, LinkTarget};
 use deploy_shell::config::{Archive, Config};
 use deploy_shell::dir::{self, Dir, Name};
-use deploy_shell::error::describe;
+use deploy_shell::error::{self, Result, describe};
+use deploy_shell::hash::{Outcome, Pool};
 use deploy_shell::manifest::{Entry, Kind, Sums};
 use deploy_shell::names::Sha256Digest;
 use deploy_shell::shared_paths::SharedPath;
+use deploy_shell::verify;
 
 /// The attribute of an access control list (acl(5)).
 const ACCESS_ACL: &str = "system.posix_acl_access";
 
 const PASSWD: &str = "/etc/passwd";
-
-const BUFFER: usize = 256 * 1024;
 
 /// What the rules need to know of the site.
 pub struct SiteFacts<'a> {
@@ -146,12 +145,52 @@ impl Survey {
     }
 }
 
-/// Walks `tree`. With `hash`, also makes the entries of its manifest.
-pub fn survey(site: &SiteFacts<'_>, tree: &Dir, hash: bool) -> Survey {
+/// Walks `tree`.
+pub fn survey(site: &SiteFacts<'_>, tree: &Dir) -> Survey {
+    walk(site, tree, None)
+}
+
+/// Walks `tree`, and makes the entries of its manifest.
+///
+/// # Errors
+///
+/// [`Code::Internal`](deploy_shell::error::Code::Internal).
+pub fn survey_content(site: &SiteFacts<'_>, tree: &Dir) -> Result<Survey> {
+    let outcomes = Arc::<Mutex<Vec<(usize, Outcome)>>>::default();
+    let start = |threads| {
+        let outcomes = Arc::clone(&outcomes);
+        Pool::start(threads, move |entry, outcome| {
+            // Poisoned if another thread panicked; `finish` reports that.
+            if let Ok(mut outcomes) = outcomes.lock() {
+                outcomes.push((entry, outcome));
+            }
+        })
+    };
+    // Without any thread, this one hashes.
+    let mut pool = start(verify::threads()).or_else(|_| start(0))?;
+    let mut found = walk(site, tree, Some(&mut pool));
+    pool.finish()?;
+    let outcomes = std::mem::take(&mut *outcomes.lock().map_err(|_| error::bug())?);
+    for (at, outcome) in outcomes {
+        let fault = match (outcome, &mut found.entries[at].kind) {
+            (Ok(Some(digest)), Kind::File { sha256, .. }) => {
+                *sha256 = digest;
+                continue;
+            }
+            (Err(error), _) => Fault::Unreadable(describe(&error)),
+            (Ok(_), _) => Fault::Unreadable("its size changes".to_owned()),
+        };
+        let path = found.entries[at].path.clone();
+        found.add_fault(fault, &path);
+    }
+    Ok(found)
+}
+
+fn walk(site: &SiteFacts<'_>, tree: &Dir, pool: Option<&mut Pool<usize>>) -> Survey {
     let mut walk = Walk {
         site,
         tree,
-        hash,
+        pool,
         owner: 0,
         entries: 0,
         bytes: 0,
@@ -174,7 +213,8 @@ pub fn survey(site: &SiteFacts<'_>, tree: &Dir, hash: bool) -> Survey {
 struct Walk<'a> {
     site: &'a SiteFacts<'a>,
     tree: &'a Dir,
-    hash: bool,
+    /// Hashes the files, by the numbers of their entries.
+    pool: Option<&'a mut Pool<usize>>,
     /// The owner of the release itself.
     owner: u32,
     /// The files, directories and symlinks so far.
@@ -311,23 +351,19 @@ impl Walk<'_> {
         }
         self.found.sums.files += 1;
         self.found.sums.bytes = self.found.sums.bytes.saturating_add(size);
-        if self.hash {
-            let executable = stat.st_mode & 0o100 != 0;
-            // At most one byte more than stat said: the file may be growing.
-            match hash(&mut file.take(size.saturating_add(1))) {
-                Ok((size, sha256)) => self.add_entry(
-                    path,
-                    Kind::File {
-                        executable,
-                        size,
-                        sha256,
-                    },
-                ),
-                Err(error) => {
-                    let why = Fault::Unreadable(describe(&error));
-                    self.found.add_fault(why, path);
-                }
-            }
+        let executable = stat.st_mode & 0o100 != 0;
+        let entry = self.found.entries.len();
+        self.add_entry(
+            path,
+            Kind::File {
+                executable,
+                size,
+                // Until the pool has hashed it.
+                sha256: Sha256Digest([0; 32]),
+            },
+        );
+        if let Some(pool) = &mut self.pool {
+            pool.submit(file, size, entry);
         }
     }
 
@@ -377,7 +413,7 @@ impl Walk<'_> {
     }
 
     fn add_entry(&mut self, path: &[u8], kind: Kind) {
-        if self.hash {
+        if self.pool.is_some() {
             let path = path.to_vec();
             self.found.entries.push(Entry { path, kind });
         }
@@ -406,25 +442,6 @@ fn has_acl(open: &impl AsFd) -> bool {
     !matches!(found, Err(errno) if missing.contains(&errno))
 }
 
-/// Returns the length and the digest of a file.
-fn hash(file: &mut impl Read) -> std::io::Result<(u64, Sha256Digest)> {
-    let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
-    let mut size = 0;
-    // Terminates: at the end of the file.
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok((size, Sha256Digest(sha256.finalize().into()))),
-            Ok(some) => {
-                sha256.update(&buffer[..some]);
-                size += some as u64;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 fn special_name(file_type: SFlag) -> &'static str {
     match file_type {
         SFlag::S_IFIFO => "fifo",
@@ -432,5 +449,28 @@ fn special_name(file_type: SFlag) -> &'static str {
         SFlag::S_IFCHR => "character device",
         SFlag::S_IFBLK => "block device",
         _ => "special file",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// stat(2) says that files of proc(5) are empty, so each of them has another size than
+    /// its entry, as a file has that another process writes at the same time.
+    #[test]
+    fn a_file_whose_size_changes_has_no_entry() {
+        let site = SiteFacts {
+            account: 0,
+            is_root: true,
+            archive: &Archive::default(),
+            roots: Vec::new(),
+            private_groups: RefCell::default(),
+        };
+        let tree = Dir::open_root(Path::new("/proc/sys/kernel/random")).unwrap();
+        let found = survey_content(&site, &tree).unwrap();
+        let fault = Fault::Unreadable("its size changes".to_owned());
+        let path = b"boot_id".to_vec();
+        assert!(found.faults[&fault].contains(&path), "{:?}", found.faults);
     }
 }
