@@ -28,7 +28,7 @@ use crate::manifest::{self, Identity, Sums};
 use crate::names::{ReleaseId, SignatureText};
 use crate::policy::Granted;
 use crate::request::Receive;
-use crate::signature::{NAMESPACE, Requirement, Signed};
+use crate::signature::{NAMESPACE, Requirement, Signable, Signed};
 use crate::store::history::{Content, History};
 use crate::store::journal::{self, Event};
 use crate::store::layout::{STAGED_MANIFEST, STAGED_TREE};
@@ -60,12 +60,6 @@ pub fn receive(
     actor: &Actor,
     request: &Granted<Receive>,
 ) -> Result<Success> {
-    if request.tree.is_some() {
-        let problem = "'--tree' and '--base' are not served yet";
-        return Err(
-            Error::new(Code::BadRequest, problem).remedy("send the whole release, without --tree")
-        );
-    }
     let deadline = Deadline::after(config.limits.total_timeout);
     let limits = KeyLimits::new(config, store, actor);
     // All checks up to the spool come before the first byte of the payload is read:
@@ -77,6 +71,12 @@ pub fn receive(
     let received = find_received(config, required, store, &history, request)?;
     if let Some((sums, signed)) = received {
         return Ok(already_received(request, sums, signed));
+    }
+    if request.tree.is_some() {
+        let problem = "'--tree' and '--base' are not served yet";
+        return Err(
+            Error::new(Code::BadRequest, problem).remedy("send the whole release, without --tree")
+        );
     }
     // Held until the end: the client sends as slowly as it likes, and unpacking uses
     // memory.
@@ -194,10 +194,13 @@ fn check_signatures(
     let Receive {
         release,
         sha256,
+        tree,
+        base,
         signatures,
         ..
     } = request;
-    match required.check(config.site(), release, *sha256, signatures) {
+    let signable = Signable::of_request(*sha256, *tree, base.as_ref());
+    match required.check(config.site(), release, signable, signatures) {
         Ok(signed) => Ok(Some(signed)),
         Err(why) => Err(bad(format!(
             "'{release}' does not have the required signatures: {why}"
@@ -252,6 +255,12 @@ fn find_received(
                     _ => format!("'{release}' was received before, with several contents"),
                 }));
             }
+            // What is left of a removed release is the digest of its payload, and the
+            // payload of a delta gives other content with another base.
+            Some(_) if request.base.is_some() => {
+                let problem = format!("'{release}' was received before, and was removed since");
+                return Err(exists(problem));
+            }
             _ => return Ok(None),
         }
     }
@@ -264,9 +273,19 @@ fn find_received(
         let problem = format!("release '{release}' exists with sha256 {}", identity.sha256);
         return Err(exists(problem));
     }
+    // An older version of this program, or another base, may have received it.
+    if let Some(tree) = request.tree
+        && identity.tree != Some(tree)
+    {
+        let problem = match identity.tree {
+            Some(other) => format!("release '{release}' exists with tree {other}"),
+            None => format!("release '{release}' exists, and its tree digest is not known"),
+        };
+        return Err(exists(problem));
+    }
     let checked = required.map(|required| {
-        let (sha256, signatures) = (identity.sha256, &identity.signatures);
-        required.check(config.site(), release, sha256, signatures)
+        let signable = Signable::of_manifest(&identity);
+        required.check(config.site(), release, signable, &identity.signatures)
     });
     let signed = checked.transpose().map_err(|why| {
         let problem = format!("release '{release}' exists without the required signatures: {why}");

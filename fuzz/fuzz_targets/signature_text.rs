@@ -6,8 +6,8 @@
 #![no_main]
 
 use deploy_shell::names::SiteName;
-use deploy_shell::request::{MAX_LEN, Request};
-use deploy_shell::signature::{AllowedSigners, Requirement, Statement, TimeZone};
+use deploy_shell::request::{MAX_LEN, Receive, Request};
+use deploy_shell::signature::{AllowedSigners, Requirement, Signable, TimeZone};
 use libfuzzer_sys::fuzz_target;
 
 const HEAD: &str =
@@ -40,15 +40,20 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(Request::Receive(receive)) = read {
         assert_eq!(receive.signatures.len(), words.len());
         let signers = AllowedSigners::parse(SIGNERS, &TimeZone::UTC).expect("a list");
-        let statement = Statement {
-            site: &SiteName::try_from("blog").expect("a site"),
-            release: &receive.release,
-            sha256: receive.sha256,
-        };
+        let site = SiteName::try_from("blog").expect("a site");
+        let Receive {
+            release,
+            sha256,
+            signatures,
+            ..
+        } = &receive;
+        // A signature may be of either statement.
+        let signable = Signable::of_request(*sha256, Some(*sha256), None);
         let now = std::time::SystemTime::UNIX_EPOCH
             .try_into()
             .expect("a time");
-        let checked = Requirement::new(signers, 1).check_at(&statement, &receive.signatures, now);
+        let required = Requirement::new(signers, 1);
+        let checked = required.check_at(&site, release, signable, signatures, now);
         assert!(checked.is_err(), "forged: {}", line.escape_ascii());
         let written = Request::Receive(receive).to_string();
         assert_eq!(written.as_bytes(), line, "written back");

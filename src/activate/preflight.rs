@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest::Identity;
 use crate::names::{ReleaseId, Sha256Digest};
-use crate::signature::{Requirement, Signed};
+use crate::signature::{Requirement, Signable, Signed};
 use crate::store::Store;
 use crate::store::history::History;
 use crate::store::ledger::Ledger;
@@ -105,13 +105,9 @@ fn check_signatures(
     required: &Requirement,
     identity: &Identity,
 ) -> Result<Signed> {
-    let Identity {
-        release,
-        sha256,
-        signatures,
-        ..
-    } = identity;
-    let checked = required.check(config.site(), release, *sha256, signatures);
+    let signable = Signable::of_manifest(identity);
+    let signatures = &identity.signatures;
+    let checked = required.check(config.site(), &identity.release, signable, signatures);
     checked.map_err(|why| {
         Error::new(
             Code::BadSignature,

@@ -26,7 +26,8 @@ const USER_PRESENT: u8 = 0x01;
 /// The length of the flags and counter after a security key's signature.
 const SECURITY_KEY_TAIL: usize = 5;
 
-/// Returns the key that made this signature of `message`.
+/// Returns the key that made this signature, and which of the statements it is of; `what`
+/// names their digests in a message.
 ///
 /// The caller must check that the key is an allowed signer: anybody can make a
 /// key.
@@ -34,7 +35,11 @@ const SECURITY_KEY_TAIL: usize = 5;
 /// # Errors
 ///
 /// Returns a phrase that follows "signature N".
-pub fn verify_signature(text: &SignatureText, message: &[u8]) -> Result<KeyData, String> {
+pub fn verify_signature<T: Copy>(
+    text: &SignatureText,
+    statements: &[(T, String)],
+    what: &str,
+) -> Result<(KeyData, T), String> {
     let signature = parse_signature(text)?;
     let key = signature.public_key();
     check_key_kind(key)?;
@@ -56,10 +61,16 @@ pub fn verify_signature(text: &SignatureText, message: &[u8]) -> Result<KeyData,
     if !has_user_presence(key, signature.signature_bytes()) {
         return Err("was made by a security key that nobody touched".to_owned());
     }
-    PublicKey::from(key.clone())
-        .verify(NAMESPACE, message, &signature)
-        .map_err(|_| "is not of this site, release and payload".to_owned())?;
-    Ok(key.clone())
+    let public = PublicKey::from(key.clone());
+    let mut statements = statements.iter();
+    let is_signed = |(_, text): &&(T, String)| {
+        let verified = public.verify(NAMESPACE, text.as_bytes(), &signature);
+        verified.is_ok()
+    };
+    match statements.find(is_signed) {
+        Some((statement, _)) => Ok((key.clone(), *statement)),
+        None => Err(format!("is not of this site, release and {what}")),
+    }
 }
 
 /// Parses the base64 body of an armored signature, and accepts only one spelling.

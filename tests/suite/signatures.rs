@@ -6,7 +6,7 @@ mod floor;
 use std::fs;
 
 use crate::direct::{ask, everything, held_open, payload, put, record, serve};
-use crate::signing::{Key, key, one_line, statement};
+use crate::signing::{Key, key, one_line, statement, tree_statement};
 use crate::site::{Reply, Site, sha256, write_file};
 
 const SIGNED: &str = "[signatures]\nallowed_signers = \"{dir}/signers\"\n";
@@ -164,6 +164,33 @@ fn an_unsigned_release_is_refused_before_a_byte_is_read() {
     let manifest = fs::read_to_string(site.root().join(".deploy-shell/manifests/a"));
     let manifest = manifest.expect("a manifest");
     assert!(!manifest.contains(&both[0]) && manifest.contains(&both[1]));
+}
+
+/// A signature of the payload says nothing of the base.
+#[test]
+fn a_delta_needs_a_signature_of_its_tree() {
+    let alice = key("ed25519/alice");
+    let site = site(&[&alice]);
+    put_signed(&site, "base", &[&alice]);
+    ask(&site, "swap base").ok();
+    let before = everything(&site);
+    let tree = sha256(b"a list");
+    let of_payload = alice.signature("blog", "a", &payload("a"));
+    let of_other_tree = tree_statement("blog", "a", &sha256(b"another list"));
+    let of_other_tree = one_line(&alice.sign("deploy-shell", &of_other_tree));
+    for (base, signature, reason) in [
+        (" --base base", &of_payload, "release and tree"),
+        (" --base base", &of_other_tree, "release and tree"),
+        ("", &of_other_tree, "release and payload or tree"),
+    ] {
+        let command = Site::receive_command("a", &payload("a"));
+        let request = format!("{command} --tree {tree}{base} --signature {signature}");
+        let reply = held_open(serve(&site, "ci", request), &payload("a"));
+        reply.refused(65, "bad-signature");
+        let reason = format!("is not of this site, {reason}");
+        assert!(reply.stderr.contains(&reason), "{reply:?}");
+    }
+    assert!(everything(&site) == before);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Compares our decision on signatures with that of `ssh-keygen -Y verify`.
 
 mod lists;
+mod trees;
 
 use jiff::Timestamp;
 
 use deploy_shell::names::{ReleaseId, Sha256Digest, SignatureText, SiteName};
-use deploy_shell::signature::{AllowedSigners, Requirement, Statement, TimeZone};
+use deploy_shell::signature::{AllowedSigners, Requirement, Signable, TimeZone};
 
 use crate::signing::{
     Key, armor, armor_line, dearmor, key, one_line, ssh_keygen_accepts, sshsig, statement, string,
@@ -51,13 +52,12 @@ fn ours_at(
         .split_inclusive("-----END SSH SIGNATURE-----\n")
         .map(|armored| SignatureText::try_from(one_line(armored).as_str()))
         .collect::<Result<_, _>>()?;
-    let statement = Statement {
-        site: &SiteName::try_from("blog").unwrap(),
-        release: &ReleaseId::try_from(RELEASE).unwrap(),
-        sha256: Sha256Digest::try_from(HEX).unwrap(),
-    };
+    let site = SiteName::try_from("blog").unwrap();
+    let release = ReleaseId::try_from(RELEASE).unwrap();
+    let payload = Sha256Digest::try_from(HEX).unwrap();
+    let signable = Signable::of_request(payload, None, None);
     Requirement::new(signers, threshold)
-        .check_at(&statement, &signatures, now)
+        .check_at(&site, &release, signable, &signatures, now)
         .map(|signed| signed.to_string())
 }
 

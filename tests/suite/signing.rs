@@ -128,6 +128,10 @@ pub fn statement(site: &str, release: &str, sha256: &str) -> String {
     format!("deploy-shell release v1\nsite {site}\nrelease {release}\nsha256 {sha256}\n")
 }
 
+pub fn tree_statement(site: &str, release: &str, tree: &str) -> String {
+    format!("deploy-shell release v2\nsite {site}\nrelease {release}\ntree {tree}\n")
+}
+
 fn digest(bytes: &[u8]) -> Vec<u8> {
     use sha2::Digest;
     sha2::Sha256::digest(bytes).to_vec()

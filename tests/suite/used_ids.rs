@@ -47,3 +47,19 @@ fn an_id_stays_used_after_its_release_was_removed_by_hand() {
     put_other(&site, "a", "other").refused(73, "release-exists");
     put(&site, "a");
 }
+
+/// The same changes give other content with another base, so their digest does not show
+/// that a removed release had the same content.
+#[test]
+fn the_id_of_a_removed_release_takes_no_delta() {
+    let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
+    live(&site, &["a", "b", "c", "d"]);
+    let before = everything(&site);
+    let (payload, tree) = (payload("a"), sha256(b"a list"));
+    let command = Site::receive_command("a", &payload);
+    let request = format!("{command} --tree {tree} --base d");
+    let reply = site.run(serve(&site, "ci", request), &payload);
+    reply.refused(73, "release-exists");
+    assert!(reply.stderr.contains("was removed since"), "{reply:?}");
+    assert!(everything(&site) == before);
+}
