@@ -2,10 +2,11 @@
 //!
 //! The monitor executes this program again, with the verified spool as stdin, the
 //! staging directory as working directory, nothing else open and an empty
-//! environment. The unpacker writes the archive's files into its working directory.
-//! It reports their manifest on stdout, or on stderr why it failed. It knows no
-//! site, no configuration and no request: it receives one [`UnpackJob`], on the socket
-//! that is its stderr, and no more.
+//! environment. The unpacker writes the archive's files into its working directory. It
+//! says on stdout when it has finished, or on stderr why it failed. It hashes nothing: the
+//! [assembler](crate::assemble) hashes what is on disk. It knows no site, no configuration
+//! and no request: it receives one [`UnpackJob`], on the socket that is its stderr, and no
+//! more.
 
 mod acl;
 mod disk_use;
@@ -46,7 +47,7 @@ use disk_use::DiskUse;
 use entries::{ArchiveEntries, ArchiveEntry, EntryKind};
 use hard_link::Source;
 use path::CleanPath;
-use report::{check_symlinks, write_report};
+use report::check_symlinks;
 use rule::Rule;
 use time::FileTimes;
 use tree::{Added, Node, NodeId, Tree};
@@ -55,11 +56,11 @@ use zstd_frame::Frames;
 
 pub use disk_use::{DiskNeed, disk_need};
 pub use job::{MAX_JOB, UnpackJob, UnpackLimits, WORD, upload_memory};
-pub use report::{FailureReport, MAX_MESSAGE, ReportHead};
+pub use report::{FailureReport, MAX_MESSAGE, ReportHead, UnpackReport};
 pub use rule::UnpackError;
 pub use writer::Writers;
 
-/// Runs as the unpacker, and returns the exit status: 0 with the report on stdout,
+/// Runs as the unpacker, and returns the exit status: 0 with an [`UnpackReport`] on stdout,
 /// or the status of the error's code with a [`FailureReport`] on stderr.
 ///
 /// The first line on stdout says which parts of the sandbox are in force. The
@@ -93,12 +94,12 @@ fn run_job(job: &UnpackJob) -> Result<(), UnpackError> {
         .map_err(UnpackError::Io)?;
     let head = message::encode(&ReportHead { sandbox }).map_err(UnpackError::Io)?;
     writeln!(std::io::stdout(), "{head}").map_err(|error| io_error("write the report", error))?;
-    let out = &mut std::io::stdout();
-    unpack_into(spool, staging, limits, &job.shared, writers, out)
+    let report = unpack_into(spool, staging, limits, &job.shared, writers)?;
+    let report = message::encode(&report).map_err(UnpackError::Io)?;
+    writeln!(std::io::stdout(), "{report}").map_err(|error| io_error("write the report", error))
 }
 
-/// Unpacks `spool` into `staging`, creates the shared symlinks, and writes the
-/// manifest's entries and sums to `out`.
+/// Unpacks `spool` into `staging`, and creates the shared symlinks.
 ///
 /// The caller has set the umask to 022 and has entered the sandbox.
 ///
@@ -111,32 +112,8 @@ pub fn unpack_into(
     limits: UnpackLimits,
     shared: &Shared,
     writers: Writers,
-    out: &mut impl Write,
-) -> Result<(), UnpackError> {
+) -> Result<UnpackReport, UnpackError> {
     let staging = Arc::new(staging);
-    let tree = unpack(spool, &staging, limits, shared, writers)?;
-    write_report(&tree, &staging, out)
-}
-
-fn stdin_file() -> Result<File, UnpackError> {
-    let stdin = std::io::stdin().as_fd().try_clone_to_owned();
-    stdin
-        .map(File::from)
-        .map_err(|error| io_error("open the payload", error))
-}
-
-fn io_error(doing: &str, error: impl Into<std::io::Error>) -> UnpackError {
-    UnpackError::Io(Error::io(format!("cannot {doing}"), error))
-}
-
-/// Unpacks `spool`, and returns the tree of everything that is now in `staging`.
-fn unpack(
-    spool: File,
-    staging: &Arc<Dir>,
-    limits: UnpackLimits,
-    shared: &Shared,
-    writers: Writers,
-) -> Result<Tree, UnpackError> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = TimeSpec::from_duration(now.unwrap_or_default());
     let times = FileTimes::new(limits.keep_times, now);
@@ -152,7 +129,7 @@ fn unpack(
         unpacked: 0,
         has_file: false,
         disk_use: DiskUse::new(limits.block),
-        open: vec![(Vec::new(), Arc::clone(staging))],
+        open: vec![(Vec::new(), Arc::clone(&staging))],
     };
     match unpacker.unpack_entries() {
         // finish() returns the error of the thread that stopped.
@@ -160,8 +137,8 @@ fn unpack(
         Err(error) => return Err(error),
     }
     let (empty, has_file) = (unpacker.tree.len() == 0, unpacker.has_file);
-    unpacker.create_shared_symlinks()?;
-    let digests = unpacker.writers.finish()?;
+    let known = unpacker.create_shared_symlinks()?;
+    unpacker.writers.finish()?;
     unpacker.entries.finish()?;
     if empty {
         return Err(Rule::Empty.into());
@@ -170,13 +147,20 @@ fn unpack(
     if !has_file {
         return Err(Rule::NoFile.into());
     }
-    let mut tree = unpacker.tree;
-    for (id, digest) in digests {
-        tree.set_digest(id, digest);
-    }
-    check_symlinks(&tree, staging)?;
-    set_directory_times(&tree, staging, times)?;
-    Ok(tree)
+    check_symlinks(&unpacker.tree, &staging)?;
+    set_directory_times(&unpacker.tree, &staging, times)?;
+    Ok(UnpackReport { known })
+}
+
+fn stdin_file() -> Result<File, UnpackError> {
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned();
+    stdin
+        .map(File::from)
+        .map_err(|error| io_error("open the payload", error))
+}
+
+fn io_error(doing: &str, error: impl Into<std::io::Error>) -> UnpackError {
+    UnpackError::Io(Error::io(format!("cannot {doing}"), error))
 }
 
 struct Unpacker<'a> {
@@ -329,7 +313,6 @@ impl Unpacker<'_> {
         let node = Node::File {
             executable,
             size,
-            sha256: None,
             copy_of,
         };
         let added = self.tree.add(path, node)?;
@@ -376,17 +359,18 @@ impl Unpacker<'_> {
     }
 
     /// Creates the symlinks to the site's shared paths, after all entries, and the
-    /// directories above them that the archive does not have.
-    fn create_shared_symlinks(&mut self) -> Result<(), UnpackError> {
+    /// directories above them that the archive does not have. Returns how many directories
+    /// above each were there before.
+    fn create_shared_symlinks(&mut self) -> Result<Vec<usize>, UnpackError> {
         let shared = self.shared;
-        for path in &shared.links {
+        let create = |path: &SharedPath| {
             self.create_shared_symlink(path)
-                .map_err(|error| error.at(path.as_bytes()))?;
-        }
-        Ok(())
+                .map_err(|error| error.at(path.as_bytes()))
+        };
+        shared.links.iter().map(create).collect()
     }
 
-    fn create_shared_symlink(&mut self, path: &SharedPath) -> Result<(), UnpackError> {
+    fn create_shared_symlink(&mut self, path: &SharedPath) -> Result<usize, UnpackError> {
         let components = path.components();
         let known = self.tree.add_shared_symlink(&components)?;
         let target = path.target();
@@ -395,7 +379,8 @@ impl Unpacker<'_> {
         })?;
         let (name, above) = components.split_last().ok_or(Rule::NameEmpty)?;
         let dir = self.open_dir(above, known)?;
-        create_symlink(&dir, target.as_bytes(), name)
+        create_symlink(&dir, target.as_bytes(), name)?;
+        Ok(known)
     }
 
     /// Opens the directory that a file or symlink goes into. Returns none where the
@@ -417,7 +402,6 @@ impl Unpacker<'_> {
             dir: self.open_dir(above, added.known)?,
             name: (*name).into(),
             mtime: self.times.for_entry(Some(entry.mtime)),
-            id: added.id,
         }))
     }
 

@@ -17,6 +17,7 @@ use std::os::unix::net::UnixStream;
 use nix::sys::stat::{SFlag, fstat};
 
 use crate::archive;
+use crate::assemble;
 use crate::compressor;
 use crate::dir;
 use crate::error::{Code, Error};
@@ -32,6 +33,7 @@ use crate::session;
 pub fn run_child(argv: &[OsString]) -> Option<u8> {
     let words = [
         archive::WORD,
+        assemble::WORD,
         compressor::WORD,
         hooks::WORD,
         look_up::WORD,
@@ -66,6 +68,7 @@ fn run_one_of(words: &[&str], argv: &[OsString]) -> Option<u8> {
         hooks::WORD => Ok(hooks::main()),
         // The journal follows on stdin.
         compressor::WORD => from_stdin(word, compressor::MAX_JOB).map(compressor::main),
+        assemble::WORD => from_stdin(word, assemble::MAX_JOB).map(|job| assemble::main(&job)),
         look_up::WORD => from_stdin(word, look_up::MAX_JOB).map(|job| look_up::main(&job)),
         _ => from_stdin(word, probe::MAX_REQUEST).map(probe::main),
     };

@@ -10,6 +10,7 @@
 
 mod activate;
 pub mod archive;
+pub mod assemble;
 pub mod audit;
 pub mod child;
 pub mod children;

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 
-use crate::manifest::DIR_MODE;
 use crate::policy::Verb;
 use crate::sandbox::{self, Access, Enforcement, Rights};
 use crate::store::Store;
@@ -105,22 +104,7 @@ pub fn restrict_to_verb(verb: Verb, store: &Store, records: &[File]) -> Enforcem
         },
         execute_self: privileges.executes,
         set_times: privileges.sets_times,
-        directory_mode: directory_mode(verb, store),
     })
-}
-
-/// Returns the mode that a verb may give to a file or directory. Only a receive needs
-/// one, and only where new directories inherit the set-group-id bit, which no directory
-/// of a release keeps.
-fn directory_mode(verb: Verb, store: &Store) -> Option<u32> {
-    let inherited = match verb {
-        // If this fails, the inspection fails as well.
-        Verb::Receive => store.inherited().ok()?,
-        Verb::Swap | Verb::Rollback | Verb::List => return None,
-    };
-    inherited
-        .set_group_id
-        .then_some(DIR_MODE & inherited.permissions)
 }
 
 #[cfg(test)]

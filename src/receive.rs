@@ -1,12 +1,13 @@
 //! `receive`: verify, then parse, then publish. Nothing becomes live here.
 //!
 //! The order gives the security. No byte of the payload is interpreted before its
-//! digest equals the digest of the request. A separate process interprets it. The
-//! files that this process makes stay in a staging directory until all of them are
-//! checked and durable. One rename, which cannot replace anything, publishes them.
+//! digest equals the digest of the request. A separate process interprets it, and another
+//! one, which has not seen the payload, checks and hashes the files that it made. They stay
+//! in a staging directory until all of them are checked and durable. One rename, which
+//! cannot replace anything, publishes them.
 
 mod admission;
-mod inspect;
+mod assembler;
 mod odd_names;
 mod share;
 mod spool;
@@ -18,7 +19,8 @@ mod writeback;
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::archive;
+use crate::archive::{self, UnpackReport};
+use crate::assemble::{AssembleJob, TreeLimits};
 use crate::config::{Config, RelativePath};
 use crate::deadline::Deadline;
 use crate::dir::Dir;
@@ -42,6 +44,7 @@ use share::Share;
 use staging::Staging;
 use termination::TerminationSignals;
 
+pub use assembler::Assembler;
 pub use unpacker::probe_sandbox as probe_unpacker_sandbox;
 
 /// The work after unpacking, for the message about the deadline.
@@ -58,6 +61,7 @@ pub fn receive(
     required: Option<&Requirement>,
     store: &Store,
     actor: &Actor,
+    assembler: Assembler,
     request: &Granted<Receive>,
 ) -> Result<Success> {
     let deadline = Deadline::after(config.limits.total_timeout);
@@ -88,45 +92,41 @@ pub fn receive(
     let payload = spool::spool(&share, config, &request.sha256, deadline)?;
     let payload_bytes = payload.bytes();
     let staging = Staging::create(store, &request.release)?;
-    let mut manifest = BufWriter::with_capacity(64 * 1024, staging.create_manifest()?);
-    let identity = Identity {
-        release: request.release.clone(),
-        sha256: request.sha256,
-        tree: None,
-        signatures: signatures_to_keep(signed.as_ref()),
-        added: Vec::new(),
-        received: journal::now(),
-    };
-    let cannot = |error| store.io("cannot write the manifest", error);
-    write!(manifest, "{identity}").map_err(cannot)?;
     let tree = &staging.tree;
-    let inherited = store
-        .inherited()
-        .map_err(|errno| store.io("cannot look at 'incoming'", errno))?;
-    let (enforcement, sums, odd_names) = writeback::with_background_sync(store, tree, |sync| {
-        let begins = || sync.request();
-        let enforcement = unpacker::unpack(
-            &share,
-            config,
-            payload,
-            tree,
-            deadline,
-            &mut manifest,
-            begins,
-        )?;
-        manifest.flush().map_err(cannot)?;
-        let mut report = staging.open_report()?;
+    let received = journal::now();
+    let (unpacker, sums, odd_names) = writeback::with_background_sync(store, tree, |sync| {
+        let unpacked = unpacker::unpack(&share, config, payload, tree, deadline)?;
+        // All files have been written. The disk works while the assembler hashes.
+        sync.request();
+        let job = assemble_job(config, store, &staging, unpacked.report)?;
+        let mut assembled = assembler.assemble(config, store, &job, deadline)?;
+        // The unpacker refuses to run without a required sandbox, and the assembler too.
+        // This refuses the result of one that says it ran without.
+        for sandbox in [&unpacked.sandbox, &assembled.sandbox] {
+            sandbox.ensure_full(config.sandbox.required)?;
+        }
+        let identity = Identity {
+            release: request.release.clone(),
+            sha256: request.sha256,
+            tree: Some(assembled.tree),
+            signatures: signatures_to_keep(signed.as_ref()),
+            added: job.added(),
+            received,
+        };
+        let cannot = |error| store.io("cannot write the manifest", error);
+        let mut manifest = BufWriter::with_capacity(64 * 1024, staging.create_manifest()?);
+        write!(manifest, "{identity}").map_err(cannot)?;
         let (sums, odd_names) =
-            inspect::inspect(tree, &config.shared, inherited, &mut report, deadline)?;
+            assembled.copy_entries(|line| manifest.write_all(line).map_err(cannot))?;
+        manifest.flush().map_err(cannot)?;
         check_required_paths(config, store, tree, deadline)?;
         // Again: the application may have removed one during the upload. Under the lock
         // it is too late for that, because the look-up may take long.
         require_shared(config, store, deadline)?;
         let others = validators::open_others(store, &history, actor.key.as_ref(), None);
         validators::separate(others?, tree, staging.open_report()?, deadline)?;
-        Ok((enforcement, sums, odd_names))
+        Ok((unpacked.sandbox, sums, odd_names))
     })?;
-    drop(manifest);
     let block = store.room(config.limits.reserve)?.block;
     // This needs no deadline of its own: the report has at most `max_entries` lines of a
     // limited length, and `separate` has read it within the deadline.
@@ -134,9 +134,6 @@ pub fn receive(
     deadline.check(CHECKING)?;
     // Now, and not only under the lock: this process may wait for it for long.
     share.check(need)?;
-    // The unpacker refuses to run without a required sandbox. This refuses the result
-    // of one that says it ran without.
-    enforcement.ensure_full(config.sandbox.required)?;
     // One syncfs(2) makes all files and the manifest durable before either is
     // published. No process writes any more, and the background sync has written
     // most of it.
@@ -165,10 +162,39 @@ pub fn receive(
         upload: Some(Upload {
             payload_bytes,
             commit: request.commit.clone(),
-            unpacker: enforcement,
+            unpacker,
         }),
         warnings,
     }))
+}
+
+/// Returns the job of the assembler, after the unpacker's end.
+///
+/// # Errors
+///
+/// The error of a system call.
+fn assemble_job(
+    config: &Config,
+    store: &Store,
+    staging: &Staging<'_>,
+    report: UnpackReport,
+) -> Result<AssembleJob> {
+    let inherited = store
+        .inherited()
+        .map_err(|errno| store.io("cannot look at 'incoming'", errno))?;
+    let archive = &config.archive;
+    Ok(AssembleJob {
+        staging: staging.name().to_owned(),
+        limits: TreeLimits {
+            max_unpacked: archive.max_unpacked,
+            max_file: archive.max_file,
+            max_entries: archive.max_entries,
+        },
+        shared: config.shared.clone(),
+        known: report.known,
+        inherited,
+        sandbox_required: config.sandbox.required,
+    })
 }
 
 /// Checks the signatures of the request. Returns none if the site requires none.

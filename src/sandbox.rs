@@ -5,7 +5,7 @@
 //! directory handles with access rights and applies them with Landlock, seccomp
 //! and resource limits.
 //!
-//! Three processes restrict themselves:
+//! Four processes restrict themselves:
 //!
 //! - The **monitor** is the process that sshd starts for a request. It does every
 //!   part of the request that no child does. It opens its directories, restricts
@@ -17,13 +17,17 @@
 //!   some thirty system calls. It restricts itself, and reports its [`Enforcement`]
 //!   to the monitor, before it reads a byte of the payload: hostile bytes cannot
 //!   change that report.
+//! - The **assembler** is another child of the monitor of `receive`. It reads what the
+//!   unpacker wrote, and no byte of the archive. The monitor starts it before its own
+//!   restriction. So the assembler inherits none, and keeps the staged tree, its pipes and
+//!   a list of system calls.
 //! - The **probe** is a child of the hook runner, and reads the response of a
 //!   release. The monitor starts the hook runner before its own restriction, so
 //!   neither of the two inherits one. The probe resolves the name and connects
 //!   first; after its restriction it keeps only what is open already.
 //!
 //! Each step returns whether the kernel accepted it, and the `restrict_` functions
-//! return these answers as an [`Enforcement`]. Each of the three processes then
+//! return these answers as an [`Enforcement`]. Each of the four processes then
 //! calls [`Enforcement::ensure_full`] for itself.
 //!
 //! The words: [`Access`] is what a process may do in one directory. [`Rights`] are
@@ -242,8 +246,6 @@ pub struct Rights<'a> {
     pub execute_self: bool,
     /// Whether the process may set the time of a file that it has open.
     pub set_times: bool,
-    /// The one mode that the process may give to what it has open, if any.
-    pub directory_mode: Option<u32>,
 }
 
 /// Restricts the monitor to `rights`. Call it while the process has one thread.
@@ -259,9 +261,9 @@ pub fn restrict_monitor(rights: Rights<'_>) -> Enforcement {
     enforcement
 }
 
-/// The first half of the unpacker's sandbox:
-/// [`restrict_unpacker_after_threads`] completes it.
-#[must_use = "the unpacker's sandbox is not complete"]
+/// The first half of a sandbox, which later threads inherit. The second half forbids new
+/// threads: [`restrict_unpacker_after_threads`], [`restrict_assembler_after_threads`].
+#[must_use = "the sandbox is not complete"]
 pub struct PartialEnforcement(Enforcement);
 
 /// Restricts the unpacker to `staging`, while it has one thread: later threads
@@ -274,32 +276,58 @@ pub fn restrict_unpacker_before_threads(
     max_file: u64,
     memory: u64,
 ) -> PartialEnforcement {
+    restrict_before_threads(&[(staging, Access::Create)], max_file, memory)
+}
+
+/// Completes the unpacker's sandbox: forbids new threads and processes by resource
+/// limit, and installs the seccomp allow-list on every thread.
+pub fn restrict_unpacker_after_threads(partial: PartialEnforcement) -> Enforcement {
+    restrict_after_threads(partial, seccomp::filter_unpacker)
+}
+
+/// The first half of the assembler's sandbox, as that of the unpacker. It may read `tree`.
+///
+/// `memory` limits the address space, in bytes.
+pub fn restrict_assembler_before_threads(tree: &Dir, memory: u64) -> PartialEnforcement {
+    restrict_before_threads(&[(tree, Access::Read)], 0, memory)
+}
+
+/// Completes the assembler's sandbox, as that of the unpacker.
+pub fn restrict_assembler_after_threads(partial: PartialEnforcement) -> Enforcement {
+    restrict_after_threads(partial, seccomp::filter_assembler)
+}
+
+fn restrict_before_threads(
+    directories: &[(&Dir, Access)],
+    max_file: u64,
+    memory: u64,
+) -> PartialEnforcement {
     let mut enforcement = Enforcement::nothing_missing();
     enforcement.record(Mechanism::NoNewPrivs, process::set_attributes());
     enforcement.record(
         Mechanism::ResourceLimits,
         rlimits::limit_unpacker(max_file, memory) && process::end_with_parent(),
     );
-    // Truncation is not recorded: the allow-list does not depend on it.
+    // Truncation is not recorded: no allow-list depends on it.
     enforcement.record(
         Mechanism::Landlock,
         landlock::restrict_thread(Rights {
-            directories: &[(staging, Access::Create)],
+            directories,
             writable_files: &[],
             execute_self: false,
             set_times: false,
-            directory_mode: None,
         }),
     );
     PartialEnforcement(enforcement)
 }
 
-/// Completes the unpacker's sandbox: forbids new threads and processes by resource
-/// limit, and installs the seccomp allow-list on every thread.
-pub fn restrict_unpacker_after_threads(partial: PartialEnforcement) -> Enforcement {
+fn restrict_after_threads(
+    partial: PartialEnforcement,
+    filter: impl FnOnce() -> bool,
+) -> Enforcement {
     let PartialEnforcement(mut enforcement) = partial;
     enforcement.record(Mechanism::ResourceLimits, rlimits::forbid_new_processes());
-    enforcement.record(Mechanism::Seccomp, seccomp::filter_unpacker());
+    enforcement.record(Mechanism::Seccomp, filter());
     enforcement
 }
 
@@ -321,7 +349,6 @@ pub fn restrict_to_descriptors() -> Enforcement {
             writable_files: &[],
             execute_self: false,
             set_times: false,
-            directory_mode: None,
         }),
     );
     enforcement.record(Mechanism::Seccomp, seccomp::filter_probe());

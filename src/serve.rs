@@ -16,6 +16,7 @@ use crate::event::{AuditEvent, Progress, Reporter};
 use crate::hooks::HookRunner;
 use crate::names::KeyLabel;
 use crate::policy::{self, Grants, Permit, Verb};
+use crate::receive::Assembler;
 use crate::reply::{LongReply, Stopped};
 use crate::request::{self, Invalid, Request};
 use crate::sandbox::{self, Enforcement};
@@ -106,11 +107,15 @@ fn run_verb(
             _ => Requirement::load(config)?,
         };
         let required = required.as_ref();
-        // The hook runner starts before the sandbox, which it must not inherit,
-        // and before the lock and the journal are open.
+        // The hook runner and the assembler start before the sandbox, which they must not
+        // inherit, and before the lock and the journal are open.
         let runner = match verb {
             Verb::Swap | Verb::Rollback => HookRunner::start(config)?,
             Verb::Receive | Verb::List => None,
+        };
+        let assembler = match verb {
+            Verb::Receive => Some(Assembler::start(&store)?),
+            Verb::Swap | Verb::Rollback | Verb::List => None,
         };
         let cannot =
             |errno| store.state_io("cannot open the journal, the lock and the counters", errno);
@@ -133,7 +138,10 @@ fn run_verb(
         prune::empty_trash(&store, &trash, &mut log.warnings);
         let gate = Gate::new(config, runner, log);
         match permit {
-            Permit::Receive(request) => receive::receive(config, required, &store, actor, request),
+            Permit::Receive(request) => {
+                let assembler = assembler.ok_or_else(error::bug)?;
+                receive::receive(config, required, &store, actor, assembler, request)
+            }
             Permit::Swap(request) => {
                 let lock = lock.ok_or_else(error::bug)?;
                 activate::swap(config, required, &store, actor, lock, gate, request)

@@ -36,7 +36,8 @@ use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 
 use attempt::{
-    CONTROL, LIST, MAX_FILE, PROBE, RECEIVE, ROLLBACK, Refusal, SIGNAL, SWAP, Site, UNPACKER,
+    ASSEMBLER, CONTROL, LIST, MAX_FILE, PROBE, RECEIVE, ROLLBACK, Refusal, SIGNAL, SWAP, Site,
+    UNPACKER,
 };
 use attempts::ATTEMPTS;
 
@@ -90,6 +91,11 @@ fn attack_from_inside(who: &str, name: &str, site: &Path) -> u8 {
             let records = store.records(true).expect("the records");
             Some(privileges::restrict_to_verb(verb, &store, &records))
         }
+        (ASSEMBLER, None) => {
+            let tree = Dir::cwd().expect("the staging directory");
+            let partial = sandbox::restrict_assembler_before_threads(&tree, 1 << 30);
+            Some(sandbox::restrict_assembler_after_threads(partial))
+        }
         _ => {
             let staging = Dir::cwd().expect("the staging directory");
             let partial = sandbox::restrict_unpacker_before_threads(&staging, MAX_FILE, 1 << 30);
@@ -140,7 +146,7 @@ fn run_all() -> ExitCode {
                 continue;
             }
             if name.contains("openat2(2)")
-                && ![UNPACKER, PROBE].contains(who)
+                && ![UNPACKER, ASSEMBLER, PROBE].contains(who)
                 && kernel_is_before(6, 2)
             {
                 println!("skipped: Landlock controls truncation from Linux 6.2 on");
@@ -258,7 +264,6 @@ fn prepare(site: &Site) -> Result<PathBuf, Error> {
     ] {
         fs::set_permissions(root.join(directory), fs::Permissions::from_mode(0o755))?;
     }
-    // Where new directories inherit this bit, a receive may set one mode.
     let incoming = state.join("incoming");
     fs::set_permissions(&incoming, fs::Permissions::from_mode(0o2755))?;
     fs::set_permissions(&state, fs::Permissions::from_mode(0o700))?;

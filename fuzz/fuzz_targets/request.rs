@@ -37,7 +37,9 @@ fn grammar(bytes: &[u8]) -> bool {
         ["swap" | "rollback", id, ref more @ ..] => release(id) && conditions(more),
         ["receive", id, "--sha256", hex, ref more @ ..] => {
             let more = match more {
-                ["--tree", tree, "--base", base, more @ ..] if digest(tree) && release(base) => more,
+                ["--tree", tree, "--base", base, more @ ..] if digest(tree) && release(base) => {
+                    more
+                }
                 ["--tree", tree, more @ ..] if digest(tree) => more,
                 _ => more,
             };

@@ -6,16 +6,19 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use deploy_shell::archive::{self, UnpackError, UnpackLimits, Writers};
+use deploy_shell::assemble::{AssembleJob, TreeLimits, staged};
 use deploy_shell::dir::Dir;
-use deploy_shell::manifest::{Entries, Entry, Kind};
+use deploy_shell::manifest::{Entry, Kind};
+use deploy_shell::names::Sha256Digest;
 use deploy_shell::shared_paths::Shared;
+use deploy_shell::store::Inherited;
 use nix::sys::stat::{Mode, umask};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -57,13 +60,16 @@ pub fn unpack_sharing(payload: &[u8], shared: &Shared) -> Option<Tree> {
     let mut spool = tempfile::tempfile_in(hold.path()).expect("a spool");
     spool.write_all(payload).expect("a filled spool");
 
-    let mut report = Vec::new();
-    let accepted = unpack_spool(spool, &release, shared, &mut report);
+    let accepted = unpack_spool(spool, &release, shared);
     let beside: Vec<OsString> = names(hold.path());
     assert_eq!(beside, ["release"], "nothing is outside of the release");
     let tree = accepted.then(|| {
         let tree = walk(&release);
-        assert_eq!(reported(&report), tree, "the report matches the disk");
+        assert_eq!(
+            assembled(&release, shared),
+            tree,
+            "the assembler sees what is on disk"
+        );
         assert!(tree.len() > 1 || tree.contains_key(b"".as_slice()));
         let links: Tree = shared_links(shared).collect();
         for (path, kind) in &links {
@@ -93,11 +99,14 @@ pub fn shared_links(shared: &Shared) -> impl Iterator<Item = (Vec<u8>, Kind)> {
     })
 }
 
-fn unpack_spool(spool: File, release: &Path, shared: &Shared, report: &mut Vec<u8>) -> bool {
+fn unpack_spool(spool: File, release: &Path, shared: &Shared) -> bool {
     let staging = Dir::open_root(release).expect("the directory");
     let writers = Writers::start(2).expect("two threads");
-    match archive::unpack_into(spool, staging, LIMITS, shared, writers, report) {
-        Ok(()) => true,
+    match archive::unpack_into(spool, staging, LIMITS, shared, writers) {
+        Ok(report) => {
+            assert_eq!(report.known.len(), shared.links.len());
+            true
+        }
         Err(error @ UnpackError::Refused { .. }) => {
             // The client sees this text, on one line.
             let text = error.to_string();
@@ -171,7 +180,7 @@ fn walk(release: &Path) -> Tree {
             Kind::File {
                 executable: mode == 0o755,
                 size: content.len() as u64,
-                sha256: deploy_shell::names::Sha256Digest(Sha256::digest(&content).into()),
+                sha256: Sha256Digest(Sha256::digest(&content).into()),
             }
         };
         let path = path.into_os_string().into_vec();
@@ -191,12 +200,35 @@ fn assert_valid_name(path: &[u8]) {
     );
 }
 
-fn reported(report: &[u8]) -> Tree {
-    let mut from = report;
-    let mut entries = Entries::new(&mut from);
+/// Returns what the assembler finds. The program hashes what it submits.
+fn assembled(release: &Path, shared: &Shared) -> Tree {
+    let job = AssembleJob {
+        staging: "unused".to_owned(),
+        limits: TreeLimits {
+            max_unpacked: LIMITS.max_unpacked,
+            max_file: LIMITS.max_file,
+            max_entries: LIMITS.max_entries,
+        },
+        shared: shared.clone(),
+        known: Vec::new(),
+        inherited: Inherited::NOTHING,
+        sandbox_required: true,
+    };
+    let tree = Dir::open_root(release).expect("the release");
+    let mut digests = BTreeMap::new();
+    let mut hash = |mut file: File, size: u64, index: usize| {
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).expect("a file");
+        assert_eq!(content.len() as u64, size);
+        digests.insert(index, Sha256Digest(Sha256::digest(&content).into()));
+    };
+    let entries = staged::walk(&tree, &job, &mut hash).expect("a release");
     let mut tree = Tree::new();
-    while let Some(Entry { path, kind }) = entries.next_entry().expect("a whole report") {
-        assert!(tree.insert(path, kind).is_none(), "reported twice");
+    for (index, Entry { path, mut kind }) in entries.into_iter().enumerate() {
+        if let Kind::File { sha256, .. } = &mut kind {
+            *sha256 = digests[&index];
+        }
+        assert!(tree.insert(path, kind).is_none(), "an entry occurs twice");
     }
     tree
 }

@@ -91,7 +91,6 @@ mod tests {
         Node::File {
             executable: true,
             size: 7,
-            sha256: None,
             copy_of,
         }
     }

@@ -1,12 +1,11 @@
 //! What the unpacker reports to the monitor.
 //!
-//! On stdout: one message about the sandbox, then the entries and sums of the
-//! manifest, as lines of the manifest. The monitor copies those lines into the
-//! manifest as they are. On stderr: after a failure, one message that says why.
+//! On stdout: one message about the sandbox, and one at the end. On stderr: after a
+//! failure, one message that says why. Nothing of it says what the release contains: the
+//! assembler looks at the files themselves.
 
 use std::ffi::OsStr;
-use std::io::{BufWriter, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -18,10 +17,9 @@ use super::tree::{Node, Tree};
 use crate::dir::Dir;
 use crate::error::{Code, Error, Fault};
 use crate::escape;
-use crate::manifest::{Entry, Kind, Sums, trailer};
 use crate::sandbox::Enforcement;
 
-/// The maximum length of [`ReportHead`] and [`FailureReport`] as messages, in bytes.
+/// The maximum length of each of these messages, in bytes.
 pub const MAX_MESSAGE: usize = 4096;
 
 /// The maximum length of the problem and of the remedy in a [`FailureReport`], in
@@ -34,6 +32,18 @@ const MAX_REMEDY: usize = 400;
 #[serde(deny_unknown_fields)]
 pub struct ReportHead {
     pub sandbox: Enforcement,
+}
+
+/// The last line on stdout: everything of the archive has been written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnpackReport {
+    /// For each shared path in the order of the job, how many of the directories above it
+    /// were there before the unpacker made its symlink. The client sent these directories,
+    /// or the symlink to an earlier shared path needed them.
+    ///
+    /// A false number changes the digest of the tree list, and nothing of the release.
+    pub known: Vec<usize>,
 }
 
 /// The line on stderr after a failure that the client may see.
@@ -51,6 +61,8 @@ pub struct FailureReport {
 #[serde(rename_all = "kebab-case")]
 enum FailureKind {
     BadArchive,
+    /// What the unpacker wrote is not a release. The assembler alone reports it.
+    UnpackerDied,
     /// The configured reserve would be used.
     ReserveReached,
     NoSandbox,
@@ -64,13 +76,15 @@ impl FailureReport {
         let kind = match (error.fault, error.code) {
             (Some(fault), _) => FailureKind::System(fault),
             (None, Code::BadArchive) => FailureKind::BadArchive,
+            (None, Code::UnpackerDied) => FailureKind::UnpackerDied,
             (None, Code::DiskFull) => FailureKind::ReserveReached,
             (None, Code::NoSandbox) => FailureKind::NoSandbox,
             _ => return None,
         };
         let problem = printable(&error.problem, MAX_PROBLEM);
         let remedy = error.remedy.as_ref();
-        let remedy = remedy.filter(|_| matches!(kind, FailureKind::BadArchive));
+        let remedy =
+            remedy.filter(|_| matches!(kind, FailureKind::BadArchive | FailureKind::UnpackerDied));
         Some(FailureReport {
             kind,
             problem,
@@ -82,14 +96,16 @@ impl FailureReport {
     /// text is escaped and cut again.
     pub fn into_error(self) -> Error {
         let problem = printable(&self.problem, MAX_PROBLEM);
-        match self.kind {
-            FailureKind::BadArchive => {
-                let error = Error::new(Code::BadArchive, problem);
-                match self.remedy {
-                    Some(remedy) => error.remedy(printable(&remedy, MAX_REMEDY)),
-                    None => error,
-                }
+        let with_remedy = |code, problem| {
+            let error = Error::new(code, problem);
+            match &self.remedy {
+                Some(remedy) => error.remedy(printable(remedy, MAX_REMEDY)),
+                None => error,
             }
+        };
+        match self.kind {
+            FailureKind::BadArchive => with_remedy(Code::BadArchive, problem),
+            FailureKind::UnpackerDied => with_remedy(Code::UnpackerDied, problem),
             FailureKind::ReserveReached => Error::new(Code::DiskFull, problem),
             FailureKind::NoSandbox => Error::new(Code::NoSandbox, problem),
             FailureKind::System(fault) => Error::of_fault(fault, problem),
@@ -119,43 +135,6 @@ pub fn check_symlinks(tree: &Tree, staging: &Dir) -> Result<(), UnpackError> {
             Err(errno) => Err(io_error("follow a symlink", errno)),
         }
     })
-}
-
-/// Writes the manifest's entries and its sums.
-pub fn write_report(tree: &Tree, staging: &Dir, out: &mut impl Write) -> Result<(), UnpackError> {
-    let mut out = BufWriter::with_capacity(64 * 1024, out);
-    let mut sums = Sums::default();
-    tree.visit(|path, node| {
-        let kind = match node {
-            Node::Dir { .. } => Kind::Dir,
-            Node::File {
-                executable,
-                size,
-                sha256,
-                ..
-            } => Kind::File {
-                executable: *executable,
-                size: *size,
-                sha256: sha256.expect("every file was written"),
-            },
-            Node::Symlink | Node::SharedSymlink => {
-                let target = staging.read_link_beneath(Path::new(OsStr::from_bytes(path)));
-                let target = target.map_err(|errno| io_error("read a symlink", errno))?;
-                Kind::Link {
-                    target: target.into_vec(),
-                }
-            }
-        };
-        let entry = Entry {
-            path: path.to_vec(),
-            kind,
-        };
-        sums.add(&entry);
-        writeln!(out, "{entry}").map_err(|error| io_error("write the report", error))
-    })?;
-    out.write_all(trailer(sums).as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| io_error("write the report", error))
 }
 
 #[cfg(test)]
@@ -210,7 +189,13 @@ mod tests {
             Some(report.into_error())
         };
         for code in Code::ALL {
-            let known = matches!(code, Code::BadArchive | Code::DiskFull | Code::NoSandbox);
+            let known = [
+                Code::BadArchive,
+                Code::UnpackerDied,
+                Code::DiskFull,
+                Code::NoSandbox,
+            ]
+            .contains(code);
             let expected = known.then(|| Error::new(*code, "x"));
             assert_eq!(reported(*code, None), expected, "{code:?}");
         }
@@ -218,7 +203,7 @@ mod tests {
             let expected = Error::of_fault(fault, "x");
             assert_eq!(reported(fault.code(), Some(fault)), Some(expected));
         }
-        for kind in ["\"internal\"", "\"unpacker-died\"", "{\"system\":\"luck\"}"] {
+        for kind in ["\"internal\"", "{\"system\":\"luck\"}"] {
             let line = format!(r#"{{"kind":{kind},"problem":"x","remedy":null}}"#);
             let decoded = message::decode::<FailureReport>(line.as_bytes(), MAX_MESSAGE);
             assert!(decoded.is_err(), "{kind}");

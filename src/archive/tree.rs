@@ -1,5 +1,5 @@
 //! The tree of names that the archive has used so far. It finds duplicates, names
-//! below a file and the targets of hard links, and the manifest is made from it.
+//! below a file and the targets of hard links.
 //!
 //! It is a tree of components, so that the new names limit its size, and not the
 //! paths that repeat them.
@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use super::rule::Rule;
 use super::time::Mtime;
-use crate::names::Sha256Digest;
 
 /// The index of a node in the tree.
 pub type NodeId = u32;
@@ -19,7 +18,6 @@ const ROOT: NodeId = 0;
 #[derive(Debug)]
 pub enum Node {
     Dir {
-        /// By name, so that the manifest is sorted.
         children: BTreeMap<Box<[u8]>, NodeId>,
         /// The time of its entry, of the last one if there are several.
         mtime: Option<Mtime>,
@@ -27,8 +25,6 @@ pub enum Node {
     File {
         executable: bool,
         size: u64,
-        /// Set after the file has been written.
-        sha256: Option<Sha256Digest>,
         /// For a hard link, the file whose content it has. That is never a hard link.
         copy_of: Option<NodeId>,
     },
@@ -161,13 +157,6 @@ impl Tree {
         children.insert(name.into(), next);
         self.nodes.push(make());
         Ok((next, true))
-    }
-
-    /// Records the digest of a written file.
-    pub fn set_digest(&mut self, id: NodeId, digest: Sha256Digest) {
-        if let Node::File { sha256, .. } = &mut self.nodes[id as usize] {
-            *sha256 = Some(digest);
-        }
     }
 
     /// Records the time of a directory's entry.

@@ -1,9 +1,8 @@
 //! Writes files on several threads.
 //!
 //! Small files are sent in batches, so that a thread wakes for half a megabyte and
-//! not for each file. A large file is sent in pieces to two threads: one writes and
-//! the other hashes. Queues are short and buffers are reused. Their number limits
-//! the memory, whatever sizes the archive states.
+//! not for each file. A large file is sent to one thread in pieces. Queues are short and
+//! buffers are reused. Their number limits the memory, whatever sizes the archive states.
 //!
 //! [`Writers::wait_until_written`] waits for all threads: a hard link copies a file
 //! that they may still write.
@@ -17,14 +16,11 @@ use std::thread::JoinHandle;
 
 use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
-use sha2::{Digest, Sha256};
 
 use super::rule::{Rule, UnpackError};
-use super::tree::NodeId;
 use crate::dir::{self, Dir, Name};
 use crate::error::Error;
 use crate::manifest::file_mode;
-use crate::names::Sha256Digest;
 use crate::threads;
 
 /// The size of a piece of a large file, and of a batch, in bytes.
@@ -38,7 +34,7 @@ const BATCH_FILES: usize = 48;
 /// The maximum number of jobs that wait for a free thread.
 const QUEUE: usize = 8;
 
-/// The maximum number of pieces that wait for each of a large file's two threads.
+/// The maximum number of pieces that wait for the thread of a large file.
 const PIECES: usize = 4;
 
 /// The place of a file that a thread writes.
@@ -47,8 +43,6 @@ pub struct Destination {
     pub dir: Arc<Dir>,
     pub name: Box<[u8]>,
     pub mtime: TimeSpec,
-    /// The node that gets the file's digest.
-    pub id: NodeId,
 }
 
 /// A whole file. Its data is a range of its batch's data.
@@ -65,12 +59,7 @@ enum WriteJob {
     Write {
         destination: Destination,
         executable: bool,
-        pieces: Receiver<Arc<Piece>>,
-    },
-    /// The same pieces, which another thread hashes at the same time.
-    Hash {
-        id: NodeId,
-        pieces: Receiver<Arc<Piece>>,
+        pieces: Receiver<Piece>,
     },
 }
 
@@ -85,8 +74,6 @@ impl Piece {
         &self.buffer[..self.len]
     }
 }
-
-type Digests = Vec<(NodeId, Sha256Digest)>;
 
 /// The jobs; none after a thread has stopped. All threads share one queue: with one
 /// queue each, a thread could be idle while another has several jobs.
@@ -116,7 +103,7 @@ impl Progress {
 
 /// The threads, and the batch that is being filled.
 pub struct Writers {
-    threads: Vec<JoinHandle<Result<Digests, UnpackError>>>,
+    threads: Vec<JoinHandle<Result<(), UnpackError>>>,
     jobs: SyncSender<WriteJob>,
     progress: Arc<Progress>,
     /// Buffers whose data has been written. A new buffer costs more than filling
@@ -129,20 +116,19 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Starts the threads, at least two: with one, a large file would wait forever
-    /// for a thread to hash what the first one writes.
+    /// Starts the threads, at least one.
     ///
     /// # Errors
     ///
     /// Returns [`UnpackError::Io`] if a thread cannot be started.
     pub fn start(count: usize) -> Result<Writers, UnpackError> {
-        let count = count.max(2);
+        let count = count.max(1);
         let start_error = |error| UnpackError::Io(Error::io("cannot start a thread", error));
         let (ready, started) = sync_channel(count);
         // As many buffers as are in use while one large file is written. Several
         // large files in the queue can have more, up to PIECES for each job; buffers
         // that do not fit in here are freed.
-        let (give_back, free) = sync_channel(QUEUE + 2 * PIECES + count + 1);
+        let (give_back, free) = sync_channel(QUEUE + PIECES + count + 1);
         let (jobs, queue) = sync_channel(QUEUE);
         let queue = Arc::new(Mutex::new(Some(queue)));
         let progress = Arc::new(Progress::default());
@@ -216,16 +202,10 @@ impl Writers {
         mut read: impl FnMut(&mut [u8]) -> Result<(), UnpackError>,
     ) -> Result<(), UnpackError> {
         let (write, to_write) = sync_channel(PIECES);
-        let (hash, to_hash) = sync_channel(PIECES);
-        let id = destination.id;
         self.send(WriteJob::Write {
             destination,
             executable,
             pieces: to_write,
-        })?;
-        self.send(WriteJob::Hash {
-            id,
-            pieces: to_hash,
         })?;
         let mut left = size;
         while left > 0 {
@@ -233,12 +213,9 @@ impl Writers {
             let len = left.min(PIECE as u64) as usize;
             read(&mut buffer[..len])?;
             left -= len as u64;
-            let piece = Arc::new(Piece { buffer, len });
-            // Terminates: the jobs before these two end by themselves, and there are
-            // at least two threads, so threads take both jobs.
+            // Terminates: the jobs before this one end by themselves, so a thread takes it.
             write
-                .send(Arc::clone(&piece))
-                .and_then(|()| hash.send(piece))
+                .send(Piece { buffer, len })
                 .map_err(|_| UnpackError::WriterStopped)?;
         }
         Ok(())
@@ -285,28 +262,24 @@ impl Writers {
         self.send(WriteJob::Batch(data, files))
     }
 
-    /// Writes the last batch, waits for all threads, and returns the digests.
+    /// Writes the last batch, and waits for all threads.
     ///
     /// # Errors
     ///
     /// Returns the error of the first thread that stopped with one.
-    pub fn finish(mut self) -> Result<Digests, UnpackError> {
+    pub fn finish(mut self) -> Result<(), UnpackError> {
         // If a thread has stopped, join() returns its own error.
         _ = self.flush();
-        let mut digests = Vec::new();
         let mut first_error = None;
         drop(self.jobs);
         for thread in self.threads {
             match thread.join() {
-                Ok(Ok(written)) => digests.extend(written),
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => first_error = first_error.or(Some(error)),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        match first_error {
-            Some(error) => Err(error),
-            None => Ok(digests),
-        }
+        first_error.map_or(Ok(()), Err)
     }
 }
 
@@ -315,15 +288,8 @@ fn run_jobs(
     queue: &Queue,
     progress: &Progress,
     give_back: &SyncSender<Vec<u8>>,
-) -> Result<Digests, UnpackError> {
+) -> Result<(), UnpackError> {
     let _close_on_exit = CloseQueue(queue, progress);
-    let mut digests = Vec::new();
-    // The last user of a piece gives its buffer back.
-    let done = |piece| {
-        if let Some(Piece { buffer, .. }) = Arc::into_inner(piece) {
-            _ = give_back.try_send(buffer);
-        }
-    };
     while let Some(job) = next_job(queue) {
         match job {
             WriteJob::Batch(data, files) => {
@@ -333,7 +299,6 @@ fn run_jobs(
                     file.write_all(bytes)
                         .map_err(|error| write_error(&destination, error))?;
                     set_time(&file, &destination)?;
-                    digests.push((destination.id, Sha256Digest(Sha256::digest(bytes).into())));
                 }
                 // This fails after the last entry: nothing receives buffers then.
                 _ = give_back.try_send(data);
@@ -347,22 +312,14 @@ fn run_jobs(
                 for piece in pieces {
                     file.write_all(piece.bytes())
                         .map_err(|error| write_error(&destination, error))?;
-                    done(piece);
+                    _ = give_back.try_send(piece.buffer);
                 }
                 set_time(&file, &destination)?;
-            }
-            WriteJob::Hash { id, pieces } => {
-                let mut hash = Sha256::new();
-                for piece in pieces {
-                    hash.update(piece.bytes());
-                    done(piece);
-                }
-                digests.push((id, Sha256Digest(hash.finalize().into())));
             }
         }
         progress.update(|state| state.unfinished -= 1);
     }
-    Ok(digests)
+    Ok(())
 }
 
 /// Returns the next job; none if there will be no more. The thread that waits here

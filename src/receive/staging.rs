@@ -70,6 +70,11 @@ impl<'a> Staging<'a> {
         .remedy(format!("examine '{STATE}/{INCOMING}'")))
     }
 
+    /// Returns the name of the directory in `incoming/`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Creates the manifest's file.
     ///
     /// # Errors
@@ -81,8 +86,7 @@ impl<'a> Staging<'a> {
             .map_err(|errno| self.store.io("cannot create the manifest", errno))
     }
 
-    /// Opens the written manifest at its first entry, where the unpacker's report
-    /// begins.
+    /// Opens the written manifest at its first entry.
     ///
     /// # Errors
     ///

@@ -1,9 +1,7 @@
-//! The monitor's side of the unpacker: starts it, copies its report, and ends it.
+//! The monitor's side of the unpacker: starts it, waits for its report, and ends it.
 //!
-//! The report is copied as it arrives, up to a limit. It cannot change the head of
-//! the manifest: the monitor wrote the head before it started the unpacker. Nothing
-//! reads the report until the unpacker has exited and can no longer change anything.
-//! `inspect` then decides whether it is a valid report of what is on disk.
+//! The report does not say what the release contains. The assembler looks at the files
+//! when the unpacker has exited and can no longer change anything.
 
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,13 +15,12 @@ use std::time::Duration;
 use super::share::Share;
 use super::spool::VerifiedPayload;
 use super::termination::TerminationSignals;
-use crate::archive::{self, FailureReport, ReportHead, UnpackJob, UnpackLimits};
+use crate::archive::{self, FailureReport, ReportHead, UnpackJob, UnpackLimits, UnpackReport};
 use crate::config::{Config, Symlinks, Times};
 use crate::deadline::{Deadline, TimedReader};
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
 use crate::escape;
-use crate::manifest;
 use crate::message;
 use crate::sandbox::Enforcement;
 use crate::shared_paths::Shared;
@@ -40,15 +37,17 @@ const JOB_TIMEOUT: Duration = Duration::from_secs(10);
 /// statvfs(2).
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// The number of bytes of the manifest between two looks at the free space.
-const CHECK_EVERY: usize = 1 << 20;
-
 /// The time in which an unpacker without a payload must report its sandbox.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Unpacks a verified payload into `tree`, and appends the report's entries and sums
-/// to `manifest`, unread. Calls `on_report` when they begin: then all files have been
-/// written. Returns the state of the unpacker's sandbox.
+/// What the unpacker has said.
+pub struct Unpacked {
+    /// The state of its sandbox.
+    pub sandbox: Enforcement,
+    pub report: UnpackReport,
+}
+
+/// Unpacks a verified payload into `tree`.
 ///
 /// # Errors
 ///
@@ -60,9 +59,7 @@ pub fn unpack(
     payload: VerifiedPayload,
     tree: &Dir,
     deadline: Deadline,
-    manifest: &mut impl Write,
-    on_report: impl FnOnce(),
-) -> Result<Enforcement> {
+) -> Result<Unpacked> {
     let store = share.store;
     let allowance = share.allowance(payload.disk_need())?;
     let signals = TerminationSignals::open()?;
@@ -71,35 +68,22 @@ pub fn unpack(
         return Err(Error::new(Code::Internal, "the unpacker has no pipe"));
     };
     let timed = TimedReader::new(stdout, deadline.left(), deadline);
-    let mut report = BufReader::with_capacity(64 * 1024, timed);
-    let sandbox = read_sandbox(&mut report);
+    let mut messages = BufReader::with_capacity(archive::MAX_MESSAGE, timed);
+    let sandbox = read_sandbox(&mut messages);
     let reserve = config.limits.reserve;
     // Other processes use the disk too, and the unpacker is not trusted to count.
-    let check = || {
+    wait_for_message(&messages, || {
         signals.check(|| "while the payload was unpacked".to_owned())?;
         store.room(reserve).map(drop)
-    };
-    wait_for_report(&report, check)?;
-    // The entries follow the state of the sandbox.
-    if report.fill_buf().is_ok_and(|begun| !begun.is_empty()) {
-        on_report();
-    }
-    let mut written = 0;
-    let copied = copy_report(&mut report, config.archive.max_entries, |piece| {
-        // The manifest of 100,000 long names has 100 MB.
-        if written / CHECK_EVERY != (written + piece.len()) / CHECK_EVERY {
-            check()?;
-        }
-        written += piece.len();
-        manifest
-            .write_all(piece)
-            .map_err(|error| store.io("cannot write the manifest", error))
     })?;
-    if copied.is_err() && !report.get_mut().is_closed() {
+    let report = message::read_message(&mut messages, archive::MAX_MESSAGE)
+        // A fixed phrase: the decoder's error quotes bytes of the unpacker.
+        .map_err(|_| "it does not report its end".to_owned());
+    if report.is_err() && !messages.get_mut().is_closed() {
         // The unpacker does not write a valid report, and may never end.
         child.kill();
     }
-    drop(report);
+    drop(messages);
     let mut line = Vec::new();
     let timed = TimedReader::new(socket, deadline.left(), deadline);
     // Ignore an error here: the line is then no valid failure report.
@@ -109,8 +93,9 @@ pub fn unpack(
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let status = child.wait(deadline)?;
     if status.success() {
-        let reported = sandbox.and_then(|sandbox| copied.map(|()| sandbox));
-        return reported.map_err(|why| died(&format!("its report is not acceptable: {why}")));
+        let unpacked =
+            sandbox.and_then(|sandbox| report.map(|report| Unpacked { sandbox, report }));
+        return unpacked.map_err(|why| died(&format!("its report is not acceptable: {why}")));
     }
     let error = message::decode(line, archive::MAX_MESSAGE)
         .map(FailureReport::into_error)
@@ -129,49 +114,20 @@ pub fn unpack(
     })
 }
 
-/// Waits until the unpacker reports or ends, and calls `check` meanwhile.
+/// Waits until a child sends a message or ends, and calls `check` meanwhile.
 ///
 /// # Errors
 ///
 /// Those of `check`.
-fn wait_for_report<F: AsFd>(
-    report: &BufReader<TimedReader<F>>,
+pub fn wait_for_message<F: AsFd>(
+    messages: &BufReader<TimedReader<F>>,
     check: impl Fn() -> Result<()>,
 ) -> Result<()> {
     // Terminates: the reader has a deadline, and is readable after it.
-    while report.buffer().is_empty() && !report.get_ref().is_readable_within(POLL_INTERVAL) {
+    while messages.buffer().is_empty() && !messages.get_ref().is_readable_within(POLL_INTERVAL) {
         check()?;
     }
     Ok(())
-}
-
-/// Passes the report to `write`, up to the limit for `max_entries`. The inner error is that
-/// of the report.
-fn copy_report<F: AsFd>(
-    report: &mut BufReader<TimedReader<F>>,
-    max_entries: u32,
-    mut write: impl FnMut(&[u8]) -> Result<()>,
-) -> Result<std::result::Result<(), String>> {
-    // One more line is for the release itself, and another for the sums.
-    let max_lines = u64::from(max_entries) + 2;
-    let max_bytes = max_lines * manifest::MAX_LINE as u64;
-    let (mut lines, mut bytes) = (0, 0);
-    // Terminates: each turn adds to `bytes`, which is limited.
-    loop {
-        let piece = match report.fill_buf() {
-            Ok([]) => return Ok(Ok(())),
-            Ok(piece) => piece,
-            Err(error) => return Ok(Err(error.to_string())),
-        };
-        let len = piece.len();
-        bytes += len as u64;
-        lines += piece.iter().filter(|byte| **byte == b'\n').count() as u64;
-        if lines > max_lines || bytes > max_bytes {
-            return Ok(Err("it has more entries than the limit".to_owned()));
-        }
-        write(piece)?;
-        report.consume(len);
-    }
 }
 
 fn start_unpacker(

@@ -11,10 +11,11 @@ use nix::unistd::geteuid;
 /// holds directories open while it writes into them.
 pub const MAX_FILES: u64 = 1024;
 
-/// The unpacker's processor time in seconds; a payload of 2 GiB takes about ten.
+/// The processor time of the unpacker and of the assembler in seconds; a payload of 2 GiB
+/// takes about ten.
 const MAX_CPU_SECONDS: u64 = 1800;
 
-/// Limits the unpacker's resources.
+/// Limits the resources of the unpacker or of the assembler.
 pub fn limit_unpacker(max_file: u64, memory: u64) -> bool {
     lower(&[
         (Resource::RLIMIT_CORE, 0),

@@ -1,6 +1,7 @@
 //! seccomp (seccomp(2)): limits which system calls a process makes.
 //!
-//! The unpacker and the probe have an allow-list each; any other call kills them.
+//! The unpacker, the assembler and the probe have an allow-list each; any other call kills
+//! them.
 //! The monitor has a deny-list: a verb runs so much library code that an allow-list
 //! for all of it would break with the next libc.
 //!
@@ -22,12 +23,13 @@ use seccompiler::{
 };
 
 use super::Rights;
+use crate::manifest::DIR_MODE;
 use lists::{
     DENIED, DENIED_LEGACY, DENIED_WITHOUT_EXEC, DENIED_WITHOUT_EXEC_LEGACY, FCNTL_SET_RECIPIENT,
     IOCTL_SET_RECIPIENT, NAMESPACE_FLAGS, OPENS,
 };
 
-pub use lists::{PROBE, UNPACKER};
+pub use lists::{ASSEMBLER, PROBE, UNPACKER};
 
 /// The rules of a filter, by system call. A call matches if one of its rules does;
 /// an empty vector matches every call of that number. In an allow-list a match means
@@ -48,6 +50,12 @@ pub fn filter_probe() -> bool {
 /// Restricts every thread of this process to the calls of [`UNPACKER`].
 pub fn filter_unpacker() -> bool {
     let program = unpacker_arg_rules().and_then(|rules| allow_only(UNPACKER, rules));
+    program.is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok())
+}
+
+/// Restricts every thread of this process to the calls of [`ASSEMBLER`].
+pub fn filter_assembler() -> bool {
+    let program = assembler_arg_rules().and_then(|rules| allow_only(ASSEMBLER, rules));
     program.is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok())
 }
 
@@ -119,13 +127,6 @@ fn x32_and_clone3_filter() -> BpfProgram {
 /// Returns the monitor's deny-list. On x86-64, x32 numbers pass it.
 fn deny_filter(rights: &Rights<'_>) -> Result<BpfProgram, BackendError> {
     let mut rules = without_arg_rules(&[DENIED, DENIED_LEGACY].concat());
-    if let Some(mode) = rights.directory_mode {
-        // Only by descriptor, and only to this mode, which grants nothing to the group
-        // and to others but reading. The unpacker inherits this filter, and has no
-        // fchmod(2) in its own.
-        let other_mode = condition(1, SeccompCmpOp::Ne, mode.into())?;
-        rules.insert(libc::SYS_fchmod, vec![SeccompRule::new(vec![other_mode])?]);
-    }
     // The kernel empties a file for open(2) with O_TRUNC and an access mode that does not
     // write. Landlock controls that only from Linux 6.2 on, and no verb opens so.
     for (call, flags) in OPENS {
@@ -201,13 +202,6 @@ pub fn unpacker_arg_rules() -> Result<CallRules, BackendError> {
         creates_with_mode(0o644)?,
         creates_with_mode(0o755)?,
     ];
-    // Not F_SETOWN and F_SETSIG: with them a descriptor sends signals, although
-    // kill(2) is denied.
-    let control = vec![
-        only(equal(1, libc::F_GETFD)?)?,
-        only(equal(1, libc::F_SETFD)?)?,
-        only(equal(1, libc::F_GETFL)?)?,
-    ];
     // Without a path utimensat(2) sets the time of an open file, and Landlock decides
     // what this process opens: its own files. A descriptor of O_PATH is refused
     // (EBADF). By a path it would reach every file of this user, because Landlock
@@ -219,9 +213,40 @@ pub fn unpacker_arg_rules() -> Result<CallRules, BackendError> {
         (libc::SYS_utimensat, vec![by_descriptor]),
         (libc::SYS_mkdirat, vec![only(equal(2, 0o755)?)?]),
         (libc::SYS_openat, open),
-        (libc::SYS_fcntl, control),
+        (libc::SYS_fcntl, file_control()?),
     ]
     .into())
+}
+
+/// Returns the calls of [`ASSEMBLER`] that are allowed with certain arguments only.
+///
+/// # Errors
+///
+/// A defect of a rule.
+pub fn assembler_arg_rules() -> Result<CallRules, BackendError> {
+    // Neither a new file nor an empty one: see `Mechanism::Truncation`.
+    let creates = (libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY) as u64;
+    let reads = condition(2, SeccompCmpOp::MaskedEq(creates), 0)?;
+    // Not set-user-id, and nothing that the group or others may write.
+    let more = u64::from(!DIR_MODE);
+    let mode = condition(1, SeccompCmpOp::MaskedEq(more), 0)?;
+    Ok([
+        (libc::SYS_mmap, vec![prot_exec_is(0)?]),
+        (libc::SYS_mprotect, vec![prot_exec_is(0)?]),
+        (libc::SYS_openat, vec![SeccompRule::new(vec![reads])?]),
+        (libc::SYS_fchmod, vec![SeccompRule::new(vec![mode])?]),
+        (libc::SYS_fcntl, file_control()?),
+    ]
+    .into())
+}
+
+/// Returns the rules of fcntl(2) for the unpacker and the assembler. Neither F_SETOWN nor
+/// F_SETSIG: with them a descriptor sends signals, although kill(2) is denied.
+fn file_control() -> Result<Vec<SeccompRule>, BackendError> {
+    [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL]
+        .map(|command| SeccompRule::new(vec![condition(1, SeccompCmpOp::Eq, command as u64)?]))
+        .into_iter()
+        .collect()
 }
 
 /// Returns the calls of [`PROBE`] that are allowed with certain arguments only.
@@ -272,16 +297,19 @@ mod tests {
             DENIED_WITHOUT_EXEC_LEGACY,
         ]
         .concat();
-        for list in [UNPACKER, PROBE, &denied] {
+        for list in [UNPACKER, ASSEMBLER, PROBE, &denied] {
             let mut sorted = list.to_vec();
             sorted.sort_unstable();
             sorted.dedup();
             assert_eq!(sorted.len(), list.len(), "a call is in the list twice");
         }
-        // A monitor that sets times denies utimensat(2) with a path only: `deny_filter`.
-        for (list, denied_with_some_arguments) in
-            [(UNPACKER, &[libc::SYS_utimensat][..]), (PROBE, &[])]
-        {
+        // A monitor that sets times denies utimensat(2) with a path only: `deny_filter`. The
+        // assembler does not inherit the filter of the monitor.
+        for (list, denied_with_some_arguments) in [
+            (UNPACKER, &[libc::SYS_utimensat][..]),
+            (ASSEMBLER, &[libc::SYS_fchmod]),
+            (PROBE, &[]),
+        ] {
             let in_both: Vec<_> = list.iter().filter(|call| denied.contains(call)).collect();
             assert!(in_both.into_iter().eq(denied_with_some_arguments));
         }
@@ -294,7 +322,12 @@ mod tests {
         let probe = probe_arg_rules().unwrap();
         assert!(probe.keys().all(|call| PROBE.contains(call)));
         // A call without rules would be allowed with any arguments.
-        let all = unpacker.values().chain(probe.values());
+        let assembler = assembler_arg_rules().unwrap();
+        assert!(assembler.keys().all(|call| ASSEMBLER.contains(call)));
+        let all = unpacker
+            .values()
+            .chain(assembler.values())
+            .chain(probe.values());
         assert!(all.into_iter().all(|rules| !rules.is_empty()));
     }
 }

@@ -9,6 +9,7 @@
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::Gid;
+use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::layout::{INCOMING, RELEASES, STATE};
@@ -20,7 +21,8 @@ use crate::shell_word::Word;
 const SET_GROUP_ID: u32 = Mode::S_ISGID.bits();
 
 /// The properties that everything below `incoming/` inherits from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Inherited {
     /// Whether new directories are set-group-id.
     pub set_group_id: bool,

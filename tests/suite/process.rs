@@ -204,6 +204,8 @@ pub fn unpacking(site: &Site) -> Vec<Process> {
         .filter(|process| process.serves(site))
         .map(|process| process.pid)
         .collect();
-    all.retain(|process| servers.contains(&process.parent) && !process.serves(site));
+    all.retain(|process| {
+        servers.contains(&process.parent) && process.arguments.iter().any(|word| word == "unpack")
+    });
     all
 }

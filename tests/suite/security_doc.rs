@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 
 use deploy_shell::privileges::PRIVILEGES;
-use deploy_shell::sandbox::seccomp::{PROBE, UNPACKER, unpacker_arg_rules};
+use deploy_shell::sandbox::seccomp::{ASSEMBLER, PROBE, UNPACKER, unpacker_arg_rules};
 use nix::libc;
 
 const DOC: &str = include_str!("../../SECURITY.md");
@@ -70,7 +70,11 @@ fn the_table_of_privileges_is_the_programs() {
 #[test]
 fn the_numbers_of_system_calls_are_the_programs() {
     let text = DOC.split_whitespace().collect::<Vec<_>>().join(" ");
-    for (name, list) in [("UNPACKER", UNPACKER), ("PROBE", PROBE)] {
+    for (name, list) in [
+        ("UNPACKER", UNPACKER),
+        ("ASSEMBLER", ASSEMBLER),
+        ("PROBE", PROBE),
+    ] {
         let count = list.len();
         let expected = format!("It may make {count} system calls (`{name}`");
         assert!(text.contains(&expected), "no '{expected}' in SECURITY.md");

@@ -49,6 +49,50 @@ pub const UNPACKER: &[libc::c_long] = &[
     libc::SYS_getrandom,
 ];
 
+/// The system calls of the assembler once its threads have started. It reads files and
+/// directories, and changes only the mode of a directory: no call that creates, removes,
+/// renames or empties. [`super::assembler_arg_rules`] restricts the arguments of some of
+/// them.
+///
+/// SECURITY.md states the number of calls, and a test compares it.
+pub const ASSEMBLER: &[libc::c_long] = &[
+    // Wait for the end of stdin, read files, write the entries.
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_lseek,
+    libc::SYS_close,
+    libc::SYS_fcntl,
+    // Walk the tree. Landlock decides where.
+    libc::SYS_openat,
+    libc::SYS_getdents64,
+    libc::SYS_readlinkat,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    // A directory loses the set-group-id bit once it has passed its group on.
+    libc::SYS_fchmod,
+    // Memory; the argument rules forbid executable memory.
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    // Threads: wait for each other, and exit.
+    libc::SYS_futex,
+    libc::SYS_sched_yield,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    // The time, where there is no vDSO, and the seed of hash tables.
+    libc::SYS_clock_gettime,
+    libc::SYS_getrandom,
+];
+
 /// The system calls of the probe once it is connected: no socket, no open, no
 /// fork. `super::probe_arg_rules` restricts the arguments of some of them.
 ///

@@ -1,0 +1,262 @@
+//! The assembler: a separate process that has never seen the archive.
+//!
+//! The unpacker parses hostile bytes, so nothing that it says about its files counts. The
+//! assembler walks what is on disk, requires what a release may have, hashes every file
+//! by its own descriptor, and writes the entries of the manifest. It reads names, targets
+//! and sizes, and passes the content of a file to the hash function only.
+//!
+//! The monitor starts it before its own sandbox, as it does with the hook runner, and
+//! sends it one [`AssembleJob`] when the unpacker has ended. The assembler has a sandbox of
+//! its own. It ends when its stdin closes: the sandbox of the monitor permits no signal to
+//! a process outside of it.
+
+pub mod staged;
+
+use std::io::{BufWriter, Read, Write};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+
+use crate::archive::FailureReport;
+use crate::dir::{Dir, Name};
+use crate::error::{self, Code, Error, Result};
+use crate::escape;
+use crate::hash::{Outcome, Pool};
+use crate::manifest::{Entry, Kind, Sums, compare_paths, trailer, tree_list};
+use crate::message;
+use crate::names::Sha256Digest;
+use crate::sandbox::{self, Enforcement};
+use crate::shared_paths::Shared;
+use crate::store::Inherited;
+use crate::store::layout::{INCOMING, STAGED_TREE, STATE};
+use crate::threads;
+
+/// The word of argv that makes this program the assembler.
+pub const WORD: &str = "assemble";
+
+/// The maximum length of a job, in bytes: that of the unpacker's, and some more numbers.
+pub const MAX_JOB: usize = 160 * 1024;
+
+/// The maximum length of an [`Answer`], in bytes.
+pub const MAX_ANSWER: usize = 8192;
+
+/// The maximum number of threads that hash. More read no faster from any disk.
+const MAX_THREADS: usize = 8;
+
+/// Everything that the assembler needs to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssembleJob {
+    /// The name of the staging directory in `incoming/`.
+    pub staging: String,
+    pub limits: TreeLimits,
+    pub shared: Shared,
+    /// For each shared path, how many of the directories above it were there before the
+    /// unpacker made its symlink: see [`crate::archive::UnpackReport`].
+    pub known: Vec<usize>,
+    pub inherited: Inherited,
+    /// Whether to refuse to work when a part of the sandbox is missing.
+    pub sandbox_required: bool,
+}
+
+/// The limits of the whole release.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TreeLimits {
+    /// Bytes of all files together.
+    pub max_unpacked: u64,
+    /// Bytes of one file.
+    pub max_file: u64,
+    /// Files, directories and symlinks together, without the shared symlinks.
+    pub max_entries: u32,
+}
+
+/// The first line on stdout. After `Assembled` come the entries and the sums, as lines of
+/// the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    Assembled(Assembled),
+    Failed(FailureReport),
+}
+
+/// What the entries do not say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assembled {
+    pub sandbox: Enforcement,
+    /// The digest of the tree list.
+    pub tree: Sha256Digest,
+}
+
+impl TreeLimits {
+    /// Returns the address space that the assembler may use, in bytes: the buffers of its
+    /// threads, the allocator's reservation for each, and a path and a target for each
+    /// entry.
+    fn memory(&self) -> u64 {
+        (1 << 30) + u64::from(self.max_entries) * 4096
+    }
+}
+
+impl AssembleJob {
+    /// Returns the paths that the client did not send, sorted as in a manifest: the shared
+    /// symlinks, and the directories above them that only they need.
+    pub fn added(&self) -> Vec<Vec<u8>> {
+        let mut added = Vec::new();
+        for (link, known) in self.shared.links.iter().zip(&self.known) {
+            let components = link.components();
+            let new = (*known).min(components.len()) + 1..=components.len();
+            added.extend(new.map(|depth| components[..depth].join(&b'/')));
+        }
+        added.sort_by(|one, other| compare_paths(one, other));
+        added.dedup();
+        added
+    }
+}
+
+/// Runs as the assembler, and returns the exit status.
+pub fn main(job: &AssembleJob) -> u8 {
+    sandbox::reset_inherited_state();
+    let Err(error) = assemble(job) else {
+        return 0;
+    };
+    // The monitor takes the end without an answer for a defect.
+    if let Some(report) = FailureReport::new(&error)
+        && let Ok(line) = message::encode(&Answer::Failed(report))
+    {
+        _ = writeln!(std::io::stdout(), "{line}");
+    }
+    error.code.exit()
+}
+
+fn assemble(job: &AssembleJob) -> Result<()> {
+    let open = || {
+        let name = Name::new(job.staging.as_bytes()).ok_or(nix::Error::EINVAL)?;
+        // The working directory is the root of the site.
+        let incoming = Dir::cwd()?.open_dir(STATE)?.open_dir(INCOMING)?;
+        incoming.open_dir(name)?.open_dir(STAGED_TREE)
+    };
+    let tree = open().map_err(|errno| Error::io("cannot open the staging directory", errno))?;
+    let partial = sandbox::restrict_assembler_before_threads(&tree, job.limits.memory());
+    // The threads start between the two halves of the sandbox: they inherit the first
+    // half, and the second half forbids starting more.
+    end_with_stdin()?;
+    let hashed = Arc::new(Mutex::new(Vec::new()));
+    let results = Arc::clone(&hashed);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut pool = Pool::start(threads.min(MAX_THREADS), move |index: usize, outcome| {
+        // A poisoned mutex means that another thread panicked: the entry has no digest.
+        if let Ok(mut results) = results.lock() {
+            results.push((index, outcome));
+        }
+    })?;
+    let sandbox = sandbox::restrict_assembler_after_threads(partial);
+    sandbox.ensure_full(job.sandbox_required)?;
+    let mut entries = staged::walk(&tree, job, &mut |file, size, index| {
+        pool.submit(file, size, index);
+    })?;
+    pool.finish()?;
+    let hashed = std::mem::take(&mut *hashed.lock().map_err(|_| error::bug())?);
+    set_digests(&mut entries, hashed)?;
+    write_answer(job, sandbox, &entries)
+}
+
+/// Starts a thread that ends this process when stdin closes: the monitor has ended, or has
+/// failed and waits for no answer. Nothing else could end this process in time, because a
+/// file may be large.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the other threads have nothing to clean up"
+)]
+fn end_with_stdin() -> Result<()> {
+    let (ready, started) = sync_channel(1);
+    let wait = move || {
+        _ = ready.send(());
+        // Terminates: the monitor sends nothing more, so the first read returns at the end.
+        _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(Code::UnpackerDied.exit().into());
+    };
+    (threads::builder().spawn(wait)).map_err(|error| Error::io("cannot start a thread", error))?;
+    // Now the thread runs our code. It makes no more of the system calls that set up a
+    // thread, which the sandbox forbids.
+    _ = started.recv();
+    Ok(())
+}
+
+/// Gives each file its digest.
+fn set_digests(entries: &mut [Entry], hashed: Vec<(usize, Outcome)>) -> Result<()> {
+    let files = entries.iter().filter(|entry| is_file(entry)).count();
+    // Each index occurs once, so an equal number means that every file has a digest.
+    if hashed.len() != files {
+        return Err(error::bug());
+    }
+    for (index, outcome) in hashed {
+        let Some(entry) = entries.get_mut(index) else {
+            return Err(error::bug());
+        };
+        let found = outcome.map_err(|error| {
+            let shown = escape::escape_truncated(&entry.path, 300);
+            Error::io(format!("cannot read './{shown}'"), error)
+        })?;
+        match (&mut entry.kind, found) {
+            (Kind::File { sha256, .. }, Some(digest)) => *sha256 = digest,
+            (Kind::File { .. }, None) => {
+                return Err(staged::fault(&entry.path, "changes while it is read"));
+            }
+            _ => return Err(error::bug()),
+        }
+    }
+    Ok(())
+}
+
+fn is_file(entry: &Entry) -> bool {
+    matches!(entry.kind, Kind::File { .. })
+}
+
+/// Writes the answer, the entries, and their sums.
+fn write_answer(job: &AssembleJob, sandbox: Enforcement, entries: &[Entry]) -> Result<()> {
+    let sent = tree_list::in_order(entries, &job.added());
+    let tree = tree_list::digest(sent);
+    let answer = message::encode(&Answer::Assembled(Assembled { sandbox, tree }))?;
+    let mut sums = Sums::default();
+    let mut write = || {
+        let mut out = BufWriter::with_capacity(64 * 1024, std::io::stdout().lock());
+        writeln!(out, "{answer}")?;
+        for entry in entries {
+            sums.add(entry);
+            writeln!(out, "{entry}")?;
+        }
+        out.write_all(trailer(sums).as_bytes())?;
+        out.flush()
+    };
+    write().map_err(|error| Error::io("cannot write the entries", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn added_paths_are_shared_symlinks_and_new_directories_above_them() {
+        let links = ["a/b/c", "a/b/d", "e"].map(|path| path.to_owned().try_into().unwrap());
+        let job = AssembleJob {
+            staging: "r1.1.0".to_owned(),
+            limits: TreeLimits::default(),
+            shared: Shared {
+                links: links.into(),
+                ..Shared::default()
+            },
+            // The archive has `a`; the first symlink needs `a/b`, which the second one finds.
+            known: vec![1, 2, 0],
+            inherited: Inherited::NOTHING,
+            sandbox_required: true,
+        };
+        let added: Vec<_> = (job.added().into_iter())
+            .map(|path| String::from_utf8(path).unwrap())
+            .collect();
+        assert_eq!(added, ["a/b", "a/b/c", "a/b/d", "e"]);
+        let line = message::encode(&job).unwrap();
+        assert_eq!(message::decode(line.as_bytes(), MAX_JOB), Ok(job));
+    }
+}

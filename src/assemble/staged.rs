@@ -1,0 +1,229 @@
+//! Walks a staged tree, and checks that it is what a release may be.
+//!
+//! The unpacker made the tree, parsed hostile input, and may have been taken over. It has
+//! ended, so nothing changes the tree any more. This module walks it by handle: regular
+//! files, directories and symlinks only, each with its exact mode, a file with one name
+//! only, names that a release may have, all within the limits. No symlink leads out of the
+//! release but those to the site's shared paths, which must all exist with their exact
+//! targets. The profile of the archive has refused what breaks these rules, with a remedy.
+//! So a fault here is one of the unpacker.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+
+use super::AssembleJob;
+use crate::archive::path::{self, CleanPath, LinkTarget};
+use crate::dir::{self, Dir, Name};
+use crate::error::{Code, Error, Result};
+use crate::escape;
+use crate::manifest::{DIR_MODE, Entry, Kind, file_mode};
+use crate::names::Sha256Digest;
+
+/// Walks `tree`, and returns its entries in the order of a manifest. Gives each file to
+/// `hash`, with its size and the index of its entry, whose digest is not set yet.
+///
+/// # Errors
+///
+/// [`Code::UnpackerDied`] for a tree that is not a release, and [`Code::IoError`].
+pub fn walk(
+    tree: &Dir,
+    job: &AssembleJob,
+    hash: &mut dyn FnMut(File, u64, usize),
+) -> Result<Vec<Entry>> {
+    let mut walk = Walk {
+        job,
+        hash,
+        entries: Vec::new(),
+        bytes: 0,
+        shared_symlinks: 0,
+    };
+    walk.add(b"", Kind::Dir)?;
+    let stat = tree.metadata().map_err(|errno| io(b"", errno))?;
+    walk.check_directory(b"", &stat)?;
+    walk.directory(tree, b"")?;
+    // No path occurs twice, so an equal number means that all of them exist.
+    if walk.shared_symlinks != job.shared.links.len() {
+        return Err(fault(b"", "does not contain every shared symlink"));
+    }
+    let entries = walk.entries;
+    // Only now, because a symlink leads through others. The kernel may follow 40 symlinks
+    // with targets of 1,024 bytes for one of the release; the deadline of the request
+    // limits this work, and no count of symlinks or bytes does.
+    for entry in &entries {
+        if let Kind::Link { target } = &entry.kind
+            && job.shared.at(&entry.path).is_none()
+        {
+            check_link_escape(tree, &entry.path, target)?;
+        }
+    }
+    Ok(entries)
+}
+
+struct Walk<'a> {
+    job: &'a AssembleJob,
+    hash: &'a mut dyn FnMut(File, u64, usize),
+    entries: Vec<Entry>,
+    bytes: u64,
+    shared_symlinks: usize,
+}
+
+impl Walk<'_> {
+    /// Walks what is below `directory`, whose path is `path`. The depth is limited because
+    /// every path is checked before the descent.
+    fn directory(&mut self, directory: &Dir, path: &[u8]) -> Result<()> {
+        if self.job.inherited.set_group_id {
+            // It has passed its group on, and a directory of a release has mode 0755.
+            directory
+                .set_mode(DIR_MODE & self.job.inherited.permissions)
+                .map_err(|errno| io(path, errno))?;
+        }
+        let found = directory
+            .entries_with_type()
+            .map_err(|errno| io(path, errno))?;
+        for (name, found) in found {
+            let below = match path {
+                b"" => name.as_bytes().to_vec(),
+                path => [path, b"/", name.as_bytes()].concat(),
+            };
+            let is_directory = found == SFlag::S_IFDIR;
+            let clean = CleanPath::new(&below, is_directory);
+            let name = Name::new(name.as_bytes())
+                .filter(|_| clean.is_ok_and(|clean| clean.as_bytes() == below))
+                .ok_or_else(|| fault(&below, "has a name that no release may have"))?;
+            if found != SFlag::S_IFLNK && self.job.shared.at(&below).is_some() {
+                return Err(fault(&below, "is not the shared symlink"));
+            }
+            match found {
+                SFlag::S_IFDIR => {
+                    let open = directory.open_dir(name);
+                    let inner = open.map_err(|errno| io(&below, errno))?;
+                    let stat = inner.metadata().map_err(|errno| io(&below, errno))?;
+                    self.check_directory(&below, &stat)?;
+                    self.add(&below, Kind::Dir)?;
+                    self.directory(&inner, &below)?;
+                }
+                SFlag::S_IFREG => self.file(directory, name, &below)?,
+                SFlag::S_IFLNK => {
+                    let target = directory.read_link(name);
+                    let target = target.map_err(|errno| io(&below, errno))?;
+                    self.symlink(&below, &target)?;
+                }
+                _ => return Err(fault(&below, "is neither file, directory nor symlink")),
+            }
+        }
+        Ok(())
+    }
+
+    fn check_directory(&self, path: &[u8], stat: &FileStat) -> Result<()> {
+        let inherited = self.job.inherited;
+        // A default list takes the same bits from every mode, and a set-group-id directory
+        // makes others.
+        let passed_on = if inherited.set_group_id {
+            Mode::S_ISGID.bits()
+        } else {
+            0
+        };
+        let mode = DIR_MODE & inherited.permissions | passed_on;
+        if dir::file_type(stat) != SFlag::S_IFDIR || stat.st_mode & 0o7777 != mode {
+            return Err(fault(
+                path,
+                "has another mode than a directory of a release",
+            ));
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, directory: &Dir, name: Name<'_>, path: &[u8]) -> Result<()> {
+        let file = directory.open_own_file(name);
+        let file = file.map_err(|errno| io(path, errno))?;
+        let stat = fstat(&file).map_err(|errno| io(path, errno))?;
+        let mode = |executable| file_mode(executable) & self.job.inherited.permissions;
+        // The owner has all rights: `Store::prepare_incoming` requires it.
+        let executable = stat.st_mode & 0o100 != 0;
+        if dir::file_type(&stat) != SFlag::S_IFREG || stat.st_mode & 0o7777 != mode(executable) {
+            return Err(fault(
+                path,
+                "has another type or mode than a file of a release",
+            ));
+        }
+        if stat.st_nlink != 1 {
+            return Err(fault(path, "has more than one name"));
+        }
+        let size = stat.st_size as u64;
+        self.bytes = self.bytes.saturating_add(size);
+        let limits = self.job.limits;
+        if size > limits.max_file || self.bytes > limits.max_unpacked {
+            return Err(fault(path, "is over the limit of bytes"));
+        }
+        let index = self.entries.len();
+        // The digest is set when the file is hashed; `set_digests` counts.
+        let sha256 = Sha256Digest([0; 32]);
+        let kind = Kind::File {
+            executable,
+            size,
+            sha256,
+        };
+        self.add(path, kind)?;
+        (self.hash)(file, size, index);
+        Ok(())
+    }
+
+    fn symlink(&mut self, path: &[u8], target: &OsStr) -> Result<()> {
+        let target = target.as_bytes().to_vec();
+        match self.job.shared.at(path) {
+            Some(shared) if target == shared.target().as_bytes() => self.shared_symlinks += 1,
+            Some(_) => return Err(fault(path, "is not the shared symlink")),
+            None => {
+                if path::check_symlink_target(&target).is_err() {
+                    return Err(fault(path, "has a target that no release may have"));
+                }
+            }
+        }
+        self.add(path, Kind::Link { target })
+    }
+
+    fn add(&mut self, path: &[u8], kind: Kind) -> Result<()> {
+        // One more is for the release itself. The unpacker's limit covers the shared
+        // symlinks.
+        if self.entries.len() > self.job.limits.max_entries as usize {
+            return Err(fault(path, "is over the limit of entries"));
+        }
+        self.entries.push(Entry {
+            path: path.to_vec(),
+            kind,
+        });
+        Ok(())
+    }
+}
+
+fn check_link_escape(tree: &Dir, path: &[u8], target: &[u8]) -> Result<()> {
+    let at = Path::new(OsStr::from_bytes(path));
+    let target = || Ok(OsString::from(OsStr::from_bytes(target)));
+    match path::check_link_escape(tree.walk_beneath(at), target).map_err(|errno| io(path, errno))? {
+        LinkTarget::Inside => Ok(()),
+        LinkTarget::Escapes | LinkTarget::Unresolved | LinkTarget::Loop => {
+            Err(fault(path, "is a symlink out of the release"))
+        }
+    }
+}
+
+/// Returns the error of a tree that the unpacker should have refused to make.
+pub fn fault(path: &[u8], what: &str) -> Error {
+    let path = escape::escape_truncated(path, 300);
+    let problem = format!("the staged files are not a release: './{path}' {what}");
+    Error::new(Code::UnpackerDied, problem)
+        .remedy("nothing was published; keep the payload and report it")
+}
+
+fn io(path: &[u8], errno: Errno) -> Error {
+    let path = escape::escape_truncated(path, 300);
+    Error::io(format!("cannot inspect './{path}'"), errno)
+}
+
+#[cfg(test)]
+mod tests;
