@@ -326,6 +326,7 @@ impl Line {
             Success::Received(received) => {
                 let upload = received.upload.as_ref();
                 self.optional("commit", upload.and_then(|upload| upload.commit.as_ref()));
+                self.optional("tree", received.tree);
                 self.optional("unpacker", upload.map(|upload| &upload.unpacker));
                 self.signed_by(received.signed.as_ref());
             }

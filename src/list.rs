@@ -45,6 +45,7 @@ struct Row {
     files: Option<u64>,
     bytes: Option<u64>,
     sha256: Option<Sha256Digest>,
+    tree: Option<Sha256Digest>,
     commit: Option<CommitId>,
 }
 
@@ -166,6 +167,7 @@ impl Found<'_> {
             files: known.and_then(|known| known.files),
             bytes: known.and_then(|known| known.bytes),
             sha256: known.and_then(|known| known.sha256),
+            tree: known.and_then(|known| known.tree),
             commit: known.and_then(|known| known.commit.clone()),
         }
     }

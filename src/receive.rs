@@ -27,7 +27,7 @@ use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
 use crate::look_up;
 use crate::manifest::{self, Identity, Sums};
-use crate::names::{ReleaseId, SignatureText};
+use crate::names::{ReleaseId, Sha256Digest, SignatureText};
 use crate::policy::Granted;
 use crate::request::Receive;
 use crate::signature::{NAMESPACE, Requirement, Signable, Signed};
@@ -73,18 +73,18 @@ pub fn receive(
     let (mut history, _) = ledger::read_unlocked(store)?;
     used_ids::recall(store, &mut history, &request.release)?;
     let received = find_received(config, required, store, &history, request)?;
-    if let Some((sums, signed)) = received {
-        return Ok(already_received(request, sums, signed));
+    if let Some(received) = received {
+        return Ok(Success::Received(received));
     }
+    // Held until the end: the client sends as slowly as it likes, and unpacking uses
+    // memory.
+    let _slot = limits.take_upload_slot()?;
     if request.tree.is_some() {
         let problem = "'--tree' and '--base' are not served yet";
         return Err(
             Error::new(Code::BadRequest, problem).remedy("send the whole release, without --tree")
         );
     }
-    // Held until the end: the client sends as slowly as it likes, and unpacking uses
-    // memory.
-    let _slot = limits.take_upload_slot()?;
     require_shared(config, store, deadline)?;
     admission::check(config, store, actor, &history)?;
 
@@ -147,16 +147,18 @@ pub fn receive(
     ledger.recall(&request.release)?;
     // Another receive of the same content may have been faster.
     let received = find_received(config, required, store, &ledger.history, request)?;
-    if let Some((sums, signed)) = received {
-        return Ok(already_received(request, sums, signed));
+    if let Some(received) = received {
+        return Ok(Success::Received(received));
     }
     share.measure_new(&ledger.history)?;
     share.check(need)?;
-    let mut warnings = publish(config, ledger, actor, request, &staging, sums)?;
+    let tree = None;
+    let mut warnings = publish(config, ledger, actor, request, &staging, sums, tree)?;
     warnings.extend(odd_names.warning());
     Ok(Success::Received(Received {
         release: request.release.clone(),
         sha256: request.sha256,
+        tree,
         sums,
         signed,
         upload: Some(Upload {
@@ -255,7 +257,7 @@ fn find_received(
     store: &Store,
     history: &History,
     request: &Receive,
-) -> Result<Option<(Sums, Option<Signed>)>> {
+) -> Result<Option<Received>> {
     let release = &request.release;
     let exists = |problem: String| {
         Error::new(Code::ReleaseExists, problem)
@@ -323,7 +325,15 @@ fn find_received(
         Some((files, bytes)) => Some(Sums { files, bytes }),
         None => manifest::read_sums(&mut entries).ok(),
     };
-    Ok(Some((sums.unwrap_or_default(), signed)))
+    Ok(Some(Received {
+        release: release.clone(),
+        sha256: identity.sha256,
+        tree: identity.tree,
+        sums: sums.unwrap_or_default(),
+        signed,
+        upload: None,
+        warnings: Vec::new(),
+    }))
 }
 
 /// Looks at paths in `shared/`, and returns what is wrong with each; none if nothing is.
@@ -420,6 +430,7 @@ fn publish(
     request: &Receive,
     staging: &Staging<'_>,
     sums: Sums,
+    tree: Option<Sha256Digest>,
 ) -> Result<Vec<String>> {
     let release: &ReleaseId = &request.release;
     let store = ledger.store;
@@ -447,23 +458,11 @@ fn publish(
         warnings.push(store.io("cannot sync 'releases'", errno).to_string());
     }
     let mut record = ledger.new_record(Event::Received, Some(release));
-    record.sha256 = Some(request.sha256);
+    (record.sha256, record.tree) = (Some(request.sha256), tree);
     (record.files, record.bytes) = (Some(sums.files), Some(sums.bytes));
     record.commit.clone_from(&request.commit);
     if let Err(error) = ledger.append(record) {
         warnings.push(error.to_string());
     }
     Ok(warnings)
-}
-
-/// Returns the success of a release that an earlier request received.
-fn already_received(request: &Receive, sums: Sums, signed: Option<Signed>) -> Success {
-    Success::Received(Received {
-        release: request.release.clone(),
-        sha256: request.sha256,
-        sums,
-        signed,
-        upload: None,
-        warnings: Vec::new(),
-    })
 }

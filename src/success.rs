@@ -27,6 +27,8 @@ pub enum Success {
 pub struct Received {
     pub release: ReleaseId,
     pub sha256: Sha256Digest,
+    /// Of the tree list; none if an older version received the release.
+    pub tree: Option<Sha256Digest>,
     pub sums: Sums,
     /// The signers that counted, if the site requires signatures.
     pub signed: Option<Signed>,
@@ -109,11 +111,15 @@ impl Received {
             release, sha256, ..
         } = self;
         let Sums { files, bytes } = self.sums;
+        let tree = match self.tree {
+            Some(tree) => format!(" tree={tree}"),
+            None => String::new(),
+        };
         let result = match self.upload {
             Some(_) => "",
             None => " result=\"already received\"",
         };
-        format!("ok receive {release} sha256={sha256} files={files} bytes={bytes}{result}")
+        format!("ok receive {release} sha256={sha256}{tree} files={files} bytes={bytes}{result}")
     }
 }
 

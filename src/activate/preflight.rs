@@ -84,12 +84,16 @@ pub fn payload(ledger: &Ledger<'_>, release: &ReleaseId) -> Result<Sha256Digest>
     Ok(identity.sha256)
 }
 
-/// Checks that the manifest is of the payload that the journal recorded, if it did.
+/// Checks that the manifest is of the payload and the tree that the journal recorded, if
+/// it did.
 fn check_identity(history: &History, identity: &Identity) -> Result<()> {
     let release = &identity.release;
     let known = history.releases.get(release);
-    let recorded = known.and_then(|known| known.sha256);
-    if recorded.is_some_and(|recorded| recorded != identity.sha256) {
+    let payload = known.and_then(|known| known.sha256);
+    let tree = known.and_then(|known| known.tree);
+    let differs = payload.is_some_and(|recorded| recorded != identity.sha256)
+        || tree.is_some_and(|recorded| identity.tree != Some(recorded));
+    if differs {
         return Err(Error::new(
             Code::DigestMismatch,
             format!("the manifest of '{release}' does not match what was received under that id"),

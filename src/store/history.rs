@@ -47,6 +47,9 @@ pub struct Release {
     pub key: Option<KeyLabel>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256Digest>,
+    /// Of the tree list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Sha256Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,6 +97,7 @@ impl Release {
             received: record.time,
             key: None,
             sha256: None,
+            tree: None,
             files: None,
             bytes: None,
             commit: None,
@@ -221,6 +225,7 @@ impl History {
                     },
                     key: record.key.clone(),
                     sha256: record.sha256,
+                    tree: record.tree,
                     files: record.files,
                     bytes: record.bytes,
                     commit: record.commit.clone(),

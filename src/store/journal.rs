@@ -150,6 +150,9 @@ pub struct Record {
     /// Of the payload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256Digest>,
+    /// Of the tree list. Since format 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Sha256Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,7 +174,7 @@ pub struct Record {
 impl Record {
     /// The names of all fields on disk. By them the reader distinguishes a record of a
     /// newer version from a damaged one.
-    const FIELDS: [&'static str; 16] = [
+    const FIELDS: [&'static str; 17] = [
         "seq",
         "time",
         "event",
@@ -181,6 +184,7 @@ impl Record {
         "previous",
         "first",
         "sha256",
+        "tree",
         "files",
         "bytes",
         "commit",
@@ -213,6 +217,7 @@ impl Record {
             previous: None,
             first: None,
             sha256: None,
+            tree: None,
             files: None,
             bytes: None,
             commit: None,

@@ -315,6 +315,7 @@ fn recovered_record(store: &Store, history: &History, release: &ReleaseId) -> Op
         // Not before the newest record: it would limit the times of all others.
         time: identity.received.max(history.latest()).min(journal::now()),
         sha256: Some(identity.sha256),
+        tree: identity.tree,
         files: Some(sums.files),
         bytes: Some(sums.bytes),
         ..Record::unattended(Event::Received, Some(release))

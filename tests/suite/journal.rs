@@ -283,8 +283,8 @@ fn a_journal_of_a_newer_version_is_refused_and_kept() {
             "has the event 'adopted'",
         ),
         (
-            "{\"event\":\"pruned\",\"tree\":\"x\"}",
-            "has the field 'tree'",
+            "{\"event\":\"pruned\",\"colour\":\"x\"}",
+            "has the field 'colour'",
         ),
         (
             "{\"event\":\"swapped\",\"how\":\"adopt\"}",

@@ -86,7 +86,8 @@ fn the_object_has_its_documented_shape() {
                 "received",
                 "release",
                 "sha256",
-                "state"
+                "state",
+                "tree"
             ]
         );
         let release = row["release"].as_str().expect("a release");
@@ -122,6 +123,7 @@ fn the_fields_are_in_their_documented_order() {
         "files",
         "bytes",
         "sha256",
+        "tree",
         "commit",
     ];
     let rows: Vec<&str> = rows.split("},{").collect();
@@ -287,6 +289,7 @@ fn list_shows_what_is_missing_and_what_was_not_received() {
         "files",
         "bytes",
         "sha256",
+        "tree",
     ] {
         assert!(foreign[field].is_null(), "{field}: {foreign}");
     }

@@ -13,7 +13,7 @@ fn manifest_of(site: &Site, release: &str) -> PathBuf {
 }
 
 /// Replaces the manifest by one of format 2 with these lines in its head.
-fn with_tree(site: &Site, release: &str, head: &str) -> String {
+pub fn with_tree(site: &Site, release: &str, head: &str) -> String {
     let path = manifest_of(site, release);
     let text = fs::read_to_string(&path).expect("a manifest");
     let entries: Vec<&str> = (text.lines())
@@ -140,4 +140,38 @@ fn only_a_key_with_both_words_lists_files() {
     site.ssh("reader", "swap a").refused(77, "denied");
     // A key without the words learns nothing of which releases exist.
     ask(&site, "list --files nowhere").refused(77, "denied");
+}
+
+/// The digest is in the records of receives. Where that of one is missing, the manifest
+/// has it.
+#[test]
+fn the_tree_digest_is_recovered_from_the_manifest() {
+    let site = Site::new();
+    live(&site, &["b"]);
+    crate::direct::put(&site, "a");
+    let tree = sha256(with_tree(&site, "a", "").as_bytes());
+    fs::remove_file(site.root().join(".deploy-shell/journal.jsonl")).expect("a journal");
+    let listed = || row(&site, "a")["tree"].clone();
+    assert_eq!(listed(), tree.as_str());
+    crate::direct::put(&site, "c");
+    let journal = site.journal();
+    let is_of_a = |record: &&serde_json::Value| record["release"] == "a";
+    let record = journal.iter().find(is_of_a).expect("a record");
+    assert_eq!(
+        (&record["event"], &record["tree"]),
+        (&"received".into(), &tree.into())
+    );
+    // A manifest with another tree is not the one that the journal knows.
+    let path = manifest_of(&site, "a");
+    let text = fs::read_to_string(&path).expect("a manifest");
+    let other = text.replace(record["tree"].as_str().expect("a digest"), &sha256(b"x"));
+    fs::write(&path, other).expect("the manifest");
+    ask(&site, "swap a").refused(65, "digest-mismatch");
+}
+
+fn row(site: &Site, release: &str) -> serde_json::Value {
+    let document = crate::direct::listing(site);
+    let rows = document["releases"].as_array().expect("an array");
+    let found = rows.iter().find(|row| row["release"] == release);
+    found.expect("a row").clone()
 }

@@ -97,6 +97,7 @@ impl RecordWriter<'_> {
         if self.received.insert(release.clone()) {
             self.push(Event::Received, release, time, |record| {
                 record.sha256 = Some(adopted.identity.sha256);
+                record.tree = adopted.identity.tree;
                 record.files = Some(adopted.sums.files);
                 record.bytes = Some(adopted.sums.bytes);
             });

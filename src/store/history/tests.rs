@@ -22,6 +22,7 @@ fn fold(events: &[(Event, &str)]) -> History {
             sha256: None,
             files: None,
             bytes: None,
+            tree: None,
             commit: None,
             ms: None,
             key: None,

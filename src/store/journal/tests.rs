@@ -16,6 +16,7 @@ fn full(seq: u64, event: Event) -> Record {
         previous: id("20260411-090000"),
         first: Some(3),
         sha256: Some(Sha256Digest([0xab; 32])),
+        tree: Some(Sha256Digest([0xcd; 32])),
         files: Some(12),
         bytes: Some(3456),
         commit: Some(CommitId::try_from("0123abc").unwrap()),
@@ -93,8 +94,8 @@ fn no_intact_line_is_dropped_anywhere() {
         ),
         (r#"{"seq":99,"event":"adopted"}"#, "the event 'adopted'"),
         (
-            r#"{"seq":99,"event":"swapped","tree":"x"}"#,
-            "the field 'tree'",
+            r#"{"seq":99,"event":"swapped","colour":"x"}"#,
+            "the field 'colour'",
         ),
         (
             r#"{"event":"swapped","how":"adopt"}"#,
