@@ -30,6 +30,7 @@ use crate::store::{Actor, Store};
 use crate::success::{Change, Success};
 use gate::Gate;
 use outcome::Outcome;
+pub use plan::check_above_floor;
 use plan::{ActivationRequest, Plan, RequestKind};
 use site::{Closed, LockedSite, Site};
 

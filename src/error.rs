@@ -39,6 +39,7 @@ macro_rules! codes {
 codes! {
     BadRequest = ("bad-request", 64),
     DigestMismatch = ("digest-mismatch", 65),
+    TreeMismatch = ("tree-mismatch", 65),
     BadSignature = ("bad-signature", 65),
     BadArchive = ("bad-archive", 65),
     TooLarge = ("too-large", 65),
@@ -49,6 +50,7 @@ codes! {
     UnpackerDied = ("unpacker-died", 70),
     ReleaseExists = ("release-exists", 73),
     IoError = ("io-error", 74),
+    BaseDamaged = ("base-damaged", 74),
     DiskFull = ("disk-full", 74),
     Timeout = ("timeout", 74),
     Busy = ("busy", 75),

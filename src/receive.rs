@@ -8,6 +8,7 @@
 
 mod admission;
 mod assembler;
+mod base;
 mod odd_names;
 mod share;
 mod spool;
@@ -40,6 +41,7 @@ use crate::store::shared_dir::Fault;
 use crate::store::{Actor, Store, used_ids};
 use crate::success::{Received, Success, Upload};
 use crate::validators;
+use base::Base;
 use share::Share;
 use staging::Staging;
 use termination::TerminationSignals;
@@ -79,6 +81,10 @@ pub fn receive(
     // Held until the end: the client sends as slowly as it likes, and unpacking uses
     // memory.
     let _slot = limits.take_upload_slot()?;
+    // Held until the end as well.
+    let _base = (request.base.as_ref())
+        .map(|base| Base::open(config, required, store, &history, base))
+        .transpose()?;
     if request.tree.is_some() {
         let problem = "'--tree' and '--base' are not served yet";
         return Err(

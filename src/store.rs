@@ -24,6 +24,7 @@ mod access;
 mod actor;
 pub mod checkpoint;
 pub mod history;
+pub mod hold;
 mod inheritance;
 pub mod journal;
 pub mod layout;

@@ -16,6 +16,7 @@ use deploy_shell::event::AuditEvent;
 use deploy_shell::names::{KeyLabel, ReleaseId};
 use deploy_shell::reply;
 use deploy_shell::store::history::State;
+use deploy_shell::store::hold::Removal;
 use deploy_shell::store::ledger::{LOCK_TIMEOUT, Ledger};
 use deploy_shell::store::{Actor, Store};
 
@@ -54,13 +55,16 @@ pub fn drop_releases(config: &Path, named: &[ReleaseId], good: bool) -> Result<V
     let actor = Actor::operator("drop");
     let mut ledger = Ledger::open(&store, &actor, LOCK_TIMEOUT)?;
     let candidates = candidates(&config, &ledger, named, good)?;
+    let removals = (candidates.iter())
+        .map(|candidate| removal(&store, candidate.release))
+        .collect::<Result<Vec<_>>>()?;
     let (mut lines, mut trash) = (Vec::new(), Vec::new());
-    for candidate in &candidates {
+    for (candidate, removal) in candidates.iter().zip(&removals) {
         record_before(&config, &candidate.event(uid, None))?;
-        let moved = ledger.move_to_trash(candidate.release);
+        let moved = ledger.move_to_trash(removal);
         record_after(&config, &candidate.event(uid, Some(moved.is_ok())));
         trash.push(moved?);
-        ledger.forget(candidate.release)?;
+        ledger.forget(removal)?;
         lines.push(describe(candidate));
     }
     // Deleting is slow, and safe without the lock.
@@ -71,6 +75,20 @@ pub fn drop_releases(config: &Path, named: &[ReleaseId], good: bool) -> Result<V
         }
     }
     Ok(lines)
+}
+
+/// Takes the right to remove a release.
+///
+/// # Errors
+///
+/// [`Code::Busy`] if a running receive builds on it, and those of [`Store::try_removal`].
+fn removal(store: &Store, release: &ReleaseId) -> Result<Removal> {
+    store.try_removal(release)?.ok_or_else(|| {
+        let problem =
+            format!("'{release}' is the base of a running receive, and nothing was removed");
+        Error::new(Code::Busy, problem)
+            .remedy("try again when it has ended, or end it: total_timeout limits it")
+    })
 }
 
 /// Returns the releases with their states, each once.

@@ -1,7 +1,8 @@
 //! Pruning: the choice of old releases, and their removal.
 //!
 //! Pruning never removes the live release, the release that a rollback would choose,
-//! or a directory that is not ours: it considers only releases that the journal knows.
+//! or a directory that is not ours: it considers only releases that the journal knows. It
+//! leaves the base of a running receive to a later request (see [`crate::store::hold`]).
 //! [`choose`] has the rules.
 
 mod choose;
@@ -91,14 +92,23 @@ fn move_to_trash(
 ) -> Trash {
     let mut trash = Trash::default();
     for release in chosen {
-        match ledger.move_to_trash(&release) {
+        let removal = match ledger.store.try_removal(&release) {
+            Ok(Some(removal)) => removal,
+            // A running receive builds on it. A later request prunes it.
+            Ok(None) => continue,
+            Err(error) => {
+                warnings.push(format!("'{release}' was not pruned: {error}"));
+                continue;
+            }
+        };
+        match ledger.move_to_trash(&removal) {
             Ok(name) => trash.names.push(name),
             Err(error) => {
                 warnings.push(format!("'{release}' was not pruned: {error}"));
                 continue;
             }
         }
-        if let Err(error) = ledger.forget(&release) {
+        if let Err(error) = ledger.forget(&removal) {
             warnings.push(format!("'{release}' was pruned: {error}"));
         }
         trash.releases.push(release);

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 
+use super::hold::Removal;
 use super::journal::Event;
 use super::layout::{STATE, TRASH};
 use super::ledger::Ledger;
@@ -18,12 +19,14 @@ use crate::names::ReleaseId;
 
 impl Ledger<'_> {
     /// Moves a release to the trash by one rename. Returns its name for
-    /// [`Store::remove_from_trash`], which needs no lock. [`Ledger::forget`] follows.
+    /// [`Store::remove_from_trash`], which needs no lock. [`Ledger::forget`] follows, with
+    /// the same right.
     ///
     /// # Errors
     ///
     /// [`Code::IoError`](crate::error::Code::IoError): the release is where it was.
-    pub fn move_to_trash(&mut self, release: &ReleaseId) -> Result<String> {
+    pub fn move_to_trash(&mut self, removal: &Removal) -> Result<String> {
+        let release = removal.release();
         let name = format!("{release}.{}", self.history.generation);
         Name::new(name.as_bytes())
             .ok_or(Errno::EINVAL)
@@ -39,7 +42,8 @@ impl Ledger<'_> {
     /// [`Code::IoError`](crate::error::Code::IoError) and
     /// [`Code::DiskFull`](crate::error::Code::DiskFull). The next request that changes
     /// the site completes what a failure leaves.
-    pub fn forget(&mut self, release: &ReleaseId) -> Result<()> {
+    pub fn forget(&mut self, removal: &Removal) -> Result<()> {
+        let release = removal.release();
         let removed = self.store.manifests.remove_file(release);
         removed.map_err(|errno| self.store.io("cannot remove its manifest", errno))?;
         self.append(self.new_record(Event::Pruned, Some(release)))

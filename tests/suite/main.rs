@@ -53,6 +53,7 @@ mod gating;
 mod grants;
 mod health;
 mod history;
+mod hold;
 mod hook_runner;
 mod hooks;
 mod hostile_archives;
