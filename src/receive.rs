@@ -85,10 +85,10 @@ pub fn receive(
     let _base = (request.base.as_ref())
         .map(|base| Base::open(config, required, store, &history, base))
         .transpose()?;
-    if request.tree.is_some() {
-        let problem = "'--tree' and '--base' are not served yet";
+    if request.base.is_some() {
+        let problem = "'--base' is not served yet";
         return Err(
-            Error::new(Code::BadRequest, problem).remedy("send the whole release, without --tree")
+            Error::new(Code::BadRequest, problem).remedy("send the whole release, without --base")
         );
     }
     require_shared(config, store, deadline)?;
@@ -100,39 +100,41 @@ pub fn receive(
     let staging = Staging::create(store, &request.release)?;
     let tree = &staging.tree;
     let received = journal::now();
-    let (unpacker, sums, odd_names) = writeback::with_background_sync(store, tree, |sync| {
-        let unpacked = unpacker::unpack(&share, config, payload, tree, deadline)?;
-        // All files have been written. The disk works while the assembler hashes.
-        sync.request();
-        let job = assemble_job(config, store, &staging, unpacked.report)?;
-        let mut assembled = assembler.assemble(config, store, &job, deadline)?;
-        // The unpacker refuses to run without a required sandbox, and the assembler too.
-        // This refuses the result of one that says it ran without.
-        for sandbox in [&unpacked.sandbox, &assembled.sandbox] {
-            sandbox.ensure_full(config.sandbox.required)?;
-        }
-        let identity = Identity {
-            release: request.release.clone(),
-            sha256: request.sha256,
-            tree: Some(assembled.tree),
-            signatures: signatures_to_keep(signed.as_ref()),
-            added: job.added(),
-            received,
-        };
-        let cannot = |error| store.io("cannot write the manifest", error);
-        let mut manifest = BufWriter::with_capacity(64 * 1024, staging.create_manifest()?);
-        write!(manifest, "{identity}").map_err(cannot)?;
-        let (sums, odd_names) =
-            assembled.copy_entries(|line| manifest.write_all(line).map_err(cannot))?;
-        manifest.flush().map_err(cannot)?;
-        check_required_paths(config, store, tree, deadline)?;
-        // Again: the application may have removed one during the upload. Under the lock
-        // it is too late for that, because the look-up may take long.
-        require_shared(config, store, deadline)?;
-        let others = validators::open_others(store, &history, actor.key.as_ref(), None);
-        validators::separate(others?, tree, staging.open_report()?, deadline)?;
-        Ok((unpacked.sandbox, sums, odd_names))
-    })?;
+    let (unpacker, digest, sums, odd_names) =
+        writeback::with_background_sync(store, tree, |sync| {
+            let unpacked = unpacker::unpack(&share, config, payload, tree, deadline)?;
+            // All files have been written. The disk works while the assembler hashes.
+            sync.request();
+            let job = assemble_job(config, store, &staging, unpacked.report)?;
+            let mut assembled = assembler.assemble(config, store, &job, deadline)?;
+            // The unpacker refuses to run without a required sandbox, and the assembler too.
+            // This refuses the result of one that says it ran without.
+            for sandbox in [&unpacked.sandbox, &assembled.sandbox] {
+                sandbox.ensure_full(config.sandbox.required)?;
+            }
+            check_tree(request, assembled.tree)?;
+            let identity = Identity {
+                release: request.release.clone(),
+                sha256: request.sha256,
+                tree: Some(assembled.tree),
+                signatures: signatures_to_keep(signed.as_ref()),
+                added: job.added(),
+                received,
+            };
+            let cannot = |error| store.io("cannot write the manifest", error);
+            let mut manifest = BufWriter::with_capacity(64 * 1024, staging.create_manifest()?);
+            write!(manifest, "{identity}").map_err(cannot)?;
+            let (sums, odd_names) =
+                assembled.copy_entries(|line| manifest.write_all(line).map_err(cannot))?;
+            manifest.flush().map_err(cannot)?;
+            check_required_paths(config, store, tree, deadline)?;
+            // Again: the application may have removed one during the upload. Under the lock
+            // it is too late for that, because the look-up may take long.
+            require_shared(config, store, deadline)?;
+            let others = validators::open_others(store, &history, actor.key.as_ref(), None);
+            validators::separate(others?, tree, staging.open_report()?, deadline)?;
+            Ok((unpacked.sandbox, assembled.tree, sums, odd_names))
+        })?;
     let block = store.room(config.limits.reserve)?.block;
     // This needs no deadline of its own: the report has at most `max_entries` lines of a
     // limited length, and `separate` has read it within the deadline.
@@ -158,13 +160,12 @@ pub fn receive(
     }
     share.measure_new(&ledger.history)?;
     share.check(need)?;
-    let tree = None;
-    let mut warnings = publish(config, ledger, actor, request, &staging, sums, tree)?;
+    let mut warnings = publish(config, ledger, actor, request, &staging, sums, digest)?;
     warnings.extend(odd_names.warning());
     Ok(Success::Received(Received {
         release: request.release.clone(),
         sha256: request.sha256,
-        tree,
+        tree: Some(digest),
         sums,
         signed,
         upload: Some(Upload {
@@ -174,6 +175,22 @@ pub fn receive(
         }),
         warnings,
     }))
+}
+
+/// Checks that the release has the tree that the request names, if it names one.
+///
+/// # Errors
+///
+/// [`Code::TreeMismatch`].
+fn check_tree(request: &Receive, tree: Sha256Digest) -> Result<()> {
+    match request.tree {
+        Some(expected) if expected != tree => {
+            let problem = format!("the release has tree {tree}, which is not that of --tree");
+            Err(Error::new(Code::TreeMismatch, problem)
+                .remedy("list the directory again, sorted by bytes, and send what was listed"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns the job of the assembler, after the unpacker's end.
@@ -436,7 +453,7 @@ fn publish(
     request: &Receive,
     staging: &Staging<'_>,
     sums: Sums,
-    tree: Option<Sha256Digest>,
+    tree: Sha256Digest,
 ) -> Result<Vec<String>> {
     let release: &ReleaseId = &request.release;
     let store = ledger.store;
@@ -464,7 +481,7 @@ fn publish(
         warnings.push(store.io("cannot sync 'releases'", errno).to_string());
     }
     let mut record = ledger.new_record(Event::Received, Some(release));
-    (record.sha256, record.tree) = (Some(request.sha256), tree);
+    (record.sha256, record.tree) = (Some(request.sha256), Some(tree));
     (record.files, record.bytes) = (Some(sums.files), Some(sums.bytes));
     record.commit.clone_from(&request.commit);
     if let Err(error) = ledger.append(record) {

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 
 use crate::direct::{ask, everything, held_open, live, payload, put, serve, states};
 use crate::gating::hook;
-use crate::list_files::with_tree;
+use crate::list_files::make_old;
 use crate::signing::key;
 use crate::site::{Site, admin, sha256, write_file};
 
@@ -47,9 +47,6 @@ fn a_base_is_a_release_that_could_be_live() {
     ask(&site, "swap left").ok();
     ask(&site, "rollback").ok();
     assert_eq!(site.current().as_deref(), Some("live"));
-    for release in ["old", "good", "left", "live", "bad", "pending"] {
-        with_tree(&site, release, "");
-    }
     let (unknown, denied) = ((66, "no-such-release"), (77, "denied"));
     for (base, (code, word), reason) in [
         ("nowhere", unknown, "there is no release 'nowhere'"),
@@ -76,14 +73,8 @@ fn a_base_has_a_tree_digest_and_the_recorded_manifest() {
     let site = Site::new();
     live(&site, &["a", "b"]);
     let path = site.root().join(".deploy-shell/manifests/a");
-    with_tree(&site, "a", "");
     let text = fs::read_to_string(&path).expect("a manifest");
-    let tree = text.lines().find(|line| line.starts_with("# tree "));
-    let tree = tree.expect("a digest");
-    let old = text
-        .replace("# format 2\n", "")
-        .replace(&format!("{tree}\n"), "");
-    write_file(&path, 0o600, old.as_bytes());
+    make_old(&site, "a");
     refused(&site, "a", 66, "no-such-release", "has no tree digest");
     let other = text.replace(&sha256(&payload("a")), &sha256(b"another payload"));
     assert_ne!(other, text);
@@ -102,7 +93,6 @@ fn a_base_is_signed_as_the_site_requires_today() {
     let (alice, bob) = (key("ed25519/alice"), key("ed25519/bob"));
     let site = Site::new();
     live(&site, &["a", "b"]);
-    with_tree(&site, "a", "");
     let text = fs::read_to_string(site.config_path()).expect("a configuration");
     let signers = site.dir().join("signers");
     let table = format!(
@@ -207,7 +197,6 @@ fn the_base_of_a_running_receive_is_not_dropped() {
 fn a_release_that_is_being_removed_is_no_base() {
     let site = Site::new();
     live(&site, &["a", "b"]);
-    with_tree(&site, "a", "");
     let manifests = site.root().join(".deploy-shell/manifests");
     let manifest = File::open(manifests.join("a")).expect("a manifest");
     manifest.lock().expect("nobody holds it");

@@ -12,39 +12,29 @@ fn manifest_of(site: &Site, release: &str) -> PathBuf {
     manifests.join(release)
 }
 
-/// Replaces the manifest by one of format 2 with these lines in its head.
-pub fn with_tree(site: &Site, release: &str, head: &str) -> String {
+/// Returns the tree list of what the helpers send for `release`.
+pub fn list_of(release: &str) -> String {
+    let file = |path: &str, content: &[u8]| {
+        let (size, digest) = (content.len(), sha256(content));
+        format!("./{path} type=file mode=0644 size={size} sha256digest={digest}\n")
+    };
+    [
+        ". type=dir mode=0755\n".to_owned(),
+        "./assets type=dir mode=0755\n".to_owned(),
+        file("assets/app.js", b"let one = 1;\n"),
+        file("index.html", release.as_bytes()),
+    ]
+    .concat()
+}
+
+/// Removes from a manifest what an older version did not write.
+pub fn make_old(site: &Site, release: &str) {
     let path = manifest_of(site, release);
     let text = fs::read_to_string(&path).expect("a manifest");
-    let entries: Vec<&str> = (text.lines())
-        .filter(|line| !line.starts_with('#') && !line.starts_with("./added "))
-        .collect();
-    let mut list: Vec<String> = entries.iter().map(|line| format!("{line}\n")).collect();
-    list.sort();
-    let list = list.concat();
-    let value = |key: &str| {
-        let line = text.lines().find(|line| line.starts_with(key));
-        line.expect("a line of the head").to_owned()
-    };
-    let sums = value("# files ");
-    let (release, payload, received) = (
-        value("# release "),
-        value("# sha256 "),
-        value("# received "),
-    );
-    let tree = sha256(list.as_bytes());
-    let added = match head {
-        "" => "",
-        _ => "./added type=link mode=0777 link=../../shared/added\n",
-    };
-    let entries = entries.join("\n");
-    let (first, rest) = entries.split_once('\n').expect("two entries");
-    let text = format!(
-        "#mtree\n# format 2\n{release}\n{payload}\n# tree {tree}\n{head}{received}\n\
-         {first}\n{added}{rest}\n{sums}\n"
-    );
-    fs::write(path, text).expect("the manifest");
-    list
+    let is_new = |line: &&str| line.starts_with("# format") || line.starts_with("# tree");
+    let old: Vec<&str> = text.lines().filter(|line| !is_new(line)).collect();
+    assert_eq!(old.len() + 2, text.lines().count(), "{text}");
+    fs::write(&path, format!("{}\n", old.join("\n"))).expect("the manifest");
 }
 
 fn site_with_reader() -> Site {
@@ -57,12 +47,10 @@ fn site_with_reader() -> Site {
 #[test]
 fn the_list_has_what_the_client_sent_in_the_order_of_its_bytes() {
     let site = site_with_reader();
-    let list = with_tree(&site, "a", "# added ./added\n");
-    assert!(list.contains("./assets/app.js type=file mode=0644 size="));
     let before = everything(&site);
     let reply = site.ssh("reader", "list --files a");
     assert_eq!(reply.stderr, "", "{reply:?}");
-    assert_eq!(reply.ok(), list);
+    assert_eq!(reply.ok(), list_of("a"));
     assert!(everything(&site) == before);
     let lines = record(&site);
     Fields::read(lines.last().expect("a line")).has(&[
@@ -76,13 +64,8 @@ fn the_list_has_what_the_client_sent_in_the_order_of_its_bytes() {
 #[test]
 fn a_release_without_a_tree_digest_is_refused() {
     let site = site_with_reader();
-    with_tree(&site, "a", "");
     site.ssh("reader", "list --files a").ok();
-    let path = manifest_of(&site, "a");
-    let text = fs::read_to_string(&path).expect("a manifest");
-    let is_of_format_2 = |line: &&str| line.starts_with("# format") || line.starts_with("# tree");
-    let old: Vec<&str> = text.lines().filter(|line| !is_of_format_2(line)).collect();
-    fs::write(&path, format!("{}\n", old.join("\n"))).expect("the manifest");
+    make_old(&site, "a");
     let reply = site.ssh("reader", "list --files a");
     reply.refused(66, "no-such-release");
     assert!(reply.stderr.contains("tree digest"), "{reply:?}");
@@ -93,7 +76,6 @@ fn a_release_without_a_tree_digest_is_refused() {
 #[test]
 fn a_damaged_manifest_gives_no_part_of_a_list() {
     let site = site_with_reader();
-    with_tree(&site, "a", "");
     let path = manifest_of(&site, "a");
     let text = fs::read_to_string(&path).expect("a manifest");
     for damaged in [
@@ -111,7 +93,6 @@ fn a_damaged_manifest_gives_no_part_of_a_list() {
 #[test]
 fn only_a_key_with_both_words_lists_files() {
     let site = site_with_reader();
-    with_tree(&site, "a", "");
     let words = ["receive", "swap", "rollback", "list", "files"];
     for set in 1..1 << words.len() {
         let chosen = words.iter().enumerate();
@@ -149,7 +130,7 @@ fn the_tree_digest_is_recovered_from_the_manifest() {
     let site = Site::new();
     live(&site, &["b"]);
     crate::direct::put(&site, "a");
-    let tree = sha256(with_tree(&site, "a", "").as_bytes());
+    let tree = sha256(list_of("a").as_bytes());
     fs::remove_file(site.root().join(".deploy-shell/journal.jsonl")).expect("a journal");
     let listed = || row(&site, "a")["tree"].clone();
     assert_eq!(listed(), tree.as_str());

@@ -108,6 +108,7 @@ mod status;
 mod strace;
 mod syslog_daemon;
 mod times;
+mod tree_digest;
 mod two_programs;
 mod unruly_hooks;
 mod used_ids;

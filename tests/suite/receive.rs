@@ -95,9 +95,15 @@ fn every_byte_arrives() {
     let reply = site.receive("20260412-142033", &payload).ok();
 
     let bytes: usize = files.iter().map(|(_, content)| content.len()).sum();
+    let manifests = site.root().join(".deploy-shell/manifests");
+    let manifest = fs::read_to_string(manifests.join("20260412-142033")).expect("a manifest");
+    let tree = manifest
+        .lines()
+        .find_map(|line| line.strip_prefix("# tree "));
     let expected = format!(
-        "ok receive 20260412-142033 sha256={} files=8 bytes={bytes}\n",
-        sha256(&payload)
+        "ok receive 20260412-142033 sha256={} tree={} files=8 bytes={bytes}\n",
+        sha256(&payload),
+        tree.expect("a digest"),
     );
     assert_eq!(reply, expected);
     let wanted: BTreeMap<PathBuf, Vec<u8>> = files
