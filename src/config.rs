@@ -17,8 +17,8 @@ use serde::Deserialize;
 pub use command::Argv;
 pub use file::read_trusted;
 pub use keys::{
-    AclPolicy, Archive, Audit, Bridge, Check, Health, Hook, Hooks, Limits, Pending, Preview,
-    RelativePath, Sandbox, Signatures, Symlinks, Times, UserName,
+    AclPolicy, Archive, Audit, Bridge, Check, Delta, Health, Hook, Hooks, Limits, Pending, Preview,
+    RelativePath, Reuse, Sandbox, Signatures, Symlinks, Times, UserName,
 };
 pub use units::{Percent, parse_duration};
 
@@ -69,6 +69,8 @@ pub struct Config {
     pub pending: Pending,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub delta: Delta,
     #[serde(default)]
     pub bridge: Bridge,
     #[serde(default)]
@@ -288,6 +290,34 @@ mod tests {
         assert!(!error.problem.contains("hunter2"), "{}", error.problem);
         let preview = "root = \"/srv/x\"\n[preview]\nlink = \"current\"";
         assert!(load(preview).is_err());
+    }
+
+    #[test]
+    fn reuse_by_links_excludes_commands() {
+        let load = |rest: &str| load(&format!("root = \"/srv/x\"\n{rest}"));
+        assert_eq!(load("").unwrap().delta.reuse, Reuse::Clone);
+        let link = "[delta]\nreuse = \"link\"\n";
+        assert_eq!(load(link).unwrap().delta.reuse, Reuse::Link);
+        let command = "command = [\"/bin/true\"]";
+        for with_command in [
+            format!("[[hooks.before_swap]]\n{command}"),
+            format!("[[hooks.after_swap]]\n{command}"),
+            format!("[[hooks.before_rollback]]\n{command}"),
+            format!("[health]\n{command}"),
+            format!("[health]\nsmoke_{command}"),
+        ] {
+            assert!(load(&with_command).is_ok(), "{with_command}");
+            let error = load(&format!("{link}{with_command}")).unwrap_err();
+            assert_eq!(error.code, Code::BadConfig);
+            let words = "reuse = \"link\" in [delta] excludes hooks";
+            assert!(error.problem.contains(words), "{}", error.problem);
+            assert!(load(&format!("{}{with_command}", link.replace("link", "clone"))).is_ok());
+        }
+        // A request by HTTP changes no file.
+        assert!(load(&format!("{link}[health]\nurl = \"http://127.0.0.1:1/\"")).is_ok());
+        for bad in ["reuse = \"copy\"", "reuse = true", "links = true"] {
+            assert!(load(&format!("[delta]\n{bad}")).is_err(), "{bad}");
+        }
     }
 
     #[test]

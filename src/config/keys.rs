@@ -105,6 +105,23 @@ pub struct Limits {
     pub reserve: Percent,
 }
 
+/// `[delta]`: releases of which a client sends only the changes.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Delta {
+    pub reuse: Reuse,
+}
+
+/// How a release gets the files that are the same in its base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reuse {
+    /// As copies (copy_file_range(2)), which share their blocks on xfs and btrfs.
+    Clone,
+    /// As hard links: one file in several releases.
+    Link,
+}
+
 /// `[signatures]`: the signers of a release.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -339,6 +356,14 @@ impl Default for Health {
             statuses: Statuses::default(),
             interval: Duration::from_secs(5),
             timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+impl Default for Delta {
+    fn default() -> Self {
+        Delta {
+            reuse: Reuse::Clone,
         }
     }
 }

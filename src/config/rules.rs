@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Config;
 use super::command::is_absolute;
+use super::{Config, Reuse};
 use crate::http_values::Statuses;
 use crate::names::{BRIDGE_LINK, LinkName, MAX_SIGNATURES};
 
@@ -41,6 +41,11 @@ pub enum Conflict {
     ContainsWithoutUrl,
     #[error("contains in [health] is empty, longer than {MAX_CONTAINS} bytes or not text")]
     Contains,
+    #[error(
+        "reuse = \"link\" in [delta] excludes hooks and the commands of [health]: a command could \
+         change a file of several releases at once"
+    )]
+    LinksAndCommands,
     #[error("a time of 0s in [hooks] or [health] leaves no time to wait")]
     ZeroTimeout,
 }
@@ -63,6 +68,9 @@ pub fn check_config(config: &Config) -> Result<(), Conflict> {
         if let Some(link) = links.find(|link| link.as_str() == BRIDGE_LINK) {
             return Err(Conflict::BridgeLink(link.clone()));
         }
+    }
+    if config.delta.reuse == Reuse::Link && config.commands().next().is_some() {
+        return Err(Conflict::LinksAndCommands);
     }
     check_gate(config)?;
     require_absolute("audit", "socket", &config.audit.socket)
