@@ -185,7 +185,12 @@ pub fn receive(
 fn check_tree(request: &Receive, tree: Sha256Digest) -> Result<()> {
     match request.tree {
         Some(expected) if expected != tree => {
-            let problem = format!("the release has tree {tree}, which is not that of --tree");
+            // The tree of a delta is a digest of the base with changes that the client chose.
+            // A client that may not list files could compare it with its guesses.
+            let problem = match request.base {
+                None => format!("the release has tree {tree}, which is not that of --tree"),
+                Some(_) => "base and changes do not give the tree of --tree".to_owned(),
+            };
             Err(Error::new(Code::TreeMismatch, problem)
                 .remedy("list the directory again, sorted by bytes, and send what was listed"))
         }
