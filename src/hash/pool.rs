@@ -5,7 +5,6 @@
 //! no system call but read(2), close(2), futex(2) and those of memory, and those that end
 //! a thread.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -13,38 +12,39 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::Outcome;
-use super::batch::{Buffer, Job, hash_large, hash_small};
+use super::file::{Job, Observer};
+use super::lanes::Hasher;
 use crate::error::{self, Error, Result};
 use crate::threads;
 
-/// The largest size of a file that is read whole and hashed in a batch, in bytes.
-const SMALL: u64 = 256 * 1024;
+/// From this size on, in bytes, the order of the files decides how long the last thread
+/// takes.
+const LARGE: u64 = 256 * 1024;
 
-/// The maximum number of files in a batch.
-const BATCH_FILES: usize = 256;
-
-/// The maximum number of bytes in a batch. Each thread has a buffer for one batch.
-const BATCH_BYTES: u64 = 4 << 20;
+/// The maximum number of small files that a thread takes at once, and that wait in the
+/// thread of the caller: a lock for each would cost as much as its content.
+const BATCH: usize = 32;
 
 /// The maximum number of files that are open: half of the descriptors that a process of
-/// ours may have. More than [`BATCH_FILES`], so that a thread has work whenever
+/// ours may have. More than [`BATCH`], so that a thread has work whenever
 /// [`Pool::submit`] waits.
 const MAX_OPEN: usize = 512;
 
+/// The maximum number of open files without threads.
+const MAX_OPEN_ALONE: usize = 256;
+
 type Done<T> = dyn Fn(T, Outcome) + Send + Sync;
-type Observer = dyn Fn(u64) + Send + Sync;
+type Read = dyn Fn(u64) + Send + Sync;
 
 /// Hashes files on threads of its own. If it is dropped before [`Pool::finish`], the
 /// threads end soon, and some files get no outcome.
 pub struct Pool<T: Send + 'static> {
     shared: Arc<Shared<T>>,
     threads: Vec<JoinHandle<()>>,
-    /// Small files that wait until a batch is full.
-    batch: Vec<Job<T>>,
-    /// The sum of their sizes.
-    bytes: u64,
+    /// Files that are not in the queue yet: small ones, or without threads all.
+    waiting: Vec<Job<T>>,
     /// Used if there are no threads.
-    buffer: Buffer,
+    hasher: Hasher<T>,
 }
 
 /// What the threads and the owner of the pool share.
@@ -57,21 +57,16 @@ struct Shared<T> {
     /// The pool was dropped, or `done` panicked: no file is hashed any more.
     stopped: AtomicBool,
     done: Box<Done<T>>,
-    read: Box<Observer>,
+    read: Box<Read>,
 }
 
 struct Queue<T> {
-    batches: VecDeque<Vec<Job<T>>>,
+    small: Vec<Job<T>>,
     /// Sorted by size, the largest last.
     large: Vec<Job<T>>,
     /// The number of files that are open, also outside of the queue.
     open: usize,
     closed: bool,
-}
-
-enum Work<T> {
-    Batch(Vec<Job<T>>),
-    Large(Job<T>),
 }
 
 impl<T: Send + 'static> Pool<T> {
@@ -104,7 +99,7 @@ impl<T: Send + 'static> Pool<T> {
     ) -> Result<Pool<T>> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue {
-                batches: VecDeque::new(),
+                small: Vec::new(),
                 large: Vec::new(),
                 open: 0,
                 closed: false,
@@ -119,9 +114,8 @@ impl<T: Send + 'static> Pool<T> {
         let mut pool = Pool {
             shared,
             threads: Vec::with_capacity(threads),
-            batch: Vec::new(),
-            bytes: 0,
-            buffer: Buffer::default(),
+            waiting: Vec::new(),
+            hasher: Hasher::new(),
         };
         for _ in 0..threads {
             let (shared, ready) = (Arc::clone(&pool.shared), ready.clone());
@@ -147,16 +141,22 @@ impl<T: Send + 'static> Pool<T> {
 
     /// Hashes `file` from its offset on, soon. Waits while too many files are open.
     pub fn submit(&mut self, file: File, size: u64, tag: T) {
-        self.shared.wait_for_space();
         let job = Job { file, size, tag };
-        if size > SMALL {
-            return self.dispatch(Work::Large(job));
+        if self.threads.is_empty() {
+            self.waiting.push(job);
+            if self.waiting.len() == MAX_OPEN_ALONE {
+                self.hash_waiting();
+            }
+            return;
         }
-        if self.batch.len() == BATCH_FILES || self.bytes + size > BATCH_BYTES {
-            self.dispatch_batch();
+        self.shared.wait_for_space();
+        if size >= LARGE {
+            return self.shared.push([job]);
         }
-        self.bytes += size;
-        self.batch.push(job);
+        self.waiting.push(job);
+        if self.waiting.len() == BATCH {
+            self.shared.push(self.waiting.drain(..));
+        }
     }
 
     /// Waits until every file has its outcome.
@@ -166,7 +166,11 @@ impl<T: Send + 'static> Pool<T> {
     /// [`Code::Internal`](crate::error::Code::Internal) if `done` panicked; then some files
     /// got no outcome.
     pub fn finish(mut self) -> Result<()> {
-        self.dispatch_batch();
+        if self.threads.is_empty() {
+            self.hash_waiting();
+            return Ok(());
+        }
+        self.shared.push(self.waiting.drain(..));
         self.shared.close();
         // Terminates: a thread returns when the closed queue is empty.
         if self.join() {
@@ -176,20 +180,11 @@ impl<T: Send + 'static> Pool<T> {
         }
     }
 
-    fn dispatch_batch(&mut self) {
-        self.bytes = 0;
-        let batch = std::mem::take(&mut self.batch);
-        if !batch.is_empty() {
-            self.dispatch(Work::Batch(batch));
-        }
-    }
-
-    fn dispatch(&mut self, work: Work<T>) {
-        if self.threads.is_empty() {
-            self.shared.run(work, &mut self.buffer);
-        } else {
-            self.shared.push(work);
-        }
+    /// Hashes in this thread, the largest files first.
+    fn hash_waiting(&mut self) {
+        let waiting = &mut self.waiting;
+        waiting.sort_by_key(|job| job.size);
+        self.hasher.run(|| waiting.pop(), &*self.shared);
     }
 
     /// Waits for the threads. Returns whether none panicked.
@@ -214,10 +209,6 @@ impl<T> Shared<T> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
-    }
-
     /// Counts one more open file, once there may be one.
     ///
     /// Terminates: each file in the queue is closed by a thread, and a thread that panics
@@ -228,13 +219,15 @@ impl<T> Shared<T> {
         queue.unwrap_or_else(PoisonError::into_inner).open += 1;
     }
 
-    fn push(&self, work: Work<T>) {
+    fn push(&self, jobs: impl IntoIterator<Item = Job<T>>) {
         let mut queue = self.lock();
-        match work {
-            // Its files are closed here, so that none stays open without a thread.
-            _ if self.is_stopped() => return,
-            Work::Batch(batch) => queue.batches.push_back(batch),
-            Work::Large(job) => {
+        for job in jobs {
+            // In a stopped pool no thread closes the file.
+            if self.is_stopped() {
+                drop(job);
+            } else if job.size < LARGE {
+                queue.small.push(job);
+            } else {
                 let at = queue.large.partition_point(|other| other.size < job.size);
                 queue.large.insert(at, job);
             }
@@ -252,60 +245,76 @@ impl<T> Shared<T> {
         let mut queue = self.lock();
         // Under the lock, so that no waiting thread misses it.
         self.stopped.store(true, Ordering::Relaxed);
-        queue.batches.clear();
+        queue.small.clear();
         queue.large.clear();
         drop(queue);
         self.work.notify_all();
         self.space.notify_all();
     }
 
-    fn closed_files(&self, number: usize) {
-        self.lock().open -= number;
-        self.space.notify_all();
-    }
-
     fn run_thread(&self) {
         let _stop_on_panic = StopOnPanic(self);
-        let mut buffer = Buffer::default();
-        while let Some(work) = self.next_work() {
-            self.run(work, &mut buffer);
-        }
-    }
-
-    /// Waits for work. Returns `None` when there will be no more.
-    fn next_work(&self) -> Option<Work<T>> {
-        let idle = |queue: &mut Queue<T>| {
-            let has_work = !queue.large.is_empty() || !queue.batches.is_empty();
-            !has_work && !queue.closed && !self.is_stopped()
-        };
-        let queue = self.work.wait_while(self.lock(), idle);
-        let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
-        // The largest first: otherwise it may begin when the other threads have finished.
-        let large = queue.large.pop().map(Work::Large);
-        large.or_else(|| queue.batches.pop_front().map(Work::Batch))
-    }
-
-    fn run(&self, work: Work<T>, buffer: &mut Buffer) {
-        match work {
-            Work::Batch(jobs) => {
-                let number = jobs.len();
-                let closed = || self.closed_files(number);
-                hash_small(jobs, buffer, closed, |tag, len, outcome| {
-                    (self.read)(len);
-                    (self.done)(tag, outcome);
-                });
-            }
-            Work::Large(job) => {
-                let (tag, outcome) = hash_large(job, buffer, |len| {
-                    (self.read)(len);
-                    !self.is_stopped()
-                });
-                self.closed_files(1);
-                if !self.is_stopped() {
-                    (self.done)(tag, outcome);
+        let mut hasher = Hasher::new();
+        let mut taken = Vec::new();
+        while self.wait_for_work() {
+            let next = || {
+                if taken.is_empty() {
+                    self.lock().take(&mut taken);
                 }
+                taken.pop()
+            };
+            hasher.run(next, self);
+        }
+    }
+
+    /// Waits until the queue has work. Returns whether it has, or there will be no more.
+    fn wait_for_work(&self) -> bool {
+        let idle = |queue: &mut Queue<T>| queue.is_empty() && !queue.closed && !self.is_stopped();
+        let queue = self.work.wait_while(self.lock(), idle);
+        !queue.unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+impl<T> Queue<T> {
+    fn is_empty(&self) -> bool {
+        self.small.is_empty() && self.large.is_empty()
+    }
+
+    /// Takes the largest file, or some small ones. Otherwise a large one may begin when
+    /// the other threads have finished.
+    fn take(&mut self, taken: &mut Vec<Job<T>>) {
+        match self.large.pop() {
+            Some(job) => taken.push(job),
+            None => {
+                let rest = self.small.len().saturating_sub(BATCH);
+                taken.extend(self.small.drain(rest..));
             }
         }
+    }
+}
+
+impl<T> Observer<T> for Shared<T> {
+    fn read(&self, bytes: u64) {
+        (self.read)(bytes);
+    }
+
+    fn finished(&self, job: Job<T>, outcome: Outcome) {
+        let Job { file, tag, .. } = job;
+        drop(file);
+        let mut queue = self.lock();
+        queue.open = queue.open.saturating_sub(1);
+        let had_space = queue.open + 1 < MAX_OPEN;
+        drop(queue);
+        if !had_space {
+            self.space.notify_one();
+        }
+        if !self.is_stopped() {
+            (self.done)(tag, outcome);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 }
 
