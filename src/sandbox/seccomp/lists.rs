@@ -130,8 +130,9 @@ const POLL: libc::c_long = libc::SYS_poll;
 #[cfg(not(target_arch = "x86_64"))]
 const POLL: libc::c_long = libc::SYS_ppoll;
 
-/// Calls that the libc crate does not know yet. From 424 on, a number is the same
+/// Calls that the libc crate does not know on every architecture. From 424 on, a number is the same
 /// on every architecture.
+const FCHMODAT2: libc::c_long = 452;
 const SETXATTRAT: libc::c_long = 463;
 const REMOVEXATTRAT: libc::c_long = 466;
 const OPEN_TREE_ATTR: libc::c_long = 467;
@@ -191,7 +192,7 @@ pub const DENIED: &[libc::c_long] = &[
     libc::SYS_fchownat,
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
-    libc::SYS_fchmodat2,
+    FCHMODAT2,
     libc::SYS_removexattr,
     libc::SYS_lremovexattr,
     libc::SYS_fremovexattr,
