@@ -9,6 +9,7 @@
 //! more.
 
 mod acl;
+mod delta;
 mod disk_use;
 mod entries;
 mod hard_link;
@@ -43,7 +44,6 @@ use crate::manifest::DIR_MODE;
 use crate::message;
 use crate::sandbox;
 use crate::shared_paths::{Existing, Shared, SharedPath};
-use disk_use::DiskUse;
 use entries::{ArchiveEntries, ArchiveEntry, EntryKind};
 use hard_link::Source;
 use path::CleanPath;
@@ -54,11 +54,15 @@ use tree::{Added, Node, NodeId, Tree};
 use writer::Destination;
 use zstd_frame::Frames;
 
-pub use disk_use::{DiskNeed, disk_need};
-pub use job::{MAX_JOB, UnpackJob, UnpackLimits, WORD, upload_memory};
+pub use disk_use::{DiskNeed, DiskUse, disk_need};
+pub use job::{MAX_JOB, UnpackJob, UnpackLimits, WORD, max_on_disk, upload_memory};
 pub use report::{FailureReport, MAX_MESSAGE, ReportHead, UnpackReport};
 pub use rule::UnpackError;
 pub use writer::Writers;
+
+/// The name of the first member of a delta. No other member and no entry of an archive
+/// has it.
+pub const CHANGES: &str = ".deploy-shell-changes";
 
 /// Runs as the unpacker, and returns the exit status: 0 with an [`UnpackReport`] on stdout,
 /// or the status of the error's code with a [`FailureReport`] on stderr.
@@ -94,7 +98,11 @@ fn run_job(job: &UnpackJob) -> Result<(), UnpackError> {
         .map_err(UnpackError::Io)?;
     let head = message::encode(&ReportHead { sandbox }).map_err(UnpackError::Io)?;
     writeln!(std::io::stdout(), "{head}").map_err(|error| io_error("write the report", error))?;
-    let report = unpack_into(spool, staging, limits, &job.shared, writers)?;
+    let report = if job.delta {
+        delta::unpack(spool, staging, limits, writers)?
+    } else {
+        unpack_into(spool, staging, limits, &job.shared, writers)?
+    };
     let report = message::encode(&report).map_err(UnpackError::Io)?;
     writeln!(std::io::stdout(), "{report}").map_err(|error| io_error("write the report", error))
 }
@@ -224,6 +232,9 @@ impl Unpacker<'_> {
             return Err(Rule::EntriesRead(max).into());
         }
         let path = entry.path.as_bytes();
+        if path == CHANGES.as_bytes() {
+            return Err(Rule::ChangesName.into());
+        }
         let covering = self.shared.covering(path);
         if covering.is_some() && self.shared.existing == Existing::Refuse {
             return Err(Rule::AtSharedPath.into());

@@ -5,11 +5,17 @@
 //! by its own descriptor, and writes the entries of the manifest. It reads names, targets
 //! and sizes, and passes the content of a file to the hash function only.
 //!
+//! For a delta it builds the tree first: it merges the list of the base with the changes
+//! ([`delta`]), and takes what is unchanged from the base (`build`).
+//!
 //! The monitor starts it before its own sandbox, as it does with the hook runner, and
 //! sends it one [`AssembleJob`] when the unpacker has ended. The assembler has a sandbox of
 //! its own. It ends when its stdin closes: the sandbox of the monitor permits no signal to
 //! a process outside of it.
 
+mod build;
+pub mod delta;
+mod resolve;
 pub mod staged;
 
 use std::io::{BufWriter, Read, Write};
@@ -19,18 +25,21 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::FailureReport;
+use crate::config::Reuse;
 use crate::dir::{Dir, Name};
 use crate::error::{self, Code, Error, Result};
 use crate::escape;
 use crate::hash::{Outcome, Pool};
 use crate::manifest::{Entry, Kind, Sums, compare_paths, trailer, tree_list};
 use crate::message;
-use crate::names::Sha256Digest;
-use crate::sandbox::{self, Enforcement};
+use crate::names::{ReleaseId, Sha256Digest};
+use crate::sandbox::{self, Access, Enforcement};
 use crate::shared_paths::Shared;
 use crate::store::Inherited;
-use crate::store::layout::{INCOMING, STAGED_TREE, STATE};
+use crate::store::layout::{INCOMING, MANIFESTS, RELEASES, STAGED_MEMBERS, STAGED_TREE, STATE};
 use crate::threads;
+use build::DeltaPlaces;
+use delta::{DeltaJob, Merged, Source};
 
 /// The word of argv that makes this program the assembler.
 pub const WORD: &str = "assemble";
@@ -52,9 +61,10 @@ pub struct AssembleJob {
     pub staging: String,
     pub limits: TreeLimits,
     pub shared: Shared,
-    /// For each shared path, how many of the directories above it were there before the
-    /// unpacker made its symlink: see [`crate::archive::UnpackReport`].
+    /// As [`crate::archive::UnpackReport::known`]; empty for a delta.
     pub known: Vec<usize>,
+    /// None for a whole release.
+    pub delta: Option<DeltaJob>,
     pub inherited: Inherited,
     /// Whether to refuse to work when a part of the sandbox is missing.
     pub sandbox_required: bool,
@@ -88,6 +98,8 @@ pub struct Assembled {
     pub sandbox: Enforcement,
     /// The digest of the tree list.
     pub tree: Sha256Digest,
+    /// As [`crate::archive::UnpackReport::known`].
+    pub known: Vec<usize>,
 }
 
 impl TreeLimits {
@@ -99,20 +111,19 @@ impl TreeLimits {
     }
 }
 
-impl AssembleJob {
-    /// Returns the paths that the client did not send, sorted as in a manifest: the shared
-    /// symlinks, and the directories above them that only they need.
-    pub fn added(&self) -> Vec<Vec<u8>> {
-        let mut added = Vec::new();
-        for (link, known) in self.shared.links.iter().zip(&self.known) {
-            let components = link.components();
-            let new = (*known).min(components.len()) + 1..=components.len();
-            added.extend(new.map(|depth| components[..depth].join(&b'/')));
-        }
-        added.sort_by(|one, other| compare_paths(one, other));
-        added.dedup();
-        added
+/// Returns the paths that the client did not send, sorted as in a manifest: the shared
+/// symlinks, and the directories above them that only they need. `known` is that of
+/// [`crate::archive::UnpackReport`].
+pub fn added(shared: &Shared, known: &[usize]) -> Vec<Vec<u8>> {
+    let mut added = Vec::new();
+    for (link, known) in shared.links.iter().zip(known) {
+        let components = link.components();
+        let new = (*known).min(components.len()) + 1..=components.len();
+        added.extend(new.map(|depth| components[..depth].join(&b'/')));
     }
+    added.sort_by(|one, other| compare_paths(one, other));
+    added.dedup();
+    added
 }
 
 /// Runs as the assembler, and returns the exit status.
@@ -131,14 +142,12 @@ pub fn main(job: &AssembleJob) -> u8 {
 }
 
 fn assemble(job: &AssembleJob) -> Result<()> {
-    let open = || {
-        let name = Name::new(job.staging.as_bytes()).ok_or(nix::Error::EINVAL)?;
-        // The working directory is the root of the site.
-        let incoming = Dir::cwd()?.open_dir(STATE)?.open_dir(INCOMING)?;
-        incoming.open_dir(name)?.open_dir(STAGED_TREE)
-    };
-    let tree = open().map_err(|errno| Error::io("cannot open the staging directory", errno))?;
-    let partial = sandbox::restrict_assembler_before_threads(&tree, job.limits.memory());
+    let places = Places::open(job)?;
+    let partial = sandbox::restrict_assembler_before_threads(
+        &places.directories(job),
+        job.limits.max_file,
+        job.limits.memory(),
+    );
     // The threads start between the two halves of the sandbox: they inherit the first
     // half, and the second half forbids starting more.
     end_with_stdin()?;
@@ -151,15 +160,80 @@ fn assemble(job: &AssembleJob) -> Result<()> {
             results.push((index, outcome));
         }
     })?;
-    let sandbox = sandbox::restrict_assembler_after_threads(partial);
+    let sandbox = sandbox::restrict_assembler_after_threads(partial, job.delta.is_some());
     sandbox.ensure_full(job.sandbox_required)?;
-    let mut entries = staged::walk(&tree, job, &mut |file, size, index| {
-        pool.submit(file, size, index);
-    })?;
+    let list = match (&job.delta, places.delta) {
+        (Some(delta), Some(places)) => Some(build::build_delta(places, job, delta)?),
+        _ => None,
+    };
+    let mut hash = |file, size, index| pool.submit(file, size, index);
+    let mut entries = staged::walk(&places.tree, job, list.as_ref(), &mut hash)?;
     pool.finish()?;
     let hashed = std::mem::take(&mut *hashed.lock().map_err(|_| error::bug())?);
-    set_digests(&mut entries, hashed)?;
-    write_answer(job, sandbox, &entries)
+    let known = match (&job.delta, list) {
+        (Some(delta), Some(list)) => {
+            check_digests(&list, &delta.base, hashed)?;
+            entries = list.entries;
+            list.known
+        }
+        _ => {
+            set_digests(&mut entries, hashed)?;
+            job.known.clone()
+        }
+    };
+    write_answer(job, sandbox, &entries, known)
+}
+
+/// The open directories.
+struct Places {
+    tree: Dir,
+    delta: Option<DeltaPlaces>,
+}
+
+impl Places {
+    fn open(job: &AssembleJob) -> Result<Places> {
+        let open = || {
+            let name = Name::new(job.staging.as_bytes()).ok_or(nix::Error::EINVAL)?;
+            // The working directory is the root of the site.
+            let root = Dir::cwd()?;
+            let state = root.open_dir(STATE)?;
+            let staging = state.open_dir(INCOMING)?.open_dir(name)?;
+            let tree = staging.open_dir(STAGED_TREE)?;
+            let delta = match &job.delta {
+                Some(delta) => Some(DeltaPlaces {
+                    tree: staging.open_dir(STAGED_TREE)?,
+                    members: staging.open_dir(STAGED_MEMBERS)?,
+                    base: root
+                        .open_dir(RELEASES)?
+                        .open_dir_of_this_mount(&delta.base)?,
+                    manifest: state.open_dir(MANIFESTS)?.open_file(&delta.base)?,
+                    staging,
+                }),
+                None => None,
+            };
+            Ok(Places { tree, delta })
+        };
+        open().map_err(|errno: nix::Error| Error::io("cannot open the staging directory", errno))
+    }
+
+    /// Returns what the assembler may reach.
+    fn directories(&self, job: &AssembleJob) -> Vec<(&Dir, Access)> {
+        match (&self.delta, &job.delta) {
+            (Some(places), Some(delta)) => match delta.reuse {
+                Reuse::Clone => vec![
+                    (&places.staging, Access::Build),
+                    (&places.base, Access::Read),
+                ],
+                // Landlock refuses a link by which a file would get a right that it does not
+                // have at its first name. So this tree has no right to write files.
+                Reuse::Link => vec![
+                    (&places.staging, Access::Link),
+                    (&places.base, Access::Link),
+                ],
+            },
+            _ => vec![(&self.tree, Access::Read)],
+        }
+    }
 }
 
 /// Starts a thread that ends this process when stdin closes: the monitor has ended, or has
@@ -195,10 +269,7 @@ fn set_digests(entries: &mut [Entry], hashed: Vec<(usize, Outcome)>) -> Result<(
         let Some(entry) = entries.get_mut(index) else {
             return Err(error::bug());
         };
-        let found = outcome.map_err(|error| {
-            let shown = escape::escape_truncated(&entry.path, 300);
-            Error::io(format!("cannot read './{shown}'"), error)
-        })?;
+        let found = outcome.map_err(|error| read_error(entry, error))?;
         match (&mut entry.kind, found) {
             (Kind::File { sha256, .. }, Some(digest)) => *sha256 = digest,
             (Kind::File { .. }, None) => {
@@ -210,15 +281,56 @@ fn set_digests(entries: &mut [Entry], hashed: Vec<(usize, Outcome)>) -> Result<(
     Ok(())
 }
 
+/// Compares the digests of a delta with its list.
+fn check_digests(list: &Merged, base: &ReleaseId, hashed: Vec<(usize, Outcome)>) -> Result<()> {
+    let files = list.entries.iter().filter(|entry| is_file(entry)).count();
+    if hashed.len() != files {
+        return Err(error::bug());
+    }
+    for (index, outcome) in hashed {
+        let (Some(entry), Some(source)) = (list.entries.get(index), list.sources.get(index)) else {
+            return Err(error::bug());
+        };
+        let found = outcome.map_err(|error| read_error(entry, error))?;
+        let Kind::File { sha256, .. } = &entry.kind else {
+            return Err(error::bug());
+        };
+        if found == Some(*sha256) {
+            continue;
+        }
+        if *source == Source::Base {
+            return Err(delta::base_damaged(base, &entry.path, "has other content"));
+        }
+        let shown = escape::escape_truncated(&entry.path, 300);
+        let problem = format!("the delta: the content of './{shown}' is not as its line says");
+        return Err(Error::new(Code::TreeMismatch, problem).remedy(delta::SEND_WHOLE));
+    }
+    Ok(())
+}
+
+fn read_error(entry: &Entry, error: std::io::Error) -> Error {
+    let shown = escape::escape_truncated(&entry.path, 300);
+    Error::io(format!("cannot read './{shown}'"), error)
+}
+
 fn is_file(entry: &Entry) -> bool {
     matches!(entry.kind, Kind::File { .. })
 }
 
 /// Writes the answer, the entries, and their sums.
-fn write_answer(job: &AssembleJob, sandbox: Enforcement, entries: &[Entry]) -> Result<()> {
-    let sent = tree_list::in_order(entries, &job.added());
+fn write_answer(
+    job: &AssembleJob,
+    sandbox: Enforcement,
+    entries: &[Entry],
+    known: Vec<usize>,
+) -> Result<()> {
+    let sent = tree_list::in_order(entries, &added(&job.shared, &known));
     let tree = tree_list::digest(sent);
-    let answer = message::encode(&Answer::Assembled(Assembled { sandbox, tree }))?;
+    let answer = message::encode(&Answer::Assembled(Assembled {
+        sandbox,
+        tree,
+        known,
+    }))?;
     let mut sums = Sums::default();
     let mut write = || {
         let mut out = BufWriter::with_capacity(64 * 1024, std::io::stdout().lock());
@@ -240,23 +352,14 @@ mod tests {
     #[test]
     fn added_paths_are_shared_symlinks_and_new_directories_above_them() {
         let links = ["a/b/c", "a/b/d", "e"].map(|path| path.to_owned().try_into().unwrap());
-        let job = AssembleJob {
-            staging: "r1.1.0".to_owned(),
-            limits: TreeLimits::default(),
-            shared: Shared {
-                links: links.into(),
-                ..Shared::default()
-            },
-            // The archive has `a`; the first symlink needs `a/b`, which the second one finds.
-            known: vec![1, 2, 0],
-            inherited: Inherited::NOTHING,
-            sandbox_required: true,
+        let shared = Shared {
+            links: links.into(),
+            ..Shared::default()
         };
-        let added: Vec<_> = (job.added().into_iter())
+        // The archive has `a`; the first symlink needs `a/b`, which the second one finds.
+        let added: Vec<_> = (added(&shared, &[1, 2, 0]).into_iter())
             .map(|path| String::from_utf8(path).unwrap())
             .collect();
         assert_eq!(added, ["a/b", "a/b/c", "a/b/d", "e"]);
-        let line = message::encode(&job).unwrap();
-        assert_eq!(message::decode(line.as_bytes(), MAX_JOB), Ok(job));
     }
 }

@@ -35,6 +35,7 @@ use nix::unistd::{self, AccessFlags, UnlinkatFlags};
 pub use acl::DefaultAcl;
 pub use name::Name;
 pub use remove::NotRemoved;
+pub use resolve::{MAX_STEPS, MAX_SYMLINKS};
 pub use time::set_modified;
 
 /// The result of the functions of this module: the error is the errno of the system
@@ -172,6 +173,18 @@ impl Dir {
         let (from, to) = (from.into(), to.into());
         let flags = RenameFlags::RENAME_NOREPLACE;
         fcntl::renameat2(&self.0, from.as_os_str(), &dir.0, to.as_os_str(), flags)
+    }
+
+    /// Makes `to` in `to_dir` another name of the file `from`; it must not exist. A symlink
+    /// is not followed.
+    pub fn link<'a, 'b>(
+        &self,
+        from: impl Into<Name<'a>>,
+        to_dir: &Dir,
+        to: impl Into<Name<'b>>,
+    ) -> Result<()> {
+        let (from, to) = (from.into().as_os_str(), to.into().as_os_str());
+        unistd::linkat(&self.0, from, &to_dir.0, to, AtFlags::empty())
     }
 
     /// Removes a file or a symlink. One that does not exist is no error.

@@ -218,17 +218,7 @@ impl Entry {
     /// Returns a phrase that says what is wrong with the line.
     pub fn parse(line: &str) -> Result<Entry, &'static str> {
         let (path, rest) = line.split_once(' ').ok_or("not a line of a manifest")?;
-        let path = match path {
-            "." => Vec::new(),
-            path => {
-                let path = path.strip_prefix("./");
-                let path = unvis(path.ok_or("path does not start with './'")?)?;
-                if path.is_empty() {
-                    return Err("path is empty");
-                }
-                path
-            }
-        };
+        let path = parse_path(path)?;
         let kind = match rest.split_once(' ') {
             Some(("type=dir", "mode=0755")) => Kind::Dir,
             Some(("type=file", rest)) => parse_file(rest)?,
@@ -241,6 +231,23 @@ impl Entry {
         };
         Ok(Entry { path, kind })
     }
+}
+
+/// Parses a path as a line has it: `.` is the release itself, whose path is empty.
+///
+/// # Errors
+///
+/// Returns a phrase that says what is wrong with it.
+pub fn parse_path(text: &str) -> Result<Vec<u8>, &'static str> {
+    if text == "." {
+        return Ok(Vec::new());
+    }
+    let path = text.strip_prefix("./");
+    let path = unvis(path.ok_or("path does not start with './'")?)?;
+    if path.is_empty() {
+        return Err("path is empty");
+    }
+    Ok(path)
 }
 
 /// Parses the line of a file, from its mode on.

@@ -20,9 +20,10 @@ mod writeback;
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::archive::{self, UnpackReport};
+use crate::archive::{self, DiskNeed, UnpackReport};
+use crate::assemble::delta::DeltaJob;
 use crate::assemble::{AssembleJob, TreeLimits};
-use crate::config::{Config, RelativePath};
+use crate::config::{Config, RelativePath, Symlinks};
 use crate::deadline::Deadline;
 use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
@@ -85,12 +86,6 @@ pub fn receive(
     let _base = (request.base.as_ref())
         .map(|base| Base::open(config, required, store, &history, base))
         .transpose()?;
-    if request.base.is_some() {
-        let problem = "'--base' is not served yet";
-        return Err(
-            Error::new(Code::BadRequest, problem).remedy("send the whole release, without --base")
-        );
-    }
     require_shared(config, store, deadline)?;
     admission::check(config, store, actor, &history)?;
 
@@ -102,10 +97,15 @@ pub fn receive(
     let received = journal::now();
     let (unpacker, digest, sums, odd_names) =
         writeback::with_background_sync(store, tree, |sync| {
-            let unpacked = unpacker::unpack(&share, config, payload, tree, deadline)?;
+            let members = match request.base {
+                Some(_) => Some(staging.create_members()?),
+                None => None,
+            };
+            let (into, delta) = (members.as_ref().unwrap_or(tree), members.is_some());
+            let unpacked = unpacker::unpack(&share, config, payload, into, delta, deadline)?;
             // All files have been written. The disk works while the assembler hashes.
             sync.request();
-            let job = assemble_job(config, store, &staging, unpacked.report)?;
+            let job = assemble_job(config, &share, request, &staging, unpacked.report)?;
             let mut assembled = assembler.assemble(config, store, &job, deadline)?;
             // The unpacker refuses to run without a required sandbox, and the assembler too.
             // This refuses the result of one that says it ran without.
@@ -118,7 +118,7 @@ pub fn receive(
                 sha256: request.sha256,
                 tree: Some(assembled.tree),
                 signatures: signatures_to_keep(signed.as_ref()),
-                added: job.added(),
+                added: std::mem::take(&mut assembled.added),
                 received,
             };
             let cannot = |error| store.io("cannot write the manifest", error);
@@ -202,17 +202,34 @@ fn check_tree(request: &Receive, tree: Sha256Digest) -> Result<()> {
 ///
 /// # Errors
 ///
-/// The error of a system call.
+/// [`Code::DiskFull`], and the error of a system call.
 fn assemble_job(
     config: &Config,
-    store: &Store,
+    share: &Share<'_>,
+    request: &Receive,
     staging: &Staging<'_>,
     report: UnpackReport,
 ) -> Result<AssembleJob> {
+    let store = share.store;
     let inherited = store
         .inherited()
         .map_err(|errno| store.io("cannot look at 'incoming'", errno))?;
     let archive = &config.archive;
+    let delta = match (&request.base, request.tree) {
+        (Some(base), Some(tree)) => {
+            let room = share.allowance(DiskNeed::default())?.room;
+            Some(DeltaJob {
+                base: base.clone(),
+                tree,
+                reuse: config.delta.reuse,
+                symlinks: archive.symlinks == Symlinks::Inside,
+                block: room.block,
+                room_bytes: room.bytes,
+                room_inodes: room.inodes,
+            })
+        }
+        _ => None,
+    };
     Ok(AssembleJob {
         staging: staging.name().to_owned(),
         limits: TreeLimits {
@@ -222,6 +239,7 @@ fn assemble_job(
         },
         shared: config.shared.clone(),
         known: report.known,
+        delta,
         inherited,
         sandbox_required: config.sandbox.required,
     })

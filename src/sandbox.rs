@@ -218,6 +218,16 @@ pub enum Access {
     Replace,
     /// Everything but devices, sockets, fifos and execution.
     Write,
+    /// As `Link`; also create and write files. The assembler has it for its staging
+    /// directory.
+    Build,
+    /// As `Read`; also create directories, symlinks and names of existing files, and move
+    /// files. No file can be written. The assembler has it for its staging directory, if it
+    /// makes hard links.
+    Link,
+    /// As `Read`; also give files a further name in another directory. Nothing can be
+    /// changed, removed or moved. The assembler has it for the base, if it makes hard links.
+    LinkFrom,
     /// Create, write and read files, create directories and symlinks, and open
     /// directories. Nothing can be removed or moved. Landlock permits listing too; the
     /// unpacker, which alone has this access, has no system call for it.
@@ -285,16 +295,25 @@ pub fn restrict_unpacker_after_threads(partial: PartialEnforcement) -> Enforceme
     restrict_after_threads(partial, seccomp::filter_unpacker)
 }
 
-/// The first half of the assembler's sandbox, as that of the unpacker. It may read `tree`.
-///
-/// `memory` limits the address space, in bytes.
-pub fn restrict_assembler_before_threads(tree: &Dir, memory: u64) -> PartialEnforcement {
-    restrict_before_threads(&[(tree, Access::Read)], 0, memory)
+/// The first half of the assembler's sandbox, as that of the unpacker.
+pub fn restrict_assembler_before_threads(
+    directories: &[(&Dir, Access)],
+    max_file: u64,
+    memory: u64,
+) -> PartialEnforcement {
+    restrict_before_threads(directories, max_file, memory)
 }
 
-/// Completes the assembler's sandbox, as that of the unpacker.
-pub fn restrict_assembler_after_threads(partial: PartialEnforcement) -> Enforcement {
-    restrict_after_threads(partial, seccomp::filter_assembler)
+/// Completes the assembler's sandbox, as that of the unpacker. `builds` is for a delta: it
+/// adds the calls that build a tree, and openat2(2), so truncation is recorded.
+pub fn restrict_assembler_after_threads(partial: PartialEnforcement, builds: bool) -> Enforcement {
+    let PartialEnforcement(mut enforcement) = partial;
+    // Before the filter, which has no call to ask for it.
+    if builds && !enforcement.missing.contains(&Mechanism::Landlock) {
+        enforcement.record(Mechanism::Truncation, landlock::controls_truncation());
+    }
+    let partial = PartialEnforcement(enforcement);
+    restrict_after_threads(partial, || seccomp::filter_assembler(builds))
 }
 
 fn restrict_before_threads(

@@ -30,14 +30,15 @@ use std::process::{Command, ExitCode, Stdio};
 use deploy_shell::config::Config;
 use deploy_shell::dir::Dir;
 use deploy_shell::policy::Verb;
+use deploy_shell::privileges;
+use deploy_shell::sandbox::{self, Access};
 use deploy_shell::store::Store;
-use deploy_shell::{privileges, sandbox};
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 
 use attempt::{
-    ASSEMBLER, CONTROL, LIST, MAX_FILE, PROBE, RECEIVE, ROLLBACK, Refusal, SIGNAL, SWAP, Site,
-    UNPACKER,
+    ASSEMBLER, CONTROL, COPIER, LINKER, LIST, MAX_FILE, PROBE, RECEIVE, ROLLBACK, Refusal, SIGNAL,
+    SWAP, Site, UNPACKER,
 };
 use attempts::ATTEMPTS;
 
@@ -93,8 +94,21 @@ fn attack_from_inside(who: &str, name: &str, site: &Path) -> u8 {
         }
         (ASSEMBLER, None) => {
             let tree = Dir::cwd().expect("the staging directory");
-            let partial = sandbox::restrict_assembler_before_threads(&tree, 1 << 30);
-            Some(sandbox::restrict_assembler_after_threads(partial))
+            let directories = &[(&tree, Access::Read)];
+            let partial =
+                sandbox::restrict_assembler_before_threads(directories, MAX_FILE, 1 << 30);
+            Some(sandbox::restrict_assembler_after_threads(partial, false))
+        }
+        (COPIER | LINKER, None) => {
+            let tree = Dir::cwd().expect("the staging directory");
+            let base = Dir::open_root(&site.join("root/releases/r1")).expect("the base");
+            let directories = match who {
+                COPIER => [(&tree, Access::Build), (&base, Access::Read)],
+                _ => [(&tree, Access::Link), (&base, Access::LinkFrom)],
+            };
+            let partial =
+                sandbox::restrict_assembler_before_threads(&directories, MAX_FILE, 1 << 30);
+            Some(sandbox::restrict_assembler_after_threads(partial, true))
         }
         _ => {
             let staging = Dir::cwd().expect("the staging directory");

@@ -211,6 +211,7 @@ fn assembled(release: &Path, shared: &Shared) -> Tree {
         },
         shared: shared.clone(),
         known: Vec::new(),
+        delta: None,
         inherited: Inherited::NOTHING,
         sandbox_required: true,
     };
@@ -222,7 +223,7 @@ fn assembled(release: &Path, shared: &Shared) -> Tree {
         assert_eq!(content.len() as u64, size);
         digests.insert(index, Sha256Digest(Sha256::digest(&content).into()));
     };
-    let entries = staged::walk(&tree, &job, &mut hash).expect("a release");
+    let entries = staged::walk(&tree, &job, None, &mut hash).expect("a release");
     let mut tree = Tree::new();
     for (index, Entry { path, mut kind }) in entries.into_iter().enumerate() {
         if let Kind::File { sha256, .. } = &mut kind {

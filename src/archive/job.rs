@@ -20,6 +20,8 @@ pub const MAX_JOB: usize = 128 * 1024;
 pub struct UnpackJob {
     pub limits: UnpackLimits,
     pub shared: Shared,
+    /// Whether the payload is a delta: see `delta`.
+    pub delta: bool,
     /// Whether to refuse to work when a part of the sandbox is missing.
     pub sandbox_required: bool,
 }
@@ -79,13 +81,9 @@ impl UnpackLimits {
         (1 << 20) + u64::from(self.max_entries) * (4 << 10)
     }
 
-    /// Returns how many bytes the release may use on disk: an eighth more than the
-    /// bytes of its files, and 64 KiB. That suffices for whole blocks, directories and
-    /// the manifest unless most files are small; see `disk_use`.
+    /// As [`max_on_disk`].
     pub(super) fn max_on_disk(&self) -> u64 {
-        self.max_unpacked
-            .saturating_add(self.max_unpacked / 8)
-            .saturating_add(64 << 10)
+        max_on_disk(self.max_unpacked)
     }
 
     /// Returns the address space that the unpacker may use, in bytes: the zstd
@@ -94,6 +92,15 @@ impl UnpackLimits {
     pub(super) fn memory(&self) -> u64 {
         (1 << 30) + u64::from(self.max_entries) * 512
     }
+}
+
+/// Returns how many bytes a release may use on disk: an eighth more than the bytes of its
+/// files, and 64 KiB. That suffices for whole blocks, directories and the manifest unless
+/// most files are small; see `disk_use`.
+pub fn max_on_disk(max_unpacked: u64) -> u64 {
+    max_unpacked
+        .saturating_add(max_unpacked / 8)
+        .saturating_add(64 << 10)
 }
 
 #[cfg(test)]
@@ -122,6 +129,7 @@ mod tests {
                 links,
                 ..Shared::default()
             },
+            delta: false,
             sandbox_required: false,
         }
     }

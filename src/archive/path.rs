@@ -1,7 +1,6 @@
 //! Turns the names in an archive into paths that stay inside the release.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -143,11 +142,11 @@ pub enum LinkTarget {
 ///
 /// Returns any other error of the resolution, or of `target`.
 pub fn check_link_escape(
-    resolved: nix::Result<OwnedFd>,
+    resolved: nix::Result<()>,
     target: impl FnOnce() -> nix::Result<OsString>,
 ) -> nix::Result<LinkTarget> {
     match resolved {
-        Ok(_) => Ok(LinkTarget::Inside),
+        Ok(()) => Ok(LinkTarget::Inside),
         Err(Errno::EXDEV) => Ok(LinkTarget::Escapes),
         Err(Errno::ELOOP) => Ok(LinkTarget::Loop),
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => {

@@ -73,6 +73,12 @@ impl Rule {
                 "leave it out (--exclude), or set existing = \"replace\" in [shared]"
             }
             Rule::AboveSharedPath => "make it a directory, or leave it out (--exclude)",
+            Rule::ChangesName => "send a delta with --base, or leave the file out (--exclude)",
+            Rule::ChangesFirst | Rule::DeltaMember => {
+                "archive '.deploy-shell-changes' and then the files that it adds, and nothing else; \
+                 or send the whole release, without --base"
+            }
+            Rule::ChangesLong(_) => "send the whole release, without --base",
             Rule::HardLink(..) => {
                 "archive that file as well, before the link; or archive a copy of the tree, \
                  which has no hard links: cp -R; GNU tar: --hard-dereference"

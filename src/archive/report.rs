@@ -61,13 +61,27 @@ pub struct FailureReport {
 #[serde(rename_all = "kebab-case")]
 enum FailureKind {
     BadArchive,
-    /// What the unpacker wrote is not a release. The assembler alone reports it.
+    /// The assembler alone reports these three: what the unpacker wrote is not a release, a
+    /// delta does not give the promised tree, and its base is not as its manifest says.
     UnpackerDied,
+    TreeMismatch,
+    BaseDamaged,
     /// The configured reserve would be used.
     ReserveReached,
     NoSandbox,
     /// A system call failed. The monitor decides about the code and the remedy.
     System(Fault),
+}
+
+impl FailureKind {
+    /// Returns whether the reporting process chooses the remedy. The monitor has one for
+    /// the other failures.
+    fn has_remedy(self) -> bool {
+        !matches!(
+            self,
+            FailureKind::ReserveReached | FailureKind::NoSandbox | FailureKind::System(_)
+        )
+    }
 }
 
 impl FailureReport {
@@ -77,14 +91,15 @@ impl FailureReport {
             (Some(fault), _) => FailureKind::System(fault),
             (None, Code::BadArchive) => FailureKind::BadArchive,
             (None, Code::UnpackerDied) => FailureKind::UnpackerDied,
+            (None, Code::TreeMismatch) => FailureKind::TreeMismatch,
+            (None, Code::BaseDamaged) => FailureKind::BaseDamaged,
             (None, Code::DiskFull) => FailureKind::ReserveReached,
             (None, Code::NoSandbox) => FailureKind::NoSandbox,
             _ => return None,
         };
         let problem = printable(&error.problem, MAX_PROBLEM);
         let remedy = error.remedy.as_ref();
-        let remedy =
-            remedy.filter(|_| matches!(kind, FailureKind::BadArchive | FailureKind::UnpackerDied));
+        let remedy = remedy.filter(|_| kind.has_remedy());
         Some(FailureReport {
             kind,
             problem,
@@ -106,6 +121,8 @@ impl FailureReport {
         match self.kind {
             FailureKind::BadArchive => with_remedy(Code::BadArchive, problem),
             FailureKind::UnpackerDied => with_remedy(Code::UnpackerDied, problem),
+            FailureKind::TreeMismatch => with_remedy(Code::TreeMismatch, problem),
+            FailureKind::BaseDamaged => with_remedy(Code::BaseDamaged, problem),
             FailureKind::ReserveReached => Error::new(Code::DiskFull, problem),
             FailureKind::NoSandbox => Error::new(Code::NoSandbox, problem),
             FailureKind::System(fault) => Error::of_fault(fault, problem),
@@ -127,7 +144,7 @@ pub fn check_symlinks(tree: &Tree, staging: &Dir) -> Result<(), UnpackError> {
         let refuse = |rule: Rule| Err(UnpackError::from(rule).at(path));
         let path = Path::new(OsStr::from_bytes(path));
         let target = || staging.read_link_beneath(path);
-        match path::check_link_escape(staging.walk_beneath(path), target) {
+        match path::check_link_escape(staging.walk_beneath(path).map(drop), target) {
             Ok(LinkTarget::Inside) => Ok(()),
             Ok(LinkTarget::Escapes) => refuse(Rule::SymlinkEscapes),
             Ok(LinkTarget::Unresolved) => refuse(Rule::SymlinkUnresolved),
@@ -192,6 +209,8 @@ mod tests {
             let known = [
                 Code::BadArchive,
                 Code::UnpackerDied,
+                Code::TreeMismatch,
+                Code::BaseDamaged,
                 Code::DiskFull,
                 Code::NoSandbox,
             ]

@@ -75,6 +75,11 @@ pub enum Rule {
     // Paths that the site shares.
     AtSharedPath,
     AboveSharedPath,
+    // Deltas.
+    ChangesName,
+    ChangesFirst,
+    ChangesLong(u64),
+    DeltaMember,
     // Hard links: the target, and what is wrong with it.
     HardLink(Vec<u8>, &'static str),
     HardLinkMode,
@@ -242,6 +247,10 @@ impl fmt::Display for Rule {
             Rule::BelowNonDirectory => "below an entry that is not a directory",
             Rule::AtSharedPath => "at a shared path",
             Rule::AboveSharedPath => "above a shared path, but not a directory",
+            Rule::ChangesName => "name is that of the changes of a delta",
+            Rule::ChangesFirst => "first member of a delta is not the file with its changes",
+            Rule::ChangesLong(max) => return write!(f, "changes of a delta over {max} bytes"),
+            Rule::DeltaMember => "member of a delta is not a regular file",
             Rule::HardLink(target, fault) => {
                 let target = escape::escape_truncated(target, 300);
                 return write!(f, "hard link to '{target}', {fault}");

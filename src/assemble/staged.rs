@@ -7,6 +7,8 @@
 //! release but those to the site's shared paths, which must all exist with their exact
 //! targets. The profile of the archive has refused what breaks these rules, with a remedy.
 //! So a fault here is one of the unpacker.
+//!
+//! The tree of a delta was built from a list, and must be exactly that.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,9 +17,12 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::unistd::geteuid;
 
 use super::AssembleJob;
+use super::delta::{Merged, Source, base_damaged};
 use crate::archive::path::{self, CleanPath, LinkTarget};
+use crate::config::Reuse;
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result};
 use crate::escape;
@@ -25,32 +30,45 @@ use crate::manifest::{DIR_MODE, Entry, Kind, file_mode};
 use crate::names::Sha256Digest;
 
 /// Walks `tree`, and returns its entries in the order of a manifest. Gives each file to
-/// `hash`, with its size and the index of its entry, whose digest is not set yet.
+/// `hash`, with its size and the index of its entry. Without a list, its digest is not set
+/// yet.
 ///
 /// # Errors
 ///
-/// [`Code::UnpackerDied`] for a tree that is not a release, and [`Code::IoError`].
+/// [`Code::UnpackerDied`] for a tree that is not a release, [`Code::BaseDamaged`] where
+/// what was taken from the base is not as listed, and [`Code::IoError`].
 pub fn walk(
     tree: &Dir,
     job: &AssembleJob,
+    list: Option<&Merged>,
     hash: &mut dyn FnMut(File, u64, usize),
 ) -> Result<Vec<Entry>> {
     let mut walk = Walk {
         job,
+        list,
         hash,
         entries: Vec::new(),
+        found: 0,
         bytes: 0,
         shared_symlinks: 0,
     };
-    walk.add(b"", Kind::Dir)?;
     let stat = tree.metadata().map_err(|errno| io(b"", errno))?;
     walk.check_directory(b"", &stat)?;
+    walk.add(b"", Kind::Dir)?;
     walk.directory(tree, b"")?;
     // No path occurs twice, so an equal number means that all of them exist.
     if walk.shared_symlinks != job.shared.links.len() {
         return Err(fault(b"", "does not contain every shared symlink"));
     }
     let entries = walk.entries;
+    if let Some(Merged { entries, .. }) = list {
+        return match entries.get(walk.found) {
+            // They are in this order.
+            Some(missing) => Err(fault(&missing.path, "is missing")),
+            // The list was checked as a whole.
+            None => Ok(Vec::new()),
+        };
+    }
     // Only now, because a symlink leads through others. The kernel may follow 40 symlinks
     // with targets of 1,024 bytes for one of the release; the deadline of the request
     // limits this work, and no count of symlinks or bytes does.
@@ -66,8 +84,12 @@ pub fn walk(
 
 struct Walk<'a> {
     job: &'a AssembleJob,
+    list: Option<&'a Merged>,
     hash: &'a mut dyn FnMut(File, u64, usize),
+    /// Empty where there is a list.
     entries: Vec<Entry>,
+    /// The number of entries so far.
+    found: usize,
     bytes: u64,
     shared_symlinks: usize,
 }
@@ -151,7 +173,12 @@ impl Walk<'_> {
                 "has another type or mode than a file of a release",
             ));
         }
-        if stat.st_nlink != 1 {
+        if self.is_linked() {
+            // The account may not change a file of another one. Such a file is none of ours.
+            if stat.st_uid != geteuid().as_raw() {
+                return Err(self.fault(path, "belongs to another account"));
+            }
+        } else if stat.st_nlink != 1 {
             return Err(fault(path, "has more than one name"));
         }
         let size = stat.st_size as u64;
@@ -160,7 +187,7 @@ impl Walk<'_> {
         if size > limits.max_file || self.bytes > limits.max_unpacked {
             return Err(fault(path, "is over the limit of bytes"));
         }
-        let index = self.entries.len();
+        let index = self.found;
         // The digest is set when the file is hashed; `set_digests` counts.
         let sha256 = Sha256Digest([0; 32]);
         let kind = Kind::File {
@@ -190,21 +217,69 @@ impl Walk<'_> {
     fn add(&mut self, path: &[u8], kind: Kind) -> Result<()> {
         // One more is for the release itself. The unpacker's limit covers the shared
         // symlinks.
-        if self.entries.len() > self.job.limits.max_entries as usize {
+        if self.found > self.job.limits.max_entries as usize {
             return Err(fault(path, "is over the limit of entries"));
         }
-        self.entries.push(Entry {
-            path: path.to_vec(),
-            kind,
-        });
+        match self.list {
+            Some(list) => match list.entries.get(self.found) {
+                Some(listed) if listed.path == path && is_same(&listed.kind, &kind) => {}
+                Some(listed) if listed.path == path => {
+                    return Err(self.fault(path, "is not as listed"));
+                }
+                _ => return Err(fault(path, "is not in the list")),
+            },
+            None => self.entries.push(Entry {
+                path: path.to_vec(),
+                kind,
+            }),
+        }
+        self.found += 1;
         Ok(())
+    }
+
+    /// Returns whether the next entry is a hard link to a file of the base.
+    fn is_linked(&self) -> bool {
+        let delta = self.job.delta.as_ref();
+        delta.is_some_and(|delta| delta.reuse == Reuse::Link) && self.is_from_base()
+    }
+
+    fn is_from_base(&self) -> bool {
+        let source = self.list.and_then(|list| list.sources.get(self.found));
+        source == Some(&Source::Base)
+    }
+
+    /// Returns the error of the next entry.
+    fn fault(&self, path: &[u8], what: &str) -> Error {
+        match &self.job.delta {
+            Some(delta) if self.is_from_base() => base_damaged(&delta.base, path, what),
+            _ => fault(path, what),
+        }
+    }
+}
+
+/// Returns whether two entries are the same but for their digests.
+fn is_same(listed: &Kind, found: &Kind) -> bool {
+    match (listed, found) {
+        (
+            Kind::File {
+                executable, size, ..
+            },
+            Kind::File {
+                executable: other,
+                size: other_size,
+                ..
+            },
+        ) => executable == other && size == other_size,
+        (listed, found) => listed == found,
     }
 }
 
 fn check_link_escape(tree: &Dir, path: &[u8], target: &[u8]) -> Result<()> {
     let at = Path::new(OsStr::from_bytes(path));
     let target = || Ok(OsString::from(OsStr::from_bytes(target)));
-    match path::check_link_escape(tree.walk_beneath(at), target).map_err(|errno| io(path, errno))? {
+    match path::check_link_escape(tree.walk_beneath(at).map(drop), target)
+        .map_err(|errno| io(path, errno))?
+    {
         LinkTarget::Inside => Ok(()),
         LinkTarget::Escapes | LinkTarget::Unresolved | LinkTarget::Loop => {
             Err(fault(path, "is a symlink out of the release"))

@@ -113,7 +113,7 @@ pub struct Delta {
 }
 
 /// How a release gets the files that are the same in its base.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reuse {
     /// As copies (copy_file_range(2)), which share their blocks on xfs and btrfs.

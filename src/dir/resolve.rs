@@ -24,12 +24,12 @@ use nix::sys::stat::Mode;
 use super::{Dir, Name, Result};
 
 /// How many symlinks one path may lead through, as in the kernel (path_resolution(7)).
-const MAX_SYMLINKS: usize = 40;
+pub const MAX_SYMLINKS: usize = 40;
 
 /// How many components one path may have, those of its symlinks included. A release is
 /// 32 directories deep, so an ordinary path has far fewer. Without a limit, 40 symlinks
 /// with targets of 1,024 bytes have 20,000.
-const MAX_STEPS: usize = 2048;
+pub const MAX_STEPS: usize = 2048;
 
 impl Dir {
     /// Opens a path of several components below this directory with `O_PATH`, and

@@ -87,7 +87,11 @@ impl Assembler {
             store.room(config.limits.reserve).map(drop)
         })?;
         let answer = message::read_message(&mut answers, assemble::MAX_ANSWER);
-        let Assembled { sandbox, tree } = match answer {
+        let Assembled {
+            sandbox,
+            tree,
+            known,
+        } = match answer {
             Ok(Answer::Assembled(assembled)) => assembled,
             Ok(Answer::Failed(report)) => return Err(store.with_room(report.into_error())),
             Err(_) => {
@@ -98,6 +102,7 @@ impl Assembler {
         Ok(AssembledRelease {
             sandbox,
             tree,
+            added: assemble::added(&config.shared, &known),
             config,
             store,
             entries: answers,
@@ -125,6 +130,8 @@ pub struct AssembledRelease<'a> {
     pub sandbox: Enforcement,
     /// The digest of the tree list.
     pub tree: Sha256Digest,
+    /// The paths that the client did not send.
+    pub added: Vec<Vec<u8>>,
     config: &'a Config,
     store: &'a Store,
     entries: BufReader<TimedReader<ChildStdout>>,

@@ -8,7 +8,7 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::{DIR_MODE, Identity};
 use crate::names::ReleaseId;
 use crate::store::Store;
-use crate::store::layout::{INCOMING, STAGED_MANIFEST, STAGED_TREE, STATE};
+use crate::store::layout::{INCOMING, STAGED_MANIFEST, STAGED_MEMBERS, STAGED_TREE, STATE};
 
 /// A directory in `incoming/`, with `tree/` and the manifest in it.
 pub struct Staging<'a> {
@@ -73,6 +73,17 @@ impl<'a> Staging<'a> {
     /// Returns the name of the directory in `incoming/`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Creates the directory into which the unpacker writes a delta.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IoError`].
+    pub fn create_members(&self) -> Result<Dir> {
+        let made = self.directory.make_dir(STAGED_MEMBERS, DIR_MODE);
+        made.and_then(|()| self.directory.open_dir(STAGED_MEMBERS))
+            .map_err(|errno| self.store.io("cannot create a staging directory", errno))
     }
 
     /// Creates the manifest's file.

@@ -47,7 +47,7 @@ pub struct Unpacked {
     pub report: UnpackReport,
 }
 
-/// Unpacks a verified payload into `tree`.
+/// Unpacks a verified payload into `tree`, or a delta into its directory of members.
 ///
 /// # Errors
 ///
@@ -58,12 +58,13 @@ pub fn unpack(
     config: &Config,
     payload: VerifiedPayload,
     tree: &Dir,
+    delta: bool,
     deadline: Deadline,
 ) -> Result<Unpacked> {
     let store = share.store;
     let allowance = share.allowance(payload.disk_need())?;
     let signals = TerminationSignals::open()?;
-    let (mut child, socket) = start_unpacker(config, payload, tree, allowance.room)?;
+    let (mut child, socket) = start_unpacker(config, payload, tree, delta, allowance.room)?;
     let Some(stdout) = child.0.stdout.take() else {
         return Err(Error::new(Code::Internal, "the unpacker has no pipe"));
     };
@@ -134,6 +135,7 @@ fn start_unpacker(
     config: &Config,
     payload: VerifiedPayload,
     tree: &Dir,
+    delta: bool,
     room: Room,
 ) -> Result<(UnpackerProcess, UnixStream)> {
     let archive = &config.archive;
@@ -149,6 +151,7 @@ fn start_unpacker(
             keep_times: archive.times == Times::Archive,
         },
         shared: config.shared.clone(),
+        delta,
         sandbox_required: config.sandbox.required,
     };
     // This very program, even if an upgrade has just replaced the file under its
@@ -212,6 +215,7 @@ pub fn probe_sandbox(program: &Path, directory: &Path) -> Result<Enforcement> {
     let job = UnpackJob {
         limits: UnpackLimits::default(),
         shared: Shared::default(),
+        delta: false,
         sandbox_required: false,
     };
     // The socket stays open until the report is read: the unpacker writes to it too.

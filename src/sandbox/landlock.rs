@@ -80,6 +80,19 @@ fn landlock_rights(access: Access) -> BitFlags<AccessFs> {
                 | AccessFs::RemoveDir
                 | AccessFs::Refer
         }
+        Access::LinkFrom => read | AccessFs::Refer,
+        Access::Link | Access::Build => {
+            let link = read
+                | AccessFs::MakeReg
+                | AccessFs::MakeDir
+                | AccessFs::MakeSym
+                | AccessFs::RemoveFile
+                | AccessFs::Refer;
+            match access {
+                Access::Build => link | AccessFs::WriteFile,
+                _ => link,
+            }
+        }
         Access::Write => {
             AccessFs::from_all(NEWEST)
                 & !(AccessFs::Execute

@@ -29,7 +29,7 @@ use lists::{
     IOCTL_SET_RECIPIENT, NAMESPACE_FLAGS, OPENS,
 };
 
-pub use lists::{ASSEMBLER, PROBE, UNPACKER};
+pub use lists::{ASSEMBLER, BUILDER, PROBE, UNPACKER};
 
 /// The rules of a filter, by system call. A call matches if one of its rules does;
 /// an empty vector matches every call of that number. In an allow-list a match means
@@ -53,9 +53,16 @@ pub fn filter_unpacker() -> bool {
     program.is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok())
 }
 
-/// Restricts every thread of this process to the calls of [`ASSEMBLER`].
-pub fn filter_assembler() -> bool {
-    let program = assembler_arg_rules().and_then(|rules| allow_only(ASSEMBLER, rules));
+/// Restricts every thread of this process to the calls of [`ASSEMBLER`], and of [`BUILDER`]
+/// if it `builds` a tree.
+pub fn filter_assembler(builds: bool) -> bool {
+    let program = assembler_arg_rules().and_then(|mut rules| {
+        if !builds {
+            return allow_only(ASSEMBLER, rules);
+        }
+        rules.extend(builder_arg_rules()?);
+        allow_only(&[ASSEMBLER, BUILDER].concat(), rules)
+    });
     program.is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok())
 }
 
@@ -186,22 +193,6 @@ fn deny_filter(rights: &Rights<'_>) -> Result<BpfProgram, BackendError> {
 pub fn unpacker_arg_rules() -> Result<CallRules, BackendError> {
     let equal = |argument, value: libc::c_int| condition(argument, SeccompCmpOp::Eq, value as u64);
     let only = |condition| SeccompRule::new(vec![condition]);
-    // O_TMPFILE includes O_DIRECTORY, which opens directories by itself.
-    let neither = libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY;
-    let creates = libc::O_CREAT | libc::O_EXCL;
-    let flags = |mask: libc::c_int, value: libc::c_int| {
-        condition(2, SeccompCmpOp::MaskedEq(mask as u64), value as u64)
-    };
-    let creates_with_mode =
-        |mode| SeccompRule::new(vec![flags(neither | creates, creates)?, equal(3, mode)?]);
-    // A file that exists keeps its content: Landlock controls O_TRUNC only from Linux 6.2
-    // on. A new file has a name and one of two modes: not set-user-id, and always
-    // removable by its owner.
-    let open = vec![
-        only(flags(neither | libc::O_CREAT, 0)?)?,
-        creates_with_mode(0o644)?,
-        creates_with_mode(0o755)?,
-    ];
     // Without a path utimensat(2) sets the time of an open file, and Landlock decides
     // what this process opens: its own files. A descriptor of O_PATH is refused
     // (EBADF). By a path it would reach every file of this user, because Landlock
@@ -212,7 +203,7 @@ pub fn unpacker_arg_rules() -> Result<CallRules, BackendError> {
         (libc::SYS_mprotect, vec![prot_exec_is(0)?]),
         (libc::SYS_utimensat, vec![by_descriptor]),
         (libc::SYS_mkdirat, vec![only(equal(2, 0o755)?)?]),
-        (libc::SYS_openat, open),
+        (libc::SYS_openat, open_new_or_read()?),
         (libc::SYS_fcntl, file_control()?),
     ]
     .into())
@@ -238,6 +229,51 @@ pub fn assembler_arg_rules() -> Result<CallRules, BackendError> {
         (libc::SYS_fcntl, file_control()?),
     ]
     .into())
+}
+
+/// Returns the calls of an assembler that builds a tree which are allowed with certain
+/// arguments only. openat(2) replaces the rule of [`assembler_arg_rules`].
+///
+/// # Errors
+///
+/// A defect of a rule.
+pub fn builder_arg_rules() -> Result<CallRules, BackendError> {
+    let equal = |argument, value: u64| condition(argument, SeccompCmpOp::Eq, value);
+    let only = |condition| SeccompRule::new(vec![condition]);
+    Ok([
+        (libc::SYS_openat, open_new_or_read()?),
+        (libc::SYS_mkdirat, vec![only(equal(2, DIR_MODE.into())?)?]),
+        (libc::SYS_linkat, vec![only(equal(4, 0)?)?]),
+        (
+            libc::SYS_renameat2,
+            vec![only(equal(4, libc::RENAME_NOREPLACE.into())?)?],
+        ),
+        (libc::SYS_utimensat, vec![path_is(SeccompCmpOp::Eq)?]),
+    ]
+    .into())
+}
+
+/// Returns the rules of openat(2) for a process that creates files: with `O_CREAT` only a
+/// new file, of one of two modes.
+fn open_new_or_read() -> Result<Vec<SeccompRule>, BackendError> {
+    // O_TMPFILE includes O_DIRECTORY, which opens directories by itself.
+    let neither = libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY;
+    let creates = libc::O_CREAT | libc::O_EXCL;
+    let flags = |mask: libc::c_int, value: libc::c_int| {
+        condition(2, SeccompCmpOp::MaskedEq(mask as u64), value as u64)
+    };
+    let creates_with_mode = |mode: u64| {
+        let mode = condition(3, SeccompCmpOp::Eq, mode)?;
+        SeccompRule::new(vec![flags(neither | creates, creates)?, mode])
+    };
+    // A file that exists keeps its content: Landlock controls O_TRUNC only from Linux 6.2
+    // on. A new file has a name and one of two modes: not set-user-id, and always
+    // removable by its owner.
+    Ok(vec![
+        SeccompRule::new(vec![flags(neither | libc::O_CREAT, 0)?])?,
+        creates_with_mode(0o644)?,
+        creates_with_mode(0o755)?,
+    ])
 }
 
 /// Returns the rules of fcntl(2) for the unpacker and the assembler. Neither F_SETOWN nor
@@ -297,7 +333,7 @@ mod tests {
             DENIED_WITHOUT_EXEC_LEGACY,
         ]
         .concat();
-        for list in [UNPACKER, ASSEMBLER, PROBE, &denied] {
+        for list in [UNPACKER, ASSEMBLER, BUILDER, PROBE, &denied] {
             let mut sorted = list.to_vec();
             sorted.sort_unstable();
             sorted.dedup();

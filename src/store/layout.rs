@@ -37,5 +37,13 @@ pub const STATE_DIRS: [Name<'static>; 3] = [MANIFESTS, INCOMING, TRASH];
 
 /// In a staging directory: the tree that the unpacker makes.
 pub const STAGED_TREE: Name<'static> = Name::literal("tree");
+/// In a staging directory: what the unpacker makes of a delta. The assembler moves its files
+/// into [`STAGED_TREE`].
+pub const STAGED_MEMBERS: Name<'static> = Name::literal("members");
+/// In [`STAGED_MEMBERS`]: the first member of the archive. The others have their numbers as
+/// names, from 0.
+pub const CHANGES_FILE: Name<'static> = Name::literal("changes");
+/// In [`STAGED_MEMBERS`]: one line for each of the others, without a digest.
+pub const MEMBERS_FILE: Name<'static> = Name::literal("members");
 /// In a staging directory: the manifest, before it is renamed into [`MANIFESTS`].
 pub const STAGED_MANIFEST: Name<'static> = Name::literal("manifest");

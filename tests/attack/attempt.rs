@@ -28,6 +28,10 @@ pub enum Refusal {
 pub const SIGNAL: &str = "signal the parent";
 pub const UNPACKER: &str = "unpacker";
 pub const ASSEMBLER: &str = "assembler";
+/// An assembler that builds the tree of a delta from copies.
+pub const COPIER: &str = "assembler that copies";
+/// An assembler that builds the tree of a delta from hard links.
+pub const LINKER: &str = "assembler that links";
 pub const PROBE: &str = "probe";
 pub const RECEIVE: &str = "receive";
 pub const SWAP: &str = "swap";
@@ -35,8 +39,12 @@ pub const ROLLBACK: &str = "rollback";
 pub const LIST: &str = "list";
 /// The control run: no sandbox.
 pub const CONTROL: &str = "control";
-pub const EVERYONE: &[&str] = &[UNPACKER, ASSEMBLER, PROBE, RECEIVE, SWAP, ROLLBACK, LIST];
-pub const ALL_WITHOUT_EXEC: &[&str] = &[UNPACKER, ASSEMBLER, PROBE, SWAP, ROLLBACK, LIST];
+pub const EVERYONE: &[&str] = &[
+    UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, RECEIVE, SWAP, ROLLBACK, LIST,
+];
+pub const ALL_WITHOUT_EXEC: &[&str] = &[
+    UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, SWAP, ROLLBACK, LIST,
+];
 
 /// The site that is attacked: `site.toml`, `root/` with a release in it, and
 /// `beside/`, which is outside of the site.

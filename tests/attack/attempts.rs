@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use deploy_shell::dir::Dir;
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc::{O_TMPFILE, O_TRUNC};
 use nix::sys::signal::kill;
 use nix::sys::stat::{UtimensatFlags, utimensat};
@@ -46,7 +46,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "write through the working directory's parent",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE],
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE],
         refusal: Refusal::Any,
         run: |_| fs::write("../escaped", "x"),
     },
@@ -137,7 +137,9 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "empty a file of the upload by openat(2)",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE, SWAP, ROLLBACK, LIST],
+        refused_to: &[
+            UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, SWAP, ROLLBACK, LIST,
+        ],
         refusal: Refusal::Any,
         run: |_| {
             let mut options = OpenOptions::new();
@@ -146,7 +148,9 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "open an existing file of the upload as a new one",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE, SWAP, ROLLBACK, LIST],
+        refused_to: &[
+            UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, SWAP, ROLLBACK, LIST,
+        ],
         refusal: Refusal::Any,
         run: |_| {
             let mut options = OpenOptions::new();
@@ -162,13 +166,29 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "remove a file of a release",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE, RECEIVE, LIST],
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, RECEIVE, LIST],
         refusal: Refusal::Any,
         run: |site| fs::remove_file(site.path("root/releases/r1/index.html")),
     },
     Attempt {
+        name: "move a file of a release into the working directory",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| {
+            let from = site.path("root/releases/r1/index.html");
+            renameat2(
+                AT_FDCWD,
+                &from,
+                AT_FDCWD,
+                "moved",
+                RenameFlags::RENAME_NOREPLACE,
+            )
+            .map_err(Into::into)
+        },
+    },
+    Attempt {
         name: "move a release away",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE, RECEIVE, LIST],
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, RECEIVE, LIST],
         refusal: Refusal::Any,
         run: |site| {
             let (from, to) = ("root/releases/r1", "root/.deploy-shell/trash/r1");
@@ -177,7 +197,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "replace the current symlink",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE, RECEIVE, LIST],
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, RECEIVE, LIST],
         refusal: Refusal::Any,
         run: |site| {
             symlink("releases/r1", site.path("root/.deploy-shell/next"))?;
@@ -189,7 +209,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "write the journal",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE, LIST],
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, LIST],
         refusal: Refusal::Any,
         run: |site| append(&site.path("root/.deploy-shell/journal.jsonl")),
     },
@@ -207,7 +227,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "read a shared file through a new symlink",
-        refused_to: &[UNPACKER, ASSEMBLER],
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER],
         refusal: Refusal::Any,
         run: |_| {
             symlink("../../../../shared/.env", "mine")?;
@@ -245,7 +265,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "connect out by an abstract socket",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE],
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE],
         refusal: Refusal::Any,
         run: |_| {
             let name = std::os::unix::net::SocketAddr::from_abstract_name("deploy-shell-nobody")?;
@@ -262,7 +282,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "read a file of another upload",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE],
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE],
         refusal: Refusal::Any,
         run: |_| File::open("../../r3.1.0/tree/theirs").map(drop),
     },
@@ -274,13 +294,15 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "create a file in the working directory",
-        refused_to: &[ASSEMBLER, PROBE],
+        refused_to: &[ASSEMBLER, LINKER, PROBE],
         refusal: Refusal::Any,
         run: |_| fs::write("new", "x"),
     },
     Attempt {
         name: "create a file without a name",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE, SWAP, ROLLBACK, LIST],
+        refused_to: &[
+            UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, SWAP, ROLLBACK, LIST,
+        ],
         refusal: Refusal::Any,
         run: |_| {
             let mut options = OpenOptions::new();
@@ -296,7 +318,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "create a local socket",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE],
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE],
         refusal: Refusal::Any,
         run: |_| std::os::unix::net::UnixDatagram::unbound().map(drop),
     },
@@ -392,7 +414,9 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "make an open file executable",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE, SWAP, ROLLBACK, LIST],
+        refused_to: &[
+            UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, SWAP, ROLLBACK, LIST,
+        ],
         refusal: Refusal::Any,
         run: |site| set_mode_of_live_file(site, 0o755),
     },
@@ -418,7 +442,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "set the time of a file of a release by a descriptor",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE, ROLLBACK, LIST],
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, ROLLBACK, LIST],
         refusal: Refusal::Any,
         run: |site| {
             let file = File::open(site.path("root/releases/r1/index.html"))?;
@@ -448,13 +472,13 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "remove its own file",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE, LIST],
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, LIST],
         refusal: Refusal::Any,
         run: |_| fs::remove_file("own"),
     },
     Attempt {
         name: "fill the memory",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE],
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE],
         refusal: Refusal::Any,
         run: |_| {
             let mut all: Vec<u8> = Vec::new();
@@ -464,7 +488,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "write a file larger than the limit",
-        refused_to: &[UNPACKER, ASSEMBLER, PROBE],
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE],
         refusal: Refusal::Any,
         run: |_| {
             let file = OpenOptions::new()

@@ -38,6 +38,7 @@ mod client_gone;
 mod clock;
 mod commit;
 mod contention;
+mod delta;
 mod direct;
 mod disk_use;
 mod docs;

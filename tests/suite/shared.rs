@@ -450,6 +450,7 @@ fn the_unpacker_refuses_a_bad_shared_path() {
             links: vec!["x".to_owned().try_into().expect("a shared path")],
             existing: Existing::Refuse,
         },
+        delta: false,
         sandbox_required: true,
     };
     let job = message::encode(&job).expect("a message");

@@ -403,7 +403,7 @@ impl Walk<'_> {
         path::check_symlink_target(target).map_err(|rule| rule.to_string())?;
         let at = Path::new(OsStr::from_bytes(path));
         let read = || Ok(OsStr::from_bytes(target).to_owned());
-        match path::check_link_escape(self.tree.resolve_in_mount(at), read) {
+        match path::check_link_escape(self.tree.resolve_in_mount(at).map(drop), read) {
             Ok(LinkTarget::Inside) => Ok(SymlinkTarget::Inside),
             Ok(LinkTarget::Escapes) => Err(format!("'{text}' leads out of the release")),
             Ok(LinkTarget::Unresolved) => Err(format!("'{text}' may lead out of the release")),

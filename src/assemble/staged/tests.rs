@@ -21,6 +21,7 @@ fn job(shared: &[&str]) -> AssembleJob {
             ..Shared::default()
         },
         known: Vec::new(),
+        delta: None,
         inherited: Inherited::NOTHING,
         sandbox_required: true,
     }
@@ -31,7 +32,7 @@ fn job(shared: &[&str]) -> AssembleJob {
 fn walk_path(root: &Path, job: &AssembleJob) -> Result<Vec<String>> {
     let tree = Dir::open_root(root).unwrap();
     let mut given = Vec::new();
-    let entries = walk(&tree, job, &mut |file, size, index| {
+    let entries = walk(&tree, job, None, &mut |file, size, index| {
         assert_eq!(file.metadata().unwrap().len(), size);
         given.push((index, size));
     })?;

@@ -93,6 +93,24 @@ pub const ASSEMBLER: &[libc::c_long] = &[
     libc::SYS_getrandom,
 ];
 
+/// The further system calls of an assembler that builds the tree of a delta: it creates
+/// files, directories, symlinks and hard links, copies and moves files, and sets times. It
+/// needs openat2(2), to open nothing behind a mount that may stall; see
+/// `Mechanism::Truncation`. [`super::builder_arg_rules`] restricts the arguments of some.
+///
+/// SECURITY.md states the number of calls, and a test compares it.
+pub const BUILDER: &[libc::c_long] = &[
+    libc::SYS_openat2,
+    libc::SYS_mkdirat,
+    libc::SYS_symlinkat,
+    libc::SYS_linkat,
+    libc::SYS_renameat2,
+    libc::SYS_copy_file_range,
+    libc::SYS_utimensat,
+    // A file that is linked must be of this account.
+    libc::SYS_geteuid,
+];
+
 /// The system calls of the probe once it is connected: no socket, no open, no
 /// fork. `super::probe_arg_rules` restricts the arguments of some of them.
 ///

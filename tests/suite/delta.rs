@@ -1,0 +1,349 @@
+//! `receive --base`: a release from what changed, and the base.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use crate::archive::{Header, Tar, zstd};
+use crate::direct::{ask, everything, listing, serve};
+use crate::site::{Reply, Site, sha256};
+
+/// A release as a client sees it: paths with `/` at their end are directories, `>` leads to
+/// the target of a symlink, and any other is a file with this content.
+type Release<'a> = [(&'a str, &'a str)];
+
+const OLD: &Release<'_> = &[
+    ("assets/", ""),
+    ("assets/app.js", "one"),
+    ("assets/keep.css", "keep"),
+    ("gone", "gone"),
+    ("index.html", "old"),
+    ("latest>", "assets/app.js"),
+];
+
+const NEW: &Release<'_> = &[
+    ("assets/", ""),
+    ("assets/app.js", "two"),
+    ("assets/keep.css", "keep"),
+    ("index.html", "old"),
+    ("latest>", "index.html"),
+    ("new/", ""),
+    ("new/a b", "space"),
+];
+
+/// Returns the lines of the tree list, sorted.
+fn lines(release: &Release<'_>) -> Vec<String> {
+    let line = |(name, content): &(&str, &str)| {
+        let shown = name.trim_end_matches(['/', '>']).replace(' ', "\\040");
+        if name.ends_with('/') {
+            format!("./{shown} type=dir mode=0755")
+        } else if name.ends_with('>') {
+            format!("./{shown} type=link mode=0777 link={content}")
+        } else {
+            let (size, digest) = (content.len(), sha256(content.as_bytes()));
+            format!("./{shown} type=file mode=0644 size={size} sha256digest={digest}")
+        }
+    };
+    let mut lines: Vec<_> = release.iter().map(line).collect();
+    lines.push(". type=dir mode=0755".to_owned());
+    lines.sort();
+    lines
+}
+
+fn tree(release: &Release<'_>) -> String {
+    let text: String = lines(release)
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .collect();
+    sha256(text.as_bytes())
+}
+
+fn whole(release: &Release<'_>) -> Vec<u8> {
+    let tar = release.iter().fold(Tar::new(), |tar, (name, content)| {
+        match (name.strip_suffix('>'), name.strip_suffix('/')) {
+            (Some(name), _) => tar.symlink(name, content),
+            (_, Some(name)) => tar.directory(name),
+            _ => tar.file(name, content),
+        }
+    });
+    zstd(&tar.end())
+}
+
+/// Returns the changes between two releases, and the names of the files that they add.
+fn changes(old: &Release<'_>, new: &Release<'_>) -> (String, Vec<String>) {
+    let (old, new) = (lines(old), lines(new));
+    let path = |line: &str| line.split(' ').next().expect("a path").to_owned();
+    let mut changes: Vec<(String, u8, String)> = Vec::new();
+    for line in old.iter().filter(|line| !new.contains(line)) {
+        changes.push((path(line), b'-', format!("- {}\n", path(line))));
+    }
+    for line in new.iter().filter(|line| !old.contains(line)) {
+        // The removal of a path comes first.
+        changes.push((path(line), b'a', format!("+ {line}\n")));
+    }
+    changes.sort();
+    let added = changes
+        .iter()
+        .filter(|(_, _, line)| line.contains(" type=file "));
+    let added = added.map(|(path, ..)| path.trim_start_matches("./").replace("\\040", " "));
+    let added = added.collect();
+    (changes.into_iter().map(|(.., line)| line).collect(), added)
+}
+
+fn content<'a>(release: &Release<'a>, name: &str) -> &'a str {
+    let found = release.iter().find(|(known, _)| *known == name);
+    found.expect("a file of the release").1
+}
+
+/// Returns the payload of the delta.
+fn delta(old: &Release<'_>, new: &Release<'_>) -> Vec<u8> {
+    let (text, added) = changes(old, new);
+    let tar = Tar::new().file(".deploy-shell-changes", text);
+    let tar = added
+        .iter()
+        .fold(tar, |tar, name| tar.file(name, content(new, name)));
+    zstd(&tar.end())
+}
+
+fn send(site: &Site, release: &str, payload: &[u8], tree: &str, base: &str) -> Reply {
+    let command = Site::receive_command(release, payload);
+    let request = format!("{command} --tree {tree} --base {base}");
+    site.run(serve(site, "ci", request), payload)
+}
+
+/// Makes a site whose release `old` is live.
+fn site_with_base(extra: &str) -> Site {
+    let site = Site::with_config(extra);
+    site.receive("old", &whole(OLD)).ok();
+    ask(&site, "swap old").ok();
+    site
+}
+
+/// Returns the lines of a manifest below its head.
+fn entries(site: &Site, release: &str) -> Vec<String> {
+    let path = site.root().join(".deploy-shell/manifests").join(release);
+    let text = fs::read_to_string(path).expect("a manifest");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(str::to_owned).collect()
+}
+
+fn verify(site: &Site) {
+    let mut command = std::process::Command::new(crate::site::admin());
+    command
+        .arg("verify")
+        .arg("--config")
+        .arg(site.config_path());
+    let output = command.output().expect("verify runs");
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn inode(path: &Path) -> u64 {
+    fs::metadata(path).expect("a file").ino()
+}
+
+#[test]
+fn a_delta_gives_the_release_of_a_whole_payload() {
+    for (extra, linked) in [("", false), ("[delta]\nreuse = \"link\"\n", true)] {
+        let site = site_with_base(extra);
+        let reply = send(&site, "new", &delta(OLD, NEW), &tree(NEW), "old").ok();
+        assert!(
+            reply.contains(&format!(" tree={} files=4 ", tree(NEW))),
+            "{reply}"
+        );
+        site.receive("whole", &whole(NEW)).ok();
+        assert_eq!(entries(&site, "new"), entries(&site, "whole"));
+        verify(&site);
+        let file =
+            |release: &str, name: &str| site.root().join("releases").join(release).join(name);
+        for (name, text) in NEW.iter().filter(|(name, _)| !name.ends_with(['/', '>'])) {
+            assert_eq!(
+                fs::read_to_string(file("new", name)).expect("a file"),
+                *text
+            );
+        }
+        let latest = fs::read_link(file("new", "latest")).expect("a symlink");
+        assert_eq!(latest, Path::new("index.html"));
+        assert!(!file("new", "gone").exists());
+        let (kept, other) = (
+            file("new", "assets/keep.css"),
+            file("old", "assets/keep.css"),
+        );
+        assert_eq!(inode(&kept) == inode(&other), linked, "{extra}");
+        let time = |path: &Path| fs::metadata(path).expect("a file").mtime();
+        assert_eq!(
+            time(&kept),
+            time(&other),
+            "an unchanged file keeps its time"
+        );
+        let mode = fs::metadata(&kept).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o644);
+        assert!(site.leftovers().is_empty());
+        // The base of the next one, and an older base after it.
+        ask(&site, "swap new").ok();
+        send(&site, "third", &delta(NEW, OLD), &tree(OLD), "new").ok();
+        assert_eq!(entries(&site, "third"), entries(&site, "old"));
+        let document = listing(&site);
+        let rows = document["releases"].as_array().expect("an array");
+        let row = rows
+            .iter()
+            .find(|row| row["release"] == "third")
+            .expect("a row");
+        assert_eq!(row["tree"], tree(OLD));
+        // The removal of the base leaves the linked files.
+        let pruned = ask(&site, "swap third");
+        pruned.ok();
+        verify(&site);
+    }
+}
+
+#[test]
+fn shared_paths_are_in_no_delta() {
+    let site = Site::with_config("[shared]\nlinks = [\"storage/logs\", \".env\"]\n");
+    fs::create_dir_all(site.root().join("shared/storage/logs")).expect("a shared directory");
+    fs::write(site.root().join("shared/.env"), "").expect("a shared file");
+    site.receive("old", &whole(OLD)).ok();
+    ask(&site, "swap old").ok();
+    send(&site, "new", &delta(OLD, NEW), &tree(NEW), "old").ok();
+    site.receive("whole", &whole(NEW)).ok();
+    assert_eq!(entries(&site, "new"), entries(&site, "whole"));
+    let target = fs::read_link(site.root().join("releases/new/storage/logs"));
+    assert_eq!(
+        target.expect("a symlink"),
+        Path::new("../../../shared/storage/logs")
+    );
+    verify(&site);
+    // A base that has shared symlinks.
+    ask(&site, "swap new").ok();
+    send(&site, "third", &delta(NEW, OLD), &tree(OLD), "new").ok();
+    assert_eq!(entries(&site, "third"), entries(&site, "old"));
+}
+
+#[test]
+fn a_damaged_base_is_refused_with_its_path() {
+    for extra in ["", "[delta]\nreuse = \"link\"\n"] {
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage); 5] = [
+            ("other content", |path| {
+                fs::write(path, "kepp").expect("a file")
+            }),
+            ("another size", |path| {
+                fs::write(path, "longer").expect("a file")
+            }),
+            ("missing", |path| fs::remove_file(path).expect("a file")),
+            ("a symlink", |path| {
+                fs::remove_file(path).expect("a file");
+                std::os::unix::fs::symlink("app.js", path).expect("a symlink");
+            }),
+            ("another mode", |path| {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a file");
+            }),
+        ];
+        for (what, damage) in damages {
+            let site = site_with_base(extra);
+            damage(&site.root().join("releases/old/assets/keep.css"));
+            let before = everything(&site);
+            let reply = send(&site, "new", &delta(OLD, NEW), &tree(NEW), "old");
+            if what == "another mode" && extra.is_empty() {
+                // A copy gets the mode that the manifest states.
+                reply.ok();
+                continue;
+            }
+            reply.refused(74, "base-damaged");
+            assert!(
+                reply.stderr.contains("./assets/keep.css"),
+                "{what}: {reply:?}"
+            );
+            assert!(everything(&site) == before, "{what}");
+            assert!(site.leftovers().is_empty(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn members_and_changes_must_agree() {
+    let site = site_with_base("");
+    let before = everything(&site);
+    let (text, added) = changes(OLD, NEW);
+    let start = || Tar::new().file(".deploy-shell-changes", &text);
+    let all = |tar: Tar| {
+        added
+            .iter()
+            .fold(tar, |tar, name| tar.file(name, content(NEW, name)))
+    };
+    let refused = |what: &str, tar: Tar, code: i32, word: &str| {
+        let reply = send(&site, "new", &zstd(&tar.end()), &tree(NEW), "old");
+        reply.refused(code, word);
+        assert!(everything(&site) == before, "{what}");
+        assert!(site.leftovers().is_empty(), "{what}");
+    };
+    let bad = |what: &str, tar: Tar| refused(what, tar, 65, "bad-archive");
+    bad("no changes", all(Tar::new()));
+    bad(
+        "changes at the end",
+        all(Tar::new()).file(".deploy-shell-changes", &text),
+    );
+    bad(
+        "changes twice",
+        all(start()).file(".deploy-shell-changes", &text),
+    );
+    bad(
+        "a directory first",
+        all(Tar::new()
+            .directory("new")
+            .file(".deploy-shell-changes", &text)),
+    );
+    bad("a directory", all(start().directory("new")));
+    bad("a symlink", all(start()).symlink("more", "index.html"));
+    bad(
+        "a hard link",
+        all(start()).header(Header::new(b'1', "more", 0).put(crate::archive::LINK, "index.html")),
+    );
+    bad(
+        "a missing member",
+        start().file(&added[0], content(NEW, &added[0])),
+    );
+    bad(
+        "a member that is not listed",
+        all(start()).file("more", "x"),
+    );
+    bad(
+        "another order",
+        added
+            .iter()
+            .rev()
+            .fold(start(), |tar, name| tar.file(name, content(NEW, name))),
+    );
+    bad(
+        "another size",
+        added.iter().fold(start(), |tar, name| tar.file(name, "xx")),
+    );
+    bad("a path that leads out", start().file("../evil", "x"));
+    let other = added.iter().fold(start(), |tar, name| {
+        tar.file(name, content(NEW, name).to_uppercase())
+    });
+    refused("other content", other, 65, "tree-mismatch");
+    let reply = send(&site, "new", &delta(OLD, NEW), &tree(OLD), "old");
+    reply.refused(65, "tree-mismatch");
+    assert!(everything(&site) == before);
+    // Outside of a delta no entry has the name.
+    let tar = Tar::new()
+        .file(".deploy-shell-changes", &text)
+        .file("index.html", "x");
+    site.receive("new", &zstd(&tar.end()))
+        .refused(65, "bad-archive");
+    send(&site, "new", &delta(OLD, NEW), &tree(NEW), "old").ok();
+}
+
+#[test]
+fn a_base_that_may_not_be_live_is_refused_before_the_payload() {
+    let site = site_with_base("");
+    site.receive("pending", &whole(NEW)).ok();
+    for (base, code, word) in [
+        ("nothing", 66, "no-such-release"),
+        ("pending", 77, "denied"),
+    ] {
+        let reply = send(&site, "new", &delta(OLD, NEW), &tree(NEW), base);
+        reply.refused(code, word);
+    }
+    send(&site, "new", &delta(OLD, NEW), &tree(NEW), "old").ok();
+}
