@@ -185,7 +185,8 @@ chmod +x "$dir/bin/faulty"
 export FAULTS=$dir/faults
 # faults LINE...: what goes wrong in the next run.
 faults() {
-    printf '%s\n' "$@" > "$FAULTS"
+    : > "$FAULTS"
+    [ $# = 0 ] || printf '%s\n' "$@" > "$FAULTS"
     : > "$FAULTS.log"
     export DEPLOY_SSH=$dir/bin/faulty
 }
