@@ -35,7 +35,7 @@ trap 'exit 1' HUP INT TERM
 eventually() {
     local what=$1 _
     shift
-    for _ in {1..400}; do
+    for _ in {1..1200}; do
         if "$@" > /dev/null 2>&1; then return 0; fi
         sleep 0.05
     done
