@@ -65,12 +65,16 @@ pub fn bridge(config: &Path) -> Result<Vec<String>> {
         ));
     }
     let names: Vec<String> = releases.iter().map(|id| format!("'{id}'")).collect();
-    let done = if builds.place(&tree)? {
+    // A build that was interrupted, and those that nobody reads any more.
+    let mut left = builds.clean();
+    let done = if builds.place(&tree, config.limits.reserve)? {
         "built"
     } else {
         "is up to date"
     };
-    for left in builds.clean() {
+    left.extend(builds.clean());
+    left.dedup();
+    for left in left {
         reply::warning(&left);
     }
     let (files, names) = (tree.files(), names.join(", "));

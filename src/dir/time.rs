@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::OFlag;
 use nix::sys::stat;
 use nix::sys::time::TimeSpec;
 
@@ -18,10 +18,12 @@ impl Dir {
     /// Returns the modification time of the file at `path` below this directory, in
     /// whole seconds.
     ///
-    /// A symlink on the way is followed, also one that leads out: use the result for
-    /// comparisons only. One call takes half the time of openat2(2) and fstat(2).
+    /// The kernel refuses a path with a symlink, and one into a file system that is mounted
+    /// below this directory: it may stall, and a swap asks under the lock.
     pub fn modified_seconds(&self, path: &Path) -> Result<i64> {
-        stat::fstatat(&self.0, path, AtFlags::AT_SYMLINK_NOFOLLOW).map(|stat| stat.st_mtime)
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = self.open_beneath(path, flags)?;
+        stat::fstat(&file).map(|stat| stat.st_mtime)
     }
 
     /// Sets the modification time of the file at `path` below this directory. Follows

@@ -454,6 +454,22 @@ fn a_bridge_has_at_most_max_entries_and_the_newest_files() {
 
 /// An xfs refuses a symlink with so long a target.
 #[test]
+fn a_build_that_would_use_the_reserve_is_not_begun() {
+    let site = Site::with_config(PATHS);
+    deploy(&site, &["a", "b"]);
+    build(&site).ok();
+    let before = content(&site);
+    deploy(&site, &["c"]);
+    // No file system here has so much free space.
+    site.configure(&format!("{PATHS}[limits]\nreserve = \"99%\"\n"));
+    build(&site).refused(74, "disk-full");
+    assert_eq!(content(&site), before);
+    site.configure(PATHS);
+    build(&site).ok();
+    assert_bridged(&site, &["a", "b", "c"], "c");
+}
+
+#[test]
 fn a_file_with_a_long_path_is_left_out() {
     let site = Site::with_config(PATHS);
     let long = [

@@ -234,6 +234,41 @@ fn a_stalled_mount_in_a_release_is_reported_and_not_looked_at() {
     }
 }
 
+/// A receive and the first swap of a release compare times with other releases, and the
+/// bridge leads to their files.
+#[test]
+fn times_and_bridges_do_not_look_at_a_stalled_mount_in_another_release() {
+    let site =
+        Site::with_config("[bridge]\npaths = [\"data\"]\n[limits]\ntotal_timeout = \"20s\"\n");
+    let of = |text: &str| tarball(&[("index.html", b"x"), ("data/kept", text.as_bytes())]);
+    site.receive("a", &of("a")).ok();
+    ask(&site, "swap a").ok();
+    // Another key's pending release, whose times the swap compares again.
+    site.receive("p", &of("p")).ok();
+    site.receive("b", &of("b")).ok();
+    ask(&site, "swap b").ok();
+    let start = stall_at(&site, &site.root().join("releases/b/data"));
+    let payload = of("c");
+    fs::write(site.dir().join("payload"), &payload).expect("a file");
+    let receive = request_line(&site, 0, &Site::receive_command("c", &payload));
+    let lines: String = [
+        request_line(&site, 1, "swap p"),
+        operator_line(&site, 2, "bridge"),
+        request_line(&site, 3, "swap c"),
+    ]
+    .concat();
+    let script = format!(
+        "{start}stall\n{{ {receive} }} < '{}/payload'\n{lines}unmount\n",
+        site.dir().display()
+    );
+    if !ran(&script) {
+        return;
+    }
+    for reply in replies(&site, 4) {
+        assert_eq!(reply.code, 0, "{reply:?}");
+    }
+}
+
 #[test]
 fn adopt_does_not_look_at_a_stalled_mount() {
     for (place, named) in [("current", "'.'"), ("current/assets", "'./assets'")] {

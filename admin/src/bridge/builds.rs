@@ -12,6 +12,7 @@ use nix::sys::stat::SFlag;
 use nix::unistd::geteuid;
 
 use super::tree::{Node, Tree};
+use deploy_shell::config::Percent;
 use deploy_shell::dir::{self, Dir, Name};
 use deploy_shell::error::{Code, Error, Result, describe};
 use deploy_shell::names::BRIDGE_LINK;
@@ -110,12 +111,21 @@ impl<'a> Builds<'a> {
     /// Makes a build of `tree` and puts it into place. Returns false if the one in place
     /// is the same.
     ///
+    /// A client chooses the number of files of a release, and the next build would exist
+    /// beside the last ones. So a build that would use the `reserve` is not begun: without
+    /// it, no swap could write the journal.
+    ///
     /// # Errors
     ///
-    /// Those of the disk. The build that was in place stays there.
-    pub fn place(&self, tree: &Tree) -> Result<bool> {
+    /// [`Code::DiskFull`], and those of the disk. The build that was in place stays there.
+    pub fn place(&self, tree: &Tree, reserve: Percent) -> Result<bool> {
         if self.has(tree)? {
             return Ok(false);
+        }
+        let room = self.store.room(reserve)?;
+        let need = tree.disk_need(room.block);
+        if need.bytes > room.bytes || need.inodes > room.inodes {
+            return Err(self.store.reserve_reached());
         }
         let cannot = |errno| self.store.io("cannot build the bridge", errno);
         let current = current(self.store)?;

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
+use deploy_shell::archive::{DiskNeed, DiskUse};
 use deploy_shell::config::RelativePath;
 use deploy_shell::dir::{self, Dir, Name};
 use deploy_shell::error::Result;
@@ -53,6 +54,34 @@ impl Tree {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Returns what a build of it takes on a file system with blocks of this size, with the
+    /// directory of the build and the symlink to it.
+    pub fn disk_need(&self, block: u64) -> DiskNeed {
+        let mut disk_use = DiskUse::new(block);
+        let mut inodes = 2;
+        self.count(&mut Vec::new(), &mut disk_use, &mut inodes);
+        DiskNeed {
+            bytes: disk_use.bytes(),
+            inodes,
+        }
+    }
+
+    // Terminates: the depth of a tree is limited.
+    fn count<'a>(&'a self, at: &mut Vec<&'a [u8]>, disk_use: &mut DiskUse, inodes: &mut u64) {
+        for (name, node) in &self.0 {
+            at.push(name.as_bytes());
+            *inodes += 1;
+            match node {
+                Node::Directory(below) => {
+                    disk_use.add_directory(at);
+                    below.count(at, disk_use, inodes);
+                }
+                Node::Symlink(target) => disk_use.add_symlink(at, target.as_bytes()),
+            }
+            at.pop();
+        }
     }
 }
 
@@ -127,9 +156,10 @@ impl Walk {
         let Some(valid) = Name::new(name.as_bytes()) else {
             return Ok(());
         };
-        match from.stat(valid) {
+        // A stalled mount would hold up the builder, and with it the hook that runs it.
+        match from.stat_of_this_mount(valid) {
             Ok(stat) => self.add_entry(to, from, valid, dir::file_type(&stat), below),
-            Err(Errno::ENOENT) => Ok(()),
+            Err(Errno::ENOENT | Errno::EXDEV) => Ok(()),
             Err(errno) => Err(errno),
         }
     }
