@@ -176,10 +176,16 @@ class Server:
             "AuthenticationMethods publickey\nPermitRootLogin prohibit-password\n"
             "StrictModes no\nUsePAM no\nPrintMotd no\nPrintLastLog no\nPidFile none\n"
             "LogLevel ERROR\n")
-        sshd = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
         self.config = directory / "ssh_config"
+        self.behind([])
+
+    def behind(self, line):
+        """Lets ssh reach the server through a command, which starts it."""
+        directory = self.directory
+        sshd = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+        words = [*line, sshd, "-i", "-f", f"{directory}/sshd_config", "-E", f"{directory}/sshd.log"]
         self.config.write_text(
-            f"Host *\nProxyCommand {sshd} -i -f {directory}/sshd_config -E {directory}/sshd.log\n"
+            f"Host *\nProxyCommand {' '.join(map(str, words))}\n"
             f"HostKeyAlias node\nUserKnownHostsFile {directory}/known_hosts\n"
             "GlobalKnownHostsFile /dev/null\nStrictHostKeyChecking yes\nUpdateHostKeys no\n"
             "BatchMode yes\nIdentitiesOnly yes\nIdentityAgent none\nLogLevel ERROR\n")

@@ -30,7 +30,7 @@ use crate::dir::{Dir, Name};
 use crate::error::{self, Code, Error, Result};
 use crate::escape;
 use crate::hash::{Outcome, Pool};
-use crate::manifest::{Entry, Kind, Sums, compare_paths, trailer, tree_list};
+use crate::manifest::{DIR_MODE, Entry, Kind, Sums, compare_paths, trailer, tree_list};
 use crate::message;
 use crate::names::{ReleaseId, Sha256Digest};
 use crate::sandbox::{self, Access, Enforcement};
@@ -160,7 +160,11 @@ fn assemble(job: &AssembleJob) -> Result<()> {
             results.push((index, outcome));
         }
     })?;
-    let sandbox = sandbox::restrict_assembler_after_threads(partial, job.delta.is_some());
+    // No directory of a release keeps the set-group-id bit that it passes on.
+    let inherited = job.inherited;
+    let mode = (inherited.set_group_id).then_some(DIR_MODE & inherited.permissions);
+    let builds = job.delta.is_some();
+    let sandbox = sandbox::restrict_assembler_after_threads(partial, builds, mode);
     sandbox.ensure_full(job.sandbox_required)?;
     let list = match (&job.delta, places.delta) {
         (Some(delta), Some(places)) => Some(build::build_delta(places, job, delta)?),
@@ -219,20 +223,23 @@ impl Places {
     /// Returns what the assembler may reach.
     fn directories(&self, job: &AssembleJob) -> Vec<(&Dir, Access)> {
         match (&self.delta, &job.delta) {
-            (Some(places), Some(delta)) => match delta.reuse {
-                Reuse::Clone => vec![
-                    (&places.staging, Access::Build),
-                    (&places.base, Access::Read),
-                ],
-                // Landlock refuses a link by which a file would get a right that it does not
-                // have at its first name. So this tree has no right to write files.
-                Reuse::Link => vec![
-                    (&places.staging, Access::Link),
-                    (&places.base, Access::Link),
-                ],
-            },
+            (Some(places), Some(delta)) => {
+                let (staging, base) = delta_access(delta.reuse);
+                vec![(&places.staging, staging), (&places.base, base)]
+            }
             _ => vec![(&self.tree, Access::Read)],
         }
+    }
+}
+
+/// Returns the access to the staging directory and to the base, for a delta.
+///
+/// Landlock refuses a link by which a file would get a right that it does not have at its
+/// first name. So where files are linked, the new tree has no right to write files.
+pub fn delta_access(reuse: Reuse) -> (Access, Access) {
+    match reuse {
+        Reuse::Clone => (Access::Build, Access::Read),
+        Reuse::Link => (Access::Link, Access::LinkFrom),
     }
 }
 

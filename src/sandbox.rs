@@ -305,15 +305,22 @@ pub fn restrict_assembler_before_threads(
 }
 
 /// Completes the assembler's sandbox, as that of the unpacker. `builds` is for a delta: it
-/// adds the calls that build a tree, and openat2(2), so truncation is recorded.
-pub fn restrict_assembler_after_threads(partial: PartialEnforcement, builds: bool) -> Enforcement {
+/// adds the calls that build a tree, and openat2(2), so truncation is recorded. With
+/// `directory_mode` it may give this one mode to what it has open.
+pub fn restrict_assembler_after_threads(
+    partial: PartialEnforcement,
+    builds: bool,
+    directory_mode: Option<u32>,
+) -> Enforcement {
     let PartialEnforcement(mut enforcement) = partial;
     // Before the filter, which has no call to ask for it.
     if builds && !enforcement.missing.contains(&Mechanism::Landlock) {
         enforcement.record(Mechanism::Truncation, landlock::controls_truncation());
     }
     let partial = PartialEnforcement(enforcement);
-    restrict_after_threads(partial, || seccomp::filter_assembler(builds))
+    restrict_after_threads(partial, || {
+        seccomp::filter_assembler(builds, directory_mode)
+    })
 }
 
 fn restrict_before_threads(

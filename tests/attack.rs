@@ -27,7 +27,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use deploy_shell::config::Config;
+use deploy_shell::assemble;
+use deploy_shell::config::{Config, Reuse};
 use deploy_shell::dir::Dir;
 use deploy_shell::policy::Verb;
 use deploy_shell::privileges;
@@ -97,18 +98,25 @@ fn attack_from_inside(who: &str, name: &str, site: &Path) -> u8 {
             let directories = &[(&tree, Access::Read)];
             let partial =
                 sandbox::restrict_assembler_before_threads(directories, MAX_FILE, 1 << 30);
-            Some(sandbox::restrict_assembler_after_threads(partial, false))
+            Some(sandbox::restrict_assembler_after_threads(
+                partial, false, None,
+            ))
         }
         (COPIER | LINKER, None) => {
             let tree = Dir::cwd().expect("the staging directory");
             let base = Dir::open_root(&site.join("root/releases/r1")).expect("the base");
-            let directories = match who {
-                COPIER => [(&tree, Access::Build), (&base, Access::Read)],
-                _ => [(&tree, Access::Link), (&base, Access::LinkFrom)],
+            let reuse = if who == COPIER {
+                Reuse::Clone
+            } else {
+                Reuse::Link
             };
+            let (staging, from) = assemble::delta_access(reuse);
+            let directories = [(&tree, staging), (&base, from)];
             let partial =
                 sandbox::restrict_assembler_before_threads(&directories, MAX_FILE, 1 << 30);
-            Some(sandbox::restrict_assembler_after_threads(partial, true))
+            Some(sandbox::restrict_assembler_after_threads(
+                partial, true, None,
+            ))
         }
         _ => {
             let staging = Dir::cwd().expect("the staging directory");

@@ -55,13 +55,19 @@ pub fn filter_unpacker() -> bool {
 
 /// Restricts every thread of this process to the calls of [`ASSEMBLER`], and of [`BUILDER`]
 /// if it `builds` a tree.
-pub fn filter_assembler(builds: bool) -> bool {
-    let program = assembler_arg_rules().and_then(|mut rules| {
-        if !builds {
-            return allow_only(ASSEMBLER, rules);
+///
+/// With `directory_mode` it may give this one mode, and none without.
+pub fn filter_assembler(builds: bool, directory_mode: Option<u32>) -> bool {
+    let program = assembler_arg_rules(directory_mode).and_then(|mut rules| {
+        let mut calls = ASSEMBLER.to_vec();
+        if builds {
+            rules.extend(builder_arg_rules()?);
+            calls.extend(BUILDER);
         }
-        rules.extend(builder_arg_rules()?);
-        allow_only(&[ASSEMBLER, BUILDER].concat(), rules)
+        if directory_mode.is_none() {
+            calls.retain(|call| *call != libc::SYS_fchmod);
+        }
+        allow_only(&calls, rules)
     });
     program.is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok())
 }
@@ -214,21 +220,23 @@ pub fn unpacker_arg_rules() -> Result<CallRules, BackendError> {
 /// # Errors
 ///
 /// A defect of a rule.
-pub fn assembler_arg_rules() -> Result<CallRules, BackendError> {
+pub fn assembler_arg_rules(directory_mode: Option<u32>) -> Result<CallRules, BackendError> {
     // Neither a new file nor an empty one: see `Mechanism::Truncation`.
     let creates = (libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY) as u64;
     let reads = condition(2, SeccompCmpOp::MaskedEq(creates), 0)?;
-    // Not set-user-id, and nothing that the group or others may write.
-    let more = u64::from(!DIR_MODE);
-    let mode = condition(1, SeccompCmpOp::MaskedEq(more), 0)?;
-    Ok([
+    let mut rules = CallRules::from([
         (libc::SYS_mmap, vec![prot_exec_is(0)?]),
         (libc::SYS_mprotect, vec![prot_exec_is(0)?]),
         (libc::SYS_openat, vec![SeccompRule::new(vec![reads])?]),
-        (libc::SYS_fchmod, vec![SeccompRule::new(vec![mode])?]),
         (libc::SYS_fcntl, file_control()?),
-    ]
-    .into())
+    ]);
+    if let Some(mode) = directory_mode {
+        // Only by descriptor, and only to this mode, which grants nothing to the group and to
+        // others but reading.
+        let mode = condition(1, SeccompCmpOp::Eq, mode.into())?;
+        rules.insert(libc::SYS_fchmod, vec![SeccompRule::new(vec![mode])?]);
+    }
+    Ok(rules)
 }
 
 /// Returns the calls of an assembler that builds a tree which are allowed with certain
@@ -358,7 +366,7 @@ mod tests {
         let probe = probe_arg_rules().unwrap();
         assert!(probe.keys().all(|call| PROBE.contains(call)));
         // A call without rules would be allowed with any arguments.
-        let assembler = assembler_arg_rules().unwrap();
+        let assembler = assembler_arg_rules(Some(0o755)).unwrap();
         assert!(assembler.keys().all(|call| ASSEMBLER.contains(call)));
         let all = unpacker
             .values()

@@ -414,9 +414,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "make an open file executable",
-        refused_to: &[
-            UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, SWAP, ROLLBACK, LIST,
-        ],
+        refused_to: EVERYONE,
         refusal: Refusal::Any,
         run: |site| set_mode_of_live_file(site, 0o755),
     },
@@ -442,7 +440,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "set the time of a file of a release by a descriptor",
-        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, ROLLBACK, LIST],
+        refused_to: &[UNPACKER, ASSEMBLER, PROBE, ROLLBACK, LIST],
         refusal: Refusal::Any,
         run: |site| {
             let file = File::open(site.path("root/releases/r1/index.html"))?;
