@@ -151,7 +151,7 @@ def mount_xfs(image, directory):
     if os.geteuid() != 0 or not shutil.which("mkfs.xfs"):
         return False
     with open(image, "wb") as file:
-        file.truncate(2 << 30)
+        file.truncate(16 << 30)
     directory.mkdir()
     return (subprocess.run(["mkfs.xfs", "-q", "-f", image]).returncode == 0
             and subprocess.run(["mount", "-o", "loop", image, directory]).returncode == 0)

@@ -143,7 +143,7 @@ fn run_plan(site: &mut dyn Site, request: ActivationRequest<'_>) -> Result<Outco
     let plan = plan::plan(site.history(), &present, site.floor(), has_checks, request)?;
     if let Some(expected) = request.sha256 {
         let release = plan.release();
-        plan::check_payload(release, site.payload(release)?, expected)?;
+        plan::check_digest(release, &site.digests(release)?, expected)?;
     }
     let outcome = match plan {
         Plan::Unchanged { release, confirm } => {

@@ -60,9 +60,13 @@ pub use report::{FailureReport, MAX_MESSAGE, ReportHead, UnpackReport};
 pub use rule::UnpackError;
 pub use writer::Writers;
 
-/// The name of the first member of a delta. No other member and no entry of an archive
-/// has it.
+/// The name of the first member of a delta. Nothing at the top of a release has it.
 pub const CHANGES: &str = ".deploy-shell-changes";
+
+/// Returns whether a path is [`CHANGES`] or below it.
+pub fn is_changes(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').next() == Some(CHANGES.as_bytes())
+}
 
 /// Runs as the unpacker, and returns the exit status: 0 with an [`UnpackReport`] on stdout,
 /// or the status of the error's code with a [`FailureReport`] on stderr.
@@ -232,7 +236,7 @@ impl Unpacker<'_> {
             return Err(Rule::EntriesRead(max).into());
         }
         let path = entry.path.as_bytes();
-        if path == CHANGES.as_bytes() {
+        if is_changes(path) {
             return Err(Rule::ChangesName.into());
         }
         let covering = self.shared.covering(path);

@@ -78,7 +78,7 @@ pub struct TreeLimits {
     pub max_unpacked: u64,
     /// Bytes of one file.
     pub max_file: u64,
-    /// Files, directories and symlinks together, without the shared symlinks.
+    /// Files, directories and symlinks together, with the shared symlinks.
     pub max_entries: u32,
 }
 
@@ -196,6 +196,14 @@ struct Places {
 
 impl Places {
     fn open(job: &AssembleJob) -> Result<Places> {
+        let base = (job.delta.as_ref())
+            .map(|delta| {
+                let releases = Dir::cwd().and_then(|root| root.open_dir(RELEASES));
+                let base =
+                    releases.and_then(|releases| releases.open_dir_of_this_mount(&delta.base));
+                base.map_err(|errno| delta::base_error(&delta.base, b"", errno))
+            })
+            .transpose()?;
         let open = || {
             let name = Name::new(job.staging.as_bytes()).ok_or(nix::Error::EINVAL)?;
             // The working directory is the root of the site.
@@ -203,17 +211,15 @@ impl Places {
             let state = root.open_dir(STATE)?;
             let staging = state.open_dir(INCOMING)?.open_dir(name)?;
             let tree = staging.open_dir(STAGED_TREE)?;
-            let delta = match &job.delta {
-                Some(delta) => Some(DeltaPlaces {
+            let delta = match (&job.delta, base) {
+                (Some(delta), Some(base)) => Some(DeltaPlaces {
                     tree: staging.open_dir(STAGED_TREE)?,
                     members: staging.open_dir(STAGED_MEMBERS)?,
-                    base: root
-                        .open_dir(RELEASES)?
-                        .open_dir_of_this_mount(&delta.base)?,
+                    base,
                     manifest: state.open_dir(MANIFESTS)?.open_file(&delta.base)?,
                     staging,
                 }),
-                None => None,
+                _ => None,
             };
             Ok(Places { tree, delta })
         };

@@ -26,6 +26,7 @@ use crate::look_up;
 use crate::message;
 use crate::probe;
 use crate::reply;
+use crate::sandbox;
 use crate::session;
 
 /// Runs the child process that `argv` names, and returns its exit status; none if
@@ -68,7 +69,12 @@ fn run_one_of(words: &[&str], argv: &[OsString]) -> Option<u8> {
         hooks::WORD => Ok(hooks::main()),
         // The journal follows on stdin.
         compressor::WORD => from_stdin(word, compressor::MAX_JOB).map(compressor::main),
-        assemble::WORD => from_stdin(word, assemble::MAX_JOB).map(|job| assemble::main(&job)),
+        // It waits for its job while the client sends, and must not outlive the monitor. If that
+        // has ended already, stdin has ended too.
+        assemble::WORD => {
+            _ = sandbox::end_with_parent();
+            from_stdin(word, assemble::MAX_JOB).map(|job| assemble::main(&job))
+        }
         look_up::WORD => from_stdin(word, look_up::MAX_JOB).map(|job| look_up::main(&job)),
         _ => from_stdin(word, probe::MAX_REQUEST).map(probe::main),
     };

@@ -7,6 +7,7 @@
 //! # release 20260412-142033
 //! # sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 //! # tree 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+//! # base 20260410-090512
 //! # signature U1NIU0lHAAAA…
 //! # added ./uploads
 //! # received 2026-04-12T14:20:41Z
@@ -17,7 +18,7 @@
 //! ```
 //!
 //! This program writes the comments: the release, the digest of its tree list (see
-//! [`tree_list`]), the signatures with which it was received (a line for each, if the site
+//! [`tree_list`]), the base if it came as a delta, the signatures with which it was received (a line for each, if the site
 //! requires any), the paths that the client did not send (a line for each), and at the end
 //! the sums, which only a whole manifest has. Each line has one spelling, and the reader refuses
 //! every other: it also reads the lines of a client that sends a delta.
@@ -160,6 +161,9 @@ pub struct Identity {
     pub sha256: Sha256Digest,
     /// Of the tree list; a manifest of format 1 has none.
     pub tree: Option<Sha256Digest>,
+    /// The base, if the payload was a delta. Its payload gives another release with another
+    /// base.
+    pub base: Option<ReleaseId>,
     /// Those that were valid when it was received. They are verified again before the
     /// release becomes live.
     pub signatures: Vec<SignatureText>,
@@ -285,6 +289,7 @@ impl fmt::Display for Identity {
             release,
             sha256,
             tree,
+            base,
             signatures,
             added,
             received,
@@ -296,6 +301,9 @@ impl fmt::Display for Identity {
         write!(f, "# release {release}\n# sha256 {sha256}\n")?;
         if let Some(tree) = tree {
             writeln!(f, "# tree {tree}")?;
+        }
+        if let Some(base) = base {
+            writeln!(f, "# base {base}")?;
         }
         for signature in signatures {
             writeln!(f, "# signature {signature}")?;
@@ -348,6 +356,11 @@ impl Identity {
         // end is known without reading what follows.
         let mut signatures = Vec::new();
         let mut last = line()?;
+        let mut base = None;
+        if has_tree && let Some(text) = last.strip_prefix("# base ") {
+            base = Some(ReleaseId::try_from(text).map_err(|_| "base is not one")?);
+            last = line()?;
+        }
         while let Some(text) = last.strip_prefix("# signature ") {
             let signature = SignatureText::try_from(text).map_err(|_| "signature is not one")?;
             signatures.push(signature);
@@ -379,6 +392,7 @@ impl Identity {
             release,
             sha256,
             tree,
+            base,
             signatures,
             added,
             received: time,

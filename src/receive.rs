@@ -83,7 +83,7 @@ pub fn receive(
     // memory.
     let _slot = limits.take_upload_slot()?;
     // Held until the end as well.
-    let _base = (request.base.as_ref())
+    let base = (request.base.as_ref())
         .map(|base| Base::open(config, required, store, &history, base))
         .transpose()?;
     require_shared(config, store, deadline)?;
@@ -117,6 +117,7 @@ pub fn receive(
                 release: request.release.clone(),
                 sha256: request.sha256,
                 tree: Some(assembled.tree),
+                base: request.base.clone(),
                 signatures: signatures_to_keep(signed.as_ref()),
                 added: std::mem::take(&mut assembled.added),
                 received,
@@ -157,6 +158,9 @@ pub fn receive(
     let received = find_received(config, required, store, &ledger.history, request)?;
     if let Some(received) = received {
         return Ok(Success::Received(received));
+    }
+    if let Some(base) = &base {
+        base.check_state(&ledger.history)?;
     }
     share.measure_new(&ledger.history)?;
     share.check(need)?;

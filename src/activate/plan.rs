@@ -44,7 +44,7 @@ pub struct ActivationRequest<'a> {
     /// rollback has none.
     pub release: Option<&'a ReleaseId>,
     /// If set: the payload that the release must be, or nothing happens (see
-    /// [`check_payload`]).
+    /// [`check_digest`]).
     pub sha256: Option<Sha256Digest>,
     /// If set: the release that must be live, or nothing happens.
     pub if_current: Option<&'a ReleaseId>,
@@ -242,18 +242,18 @@ fn target<'a>(
     }
 }
 
-/// Checks that the planned release is the `expected` payload: another key may have
-/// received something else under the id first.
+/// Checks that one of the `digests` of the planned release is the `expected` one: another
+/// key may have received something else under the id first.
 ///
 /// # Errors
 ///
 /// Returns [`Refusal::OtherPayload`].
-pub fn check_payload(
+pub fn check_digest(
     release: &ReleaseId,
-    payload: Sha256Digest,
+    digests: &[Sha256Digest],
     expected: Sha256Digest,
 ) -> Result<(), Refusal> {
-    if payload == expected {
+    if digests.contains(&expected) {
         Ok(())
     } else {
         Err(Refusal::OtherPayload(release.clone()))

@@ -72,16 +72,23 @@ pub fn check_candidate(
     Ok(Candidate { identity, signed })
 }
 
-/// Returns the sha256 of the payload that the release is, by its manifest and by the
-/// journal.
+/// Returns the digests that name the release, by its manifest and by the journal: that of
+/// its payload and that of its tree list.
+///
+/// The payload of a delta names its release only together with the base. Another key may
+/// have sent the same payload for another base, under the id of the next deploy. So there
+/// its digest counts only for the key that sent it.
 ///
 /// # Errors
 ///
 /// Returns [`Code::DigestMismatch`] if the two differ, and [`Code::NoSuchRelease`].
-pub fn payload(ledger: &Ledger<'_>, release: &ReleaseId) -> Result<Sha256Digest> {
+pub fn digests(ledger: &Ledger<'_>, release: &ReleaseId) -> Result<Vec<Sha256Digest>> {
     let (identity, _) = ledger.store.manifest(release)?;
     check_identity(&ledger.history, &identity)?;
-    Ok(identity.sha256)
+    let known = ledger.history.releases.get(release);
+    let sent_by_this_key = known.is_some_and(|known| known.key == ledger.actor().key);
+    let payload = (identity.base.is_none() || sent_by_this_key).then_some(identity.sha256);
+    Ok(payload.into_iter().chain(identity.tree).collect())
 }
 
 /// Checks that the manifest is of the payload and the tree that the journal recorded, if

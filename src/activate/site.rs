@@ -35,8 +35,8 @@ pub trait Site: Facts {
     /// [`History::due_places`]).
     fn due_places(&self) -> Vec<ReleaseId>;
 
-    /// Returns the sha256 of the payload that a present release is.
-    fn payload(&self, release: &ReleaseId) -> Result<Sha256Digest>;
+    /// Returns the digests that name a present release: see [`preflight::digests`].
+    fn digests(&self, release: &ReleaseId) -> Result<Vec<Sha256Digest>>;
 
     /// Checks that the release may become live, and that the programs of its checks can
     /// be started: those before the commit too, if a request of this kind runs them.
@@ -230,8 +230,8 @@ impl Site for LockedSite<'_, '_> {
         self.ledger.history.due_places(min_age, journal::now())
     }
 
-    fn payload(&self, release: &ReleaseId) -> Result<Sha256Digest> {
-        preflight::payload(&self.ledger, release)
+    fn digests(&self, release: &ReleaseId) -> Result<Vec<Sha256Digest>> {
+        preflight::digests(&self.ledger, release)
     }
 
     fn preflight(&mut self, before: Option<RequestKind>, context: GateContext<'_>) -> Result<()> {

@@ -20,7 +20,7 @@ use super::rule::{Rule, UnpackError};
 use super::time::FileTimes;
 use super::writer::{Destination, Writers};
 use super::zstd_frame::Frames;
-use super::{CHANGES, io_error};
+use super::{CHANGES, io_error, is_changes};
 use crate::dir::Dir;
 use crate::error::{Code, Error};
 use crate::manifest::{MAX_LINE, Vis, file_mode};
@@ -115,7 +115,7 @@ impl Delta {
         let EntryKind::File { executable, size } = entry.kind else {
             return Err(Rule::DeltaMember.into());
         };
-        if entry.path.as_bytes() == CHANGES.as_bytes() {
+        if is_changes(entry.path.as_bytes()) {
             return Err(Rule::ChangesName.into());
         }
         if self.count == u64::from(self.limits.max_entries) {

@@ -43,6 +43,8 @@ struct Open {
     tree: Dir,
     /// The same directory of the base, if it has one.
     base: Option<Dir>,
+    /// Whether it has the entries that it has in the base, and so its time.
+    keeps_time: bool,
 }
 
 /// Merges the list of the base with the changes, and builds the tree. Returns the list of
@@ -108,6 +110,7 @@ fn build(places: DeltaPlaces, merged: &Merged, job: &DeltaJob) -> Result<()> {
         depth: 0,
         tree,
         base: Some(base),
+        keeps_time: !merged.changed.contains(&b""[..]),
     };
     let mut open = vec![root];
     for (entry, source) in merged.entries.iter().zip(&merged.sources) {
@@ -124,7 +127,9 @@ fn build(places: DeltaPlaces, merged: &Merged, job: &DeltaJob) -> Result<()> {
         };
         match (&entry.kind, source) {
             (Kind::Dir, _) => {
-                let new = build.directory(above, name, *source == Source::Base, path)?;
+                let keeps_time = !merged.changed.contains(path);
+                let new =
+                    build.directory(above, name, *source == Source::Base, keeps_time, path)?;
                 open.push(new);
             }
             (Kind::Link { target }, _) => above
@@ -161,7 +166,14 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn directory(&self, above: &Open, name: Name<'_>, in_base: bool, path: &[u8]) -> Result<Open> {
+    fn directory(
+        &self,
+        above: &Open,
+        name: Name<'_>,
+        in_base: bool,
+        keeps_time: bool,
+        path: &[u8],
+    ) -> Result<Open> {
         let open = above.tree.make_dir(name, DIR_MODE);
         let tree = open
             .and_then(|()| above.tree.open_dir(name))
@@ -177,14 +189,21 @@ impl Build<'_> {
             depth: above.depth + 1,
             tree,
             base,
+            keeps_time,
         })
     }
 
     /// Completes a directory after everything in it has been created.
-    fn close(&self, Open { tree, base, .. }: Open) -> Result<()> {
+    fn close(&self, closed: Open) -> Result<()> {
+        let Open {
+            tree,
+            base,
+            keeps_time,
+            ..
+        } = closed;
         let set = || {
             // Each new entry has changed the time of its directory.
-            if let Some(base) = base {
+            if let Some(base) = base.filter(|_| keeps_time) {
                 dir::set_modified(&tree, modified(&base.metadata()?))?;
             }
             Ok(())

@@ -10,7 +10,7 @@
 //! there is one answer to all changes that do not give the promised tree. Only a client that
 //! knows the whole tree gets further.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::BufRead;
 use std::os::unix::ffi::OsStrExt;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::TreeLimits;
 use super::resolve::resolve;
 use crate::archive::path::{self, CleanPath, LinkTarget};
-use crate::archive::{CHANGES, DiskUse, max_on_disk};
+use crate::archive::{self, CHANGES, DiskUse, max_on_disk};
 use crate::config::Reuse;
 use crate::error::{Code, Error, Result};
 use crate::escape;
@@ -70,6 +70,8 @@ pub struct Merged {
     pub sources: Vec<Source>,
     /// As [`crate::archive::UnpackReport::known`].
     pub known: Vec<usize>,
+    /// The directories in which the changes add or remove an entry.
+    pub changed: BTreeSet<Vec<u8>>,
 }
 
 /// What the changes say of one path.
@@ -125,7 +127,10 @@ pub fn merge(
             return Err(mismatch());
         }
     }
+    let mut changed = BTreeSet::new();
     for (path, change) in changes {
+        let parent = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        changed.insert(path[..parent].to_vec());
         fits &= change.in_base || !change.removed;
         if let Some((kind, member)) = change.new {
             result.push((Entry { path, kind }, Source::Delta(member)));
@@ -138,7 +143,7 @@ pub fn merge(
         return Err(mismatch());
     }
     check(&entries, &sources, shared, limits, job)?;
-    let merged = add_shared(entries, sources, shared);
+    let merged = add_shared(entries, sources, shared, changed);
     check_count(merged.entries.len(), limits)?;
     Ok(merged)
 }
@@ -242,6 +247,9 @@ fn check(
         if same != parent.len() {
             return Err(refuse(path, "is not in a directory of the release"));
         }
+        if archive::is_changes(path) {
+            return Err(refuse(path, "has the name of the changes"));
+        }
         if shared.covering(path).is_some() {
             return Err(refuse(path, "is at a shared path"));
         }
@@ -309,7 +317,12 @@ fn check_symlink(entries: &[Entry], path: &[u8], target: &[u8], allowed: bool) -
 }
 
 /// Adds what the site adds to every release.
-fn add_shared(mut entries: Vec<Entry>, mut sources: Vec<Source>, shared: &Shared) -> Merged {
+fn add_shared(
+    mut entries: Vec<Entry>,
+    mut sources: Vec<Source>,
+    shared: &Shared,
+    changed: BTreeSet<Vec<u8>>,
+) -> Merged {
     let mut known = Vec::with_capacity(shared.links.len());
     for link in &shared.links {
         let components = link.components();
@@ -336,6 +349,7 @@ fn add_shared(mut entries: Vec<Entry>, mut sources: Vec<Source>, shared: &Shared
         entries,
         sources,
         known,
+        changed,
     }
 }
 
@@ -378,9 +392,17 @@ pub fn base_damaged(base: &ReleaseId, path: &[u8], what: &str) -> Error {
 /// As [`base_damaged`], for a failed system call. A full disk is no damage.
 pub fn base_error(base: &ReleaseId, path: &[u8], errno: Errno) -> Error {
     match errno {
-        Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EISDIR | Errno::EXDEV => {
-            base_damaged(base, path, &crate::error::describe(&errno.into()))
-        }
+        // The last four: not a regular file, of another account, or with too many names.
+        Errno::ENOENT
+        | Errno::ENOTDIR
+        | Errno::ELOOP
+        | Errno::EISDIR
+        | Errno::EXDEV
+        | Errno::EINVAL
+        | Errno::ENXIO
+        | Errno::EACCES
+        | Errno::EPERM
+        | Errno::EMLINK => base_damaged(base, path, &crate::error::describe(&errno.into())),
         errno => {
             let path = escape::escape_truncated(path, 300);
             Error::io(format!("cannot take './{path}' from '{base}'"), errno)

@@ -135,7 +135,7 @@ impl Walk<'_> {
                     let target = target.map_err(|errno| io(&below, errno))?;
                     self.symlink(&below, &target)?;
                 }
-                _ => return Err(fault(&below, "is neither file, directory nor symlink")),
+                _ => return Err(self.fault(&below, "is neither file, directory nor symlink")),
             }
         }
         Ok(())
@@ -152,10 +152,7 @@ impl Walk<'_> {
         };
         let mode = DIR_MODE & inherited.permissions | passed_on;
         if dir::file_type(stat) != SFlag::S_IFDIR || stat.st_mode & 0o7777 != mode {
-            return Err(fault(
-                path,
-                "has another mode than a directory of a release",
-            ));
+            return Err(self.fault(path, "has another mode than a directory of a release"));
         }
         Ok(())
     }
@@ -168,10 +165,7 @@ impl Walk<'_> {
         // The owner has all rights: `Store::prepare_incoming` requires it.
         let executable = stat.st_mode & 0o100 != 0;
         if dir::file_type(&stat) != SFlag::S_IFREG || stat.st_mode & 0o7777 != mode(executable) {
-            return Err(fault(
-                path,
-                "has another type or mode than a file of a release",
-            ));
+            return Err(self.fault(path, "has another type or mode than a file of a release"));
         }
         if self.is_linked() {
             // The account may not change a file of another one. Such a file is none of ours.
@@ -179,7 +173,7 @@ impl Walk<'_> {
                 return Err(self.fault(path, "belongs to another account"));
             }
         } else if stat.st_nlink != 1 {
-            return Err(fault(path, "has more than one name"));
+            return Err(self.fault(path, "has more than one name"));
         }
         let size = stat.st_size as u64;
         self.bytes = self.bytes.saturating_add(size);
@@ -207,7 +201,7 @@ impl Walk<'_> {
             Some(_) => return Err(fault(path, "is not the shared symlink")),
             None => {
                 if path::check_symlink_target(&target).is_err() {
-                    return Err(fault(path, "has a target that no release may have"));
+                    return Err(self.fault(path, "has a target that no release may have"));
                 }
             }
         }

@@ -69,6 +69,7 @@ fn a_manifest_is_whole_or_refused() {
         release: ReleaseId::try_from("r1").unwrap(),
         sha256: Sha256Digest::try_from(HEX).unwrap(),
         tree: Some(Sha256Digest([7; 32])),
+        base: Some(ReleaseId::try_from("r0").unwrap()),
         signatures: ["AAAA", "BBB="].map(|text| text.try_into().unwrap()).into(),
         added: vec![b"a b".to_vec(), b"a b/c".to_vec()],
         received: "2026-04-12T14:20:41Z".parse().unwrap(),
@@ -84,6 +85,7 @@ fn a_manifest_is_whole_or_refused() {
     assert_eq!(read(&whole), Ok((identity.clone(), sums)));
     let first_format = Identity {
         tree: None,
+        base: None,
         added: Vec::new(),
         ..identity
     };

@@ -21,7 +21,7 @@ const REMEDY: &str = "send the whole release, without --base";
 /// A base. No request removes it until this is dropped.
 #[derive(Debug)]
 pub struct Base {
-    _held: Held,
+    held: Held,
 }
 
 impl Base {
@@ -57,7 +57,17 @@ impl Base {
                 required.check(config.site(), release, signable, &held.identity.signatures);
             checked.map_err(|why| denied(format!("'{release}' may not be a base: {why}")))?;
         }
-        Ok(Base { _held: held })
+        Ok(Base { held })
+    }
+
+    /// Checks once more that the release may be a base, before the new one is published: a
+    /// rollback may have marked it bad during the upload.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Denied`].
+    pub fn check_state(&self, history: &History) -> Result<()> {
+        check_state(history, &self.held.identity.release)
     }
 }
 

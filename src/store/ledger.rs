@@ -98,6 +98,11 @@ impl<'a> Ledger<'a> {
         self.sweep.0 = None;
     }
 
+    /// Returns who makes this request.
+    pub fn actor(&self) -> &Actor {
+        self.actor
+    }
+
     /// Returns a record of now by this request, to be completed and appended.
     pub fn new_record(&self, event: Event, release: Option<&ReleaseId>) -> Record {
         Record::new(event, release, self.actor)

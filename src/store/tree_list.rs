@@ -225,6 +225,7 @@ mod tests {
                 release: release.clone(),
                 sha256: Sha256Digest([1; 32]),
                 tree: Some(Sha256Digest(Sha256::digest(&lines).into())),
+                base: None,
                 signatures: Vec::new(),
                 added,
                 received: "2026-04-12T14:20:41Z".parse().unwrap(),

@@ -452,7 +452,6 @@ fn a_bridge_has_at_most_max_entries_and_the_newest_files() {
     assert_bridged(&site, &["b", "c"], "c");
 }
 
-/// An xfs refuses a symlink with so long a target.
 #[test]
 fn a_build_that_would_use_the_reserve_is_not_begun() {
     let site = Site::with_config(PATHS);
@@ -469,6 +468,7 @@ fn a_build_that_would_use_the_reserve_is_not_begun() {
     assert_bridged(&site, &["a", "b", "c"], "c");
 }
 
+/// An xfs refuses a symlink with so long a target.
 #[test]
 fn a_file_with_a_long_path_is_left_out() {
     let site = Site::with_config(PATHS);

@@ -347,3 +347,33 @@ fn a_base_that_may_not_be_live_is_refused_before_the_payload() {
     }
     send(&site, "new", &delta(OLD, NEW), &tree(NEW), "old").ok();
 }
+
+/// With another base, the same payload gives another release.
+#[test]
+fn the_payload_of_a_delta_names_it_for_its_key_alone() {
+    let site = site_with_base("");
+    site.add_key("upload", Some("receive"));
+    let other = [OLD, &[("other", "other")]].concat();
+    site.receive("other", &whole(&other)).ok();
+    ask(&site, "swap other").ok();
+    ask(&site, "swap old").ok();
+    // The delta removes `gone`, which both bases have.
+    let mut new = OLD.to_vec();
+    new[3] = ("index.html", "new");
+    new.remove(3);
+    let payload = delta(OLD, &new);
+    let mut theirs = other.clone();
+    theirs.retain(|(name, _)| new.iter().any(|(kept, _)| kept == name) || *name == "other");
+    let command = Site::receive_command("next", &payload);
+    let request = format!("{command} --tree {} --base other", tree(&theirs));
+    site.run(serve(&site, "upload", request), &payload).ok();
+    send(&site, "next", &payload, &tree(&new), "old").refused(73, "release-exists");
+    let digest = sha256(&payload);
+    let swap = |digest: &str| ask(&site, &format!("swap next --sha256 {digest}"));
+    swap(&digest).refused(65, "digest-mismatch");
+    swap(&tree(&new)).refused(65, "digest-mismatch");
+    // The tree names it for every key, and the payload for its own.
+    swap(&tree(&theirs)).ok();
+    send(&site, "mine", &payload, &tree(&new), "old").ok();
+    ask(&site, &format!("swap mine --sha256 {digest}")).ok();
+}

@@ -244,7 +244,10 @@ fn times_and_bridges_do_not_look_at_a_stalled_mount_in_another_release() {
     site.receive("a", &of("a")).ok();
     ask(&site, "swap a").ok();
     // Another key's pending release, whose times the swap compares again.
-    site.receive("p", &of("p")).ok();
+    site.add_key("other", Some("receive"));
+    let pending = of("p");
+    let request = Site::receive_command("p", &pending);
+    site.ssh_with_input("other", &request, &pending).ok();
     site.receive("b", &of("b")).ok();
     ask(&site, "swap b").ok();
     let start = stall_at(&site, &site.root().join("releases/b/data"));

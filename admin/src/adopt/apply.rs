@@ -180,6 +180,7 @@ pub fn adopt_release(
             &found.entries,
             &added,
         ))),
+        base: None,
         signatures: Vec::new(),
         added,
         received,

@@ -223,6 +223,7 @@ mod tests {
                 release: id(release),
                 sha256: Sha256Digest([1; 32]),
                 tree: None,
+                base: None,
                 signatures: Vec::new(),
                 added: Vec::new(),
                 received: time(7),

@@ -263,6 +263,7 @@ pub fn rollback_target(plan: &Plan, config: &Config) -> Option<ReleaseId> {
             release: id.clone(),
             sha256: Sha256Digest([0; 32]),
             tree: None,
+            base: None,
             signatures: Vec::new(),
             added: Vec::new(),
             received: journal::now(),
