@@ -1,7 +1,7 @@
 //! The monitor's side of the assembler: starts it, waits for its answer, and copies the
 //! entries of the manifest.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -78,7 +78,13 @@ impl Assembler {
         // Without a time limit: the assembler reads at once, and nothing that a client has
         // sent could stop it. If it has exited, there is no answer.
         if let Some(to) = &mut self.0.stdin {
-            _ = to.write_all(format!("{job}\n").as_bytes());
+            match to.write_all(format!("{job}\n").as_bytes()) {
+                // It has ended.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                // It would wait for its job until the deadline of the request.
+                Err(error) => return Err(Error::io("cannot send the assembler its job", error)),
+                Ok(()) => {}
+            }
         }
         let timed = TimedReader::new(stdout, deadline.left(), deadline);
         let mut answers = BufReader::with_capacity(64 * 1024, timed);

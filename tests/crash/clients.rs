@@ -125,7 +125,8 @@ fn every_ok_of_sixty_four_clients_is_on_record() {
 
     let mut ends: BTreeMap<String, usize> = BTreeMap::new();
     let mut recorded: BTreeMap<(String, String), usize> = BTreeMap::new();
-    let activations = activations(&site.journal());
+    // So many records make a checkpoint.
+    let activations = activations(&site.history());
     for step in &activations {
         *recorded.entry(step.clone()).or_default() += 1;
     }
