@@ -9,7 +9,7 @@
 //! written since each flush. `-- --nocapture` prints the counts.
 //! `DEPLOY_SHELL_CRASH_ONLY=swap` (rollback, receive, swap after a crash, swap with a
 //! checkpoint, receive with a checkpoint, swap with a gate, rollback with a gate, swap and
-//! back, rollback and back) runs one scenario only.
+//! back, rollback and back, receive a delta, receive a delta with links) runs one scenario only.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -21,6 +21,9 @@
 #[path = "suite/archive.rs"]
 #[expect(dead_code, reason = "shared with the suite")]
 mod archive;
+#[path = "suite/delta_payload.rs"]
+#[expect(dead_code, reason = "shared with the suite")]
+mod delta_payload;
 #[path = "suite/site.rs"]
 #[expect(dead_code, reason = "shared with the suite")]
 mod site;

@@ -1,7 +1,7 @@
 //! A fault at every system call of every thread: the process is killed there, or the call
 //! fails. After each fault the site is whole, and the next request works.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -25,7 +25,7 @@ const ERRORS: [Errno; 5] = [
 ];
 
 /// Calls that change the disk, make a change durable, or give another process its job.
-const CHANGES: [i64; 13] = [
+const CHANGES: [i64; 15] = [
     libc::SYS_write,
     libc::SYS_ftruncate,
     libc::SYS_fsync,
@@ -36,6 +36,8 @@ const CHANGES: [i64; 13] = [
     libc::SYS_unlinkat,
     libc::SYS_mkdirat,
     libc::SYS_symlinkat,
+    libc::SYS_linkat,
+    libc::SYS_copy_file_range,
     libc::SYS_flock,
     libc::SYS_execve,
     libc::SYS_sendto,
@@ -109,6 +111,12 @@ impl Scenario {
             return Err("it failed and has had its effect".to_owned());
         }
         site.check_sound()?;
+        if !self.delta.is_empty() {
+            site.check_base()?;
+            if done {
+                site.check_delta()?;
+            }
+        }
 
         site.ok(next)?;
         site.check_tidy()?;
@@ -169,6 +177,10 @@ impl Scenario {
                 } else if changes || errors % self.error_step == 0 {
                     let errno = ERRORS[chosen.len() % ERRORS.len()];
                     chosen.push((*point, Fault::Fail(errno)));
+                    // The program makes an interrupted call again.
+                    if changes && errno == Errno::EINTR {
+                        chosen.push((*point, Fault::Fail(Errno::EIO)));
+                    }
                 }
             }
             if point.call == libc::SYS_execve {
@@ -187,6 +199,8 @@ struct Tally {
     pruning: usize,
     missed: usize,
     exits: BTreeMap<String, usize>,
+    /// The first lines of the messages.
+    messages: BTreeSet<String>,
     violations: Vec<String>,
 }
 
@@ -231,6 +245,8 @@ fn try_all(
                         .code
                         .map_or("killed".to_owned(), |code| code.to_string());
                     *tally.exits.entry(end).or_default() += 1;
+                    let message = run.stderr.lines().next().unwrap_or_default();
+                    tally.messages.insert(message.to_owned());
                     if let Err(why) = verdict {
                         tally.violations.push(format!(
                             "{}: {fault:?} at {} number {} of thread {}, then '{next}': {why}\n    \
@@ -320,6 +336,13 @@ fn no_fault_at_any_call_damages_a_site() {
                 "{}: {} points not reached",
                 scenario.name, tally.missed
             ));
+        }
+        // A process that waits for its job could wait until the deadline of the request.
+        for child in ["unpacker", "assembler"] {
+            let unsent = format!("cannot send the {child} its job");
+            if scenario.receives() && !tally.messages.iter().any(|line| line.contains(&unsent)) {
+                violations.push(format!("{}: no '{unsent}'", scenario.name));
+            }
         }
         violations.extend(tally.violations);
     }

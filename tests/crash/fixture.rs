@@ -8,12 +8,15 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::archive::{Tar, zstd};
+use crate::delta_payload;
 use crate::site::{BIN, sha256, write_file};
 
 /// The error says what is wrong with a site.
@@ -174,6 +177,52 @@ pub fn payload(release: &str) -> Vec<u8> {
     zstd(&tar.end())
 }
 
+/// The base of the delta. A swap prunes it.
+pub const BASE: &str = "a";
+
+/// The payload of a delta, and the digest of the tree that it gives.
+struct Delta {
+    payload: Vec<u8>,
+    tree: String,
+}
+
+/// The delta from [`BASE`] to [`NEW`]: it changes, adds and removes files, a directory and a
+/// symlink, and leaves others as they are.
+static DELTA: LazyLock<Delta> = LazyLock::new(|| {
+    let base = [
+        ("index.html", BASE),
+        ("part 0/", ""),
+        ("part 0/0", BASE),
+        ("part 0/2", BASE),
+        ("part 0/4", BASE),
+        ("part 1/", ""),
+        ("part 1/1", BASE),
+        ("part 1/3", BASE),
+        ("part 1/5", BASE),
+        ("empty", ""),
+        ("latest>", "index.html"),
+    ];
+    let large = NEW.repeat(100_000);
+    let mut new = Vec::from(base);
+    new.retain(|(name, _)| !["part 0/2", "latest>"].contains(name));
+    new[0] = ("index.html", NEW);
+    new.extend([
+        ("large", large.as_str()),
+        ("part 2/", ""),
+        ("part 2/1", NEW),
+        ("newest>", "large"),
+    ]);
+    Delta {
+        payload: delta_payload::delta(&base, &new),
+        tree: delta_payload::tree(&new),
+    }
+});
+
+/// The time of everything in [`BASE`], which no run may change.
+fn base_time() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
+}
+
 /// The files in `shared/`, which no run may change.
 const SHARED: [(&str, &str); 2] = [
     ("shared/.env", "KEY=1"),
@@ -185,6 +234,13 @@ pub const NEW: &str = "new";
 
 pub fn receive_command(release: &str) -> String {
     format!("receive {release} --sha256 {}", sha256(&payload(release)))
+}
+
+/// Returns the request whose payload is the delta.
+pub fn receive_delta_command() -> String {
+    let Delta { payload, tree } = &*DELTA;
+    let digest = sha256(payload);
+    format!("receive {NEW} --sha256 {digest} --tree {tree} --base {BASE}")
 }
 
 /// The result of a request without a fault.
@@ -227,7 +283,12 @@ impl Site {
         };
         let release = rest.split(' ').next().expect("a release");
         let path = self.dir.join(format!("{release}.tar.zst"));
-        fs::write(&path, payload(release)).expect("the payload");
+        let written = if request.contains(" --base ") {
+            fs::write(&path, &DELTA.payload)
+        } else {
+            fs::write(&path, payload(release))
+        };
+        written.expect("the payload");
         Stdio::from(File::open(path).expect("the payload"))
     }
 
@@ -359,6 +420,45 @@ impl Site {
         }
     }
 
+    /// Gives everything in a release the time of the base.
+    pub fn set_times(&self, release: &str) {
+        for path in everything(&self.root().join("releases").join(release)) {
+            let file = File::open(path).expect("a file of the release");
+            file.set_modified(base_time()).expect("its time");
+        }
+    }
+
+    /// Requires the base to be exactly as it was.
+    pub fn check_base(&self) -> Verdict {
+        self.check_release(BASE)?;
+        for path in everything(&self.root().join("releases").join(BASE)) {
+            let time = fs::metadata(&path).and_then(|meta| meta.modified());
+            match time {
+                Ok(time) if time == base_time() => {}
+                time => return Err(format!("the time of '{}' is {time:?}", path.display())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Requires [`NEW`] to be what the delta gives.
+    pub fn check_delta(&self) -> Verdict {
+        let manifest = fs::read_to_string(self.own("manifests").join(NEW));
+        let manifest = manifest.map_err(|error| format!("manifest of '{NEW}': {error}"))?;
+        if !manifest.contains(&format!("\n# tree {}\n", DELTA.tree)) {
+            return Err(format!("'{NEW}' has another tree: {manifest}"));
+        }
+        // What is unchanged keeps its time.
+        let kept = self.root().join("releases").join(NEW).join("part 1");
+        for path in everything(&kept) {
+            let time = fs::metadata(&path).and_then(|meta| meta.modified());
+            if time.as_ref().ok() != Some(&base_time()) {
+                return Err(format!("the time of '{}' is {time:?}", path.display()));
+            }
+        }
+        Ok(())
+    }
+
     /// Requires what holds at any time, also after a process was killed.
     pub fn check_sound(&self) -> Verdict {
         self.journal()?;
@@ -461,6 +561,21 @@ fn names(directory: &Path) -> BTreeSet<String> {
         .map(|entry| entry.expect("an entry").file_name())
         .map(|name| name.into_string().expect("a UTF-8 name"))
         .collect()
+}
+
+/// Returns a directory, and every file and directory in it.
+fn everything(directory: &Path) -> Vec<PathBuf> {
+    let mut found = vec![directory.to_owned()];
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let kind = entry.file_type().expect("its type");
+        if kind.is_dir() {
+            found.extend(everything(&entry.path()));
+        } else if kind.is_file() {
+            found.push(entry.path());
+        }
+    }
+    found
 }
 
 /// Adds the mtree(5) words of a tree, by path.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::fixture::{Fixture, NEW, Site, receive_command};
+use crate::fixture::{BASE, Fixture, NEW, Site, receive_command, receive_delta_command};
 use crate::tracer::{self, Fault, Point, Run};
 
 pub struct Scenario {
@@ -20,6 +20,8 @@ pub struct Scenario {
     pub gate: &'static str,
     /// Whether `live` fails that gate.
     pub fails_gate: bool,
+    /// The table with `reuse`, where the request is a delta.
+    pub delta: &'static str,
     /// In the short form, every nth of the calls that change nothing is tried: to kill the
     /// process there, and to let the call fail.
     pub kill_step: usize,
@@ -44,7 +46,7 @@ const FAILING_GATE: &str = r#"
 command = ["/bin/grep", "-qv", "[bd]", "index.html"]
 "#;
 
-pub fn scenarios() -> [Scenario; 10] {
+pub fn scenarios() -> [Scenario; 12] {
     let of = |name, request: &str, live, (kill_step, error_step)| Scenario {
         name,
         request: request.to_owned(),
@@ -53,6 +55,7 @@ pub fn scenarios() -> [Scenario; 10] {
         live,
         gate: "",
         fails_gate: false,
+        delta: "",
         kill_step,
         error_step,
     };
@@ -60,6 +63,10 @@ pub fn scenarios() -> [Scenario; 10] {
         gate,
         fails_gate: gate == FAILING_GATE,
         ..of(name, request, live, steps)
+    };
+    let delta = |name, delta| Scenario {
+        delta,
+        ..of(name, &receive_delta_command(), "c", (60, 60))
     };
     [
         of("swap", "swap d", "d", (4, 4)),
@@ -87,6 +94,8 @@ pub fn scenarios() -> [Scenario; 10] {
         gated("rollback with a gate", "rollback", "b", GATE, (60, 60)),
         gated("swap and back", "swap d", "d", FAILING_GATE, (40, 40)),
         gated("rollback and back", "rollback", "b", FAILING_GATE, (60, 60)),
+        delta("receive a delta", "[delta]\nreuse = \"clone\"\n"),
+        delta("receive a delta with links", "[delta]\nreuse = \"link\"\n"),
     ]
 }
 
@@ -153,7 +162,11 @@ impl Scenario {
 
     pub fn prepare(&self, fixture: &Fixture, template: &Site, name: &str) -> Site {
         // `keep = 0`, so that an activation prunes.
-        let site = fixture.copy(template, name, 0, self.gate);
+        let tables = [self.gate, self.delta].concat();
+        let site = fixture.copy(template, name, 0, &tables);
+        if !self.delta.is_empty() {
+            site.set_times(BASE);
+        }
         if self.has_debris {
             leave_debris(&site);
         }

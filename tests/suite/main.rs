@@ -39,6 +39,7 @@ mod clock;
 mod commit;
 mod contention;
 mod delta;
+mod delta_payload;
 mod direct;
 mod disk_use;
 mod docs;
