@@ -18,6 +18,7 @@ pub mod delta;
 mod resolve;
 pub mod staged;
 
+use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -196,14 +197,7 @@ struct Places {
 
 impl Places {
     fn open(job: &AssembleJob) -> Result<Places> {
-        let base = (job.delta.as_ref())
-            .map(|delta| {
-                let releases = Dir::cwd().and_then(|root| root.open_dir(RELEASES));
-                let base =
-                    releases.and_then(|releases| releases.open_dir_of_this_mount(&delta.base));
-                base.map_err(|errno| delta::base_error(&delta.base, b"", errno))
-            })
-            .transpose()?;
+        let base = job.delta.as_ref().map(open_base).transpose()?;
         let open = || {
             let name = Name::new(job.staging.as_bytes()).ok_or(nix::Error::EINVAL)?;
             // The working directory is the root of the site.
@@ -212,11 +206,11 @@ impl Places {
             let staging = state.open_dir(INCOMING)?.open_dir(name)?;
             let tree = staging.open_dir(STAGED_TREE)?;
             let delta = match (&job.delta, base) {
-                (Some(delta), Some(base)) => Some(DeltaPlaces {
+                (Some(_), Some((base, manifest))) => Some(DeltaPlaces {
                     tree: staging.open_dir(STAGED_TREE)?,
                     members: staging.open_dir(STAGED_MEMBERS)?,
                     base,
-                    manifest: state.open_dir(MANIFESTS)?.open_file(&delta.base)?,
+                    manifest,
                     staging,
                 }),
                 _ => None,
@@ -236,6 +230,21 @@ impl Places {
             _ => vec![(&self.tree, Access::Read)],
         }
     }
+}
+
+/// Opens the base and its manifest.
+fn open_base(delta: &DeltaJob) -> Result<(Dir, File)> {
+    let open = || {
+        let root = Dir::cwd()?;
+        let base = root
+            .open_dir(RELEASES)?
+            .open_dir_of_this_mount(&delta.base)?;
+        let manifests = root.open_dir(STATE)?.open_dir(MANIFESTS)?;
+        Ok((base, manifests.open_file(&delta.base)))
+    };
+    let (base, manifest) = open().map_err(|errno| delta::base_error(&delta.base, b"", errno))?;
+    let manifest = manifest.map_err(|errno| delta::list_error(&delta.base, errno))?;
+    Ok((base, manifest))
 }
 
 /// Returns the access to the staging directory and to the base, for a delta.

@@ -8,7 +8,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -17,7 +17,9 @@ use nix::sys::time::TimeSpec;
 use rustix::fs::copy_file_range;
 
 use super::AssembleJob;
-use super::delta::{self, DeltaJob, Merged, SEND_WHOLE, Source, base_damaged, base_error};
+use super::delta::{
+    self, DeltaJob, Merged, SEND_WHOLE, Source, base_damaged, base_error, list_damaged,
+};
 use crate::config::Reuse;
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result};
@@ -35,6 +37,40 @@ pub struct DeltaPlaces {
     pub base: Dir,
     /// The manifest of the base.
     pub manifest: File,
+}
+
+/// Reads a file, and keeps the error of a failed read: to a reader of lines that is one more
+/// malformed line, for which it would blame the client.
+struct Checked<'a> {
+    name: &'a str,
+    file: &'a File,
+    failed: Option<std::io::Error>,
+}
+
+impl Checked<'_> {
+    /// Reports a read that failed.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IoError`].
+    fn check(&mut self) -> Result<()> {
+        match self.failed.take() {
+            Some(error) => Err(Error::io(format!("cannot read {}", self.name), error)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Read for Checked<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.file.read(buffer).map_err(|error| {
+            let kind = error.kind();
+            if kind != ErrorKind::Interrupted {
+                self.failed = Some(error);
+            }
+            kind.into()
+        })
+    }
 }
 
 /// A directory of the new tree that is open.
@@ -56,27 +92,43 @@ struct Open {
 /// files of its changes; [`Code::BaseDamaged`] for a base that is not as its manifest says;
 /// and those of the system calls.
 pub fn build_delta(places: DeltaPlaces, job: &AssembleJob, delta: &DeltaJob) -> Result<Merged> {
-    let mut manifest = BufReader::new(&places.manifest);
-    let identity = Identity::read(&mut manifest).map_err(|flaw| {
-        let problem = format!("the manifest of '{}' cannot be read: {flaw}", delta.base);
-        Error::new(Code::BaseDamaged, problem).remedy(SEND_WHOLE)
-    })?;
+    let name = format!("the manifest of '{}'", delta.base);
+    let mut manifest = checked(&name, &places.manifest);
+    let identity = Identity::read(&mut manifest);
+    manifest.get_mut().check()?;
+    let identity = identity.map_err(|flaw| list_damaged(&delta.base, &flaw.to_string()))?;
     let open = |name: Name<'_>| {
         let file = places.members.open_own_file(name);
-        let file = file.map_err(|errno| Error::io(format!("cannot open '{name}'"), errno))?;
-        Ok::<_, Error>(BufReader::new(file))
+        file.map_err(|errno| Error::io(format!("cannot open '{name}'"), errno))
     };
+    let changes = open(CHANGES_FILE)?;
+    let mut changes = checked("the changes", &changes);
     let list = delta::merge(
+        &identity,
         &mut manifest,
-        &identity.added,
-        &mut open(CHANGES_FILE)?,
+        &mut changes,
         &job.shared,
         &job.limits,
         delta,
-    )?;
-    check_members(&list, &mut open(MEMBERS_FILE)?)?;
+    );
+    manifest.get_mut().check()?;
+    changes.get_mut().check()?;
+    let list = list?;
+    let members = open(MEMBERS_FILE)?;
+    let mut members = checked("the list of members", &members);
+    let agree = check_members(&list, &mut members);
+    members.get_mut().check()?;
+    agree?;
     build(places, &list, delta)?;
     Ok(list)
+}
+
+fn checked<'a>(name: &'a str, file: &'a File) -> BufReader<Checked<'a>> {
+    BufReader::new(Checked {
+        name,
+        file,
+        failed: None,
+    })
 }
 
 /// Checks that the archive has exactly the files of the changes, in their order.

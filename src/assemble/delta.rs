@@ -23,10 +23,10 @@ use super::resolve::resolve;
 use crate::archive::path::{self, CleanPath, LinkTarget};
 use crate::archive::{self, CHANGES, DiskUse, max_on_disk};
 use crate::config::Reuse;
-use crate::error::{Code, Error, Result};
+use crate::error::{self, Code, Error, Result};
 use crate::escape;
 use crate::manifest::tree_list::{self, compare_lines};
-use crate::manifest::{self, Entries, Entry, Kind, Sums, compare_paths};
+use crate::manifest::{self, Entries, Entry, Identity, Kind, Sums, compare_paths};
 use crate::names::{ReleaseId, Sha256Digest};
 use crate::shared_paths::Shared;
 
@@ -80,21 +80,20 @@ struct Change {
     removed: bool,
     /// The new entry, and the number of its member if it is a file.
     new: Option<(Kind, usize)>,
-    /// Whether the base has the path.
-    in_base: bool,
 }
 
 /// Reads the list of the base and the changes, and returns the result if it may be a
-/// release. `added` are the paths of the base that are not in its tree list.
+/// release. `identity` is the head of the manifest that `base` goes on with.
 ///
 /// # Errors
 ///
 /// [`Code::BadArchive`] for changes that are malformed, and for a result that may not be a
 /// release; [`Code::TreeMismatch`] for changes that do not fit the base or do not give the
-/// promised tree; [`Code::BaseDamaged`] for a list that cannot be read; [`Code::DiskFull`].
+/// promised tree; [`Code::BaseDamaged`] for a list that cannot be read, or has another digest
+/// than its head; [`Code::DiskFull`].
 pub fn merge(
+    identity: &Identity,
     base: &mut impl BufRead,
-    added: &[Vec<u8>],
     changes: &mut impl BufRead,
     shared: &Shared,
     limits: &TreeLimits,
@@ -103,23 +102,20 @@ pub fn merge(
     let mut changes = read_changes(changes, limits)?;
     let mut fits = true;
     let max = limits.max_entries as usize;
-    let mut result = Vec::new();
+    let (mut result, mut removed) = (Vec::new(), Vec::new());
     let mut from_base = Entries::new(base);
-    let unreadable = |why: &str| {
-        let problem = format!("the manifest of '{}' cannot be read: {why}", job.base);
-        Error::new(Code::BaseDamaged, problem).remedy(SEND_WHOLE)
-    };
+    let unreadable = |why: &str| list_damaged(&job.base, why);
     while let Some(entry) = from_base.next_entry().map_err(unreadable)? {
-        let is_added = added.binary_search_by(|path| compare_paths(path, &entry.path));
+        let is_added = (identity.added).binary_search_by(|path| compare_paths(path, &entry.path));
         if is_added.is_ok() {
             continue;
         }
         match changes.get_mut(&entry.path) {
             None => result.push((entry, Source::Base)),
             Some(change) => {
-                change.in_base = true;
                 let is_same = |(kind, _): &(Kind, usize)| *kind == entry.kind;
                 fits &= change.removed && !change.new.as_ref().is_some_and(is_same);
+                removed.push(entry);
             }
         }
         // This bounds the memory. One more is for the release itself.
@@ -128,10 +124,11 @@ pub fn merge(
         }
     }
     let mut changed = BTreeSet::new();
+    let in_base: BTreeSet<_> = removed.iter().map(|entry| &entry.path).collect();
     for (path, change) in changes {
         let parent = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         changed.insert(path[..parent].to_vec());
-        fits &= change.in_base || !change.removed;
+        fits &= in_base.contains(&path) || !change.removed;
         if let Some((kind, member)) = change.new {
             result.push((Entry { path, kind }, Source::Delta(member)));
         }
@@ -140,7 +137,17 @@ pub fn merge(
     let (entries, sources): (Vec<_>, Vec<_>) = result.into_iter().unzip();
     let tree = tree_list::digest(tree_list::in_order(&entries, &[]));
     if !fits || tree != job.tree {
-        return Err(mismatch());
+        let kept = entries.iter().zip(&sources);
+        let kept = kept.filter(|(_, source)| **source == Source::Base);
+        let base = kept.map(|(entry, _)| entry).chain(&removed);
+        let digest = tree_list::digest(tree_list::in_order(base, &[]));
+        // With a damaged list, correct changes do not fit either.
+        return Err(match identity.tree {
+            Some(tree) if tree != digest => {
+                unreadable("its entries do not have the digest of its head")
+            }
+            _ => mismatch(),
+        });
     }
     check(&entries, &sources, shared, limits, job)?;
     let merged = add_shared(entries, sources, shared, changed);
@@ -389,25 +396,45 @@ pub fn base_damaged(base: &ReleaseId, path: &[u8], what: &str) -> Error {
     Error::new(Code::BaseDamaged, problem).remedy(SEND_WHOLE)
 }
 
-/// As [`base_damaged`], for a failed system call. A full disk is no damage.
+/// As [`base_damaged`], for a failed system call.
 pub fn base_error(base: &ReleaseId, path: &[u8], errno: Errno) -> Error {
-    match errno {
-        // The last four: not a regular file, of another account, or with too many names.
-        Errno::ENOENT
-        | Errno::ENOTDIR
-        | Errno::ELOOP
-        | Errno::EISDIR
-        | Errno::EXDEV
-        | Errno::EINVAL
-        | Errno::ENXIO
-        | Errno::EACCES
-        | Errno::EPERM
-        | Errno::EMLINK => base_damaged(base, path, &crate::error::describe(&errno.into())),
-        errno => {
-            let path = escape::escape_truncated(path, 300);
-            Error::io(format!("cannot take './{path}' from '{base}'"), errno)
-        }
+    if is_damage(errno) {
+        return base_damaged(base, path, &error::describe(&errno.into()));
     }
+    let path = escape::escape_truncated(path, 300);
+    Error::io(format!("cannot take './{path}' from '{base}'"), errno)
+}
+
+/// Returns the error of a manifest that is not the one of its release.
+pub fn list_damaged(base: &ReleaseId, why: &str) -> Error {
+    let problem = format!("the manifest of the base '{base}' is damaged: {why}");
+    Error::new(Code::BaseDamaged, problem).remedy(SEND_WHOLE)
+}
+
+/// As [`list_damaged`], for a failed system call.
+pub fn list_error(base: &ReleaseId, errno: Errno) -> Error {
+    if is_damage(errno) {
+        return list_damaged(base, &error::describe(&errno.into()));
+    }
+    Error::io(format!("cannot open the manifest of '{base}'"), errno)
+}
+
+/// Returns whether a system call failed for the state of a file. A full disk is no damage.
+fn is_damage(errno: Errno) -> bool {
+    // The last five: not a regular file, of another account, or with too many names.
+    matches!(
+        errno,
+        Errno::ENOENT
+            | Errno::ENOTDIR
+            | Errno::ELOOP
+            | Errno::EISDIR
+            | Errno::EXDEV
+            | Errno::EINVAL
+            | Errno::ENXIO
+            | Errno::EACCES
+            | Errno::EPERM
+            | Errno::EMLINK
+    )
 }
 
 #[cfg(test)]

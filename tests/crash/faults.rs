@@ -164,6 +164,9 @@ impl Scenario {
             }
             let loads = loading.get(&point.thread) == Some(&true);
             let changes = CHANGES.contains(&point.call) && (!gated || point.thread == 0);
+            // A child of a delta reads what the client and an earlier request said. If it
+            // cannot, that is neither one's fault.
+            let reads = !self.delta.is_empty() && point.thread > 0 && point.call == libc::SYS_read;
             // The unpacker closes a thousand descriptors that are not open.
             let skipped = loads && point.call == libc::SYS_close && point.nth > 8;
             kills += usize::from(!skipped);
@@ -174,7 +177,7 @@ impl Scenario {
                 errors += 1;
                 if all {
                     chosen.extend(ERRORS.map(|errno| (*point, Fault::Fail(errno))));
-                } else if changes || errors % self.error_step == 0 {
+                } else if changes || reads || errors % self.error_step == 0 {
                     let errno = ERRORS[chosen.len() % ERRORS.len()];
                     chosen.push((*point, Fault::Fail(errno)));
                     // The program makes an interrupted call again.

@@ -40,6 +40,7 @@ mod commit;
 mod contention;
 mod delta;
 mod delta_payload;
+mod delta_race;
 mod direct;
 mod disk_use;
 mod docs;

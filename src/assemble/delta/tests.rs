@@ -40,6 +40,18 @@ fn manifest_of(entries: &[Entry]) -> String {
     text + &manifest::trailer(sums)
 }
 
+fn identity_of(entries: &[Entry]) -> Identity {
+    Identity {
+        release: ReleaseId::try_from("base").unwrap(),
+        sha256: Sha256Digest([0; 32]),
+        tree: Some(tree_list::digest(tree_list::in_order(entries, &[]))),
+        base: None,
+        signatures: Vec::new(),
+        added: Vec::new(),
+        received: jiff::Timestamp::UNIX_EPOCH,
+    }
+}
+
 fn job(tree: Sha256Digest) -> DeltaJob {
     DeltaJob {
         base: ReleaseId::try_from("base").unwrap(),
@@ -68,10 +80,10 @@ fn shared() -> Shared {
 /// Merges, with the digest of `result` as the promised one.
 fn merge_to(base: &[&str], changes: &str, result: &[&str]) -> Result<Merged> {
     let tree = tree_list::digest(tree_list::in_order(&entries(result), &[]));
-    let base = manifest_of(&entries(base));
+    let base = entries(base);
     merge(
-        &mut base.as_bytes(),
-        &[],
+        &identity_of(&base),
+        &mut manifest_of(&base).as_bytes(),
         &mut changes.as_bytes(),
         &shared(),
         &LIMITS,
@@ -211,6 +223,28 @@ fn changes_that_do_not_fit_the_base_have_one_answer() {
     merge_to(&base, &add("c=3"), &result).unwrap();
 }
 
+/// A client that sent correct changes must not get the blame.
+#[test]
+fn a_list_of_the_base_with_another_digest_is_damage() {
+    let (base, other) = (entries(&[".", "a=1", "b=2"]), entries(&[".", "a=1", "b=3"]));
+    let result = entries(&[".", "a=1", "b=2", "c=3"]);
+    let tree = tree_list::digest(tree_list::in_order(&result, &[]));
+    let merge_from = |entries| {
+        merge(
+            &identity_of(&base),
+            &mut manifest_of(entries).as_bytes(),
+            &mut changes_between(&base, &result).as_bytes(),
+            &shared(),
+            &LIMITS,
+            &job(tree),
+        )
+    };
+    merge_from(&base).unwrap();
+    let error = merge_from(&other).unwrap_err();
+    assert_eq!(error.code, Code::BaseDamaged, "{error}");
+    assert!(error.problem.contains("'base'"), "{error}");
+}
+
 #[test]
 fn malformed_changes_are_refused() {
     let add = |short: &str| format!("+ {}\n", line(short));
@@ -326,8 +360,8 @@ proptest! {
         let changes = changes_between(&old, &new);
         let tree = tree_list::digest(tree_list::in_order(&new, &[]));
         let merged = merge(
+            &identity_of(&old),
             &mut manifest_of(&old).as_bytes(),
-            &[],
             &mut changes.as_bytes(),
             &Shared::default(),
             &LIMITS,
