@@ -19,6 +19,8 @@ use crate::names::{ReleaseId, SiteName};
 use crate::sandbox::Enforcement;
 use crate::session::{LoginKey, Session};
 use crate::signature::Signed;
+use crate::store::journal::Event;
+use crate::store::{Notice, NoticeLog};
 use crate::success::{Received, Success};
 use crate::syslog::{Level, Syslog};
 use line::Line;
@@ -208,12 +210,28 @@ impl<'a> AuditLog<'a> {
                 line.certificate(self.session);
                 self.send(Level::Warning, "return", line)
             }
-            AuditEvent::Pruned(release) => {
-                let mut line = self.line("pruned");
-                line.pair("release", release);
+            AuditEvent::Changed(notice) => {
+                let Notice { record, found } = notice;
+                let (name, change) = match record.event {
+                    Event::Pruned => ("pruned", None),
+                    event => ("recovered", Some(event.name())),
+                };
+                let mut line = self.line(name);
+                line.optional("change", change);
+                line.pair(
+                    "release",
+                    record.release.as_ref().map_or("-", ReleaseId::as_str),
+                );
+                line.optional("previous", record.previous.as_ref());
+                line.optional("by", record.key.as_ref().filter(|_| found.is_some()));
+                line.optional("found", *found);
                 line.client(self.session);
                 line.certificate(self.session);
-                self.send(Level::Info, "pruned", line)
+                let level = match found {
+                    None => Level::Info,
+                    Some(_) => Level::Warning,
+                };
+                self.send(level, name, line)
             }
         }
     }
@@ -248,19 +266,41 @@ impl<'a> AuditLog<'a> {
     }
 }
 
-/// Records an event of the operator's program, which has no session.
+/// Returns the log of what the request of `session` does or finds before the journal has
+/// it. A site that does not require the audit log goes on without a line: the result has
+/// the same problem, or the log is back.
+pub fn notices(config: &Config, session: &Session) -> NoticeLog {
+    let (audit, site) = (config.audit.clone(), config.site().clone());
+    let session = session.clone();
+    NoticeLog::new(move |notice| {
+        let log = AuditLog::new(&audit, Some(&site), &session);
+        match log.event(&AuditEvent::Changed(notice)) {
+            Err(error) if log.required() => Err(error),
+            _ => Ok(()),
+        }
+    })
+}
+
+/// Returns the log of what the operator's program finds before the journal has it.
+pub fn notices_of_operator(config: &Config) -> NoticeLog {
+    notices(config, &NO_SESSION)
+}
+
+/// The operator's program has no session.
+const NO_SESSION: Session = Session {
+    key: None,
+    login: None,
+    client: None,
+    command: None,
+};
+
+/// Records an event of the operator's program.
 ///
 /// # Errors
 ///
 /// [`Code::AuditUnreachable`] if syslog did not take the line.
 pub fn record_by_operator(config: &Config, event: &AuditEvent<'_>) -> Result<()> {
-    let session = Session {
-        key: None,
-        login: None,
-        client: None,
-        command: None,
-    };
-    AuditLog::new(&config.audit, Some(config.site()), &session).event(event)
+    AuditLog::new(&config.audit, Some(config.site()), &NO_SESSION).event(event)
 }
 
 /// Returns the outcome of a change by the operator's program; none before the change.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::hooks::Stage;
 use crate::names::{KeyLabel, ReleaseId};
+use crate::store::Notice;
 use crate::store::history::State;
 
 /// One step of the gate, as replies and the audit log name it.
@@ -104,8 +105,8 @@ pub enum AuditEvent<'a> {
         /// or nothing is live because nothing was.
         as_good_as_before: bool,
     },
-    /// A release was removed.
-    Pruned(&'a ReleaseId),
+    /// The site was changed, and the journal does not have it yet.
+    Changed(&'a Notice<'a>),
 }
 
 /// Takes the reports of a running request.

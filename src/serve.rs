@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::activate::gate::Gate;
 use crate::activate::prune::{self, Trash};
-use crate::audit::AuditLog;
+use crate::audit::{self, AuditLog};
 use crate::config::{self, Config};
 use crate::error::{self, Code, Error, Result};
 use crate::event::{AuditEvent, Progress, Reporter};
@@ -80,7 +80,8 @@ pub fn serve(options: ServeOptions) -> u8 {
         }
         log.warnings.push(error.problem);
     }
-    let actor = session.actor(verb, started);
+    let notices = audit::notices(&config, &session);
+    let actor = session.actor(verb, started, notices);
     let (confinement, result) = run_verb(&config, verb, &actor, &permit, &mut log);
     log.keep_problem(audit.result(result.as_ref(), confinement.as_ref(), started.elapsed()));
     reply_with(result, log.warnings)
@@ -211,11 +212,7 @@ fn prune_overdue(config: &Config, store: &Store, actor: &Actor, log: &mut Reques
     let Ok(lock) = Lock::take(store, actor, Duration::ZERO) else {
         return Trash::default();
     };
-    let trash = prune::prune_overdue(config, store, actor, lock, &mut log.warnings);
-    for release in &trash.releases {
-        log.audit(&AuditEvent::Pruned(release));
-    }
-    trash
+    prune::prune_overdue(config, store, actor, lock, &mut log.warnings)
 }
 
 /// Shows progress to the client, writes audit lines, and keeps the problems of

@@ -25,7 +25,7 @@ use ssh_key::{Fingerprint, HashAlg, PublicKey};
 
 use crate::names::KeyLabel;
 use crate::policy::Verb;
-use crate::store::{Actor, Task};
+use crate::store::{Actor, NoticeLog, Task};
 
 pub use certificate::Certificate;
 
@@ -36,7 +36,7 @@ pub use certificate::Certificate;
 const MAX_AUTH_INFO: u64 = 1 << 20;
 
 /// One request and its client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     /// The operator's label for the key, from argv. Authoritative.
     pub key: Option<KeyLabel>,
@@ -49,7 +49,7 @@ pub struct Session {
 }
 
 /// What sshd's file says about the key of the login.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginKey {
     Plain(Fingerprint),
     Certified(Certificate),
@@ -87,14 +87,15 @@ impl Session {
     }
 
     /// Returns what the store records of this session's request, which began at
-    /// `started`.
-    pub fn actor(&self, verb: Verb, started: Instant) -> Actor {
+    /// `started`. `notices` takes what it does or finds.
+    pub fn actor(&self, verb: Verb, started: Instant, notices: NoticeLog) -> Actor {
         Actor {
             key: self.key.clone(),
             fingerprint: self.login.as_ref().and_then(LoginKey::fingerprint),
             client: self.client,
             task: Task::Verb(verb),
             started: Some(started),
+            notices,
         }
     }
 }

@@ -31,6 +31,7 @@ pub mod layout;
 pub mod ledger;
 pub mod limits;
 pub mod lock;
+mod notice;
 pub mod shared_dir;
 mod symlink;
 mod trash;
@@ -57,6 +58,7 @@ use crate::shell_word::Word;
 pub use actor::{Actor, Task};
 pub use inheritance::Inherited;
 use layout::{INCOMING, JOURNAL, LOCK, MANIFESTS, RELEASES, STATE, TRASH};
+pub use notice::{Found, Notice, NoticeLog};
 pub use tree_list::TreeList;
 
 /// An open site: handles of its directories, checked.

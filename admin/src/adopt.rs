@@ -23,6 +23,7 @@ use crate::check::account::look_up_account;
 use crate::output::Output;
 use crate::record::{record_after, record_before};
 use crate::site_account::{become_user, owner};
+use deploy_shell::audit;
 use deploy_shell::config::Config;
 use deploy_shell::error::{Code, Error, Result, describe};
 use deploy_shell::event::AuditEvent;
@@ -50,7 +51,7 @@ pub fn adopt(config_path: &Path, yes: bool) -> Result<Output> {
     let account = Ids::of_site(&config, &store)?;
     let is_root = geteuid().is_root();
     let site = SiteFacts::new(account.uid, is_root, &config);
-    let actor = Actor::operator(COMMAND);
+    let actor = Actor::operator(COMMAND, audit::notices_of_operator(&config));
     // Before the survey: no request may change what it sees.
     let lock = if yes {
         Some(account.act(|| Lock::take(&store, &actor, LOCK_TIMEOUT))?)

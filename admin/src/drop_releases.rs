@@ -10,6 +10,7 @@ use nix::unistd::getuid;
 
 use crate::record::{record_after, record_before};
 use crate::site_account::run_as_account;
+use deploy_shell::audit;
 use deploy_shell::config::Config;
 use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::event::AuditEvent;
@@ -52,7 +53,7 @@ pub fn drop_releases(config: &Path, named: &[ReleaseId], good: bool) -> Result<V
     let config = Config::load(config)?;
     run_as_account(&Store::examine(&config)?, "drop")?;
     let store = Store::open(&config)?;
-    let actor = Actor::operator("drop");
+    let actor = Actor::operator("drop", audit::notices_of_operator(&config));
     let mut ledger = Ledger::open(&store, &actor, LOCK_TIMEOUT)?;
     let candidates = candidates(&config, &ledger, named, good)?;
     let removals = (candidates.iter())

@@ -152,11 +152,6 @@ impl<'a> Gate<'a> {
         });
     }
 
-    /// Reports to the audit log that a release was removed.
-    pub fn report_pruned(&mut self, release: &ReleaseId) {
-        self.reporter.audit(&AuditEvent::Pruned(release));
-    }
-
     /// Returns whether the site checks a release after it became live.
     pub fn has_post_swap_checks(&self) -> bool {
         let health = &self.config.health;

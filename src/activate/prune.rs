@@ -101,16 +101,30 @@ fn move_to_trash(
                 continue;
             }
         };
-        match ledger.move_to_trash(&removal) {
-            Ok(name) => trash.names.push(name),
+        let name = match ledger.move_to_trash(&removal) {
+            Ok(name) => name,
             Err(error) => {
                 warnings.push(format!("'{release}' was not pruned: {error}"));
                 continue;
             }
+        };
+        // Before the record: a request that is killed from here on leaves a line, or a
+        // removal without a record, for which the next request writes one. A line for each
+        // release: one line for all could be too long.
+        if let Err(error) = ledger.report(&removal) {
+            // The site requires the audit log. The next request completes this removal
+            // and reports it. The rest would wait for the log again, under the lock.
+            warnings.push(format!(
+                "the removal of '{release}' is not complete: {error}"
+            ));
+            ledger.leave_trees();
+            trash.releases.push(release);
+            break;
         }
         if let Err(error) = ledger.forget(&removal) {
             warnings.push(format!("'{release}' was pruned: {error}"));
         }
+        trash.names.push(name);
         trash.releases.push(release);
     }
     trash

@@ -147,11 +147,10 @@ impl<'a, 'g> LockedSite<'a, 'g> {
         }
     }
 
-    /// Releases the lock, reports the releases that were pruned, and empties the trash:
-    /// slow, and safe without the lock.
+    /// Releases the lock, and empties the trash: slow, and safe without the lock.
     pub fn close(self) -> Closed<'g> {
         let LockedSite {
-            mut gate,
+            gate,
             ledger,
             candidate,
             trash,
@@ -160,10 +159,6 @@ impl<'a, 'g> LockedSite<'a, 'g> {
         } = self;
         let store = ledger.store;
         drop(ledger);
-        // A line for each release: one line for all could be too long.
-        for release in &trash.releases {
-            gate.report_pruned(release);
-        }
         prune::empty_trash(store, &trash, &mut warnings);
         Closed {
             gate,

@@ -40,7 +40,7 @@ const TYPES: [(&str, &str, usize); 8] = [
 ];
 
 /// What the audit log says about a certificate.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// The fingerprint of the certified key, as sshd logs it.
     pub fingerprint: Fingerprint,

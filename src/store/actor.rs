@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use ssh_key::Fingerprint;
 
+use super::notice::NoticeLog;
 use crate::names::KeyLabel;
 use crate::policy::Verb;
 
@@ -21,6 +22,8 @@ pub struct Actor {
     pub task: Task,
     /// When the request began; None for the operator's program.
     pub started: Option<Instant>,
+    /// Takes what this actor does or finds, before the journal has it.
+    pub notices: NoticeLog,
 }
 
 /// What changes the site.
@@ -34,13 +37,14 @@ pub enum Task {
 
 impl Actor {
     /// Returns the actor of a subcommand of `deploy-shell-admin`.
-    pub fn operator(command: &'static str) -> Actor {
+    pub fn operator(command: &'static str, notices: NoticeLog) -> Actor {
         Actor {
             key: None,
             fingerprint: None,
             client: None,
             task: Task::Command(command),
             started: None,
+            notices,
         }
     }
 }

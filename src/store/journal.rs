@@ -69,6 +69,23 @@ pub enum Event {
 }
 
 impl Event {
+    /// Returns the word of the journal for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Event::Received => "received",
+            Event::Activating => "activating",
+            Event::Abandoned => "abandoned",
+            Event::Swapped => "swapped",
+            Event::RolledBack => "rolled-back",
+            Event::Confirmed => "proved",
+            Event::Failed => "failed",
+            Event::Reverted => "returned",
+            Event::Pruned => "pruned",
+            Event::Reconciled => "reconciled",
+            Event::Earned => "earned",
+        }
+    }
+
     /// Every event, in the order of docs/formats.md.
     #[cfg(test)]
     pub const ALL: [Event; 11] = [

@@ -4,6 +4,7 @@
 //! repairs the journal where it lags behind the disk. So every change starts from a whole
 //! state. Dropping it releases the lock, and then removes the trees that a crash left.
 
+use std::cell::LazyCell;
 use std::collections::VecDeque;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::names::ReleaseId;
 use crate::store::history::{History, Release};
 use crate::store::journal::{self, Event, Journal, Record};
 use crate::store::lock::Lock;
-use crate::store::{Actor, Listing, Store, release_name, sorted_contains, used_ids};
+use crate::store::{Actor, Found, Listing, Notice, Store, release_name, sorted_contains, used_ids};
 
 /// The minimum time to wait for another request to end.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,7 +94,8 @@ impl<'a> Ledger<'a> {
     }
 
     /// Leaves the trees that a crash left to a later request: a process that is not in
-    /// its sandbox yet does not walk them.
+    /// its sandbox yet does not walk them, and a release without the record of its removal
+    /// stays in the trash.
     pub fn leave_trees(&mut self) {
         self.sweep.0 = None;
     }
@@ -166,13 +168,48 @@ impl<'a> Ledger<'a> {
     fn reconcile(&mut self, live: Option<&ReleaseId>) -> Result<()> {
         let listing = self.store.listing()?;
         for record in recovered_records(self.store, &self.history, &listing) {
-            self.append(record)?;
+            self.complete(record, Found::Interrupted)?;
         }
+        let store = self.store;
+        let trashed = LazyCell::new(|| store.trashed().unwrap_or_default());
         // Terminates: see `missing_record`.
         while let Some(record) = missing_record(&self.history, &listing, live) {
-            self.append(record)?;
+            let found = match record.event {
+                // The symlink did not move, so nothing has changed.
+                Event::Abandoned => {
+                    self.append(record)?;
+                    continue;
+                }
+                Event::Pruned if !self.is_in(&trashed, record.release.as_ref()) => {
+                    Found::Unrecorded
+                }
+                Event::Reconciled => Found::Unrecorded,
+                _ => Found::Interrupted,
+            };
+            self.complete(record, found)?;
         }
         Ok(())
+    }
+
+    /// Reports and appends what the journal lacks. In this order: a request that is killed
+    /// in between leaves the same to the next one.
+    fn complete(&mut self, record: Record, found: Found) -> Result<()> {
+        self.actor.notices.write(&Notice {
+            record: &record,
+            found: Some(found),
+        })?;
+        self.append(record)
+    }
+
+    /// Returns whether a request moved a known release to the trash, where it stays until
+    /// the journal has its removal. An earlier release of the same id may be there as well:
+    /// its number is lower.
+    fn is_in(&self, trashed: &[(ReleaseId, Option<u64>)], release: Option<&ReleaseId>) -> bool {
+        let known = release.and_then(|release| self.history.releases.get_key_value(release));
+        known.is_some_and(|(id, known)| {
+            let mut of_id = trashed.iter().filter(|(release, _)| release == id);
+            of_id.any(|(_, seq)| seq.is_some_and(|seq| seq >= known.seq))
+        })
     }
 }
 

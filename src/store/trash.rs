@@ -4,6 +4,7 @@
 //! remove what is there. A mounted file system and a file that this account may not
 //! remove stay, until an operator removes them.
 
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -12,7 +13,7 @@ use super::hold::Removal;
 use super::journal::Event;
 use super::layout::{STATE, TRASH};
 use super::ledger::Ledger;
-use super::{Store, release_name};
+use super::{Notice, Store, release_name};
 use crate::dir::{Dir, Name};
 use crate::error::{Result, describe};
 use crate::names::ReleaseId;
@@ -33,6 +34,18 @@ impl Ledger<'_> {
             .and_then(|to| self.store.releases.rename(release, &self.store.trash, to))
             .map_err(|errno| self.store.io("cannot move it to the trash", errno))?;
         Ok(name)
+    }
+
+    /// Reports the removal of a release that is in the trash, before [`Ledger::forget`].
+    ///
+    /// # Errors
+    ///
+    /// [`Code::AuditUnreachable`](crate::error::Code::AuditUnreachable) on a site that
+    /// requires the audit log.
+    pub fn report(&self, removal: &Removal) -> Result<()> {
+        let record = &self.new_record(Event::Pruned, Some(removal.release()));
+        let found = None;
+        self.actor().notices.write(&Notice { record, found })
     }
 
     /// Removes the manifest of a release that is in the trash, and journals its removal.
@@ -90,19 +103,30 @@ impl Store {
     ///
     /// [`Code::IoError`](crate::error::Code::IoError) if the trash cannot be listed.
     pub fn removals_pending(&self) -> Result<Vec<ReleaseId>> {
+        let removals = self.trashed()?.into_iter();
+        let mut releases: Vec<ReleaseId> = removals.map(|(release, _)| release).collect();
+        releases.dedup();
+        Ok(releases)
+    }
+
+    /// Returns the releases in the trash, each with the number of the newest record when it
+    /// was moved there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::removals_pending`].
+    pub(super) fn trashed(&self) -> Result<Vec<(ReleaseId, Option<u64>)>> {
         let names = self
             .trash
             .names()
             .map_err(|errno: Errno| self.io("cannot list the trash", errno))?;
-        let mut releases: Vec<ReleaseId> = names
-            .iter()
-            .filter_map(|name| {
-                let bytes = name.as_bytes();
-                let dot = bytes.iter().rposition(|byte| *byte == b'.')?;
-                release_name(std::ffi::OsStr::from_bytes(&bytes[..dot]))
-            })
-            .collect();
-        releases.dedup();
-        Ok(releases)
+        let parse = |name: &OsString| {
+            let bytes = name.as_bytes();
+            let dot = bytes.iter().rposition(|byte| *byte == b'.')?;
+            let release = release_name(OsStr::from_bytes(&bytes[..dot]))?;
+            let seq = std::str::from_utf8(&bytes[dot + 1..]).ok();
+            Some((release, seq.and_then(|seq| seq.parse().ok())))
+        };
+        Ok(names.iter().filter_map(parse).collect())
     }
 }

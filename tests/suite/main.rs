@@ -17,6 +17,7 @@ mod adopt_killed;
 mod adopt_layouts;
 mod archive;
 mod audit;
+mod audit_killed;
 mod audit_socket;
 mod authorize;
 mod automatic_rollback;

@@ -387,7 +387,7 @@ impl Site {
             .collect()
     }
 
-    fn journal_lines(&self) -> Vec<serde_json::Value> {
+    pub fn journal_lines(&self) -> Vec<serde_json::Value> {
         let path = self.root().join(".deploy-shell/journal.jsonl");
         let text = fs::read_to_string(path).unwrap_or_default();
         text.lines()

@@ -235,7 +235,7 @@ mod tests {
     }
 
     fn of(steps: &[Step], releases: &[&str]) -> Vec<Record> {
-        let actor = Actor::operator("adopt");
+        let actor = Actor::operator("adopt", deploy_shell::store::NoticeLog::default());
         records(steps, &adopted(releases), &actor, Duration::from_secs(60))
     }
 

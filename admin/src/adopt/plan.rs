@@ -273,7 +273,8 @@ pub fn rollback_target(plan: &Plan, config: &Config) -> Option<ReleaseId> {
     let candidates = plan.candidates.iter().map(|candidate| &candidate.id);
     let adopted = candidates.chain(plan.completed.keys());
     let adopted: BTreeMap<_, _> = adopted.map(|id| (id.clone(), placeholder(id))).collect();
-    let actor = deploy_shell::store::Actor::operator("adopt");
+    let actor =
+        deploy_shell::store::Actor::operator("adopt", deploy_shell::store::NoticeLog::default());
     let records = history::records(&plan.order.steps, &adopted, &actor, config.min_age);
     let mut history = History::default();
     for (record, seq) in records.into_iter().zip(1..) {
