@@ -12,6 +12,7 @@ config=/etc/deploy-shell/blog.toml
 
 fail() {
     printf '%s\n' "$*" >&2
+    rm -f "$state/restarts"
     exit 1
 }
 
@@ -19,7 +20,7 @@ fail() {
 eventually() {
     local what=$1 _
     shift
-    for _ in {1..1200}; do
+    for _ in {1..2400}; do
         if "$@" > /dev/null 2>&1; then return 0; fi
         sleep 0.1
     done
@@ -28,8 +29,13 @@ eventually() {
 
 # node REQUEST...: makes a request through the sshd of this machine.
 node() {
-    ssh -F none -i "$key" -o IdentitiesOnly=yes -o BatchMode=yes \
-        -o UserKnownHostsFile="$state/known_hosts" deploy@127.0.0.1 "$@"
+    set_ssh_options
+    ssh "${ssh_options[@]}" deploy@127.0.0.1 "$@"
+}
+# set_ssh_options: a scenario may choose another key.
+set_ssh_options() {
+    ssh_options=(-F none -i "$key" -o IdentitiesOnly=yes -o BatchMode=yes
+        -o "UserKnownHostsFile=$state/known_hosts")
 }
 
 # payload ID [FILE]...: makes a payload that names ID, with these files in it.
@@ -55,24 +61,67 @@ deploy() {
     node swap "$1" < /dev/null
 }
 
+# programs: the processes of deploy-shell, each with its words.
+programs() {
+    local process
+    for process in $(pgrep -u deploy); do
+        case $(readlink "/proc/$process/exe") in
+            /usr/bin/deploy-shell*) echo "$process $(tr '\0' ' ' < "/proc/$process/cmdline")" ;;
+        esac
+    done
+}
+
 live() { readlink "$site/current"; }
+
+# refused STATUS REQUEST...: makes a request, which must end with this exit status.
+refused() {
+    local expected=$1 code=0
+    shift
+    node "$@" < /dev/null > "$state/said" 2>&1 || code=$?
+    [ "$code" = "$expected" ] || fail "$*: exit status $code, not $expected: $(cat "$state/said")"
+}
 
 # check: runs check, which must report no finding.
 check() { deploy-shell-admin check --site blog > "$state/check" 2>&1 || fail "check: $(cat "$state/check")"; }
 
-# configure: replaces the configuration by the defaults and the lines of standard input.
+# configure: replaces the configuration by the defaults and the lines of standard input. The
+# limits for a key are high, because one key makes all requests of the scenarios.
 configure() {
     printf 'root = "%s"\n' "$site" > "$config"
     cat >> "$config"
+    cat >> "$config" << 'END'
+[pending]
+max = 100
+max_per_key = 90
+[limits]
+receives_per_hour = 1000
+attempts_per_hour = 1000
+swaps_per_minute = 100
+idle_timeout = "10m"
+END
 }
 
-# restart_machine COMMAND...: restarts by COMMAND, and waits for the end.
-restart_machine() {
+# expect_restart: the machine restarts from here on, and systemd then starts this scenario
+# once more. Everything before this line is on the disk.
+expect_restart() {
     touch "$state/$scenario.restarted" "$state/restarts"
+    cat /proc/sys/kernel/random/boot_id > "$state/$scenario.boot"
+    # A failure before the restart ends the scenario.
+    trap 'rm -f "$state/restarts"' ERR
     sync
-    "$@"
-    sleep 600
 }
 # restarted: whether this is the run after the restart.
 restarted() { [ -e "$state/$scenario.restarted" ]; }
+
+# verify_whole: every release is as its manifest says. The control: `verify` finds a byte that
+# was added to a file of RELEASE, which it must be able to find.
+verify_whole() {
+    local file=$site/releases/$1/index.html
+    deploy-shell-admin verify --site blog
+    cp -a "$file" "$state/whole"
+    echo damage >> "$file"
+    if deploy-shell-admin verify --site blog > "$state/verified" 2>&1; then fail "verify does not find damage"; fi
+    cp -a "$state/whole" "$file"
+    deploy-shell-admin verify --site blog > "$state/verified" 2>&1 || fail "verify: $(cat "$state/verified")"
+}
 rm -f "$state/restarts"
