@@ -23,7 +23,7 @@ fn payload() -> Vec<u8> {
 }
 
 /// Returns a group that is not the first one of this user, if it may use another.
-fn other_group() -> Option<u32> {
+pub fn other_group() -> Option<u32> {
     if geteuid().is_root() {
         let group = Group::from_name("www-data").expect("the groups can be read");
         return group.map(|group| group.gid.as_raw());
@@ -69,7 +69,7 @@ fn assert_plain_modes(release: &Path) {
 }
 
 /// Returns the lines of getfacl(1) that a plain mode would not have.
-fn extended(path: &Path) -> String {
+pub fn extended(path: &Path) -> String {
     let output = Command::new("getfacl").args(["-cpsE"]).arg(path).output();
     let text = output.expect("getfacl runs").stdout;
     String::from_utf8(text).expect("text")
@@ -143,7 +143,7 @@ fn the_group_follows_a_set_group_id_directory_and_the_modes_are_plain() {
     }
 }
 
-fn set_group(directory: &Path, group: u32) {
+pub fn set_group(directory: &Path, group: u32) {
     chown(directory, None, Some(group)).expect("a group of this user");
     let mode = mode(directory);
     set_mode(directory, mode | 0o2000);

@@ -40,6 +40,7 @@ mod clock;
 mod commit;
 mod contention;
 mod delta;
+mod delta_inheritance;
 mod delta_payload;
 mod delta_race;
 mod direct;
