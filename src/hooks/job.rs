@@ -1,5 +1,6 @@
 //! One command, from its start to the end of every process that it started.
 
+use std::collections::BTreeSet;
 use std::io::{PipeReader, Read, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
@@ -166,10 +167,8 @@ impl JobRunner {
         job.drain(pipe);
         let mut show = |text: String| pipe.queue_response(&RunResponse::Output(text.into()));
         job.output.finish(&mut show);
-        let is_ended = |process: &&Remaining| {
-            let same = |other: &Remaining| other.pid == process.pid;
-            !remaining.iter().any(same)
-        };
+        let still_there: BTreeSet<i32> = remaining.iter().map(|process| process.pid).collect();
+        let is_ended = |process: &&Remaining| !still_there.contains(&process.pid);
         let ended: Vec<&Remaining> = left.iter().filter(is_ended).collect();
         if let Some(text) = describe_ended(&ended) {
             show(text);

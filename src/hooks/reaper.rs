@@ -42,6 +42,10 @@ pub const DESCENDANTS_KILL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many children one call reaps before its caller looks at its other work.
 const MAX_REAPED_AT_ONCE: usize = 512;
 
+/// How many times the last turn reaps that many: more than the processes that a machine
+/// has by default (`kernel.pid_max`, 32,768).
+const MAX_LAST_REAPS: usize = 128;
+
 /// The maximum length of a program's name in a message, in bytes. The kernel keeps 15,
 /// and escaping can make four of each.
 const MAX_PROGRAM: usize = 60;
@@ -101,9 +105,13 @@ impl Reaper {
         // children, and a turn that finds one waits or is the last.
         loop {
             child_signal.clear();
-            let all_reaped = reap(None);
             let last_turn = deadline.has_passed();
-            let remaining = self.kill_unreported(children(), last_turn, send_sigkill);
+            let mut all_reaped = reap(None);
+            if last_turn {
+                // Only what still runs is to be named.
+                all_reaped = all_reaped || (1..MAX_LAST_REAPS).any(|_| reap(None));
+            }
+            let remaining = self.kill_unreported(children(), last_turn, send_sigkill, has_ended);
             if last_turn {
                 return remaining.into_iter().map(Remaining::look_up).collect();
             }
@@ -122,12 +130,7 @@ impl Reaper {
     /// ended left behind. A child of another user that an earlier command left is not
     /// among them.
     pub fn left_behind(&self, leader: Pid) -> Vec<Remaining> {
-        let is_alive = |pid: &i32| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            // The name is in parentheses, and can contain any byte.
-            let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-            !state.is_empty() && !state.starts_with(['Z', 'X'])
-        };
+        let is_alive = |pid: &i32| matches!(state(*pid), Some(state) if !is_dead(state));
         let left = children().into_iter().filter(|pid| *pid != leader.as_raw());
         left.filter(|pid| !self.reported.contains(pid))
             .filter(is_alive)
@@ -135,20 +138,22 @@ impl Reaper {
             .collect()
     }
 
-    /// Kills the children that no call has reported yet, and returns them. The
-    /// last turn kills them too: it may be the first to see one of them, and no
-    /// later call signals a child that this call reports.
+    /// Kills the children that no call has reported yet, and returns them; in the last
+    /// turn, those that have not ended. The last turn kills them too: it may be the first
+    /// to see one of them, and no later call signals a child that this call reports.
     fn kill_unreported(
         &mut self,
         children: Vec<i32>,
         last_turn: bool,
-        mut send_sigkill: impl FnMut(i32),
+        send_sigkill: impl FnOnce(&[i32]),
+        has_ended: impl Fn(i32) -> bool,
     ) -> Vec<i32> {
         let children: BTreeSet<i32> = children.into_iter().collect();
         self.reported.retain(|pid| children.contains(pid));
-        let unreported: Vec<i32> = children.difference(&self.reported).copied().collect();
-        unreported.iter().copied().for_each(&mut send_sigkill);
+        let mut unreported: Vec<i32> = children.difference(&self.reported).copied().collect();
+        send_sigkill(&unreported);
         if last_turn {
+            unreported.retain(|pid| !has_ended(*pid));
             self.reported.extend(&unreported);
         }
         unreported
@@ -189,21 +194,47 @@ pub fn reap(leader: Option<Pid>) -> bool {
     false
 }
 
-/// Kills a child, and its process group where that has no process but descendants of
-/// a command: the kernel kills all of a group at once, so that none of them forks
+/// Returns whether a child has ended, and is only not reaped yet. One whose state cannot be
+/// read counts as running.
+fn has_ended(pid: i32) -> bool {
+    state(pid).is_some_and(is_dead)
+}
+
+fn is_dead(state: u8) -> bool {
+    matches!(state, b'Z' | b'X')
+}
+
+/// Returns the letter of a process's state (proc_pid_stat(5)).
+fn state(pid: i32) -> Option<u8> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name is in parentheses, and can contain any byte.
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(end + 2).copied()
+}
+
+/// Kills children, and their process groups where these have no process but descendants
+/// of a command: the kernel kills all of a group at once, so that none of them forks
 /// meanwhile (kill(2), fork(2)).
 ///
 /// A descendant of a command can move itself into this process's group, which it
 /// could signal itself, and into the monitor's.
-fn send_sigkill(pid: i32) {
-    let pid = Pid::from_raw(pid);
-    match getpgid(Some(pid)) {
-        Ok(group) if group != getpgrp() && getpgid(Some(getppid())) != Ok(group) => {
+fn send_sigkill(children: &[i32]) {
+    let group_of = |pid: i32| getpgid(Some(Pid::from_raw(pid))).ok();
+    let not_ours = [Some(getpgrp()), getpgid(Some(getppid())).ok()];
+    for group in groups(children, group_of) {
+        if !not_ours.contains(&Some(group)) {
             _ = killpg(group, Signal::SIGKILL);
         }
-        _ => {}
     }
-    _ = kill(pid, Signal::SIGKILL);
+    for pid in children {
+        _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+    }
+}
+
+/// Returns the process groups of children, each once. A signal to a group takes as long as
+/// the group has processes, and the thousands of a fork bomb are in one.
+fn groups(children: &[i32], group_of: impl Fn(i32) -> Option<Pid>) -> BTreeSet<Pid> {
+    children.iter().filter_map(|pid| group_of(*pid)).collect()
 }
 
 /// Returns the children of this process. It has one thread, so the list of its first
@@ -246,12 +277,13 @@ mod tests {
 
     #[test]
     fn a_child_is_killed_before_it_is_reported() {
+        const DEAD: i32 = 99;
         let mut reaper = Reaper::default();
         let mut turn = |children: &[i32], last: bool| {
             let mut killed = Vec::new();
-            let remaining = reaper.kill_unreported(children.to_vec(), last, |pid| {
-                killed.push(pid);
-            });
+            let kill = |pids: &[i32]| killed.extend(pids);
+            let has_ended = |pid| pid == DEAD;
+            let remaining = reaper.kill_unreported(children.to_vec(), last, kill, has_ended);
             (remaining, killed)
         };
         assert_eq!(turn(&[5, 7], false), (vec![5, 7], vec![5, 7]));
@@ -262,6 +294,16 @@ mod tests {
         assert_eq!(turn(&[7], true), (vec![], vec![]));
         // 9 has ended, so this is another process.
         assert_eq!(turn(&[7, 9], true), (vec![9], vec![9]));
+        // One that has ended, and that nobody has reaped, does not still run.
+        assert_eq!(turn(&[7, 9, DEAD], true), (vec![], vec![DEAD]));
+    }
+
+    #[test]
+    fn each_process_group_is_killed_once() {
+        let group_of = |pid| (pid != 5).then(|| Pid::from_raw(pid / 10));
+        let found = groups(&[5, 10, 11, 12, 20], group_of);
+        let found: Vec<i32> = found.into_iter().map(Pid::as_raw).collect();
+        assert_eq!(found, [1, 2]);
     }
 
     #[test]

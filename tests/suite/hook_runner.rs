@@ -330,6 +330,27 @@ fn descendants_that_keep_forking_are_killed() {
     }
 }
 
+/// More than the hook runner reaps at once, in one group and in a tree.
+#[test]
+fn hundreds_of_processes_are_ended_and_none_is_named_as_running() {
+    let fixture = Fixture::new();
+    let script = "for i in 0 1 2 3 4 5 6 7 8 9; do ( \
+                  for j in 0 1 2 3 4 5 6 7 8 9; do ( \
+                  for k in 0 1 2 3 4 5; do sleep 1000 & done; wait ) & done; wait ) & done; \
+                  echo started";
+    let mut runner = fixture.with_script(script);
+    let (lines, ended) = runner.run_hook();
+    assert_eq!(ended, "exit 0");
+    assert!(
+        lines.iter().all(|line| !line.contains("still run")),
+        "{lines:?}"
+    );
+    let children = format!("/proc/{0}/task/{0}/children", runner.child.id());
+    if let Ok(text) = fs::read_to_string(children) {
+        assert_eq!(text, "");
+    }
+}
+
 #[test]
 fn a_hook_that_exceeds_its_time_is_killed_with_its_descendants() {
     let fixture = Fixture::new();
