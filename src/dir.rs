@@ -204,8 +204,17 @@ impl Dir {
 
     /// Returns the names in this directory, sorted, without `.` and `..`.
     pub fn names(&self) -> Result<Vec<OsString>> {
+        self.names_up_to(usize::MAX)
+    }
+
+    /// As [`Dir::names`]. Fails with `EOVERFLOW` after `max` names: the owner of the
+    /// directory must not be able to fill the memory of a command of root's.
+    pub fn names_up_to(&self, max: usize) -> Result<Vec<OsString>> {
         let mut names = Vec::new();
         self.for_each_entry(|name, _| {
+            if names.len() == max {
+                return Err(Errno::EOVERFLOW);
+            }
             names.push(name);
             Ok(())
         })?;
@@ -218,8 +227,16 @@ impl Dir {
     /// Most file systems list the type with the name. For those that do not, this
     /// looks it up, and leaves out what is gone by then.
     pub fn entries_with_type(&self) -> Result<Vec<(OsString, SFlag)>> {
+        self.entries_with_type_up_to(usize::MAX)
+    }
+
+    /// As [`Dir::entries_with_type`], with the limit of [`Dir::names_up_to`].
+    pub fn entries_with_type_up_to(&self, max: usize) -> Result<Vec<(OsString, SFlag)>> {
         let mut entries = Vec::new();
         self.for_each_entry(|name, listed| {
+            if entries.len() == max {
+                return Err(Errno::EOVERFLOW);
+            }
             let listed = listed.map(|listed| match listed {
                 Type::Fifo => SFlag::S_IFIFO,
                 Type::CharacterDevice => SFlag::S_IFCHR,

@@ -49,6 +49,7 @@ use facts::{
     Account, Facts, ForcedCommand, InstalledProgram, KeysFile, PasswdEntry, Resolution,
     ResolvedPath, SitePaths, is_deploy_shell,
 };
+use filesystem::Mounts;
 use path_reader::resolve_paths;
 pub use path_reader::run_child;
 use paths::resolve_path;
@@ -111,8 +112,10 @@ fn gather_facts(
         // No system call gets to what is below it.
         Err(_) => Ok(Vec::new()),
     };
-    let directories = site_directories(&config.root);
-    let mut paths = resolve_site_paths(config_path, &config, &directories, sshd_config);
+    let mounts = Mounts::find(&config.root, &mut not_checked);
+    let mut directories = site_directories(&config.root);
+    directories.retain(|path| !mounts.cover(path));
+    let mut paths = resolve_site_paths(config_path, &config, &directories, &mounts, sshd_config);
     // After a mount that stalls, another child would wait for it as well.
     let resolved = answers.map_err(|error| error.problem).and_then(|_| {
         let below = config.root.join(SHARED);
@@ -129,7 +132,7 @@ fn gather_facts(
             not_checked.push(format!("who can write '{shown}': {why}"));
         }
     }
-    let account = site_account(&config.root, &mut not_checked);
+    let account = site_account(&config.root, &mounts, &mut not_checked);
     let passwd = account.as_ref().and_then(|account| account.passwd.as_ref());
     let answer = passwd.map(|entry| sshd_config::query_sshd(&entry.name, sshd_config));
     let (sshd, sshd_failure) = match answer {
@@ -160,7 +163,8 @@ fn gather_facts(
     let files = certificates.files.iter();
     (paths.sshd_config).extend(files.map(|path| resolve_path(path)));
     let programs = installed_programs(program, passwd, &keys_files);
-    let filesystem = filesystem::examine_filesystem(&config.root, &directories, &mut not_checked);
+    let filesystem =
+        filesystem::examine_filesystem(&config.root, &directories, &mounts, &mut not_checked);
     let reader = reader::probe_reader(&config, &mut not_checked);
     let uses_pam = sshd
         .as_ref()
@@ -175,6 +179,7 @@ fn gather_facts(
         &resolve_path(program),
         account.as_ref(),
         &needed,
+        &mounts,
         &mut not_checked,
     );
     Facts {
@@ -217,8 +222,10 @@ fn resolve_site_paths(
     config_path: &Path,
     config: &Config,
     directories: &[PathBuf],
+    mounts: &Mounts,
     sshd_config: Option<&Path>,
 ) -> SitePaths {
+    let current = config.root.join(config.link.as_str());
     let signatures = config.signatures.as_ref();
     SitePaths {
         config: resolve_path(config_path),
@@ -227,7 +234,11 @@ fn resolve_site_paths(
             .map(|command| resolve_path(command.program()))
             .collect(),
         root: resolve_path(&config.root),
-        current: resolve_in_child(config.root.join(config.link.as_str())),
+        current: if mounts.cover(&current) {
+            not_resolved(current, "it is a mount point".to_owned())
+        } else {
+            resolve_in_child(current)
+        },
         directories: directories.iter().map(|path| resolve_path(path)).collect(),
         shared: Vec::new(),
         socket: resolve_path(&config.audit.socket),
@@ -241,11 +252,15 @@ fn resolve_site_paths(
 fn resolve_in_child(path: PathBuf) -> ResolvedPath {
     match resolve_paths(vec![path.clone()], SHARED_LIMIT) {
         Ok(mut resolved) => resolved.remove(0),
-        Err(why) => ResolvedPath {
-            path,
-            components: Vec::new(),
-            resolution: Resolution::NotChecked(why),
-        },
+        Err(why) => not_resolved(path, why),
+    }
+}
+
+fn not_resolved(path: PathBuf, why: String) -> ResolvedPath {
+    ResolvedPath {
+        path,
+        components: Vec::new(),
+        resolution: Resolution::NotChecked(why),
     }
 }
 
@@ -260,8 +275,15 @@ fn unowned_paths(paths: &SitePaths) -> impl Iterator<Item = &ResolvedPath> {
 }
 
 /// Returns the account that owns the state directory.
-fn site_account(root: &Path, not_checked: &mut Vec<String>) -> Option<Account> {
+fn site_account(root: &Path, mounts: &Mounts, not_checked: &mut Vec<String>) -> Option<Account> {
     let state = root.join(STATE);
+    if mounts.cover(&state) {
+        let shown = state.display();
+        not_checked.push(format!(
+            "who owns the site, and its keys: '{shown}' is a mount point"
+        ));
+        return None;
+    }
     // A request does not follow a symlink there; who it would serve is still the question.
     match state.metadata() {
         Ok(metadata) => Some(account::look_up_account(metadata.uid(), not_checked)),

@@ -17,6 +17,9 @@ use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Fault, Result, describe};
 use crate::shell_word::Word;
 
+/// The remedy for a directory that is on another mount than the root.
+const ONE_FILE_SYSTEM: &str = "keep the whole site on one file system, without mounts inside it";
+
 /// A directory of the site, as [`Store::check_directories`] looks at it.
 struct Directory<'a> {
     handle: &'a Dir,
@@ -83,7 +86,7 @@ impl Store {
             // A rename is atomic only within one file system.
             if device(directory.handle) != device(&self.root) {
                 return Err(bad("is on another file system than the root".to_owned())
-                    .remedy("keep the whole site on one file system, without mounts inside it"));
+                    .remedy(ONE_FILE_SYSTEM));
             }
         }
         Ok(())
@@ -178,10 +181,13 @@ pub(super) fn open_subdirectory(
     name: Name<'_>,
     init: &dyn Fn() -> String,
 ) -> Result<Dir> {
-    let opened = parent.open_dir(name);
+    // A file system that is mounted there may stall. No rename leads there either, also
+    // where it is a bind mount of the same file system.
+    let opened = parent.open_dir_of_this_mount(name);
     opened.map_err(|errno| {
-        let is_symlink =
-            (parent.stat(name)).is_ok_and(|stat| dir::file_type(&stat) == SFlag::S_IFLNK);
+        let is_symlink = parent
+            .stat_of_this_mount(name)
+            .is_ok_and(|stat| dir::file_type(&stat) == SFlag::S_IFLNK);
         cannot_open(&path.join(name), errno, is_symlink, init)
     })
 }
@@ -217,6 +223,7 @@ pub(super) fn cannot_open(
             .remedy("keep the whole site below one directory, and set 'root' to that; see bad-layout in docs/troubleshooting.md"),
         Errno::ENOTDIR | Errno::ELOOP => bad("is not a directory itself")
             .remedy(format!("move it away, then make the directory: {}", init())),
+        Errno::EXDEV => bad("is a mount point").remedy(ONE_FILE_SYSTEM),
         errno => Error::io(format!("cannot open '{shown}'"), errno),
     }
 }

@@ -113,8 +113,17 @@ impl Store {
             };
             Err(Error::new(Code::BadLayout, format!("'{shown}' {problem}")).remedy(remedy))
         };
-        match self.root.stat(link) {
+        match self.root.stat_of_this_mount(link) {
             Err(Errno::ENOENT) => return Ok(None),
+            Err(Errno::EXDEV) => {
+                let error = Error::new(Code::BadLayout, format!("'{shown}' is a mount point"));
+                // To unmount what is live would leave visitors without a site.
+                return Err(error.remedy(if is_live {
+                    "docs/adopting.md has the way to a new directory".to_owned()
+                } else {
+                    format!("unmount it: umount {}", Word::new(&path))
+                }));
+            }
             Err(errno) => return Err(Error::io(format!("cannot look at '{shown}'"), errno)),
             Ok(stat) if dir::file_type(&stat) != SFlag::S_IFLNK => {
                 let what = dir::file_type(&stat);

@@ -309,3 +309,58 @@ fn a_stalled_mount_in_the_state_does_not_hold_the_lock() {
         }
     }
 }
+
+/// No rename leads to another mount, so such a site is of no use, and every request and
+/// command says so.
+#[test]
+fn a_stalled_mount_at_a_directory_of_the_site_is_reported_and_not_looked_at() {
+    for place in [
+        "releases",
+        "current",
+        ".deploy-shell",
+        ".deploy-shell/manifests",
+    ] {
+        let site = Site::with_config("[bridge]\npaths = [\"data\"]\n");
+        live(&site, &["a"]);
+        put(&site, "b");
+        let mount = site.root().join(place);
+        if place == "current" {
+            fs::remove_file(&mount).expect("the symlink");
+            fs::create_dir(&mount).expect("a directory");
+        }
+        let init = format!("init --root '{}'", site.root().display());
+        let lines: String = [
+            operator_line(&site, 0, "verify"),
+            operator_line(&site, 1, "bridge"),
+            operator_line(&site, 2, "adopt"),
+            operator_line(&site, 3, &init),
+            request_line(&site, 4, "swap b"),
+            request_line(&site, 5, "list"),
+            operator_line(&site, 6, "check"),
+        ]
+        .concat();
+        let start = stall_at(&site, &mount);
+        if !ran(&format!("{start}stall\n{lines}unmount\n")) {
+            return;
+        }
+        let replies = replies(&site, 7);
+        let named = format!("'{}' is a mount point", mount.display());
+        for (number, reply) in replies[..6].iter().enumerate() {
+            match number {
+                // `init` refuses a site of root's first.
+                3 => assert_ne!(reply.code, 124, "{place}: {reply:?}"),
+                _ => {
+                    assert_eq!(reply.code, 78, "{place}, {number}: {reply:?}");
+                    assert!(
+                        reply.stderr.contains(&named),
+                        "{place}, {number}: {reply:?}"
+                    );
+                }
+            }
+        }
+        let checked = &replies[6];
+        assert_eq!(checked.code, 1, "{place}: {checked:?}");
+        let finding = format!("'{}' is on another file system", mount.display());
+        assert!(checked.stdout.contains(&finding), "{place}: {checked:?}");
+    }
+}

@@ -6,6 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 
+use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
 use super::{apply, history, layout};
@@ -35,11 +36,13 @@ impl Exchange {
     ///
     /// # Errors
     ///
-    /// Those of the look-up and of the journal.
+    /// Those of the look-up and of the journal, and [`Code::BadLayout`] if a file system is
+    /// mounted there.
     pub fn find(config: &Config, store: &Store) -> Result<Option<Exchange>> {
-        let is_directory = (store.root.stat_of_this_mount(&config.link))
-            .is_ok_and(|stat| dir::file_type(&stat) == SFlag::S_IFDIR);
-        if !is_directory {
+        let found = store.root.stat_of_this_mount(&config.link);
+        let is_mounted = matches!(found, Err(Errno::EXDEV));
+        let is_directory = found.is_ok_and(|stat| dir::file_type(&stat) == SFlag::S_IFDIR);
+        if !is_directory && !is_mounted {
             return Ok(None);
         }
         let (history, _) = history::read(store)?;
@@ -53,6 +56,13 @@ impl Exchange {
         let Some(release) = fallback(&store.present()?, &history, None) else {
             return Ok(None);
         };
+        // rename(2) moves no mount point.
+        if is_mounted {
+            let shown = store.path().join(config.link.as_str());
+            let problem = format!("'{}' is a mount point", shown.display());
+            return Err(Error::new(Code::BadLayout, problem)
+                .remedy("docs/adopting.md has the way to a new directory"));
+        }
         let kept_as = free_name(config, store, &target(&release))?;
         Ok(Some(Exchange { release, kept_as }))
     }

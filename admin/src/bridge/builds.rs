@@ -245,8 +245,13 @@ fn current(store: &Store) -> Result<Option<u64>> {
             "move it away, then build the bridge: mv -nT {word} {old}"
         ))
     };
-    match store.root.stat(BRIDGE) {
+    match store.root.stat_of_this_mount(BRIDGE) {
         Err(Errno::ENOENT) => return Ok(None),
+        Err(Errno::EXDEV) => {
+            let problem = format!("a file system is mounted on '{shown}'");
+            let remedy = format!("unmount it: umount {}", Word::new(&path));
+            return Err(Error::new(Code::BadLayout, problem).remedy(remedy));
+        }
         Err(errno) => return Err(cannot(store, "look at the bridge", errno)),
         Ok(stat) if dir::file_type(&stat) != SFlag::S_IFLNK => {
             return Err(foreign("is not a symlink"));

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use super::facts::{Blocked, Unusable, UnusableFault};
+use super::filesystem::Mounts;
 use deploy_shell::config::Config;
 use deploy_shell::store::layout::{LIMITS, MANIFESTS, RELEASES, STATE, STATE_DIRS};
 
@@ -43,8 +44,9 @@ pub fn blocked(path: &Path, need: Need) -> Option<Blocked> {
 }
 
 /// Returns the site's directories and state files that a request of the account would
-/// fail on. The root is the first, because every swap renames a symlink in it.
-pub fn unusable_entries(config: &Config) -> Vec<Unusable> {
+/// fail on. The root is the first, because every swap renames a symlink in it. Leaves out
+/// what is mounted.
+pub fn unusable_entries(config: &Config, mounts: &Mounts) -> Vec<Unusable> {
     let state = config.root.join(STATE);
     let mut directories = vec![
         config.root.clone(),
@@ -56,6 +58,7 @@ pub fn unusable_entries(config: &Config) -> Vec<Unusable> {
     let all = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
     let mut found: Vec<Unusable> = directories
         .into_iter()
+        .filter(|path| !mounts.cover(path))
         .filter_map(|path| try_access(path, all))
         .collect();
     for (directory, flags) in [
@@ -63,12 +66,15 @@ pub fn unusable_entries(config: &Config) -> Vec<Unusable> {
         (state.join(LIMITS), AccessFlags::R_OK | AccessFlags::W_OK),
         (state.join(MANIFESTS), AccessFlags::R_OK),
     ] {
+        if mounts.cover(&directory) {
+            continue;
+        }
         // A directory that cannot be read is one of those above.
         let entries = directory.read_dir().into_iter().flatten().flatten();
         let is_directory = |path: &Path| symlink_metadata(path).is_ok_and(|it| it.is_dir());
         let mut files: Vec<PathBuf> = entries
             .map(|entry| entry.path())
-            .filter(|path| !is_directory(path))
+            .filter(|path| !mounts.cover(path) && !is_directory(path))
             .collect();
         files.sort();
         found.extend(files.into_iter().filter_map(|path| try_file(path, flags)));

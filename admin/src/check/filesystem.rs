@@ -12,6 +12,9 @@ use deploy_shell::dir::{Dir, Name};
 use deploy_shell::error::describe;
 use deploy_shell::store::layout::SHARED;
 
+/// In a directory with more names, this does not look for one with a letter in it.
+const MAX_NAMES: usize = 100_000;
+
 const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// File systems that a server or a user-space program implements: there the
@@ -32,10 +35,41 @@ const NETWORK: [(u32, &str); 12] = [
     (0x0bd0_0bd0, "lustre"),
 ];
 
-/// Examines the root, and the directories below it that deploy-shell relies on.
+/// The mount points below the root of a site, but those in `shared/`, which belongs to the
+/// application. A file system that is mounted there may stall, so `check` looks at none of
+/// them.
+pub struct Mounts(Vec<PathBuf>);
+
+impl Mounts {
+    pub fn find(root: &Path, not_checked: &mut Vec<String>) -> Mounts {
+        match std::fs::read(MOUNTS) {
+            Ok(text) => {
+                let canonical = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+                let found = mounts_below(&text, &canonical).into_iter();
+                let below =
+                    found.filter_map(|path| Some(path.strip_prefix(&canonical).ok()?.into()));
+                Mounts(below.map(|below: PathBuf| root.join(below)).collect())
+            }
+            Err(error) => {
+                let why = describe(&error);
+                not_checked.push(format!("mounts below the root: {why}"));
+                Mounts(Vec::new())
+            }
+        }
+    }
+
+    /// Returns whether a path is a mount point or is below one.
+    pub fn cover(&self, path: &Path) -> bool {
+        self.0.iter().any(|mount| path.starts_with(mount))
+    }
+}
+
+/// Examines the root, and the directories below it that deploy-shell relies on. None of
+/// them is below a mount.
 pub fn examine_filesystem(
     root: &Path,
     directories: &[PathBuf],
+    mounts: &Mounts,
     not_checked: &mut Vec<String>,
 ) -> Filesystem {
     let network = match statfs(root) {
@@ -46,30 +80,17 @@ pub fn examine_filesystem(
             None
         }
     };
-    let mut other_filesystems = match std::fs::read(MOUNTS) {
-        Ok(text) => {
-            let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
-            mounts_below(&text, &root)
-        }
-        Err(error) => {
-            let why = describe(&error);
-            not_checked.push(format!("mounts below the root: {why}"));
-            Vec::new()
-        }
-    };
-    // A file system that is mounted there may stall, so nothing looks at it.
-    let mounts = other_filesystems.clone();
-    let is_below_a_mount = |path: &Path| mounts.iter().any(|mount| path.starts_with(mount));
-    let directories = directories.iter().filter(|path| !is_below_a_mount(path));
+    let mut other_filesystems = mounts.0.clone();
     let device = |path: &Path| path.metadata().ok().map(|metadata| metadata.dev());
+    // Such as a subvolume of btrfs, which is no mount.
     let elsewhere = directories
-        .clone()
+        .iter()
         .filter(|path| device(path).is_some_and(|found| Some(found) != device(root)));
     other_filesystems.extend(elsewhere.cloned());
     other_filesystems.sort();
     other_filesystems.dedup();
     let (mut case_insensitive, mut unreadable) = (Vec::new(), Vec::new());
-    for directory in directories.map(PathBuf::as_path).chain([root]) {
+    for directory in directories.iter().map(PathBuf::as_path).chain([root]) {
         match is_case_insensitive(directory) {
             Some(true) => case_insensitive.push(directory.to_owned()),
             Some(false) => {}
@@ -147,7 +168,7 @@ fn is_case_insensitive(directory: &Path) -> Option<bool> {
         Some((stat.st_dev, stat.st_ino))
     };
     // The first name with a letter in it decides, if nothing is mounted there.
-    let mut names = directory.names().ok()?.into_iter();
+    let mut names = directory.names_up_to(MAX_NAMES).ok()?.into_iter();
     let found = names.find_map(|name| Some((inode(&name)?, swap_case(&name)?)));
     Some(found.is_some_and(|(found, other)| inode(&other) == Some(found)))
 }
@@ -168,6 +189,15 @@ mod tests {
             mounts_below(text, Path::new("/srv/a")),
             [Path::new("/srv/a/releases"), Path::new("/srv/a/b c")]
         );
+    }
+
+    #[test]
+    fn a_mount_covers_what_is_below_it() {
+        let mounts = Mounts(vec!["/srv/a/releases".into()]);
+        assert!(mounts.cover(Path::new("/srv/a/releases")));
+        assert!(mounts.cover(Path::new("/srv/a/releases/r/file")));
+        assert!(!mounts.cover(Path::new("/srv/a/releases-old")));
+        assert!(!mounts.cover(Path::new("/srv/a")));
     }
 
     #[test]
@@ -201,7 +231,8 @@ mod tests {
         std::fs::create_dir(path("releases")).unwrap();
         let mut not_checked = Vec::new();
         let directories = [path("releases")];
-        let found = examine_filesystem(directory.path(), &directories, &mut not_checked);
+        let mounts = Mounts::find(directory.path(), &mut not_checked);
+        let found = examine_filesystem(directory.path(), &directories, &mounts, &mut not_checked);
         assert!(found.other_filesystems.is_empty() && found.case_insensitive.is_empty());
         assert!(not_checked.is_empty(), "{not_checked:?}");
     }

@@ -14,6 +14,7 @@ use nix::unistd::{Gid, Uid, geteuid, initgroups, setgid, setgroups, setuid};
 use super::SHARED_LIMIT;
 use super::access::{Need, blocked, unusable_entries};
 use super::facts::{Account, AccountProbe, JournalFault, ResolvedPath};
+use super::filesystem::Mounts;
 use super::releases::examine_releases;
 use super::rules::first_writable;
 use crate::bridge;
@@ -39,6 +40,7 @@ pub fn probe_as_account(
     program: &ResolvedPath,
     account: Option<&Account>,
     needed: &[(PathBuf, Need)],
+    mounts: &Mounts,
     not_checked: &mut Vec<String>,
 ) -> AccountProbe {
     let mut probe = AccountProbe::default();
@@ -63,7 +65,7 @@ pub fn probe_as_account(
         .filter_map(|(path, need)| blocked(path, *need))
         .collect();
     probe.hooks = unusable_hooks(config);
-    probe.unusable = unusable_entries(config);
+    probe.unusable = unusable_entries(config, mounts);
     let store = match Store::open(config) {
         Ok(store) => store,
         Err(error) => {

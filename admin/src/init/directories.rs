@@ -50,7 +50,7 @@ impl<'a> Directories<'a> {
         let Some(root) = &self.root else {
             return nix::unistd::geteuid().as_raw();
         };
-        let owners = [STATE, RELEASES].map(|name| root.stat(name).ok());
+        let owners = [STATE, RELEASES].map(|name| root.stat_of_this_mount(name).ok());
         let mut owners = owners.into_iter().chain([root.metadata().ok()]).flatten();
         owners
             .find(|stat| stat.st_uid != 0)
@@ -144,9 +144,12 @@ impl Work<'_> {
         {
             return Err(cannot(&path, errno));
         }
-        let directory = parent
-            .open_dir(name)
-            .map_err(|errno| not_a_directory(&path, errno))?;
+        // Only `shared/` may be on another file system, which may stall.
+        let opened = match name {
+            SHARED => parent.open_dir(name),
+            _ => parent.open_dir_of_this_mount(name),
+        };
+        let directory = opened.map_err(|errno| not_a_directory(&path, errno))?;
         let owner = directory
             .metadata()
             .map_err(|errno| cannot(&path, errno))?
@@ -168,7 +171,7 @@ impl Work<'_> {
                 return Err(self.is_another_accounts(&path, owner));
             }
             // The account can have moved any directory of root's here.
-            let is_empty = directory.names().is_ok_and(|names| names.is_empty());
+            let is_empty = directory.names_up_to(0).is_ok();
             if self.is_accounts && !is_empty {
                 return Err(self.is_roots(&path));
             }
@@ -261,6 +264,8 @@ pub(super) fn not_a_directory(path: &Path, errno: Errno) -> Error {
             format!("'{shown}' is a symlink or a file, not a directory itself"),
         )
         .remedy("keep the whole site below one directory, and give that as the root"),
+        Errno::EXDEV => Error::new(Code::BadLayout, format!("'{shown}' is a mount point"))
+            .remedy("keep the whole site on one file system, without mounts inside it"),
         errno => Error::io(format!("cannot open '{shown}'"), errno),
     }
 }
