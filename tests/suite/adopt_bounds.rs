@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::unistd::Uid;
@@ -81,4 +82,36 @@ fn root_has_no_group_of_its_own_while_it_acts_as_the_account() {
     assert!(reply.stderr.contains("permission denied"), "{reply:?}");
     assert_eq!(everything(&site), before);
     chown(&lock, Some(NOBODY), None).expect("root can");
+}
+
+/// The account could fill the memory of root's process.
+#[test]
+fn the_number_of_names_in_releases_is_limited() {
+    let live = "20211106-005145";
+    let site = Site::new();
+    script(&site, &[live]);
+    let junk = site.root().join("releases");
+    let file = site.dir().join("file");
+    // A name takes less than a file. A file system has a maximum for each file (ext4: 65,000).
+    for number in 0..100_000 {
+        if number % 20_000 == 0 {
+            _ = fs::remove_file(&file);
+            fs::write(&file, "").expect("a file");
+        }
+        fs::hard_link(&file, junk.join(format!("j{number}"))).expect("a name");
+    }
+    let before = states_on_disk(&site);
+    let reply = site.run(command(&site, true), b"");
+    reply.refused(78, "bad-layout");
+    let problem = format!("'{}' has more than 100000 names", junk.display());
+    assert!(reply.stderr.contains(&problem), "{reply:?}");
+    assert_eq!(states_on_disk(&site), before);
+    // With one name less, it lists them all as left alone.
+    fs::remove_file(junk.join("j0")).expect("a name");
+    adopted(&site);
+    assert_eq!(states(&site), [format!("{live} current")]);
+}
+
+fn states_on_disk(site: &Site) -> Option<PathBuf> {
+    fs::read_link(site.root().join("current")).ok()
 }

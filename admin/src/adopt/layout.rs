@@ -1,5 +1,6 @@
 //! Recognizes the tool that made a site, its releases, and what `current` is.
 
+use std::ffi::OsString;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
@@ -20,6 +21,10 @@ use deploy_shell::store::{Store, release_name};
 
 /// How much of a log is read, from its end, in bytes.
 const MAX_LOG: u64 = 1 << 20;
+
+/// How many names `releases/` may have: the account could fill the memory of root's
+/// process with more.
+const MAX_NAMES: usize = 100_000;
 
 /// How many deployments count, the newest ones. Each becomes a record, which is synced
 /// under the lock, and the log is a file of the account.
@@ -114,7 +119,7 @@ pub fn recognize(config: &Config, store: &Store, site: &SiteFacts<'_>) -> Result
     let cannot = |errno| store.io("cannot look at the site", errno);
     let (current, live) = find_current(config, store, site)?;
     let (mut releases, mut left) = (Vec::new(), Vec::new());
-    for (name, file_type) in store.releases.entries_with_type().map_err(cannot)? {
+    for (name, file_type) in names_in_releases(store)? {
         let shown = name.to_string_lossy().into_owned();
         match (file_type, release_name(&name)) {
             (SFlag::S_IFDIR, Some(id)) => releases.push(found(store, id)?),
@@ -254,7 +259,7 @@ fn release_of(site: &SiteFacts<'_>, target: &str) -> Option<ReleaseId> {
 /// Returns the id for which a killed adoption has made its symlink.
 pub fn unfinished_exchange(store: &Store) -> Result<Option<ReleaseId>> {
     let cannot = |errno| store.io("cannot look at 'releases'", errno);
-    for (name, file_type) in store.releases.entries_with_type().map_err(cannot)? {
+    for (name, file_type) in names_in_releases(store)? {
         if let (SFlag::S_IFLNK, Some(id)) = (file_type, release_name(&name)) {
             let target = store.releases.read_link(&id).map_err(cannot)?;
             if target.as_bytes() == format!("{RELEASES}/{id}").as_bytes() {
@@ -263,6 +268,19 @@ pub fn unfinished_exchange(store: &Store) -> Result<Option<ReleaseId>> {
         }
     }
     Ok(None)
+}
+
+/// Returns the names in `releases/`, with their file types.
+fn names_in_releases(store: &Store) -> Result<Vec<(OsString, SFlag)>> {
+    let listed = store.releases.entries_with_type_up_to(MAX_NAMES);
+    listed.map_err(|errno| match errno {
+        Errno::EOVERFLOW => {
+            let path = store.path().join(RELEASES);
+            let problem = format!("'{}' has more than {MAX_NAMES} names", path.display());
+            Error::new(Code::BadLayout, problem).remedy("move what is no release out of it")
+        }
+        errno => store.io("cannot look at 'releases'", errno),
+    })
 }
 
 /// How many seconds [`free_id`] tries. The time of the directory may be out of range, and

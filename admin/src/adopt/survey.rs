@@ -229,8 +229,11 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Terminates: `CleanPath` limits the depth.
     fn directory(&mut self, directory: &Dir, path: &[u8]) {
-        let names = match directory.names() {
+        // One more, which `count` reports.
+        let max = u64::from(self.site.archive.max_entries.saturating_sub(self.entries)) + 1;
+        let names = match directory.names_up_to(usize::try_from(max).unwrap_or(usize::MAX)) {
             Ok(names) => names,
+            Err(Errno::EOVERFLOW) => return self.too_many_entries(),
             Err(errno) => return self.unreadable(path, errno),
         };
         for name in names {
@@ -264,13 +267,19 @@ impl Walk<'_> {
         };
         self.entries = self.entries.saturating_add(1);
         self.bytes = self.bytes.saturating_add(size);
-        let limit = if self.entries > limits.max_entries {
-            format!("{} entries ('max_entries')", limits.max_entries)
+        if self.entries > limits.max_entries {
+            self.too_many_entries();
         } else if self.bytes > limits.max_unpacked {
-            format!("{} bytes ('max_unpacked')", limits.max_unpacked)
-        } else {
-            return;
-        };
+            self.too_large(format!("{} bytes ('max_unpacked')", limits.max_unpacked));
+        }
+    }
+
+    fn too_many_entries(&mut self) {
+        let max = self.site.archive.max_entries;
+        self.too_large(format!("{max} entries ('max_entries')"));
+    }
+
+    fn too_large(&mut self, limit: String) {
         self.is_too_large = true;
         self.found.add_fault(Fault::TooLarge(limit), b"");
     }
