@@ -55,6 +55,7 @@ pub fn bridge(config: &Path) -> Result<Vec<String>> {
         tree,
         releases,
         is_cut,
+        mounts,
     } = gather(&config, &store)?;
     if is_cut {
         reply::warning(&format!(
@@ -62,6 +63,16 @@ pub fn bridge(config: &Path) -> Result<Vec<String>> {
              and no symlink of more than {} bytes",
             config.archive.max_entries,
             tree::MAX_TARGET
+        ));
+    }
+    if let Some(first) = mounts.first() {
+        let more = match mounts.len() {
+            1 => String::new(),
+            number => format!(", and {} more", number - 1),
+        };
+        reply::warning(&format!(
+            "the bridge leaves out '{}'{more}: a file system is mounted there",
+            first.display()
         ));
     }
     let names: Vec<String> = releases.iter().map(|id| format!("'{id}'")).collect();

@@ -586,3 +586,31 @@ fn check_finds_a_bridge_that_nothing_builds_or_that_is_stale() {
     fs::create_dir(site.root().join("bridge")).expect("our directory");
     assert_eq!(found(), ["bridge-foreign"]);
 }
+
+/// A reader of the bridge would get what is mounted there.
+#[test]
+fn a_file_that_is_a_mount_point_is_left_out_with_a_warning() {
+    let site = bridged_site("");
+    deploy(&site, &["a", "b"]);
+    let outside = site.dir().join("outside");
+    fs::write(&outside, "not of a release").expect("a file");
+    let file = "releases/a/assets/app-a.js";
+    let script = format!(
+        "mount --bind '{}' '{}' || exit 1\n'{}' bridge --config '{}' || exit 1\n",
+        outside.display(),
+        site.root().join(file).display(),
+        admin().display(),
+        site.config_path().display(),
+    );
+    let Some(done) = in_namespace(&script) else {
+        return;
+    };
+    assert!(done.status.success(), "{done:?}");
+    let warning = String::from_utf8_lossy(&done.stderr).into_owned();
+    let named = format!("leaves out '{file}': a file system is mounted there");
+    assert!(warning.contains(&named), "{warning}");
+    assert_bridged(&site, &["b"], "b");
+    // The mount is gone with its namespace.
+    assert_eq!(build(&site).stderr, "");
+    assert_bridged(&site, &["a", "b"], "b");
+}

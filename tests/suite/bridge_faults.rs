@@ -3,8 +3,13 @@
 use std::fs;
 use std::process::Command;
 
+use nix::sys::statvfs::statvfs;
+
+use crate::archive::{Tar, zstd};
 use crate::bridge::{PATHS, assert_bridged, build, content, deploy, read};
-use crate::direct::ask;
+use crate::direct::{ask, serve};
+use crate::disk_use::SMALL_DISK;
+use crate::receive::noise;
 use crate::site::{Reply, Site, admin};
 use crate::strace;
 
@@ -102,4 +107,52 @@ fn a_builder_that_fails_at_any_call_leaves_the_last_bridge() {
         }
     }
     assert!(failures > 5, "{failures}");
+}
+
+/// A client chooses how many directories a release has, and each takes a block and an inode.
+#[test]
+fn a_build_on_a_full_disk_keeps_the_reserve_and_the_bridge() {
+    let site = Site::with_config(PATHS);
+    let Some(mounted) = SMALL_DISK.over(&site) else {
+        return;
+    };
+    deploy(&site, &["a", "b"]);
+    build(&site).ok();
+    let directories = (0..200).fold(Tar::new(), |tar, number| {
+        tar.file(format!("assets/{number}/f"), "x")
+    });
+    let payload = zstd(&directories.file("assets/app-c.js", "c").end());
+    let request = Site::receive_command("c", &payload);
+    site.run(serve(&site, "ci", request), &payload).ok();
+    ask(&site, "swap c").ok();
+    site.configure(&format!("{PATHS}[limits]\nreserve = \"50%\"\n"));
+    let before = content(&site);
+    let free = |reserved: bool| {
+        let found = statvfs(&mounted.disk).expect("its space");
+        let blocks = if reserved {
+            found.blocks() / 2
+        } else {
+            found.blocks_available()
+        };
+        blocks * found.fragment_size()
+    };
+    let reserve = free(true);
+    let used = mounted.disk.join("used");
+    // More than the build needs, and less.
+    for (spare, is_built) in [(32 << 10, false), (4 << 20, true)] {
+        _ = fs::remove_file(&used);
+        fs::write(&used, noise((free(false) - reserve - spare) as usize)).expect("there is space");
+        let reply = build(&site);
+        if is_built {
+            reply.ok();
+            assert_eq!(content(&site).len(), before.len() + 201);
+        } else {
+            reply.refused(74, "disk-full");
+            assert_eq!(content(&site), before);
+            // What the reserve is for.
+            ask(&site, "rollback").ok();
+            ask(&site, "swap c").ok();
+        }
+        assert!(free(false) >= reserve, "{} of {reserve}", free(false));
+    }
 }

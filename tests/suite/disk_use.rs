@@ -12,7 +12,7 @@ use crate::receive_limits::names_path_and_room;
 use crate::site::{Reply, Site};
 
 /// 64 MiB, so that a share of it is larger than all else.
-const SMALL_DISK: Kind = Kind::Ext4(64 << 10, 16 << 10);
+pub const SMALL_DISK: Kind = Kind::Ext4(64 << 10, 16 << 10);
 
 /// Small payloads that need much more space on disk.
 fn payloads() -> Vec<(&'static str, Vec<u8>)> {

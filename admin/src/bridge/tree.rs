@@ -92,6 +92,8 @@ pub struct Gathered {
     pub releases: Vec<ReleaseId>,
     /// Whether something was left out because there is too much.
     pub is_cut: bool,
+    /// What was left out because a file system is mounted there, relative to the root.
+    pub mounts: Vec<PathBuf>,
 }
 
 /// Gathers the files below `paths` of the releases, the first release first. The bridge,
@@ -109,15 +111,20 @@ pub fn gather(
 ) -> Result<Gathered> {
     let mut tree = Tree::default();
     let mut room = max_entries;
-    let mut is_cut = false;
+    let (mut is_cut, mut mounts) = (false, Vec::new());
     for release in &releases {
         let mut walk = Walk {
             target: Path::new(RELEASES.as_os_str()).join(release.as_str()),
             room,
             unseen: max_entries,
             is_cut: false,
+            mounts: Vec::new(),
         };
-        let added = match reachable(store.releases.open_dir_of_this_mount(release)) {
+        let opened = store.releases.open_dir_of_this_mount(release);
+        if matches!(opened, Err(Errno::EXDEV)) {
+            mounts.push(walk.target.clone());
+        }
+        let added = match reachable(opened) {
             Ok(Some(directory)) => paths.iter().try_for_each(|path| {
                 let parts: Vec<&OsStr> = path.as_path().iter().collect();
                 walk.add_path(&mut tree, &directory, &parts)
@@ -128,11 +135,13 @@ pub fn gather(
         added.map_err(|errno| store.io(format!("cannot read '{release}'"), errno))?;
         room = walk.room;
         is_cut |= walk.is_cut;
+        mounts.append(&mut walk.mounts);
     }
     Ok(Gathered {
         tree,
         releases,
         is_cut,
+        mounts,
     })
 }
 
@@ -145,6 +154,7 @@ struct Walk {
     /// How many more entries the walk looks at.
     unseen: u32,
     is_cut: bool,
+    mounts: Vec<PathBuf>,
 }
 
 impl Walk {
@@ -156,21 +166,38 @@ impl Walk {
         let Some(valid) = Name::new(name.as_bytes()) else {
             return Ok(());
         };
-        // A stalled mount would hold up the builder, and with it the hook that runs it.
-        match from.stat_of_this_mount(valid) {
-            Ok(stat) => self.add_entry(to, from, valid, dir::file_type(&stat), below),
-            Err(Errno::ENOENT | Errno::EXDEV) => Ok(()),
-            Err(errno) => Err(errno),
-        }
+        self.add_name(to, from, valid, below)
     }
 
     fn add_all(&mut self, to: &mut Tree, from: &Dir) -> dir::Result<()> {
-        for (name, kind) in from.entries_with_type()? {
+        for name in from.names()? {
             if let Some(name) = Name::new(name.as_bytes()) {
-                self.add_entry(to, from, name, kind, &[])?;
+                self.add_name(to, from, name, &[])?;
             }
         }
         Ok(())
+    }
+
+    /// Adds what has this name, unless it is a mount point. Also a single file can be one,
+    /// and a reader of the bridge would get what is mounted there. The kind that the
+    /// directory lists is that of the file below the mount.
+    fn add_name(
+        &mut self,
+        to: &mut Tree,
+        from: &Dir,
+        name: Name<'_>,
+        below: &[&OsStr],
+    ) -> dir::Result<()> {
+        // A stalled mount would hold up the builder, and with it the hook that runs it.
+        match from.stat_of_this_mount(name) {
+            Ok(stat) => self.add_entry(to, from, name, dir::file_type(&stat), below),
+            Err(Errno::EXDEV) => {
+                self.mounts.push(self.target.join(name));
+                Ok(())
+            }
+            Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Adds a regular file, or what is at `below` in a directory: all of it, if `below` is
