@@ -1,9 +1,9 @@
 //! The unpacker: a separate process, and the only one that parses an archive.
 //!
-//! The monitor executes this program again, with the verified spool as stdin, the
-//! staging directory as working directory, nothing else open and an empty
-//! environment. The unpacker writes the archive's files into its working directory. It
-//! says on stdout when it has finished, or on stderr why it failed. It hashes nothing: the
+//! The monitor executes this program again, with the payload as stdin, the staging
+//! directory as working directory, nothing else open and an empty environment. The
+//! unpacker writes the archive's files into its working directory. It says on stdout how
+//! much it has written and when it has finished, or on stderr why it failed. It hashes nothing: the
 //! [assembler](crate::assemble) hashes what is on disk. It knows no site, no configuration
 //! and no request: it receives one [`UnpackJob`], on the socket that is its stderr, and no
 //! more.
@@ -56,7 +56,7 @@ use zstd_frame::Frames;
 
 pub use disk_use::{DiskNeed, DiskUse, disk_need};
 pub use job::{MAX_JOB, UnpackJob, UnpackLimits, WORD, max_on_disk, upload_memory};
-pub use report::{FailureReport, MAX_MESSAGE, ReportHead, UnpackReport};
+pub use report::{FailureReport, MAX_MESSAGE, Progress, ReportHead, UnpackMessage, UnpackReport};
 pub use rule::UnpackError;
 pub use writer::Writers;
 
@@ -89,7 +89,7 @@ pub fn main(job: UnpackJob) -> u8 {
 fn run_job(job: &UnpackJob) -> Result<(), UnpackError> {
     let limits = job.limits;
     let staging = Dir::cwd().map_err(|errno| io_error("open the staging directory", errno))?;
-    let spool = stdin_file()?;
+    let payload = stdin_file()?;
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(4));
     let partial =
         sandbox::restrict_unpacker_before_threads(&staging, limits.max_file, limits.memory());
@@ -102,16 +102,17 @@ fn run_job(job: &UnpackJob) -> Result<(), UnpackError> {
         .map_err(UnpackError::Io)?;
     let head = message::encode(&ReportHead { sandbox }).map_err(UnpackError::Io)?;
     writeln!(std::io::stdout(), "{head}").map_err(|error| io_error("write the report", error))?;
+    let progress = Progress::new(Box::new(std::io::stdout()));
     let report = if job.delta {
-        delta::unpack(spool, staging, limits, writers)?
+        delta::unpack(payload, staging, limits, writers, progress)?
     } else {
-        unpack_into(spool, staging, limits, &job.shared, writers)?
+        unpack_into(payload, staging, limits, &job.shared, writers, progress)?
     };
-    let report = message::encode(&report).map_err(UnpackError::Io)?;
+    let report = message::encode(&UnpackMessage::Done(report)).map_err(UnpackError::Io)?;
     writeln!(std::io::stdout(), "{report}").map_err(|error| io_error("write the report", error))
 }
 
-/// Unpacks `spool` into `staging`, and creates the shared symlinks.
+/// Unpacks `payload` into `staging`, and creates the shared symlinks.
 ///
 /// The caller has set the umask to 022 and has entered the sandbox.
 ///
@@ -119,17 +120,18 @@ fn run_job(job: &UnpackJob) -> Result<(), UnpackError> {
 ///
 /// Returns the rule that the archive breaks, or the error of the operating system.
 pub fn unpack_into(
-    spool: File,
+    payload: File,
     staging: Dir,
     limits: UnpackLimits,
     shared: &Shared,
     writers: Writers,
+    progress: Progress,
 ) -> Result<UnpackReport, UnpackError> {
     let staging = Arc::new(staging);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = TimeSpec::from_duration(now.unwrap_or_default());
     let times = FileTimes::new(limits.keep_times, now);
-    let frames = Frames::open(spool, limits.stream(), limits.max_unpacked)?;
+    let frames = Frames::open(payload, limits.stream(), limits.max_unpacked)?;
     let mut unpacker = Unpacker {
         limits,
         shared,
@@ -141,6 +143,7 @@ pub fn unpack_into(
         unpacked: 0,
         has_file: false,
         disk_use: DiskUse::new(limits.block),
+        progress,
         open: vec![(Vec::new(), Arc::clone(&staging))],
     };
     match unpacker.unpack_entries() {
@@ -189,6 +192,7 @@ struct Unpacker<'a> {
     /// Whether the archive has a regular file.
     has_file: bool,
     disk_use: DiskUse,
+    progress: Progress,
     /// The directories from the release down to that of the last entry. Their
     /// handles stay open because archives list one directory after the other.
     open: Vec<(Vec<u8>, Arc<Dir>)>,
@@ -225,7 +229,8 @@ impl Unpacker<'_> {
             let full = "not enough space: the configured reserve would be used";
             return Err(UnpackError::Io(Error::new(Code::DiskFull, full)));
         }
-        Ok(())
+        let inodes = self.tree.len();
+        self.progress.report(DiskNeed { bytes, inodes })
     }
 
     fn unpack_entry(&mut self, entry: &ArchiveEntry) -> Result<(), UnpackError> {

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use deploy_shell::archive::{self, UnpackError, UnpackLimits, Writers};
+use deploy_shell::archive::{self, Progress, UnpackError, UnpackLimits, Writers};
 use deploy_shell::assemble::{AssembleJob, TreeLimits, staged};
 use deploy_shell::dir::Dir;
 use deploy_shell::manifest::{Entry, Kind};
@@ -57,10 +57,11 @@ pub fn unpack_sharing(payload: &[u8], shared: &Shared) -> Option<Tree> {
     let hold = hold();
     let release = hold.path().join("release");
     fs::create_dir(&release).expect("a directory for the release");
-    let mut spool = tempfile::tempfile_in(hold.path()).expect("a spool");
-    spool.write_all(payload).expect("a filled spool");
+    let mut file = tempfile::tempfile_in(hold.path()).expect("a file");
+    file.write_all(payload).expect("the payload is written");
+    file.rewind().expect("a regular file");
 
-    let accepted = unpack_spool(spool, &release, shared);
+    let accepted = unpack_payload(file, &release, shared);
     let beside: Vec<OsString> = names(hold.path());
     assert_eq!(beside, ["release"], "nothing is outside of the release");
     let tree = accepted.then(|| {
@@ -99,10 +100,11 @@ pub fn shared_links(shared: &Shared) -> impl Iterator<Item = (Vec<u8>, Kind)> {
     })
 }
 
-fn unpack_spool(spool: File, release: &Path, shared: &Shared) -> bool {
+fn unpack_payload(payload: File, release: &Path, shared: &Shared) -> bool {
     let staging = Dir::open_root(release).expect("the directory");
     let writers = Writers::start(2).expect("two threads");
-    match archive::unpack_into(spool, staging, LIMITS, shared, writers) {
+    let progress = Progress::new(Box::new(std::io::sink()));
+    match archive::unpack_into(payload, staging, LIMITS, shared, writers, progress) {
         Ok(report) => {
             assert_eq!(report.known.len(), shared.links.len());
             true

@@ -12,10 +12,10 @@ use std::time::SystemTime;
 
 use nix::sys::time::TimeSpec;
 
-use super::disk_use::DiskUse;
+use super::disk_use::{DiskNeed, DiskUse};
 use super::entries::{ArchiveEntries, ArchiveEntry, EntryKind};
 use super::job::UnpackLimits;
-use super::report::UnpackReport;
+use super::report::{Progress, UnpackReport};
 use super::rule::{Rule, UnpackError};
 use super::time::FileTimes;
 use super::writer::{Destination, Writers};
@@ -36,6 +36,7 @@ pub fn unpack(
     members: Dir,
     limits: UnpackLimits,
     writers: Writers,
+    progress: Progress,
 ) -> Result<UnpackReport, UnpackError> {
     let members = Arc::new(members);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -52,6 +53,7 @@ pub fn unpack(
         members,
         list: BufWriter::new(list),
         disk_use: DiskUse::new(limits.block),
+        progress,
         count: 0,
         unpacked: 0,
     };
@@ -75,6 +77,7 @@ struct Delta {
     members: Arc<Dir>,
     list: BufWriter<std::fs::File>,
     disk_use: DiskUse,
+    progress: Progress,
     /// The members after the first one.
     count: u64,
     /// The bytes of all files.
@@ -150,10 +153,12 @@ impl Delta {
         }
         // A file takes its blocks; its line in the list is like that in a manifest.
         self.disk_use.add_file(&entry.path.components(), size);
-        if self.disk_use.bytes() > self.limits.room_bytes || self.count > self.limits.room_inodes {
+        let (bytes, inodes) = (self.disk_use.bytes(), self.count);
+        if bytes > self.limits.room_bytes || inodes > self.limits.room_inodes {
             let full = "not enough space: the configured reserve would be used";
             return Err(UnpackError::Io(Error::new(Code::DiskFull, full)));
         }
+        self.progress.report(DiskNeed { bytes, inodes })?;
         let destination = Destination {
             dir: Arc::clone(&self.members),
             name: name.into(),

@@ -7,6 +7,8 @@
 
 use std::io::BufRead;
 
+use serde::{Deserialize, Serialize};
+
 use crate::manifest::{self, Entries, Kind};
 
 /// The size of an inode on xfs, in bytes. ext4 has them in a table of its own.
@@ -24,7 +26,8 @@ const DIRECTORY_ENTRY: usize = 12;
 const BLOCK_SIZES: (u64, u64) = (512, 64 << 10);
 
 /// The maximum disk use of a release.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DiskNeed {
     pub bytes: u64,
     pub inodes: u64,

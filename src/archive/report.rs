@@ -1,15 +1,17 @@
 //! What the unpacker reports to the monitor.
 //!
-//! On stdout: one message about the sandbox, and one at the end. On stderr: after a
-//! failure, one message that says why. Nothing of it says what the release contains: the
+//! On stdout: one message about the sandbox, some about the disk, and one at the end. On
+//! stderr: after a failure, one message that says why. Nothing of it says what the release contains: the
 //! assembler looks at the files themselves.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::disk_use::DiskNeed;
 use super::io_error;
 use super::path::{self, LinkTarget};
 use super::rule::{Rule, UnpackError};
@@ -17,6 +19,7 @@ use super::tree::{Node, Tree};
 use crate::dir::Dir;
 use crate::error::{Code, Error, Fault};
 use crate::escape;
+use crate::message;
 use crate::sandbox::Enforcement;
 
 /// The maximum length of each of these messages, in bytes.
@@ -34,7 +37,17 @@ pub struct ReportHead {
     pub sandbox: Enforcement,
 }
 
-/// The last line on stdout: everything of the archive has been written.
+/// Any other line on stdout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnpackMessage {
+    /// What the entries so far take on disk, at most.
+    Uses(DiskNeed),
+    /// The last line.
+    Done(UnpackReport),
+}
+
+/// Everything of the archive has been written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnpackReport {
@@ -44,6 +57,40 @@ pub struct UnpackReport {
     ///
     /// A false number changes the digest of the tree list, and nothing of the release.
     pub known: Vec<usize>,
+}
+
+/// The growth after which the unpacker reports what it uses.
+const REPORT_EVERY: DiskNeed = DiskNeed {
+    bytes: 4 << 20,
+    inodes: 1024,
+};
+
+/// Tells the monitor what the unpacker uses. A client may send as slowly as it likes. The
+/// monitor ends its upload if that takes more than its share of the disk meanwhile.
+pub struct Progress {
+    to: Box<dyn Write>,
+    reported: DiskNeed,
+}
+
+impl Progress {
+    /// Reports to this writer.
+    pub fn new(to: Box<dyn Write>) -> Progress {
+        Progress {
+            to,
+            reported: DiskNeed::default(),
+        }
+    }
+
+    /// Writes an [`UnpackMessage::Uses`] if the use has grown enough since the last one.
+    pub(super) fn report(&mut self, uses: DiskNeed) -> Result<(), UnpackError> {
+        let next = self.reported.plus(REPORT_EVERY);
+        if uses.bytes < next.bytes && uses.inodes < next.inodes {
+            return Ok(());
+        }
+        self.reported = uses;
+        let line = message::encode(&UnpackMessage::Uses(uses)).map_err(UnpackError::Io)?;
+        writeln!(self.to, "{line}").map_err(|error| io_error("write the report", error))
+    }
 }
 
 /// The line on stderr after a failure that the client may see.
@@ -157,7 +204,6 @@ pub fn check_symlinks(tree: &Tree, staging: &Dir) -> Result<(), UnpackError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message;
 
     #[test]
     fn the_longest_failure_report_fits_into_a_message() {

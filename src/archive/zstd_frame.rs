@@ -8,7 +8,7 @@
 //! holds for the sum of all frames.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek};
+use std::io::{ErrorKind, Read};
 use std::ops::Range;
 
 use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
@@ -64,12 +64,11 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Opens the payload in `spool`, and reads the start of the first frame.
+    /// Opens the payload at its start, which may be in a pipe, and reads the start of the first frame.
     ///
     /// `max` limits the whole stream, with headers and padding. The refusal names
     /// `max_unpacked`.
-    pub fn open(mut spool: File, max: u64, max_unpacked: u64) -> Result<Frames, UnpackError> {
-        spool.rewind().map_err(read_error)?;
+    pub fn open(payload: File, max: u64, max_unpacked: u64) -> Result<Frames, UnpackError> {
         let mut context = DCtx::try_create().ok_or_else(|| {
             let problem = "not enough memory for the zstd decoder";
             UnpackError::Io(Error::new(Code::IoError, problem))
@@ -79,7 +78,7 @@ impl Frames {
             .map_err(decoding_rule)?;
         let mut frames = Frames {
             context,
-            input: Input::new(spool),
+            input: Input::new(payload),
             inside: false,
             ended: false,
             frames: 0,
@@ -251,16 +250,16 @@ impl Frames {
 /// The payload, with a buffer. Unlike [`std::io::BufReader`] it can return as many
 /// bytes in one piece as the header of a frame needs.
 struct Input {
-    spool: File,
+    payload: File,
     buffer: Vec<u8>,
     /// The bytes that were read and not consumed.
     unread: Range<usize>,
 }
 
 impl Input {
-    fn new(spool: File) -> Input {
+    fn new(payload: File) -> Input {
         Input {
-            spool,
+            payload,
             buffer: vec![0; INPUT],
             unread: 0..0,
         }
@@ -276,7 +275,7 @@ impl Input {
         }
         // Terminates: each turn reads input, but for the interruptions by a signal.
         while self.unread.len() < count {
-            match self.spool.read(&mut self.buffer[self.unread.end..]) {
+            match self.payload.read(&mut self.buffer[self.unread.end..]) {
                 Ok(0) => break,
                 Ok(read) => self.unread.end += read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::odd_names::OddNames;
 use super::termination::TerminationSignals;
-use super::unpacker::wait_for_message;
+use super::unpacker::LOOK_INTERVAL;
 use crate::assemble::{self, Answer, AssembleJob, Assembled};
 use crate::config::Config;
 use crate::deadline::{Deadline, TimedReader};
@@ -88,10 +88,11 @@ impl Assembler {
         }
         let timed = TimedReader::new(stdout, deadline.left(), deadline);
         let mut answers = BufReader::with_capacity(64 * 1024, timed);
-        wait_for_message(&answers, || {
+        // Terminates: the reader has a deadline, and is readable after it.
+        while !answers.get_ref().is_readable_within(LOOK_INTERVAL) {
             signals.check(|| "while the release was hashed".to_owned())?;
-            store.room(config.limits.reserve).map(drop)
-        })?;
+            store.room(config.limits.reserve)?;
+        }
         let answer = message::read_message(&mut answers, assemble::MAX_ANSWER);
         let Assembled {
             sandbox,

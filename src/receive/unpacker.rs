@@ -9,13 +9,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use super::share::Share;
-use super::spool::VerifiedPayload;
+use super::share::{Allowance, Share};
 use super::termination::TerminationSignals;
-use crate::archive::{self, FailureReport, ReportHead, UnpackJob, UnpackLimits, UnpackReport};
+use crate::archive::{
+    self, DiskNeed, FailureReport, ReportHead, UnpackJob, UnpackLimits, UnpackMessage, UnpackReport,
+};
 use crate::config::{Config, Symlinks, Times};
 use crate::deadline::{Deadline, TimedReader};
 use crate::dir::Dir;
@@ -24,7 +25,6 @@ use crate::escape;
 use crate::message;
 use crate::sandbox::Enforcement;
 use crate::shared_paths::Shared;
-use crate::store::Room;
 
 /// The maximum length of an unexpected text on stderr that is shown, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -35,7 +35,7 @@ const JOB_TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval at which the monitor looks at the free space while the unpacker writes.
 /// Several unpackers that write zeros can use a small reserve in 20 ms, and a look is one
 /// statvfs(2).
-const POLL_INTERVAL: Duration = Duration::from_millis(2);
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The time in which an unpacker without a payload must report its sandbox.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,121 +47,210 @@ pub struct Unpacked {
     pub report: UnpackReport,
 }
 
-/// Unpacks a verified payload into `tree`, or a delta into its directory of members.
-///
-/// # Errors
-///
-/// [`Code::BadArchive`], [`Code::DiskFull`], [`Code::Timeout`], [`Code::NoSandbox`],
-/// [`Code::IoError`], and [`Code::UnpackerDied`] for any other end of the unpacker.
-pub fn unpack(
-    share: &Share<'_>,
-    config: &Config,
-    payload: VerifiedPayload,
-    tree: &Dir,
-    delta: bool,
+/// A running unpacker. It is killed when this value is dropped.
+pub struct Unpacker<'a> {
+    share: &'a Share<'a>,
     deadline: Deadline,
-) -> Result<Unpacked> {
-    let store = share.store;
-    let allowance = share.allowance(payload.disk_need())?;
-    let signals = TerminationSignals::open()?;
-    let (mut child, socket) = start_unpacker(config, payload, tree, delta, allowance.room)?;
-    let Some(stdout) = child.0.stdout.take() else {
-        return Err(Error::new(Code::Internal, "the unpacker has no pipe"));
-    };
-    let timed = TimedReader::new(stdout, deadline.left(), deadline);
-    let mut messages = BufReader::with_capacity(archive::MAX_MESSAGE, timed);
-    let sandbox = read_sandbox(&mut messages);
-    let reserve = config.limits.reserve;
-    // Other processes use the disk too, and the unpacker is not trusted to count.
-    wait_for_message(&messages, || {
-        signals.check(|| "while the payload was unpacked".to_owned())?;
-        store.room(reserve).map(drop)
-    })?;
-    let report = message::read_message(&mut messages, archive::MAX_MESSAGE)
-        // A fixed phrase: the decoder's error quotes bytes of the unpacker.
-        .map_err(|_| "it does not report its end".to_owned());
-    if report.is_err() && !messages.get_mut().is_closed() {
-        // The unpacker does not write a valid report, and may never end.
-        child.kill();
-    }
-    drop(messages);
-    let mut line = Vec::new();
-    let timed = TimedReader::new(socket, deadline.left(), deadline);
-    // Ignore an error here: the line is then no valid failure report.
-    _ = timed
-        .take(archive::MAX_MESSAGE as u64)
-        .read_to_end(&mut line);
-    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let status = child.wait(deadline)?;
-    if status.success() {
-        let unpacked =
-            sandbox.and_then(|sandbox| report.map(|report| Unpacked { sandbox, report }));
-        return unpacked.map_err(|why| died(&format!("its report is not acceptable: {why}")));
-    }
-    let error = message::decode(line, archive::MAX_MESSAGE)
-        .map(FailureReport::into_error)
-        .ok()
-        .filter(|error| status.code() == Some(i32::from(error.code.exit())));
-    Err(match error {
-        // The unpacker has counted what the archive needs, and has no free space to name.
-        Some(error) if error.code == Code::DiskFull && error.fault.is_none() => {
-            share.exceeded(allowance)
-        }
-        Some(error) => store.with_room(error),
-        None => {
-            let text = escape::escape_if_needed_truncated(line, MAX_TEXT);
-            died(&format!("{} ({text})", describe_exit(status)))
-        }
-    })
+    signals: TerminationSignals,
+    child: UnpackerProcess,
+    stdout: TimedReader<ChildStdout>,
+    /// On which it reports a failure.
+    socket: UnixStream,
+    messages: Messages,
+    /// What it may use, by its job.
+    allowance: Allowance,
+    /// What the payload takes on disk.
+    held: DiskNeed,
 }
 
-/// Waits until a child sends a message or ends, and calls `check` meanwhile.
-///
-/// # Errors
-///
-/// Those of `check`.
-pub fn wait_for_message<F: AsFd>(
-    messages: &BufReader<TimedReader<F>>,
-    check: impl Fn() -> Result<()>,
-) -> Result<()> {
-    // Terminates: the reader has a deadline, and is readable after it.
-    while messages.buffer().is_empty() && !messages.get_ref().is_readable_within(POLL_INTERVAL) {
-        check()?;
+impl<'a> Unpacker<'a> {
+    /// Starts the unpacker with the payload as `stdin`, which takes `held` on disk. It
+    /// unpacks into `tree`, or a delta into its directory of members.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::DiskFull`]; [`Code::IoError`] when it cannot be started, or cannot be sent
+    /// its job.
+    pub fn start(
+        share: &'a Share<'a>,
+        config: &Config,
+        stdin: Stdio,
+        held: DiskNeed,
+        tree: &Dir,
+        delta: bool,
+        deadline: Deadline,
+    ) -> Result<Unpacker<'a>> {
+        let allowance = share.allowance(held)?;
+        let (room, archive) = (allowance.room, &config.archive);
+        let job = UnpackJob {
+            limits: UnpackLimits {
+                max_unpacked: archive.max_unpacked,
+                max_file: archive.max_file,
+                max_entries: archive.max_entries,
+                block: room.block,
+                room_bytes: room.bytes,
+                room_inodes: room.inodes,
+                symlinks: archive.symlinks == Symlinks::Inside,
+                keep_times: archive.times == Times::Archive,
+            },
+            shared: config.shared.clone(),
+            delta,
+            sandbox_required: config.sandbox.required,
+        };
+        let signals = TerminationSignals::open()?;
+        // This very program, even if an upgrade has just replaced the file under its
+        // name: both processes must have the same messages.
+        let program = Path::new("/proc/self/exe");
+        // By handle: in the child /proc/self is the child, which still has our
+        // descriptors when it changes directory, and loses them at exec.
+        let directory = format!("/proc/self/fd/{}", tree.as_fd().as_raw_fd());
+        let (mut child, socket) = spawn(program, Path::new(&directory), stdin, &job)?;
+        let Some(stdout) = child.0.stdout.take() else {
+            return Err(Error::new(Code::Internal, "the unpacker has no pipe"));
+        };
+        Ok(Unpacker {
+            share,
+            deadline,
+            signals,
+            child,
+            stdout: TimedReader::new(stdout, deadline.left(), deadline),
+            socket,
+            messages: Messages::default(),
+            allowance,
+            held,
+        })
     }
-    Ok(())
+
+    /// Waits at most `wait` for messages and reads them. Checks the signals and the free
+    /// space: other processes use the disk too, and the unpacker is not trusted to count.
+    /// Returns whether the last message has come.
+    ///
+    /// `when` ends the message about a signal.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::DiskFull`], and [`Code::IoError`] for a signal.
+    pub fn look(&mut self, wait: Duration, when: impl FnOnce() -> String) -> Result<bool> {
+        self.signals.check(when)?;
+        if !self.messages.ended && self.stdout.is_readable_within(wait) {
+            let mut bytes = [0; archive::MAX_MESSAGE];
+            match self.stdout.read(&mut bytes) {
+                Ok(read) if read > 0 => self.messages.take(&bytes[..read]),
+                // It has exited, or the deadline has passed.
+                _ => self.messages.ended = true,
+            }
+        }
+        let held = self.held.plus(self.messages.uses);
+        self.share.allowance(held)?;
+        Ok(self.messages.ended)
+    }
+
+    /// # Errors
+    ///
+    /// [`Code::Timeout`].
+    pub fn check_deadline(&self) -> Result<()> {
+        self.deadline.check("unpacking")
+    }
+
+    /// Waits until it has exited, and returns what it has said.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::BadArchive`], [`Code::DiskFull`], [`Code::Timeout`], [`Code::NoSandbox`],
+    /// [`Code::IoError`], and [`Code::UnpackerDied`] for any other end of the unpacker.
+    pub fn finish(mut self) -> Result<Unpacked> {
+        let when = || "while the payload was unpacked".to_owned();
+        // Terminates: the reader has a deadline, and its messages end after it.
+        while !self.look(LOOK_INTERVAL, when)? {}
+        let (store, deadline) = (self.share.store, self.deadline);
+        let report = self.messages.report();
+        if report.is_err() && !self.stdout.is_closed() {
+            // The unpacker does not write a valid report, and may never end.
+            self.child.kill();
+        }
+        drop(self.stdout);
+        let mut line = Vec::new();
+        let timed = TimedReader::new(self.socket, deadline.left(), deadline);
+        // Ignore an error here: the line is then no valid failure report.
+        _ = timed
+            .take(archive::MAX_MESSAGE as u64)
+            .read_to_end(&mut line);
+        let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let status = self.child.wait(deadline)?;
+        if status.success() {
+            return report.map_err(|why| died(&format!("its report is not acceptable: {why}")));
+        }
+        let error = message::decode(line, archive::MAX_MESSAGE)
+            .map(FailureReport::into_error)
+            .ok()
+            .filter(|error| status.code() == Some(i32::from(error.code.exit())));
+        Err(match error {
+            // The unpacker has counted what the archive needs, and has no free space to name.
+            Some(error) if error.code == Code::DiskFull && error.fault.is_none() => {
+                self.share.exceeded(self.allowance)
+            }
+            Some(error) => store.with_room(error),
+            None => {
+                let text = escape::escape_if_needed_truncated(line, MAX_TEXT);
+                died(&format!("{} ({text})", describe_exit(status)))
+            }
+        })
+    }
 }
 
-fn start_unpacker(
-    config: &Config,
-    payload: VerifiedPayload,
-    tree: &Dir,
-    delta: bool,
-    room: Room,
-) -> Result<(UnpackerProcess, UnixStream)> {
-    let archive = &config.archive;
-    let job = UnpackJob {
-        limits: UnpackLimits {
-            max_unpacked: archive.max_unpacked,
-            max_file: archive.max_file,
-            max_entries: archive.max_entries,
-            block: room.block,
-            room_bytes: room.bytes,
-            room_inodes: room.inodes,
-            symlinks: archive.symlinks == Symlinks::Inside,
-            keep_times: archive.times == Times::Archive,
-        },
-        shared: config.shared.clone(),
-        delta,
-        sandbox_required: config.sandbox.required,
-    };
-    // This very program, even if an upgrade has just replaced the file under its
-    // name: both processes must have the same messages.
-    let program = Path::new("/proc/self/exe");
-    // By handle: in the child /proc/self is the child, which still has our
-    // descriptors when it changes directory, and loses them at exec.
-    let directory = format!("/proc/self/fd/{}", tree.as_fd().as_raw_fd());
-    let payload = Stdio::from(payload.into_file());
-    spawn(program, Path::new(&directory), payload, &job)
+/// The messages on the unpacker's stdout so far.
+#[derive(Default)]
+struct Messages {
+    /// The start of the next one.
+    line: Vec<u8>,
+    sandbox: Option<Enforcement>,
+    uses: DiskNeed,
+    report: Option<UnpackReport>,
+    /// Whether the last message has come, or one that is not valid, or the end.
+    ended: bool,
+}
+
+impl Messages {
+    /// Adds bytes.
+    fn take(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if self.line.ends_with(b"\n") {
+                let line = std::mem::take(&mut self.line);
+                self.message(line.trim_ascii_end());
+            } else if self.line.len() > archive::MAX_MESSAGE {
+                self.ended = true;
+            }
+            if self.ended {
+                return;
+            }
+        }
+    }
+
+    fn message(&mut self, line: &[u8]) {
+        if self.sandbox.is_none() {
+            let head = message::decode(line, archive::MAX_MESSAGE);
+            self.sandbox = head.ok().map(|ReportHead { sandbox }| sandbox);
+            self.ended = self.sandbox.is_none();
+            return;
+        }
+        match message::decode(line, archive::MAX_MESSAGE) {
+            Ok(UnpackMessage::Uses(uses)) => self.uses = uses,
+            Ok(UnpackMessage::Done(report)) => (self.report, self.ended) = (Some(report), true),
+            Err(_) => self.ended = true,
+        }
+    }
+
+    /// Returns the whole report, or why there is none. The reason is a fixed phrase: the
+    /// decoder's error quotes bytes of the unpacker.
+    fn report(&mut self) -> Result<Unpacked, &'static str> {
+        let sandbox = self
+            .sandbox
+            .take()
+            .ok_or("it does not report its sandbox")?;
+        let report = self.report.take().ok_or("it does not report its end")?;
+        Ok(Unpacked { sandbox, report })
+    }
 }
 
 /// Starts an unpacker that works in `directory`, and sends it its job. Returns the

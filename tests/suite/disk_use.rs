@@ -5,6 +5,7 @@ use std::fs;
 
 use crate::archive::{Tar, tarball, zstd};
 use crate::full_disk::Kind;
+use crate::mode::Mode;
 use crate::mounted::Mounted;
 use crate::process::{Upload, eventually};
 use crate::receive::{many_files, no_debris, noise, stopped_unpacker};
@@ -103,21 +104,26 @@ fn one_upload_does_not_use_the_reserve() {
     site.receive("r1", &tarball(&[("a", b"1")])).ok();
 }
 
+/// What an upload has written counts for its share. So one that is unpacked while it
+/// arrives reaches that limit first.
 #[test]
 fn the_reserve_is_kept_while_the_client_sends() {
-    let Some((site, mounted)) = with_reserve(50) else {
-        return;
-    };
-    let before = site.snapshot();
-    let payload = tarball(&[("noise", &noise(8 << 20))]);
-    let (head, tail) = payload.split_at(payload.len() / 2);
-    let mut upload = Upload::taken_up(&site, &Site::receive_command("r1", &payload));
-    upload.send(head);
-    mounted.use_up(32);
-    upload.send(tail);
-    not_enough_space(&site, &upload.finish(), RESERVE);
-    assert_eq!(site.snapshot(), before);
-    no_debris(&site);
+    for (mode, why) in [(Mode::Arriving, SHARE_OF_ONE), (Mode::Spooled, RESERVE)] {
+        let site = mode.site("[limits]\nreserve = \"50%\"\n");
+        let Some(mounted) = SMALL_DISK.over(&site) else {
+            return;
+        };
+        let before = site.snapshot();
+        let payload = tarball(&[("noise", &noise(8 << 20))]);
+        let (head, tail) = payload.split_at(payload.len() / 2);
+        let mut upload = Upload::taken_up(&site, &mode.command("r1", &payload));
+        upload.send(head);
+        mounted.use_up(32);
+        upload.send(tail);
+        not_enough_space(&site, &upload.finish(), why);
+        assert_eq!(site.snapshot(), before);
+        no_debris(&site);
+    }
 }
 
 #[test]
@@ -126,7 +132,7 @@ fn the_reserve_is_kept_while_the_unpacker_writes() {
         return;
     };
     // It does not go on by itself, so only its monitor can end it.
-    let (_, upload, _) = stopped_unpacker(&site, &many_files(3000));
+    let (_, upload, _) = stopped_unpacker(Mode::Arriving, &site, &many_files(3000));
     mounted.use_up(32);
     not_enough_space(&site, &upload.finish(), RESERVE);
     no_debris(&site);
@@ -215,17 +221,25 @@ fn the_pending_releases_of_a_key_leave_half_of_the_inodes_to_others() {
     }
 }
 
-/// It takes no more of the disk, but it has what others need now.
+/// It takes no more of the disk, but it has what others need now: the spool, or the files
+/// that the unpacker has written.
 #[test]
 fn a_silent_upload_ends_when_it_has_more_than_its_share() {
-    let Some((site, mounted)) = with_two_keys(SMALL_DISK, "") else {
-        return;
-    };
-    let payload = tarball(&[("noise", &noise(20 << 20))]);
-    let mut upload = Upload::taken_up(&site, &Site::receive_command("r1", &payload));
-    upload.send(&payload[..16 << 20]);
-    mounted.use_up(32);
-    not_enough_space(&site, &upload.outlast(), SHARE_OF_ONE);
-    receive_as(&site, "b", "r2", &tarball(&[("noise", &noise(5 << 20))])).ok();
-    no_debris(&site);
+    for mode in Mode::BOTH {
+        let site = mode.site("");
+        site.add_key("b", None);
+        let Some(mounted) = SMALL_DISK.over(&site) else {
+            return;
+        };
+        let half = noise(10 << 20);
+        let payload = tarball(&[("a", &half), ("b", &half)]);
+        let mut upload = Upload::taken_up(&site, &mode.command("r1", &payload));
+        upload.send(&payload[..16 << 20]);
+        mounted.use_up(32);
+        not_enough_space(&site, &upload.outlast(), SHARE_OF_ONE);
+        let other = tarball(&[("noise", &noise(5 << 20))]);
+        let command = mode.command("r2", &other);
+        site.ssh_with_input("b", &command, &other).ok();
+        no_debris(&site);
+    }
 }

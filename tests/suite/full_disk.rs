@@ -9,6 +9,7 @@ use crate::archive::{Tar, tarball, zstd};
 use crate::direct::states;
 use crate::fallback::killed_during_checks;
 use crate::gating::{gate_failed, hook};
+use crate::mode::Mode;
 use crate::mounted::{self, Mounted};
 use crate::receive::{leaves_nothing, noise};
 use crate::receive_limits::names_path_and_room;
@@ -104,26 +105,33 @@ fn small(kind: Kind) -> Option<(Site, Mounted)> {
 }
 
 fn small_with(kind: Kind, config: &str) -> Option<(Site, Mounted)> {
-    let site = Site::with_config(&format!("{config}[limits]\nreserve = \"0%\"\n"));
+    small_in(Mode::Arriving, kind, config)
+}
+
+fn small_in(mode: Mode, kind: Kind, config: &str) -> Option<(Site, Mounted)> {
+    let site = mode.site(&format!("{config}[limits]\nreserve = \"0%\"\n"));
     let mounted = kind.over(&site)?;
     Some((site, mounted))
 }
 
 /// With 1 MiB of space, the payload is too large, and nothing of it remains.
 fn receive_fills_the_disk(payload: &[u8]) {
-    for kind in KINDS {
-        let Some((site, mounted)) = small(kind) else {
+    for (mode, kind) in Mode::BOTH
+        .into_iter()
+        .flat_map(|mode| KINDS.map(|kind| (mode, kind)))
+    {
+        let Some((site, mounted)) = small_in(mode, kind, "") else {
             return;
         };
         let ballast = mounted.fill();
         ballast.free(1 << 20);
         let before = site.snapshot();
-        let reply = site.receive("big", payload);
+        let reply = mode.receive(&site, "big", payload);
         leaves_nothing(&site, &reply, 74, "disk-full");
         names_path_and_room(&site, &reply);
         assert_eq!(site.snapshot(), before);
         ballast.remove();
-        site.receive("small", &tarball(&[("a", b"1")])).ok();
+        mode.receive(&site, "small", &tarball(&[("a", b"1")])).ok();
     }
 }
 

@@ -19,7 +19,8 @@ mod surroundings;
 use std::collections::BTreeSet;
 
 use crate::archive::{self, Tar, zstd};
-use crate::site::{Reply, Site};
+use crate::mode::Mode;
+use crate::site::Reply;
 use surroundings::Surroundings;
 
 /// One hostile payload and the refusal that it must get.
@@ -151,16 +152,23 @@ impl Table {
     }
 
     fn replay(&self) {
-        let site = Site::with_config(self.config);
+        for mode in Mode::BOTH {
+            self.replay_in(mode);
+        }
+    }
+
+    fn replay_in(&self, mode: Mode) {
+        let site = mode.site(self.config);
         shared::prepare(&site);
         let live = archive::tarball(&[("index.html", b"live")]);
-        site.receive("live", &live).ok();
+        mode.receive(&site, "live", &live).ok();
         site.ssh("ci", "swap live").ok();
         let before = Surroundings::of(&site);
 
         let mut wrong = Vec::new();
         for (number, case) in self.cases.iter().enumerate() {
-            let reply = site.receive(&format!("hostile-{number}"), &case.payload());
+            let release = format!("hostile-{number}");
+            let reply = mode.receive(&site, &release, &case.payload());
             match case.check(&reply) {
                 Ok(()) => reply.refused(65, "bad-archive"),
                 Err(text) => wrong.push(text),
@@ -169,7 +177,7 @@ impl Table {
                 before.assert_untouched(&site, case.name);
             }
         }
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(wrong.is_empty(), "{mode:?}: {}", wrong.join("\n"));
     }
 }
 

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 use crate::archive::{Header, MODE, Tar, tarball, zstd};
+use crate::mode::Mode;
 use crate::process::{Process, Upload, eventually, serving, unpacking};
 use crate::site::{BIN, Reply, Site, sha256};
 
@@ -78,45 +79,47 @@ pub fn leaves_nothing(site: &Site, reply: &Reply, code: i32, word: &str) {
 
 #[test]
 fn every_byte_arrives() {
-    let site = Site::new();
-    let big = noise(3 << 20);
-    let long = format!("deep/{}/page.html", "long-name-".repeat(20));
-    let files: [(&str, &[u8]); 8] = [
-        ("index.html", b"<h1>hello</h1>\n"),
-        ("empty", b""),
-        ("one", b"1"),
-        ("block", &big[..512]),
-        ("block and one", &big[..513]),
-        ("assets/app.wasm", &big),
-        ("stra\u{df}e/\u{1f600}.txt", b"utf-8"),
-        (&long, b"a name that needs a pax header"),
-    ];
-    let payload = tarball(&files);
-    let reply = site.receive("20260412-142033", &payload).ok();
+    for mode in Mode::BOTH {
+        let site = mode.site("");
+        let big = noise(3 << 20);
+        let long = format!("deep/{}/page.html", "long-name-".repeat(20));
+        let files: [(&str, &[u8]); 8] = [
+            ("index.html", b"<h1>hello</h1>\n"),
+            ("empty", b""),
+            ("one", b"1"),
+            ("block", &big[..512]),
+            ("block and one", &big[..513]),
+            ("assets/app.wasm", &big),
+            ("stra\u{df}e/\u{1f600}.txt", b"utf-8"),
+            (&long, b"a name that needs a pax header"),
+        ];
+        let payload = tarball(&files);
+        let reply = mode.receive(&site, "20260412-142033", &payload).ok();
 
-    let bytes: usize = files.iter().map(|(_, content)| content.len()).sum();
-    let manifests = site.root().join(".deploy-shell/manifests");
-    let manifest = fs::read_to_string(manifests.join("20260412-142033")).expect("a manifest");
-    let tree = manifest
-        .lines()
-        .find_map(|line| line.strip_prefix("# tree "));
-    let expected = format!(
-        "ok receive 20260412-142033 sha256={} tree={} files=8 bytes={bytes}\n",
-        sha256(&payload),
-        tree.expect("a digest"),
-    );
-    assert_eq!(reply, expected);
-    let wanted: BTreeMap<PathBuf, Vec<u8>> = files
-        .iter()
-        .map(|(name, content)| (PathBuf::from(name), content.to_vec()))
-        .collect();
-    let release = site.root().join("releases/20260412-142033");
-    assert!(contents(&release) == wanted, "the bytes differ");
-    assert_eq!(site.releases(), ["20260412-142033"]);
-    no_debris(&site);
-    assert_eq!(site.current(), None, "receive makes nothing live");
-    let manifest = site.root().join(".deploy-shell/manifests/20260412-142033");
-    assert!(manifest.is_file());
+        let bytes: usize = files.iter().map(|(_, content)| content.len()).sum();
+        let manifests = site.root().join(".deploy-shell/manifests");
+        let manifest = fs::read_to_string(manifests.join("20260412-142033")).expect("a manifest");
+        let tree = manifest
+            .lines()
+            .find_map(|line| line.strip_prefix("# tree "));
+        let expected = format!(
+            "ok receive 20260412-142033 sha256={} tree={} files=8 bytes={bytes}\n",
+            sha256(&payload),
+            tree.expect("a digest"),
+        );
+        assert_eq!(reply, expected);
+        let wanted: BTreeMap<PathBuf, Vec<u8>> = files
+            .iter()
+            .map(|(name, content)| (PathBuf::from(name), content.to_vec()))
+            .collect();
+        let release = site.root().join("releases/20260412-142033");
+        assert!(contents(&release) == wanted, "the bytes differ");
+        assert_eq!(site.releases(), ["20260412-142033"]);
+        no_debris(&site);
+        assert_eq!(site.current(), None, "receive makes nothing live");
+        let manifest = site.root().join(".deploy-shell/manifests/20260412-142033");
+        assert!(manifest.is_file());
+    }
 }
 
 #[test]
@@ -170,50 +173,55 @@ fn other_content_under_the_same_id_is_refused() {
 
 #[test]
 fn a_wrong_digest_leaves_nothing() {
-    let site = Site::new();
-    let payload = tarball(&[("index.html", b"x")]);
-    let request = Site::receive_command("r1", b"something else");
-    let reply = site.ssh_with_input("ci", &request, &payload);
-    leaves_nothing(&site, &reply, 65, "digest-mismatch");
-
-    // A payload with one byte more or less has another digest.
-    let request = Site::receive_command("r1", &payload);
-    let longer = [payload.as_slice(), b"\0"].concat();
-    for input in [&longer, &payload[..payload.len() - 1]] {
-        let reply = site.ssh_with_input("ci", &request, input);
+    for mode in Mode::BOTH {
+        let site = mode.site("");
+        let payload = tarball(&[("index.html", b"x")]);
+        let request = mode.command("r1", b"something else");
+        let reply = site.ssh_with_input("ci", &request, &payload);
         leaves_nothing(&site, &reply, 65, "digest-mismatch");
+
+        // A payload with one byte more or less has another digest.
+        let request = mode.command("r1", &payload);
+        let longer = [payload.as_slice(), b"\0"].concat();
+        for input in [&longer, &payload[..payload.len() - 1]] {
+            let reply = site.ssh_with_input("ci", &request, input);
+            leaves_nothing(&site, &reply, 65, "digest-mismatch");
+        }
+        mode.receive(&site, "r1", &payload).ok();
     }
-    site.receive("r1", &payload).ok();
 }
 
 #[test]
 fn an_empty_stdin_leaves_nothing() {
-    let site = Site::new();
-    let request = Site::receive_command("r1", &tarball(&[("a", b"")]));
-    let reply = site.ssh("ci", &request);
-    leaves_nothing(&site, &reply, 65, "digest-mismatch");
-    // The digest of the empty payload is right, but it is not an archive.
-    let reply = site.ssh("ci", &Site::receive_command("r1", b""));
-    leaves_nothing(&site, &reply, 65, "bad-archive");
+    for mode in Mode::BOTH {
+        let site = mode.site("");
+        let request = mode.command("r1", &tarball(&[("a", b"")]));
+        let reply = site.ssh("ci", &request);
+        leaves_nothing(&site, &reply, 65, "digest-mismatch");
+        // The digest of the empty payload is right, but it is not an archive.
+        let reply = site.ssh("ci", &mode.command("r1", b""));
+        leaves_nothing(&site, &reply, 65, "bad-archive");
+    }
 }
 
 #[test]
 fn required_paths_must_exist() {
-    let site = Site::with_config(
-        "[archive]\nrequired_paths = [\"index.html\", \"assets/app.js\", \"media\"]\n",
-    );
-    let without = tarball(&[("index.html", b""), ("assets/other.js", b"")]);
-    let reply = site.receive("r1", &without);
-    leaves_nothing(&site, &reply, 65, "missing-path");
-    assert!(reply.stderr.contains("'assets/app.js'"), "{}", reply.stderr);
+    for mode in Mode::BOTH {
+        let site = mode
+            .site("[archive]\nrequired_paths = [\"index.html\", \"assets/app.js\", \"media\"]\n");
+        let without = tarball(&[("index.html", b""), ("assets/other.js", b"")]);
+        let reply = mode.receive(&site, "r1", &without);
+        leaves_nothing(&site, &reply, 65, "missing-path");
+        assert!(reply.stderr.contains("'assets/app.js'"), "{}", reply.stderr);
 
-    let whole = Tar::new()
-        .file("index.html", b"")
-        .file("assets/real.js", b"")
-        .symlink("assets/app.js", "real.js")
-        .directory("media");
-    let reply = site.receive("r1", &zstd(&whole.end())).ok();
-    assert!(reply.starts_with("ok receive r1 "), "{reply}");
+        let whole = Tar::new()
+            .file("index.html", b"")
+            .file("assets/real.js", b"")
+            .symlink("assets/app.js", "real.js")
+            .directory("media");
+        let reply = mode.receive(&site, "r1", &zstd(&whole.end())).ok();
+        assert!(reply.starts_with("ok receive r1 "), "{reply}");
+    }
 }
 
 #[test]
@@ -307,10 +315,10 @@ pub fn fingerprint(site: &Site, key: &str) -> String {
 ///
 /// The unpacker may end before it is stopped. Then the release exists, and this tries
 /// the next id.
-pub fn stopped_unpacker(site: &Site, payload: &[u8]) -> (String, Upload, Process) {
+pub fn stopped_unpacker(mode: Mode, site: &Site, payload: &[u8]) -> (String, Upload, Process) {
     for attempt in 0..8 {
         let release = format!("try{attempt}");
-        let mut upload = Upload::start(site, &Site::receive_command(&release, payload));
+        let mut upload = Upload::start(site, &mode.command(&release, payload));
         upload.send(payload);
         upload.close();
         let mut caught = None;
@@ -354,43 +362,45 @@ fn is_stopped(pid: i32) -> bool {
 
 #[test]
 fn the_unpacker_is_a_separate_process() {
-    let site = Site::new();
-    let (release, upload, child) = stopped_unpacker(&site, &many_files(5000));
-    let server = serving(&site);
-    assert!(
-        server.iter().any(|process| process.pid == child.parent),
-        "{server:?}"
-    );
-    // Every local user can read this: it has nothing of the job.
-    assert_eq!(child.arguments, ["/proc/self/exe", "unpack"]);
+    for mode in Mode::BOTH {
+        let site = mode.site("");
+        let (release, upload, child) = stopped_unpacker(mode, &site, &many_files(5000));
+        let server = serving(&site);
+        assert!(
+            server.iter().any(|process| process.pid == child.parent),
+            "{server:?}"
+        );
+        // Every local user can read this: it has nothing of the job.
+        assert_eq!(child.arguments, ["/proc/self/exe", "unpack"]);
 
-    match fs::read(format!("/proc/{}/environ", child.pid)) {
-        Ok(environment) => {
-            assert_eq!(environment, b"");
-            assert_no_inherited_descriptors(&site, child.pid);
+        match fs::read(format!("/proc/{}/environ", child.pid)) {
+            Ok(environment) => {
+                assert_eq!(environment, b"");
+                assert_no_inherited_descriptors(&site, mode, child.pid);
+            }
+            // The process is not dumpable: only root may read this, as intended.
+            Err(error)
+                if error.kind() == ErrorKind::PermissionDenied && !Uid::effective().is_root() =>
+            {
+                println!("skipped: an ordinary user cannot inspect a process that is not dumpable");
+            }
+            Err(error) => panic!("its environment: {error}"),
         }
-        // The process is not dumpable: only root may read this, as intended.
-        Err(error)
-            if error.kind() == ErrorKind::PermissionDenied && !Uid::effective().is_root() =>
-        {
-            println!("skipped: an ordinary user cannot inspect a process that is not dumpable");
-        }
-        Err(error) => panic!("its environment: {error}"),
+        kill(Pid::from_raw(child.pid), Signal::SIGCONT).expect("it continues");
+        upload.finish().ok();
+        assert!(site.releases().contains(&release));
     }
-    kill(Pid::from_raw(child.pid), Signal::SIGCONT).expect("it continues");
-    upload.finish().ok();
-    assert!(site.releases().contains(&release));
 }
 
 /// Asserts that the unpacker's working directory is its staging directory, and that it
 /// has only the descriptors that it was given or opened itself.
-fn assert_no_inherited_descriptors(site: &Site, pid: i32) {
+fn assert_no_inherited_descriptors(site: &Site, mode: Mode, pid: i32) {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     let cwd = fs::read_link(proc.join("cwd")).expect("its directory");
     let incoming = site.root().join(".deploy-shell/incoming");
     let shown = cwd.display();
     assert!(cwd.starts_with(&incoming) && cwd != incoming, "{shown}");
-    let spool = fs::read_link(proc.join("fd/0")).expect("its stdin");
+    let stdin = fs::read_link(proc.join("fd/0")).expect("its stdin");
     for (number, kind) in [("1", "pipe:["), ("2", "socket:[")] {
         let target = fs::read_link(proc.join("fd").join(number)).expect("a descriptor");
         assert!(
@@ -399,7 +409,10 @@ fn assert_no_inherited_descriptors(site: &Site, pid: i32) {
             target.display()
         );
     }
-    assert!(spool.starts_with(site.root()), "{}", spool.display());
+    match mode {
+        Mode::Arriving => assert!(stdin.to_string_lossy().starts_with("pipe:[")),
+        Mode::Spooled => assert!(stdin.starts_with(site.root()), "{}", stdin.display()),
+    }
     for entry in fs::read_dir(proc.join("fd")).expect("its descriptors") {
         let path = entry.expect("an entry").path();
         let number = path.file_name().expect("a number").to_owned();
@@ -407,7 +420,7 @@ fn assert_no_inherited_descriptors(site: &Site, pid: i32) {
         let given = ["0", "1", "2"].iter().any(|given| number == *given);
         let shown = target.display();
         assert!(
-            given || target == spool || target.starts_with(&cwd),
+            given || target == stdin || target.starts_with(&cwd),
             "descriptor {number:?} is {shown}"
         );
     }
@@ -415,15 +428,17 @@ fn assert_no_inherited_descriptors(site: &Site, pid: i32) {
 
 #[test]
 fn an_unpacker_that_is_killed_leaves_nothing() {
-    let site = Site::new();
-    let payload = many_files(5000);
-    let (release, upload, child) = stopped_unpacker(&site, &payload);
-    kill(Pid::from_raw(child.pid), Signal::SIGKILL).expect("it exists");
-    let reply = upload.finish();
-    reply.refused(70, "unpacker-died");
-    assert!(!site.releases().contains(&release));
-    no_debris(&site);
-    site.receive(&release, &payload).ok();
+    for mode in Mode::BOTH {
+        let site = mode.site("");
+        let payload = many_files(5000);
+        let (release, upload, child) = stopped_unpacker(mode, &site, &payload);
+        kill(Pid::from_raw(child.pid), Signal::SIGKILL).expect("it exists");
+        let reply = upload.finish();
+        reply.refused(70, "unpacker-died");
+        assert!(!site.releases().contains(&release));
+        no_debris(&site);
+        mode.receive(&site, &release, &payload).ok();
+    }
 }
 
 /// CVE-2025-45582 (GNU tar): an archive brings a symlink, and the next one writes through

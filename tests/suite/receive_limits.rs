@@ -9,6 +9,7 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
 
 use crate::archive::{Frame, Tar, tarball, zstd};
+use crate::mode::Mode;
 use crate::process::Upload;
 use crate::receive::{leaves_nothing, no_debris, noise};
 use crate::site::{Reply, Site, set_mode};
@@ -41,83 +42,95 @@ fn payload_of(length: usize) -> Vec<u8> {
 
 #[test]
 fn the_compressed_limit_is_exact() {
-    // Cut blocks reach every size, so this one is not special.
-    let limit = payload_of(65536 + 2);
-    let site = Site::with_config(&format!(
-        "[archive]\nmax_compressed = \"{}B\"\n",
-        limit.len()
-    ));
-    site.receive("exact", &limit).ok();
-    let more = [limit.as_slice(), b"\0"].concat();
-    let before = site.snapshot();
-    let reply = site.receive("more", &more);
-    reply.refused(65, "too-large");
-    assert_eq!(site.snapshot(), before);
-    no_debris(&site);
+    for mode in Mode::BOTH {
+        // Cut blocks reach every size, so this one is not special.
+        let limit = payload_of(65536 + 2);
+        let site = mode.site(&format!(
+            "[archive]\nmax_compressed = \"{}B\"\n",
+            limit.len()
+        ));
+        mode.receive(&site, "exact", &limit).ok();
+        let more = [limit.as_slice(), b"\0"].concat();
+        let before = site.snapshot();
+        let reply = mode.receive(&site, "more", &more);
+        reply.refused(65, "too-large");
+        assert_eq!(site.snapshot(), before);
+        no_debris(&site);
+    }
 }
 
 #[test]
 fn an_endless_payload_is_refused() {
-    let site = Site::with_config("[archive]\nmax_compressed = \"64KiB\"\n");
-    let request = Site::receive_command("r1", b"never sent in full");
-    let mut upload = Upload::start(&site, &request);
-    let piece = noise(64 << 10);
-    // Far more than all buffers hold, so only the server can end it.
-    for _ in 0..2000 {
-        if upload.client.is_over() {
-            break;
+    for mode in Mode::BOTH {
+        let site = mode.site("[archive]\nmax_compressed = \"64KiB\"\n");
+        let request = mode.command("r1", b"never sent in full");
+        let mut upload = Upload::start(&site, &request);
+        let piece = noise(64 << 10);
+        // Far more than all buffers hold, so only the server can end it.
+        for _ in 0..2000 {
+            if upload.client.is_over() {
+                break;
+            }
+            upload.send(&piece);
         }
-        upload.send(&piece);
+        let reply = upload.finish();
+        leaves_nothing(&site, &reply, 65, "too-large");
     }
-    let reply = upload.finish();
-    leaves_nothing(&site, &reply, 65, "too-large");
 }
 
 #[test]
 fn a_client_that_stops_sending_times_out() {
-    let site = Site::with_config("[limits]\nidle_timeout = \"1s\"\n");
-    let payload = tarball(&[("noise", &noise(200_000))]);
-    let mut upload = Upload::start(&site, &Site::receive_command("r1", &payload));
-    upload.send(&payload[..payload.len() / 2]);
-    // The pipe stays open, so only the timeout can end this.
-    let reply = upload.outlast();
-    leaves_nothing(&site, &reply, 74, "timeout");
+    for mode in Mode::BOTH {
+        let site = mode.site("[limits]\nidle_timeout = \"1s\"\n");
+        let payload = tarball(&[("noise", &noise(200_000))]);
+        let mut upload = Upload::start(&site, &mode.command("r1", &payload));
+        upload.send(&payload[..payload.len() / 2]);
+        // The pipe stays open, so only the timeout can end this.
+        let reply = upload.outlast();
+        leaves_nothing(&site, &reply, 74, "timeout");
+    }
 }
 
 #[test]
 fn a_client_that_never_sends_times_out() {
-    let site = Site::with_config("[limits]\nidle_timeout = \"1s\"\n");
-    let request = Site::receive_command("r1", &tarball(&[("a", b"")]));
-    let reply = Upload::start(&site, &request).outlast();
-    leaves_nothing(&site, &reply, 74, "timeout");
+    for mode in Mode::BOTH {
+        let site = mode.site("[limits]\nidle_timeout = \"1s\"\n");
+        let request = mode.command("r1", &tarball(&[("a", b"")]));
+        let reply = Upload::start(&site, &request).outlast();
+        leaves_nothing(&site, &reply, 74, "timeout");
+    }
 }
 
 #[test]
 fn slow_sending_does_not_escape_the_total_timeout() {
-    let site = Site::with_config("[limits]\nidle_timeout = \"30s\"\ntotal_timeout = \"2s\"\n");
-    let payload = tarball(&[("noise", &noise(200_000))]);
-    let mut upload = Upload::start(&site, &Site::receive_command("r1", &payload));
-    for byte in payload.chunks(1).take(1000) {
-        if upload.client.is_over() {
-            break;
+    for mode in Mode::BOTH {
+        let site = mode.site("[limits]\nidle_timeout = \"30s\"\ntotal_timeout = \"2s\"\n");
+        let payload = tarball(&[("noise", &noise(200_000))]);
+        let mut upload = Upload::start(&site, &mode.command("r1", &payload));
+        for byte in payload.chunks(1).take(1000) {
+            if upload.client.is_over() {
+                break;
+            }
+            upload.send(byte);
+            thread::sleep(Duration::from_millis(50));
         }
-        upload.send(byte);
-        thread::sleep(Duration::from_millis(50));
+        let reply = upload.outlast();
+        leaves_nothing(&site, &reply, 74, "timeout");
     }
-    let reply = upload.outlast();
-    leaves_nothing(&site, &reply, 74, "timeout");
 }
 
 #[test]
 fn a_slow_client_is_not_idle() {
-    let site = Site::with_config("[limits]\nidle_timeout = \"8s\"\n");
-    let payload = tarball(&[("noise", &noise(200_000))]);
-    let mut upload = Upload::start(&site, &Site::receive_command("r1", &payload));
-    for piece in payload.chunks(payload.len() / 10) {
-        upload.send(piece);
-        thread::sleep(Duration::from_secs(1));
+    for mode in Mode::BOTH {
+        let site = mode.site("[limits]\nidle_timeout = \"8s\"\n");
+        let payload = tarball(&[("noise", &noise(200_000))]);
+        let mut upload = Upload::start(&site, &mode.command("r1", &payload));
+        for piece in payload.chunks(payload.len() / 10) {
+            upload.send(piece);
+            thread::sleep(Duration::from_secs(1));
+        }
+        upload.finish().ok();
     }
-    upload.finish().ok();
 }
 
 #[test]
@@ -222,16 +235,18 @@ pub fn names_path_and_room(site: &Site, reply: &Reply) {
 /// By default, SIGXFSZ ends a process that exceeds its limit of file sizes.
 #[test]
 fn a_file_size_limit_is_an_error_and_does_not_kill() {
-    let site = Site::new();
-    let ssh = site.ssh_command("ci");
-    let payload = tarball(&[("noise", &noise(1 << 20))]);
-    let mut limited = Command::new("prlimit");
-    limited.arg("--fsize=524288").arg("--");
-    limited.arg(ssh.get_program()).args(ssh.get_args());
-    limited.arg("--").arg(Site::receive_command("r1", &payload));
-    limited.env("SHELL", "/bin/sh");
-    let reply = site.run(limited, &payload);
-    leaves_nothing(&site, &reply, 74, "io-error");
+    for mode in Mode::BOTH {
+        let site = mode.site("");
+        let ssh = site.ssh_command("ci");
+        let payload = tarball(&[("noise", &noise(1 << 20))]);
+        let mut limited = Command::new("prlimit");
+        limited.arg("--fsize=524288").arg("--");
+        limited.arg(ssh.get_program()).args(ssh.get_args());
+        limited.arg("--").arg(mode.command("r1", &payload));
+        limited.env("SHELL", "/bin/sh");
+        let reply = site.run(limited, &payload);
+        leaves_nothing(&site, &reply, 74, "io-error");
+    }
 }
 
 /// A directory without write permission is a reported error and not a bug.

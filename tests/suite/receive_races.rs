@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::archive::tarball;
+use crate::mode::Mode;
 use crate::process::{Upload, eventually, serving};
 use crate::receive::{many_files, no_debris, noise, stopped_unpacker};
 use crate::site::Site;
@@ -24,78 +25,86 @@ fn nothing_is_left(site: &Site) {
 
 #[test]
 fn a_client_killed_while_sending_leaves_nothing() {
-    let site = Site::new();
-    let payload = tarball(&[("noise", &noise(1 << 20))]);
-    let empty = site.snapshot();
-    let last = payload.len() - 1;
-    for (number, sent) in [0, 1, 512, last / 2, last].into_iter().enumerate() {
-        let request = Site::receive_command(&format!("r{number}"), &payload);
-        let mut upload = Upload::taken_up(&site, &request);
-        upload.send(&payload[..sent]);
-        upload.kill();
-        wait_for_servers(&site);
-        assert_eq!(site.releases(), [""; 0], "killed after {sent} bytes");
-        nothing_is_left(&site);
-        assert_eq!(site.snapshot(), empty, "killed after {sent} bytes");
+    for mode in Mode::BOTH {
+        let site = mode.site("");
+        let payload = tarball(&[("noise", &noise(1 << 20))]);
+        let empty = site.snapshot();
+        let last = payload.len() - 1;
+        for (number, sent) in [0, 1, 512, last / 2, last].into_iter().enumerate() {
+            let request = mode.command(&format!("r{number}"), &payload);
+            let mut upload = Upload::taken_up(&site, &request);
+            upload.send(&payload[..sent]);
+            upload.kill();
+            wait_for_servers(&site);
+            assert_eq!(site.releases(), [""; 0], "killed after {sent} bytes");
+            nothing_is_left(&site);
+            assert_eq!(site.snapshot(), empty, "killed after {sent} bytes");
+        }
+        mode.receive(&site, "r0", &payload).ok();
     }
-    site.receive("r0", &payload).ok();
 }
 
 /// The client sent every byte, but may have ended before the end of file. The server may
 /// accept the payload, because the digest is right; then the release is complete.
 #[test]
 fn a_client_killed_after_the_last_byte_leaves_all_or_nothing() {
-    let site = Site::new();
-    let content = noise(1 << 20);
-    let payload = tarball(&[("noise", &content)]);
-    for number in 0..10 {
-        let release = format!("r{number}");
-        let mut upload = Upload::taken_up(&site, &Site::receive_command(&release, &payload));
-        upload.send(&payload);
-        if number % 2 == 1 {
-            upload.close();
+    for mode in Mode::BOTH {
+        let site = mode.site("");
+        let content = noise(1 << 20);
+        let payload = tarball(&[("noise", &content)]);
+        for number in 0..10 {
+            let release = format!("r{number}");
+            let mut upload = Upload::taken_up(&site, &mode.command(&release, &payload));
+            upload.send(&payload);
+            if number % 2 == 1 {
+                upload.close();
+            }
+            upload.kill();
+            wait_for_servers(&site);
+            if site.releases().contains(&release) {
+                let path = site.root().join("releases").join(&release);
+                assert!(fs::read(path.join("noise")).expect("the file") == content);
+            }
+            nothing_is_left(&site);
+            mode.receive(&site, &release, &payload).ok();
+            site.ssh("ci", &format!("swap {release}")).ok();
         }
-        upload.kill();
-        wait_for_servers(&site);
-        if site.releases().contains(&release) {
-            let path = site.root().join("releases").join(&release);
-            assert!(fs::read(path.join("noise")).expect("the file") == content);
-        }
-        nothing_is_left(&site);
-        site.receive(&release, &payload).ok();
-        site.ssh("ci", &format!("swap {release}")).ok();
     }
 }
 
 #[test]
 fn a_client_killed_while_unpacking_leaves_all_or_nothing() {
-    let site = Site::new();
-    let payload = many_files(3000);
-    let (release, upload, child) = stopped_unpacker(&site, &payload);
-    upload.kill();
-    kill(Pid::from_raw(child.pid), Signal::SIGCONT).expect("it continues");
-    wait_for_servers(&site);
-    nothing_is_left(&site);
-    // In both cases a retry succeeds and the release is complete.
-    let reply = site.receive(&release, &payload).ok();
-    assert!(reply.contains(" files=3000 "), "{reply}");
-    site.ssh("ci", &format!("swap {release}")).ok();
+    for mode in Mode::BOTH {
+        let site = mode.site("");
+        let payload = many_files(3000);
+        let (release, upload, child) = stopped_unpacker(mode, &site, &payload);
+        upload.kill();
+        kill(Pid::from_raw(child.pid), Signal::SIGCONT).expect("it continues");
+        wait_for_servers(&site);
+        nothing_is_left(&site);
+        // In both cases a retry succeeds and the release is complete.
+        let reply = mode.receive(&site, &release, &payload).ok();
+        assert!(reply.contains(" files=3000 "), "{reply}");
+        site.ssh("ci", &format!("swap {release}")).ok();
+    }
 }
 
 #[test]
 fn a_server_killed_while_unpacking_leaves_nothing_after_the_next_start() {
-    let site = Site::new();
-    let payload = many_files(3000);
-    let (release, upload, child) = stopped_unpacker(&site, &payload);
-    kill(Pid::from_raw(child.parent), Signal::SIGKILL).expect("it exists");
-    assert_ne!(upload.finish().code, 0);
-    // The kernel may have ended it with its parent.
-    let _ = kill(Pid::from_raw(child.pid), Signal::SIGCONT);
-    let reply = site.receive(&release, &payload).ok();
-    assert!(!reply.contains("already received"), "{reply}");
-    wait_for_servers(&site);
-    no_debris(&site);
-    assert!(site.releases().contains(&release));
+    for mode in Mode::BOTH {
+        let site = mode.site("");
+        let payload = many_files(3000);
+        let (release, upload, child) = stopped_unpacker(mode, &site, &payload);
+        kill(Pid::from_raw(child.parent), Signal::SIGKILL).expect("it exists");
+        assert_ne!(upload.finish().code, 0);
+        // The kernel may have ended it with its parent.
+        let _ = kill(Pid::from_raw(child.pid), Signal::SIGCONT);
+        let reply = mode.receive(&site, &release, &payload).ok();
+        assert!(!reply.contains("already received"), "{reply}");
+        wait_for_servers(&site);
+        no_debris(&site);
+        assert!(site.releases().contains(&release));
+    }
 }
 
 #[test]

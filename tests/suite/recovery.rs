@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::direct::{ask, live, put, states};
+use crate::mode::Mode;
 use crate::receive::{many_files, stopped_unpacker};
 use crate::site::Site;
 
@@ -67,7 +68,7 @@ fn an_id_with_only_part_of_a_manifest_can_be_received() {
 fn the_staging_directory_of_a_running_receive_is_not_removed() {
     let site = Site::new();
     live(&site, &["a", "b"]);
-    let (release, upload, child) = stopped_unpacker(&site, &many_files(3000));
+    let (release, upload, child) = stopped_unpacker(Mode::Arriving, &site, &many_files(3000));
     let staging = site.leftovers();
     assert_eq!(staging.len(), 1, "{staging:?}");
     let held = site.snapshot();

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use crate::direct::{live, payload, record, serve};
 use crate::fields::Fields;
+use crate::mode::Mode;
 use crate::process::{Upload, eventually, serving};
 use crate::receive::{many_files, stopped_unpacker};
 use crate::site::{Site, generate_key, write_file};
@@ -57,18 +58,20 @@ fn a_signal_during_a_receive_ends_it_with_a_result() {
 
 #[test]
 fn a_signal_while_the_payload_is_unpacked_ends_a_receive_with_a_result() {
-    let site = Site::new();
-    let (_, upload, _) = stopped_unpacker(&site, &many_files(5000));
-    for process in serving(&site) {
-        kill(Pid::from_raw(process.pid), Signal::SIGTERM).expect("the process exists");
+    for mode in Mode::BOTH {
+        let site = mode.site("");
+        let (_, upload, _) = stopped_unpacker(mode, &site, &many_files(5000));
+        for process in serving(&site) {
+            kill(Pid::from_raw(process.pid), Signal::SIGTERM).expect("the process exists");
+        }
+        let reply = upload.outlast();
+        reply.refused(74, "io-error");
+        let problem = "SIGTERM ended the request, while the payload was unpacked";
+        assert!(reply.stderr.contains(problem), "{reply:?}");
+        request_and_result(&site).has(&[("outcome", "failed"), ("exit", "74")]);
+        assert!(site.leftovers().is_empty());
+        assert_eq!(site.releases(), [""; 0]);
     }
-    let reply = upload.outlast();
-    reply.refused(74, "io-error");
-    let problem = "SIGTERM ended the request, while the payload was unpacked";
-    assert!(reply.stderr.contains(problem), "{reply:?}");
-    request_and_result(&site).has(&[("outcome", "failed"), ("exit", "74")]);
-    assert!(site.leftovers().is_empty());
-    assert_eq!(site.releases(), [""; 0]);
 }
 
 /// strace sends the signal at the system call that writes the first audit line.
@@ -131,40 +134,44 @@ fn a_payload_through_a_terminal_is_refused() {
 /// input, as paramiko does.
 #[test]
 fn a_payload_is_whole_when_its_digest_is_right() {
-    for idle in ["1s", "100s"] {
-        let site = Site::with_config(&format!("[limits]\nidle_timeout = \"{idle}\"\n"));
-        let payload = payload("r1");
-        let mut upload = Upload::start(&site, &Site::receive_command("r1", &payload));
-        // A pause before the end compares digests in vain, and spoils nothing.
-        let (start, end) = payload.split_at(payload.len() / 2);
-        upload.send(start);
-        if idle == "100s" {
-            std::thread::sleep(std::time::Duration::from_secs(2));
+    for mode in Mode::BOTH {
+        for idle in ["1s", "100s"] {
+            let site = mode.site(&format!("[limits]\nidle_timeout = \"{idle}\"\n"));
+            let payload = payload("r1");
+            let mut upload = Upload::start(&site, &mode.command("r1", &payload));
+            // A pause before the end compares digests in vain, and spoils nothing.
+            let (start, end) = payload.split_at(payload.len() / 2);
+            upload.send(start);
+            if idle == "100s" {
+                std::thread::sleep(std::time::Duration::from_secs(2));
+            }
+            upload.send(end);
+            let stdout = upload.outlast().ok();
+            assert!(stdout.starts_with("ok receive r1 sha256="), "{stdout}");
+            assert_eq!(site.releases(), ["r1"]);
+            eventually("the request has ended", || serving(&site).is_empty());
+            request_and_result(&site).has(&[("outcome", "ok"), ("release", "r1")]);
         }
-        upload.send(end);
-        let stdout = upload.outlast().ok();
-        assert!(stdout.starts_with("ok receive r1 sha256="), "{stdout}");
-        assert_eq!(site.releases(), ["r1"]);
-        eventually("the request has ended", || serving(&site).is_empty());
-        request_and_result(&site).has(&[("outcome", "ok"), ("release", "r1")]);
     }
 }
 
 #[test]
 fn a_payload_that_did_not_come_is_named() {
-    let site = Site::with_config("[limits]\nidle_timeout = \"1s\"\n");
-    let request = Site::receive_command("r1", &payload("r1"));
-    let reply = site.ssh("ci", &request);
-    reply.refused(65, "digest-mismatch");
-    let expected = "deploy-shell: digest-mismatch: nothing came: the payload has 0 bytes\n\
+    for mode in Mode::BOTH {
+        let site = mode.site("[limits]\nidle_timeout = \"1s\"\n");
+        let request = mode.command("r1", &payload("r1"));
+        let reply = site.ssh("ci", &request);
+        reply.refused(65, "digest-mismatch");
+        let expected = "deploy-shell: digest-mismatch: nothing came: the payload has 0 bytes\n\
                     send the payload with '< FILE'\n";
-    assert_eq!(reply.stderr, expected);
-    let reply = Upload::start(&site, &request).outlast();
-    reply.refused(74, "timeout");
-    assert!(
-        reply.stderr.ends_with("\nsend the payload with '< FILE'\n"),
-        "{reply:?}"
-    );
+        assert_eq!(reply.stderr, expected);
+        let reply = Upload::start(&site, &request).outlast();
+        reply.refused(74, "timeout");
+        assert!(
+            reply.stderr.ends_with("\nsend the payload with '< FILE'\n"),
+            "{reply:?}"
+        );
+    }
 }
 
 /// Signs `key-NAME` of the site as a certificate, and has sshd accept it.

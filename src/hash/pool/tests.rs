@@ -8,6 +8,14 @@ use std::sync::atomic::AtomicUsize;
 /// The numbers of threads that the tests try.
 const THREADS: [usize; 4] = [0, 1, 2, 16];
 
+/// Tests that open [`MAX_OPEN`] files take turns: they are threads of one process, which
+/// may have 1,024 descriptors open.
+static MANY_FILES: Mutex<()> = Mutex::new(());
+
+fn take_turns() -> std::sync::MutexGuard<'static, ()> {
+    MANY_FILES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 type Outcomes = Arc<Mutex<BTreeMap<usize, Vec<Outcome>>>>;
 
 /// Returns a place for outcomes, and a `done` that puts them there.
@@ -56,6 +64,7 @@ fn hash_all(threads: usize, contents: &[Vec<u8>]) -> Vec<Option<Sha256Digest>> {
 
 #[test]
 fn files_of_every_size_have_the_digest_of_their_content() {
+    let _turn = take_turns();
     let small = LARGE as usize;
     let sizes = [
         0,
@@ -91,6 +100,7 @@ fn files_of_every_size_have_the_digest_of_their_content() {
 
 #[test]
 fn more_files_than_may_be_open_are_hashed() {
+    let _turn = take_turns();
     let contents: Vec<_> = (0..3 * MAX_OPEN).map(|at| content(at % 7, at)).collect();
     let expected: Vec<_> = contents.iter().map(|it| Some(digest(it))).collect();
     for threads in THREADS {
@@ -103,6 +113,7 @@ fn more_files_than_may_be_open_are_hashed() {
 
 #[test]
 fn at_most_the_maximum_number_of_files_is_open() {
+    let _turn = take_turns();
     let (submitted, finished) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
     let total = 3 * MAX_OPEN;
     let counter = Arc::clone(&submitted);
@@ -251,6 +262,7 @@ fn a_dropped_pool_ends_its_threads() {
 
 #[test]
 fn a_panic_in_done_is_an_error_of_finish_and_hangs_nobody() {
+    let _turn = take_turns();
     for threads in [1, 2, 16] {
         let mut pool = Pool::start(threads, |(), _| panic!("a panic of a test")).unwrap();
         // More than may be open, so that `submit` would wait for the threads.

@@ -15,7 +15,6 @@ pub const UNPACKER: &[libc::c_long] = &[
     // Read the payload, write the report.
     libc::SYS_read,
     libc::SYS_write,
-    libc::SYS_lseek,
     libc::SYS_close,
     libc::SYS_fcntl,
     // Create the files. Landlock decides where.
