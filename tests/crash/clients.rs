@@ -12,7 +12,8 @@ use nix::sys::stat::Mode;
 use serde_json::Value;
 
 use crate::archive::tarball;
-use crate::fixture::{Fixture, receive_command};
+use crate::fixture::Fixture;
+use crate::payloads::receive_command;
 use crate::site::{BIN, Reply, Site};
 
 const CLIENTS: usize = 64;

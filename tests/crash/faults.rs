@@ -9,7 +9,8 @@ use std::thread;
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::fixture::{Fixture, NEW, Site, Verdict, receive_command};
+use crate::fixture::{Fixture, Site, Verdict};
+use crate::payloads::{NEW, receive_command};
 use crate::scenarios::{Scenario, scenarios, template};
 use crate::tracer::{self, CALLS, Fault, Point, Run};
 

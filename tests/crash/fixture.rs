@@ -8,15 +8,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::archive::{Tar, zstd};
-use crate::delta_payload;
+use crate::payloads::{self, BASE, NEW};
 use crate::site::{BIN, sha256, write_file};
 
 /// The error says what is wrong with a site.
@@ -162,62 +160,6 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     fs::set_permissions(to, fs::metadata(from)?.permissions())
 }
 
-/// Returns the payload of `release`. No two are equal, and each has directories, a
-/// symlink and an empty file. The one that is received under faults has a file in
-/// several pieces too.
-pub fn payload(release: &str) -> Vec<u8> {
-    let mut tar = Tar::new().file("index.html", release);
-    for number in 0..6 {
-        tar = tar.file(format!("part {}/{number}", number % 2), release);
-    }
-    tar = tar.file("empty", "").symlink("latest", "index.html");
-    if release == NEW {
-        tar = tar.file("large", vec![b'n'; 700_000]);
-    }
-    zstd(&tar.end())
-}
-
-/// The base of the delta. A swap prunes it.
-pub const BASE: &str = "a";
-
-/// The payload of a delta, and the digest of the tree that it gives.
-struct Delta {
-    payload: Vec<u8>,
-    tree: String,
-}
-
-/// The delta from [`BASE`] to [`NEW`]: it changes, adds and removes files, a directory and a
-/// symlink, and leaves others as they are.
-static DELTA: LazyLock<Delta> = LazyLock::new(|| {
-    let base = [
-        ("index.html", BASE),
-        ("part 0/", ""),
-        ("part 0/0", BASE),
-        ("part 0/2", BASE),
-        ("part 0/4", BASE),
-        ("part 1/", ""),
-        ("part 1/1", BASE),
-        ("part 1/3", BASE),
-        ("part 1/5", BASE),
-        ("empty", ""),
-        ("latest>", "index.html"),
-    ];
-    let large = NEW.repeat(100_000);
-    let mut new = Vec::from(base);
-    new.retain(|(name, _)| !["part 0/2", "latest>"].contains(name));
-    new[0] = ("index.html", NEW);
-    new.extend([
-        ("large", large.as_str()),
-        ("part 2/", ""),
-        ("part 2/1", NEW),
-        ("newest>", "large"),
-    ]);
-    Delta {
-        payload: delta_payload::delta(&base, &new),
-        tree: delta_payload::tree(&new),
-    }
-});
-
 /// The time of everything in [`BASE`], which no run may change.
 fn base_time() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
@@ -228,20 +170,6 @@ const SHARED: [(&str, &str); 2] = [
     ("shared/.env", "KEY=1"),
     ("shared/deep/er/uploads/photo", "a photo"),
 ];
-
-/// The release that is received under faults.
-pub const NEW: &str = "new";
-
-pub fn receive_command(release: &str) -> String {
-    format!("receive {release} --sha256 {}", sha256(&payload(release)))
-}
-
-/// Returns the request whose payload is the delta.
-pub fn receive_delta_command() -> String {
-    let Delta { payload, tree } = &*DELTA;
-    let digest = sha256(payload);
-    format!("receive {NEW} --sha256 {digest} --tree {tree} --base {BASE}")
-}
 
 /// The result of a request without a fault.
 pub struct Answer {
@@ -276,6 +204,22 @@ impl Site {
         command
     }
 
+    /// Requires signatures from now on, or no more.
+    pub fn require_signatures(&self, required: bool) {
+        let (config, signers) = (self.dir.join("blog.toml"), self.dir.join("signers"));
+        write_file(&signers, 0o644, payloads::signers().as_bytes());
+        let table = format!(
+            "\n[signatures]\nallowed_signers = \"{}\"\n",
+            signers.display()
+        );
+        let text = fs::read_to_string(&config).expect("a configuration");
+        let mut text = text.replace(&table, "");
+        if required {
+            text += &table;
+        }
+        write_file(&config, 0o644, text.as_bytes());
+    }
+
     /// Returns the payload of a request as its stdin.
     pub fn stdin(&self, request: &str) -> Stdio {
         let Some(rest) = request.strip_prefix("receive ") else {
@@ -283,12 +227,12 @@ impl Site {
         };
         let release = rest.split(' ').next().expect("a release");
         let path = self.dir.join(format!("{release}.tar.zst"));
-        let written = if request.contains(" --base ") {
-            fs::write(&path, &DELTA.payload)
+        let payload = if request.contains(" --base ") {
+            payloads::DELTA.payload.clone()
         } else {
-            fs::write(&path, payload(release))
+            payloads::payload(release)
         };
-        written.expect("the payload");
+        fs::write(&path, payload).expect("the payload");
         Stdio::from(File::open(path).expect("the payload"))
     }
 
@@ -445,7 +389,7 @@ impl Site {
     pub fn check_delta(&self) -> Verdict {
         let manifest = fs::read_to_string(self.own("manifests").join(NEW));
         let manifest = manifest.map_err(|error| format!("manifest of '{NEW}': {error}"))?;
-        if !manifest.contains(&format!("\n# tree {}\n", DELTA.tree)) {
+        if !manifest.contains(&format!("\n# tree {}\n", payloads::DELTA.tree)) {
             return Err(format!("'{NEW}' has another tree: {manifest}"));
         }
         // What is unchanged keeps its time.

@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::unistd::Uid;
 
-use crate::fixture::{Fixture, NEW, Site, Verdict, receive_command};
+use crate::fixture::{Fixture, Site, Verdict};
+use crate::payloads::{NEW, receive_command};
 use crate::scenarios::{Scenario, scenarios, template};
 use crate::tracer::{self, Fault, Point};
 use disk::{Disk, Event};

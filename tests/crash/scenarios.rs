@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::fixture::{BASE, Fixture, NEW, Site, receive_command, receive_delta_command};
+use crate::fixture::{Fixture, Site};
+use crate::payloads::{BASE, NEW, receive_command, receive_delta_command, receive_signed_command};
 use crate::tracer::{self, Fault, Point, Run};
 
 pub struct Scenario {
@@ -22,6 +23,8 @@ pub struct Scenario {
     pub fails_gate: bool,
     /// The table with `reuse`, where the request is a delta.
     pub delta: &'static str,
+    /// Whether the payload is signed, so that it is spooled.
+    pub signed: bool,
     /// In the short form, every nth of the calls that change nothing is tried: to kill the
     /// process there, and to let the call fail.
     pub kill_step: usize,
@@ -46,7 +49,7 @@ const FAILING_GATE: &str = r#"
 command = ["/bin/grep", "-qv", "[bd]", "index.html"]
 "#;
 
-pub fn scenarios() -> [Scenario; 12] {
+pub fn scenarios() -> [Scenario; 13] {
     let of = |name, request: &str, live, (kill_step, error_step)| Scenario {
         name,
         request: request.to_owned(),
@@ -56,6 +59,7 @@ pub fn scenarios() -> [Scenario; 12] {
         gate: "",
         fails_gate: false,
         delta: "",
+        signed: false,
         kill_step,
         error_step,
     };
@@ -73,6 +77,15 @@ pub fn scenarios() -> [Scenario; 12] {
         // A rollback chooses its target from what it reads.
         of("rollback", "rollback", "b", (8, 1)),
         of("receive", &receive_command(NEW), "c", (12, 12)),
+        Scenario {
+            signed: true,
+            ..of(
+                "receive a signed one",
+                &receive_signed_command(),
+                "c",
+                (40, 40),
+            )
+        },
         Scenario {
             has_debris: true,
             ..of("swap after a crash", "swap d", "d", (16, 16))
@@ -131,11 +144,15 @@ fn leave_debris(site: &Site) {
 
 impl Scenario {
     pub fn run(&self, site: &Site, fault: Option<(Point, Fault)>) -> Result<Run, String> {
-        tracer::run(
+        site.require_signatures(self.signed);
+        let run = tracer::run(
             site.command(&self.request),
             site.stdin(&self.request),
             fault,
-        )
+        );
+        // The other releases of the site are not signed.
+        site.require_signatures(false);
+        run
     }
 
     pub fn receives(&self) -> bool {

@@ -18,7 +18,8 @@ use std::path::Path;
 
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
 
-use crate::fixture::{Fixture, NEW, Site, receive_command};
+use crate::fixture::{Fixture, Site};
+use crate::payloads::{NEW, receive_command};
 use crate::strace;
 use crate::tracer;
 
