@@ -28,11 +28,21 @@ fn refused(site: &Site, base: &str, code: i32, word: &str, reason: &str) {
 }
 
 /// Holds the manifest of a release, as a receive does.
-fn hold(site: &Site, release: &str) -> File {
+struct Hold(File);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // To close the file is not enough: a child that another test starts now has a copy
+        // of the descriptor until it executes its program.
+        self.0.unlock().expect("it is locked");
+    }
+}
+
+fn hold(site: &Site, release: &str) -> Hold {
     let manifests = site.root().join(".deploy-shell/manifests");
     let manifest = File::open(manifests.join(release)).expect("a manifest");
     manifest.lock_shared().expect("it is not being removed");
-    manifest
+    Hold(manifest)
 }
 
 #[test]
