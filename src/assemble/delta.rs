@@ -89,8 +89,8 @@ struct Change {
 ///
 /// [`Code::BadArchive`] for changes that are malformed, and for a result that may not be a
 /// release; [`Code::TreeMismatch`] for changes that do not fit the base or do not give the
-/// promised tree; [`Code::BaseDamaged`] for a list that cannot be read, or has another digest
-/// than its head; [`Code::DiskFull`].
+/// promised tree; [`Code::BaseDamaged`] for a list that cannot be read, has a path that no
+/// release has, or another digest than its head; [`Code::DiskFull`].
 pub fn merge(
     identity: &Identity,
     base: &mut impl BufRead,
@@ -109,6 +109,10 @@ pub fn merge(
         let is_added = (identity.added).binary_search_by(|path| compare_paths(path, &entry.path));
         if is_added.is_ok() {
             continue;
+        }
+        // The account can write the list. No result has a path that only such a list has.
+        if !entry.path.is_empty() && !is_of_a_release(&entry.path, entry.kind == Kind::Dir) {
+            return Err(unreadable("a path is not one of a release"));
         }
         match changes.get_mut(&entry.path) {
             None => result.push((entry, Source::Base)),
@@ -180,8 +184,7 @@ fn read_changes(from: &mut impl BufRead, limits: &TreeLimits) -> Result<BTreeMap
             _ => return Err(malformed("a line has neither '-' nor '+'")),
         };
         let is_dir = matches!(new, None | Some(Kind::Dir));
-        let clean = CleanPath::new(&path, is_dir);
-        if path.is_empty() || !clean.is_ok_and(|clean| clean.as_bytes() == path) {
+        if path.is_empty() || !is_of_a_release(&path, is_dir) {
             return Err(refuse(&path, "is not a path of a release"));
         }
         // A path has one line of each kind, the removal first.
@@ -213,6 +216,11 @@ fn read_changes(from: &mut impl BufRead, limits: &TreeLimits) -> Result<BTreeMap
         return Err(malformed("it names no change"));
     }
     Ok(changes)
+}
+
+/// Returns whether the profile permits a path, written as a manifest writes it.
+fn is_of_a_release(path: &[u8], is_dir: bool) -> bool {
+    CleanPath::new(path, is_dir).is_ok_and(|clean| clean.as_bytes() == path)
 }
 
 fn check_count(entries: usize, limits: &TreeLimits) -> Result<()> {

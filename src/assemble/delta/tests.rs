@@ -245,6 +245,17 @@ fn a_list_of_the_base_with_another_digest_is_damage() {
     assert!(error.problem.contains("'base'"), "{error}");
 }
 
+/// A fuzzer found that such a path reached the result.
+#[test]
+fn a_path_of_the_base_that_no_release_has_is_damage() {
+    for path in ["../x=2", "x/../y=2", "x/./y=2", "x//y=2", "/x=2"] {
+        let (base, result) = ([".", "a=1", path], [".", "a=1", path, "c=3"]);
+        let changes = changes_between(&entries(&base), &entries(&result));
+        let error = merge_to(&base, &changes, &result).unwrap_err();
+        assert_eq!(error.code, Code::BaseDamaged, "{path}: {error}");
+    }
+}
+
 #[test]
 fn malformed_changes_are_refused() {
     let add = |short: &str| format!("+ {}\n", line(short));
