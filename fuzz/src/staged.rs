@@ -238,7 +238,7 @@ fn assembled(release: &Path, shared: &Shared) -> Tree {
 
 /// Follows a symlink by names alone. A missing part can become anything one day, so
 /// a step up after it counts as leaving the release.
-fn assert_inside(tree: &Tree, link: &[u8], target: &[u8]) {
+pub fn assert_inside(tree: &Tree, link: &[u8], target: &[u8]) {
     let shown = || format!("{} -> {}", link.escape_ascii(), target.escape_ascii());
     let mut at: Vec<&[u8]> = link.split(|byte| *byte == b'/').collect();
     at.pop();
