@@ -156,6 +156,12 @@ pub fn merge(
     check(&entries, &sources, shared, limits, job)?;
     let merged = add_shared(entries, sources, shared, changed);
     check_count(merged.entries.len(), limits)?;
+    // Only now: a symlink may lead through one of the site, which leads out of the release.
+    for (Entry { path, kind }, source) in merged.entries.iter().zip(&merged.sources) {
+        if let (Kind::Link { target }, false) = (kind, *source == Source::Site) {
+            check_symlink(&merged.entries, path, target)?;
+        }
+    }
     Ok(merged)
 }
 
@@ -289,8 +295,10 @@ fn check(
                 let linked = *source == Source::Base && job.reuse == Reuse::Link;
                 new.add_file(&components, if linked { 0 } else { *size });
             }
+            Kind::Link { .. } if !job.symlinks => {
+                return Err(refuse(path, "is a symlink, and symlinks are denied"));
+            }
             Kind::Link { target } => {
-                check_symlink(entries, path, target, job.symlinks)?;
                 on_disk.add_symlink(&components, target);
                 new.add_symlink(&components, target);
             }
@@ -312,10 +320,7 @@ fn check(
     Ok(())
 }
 
-fn check_symlink(entries: &[Entry], path: &[u8], target: &[u8], allowed: bool) -> Result<()> {
-    if !allowed {
-        return Err(refuse(path, "is a symlink, and symlinks are denied"));
-    }
+fn check_symlink(entries: &[Entry], path: &[u8], target: &[u8]) -> Result<()> {
     path::check_symlink_target(target).map_err(|rule| refuse(path, &rule.to_string()))?;
     let found = path::check_link_escape(resolve(entries, path), || {
         Ok(OsStr::from_bytes(target).to_owned())

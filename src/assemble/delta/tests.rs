@@ -256,6 +256,20 @@ fn a_path_of_the_base_that_no_release_has_is_damage() {
     }
 }
 
+/// As in a whole release. A fuzzer found that the list of the release has no such symlink
+/// yet when the others are followed.
+#[test]
+fn a_symlink_through_one_of_the_site_is_refused() {
+    for target in ["s/up", "s/up/l", "s/up//l/."] {
+        let link = format!("m>{target}");
+        let (base, result) = ([".", "a=1"], [".", "a=1", &link]);
+        let changes = format!("+ {}\n", line(&link));
+        let error = merge_to(&base, &changes, &result).unwrap_err();
+        assert_eq!(error.code, Code::BadArchive, "{target}: {error}");
+        assert!(error.problem.contains("out of the release"), "{error}");
+    }
+}
+
 #[test]
 fn malformed_changes_are_refused() {
     let add = |short: &str| format!("+ {}\n", line(short));
