@@ -36,7 +36,7 @@ pub enum Source<'a> {
 ///
 /// # Errors
 ///
-/// Those of [`Arrival`] and of [`Unpacker`]. If both the digest and the archive are wrong,
+/// Those of [`Arrival`] and of [`Unpacker`], and [`crate::error::Code::IoError`] for the pipe. If both the digest and the archive are wrong,
 /// that of the digest: a broken connection is then the reason.
 pub fn unpack(
     share: &Share<'_>,
@@ -102,7 +102,10 @@ fn feed(
                     unpacker.check_deadline()?;
                     look(unpacker)?;
                 }
-                Err(_) => to = None,
+                // It has ended, and its exit status says why.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => to = None,
+                // The unpacker would take the end of the pipe for that of the payload.
+                Err(error) => return Err(Error::io("cannot pass the payload on", error)),
             }
         }
         if next_look.has_passed() {

@@ -47,7 +47,7 @@ fn trace(site: &Site, request: &str) -> Vec<Step> {
 /// runner either.
 fn trace_with_exit(site: &Site, request: &str, code: i32) -> Vec<Step> {
     let log = site.root().join("../trace");
-    let calls = "trace=openat,close,write,fsync,fdatasync,syncfs,rename,renameat,renameat2,\
+    let calls = "trace=openat,openat2,close,write,fsync,fdatasync,syncfs,rename,renameat,renameat2,\
                  unlink,unlinkat,symlinkat,wait4,waitid,fcntl,prctl";
     // The monitor's second prctl(2) makes it undumpable. strace, unless it runs as root,
     // could then not read the names in its calls.
@@ -103,7 +103,7 @@ fn steps(trace: &str) -> Vec<Step> {
             continue;
         }
         match name {
-            "openat" => {
+            "openat" | "openat2" => {
                 let path = open.below(words[0], bare(1));
                 open.0.insert(result.to_owned(), path);
             }
