@@ -36,8 +36,9 @@ pub enum Source<'a> {
 ///
 /// # Errors
 ///
-/// Those of [`Arrival`] and of [`Unpacker`], and [`crate::error::Code::IoError`] for the pipe. If both the digest and the archive are wrong,
-/// that of the digest: a broken connection is then the reason.
+/// Those of [`Arrival`] and of [`Unpacker`], and [`crate::error::Code::IoError`] for the
+/// pipe. If both the digest and the archive are wrong, that of the digest: a broken
+/// connection is then the reason.
 pub fn unpack(
     share: &Share<'_>,
     config: &Config,
