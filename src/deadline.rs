@@ -46,9 +46,10 @@ impl Deadline {
 }
 
 /// Converts a duration for poll(2), rounded up: rounded down, the last wait
-/// would become a busy loop.
+/// would become a busy loop. Zero stays zero, and does not wait.
 pub fn timeout(duration: Duration) -> PollTimeout {
-    PollTimeout::try_from(duration.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+    let millis = duration.as_nanos().div_ceil(1_000_000);
+    PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
 }
 
 /// Reads from a descriptor, and waits at most `idle` for each read and never
@@ -171,6 +172,15 @@ impl<F: AsFd> Read for TimedReader<F> {
 mod tests {
     use super::*;
     use std::io::{Write, pipe};
+
+    #[test]
+    fn a_wait_is_rounded_up_and_no_wait_stays_none() {
+        let millis = |nanos| timeout(Duration::from_nanos(nanos)).as_millis();
+        assert_eq!(millis(0), Some(0));
+        for (nanos, rounded) in [(1, 1), (999_999, 1), (1_000_000, 1), (1_000_001, 2)] {
+            assert_eq!(millis(nanos), Some(rounded), "{nanos}");
+        }
+    }
 
     #[test]
     fn a_silent_and_a_slow_peer_both_time_out() {
