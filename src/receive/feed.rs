@@ -1,7 +1,7 @@
 //! Gives the unpacker its payload: from the spool, or through a pipe while it arrives.
 //!
 //! Where no signature covers the payload, its digest comes from the client that sends the
-//! bytes. So this does not wait for the digest before the unpacker starts: a stolen key
+//! bytes. So the unpacker starts before the digest is known: a stolen key
 //! could name the digest of any bytes. The sandbox of the unpacker and the staging directory
 //! protect the site. The digest decides before anything is published.
 
@@ -38,7 +38,8 @@ pub enum Source<'a> {
 ///
 /// Those of [`Arrival`] and of [`Unpacker`], and [`crate::error::Code::IoError`] for the
 /// pipe. If both the digest and the archive are wrong, that of the digest: a broken
-/// connection is then the reason.
+/// connection is then the reason. A signal, a full disk and the deadline end the request at
+/// once, so they come before both.
 pub fn unpack(
     share: &Share<'_>,
     config: &Config,
@@ -61,7 +62,7 @@ pub fn unpack(
             _ = fcntl(&to, FcntlArg::F_SETPIPE_SZ(PIPE));
             let to = TimedWriter::new(to, LOOK_INTERVAL, deadline).map_err(cannot)?;
             let mut unpacker = start(Stdio::from(from), DiskNeed::default())?;
-            feed(&mut arrival, to, &mut unpacker)?;
+            feed(&mut arrival, to, &mut unpacker, deadline)?;
             let verified = arrival.verify()?;
             Ok((unpacker.finish()?, verified))
         }
@@ -74,6 +75,7 @@ fn feed(
     arrival: &mut Arrival<'_>,
     to: TimedWriter<PipeWriter>,
     unpacker: &mut Unpacker<'_>,
+    deadline: Deadline,
 ) -> Result<()> {
     let mut to = Some(to);
     let mut buffer = vec![0; BUFFER];
@@ -81,37 +83,31 @@ fn feed(
     // Terminates: each turn adds to the bytes of the arrival, which limits them, or waits,
     // for which it has a limit too, or returns.
     loop {
-        let piece = arrival.read(&mut buffer)?;
-        let came = arrival.bytes();
-        let look = |unpacker: &mut Unpacker<'_>| {
-            let when = || format!("after {came} bytes of the payload");
-            unpacker.look(Duration::ZERO, when).map(drop)
-        };
-        let mut unwritten = match piece {
+        let mut unwritten = match arrival.read(&mut buffer)? {
             Piece::Bytes(read) => &buffer[..read],
             Piece::Nothing => &[],
             Piece::End => return Ok(()),
         };
         // Terminates: each turn writes something, or waits for the unpacker, until the
         // deadline.
-        while let Some(pipe) = &mut to
-            && !unwritten.is_empty()
-        {
+        loop {
+            if next_look.has_passed() {
+                let came = arrival.bytes();
+                let when = || format!("after {came} bytes of the payload");
+                unpacker.look(Duration::ZERO, when)?;
+                next_look = Deadline::after(LOOK_INTERVAL);
+            }
+            let Some(pipe) = to.as_mut().filter(|_| !unwritten.is_empty()) else {
+                break;
+            };
             match pipe.write(unwritten) {
                 Ok(written) => unwritten = &unwritten[written..],
-                Err(error) if error.kind() == ErrorKind::TimedOut => {
-                    unpacker.check_deadline()?;
-                    look(unpacker)?;
-                }
+                Err(error) if error.kind() == ErrorKind::TimedOut => deadline.check("unpacking")?,
                 // It has ended, and its exit status says why.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => to = None,
                 // The unpacker would take the end of the pipe for that of the payload.
                 Err(error) => return Err(Error::io("cannot pass the payload on", error)),
             }
-        }
-        if next_look.has_passed() {
-            look(unpacker)?;
-            next_look = Deadline::after(LOOK_INTERVAL);
         }
     }
 }

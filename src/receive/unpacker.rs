@@ -4,7 +4,7 @@
 //! when the unpacker has exited and can no longer change anything.
 
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -40,7 +40,7 @@ pub const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// The time in which an unpacker without a payload must report its sandbox.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the unpacker has said.
+/// The report of an unpacker that has exited.
 pub struct Unpacked {
     /// The state of its sandbox.
     pub sandbox: Enforcement,
@@ -54,10 +54,10 @@ pub struct Unpacker<'a> {
     signals: TerminationSignals,
     child: UnpackerProcess,
     stdout: TimedReader<ChildStdout>,
-    /// On which it reports a failure.
+    /// The socket on which it reports a failure.
     socket: UnixStream,
     messages: Messages,
-    /// What it may use, by its job.
+    /// The room that its job permits.
     allowance: Allowance,
     /// What the payload takes on disk.
     held: DiskNeed,
@@ -133,23 +133,11 @@ impl<'a> Unpacker<'a> {
     pub fn look(&mut self, wait: Duration, when: impl FnOnce() -> String) -> Result<bool> {
         self.signals.check(when)?;
         if !self.messages.ended && self.stdout.is_readable_within(wait) {
-            let mut bytes = [0; archive::MAX_MESSAGE];
-            match self.stdout.read(&mut bytes) {
-                Ok(read) if read > 0 => self.messages.take(&bytes[..read]),
-                // It has exited, or the deadline has passed.
-                _ => self.messages.ended = true,
-            }
+            self.messages.read(&mut self.stdout);
         }
         let held = self.held.plus(self.messages.uses);
         self.share.allowance(held)?;
         Ok(self.messages.ended)
-    }
-
-    /// # Errors
-    ///
-    /// [`Code::Timeout`].
-    pub fn check_deadline(&self) -> Result<()> {
-        self.deadline.check("unpacking")
     }
 
     /// Waits until it has exited, and returns what it has said.
@@ -211,6 +199,16 @@ struct Messages {
 }
 
 impl Messages {
+    /// Reads once.
+    fn read(&mut self, from: &mut impl Read) {
+        let mut bytes = [0; archive::MAX_MESSAGE];
+        match from.read(&mut bytes) {
+            Ok(read) if read > 0 => self.take(&bytes[..read]),
+            // It has exited, or the deadline has passed.
+            _ => self.ended = true,
+        }
+    }
+
     /// Adds bytes.
     fn take(&mut self, bytes: &[u8]) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -244,12 +242,13 @@ impl Messages {
     /// Returns the whole report, or why there is none. The reason is a fixed phrase: the
     /// decoder's error quotes bytes of the unpacker.
     fn report(&mut self) -> Result<Unpacked, &'static str> {
-        let sandbox = self
-            .sandbox
-            .take()
-            .ok_or("it does not report its sandbox")?;
+        let sandbox = self.take_sandbox()?;
         let report = self.report.take().ok_or("it does not report its end")?;
         Ok(Unpacked { sandbox, report })
+    }
+
+    fn take_sandbox(&mut self) -> Result<Enforcement, &'static str> {
+        self.sandbox.take().ok_or("it does not report its sandbox")
     }
 }
 
@@ -310,20 +309,18 @@ pub fn probe_sandbox(program: &Path, directory: &Path) -> Result<Enforcement> {
     // The socket stays open until the report is read: the unpacker writes to it too.
     let (mut child, _socket) = spawn(program, directory, Stdio::null(), &job)?;
     let deadline = Deadline::after(PROBE_TIMEOUT);
-    let stdout = child.0.stdout.take();
-    let report = stdout.map(|stdout| TimedReader::new(stdout, deadline.left(), deadline));
-    report
-        .ok_or_else(|| "it has no pipe".to_owned())
-        .and_then(|report| read_sandbox(&mut BufReader::new(report)))
-        .map_err(|why| died(&why))
-}
-
-/// Reads the first line of a report.
-fn read_sandbox(report: &mut impl BufRead) -> Result<Enforcement, String> {
-    message::read_message(report, archive::MAX_MESSAGE)
-        .map(|ReportHead { sandbox }| sandbox)
-        // A fixed phrase: the decoder's error quotes bytes of the unpacker.
-        .map_err(|_| "it does not report its sandbox".to_owned())
+    let stdout = child
+        .0
+        .stdout
+        .take()
+        .ok_or_else(|| died("it has no pipe"))?;
+    let mut stdout = TimedReader::new(stdout, deadline.left(), deadline);
+    let mut messages = Messages::default();
+    // Terminates: the reader has a deadline, and the messages end after it.
+    while messages.sandbox.is_none() && !messages.ended {
+        messages.read(&mut stdout);
+    }
+    messages.take_sandbox().map_err(died)
 }
 
 /// The child process. It is killed when this value is dropped.
