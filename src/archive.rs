@@ -3,10 +3,10 @@
 //! The monitor executes this program again, with the payload as stdin, the staging
 //! directory as working directory, nothing else open and an empty environment. The
 //! unpacker writes the archive's files into its working directory. It says on stdout how
-//! much it has written and when it has finished, or on stderr why it failed. It hashes nothing: the
-//! [assembler](crate::assemble) hashes what is on disk. It knows no site, no configuration
-//! and no request: it receives one [`UnpackJob`], on the socket that is its stderr, and no
-//! more.
+//! much it has written and when it has finished, or on stderr why it failed. It hashes
+//! nothing: the [assembler](crate::assemble) hashes what is on disk. It knows no site, no
+//! configuration and no request: it receives one [`UnpackJob`], on the socket that is its
+//! stderr, and no more.
 
 mod acl;
 mod delta;
@@ -39,7 +39,7 @@ use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 
 use crate::dir::{self, Dir, Name};
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::manifest::DIR_MODE;
 use crate::message;
 use crate::sandbox;
@@ -225,12 +225,9 @@ impl Unpacker<'_> {
         if bytes > self.limits.max_on_disk() {
             return Err(Rule::OnDisk(self.limits.max_on_disk()).into());
         }
-        if bytes > self.limits.room_bytes || self.tree.len() > self.limits.room_inodes {
-            let full = "not enough space: the configured reserve would be used";
-            return Err(UnpackError::Io(Error::new(Code::DiskFull, full)));
-        }
         let inodes = self.tree.len();
-        self.progress.report(DiskNeed { bytes, inodes })
+        let uses = DiskNeed { bytes, inodes };
+        self.progress.report(uses, &self.limits)
     }
 
     fn unpack_entry(&mut self, entry: &ArchiveEntry) -> Result<(), UnpackError> {

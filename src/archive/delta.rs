@@ -22,7 +22,6 @@ use super::writer::{Destination, Writers};
 use super::zstd_frame::Frames;
 use super::{CHANGES, io_error, is_changes};
 use crate::dir::Dir;
-use crate::error::{Code, Error};
 use crate::manifest::{MAX_LINE, Vis, file_mode};
 use crate::store::layout::{CHANGES_FILE, MEMBERS_FILE};
 
@@ -154,11 +153,8 @@ impl Delta {
         // A file takes its blocks; its line in the list is like that in a manifest.
         self.disk_use.add_file(&entry.path.components(), size);
         let (bytes, inodes) = (self.disk_use.bytes(), self.count);
-        if bytes > self.limits.room_bytes || inodes > self.limits.room_inodes {
-            let full = "not enough space: the configured reserve would be used";
-            return Err(UnpackError::Io(Error::new(Code::DiskFull, full)));
-        }
-        self.progress.report(DiskNeed { bytes, inodes })?;
+        let uses = DiskNeed { bytes, inodes };
+        self.progress.report(uses, &self.limits)?;
         let destination = Destination {
             dir: Arc::clone(&self.members),
             name: name.into(),

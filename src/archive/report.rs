@@ -1,8 +1,8 @@
 //! What the unpacker reports to the monitor.
 //!
 //! On stdout: one message about the sandbox, some about the disk, and one at the end. On
-//! stderr: after a failure, one message that says why. Nothing of it says what the release contains: the
-//! assembler looks at the files themselves.
+//! stderr: after a failure, one message that says why. Nothing of it says what the release
+//! contains: the assembler looks at the files themselves.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk_use::DiskNeed;
 use super::io_error;
+use super::job::UnpackLimits;
 use super::path::{self, LinkTarget};
 use super::rule::{Rule, UnpackError};
 use super::tree::{Node, Tree};
@@ -47,7 +48,7 @@ pub enum UnpackMessage {
     Done(UnpackReport),
 }
 
-/// Everything of the archive has been written.
+/// The report of an unpacker that has written the whole archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnpackReport {
@@ -81,8 +82,17 @@ impl Progress {
         }
     }
 
-    /// Writes an [`UnpackMessage::Uses`] if the use has grown enough since the last one.
-    pub(super) fn report(&mut self, uses: DiskNeed) -> Result<(), UnpackError> {
+    /// Checks that there is room for this use, and writes an [`UnpackMessage::Uses`] if it
+    /// has grown enough since the last one.
+    pub(super) fn report(
+        &mut self,
+        uses: DiskNeed,
+        limits: &UnpackLimits,
+    ) -> Result<(), UnpackError> {
+        if uses.bytes > limits.room_bytes || uses.inodes > limits.room_inodes {
+            let full = "not enough space: the configured reserve would be used";
+            return Err(UnpackError::Io(Error::new(Code::DiskFull, full)));
+        }
         let next = self.reported.plus(REPORT_EVERY);
         if uses.bytes < next.bytes && uses.inodes < next.inodes {
             return Ok(());

@@ -64,7 +64,8 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Opens the payload at its start, which may be in a pipe, and reads the start of the first frame.
+    /// Opens the payload at its start, which may be in a pipe, and reads the start of the
+    /// first frame.
     ///
     /// `max` limits the whole stream, with headers and padding. The refusal names
     /// `max_unpacked`.
