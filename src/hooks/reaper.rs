@@ -206,10 +206,16 @@ fn is_dead(state: u8) -> bool {
 
 /// Returns the letter of a process's state (proc_pid_stat(5)).
 fn state(pid: i32) -> Option<u8> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    stat(pid)?.first().copied()
+}
+
+/// Returns the fields of a process after its name, from its state on (proc_pid_stat(5)).
+fn stat(pid: i32) -> Option<Vec<u8>> {
+    let mut stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name is in parentheses, and can contain any byte.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
-    stat.get(end + 2).copied()
+    stat.drain(..stat.len().min(end + 2));
+    Some(stat)
 }
 
 /// Kills children, and their process groups where these have no process but descendants
@@ -262,10 +268,8 @@ fn children_by_parent(own: i32) -> Vec<i32> {
     };
     all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid: &i32| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            // The name is in parentheses, and can contain any byte.
-            let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-            rest.split(' ').nth(1) == Some(own.to_string().as_str())
+            let fields = stat(*pid).unwrap_or_default();
+            fields.split(|byte| *byte == b' ').nth(1) == Some(own.to_string().as_bytes())
         })
         .collect()
 }
