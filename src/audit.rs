@@ -214,7 +214,7 @@ impl<'a> AuditLog<'a> {
                 let Notice { record, found } = notice;
                 let (name, change) = match record.event {
                     Event::Pruned => ("pruned", None),
-                    event => ("recovered", Some(event.name())),
+                    event => ("recovered", Some(event)),
                 };
                 let mut line = self.line(name);
                 line.optional("change", change);

@@ -7,6 +7,7 @@
 
 mod reader;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, Read, Write};
 use std::net::IpAddr;
@@ -68,24 +69,14 @@ pub enum Event {
     Earned,
 }
 
-impl Event {
-    /// Returns the word of the journal for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Event::Received => "received",
-            Event::Activating => "activating",
-            Event::Abandoned => "abandoned",
-            Event::Swapped => "swapped",
-            Event::RolledBack => "rolled-back",
-            Event::Confirmed => "proved",
-            Event::Failed => "failed",
-            Event::Reverted => "returned",
-            Event::Pruned => "pruned",
-            Event::Reconciled => "reconciled",
-            Event::Earned => "earned",
-        }
+impl fmt::Display for Event {
+    /// Writes its word in the journal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
+}
 
+impl Event {
     /// Every event, in the order of docs/formats.md.
     #[cfg(test)]
     pub const ALL: [Event; 11] = [
