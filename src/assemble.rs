@@ -205,15 +205,15 @@ impl Places {
             let state = root.open_dir(STATE)?;
             let staging = state.open_dir(INCOMING)?.open_dir(name)?;
             let tree = staging.open_dir(STAGED_TREE)?;
-            let delta = match (&job.delta, base) {
-                (Some(_), Some((base, manifest))) => Some(DeltaPlaces {
+            let delta = match base {
+                Some((base, manifest)) => Some(DeltaPlaces {
                     tree: staging.open_dir(STAGED_TREE)?,
                     members: staging.open_dir(STAGED_MEMBERS)?,
                     base,
                     manifest,
                     staging,
                 }),
-                _ => None,
+                None => None,
             };
             Ok(Places { tree, delta })
         };

@@ -18,7 +18,8 @@ use crate::error::{Code, Error, Fault, Result, describe};
 use crate::shell_word::Word;
 
 /// The remedy for a directory that is on another mount than the root.
-const ONE_FILE_SYSTEM: &str = "keep the whole site on one file system, without mounts inside it";
+pub const ONE_FILE_SYSTEM: &str =
+    "keep the whole site on one file system, without mounts inside it";
 
 /// A directory of the site, as [`Store::check_directories`] looks at it.
 struct Directory<'a> {

@@ -15,6 +15,7 @@ use deploy_shell::config::Config;
 use deploy_shell::dir::{Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::shell_word::Word;
+use deploy_shell::store::ONE_FILE_SYSTEM;
 use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
 
 use super::{Account, root_directory};
@@ -265,7 +266,7 @@ pub(super) fn not_a_directory(path: &Path, errno: Errno) -> Error {
         )
         .remedy("keep the whole site below one directory, and give that as the root"),
         Errno::EXDEV => Error::new(Code::BadLayout, format!("'{shown}' is a mount point"))
-            .remedy("keep the whole site on one file system, without mounts inside it"),
+            .remedy(ONE_FILE_SYSTEM),
         errno => Error::io(format!("cannot open '{shown}'"), errno),
     }
 }
