@@ -109,6 +109,15 @@ fn a_delta_follows_a_set_group_id_directory() {
     }
 }
 
+#[track_caller]
+fn has_the_list(reuse: &str, path: &Path) {
+    let list = extended(path);
+    assert!(
+        list.contains("user:nobody:r-x"),
+        "{reuse}: {path:?}: {list}"
+    );
+}
+
 #[test]
 fn a_delta_inherits_the_default_list_of_its_base() {
     if !has_lists() {
@@ -120,11 +129,7 @@ fn a_delta_inherits_the_default_list_of_its_base() {
         receive_base(&site);
         send(&site).ok();
         for (path, _) in paths(&site) {
-            let list = extended(&path);
-            assert!(
-                list.contains("user:nobody:r-x"),
-                "{reuse}: {path:?}: {list}"
-            );
+            has_the_list(reuse, &path);
             let narrow = if path.is_dir() { 0o750 } else { 0o640 };
             assert_eq!(mode(&path), narrow, "{reuse}: {path:?}");
         }
@@ -156,11 +161,7 @@ fn a_base_without_the_list_of_today_is_copied_or_refused() {
             reply.ok();
         }
         for (path, _) in paths(&site) {
-            let list = extended(&path);
-            assert!(
-                list.contains("user:nobody:r-x"),
-                "{reuse}: {path:?}: {list}"
-            );
+            has_the_list(reuse, &path);
         }
         works(&site);
     }
