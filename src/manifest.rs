@@ -18,9 +18,9 @@
 //! ```
 //!
 //! This program writes the comments: the release, the digest of its tree list (see
-//! [`tree_list`]), the base if it came as a delta, the signatures with which it was received (a line for each, if the site
-//! requires any), the paths that the client did not send (a line for each), and at the end
-//! the sums, which only a whole manifest has. Each line has one spelling, and the reader refuses
+//! [`tree_list`]), the base if it came as a delta, the signatures with which it was received
+//! (a line for each, if the site requires any), the paths that the client did not send (a
+//! line for each), and at the end the sums, which only a whole manifest has. Each line has one spelling, and the reader refuses
 //! every other: it also reads the lines of a client that sends a delta.
 
 pub mod tree_list;

@@ -5,9 +5,9 @@
 //! digest of the payload is right and all files are checked and durable. One rename, which
 //! cannot replace anything, publishes them.
 //!
-//! Where signers have signed the digest of the payload, no byte of it is interpreted before
-//! that digest is right. Elsewhere the client chooses both, and the payload is unpacked
-//! while it arrives.
+//! Where signers have signed the digest of the payload, no process interprets a byte of it
+//! before that digest is right. Otherwise the client chooses the payload and its digest, and
+//! the unpacker reads the payload while it arrives.
 
 mod admission;
 mod arrival;

@@ -18,13 +18,13 @@ pub const BUFFER: usize = 256 * 1024;
 /// others wait for the answer first.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The remedy of a payload that did not come.
+/// The remedy of a request without a payload.
 const SEND_A_FILE: &str = "send the payload with '< FILE'";
 
 /// What one read of the payload gave.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// So many bytes, at the start of the buffer.
+    /// The number of bytes, which are at the start of the buffer.
     Bytes(usize),
     /// The client has sent nothing in the time.
     Nothing,
@@ -59,8 +59,8 @@ pub struct Arrival<'a> {
     input: TimedReader<Stdin>,
     hash: hash::Stream,
     bytes: u64,
-    /// Since the last read that gave bytes. None while the client is not waited for: the
-    /// disk or the unpacker may be slow.
+    /// Since the last read that gave bytes. None while the monitor waits for the disk or the
+    /// unpacker, and not for the client.
     silence: Option<Silence>,
 }
 

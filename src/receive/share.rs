@@ -5,8 +5,8 @@
 //! the reserve, and stop the uploads of every key.
 //!
 //! The room is what is free above the reserve, and what all pending releases take. The
-//! pending releases of a key, its upload and the payload of that upload take at most
-//! half of the room; bytes and inodes are counted apart. So the other half is always
+//! pending releases of a key, its upload and the payload of that upload, if it is spooled,
+//! take at most half of the room; bytes and inodes are counted apart. So the other half is always
 //! left to the other keys. All keys without a label are one key, as in every limit.
 //!
 //! Another upload of the same key counts from its publication on. Before that it only

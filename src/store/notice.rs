@@ -1,7 +1,7 @@
 //! What the audit log learns of a change before the journal has it.
 //!
-//! A change of the site that only the journal would show is a change off the record. So a
-//! line goes to the audit log first, and the record follows. A request that is killed in
+//! The account can alter the journal, and not the audit log. So a line goes to the audit log
+//! first, and the record follows. A request that is killed in
 //! between leaves a journal that lags behind the disk; the next request completes it, and
 //! writes the line again. A line may come twice. It is never missing.
 
