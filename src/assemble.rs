@@ -1,6 +1,6 @@
 //! The assembler: a separate process that has never seen the archive.
 //!
-//! The unpacker parses hostile bytes, so nothing that it says about its files counts. The
+//! The unpacker parses hostile bytes, so the assembler ignores what it says about its files. The
 //! assembler walks what is on disk, requires what a release may have, hashes every file
 //! by its own descriptor, and writes the entries of the manifest. It reads names, targets
 //! and sizes, and passes the content of a file to the hash function only.
@@ -92,7 +92,7 @@ pub enum Answer {
     Failed(FailureReport),
 }
 
-/// What the entries do not say.
+/// The facts about a tree that its entries do not contain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Assembled {

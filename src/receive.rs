@@ -19,37 +19,31 @@ mod odd_names;
 mod required;
 mod share;
 mod spool;
+mod stage;
 mod staging;
 mod termination;
 mod unpacker;
 mod writeback;
 
-use std::io::{BufWriter, Write};
-
-use crate::archive::{self, DiskNeed, UnpackReport};
-use crate::assemble::delta::DeltaJob;
-use crate::assemble::{AssembleJob, TreeLimits};
-use crate::config::{Config, Symlinks};
+use crate::archive;
+use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result};
-use crate::manifest::{Identity, Sums};
-use crate::names::{ReleaseId, Sha256Digest, SignatureText};
+use crate::names::ReleaseId;
 use crate::policy::Granted;
 use crate::request::Receive;
-use crate::sandbox::Enforcement;
 use crate::signature::{NAMESPACE, Requirement, Signable, Signed};
-use crate::store::journal::{self, Event};
+use crate::store::journal::Event;
 use crate::store::layout::{STAGED_MANIFEST, STAGED_TREE};
 use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
 use crate::store::limits::KeyLimits;
 use crate::store::{Actor, Store, used_ids};
 use crate::success::{Received, Success, Upload};
-use crate::validators;
-use arrival::{Arrival, VerifiedPayload};
+use arrival::Arrival;
 use base::Base;
 use feed::Source;
-use odd_names::OddNames;
 use share::Share;
+use stage::{Staged, Work};
 use staging::Staging;
 use termination::TerminationSignals;
 
@@ -59,22 +53,12 @@ pub use unpacker::probe_sandbox as probe_unpacker_sandbox;
 /// The work after unpacking, for the message about the deadline.
 const CHECKING: &str = "checking the release";
 
-/// A release in its staging directory: verified, and not published.
-struct Staged {
-    payload: VerifiedPayload,
-    /// The state of the unpacker's sandbox.
-    unpacker: Enforcement,
-    tree: Sha256Digest,
-    sums: Sums,
-    odd_names: OddNames,
-}
-
 /// Receives a release.
 ///
 /// # Errors
 ///
-/// Any step may refuse. A refusal leaves nothing behind, because the last step is
-/// the rename that publishes.
+/// Any step may refuse. The last step publishes, so a refusal publishes nothing, and the
+/// drop of [`Staging`] removes the files.
 pub fn receive(
     config: &Config,
     required: Option<&Requirement>,
@@ -114,53 +98,19 @@ pub fn receive(
     };
     let staging = Staging::create(store, &request.release)?;
     let tree = &staging.tree;
-    let staged = writeback::with_background_sync(store, tree, |sync| {
-        let members = match request.base {
-            Some(_) => Some(staging.create_members()?),
-            None => None,
-        };
-        let (into, delta) = (members.as_ref().unwrap_or(tree), members.is_some());
-        let (unpacked, payload) = feed::unpack(&share, config, source, into, delta, deadline)?;
-        let received = journal::now();
-        // All files have been written. The disk works while the assembler hashes.
-        sync.request();
-        let job = assemble_job(config, &share, request, &staging, unpacked.report)?;
-        let mut assembled = assembler.assemble(config, store, &job, deadline)?;
-        // The unpacker refuses to run without a required sandbox, and the assembler too.
-        // This refuses the result of one that says it ran without.
-        for sandbox in [&unpacked.sandbox, &assembled.sandbox] {
-            sandbox.ensure_full(config.sandbox.required)?;
-        }
-        check_tree(request, assembled.tree)?;
-        let identity = Identity {
-            release: request.release.clone(),
-            sha256: payload.sha256(),
-            tree: Some(assembled.tree),
-            base: request.base.clone(),
-            signatures: signatures_to_keep(signed.as_ref()),
-            added: std::mem::take(&mut assembled.added),
-            received,
-        };
-        let cannot = |error| store.io("cannot write the manifest", error);
-        let mut manifest = BufWriter::with_capacity(64 * 1024, staging.create_manifest()?);
-        write!(manifest, "{identity}").map_err(cannot)?;
-        let (sums, odd_names) =
-            assembled.copy_entries(|line| manifest.write_all(line).map_err(cannot))?;
-        manifest.flush().map_err(cannot)?;
-        required::check_release(config, store, tree, deadline)?;
-        // Again: the application may have removed one during the upload. Under the lock
-        // it is too late for that, because the look-up may take long.
-        required::check_shared(config, store, deadline)?;
-        let others = validators::open_others(store, &history, actor.key.as_ref(), None);
-        validators::separate(others?, tree, staging.open_report()?, deadline)?;
-        Ok(Staged {
-            payload,
-            unpacker: unpacked.sandbox,
-            tree: assembled.tree,
-            sums,
-            odd_names,
-        })
-    })?;
+    let work = Work {
+        config,
+        store,
+        actor,
+        history: &history,
+        request,
+        signed: signed.as_ref(),
+        share: &share,
+        staging: &staging,
+        deadline,
+    };
+    let staged =
+        writeback::with_background_sync(store, tree, |sync| work.stage(source, assembler, sync))?;
     let block = store.room(config.limits.reserve)?.block;
     // This needs no deadline of its own: the report has at most `max_entries` lines of a
     // limited length, and `separate` has read it within the deadline.
@@ -206,74 +156,6 @@ pub fn receive(
     }))
 }
 
-/// Checks that the release has the tree that the request names, if it names one.
-///
-/// # Errors
-///
-/// [`Code::TreeMismatch`].
-fn check_tree(request: &Receive, tree: Sha256Digest) -> Result<()> {
-    match request.tree {
-        Some(expected) if expected != tree => {
-            // The tree of a delta is a digest of the base with changes that the client chose.
-            // A client that may not list files could compare it with its guesses.
-            let problem = match request.base {
-                None => format!("the release has tree {tree}, which is not that of --tree"),
-                Some(_) => "base and changes do not give the tree of --tree".to_owned(),
-            };
-            Err(Error::new(Code::TreeMismatch, problem)
-                .remedy("list the directory again, sorted by bytes, and send what was listed"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Returns the job of the assembler, after the unpacker's end.
-///
-/// # Errors
-///
-/// [`Code::DiskFull`], and the error of a system call.
-fn assemble_job(
-    config: &Config,
-    share: &Share<'_>,
-    request: &Receive,
-    staging: &Staging<'_>,
-    report: UnpackReport,
-) -> Result<AssembleJob> {
-    let store = share.store;
-    let inherited = store
-        .inherited()
-        .map_err(|errno| store.io("cannot look at 'incoming'", errno))?;
-    let archive = &config.archive;
-    let delta = match (&request.base, request.tree) {
-        (Some(base), Some(tree)) => {
-            let room = share.allowance(DiskNeed::default())?.room;
-            Some(DeltaJob {
-                base: base.clone(),
-                tree,
-                reuse: config.delta.reuse,
-                symlinks: archive.symlinks == Symlinks::Inside,
-                block: room.block,
-                room_bytes: room.bytes,
-                room_inodes: room.inodes,
-            })
-        }
-        _ => None,
-    };
-    Ok(AssembleJob {
-        staging: staging.name().to_owned(),
-        limits: TreeLimits {
-            max_unpacked: archive.max_unpacked,
-            max_file: archive.max_file,
-            max_entries: archive.max_entries,
-        },
-        shared: config.shared.clone(),
-        known: report.known,
-        delta,
-        inherited,
-        sandbox_required: config.sandbox.required,
-    })
-}
-
 /// Checks the signatures of the request. Returns none if the site requires none.
 ///
 /// # Errors
@@ -312,10 +194,6 @@ fn check_signatures(
             "sign the statement with ssh-keygen -Y sign -n {NAMESPACE}, and send it as --signature"
         ))),
     }
-}
-
-fn signatures_to_keep(signed: Option<&Signed>) -> Vec<SignatureText> {
-    signed.map_or(Vec::new(), |signed| signed.signatures().to_vec())
 }
 
 /// Publishes the release. Returns a warning for each failure after the release

@@ -152,7 +152,8 @@ impl Delta {
         }
         // A file takes its blocks; its line in the list is like that in a manifest.
         self.disk_use.add_file(&entry.path.components(), size);
-        let (bytes, inodes) = (self.disk_use.bytes(), self.count);
+        // The list of members and the changes are files too.
+        let (bytes, inodes) = (self.disk_use.bytes(), self.count + 2);
         let uses = DiskNeed { bytes, inodes };
         self.progress.report(uses, &self.limits)?;
         let destination = Destination {

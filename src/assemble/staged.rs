@@ -168,7 +168,7 @@ impl Walk<'_> {
             return Err(self.fault(path, "has another type or mode than a file of a release"));
         }
         if self.is_linked() {
-            // The account may not change a file of another one. Such a file is none of ours.
+            // The account may not change a file of another one. The unpacker makes no such file.
             if stat.st_uid != geteuid().as_raw() {
                 return Err(self.fault(path, "belongs to another account"));
             }

@@ -2,7 +2,7 @@
 //!
 //! Every check comes before a byte of the payload is read. The base must be one that could
 //! be live today: a delta takes files from it that no client sends again, so a release that
-//! is bad, too old, never tried or no longer signed must not get a second life under
+//! is bad, too old, never tried or no longer signed must not become live under
 //! another id.
 
 use crate::activate::check_above_floor;

@@ -69,8 +69,9 @@ pub fn unpack(
     }
 }
 
-/// Passes the payload on until its end. An unpacker that has failed gets no more of it. The
-/// client sends the rest all the same, because its digest may be wrong too.
+/// Passes the payload on until its end. An unpacker that has failed, or has sent its last
+/// message, gets no more of it. The client sends the rest all the same, because its digest
+/// may be wrong too; what was unpacked stays meanwhile, as with a client that is slow.
 fn feed(
     arrival: &mut Arrival<'_>,
     to: TimedWriter<PipeWriter>,
@@ -94,7 +95,11 @@ fn feed(
             if next_look.has_passed() {
                 let came = arrival.bytes();
                 let when = || format!("after {came} bytes of the payload");
-                unpacker.look(Duration::ZERO, when)?;
+                if unpacker.look(Duration::ZERO, when)? {
+                    // It may never read again: this process does not read its messages any
+                    // more.
+                    to = None;
+                }
                 next_look = Deadline::after(LOOK_INTERVAL);
             }
             let Some(pipe) = to.as_mut().filter(|_| !unwritten.is_empty()) else {

@@ -1,5 +1,5 @@
-//! The termination signals of a `receive`. They are blocked, so that none takes a request
-//! off the record; a receive looks for them and ends with a result.
+//! The termination signals of a `receive`. They are blocked, so that no request
+//! ends without a line in the log. A receive looks for them and ends with a result.
 
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::archive::tarball;
 use crate::process::{Upload, eventually, serving};
 use crate::receive::{no_debris, noise};
-use crate::site::{BIN, Reply, Site, generate_key};
+use crate::site::{BIN, Reply, Site, children, generate_key};
 
 fn payload(release: &str) -> Vec<u8> {
     tarball(&[("id", release.as_bytes())])
@@ -176,12 +176,22 @@ fn keys_without_a_label_count_as_one() {
     site.ssh("ci", "swap r1").ok();
 }
 
-/// Starts an upload that holds its slot until its client ends.
+/// Starts an upload that holds its slot until its client ends. Its files do not change any
+/// more: it waits for its payload.
 fn stalled(site: &Site, key: &str, release: &str) -> Upload {
     let held = locked_slots(site);
     let request = Site::receive_command(release, &payload(release));
     let upload = Upload::start_as(site, key, &request);
     eventually("the upload has its slot", || locked_slots(site) > held);
+    let tree = |directory: PathBuf| {
+        let name = directory.file_name().unwrap_or_default();
+        let is_own = name.to_string_lossy().starts_with(&format!("{release}."));
+        is_own && directory.join("tree").is_dir()
+    };
+    eventually("the upload has its directory", || {
+        let incoming = site.root().join(".deploy-shell/incoming");
+        children(&incoming).into_iter().any(tree)
+    });
     upload
 }
 

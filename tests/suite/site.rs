@@ -28,7 +28,8 @@ use nix::unistd::{Pid, Uid, User};
 use tempfile::TempDir;
 
 use collector::Collector;
-use files::{children, describe, file_name, make_directory};
+pub use files::children;
+use files::{describe, file_name, make_directory};
 pub use files::{set_mode, sha256, write_file};
 
 pub const BIN: &str = env!("CARGO_BIN_EXE_deploy-shell");
