@@ -166,3 +166,26 @@ fn a_base_without_the_list_of_today_is_copied_or_refused() {
         works(&site);
     }
 }
+
+/// The list of a file is that of the day on which the file was made, if the mode is the same.
+#[test]
+fn a_link_keeps_the_list_of_its_file() {
+    if !has_lists() {
+        return;
+    }
+    for reuse in MODES {
+        let site = Site::with_config(&config(reuse));
+        let releases = site.root().join("releases");
+        set_acl(&releases, "-d -m u:nobody:rx,o::---");
+        receive_base(&site);
+        set_acl(&releases, "-d -x u:nobody -m u:daemon:rx");
+        send(&site).ok();
+        for (path, is_reused) in paths(&site) {
+            let is_linked = is_reused && reuse == "link";
+            let list = extended(&path);
+            assert_eq!(list.contains("user:nobody"), is_linked, "{path:?}: {list}");
+            assert_eq!(list.contains("user:daemon"), !is_linked, "{path:?}: {list}");
+        }
+        works(&site);
+    }
+}
