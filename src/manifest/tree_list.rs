@@ -11,10 +11,9 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use sha2::{Digest, Sha256};
-
 use super::vis::{Vis, vis_len};
 use super::{Entry, compare_paths};
+use crate::hash;
 use crate::names::Sha256Digest;
 
 /// Returns the entries of the tree list in its order. `entries` and `added` are sorted as
@@ -49,11 +48,11 @@ fn on_line(path: &[u8]) -> Cow<'_, [u8]> {
 
 /// Returns the digest of the tree list, given its entries in its order.
 pub fn digest<'a>(in_order: impl IntoIterator<Item = &'a Entry>) -> Sha256Digest {
-    let mut hash = Sha256::new();
+    let mut hash = hash::Stream::new();
     for entry in in_order {
-        hash.update(format!("{entry}\n"));
+        hash.update(format!("{entry}\n").as_bytes());
     }
-    Sha256Digest(hash.finalize().into())
+    hash.finish()
 }
 
 #[cfg(test)]
@@ -61,6 +60,7 @@ mod tests {
     use super::*;
     use crate::manifest::Kind;
     use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
 
     fn directory(path: &[u8]) -> Entry {
         Entry {

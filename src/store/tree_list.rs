@@ -8,12 +8,11 @@ use std::collections::{BinaryHeap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
 
-use sha2::{Digest, Sha256};
-
 use crate::deadline::Deadline;
 use crate::error::{Code, Error, Result};
+use crate::hash;
 use crate::manifest::{self, Vis};
-use crate::names::{ReleaseId, Sha256Digest};
+use crate::names::ReleaseId;
 use crate::store::Store;
 
 /// The work, for the message about the deadline.
@@ -77,13 +76,13 @@ impl Store {
             max_kept,
             deadline,
         };
-        let mut hash = Sha256::new();
+        let mut hash = hash::Stream::new();
         list.each(|line| {
-            hash.update(line);
-            hash.update("\n");
+            hash.update(line.as_bytes());
+            hash.update(b"\n");
             true
         })?;
-        if Sha256Digest(hash.finalize().into()) != tree {
+        if hash.finish() != tree {
             return Err(list.damaged("its entries do not have the digest of its head"));
         }
         Ok(list)
@@ -166,7 +165,9 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::manifest::{Entry, Identity, Kind, Sums};
+    use crate::names::Sha256Digest;
     use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
     use std::os::unix::fs::DirBuilderExt;
     use std::path::Path;
     use std::time::Duration;
