@@ -31,7 +31,6 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -460,16 +459,26 @@ impl Unpacker<'_> {
 /// A symlink keeps the time of its creation. utimensat(2) takes the time of a symlink
 /// only by a path, which the sandbox denies, and nothing serves that time.
 fn set_directory_times(tree: &Tree, staging: &Dir, times: FileTimes) -> Result<(), UnpackError> {
+    // The directories from the release down to that of the last visit: each is opened once,
+    // from the one above.
+    let mut open: Vec<Dir> = Vec::new();
     tree.visit(|path, node| {
         let Node::Dir { mtime, .. } = node else {
             return Ok(());
         };
+        let mut components: Vec<_> = path.split(|byte| *byte == b'/').collect();
+        let name = components.pop().and_then(Name::new);
+        open.truncate(components.len());
+        let parent = open.last().unwrap_or(staging);
         let time = times.for_entry(*mtime);
-        let set = match path {
-            b"" => dir::set_modified(staging, time),
-            path => staging
-                .walk_to_dir(Path::new(OsStr::from_bytes(path)))
-                .and_then(|directory| dir::set_modified(&directory, time)),
+        let set = match name {
+            // The release itself.
+            None => dir::set_modified(staging, time),
+            Some(name) => parent.open_dir(name).and_then(|directory| {
+                dir::set_modified(&directory, time)?;
+                open.push(directory);
+                Ok(())
+            }),
         };
         set.map_err(|errno| io_error("set the time of a directory", errno))
     })

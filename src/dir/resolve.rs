@@ -86,18 +86,21 @@ impl Dir {
         parent.as_ref().unwrap_or(self).read_link(name)
     }
 
-    /// Opens a directory of several components below this one, for listing. A path with
-    /// a symlink or a `..` is refused.
-    pub fn walk_to_dir(&self, path: &Path) -> Result<Dir> {
-        let (parent, name) = self.parent_beneath(path)?;
-        parent.as_ref().unwrap_or(self).open_dir(name)
-    }
-
-    /// Opens a file of this directory for reading. The unpacker calls it for a file that
-    /// it wrote.
+    /// Opens a file of this directory for reading. The unpacker and the assembler call it for
+    /// a file of this upload.
+    ///
+    /// Reading it leaves its access time alone. Otherwise the first read after a write would
+    /// change every inode again (`relatime`, mount(8)), and the final sync would write it
+    /// again: a tenth of the assembler's processor time on ext4.
     pub fn open_own_file<'a>(&self, name: impl Into<Name<'a>>) -> Result<File> {
+        let name = name.into().as_os_str();
+        let open = |flags| fcntl::openat(self, name, flags, Mode::empty()).map(File::from);
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        fcntl::openat(self, name.into().as_os_str(), flags, Mode::empty()).map(File::from)
+        match open(flags | OFlag::O_NOATIME) {
+            // A file of another account: the caller refuses it with a better message.
+            Err(Errno::EPERM) => open(flags),
+            opened => opened,
+        }
     }
 
     /// Opens the directory that a path of several components leads to without its last
@@ -152,7 +155,7 @@ fn open_path(directory: impl AsFd, name: &OsStr, more: OFlag) -> Result<OwnedFd>
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use nix::sys::stat::{FileStat, fstat};
     use proptest::prelude::*;
@@ -222,21 +225,18 @@ mod tests {
     }
 
     #[test]
-    fn a_path_without_symlinks_is_opened_and_any_other_is_refused() {
+    fn a_path_without_symlinks_is_read_and_any_other_is_refused() {
         let temporary = tempfile::tempdir().unwrap();
         let root = temporary.path();
         fs::create_dir_all(root.join("a/b")).unwrap();
         symlink("a", root.join("s")).unwrap();
         symlink("over/there", root.join("a/b/link")).unwrap();
         let directory = Dir::open_root(root).unwrap();
-        let opened = directory.walk_to_dir(Path::new("a/b")).unwrap();
-        let inode = fs::metadata(root.join("a/b")).unwrap().ino();
-        assert_eq!(opened.metadata().unwrap().st_ino, inode);
-        for path in ["s", "s/b", "a/../a", "/a", "a/", "", "."] {
-            assert!(directory.walk_to_dir(Path::new(path)).is_err(), "{path}");
-        }
         let read = |path| directory.read_link_beneath(Path::new(path));
         assert_eq!(read("a/b/link"), Ok("over/there".into()));
         assert_eq!(read("s/b/link"), Err(Errno::ENOTDIR));
+        for path in ["a/../a/b/link", "/a/b/link", "a/b/link/", "", "."] {
+            assert!(read(path).is_err(), "{path}");
+        }
     }
 }

@@ -66,12 +66,13 @@ fn files_and_directories_have_the_times_that_tar_extracts() {
     fs::create_dir(&source).expect("a directory");
     sh(
         &source,
-        "mkdir -p a/b empty
+        "mkdir -p a/b/c a/d empty
          echo one > index.html; echo two > a/b/deep; ln -s index.html link
          head -c 700000 /dev/zero > a/large
          touch -d '2021-03-04 05:06:07.123456789 UTC' index.html
          touch -d '1999-12-31 23:59:59 UTC' a/b/deep a/large
-         touch -d '2020-01-02 00:00:00 UTC' empty a/b
+         touch -d '2020-01-02 00:00:00 UTC' empty a/b/c a/d
+         touch -d '2020-01-02 12:00:00 UTC' a/b
          touch -d '2020-01-03 00:00:00.5 UTC' a
          touch -d '2020-01-04 00:00:00 UTC' .",
     );
@@ -114,6 +115,23 @@ fn files_and_directories_have_the_times_that_tar_extracts() {
         }
         assert_eq!(found, expected, "{tar}");
     }
+}
+
+/// A read that changed the access time would change every inode again, and the final sync
+/// would write it again.
+#[test]
+fn hashing_does_not_change_the_access_time_of_a_file() {
+    let site = Site::new();
+    site.receive("r1", &zstd(&Tar::new().file("a", b"a").end()))
+        .ok();
+    let path = site.root().join("releases/r1/a");
+    let found = fs::metadata(&path).expect("a file");
+    // The time of the archive was set last, and that is a change.
+    let (access, change) = (
+        (found.atime(), found.atime_nsec()),
+        (found.ctime(), found.ctime_nsec()),
+    );
+    assert!(access <= change, "{access:?} {change:?}");
 }
 
 #[test]
