@@ -17,6 +17,7 @@ use deploy_shell::policy::Grants;
 use deploy_shell::reply;
 
 use crate::output::Output;
+use crate::own_session;
 use crate::{adopt, authorize, bridge, check, drop_releases, history, init, status, verify};
 
 /// Set up and check sites that deploy-shell serves.
@@ -180,6 +181,10 @@ pub fn run(argv: Vec<OsString>) -> u8 {
     if let Some(status) = child {
         return status;
     }
+    let argv = match own_session::begin(argv) {
+        Ok(argv) => argv,
+        Err(status) => return status,
+    };
     panic::catch_unwind(|| dispatch(&argv)).unwrap_or_else(|_| reply::exit(&error::bug()))
 }
 

@@ -18,6 +18,7 @@ mod fallback;
 mod history;
 mod init;
 mod output;
+mod own_session;
 mod program;
 mod record;
 mod records;

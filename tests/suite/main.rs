@@ -114,6 +114,7 @@ mod stalled;
 mod status;
 mod strace;
 mod syslog_daemon;
+mod terminal;
 mod times;
 mod tree_digest;
 mod two_programs;

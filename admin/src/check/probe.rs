@@ -18,6 +18,7 @@ use super::filesystem::Mounts;
 use super::releases::examine_releases;
 use super::rules::first_writable;
 use crate::bridge;
+use crate::own_session;
 use deploy_shell::config::{Argv, Config};
 use deploy_shell::error::{Code, describe};
 use deploy_shell::hooks;
@@ -185,6 +186,7 @@ pub(crate) fn become_account(account: &Account, command: &str) -> Result<(), Str
     groups
         .and_then(|()| setgid(gid))
         .and_then(|()| setuid(uid))
+        .inspect(|()| own_session::end_with_parent())
         .map_err(|errno| format!("cannot become '{name}': {}", describe(&errno.into())))
 }
 
