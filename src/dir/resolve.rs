@@ -155,6 +155,7 @@ fn open_path(directory: impl AsFd, name: &OsStr, more: OFlag) -> Result<OwnedFd>
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::symlink;
 
     use nix::sys::stat::{FileStat, fstat};
@@ -181,16 +182,22 @@ mod tests {
             let temporary = tempfile::tempdir().unwrap();
             let root = temporary.path().join("root");
             fs::create_dir_all(root.join("a/b")).unwrap();
+            let directory = Dir::open_root(&root).unwrap();
             for (at, kind, target) in entries {
-                let at = root.join(at.trim_start_matches('/'));
+                let at = at.trim_start_matches('/');
+                let (above, name) = at.rsplit_once('/').unwrap_or((".", at));
+                // Beneath the root only: by their paths, some would be made in `/`.
+                let Ok(above) = directory.resolve_beneath(Path::new(above)) else {
+                    continue;
+                };
+                let at = format!("/proc/self/fd/{}/{name}", above.as_raw_fd());
                 // Many of them exist already, or are below a file: that is no failure.
                 _ = match kind {
                     0 => fs::create_dir(at),
-                    1 => fs::write(at, ""),
+                    1 => fs::File::create_new(at).map(drop),
                     _ => symlink(target, at),
                 };
             }
-            let directory = Dir::open_root(&root).unwrap();
             for path in paths {
                 let ours = directory.walk_beneath(Path::new(&path));
                 let kernels = directory.resolve_beneath(Path::new(&path));
