@@ -9,7 +9,7 @@
 //!
 //! This is a command of the operator, for a hook after the swap: nothing of it is in
 //! `deploy-shell`. The monitor that runs the hook holds the lock of the site, so this
-//! takes no such lock. Two builders exclude each other by a lock on `.bridge`.
+//! takes no such lock. Two builders exclude each other by a lock on `.deploy-shell`.
 
 mod builds;
 mod tree;

@@ -10,10 +10,12 @@ use nix::sys::stat::{Mode, umask};
 
 use super::rlimits::MAX_FILES;
 
-/// Closes inherited descriptors, resets ignored signals, sets the umask, and blocks
-/// SIGXFSZ. Call it first,
-/// while there is one thread and nothing of ours is open.
+/// Closes inherited descriptors, resets ignored signals, sets the umask, blocks SIGXFSZ, and
+/// makes the process not dumpable, so that no other process of the account can trace it. Call
+/// it first, while there is one thread and nothing of ours is open.
 pub fn reset_inherited_state() {
+    // The sandbox does this again, and reports a failure.
+    _ = prctl::set_dumpable(false);
     close_inherited_descriptors();
     reset_ignored_signals();
     // New files have the modes that we give them, whatever umask sshd has.

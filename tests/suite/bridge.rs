@@ -614,3 +614,21 @@ fn a_file_that_is_a_mount_point_is_left_out_with_a_warning() {
     assert_eq!(build(&site).stderr, "");
     assert_bridged(&site, &["a", "b"], "b");
 }
+
+/// Every account may open what a web server reads, and could hold a lock on it.
+#[test]
+fn a_lock_on_what_others_may_open_does_not_stop_the_bridge() {
+    let site = bridged_site("");
+    for release in ["r1", "r2"] {
+        crate::direct::put(&site, release);
+        ask(&site, &format!("swap {release}")).ok();
+    }
+    let open = |path: PathBuf| fs::File::open(path).expect("a directory");
+    let held = [".bridge", "bridge", "releases"].map(|name| open(site.root().join(name)));
+    for directory in &held {
+        directory.lock().expect("the lock");
+    }
+    let mut command = Command::new(admin());
+    command.args(["bridge", "--config"]).arg(site.config_path());
+    site.run(command, b"").ok();
+}

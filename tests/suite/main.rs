@@ -48,6 +48,7 @@ mod direct;
 mod disk_use;
 mod docs;
 mod drop;
+mod dumpable;
 mod earned;
 mod external_change;
 mod fallback;

@@ -99,8 +99,14 @@ impl<'a> Builds<'a> {
     /// [`Code::Busy`] if another process has locked them for long.
     pub fn lock(&self) -> Result<()> {
         let cannot = |error| self.store.io("cannot lock the bridge", error);
-        // The lock belongs to the open directory, and so outlives this duplicate.
-        let file = self.directory.as_fd().try_clone_to_owned().map(File::from);
+        // Not `.bridge`, which every account may open and lock. The lock belongs to the open
+        // directory, and so outlives this duplicate.
+        let file = self
+            .store
+            .state
+            .as_fd()
+            .try_clone_to_owned()
+            .map(File::from);
         if lock::lock_within(&file.map_err(cannot)?, LOCK_TIMEOUT).map_err(cannot)? {
             return Ok(());
         }

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{Gid, Uid, getegid, geteuid, setegid, seteuid};
 
 use deploy_shell::config::Config;
 use deploy_shell::dir::{Dir, Name};
@@ -137,9 +137,24 @@ impl Work<'_> {
         })
     }
 
+    /// Makes a directory. In a directory of the account, root makes it as the account: one
+    /// that root made and then gave away could be exchanged for another one of root's in
+    /// between.
+    fn make(&self, parent: &Dir, name: Name<'_>, mode: u32) -> nix::Result<()> {
+        if !self.is_accounts || !geteuid().is_root() {
+            return parent.make_dir(name, mode);
+        }
+        let own = getegid();
+        setegid(Gid::from_raw(self.gid))?;
+        let made =
+            seteuid(Uid::from_raw(self.account.uid)).and_then(|()| parent.make_dir(name, mode));
+        seteuid(Uid::from_raw(0)).and_then(|()| setegid(own))?;
+        made
+    }
+
     fn directory(&mut self, parent: &Dir, at: &Path, name: Name<'_>, mode: u32) -> Result<Dir> {
         let path = at.join(name);
-        let made = parent.make_dir(name, mode);
+        let made = self.make(parent, name, mode);
         if let Err(errno) = made
             && errno != Errno::EEXIST
         {
@@ -156,7 +171,8 @@ impl Work<'_> {
             .map_err(|errno| cannot(&path, errno))?
             .st_uid;
         let is_accounts = owner == self.account.uid;
-        if made.is_ok() {
+        // In a directory of the account, one of another owner is not the one that was made.
+        if made.is_ok() && (is_accounts || !self.is_accounts) {
             if !is_accounts {
                 self.give(&directory, &path)?;
             }
