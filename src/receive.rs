@@ -89,6 +89,9 @@ pub fn receive(
     required::check_shared(config, store, deadline)?;
     admission::check(config, store, actor, &history)?;
 
+    // Before the measurement: after a power failure, the files of an upload that ended there
+    // would leave no room for another one, and no request would get so far as to remove them.
+    ledger::remove_leftovers(store);
     let mut share = Share::measure(config, store, actor, &history)?;
     let arrival = |wait| Arrival::new(config, request.sha256, deadline, wait);
     let source = if signed.as_ref().is_some_and(Signed::covers_payload) {

@@ -45,8 +45,7 @@ impl Drop for SweepTrees<'_> {
         let Some(store) = self.0 else {
             return;
         };
-        let incoming = &store.incoming;
-        for_each_name(incoming, |name| remove_unused_staging(incoming, name));
+        remove_leftovers(store);
         for_each_name(&store.trash, |name| {
             // `list` and `check` report what is left.
             _ = store.remove_trashed(name);
@@ -397,6 +396,15 @@ fn sweep(store: &Store) {
         }
         store.manifests.remove_tree(name).map_err(|left| left.errno)
     });
+}
+
+/// Removes what killed receives have left in `incoming`. The caller needs no lock: a receive
+/// locks its own directory.
+///
+/// A failure is ignored, as in [`sweep`].
+pub fn remove_leftovers(store: &Store) {
+    let incoming = &store.incoming;
+    for_each_name(incoming, |name| remove_unused_staging(incoming, name));
 }
 
 /// Removes a staging directory that no process uses: a receive locks its own.

@@ -221,3 +221,20 @@ fn a_payload_whose_tree_is_signed_is_unpacked_while_it_arrives() {
     upload.finish().ok();
     assert!(site.root().join("releases/r1/second").is_file());
 }
+
+/// Otherwise the files of a killed upload could leave no room, and every receive would be
+/// refused before it removes them.
+#[test]
+fn what_a_killed_receive_has_left_goes_before_the_room_is_measured() {
+    let site = Site::new();
+    let left = site.root().join(".deploy-shell/incoming/old.1.0");
+    std::fs::create_dir_all(left.join("tree")).expect("a directory");
+    std::fs::write(left.join("tree/file"), "left").expect("a file");
+    let bytes = tarball(&[("a", b"a")]);
+    let mut upload = Upload::start(&site, &Site::receive_command("r1", &bytes));
+    eventually("what was left is removed", || !left.exists());
+    assert!(site.releases().is_empty());
+    upload.send(&bytes);
+    upload.close();
+    upload.finish().ok();
+}
