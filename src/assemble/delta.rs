@@ -99,7 +99,8 @@ pub fn merge(
     limits: &TreeLimits,
     job: &DeltaJob,
 ) -> Result<Merged> {
-    let mut changes = read_changes(changes, limits)?;
+    let mut memory = Memory::of(limits);
+    let mut changes = read_changes(changes, limits, &mut memory)?;
     let mut fits = true;
     let max = limits.max_entries as usize;
     let (mut result, mut removed) = (Vec::new(), Vec::new());
@@ -114,6 +115,7 @@ pub fn merge(
         if !entry.path.is_empty() && !is_of_a_release(&entry.path, entry.kind == Kind::Dir) {
             return Err(unreadable("a path is not one of a release"));
         }
+        memory.take(&entry.path, Some(&entry.kind))?;
         match changes.get_mut(&entry.path) {
             None => result.push((entry, Source::Base)),
             Some(change) => {
@@ -122,7 +124,7 @@ pub fn merge(
                 removed.push(entry);
             }
         }
-        // This bounds the memory. One more is for the release itself.
+        // One more is for the release itself.
         if result.len() > max + 1 {
             return Err(mismatch());
         }
@@ -165,6 +167,17 @@ pub fn merge(
     Ok(merged)
 }
 
+/// The memory that the lists may take in any case, in bytes.
+const BASE_MEMORY: u64 = 32 << 20;
+
+/// What they may take for each entry that a release may have: as much as `upload_memory` has
+/// for it.
+const ENTRY_MEMORY: u64 = 1024;
+
+/// What a path or an entry takes besides its bytes: vectors, nodes of maps, and the
+/// allocator.
+const OVERHEAD: u64 = 200;
+
 /// Returns the one error of changes that do not give the promised tree.
 fn mismatch() -> Error {
     let problem = "the base and the changes do not give the tree of the request";
@@ -172,7 +185,11 @@ fn mismatch() -> Error {
 }
 
 /// Reads the changes, sorted by the bytes of their paths as lines have them.
-fn read_changes(from: &mut impl BufRead, limits: &TreeLimits) -> Result<BTreeMap<Vec<u8>, Change>> {
+fn read_changes(
+    from: &mut impl BufRead,
+    limits: &TreeLimits,
+    memory: &mut Memory,
+) -> Result<BTreeMap<Vec<u8>, Change>> {
     let mut changes: BTreeMap<Vec<u8>, Change> = BTreeMap::new();
     let mut last: Option<Vec<u8>> = None;
     let mut members = 0;
@@ -204,6 +221,13 @@ fn read_changes(from: &mut impl BufRead, limits: &TreeLimits) -> Result<BTreeMap
                 "it has more lines than a release may have entries",
             ));
         }
+        if replaces {
+            memory.take(b"", new.as_ref())?;
+        } else {
+            memory.take(&path, new.as_ref())?;
+            // The directory of the path is kept as well.
+            memory.take(&path, None)?;
+        }
         let change = changes.entry(path.clone()).or_default();
         match new {
             None => change.removed = true,
@@ -222,6 +246,34 @@ fn read_changes(from: &mut impl BufRead, limits: &TreeLimits) -> Result<BTreeMap
         return Err(malformed("it names no change"));
     }
     Ok(changes)
+}
+
+/// The memory that the lists may still take, in bytes. A client chooses the lines of the
+/// changes, and may have sent the base.
+struct Memory(u64);
+
+impl Memory {
+    fn of(limits: &TreeLimits) -> Memory {
+        Memory(BASE_MEMORY + u64::from(limits.max_entries) * ENTRY_MEMORY)
+    }
+
+    /// Counts a path with its target.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::BadArchive`] if the lists have no room for it.
+    fn take(&mut self, path: &[u8], kind: Option<&Kind>) -> Result<()> {
+        let target = match kind {
+            Some(Kind::Link { target }) => target.len(),
+            _ => 0,
+        };
+        let size = (path.len() + target) as u64 + OVERHEAD;
+        self.0 = self.0.checked_sub(size).ok_or_else(|| {
+            let problem = "the names and targets of the base and its changes are too long together";
+            Error::new(Code::BadArchive, problem).remedy(SEND_WHOLE)
+        })?;
+        Ok(())
+    }
 }
 
 /// Returns whether the profile permits a path, written as a manifest writes it.

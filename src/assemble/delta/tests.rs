@@ -402,3 +402,27 @@ proptest! {
         }
     }
 }
+
+/// Limits of the tree come later: the lists are in memory by then.
+#[test]
+fn lists_that_would_take_too_much_memory_are_refused() {
+    let limits = TreeLimits {
+        max_entries: 20_000,
+        ..LIMITS
+    };
+    let (name, target) = ("n".repeat(250), "t".repeat(1000));
+    let changes: String = (0..20_000)
+        .map(|n| {
+            let path = format!("{n:05}/{name}/{name}/{name}");
+            format!("+ ./{path} type=link mode=0777 link={target}\n")
+        })
+        .collect();
+    let read = |changes: &str| {
+        read_changes(&mut changes.as_bytes(), &limits, &mut Memory::of(&limits)).map(|it| it.len())
+    };
+    // All lines are equally long.
+    assert_eq!(read(&changes[..changes.len() / 2]).unwrap(), 10_000);
+    let error = read(&changes).unwrap_err();
+    assert_eq!(error.code, Code::BadArchive);
+    assert!(error.problem.contains("too long together"), "{error:?}");
+}
