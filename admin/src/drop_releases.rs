@@ -65,7 +65,12 @@ pub fn drop_releases(config: &Path, named: &[ReleaseId], good: bool) -> Result<V
         let moved = ledger.move_to_trash(removal);
         record_after(&config, &candidate.event(uid, Some(moved.is_ok())));
         trash.push(moved?);
-        ledger.forget(removal)?;
+        // The release is gone, so this is no failure of the command: `forget` fails on a full
+        // disk, and the removal makes room.
+        if let Err(error) = ledger.forget(removal) {
+            let problem = error.problem;
+            reply::warning(&format!("{problem}; the next request records the removal"));
+        }
         lines.push(describe(candidate));
     }
     // Deleting is slow, and safe without the lock.

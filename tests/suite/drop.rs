@@ -10,6 +10,7 @@ use crate::direct::{ask, live, put, states};
 use crate::fields::Fields;
 use crate::gating::hook;
 use crate::site::{Reply, Site, admin, set_mode};
+use crate::strace;
 
 fn drop_releases(site: &Site, releases: &[&str]) -> Reply {
     let mut command = Command::new(admin());
@@ -165,4 +166,33 @@ fn root_drops_as_the_account() {
         assert_eq!(owner.to_string(), NOBODY, "{}", entry.path().display());
     }
     assert!(own.join("lock").exists());
+}
+
+/// The removal makes the room that the record needs.
+#[test]
+fn a_release_is_dropped_on_a_disk_without_room_for_the_record() {
+    let site = Site::new();
+    live(&site, &["a"]);
+    put(&site, "p");
+    let journal = site.root().join(".deploy-shell/journal.jsonl");
+    let mut command = Command::new(admin());
+    command.arg("drop").arg("--config");
+    command.arg(site.config_path()).arg("p");
+    let path = journal.display().to_string();
+    let full = "inject=write:error=ENOSPC";
+    let options = ["-f", "-qq", "-o", "/dev/null", "-P", &path, "-e", full];
+    let reply = site.run(strace::under(&options, &command), b"");
+    assert_eq!(reply.code, 0, "{reply:?}");
+    assert!(reply.stdout.starts_with("p dropped: "), "{reply:?}");
+    let words = "the next request records the removal";
+    assert!(reply.stderr.contains(words), "{reply:?}");
+    assert_eq!(site.releases(), ["a"]);
+    assert_ne!(site.journal().last().expect("a record")["event"], "pruned");
+    ask(&site, "swap a").ok();
+    let records = site.journal();
+    let last = records.last().expect("a record");
+    assert_eq!(
+        (&last["event"], &last["release"]),
+        (&"pruned".into(), &"p".into())
+    );
 }
