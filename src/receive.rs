@@ -25,6 +25,8 @@ mod termination;
 mod unpacker;
 mod writeback;
 
+use std::time::Duration;
+
 use crate::archive;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -37,6 +39,7 @@ use crate::store::journal::Event;
 use crate::store::layout::{STAGED_MANIFEST, STAGED_TREE};
 use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
 use crate::store::limits::KeyLimits;
+use crate::store::lock::Lock;
 use crate::store::{Actor, Store, used_ids};
 use crate::success::{Received, Success, Upload};
 use arrival::Arrival;
@@ -52,6 +55,9 @@ pub use unpacker::probe_sandbox as probe_unpacker_sandbox;
 
 /// The work after unpacking, for the message about the deadline.
 const CHECKING: &str = "checking the release";
+
+/// The time between two looks at the signals while another request holds the lock.
+const LOCK_LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Receives a release.
 ///
@@ -126,11 +132,8 @@ pub fn receive(
     // most of it.
     tree.sync_file_system()
         .map_err(|errno| store.io("cannot sync the release", errno))?;
-    // From here on the request only waits for the lock and publishes.
-    TerminationSignals::open()?.check(|| "before the release was published".to_owned())?;
-    // A failure would lose a complete upload, so this waits for the lock as long as
-    // the receive may last, and at least as long as any other request.
-    let mut ledger = Ledger::open(store, actor, deadline.left().max(LOCK_TIMEOUT))?;
+    let lock = take_lock(store, actor, deadline)?;
+    let mut ledger = Ledger::open_locked(store, actor, lock)?;
     ledger.recall(&request.release)?;
     // Another receive of the same content may have been faster.
     let received = earlier::find(config, required, store, &ledger.history, request)?;
@@ -157,6 +160,29 @@ pub fn receive(
         }),
         warnings,
     }))
+}
+
+/// Takes the lock of the site. A signal ends the wait, so an operator who ends the
+/// connections of a key sees nothing of it published afterwards.
+///
+/// # Errors
+///
+/// [`Code::Busy`], and [`Code::IoError`] for a signal.
+fn take_lock(store: &Store, actor: &Actor, deadline: Deadline) -> Result<Lock> {
+    let signals = TerminationSignals::open()?;
+    let check = || signals.check(|| "before the release was published".to_owned());
+    // A failure would lose a complete upload, so this waits for the lock as long as
+    // the receive may last, and at least as long as any other request.
+    let until = Deadline::after(deadline.left().max(LOCK_TIMEOUT));
+    // Terminates: each turn waits, and the deadline does not move.
+    loop {
+        let taken = Lock::take(store, actor, LOCK_LOOK_INTERVAL.min(until.left()));
+        check()?;
+        match taken {
+            Err(error) if error.code == Code::Busy && !until.has_passed() => {}
+            taken => return taken,
+        }
+    }
 }
 
 /// Checks the signatures of the request. Returns none if the site requires none.

@@ -1,6 +1,8 @@
 //! Signals and terminals: a client or an operator who sends a signal to the process of
 //! a request cannot take the request off the record.
 
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +13,7 @@ use crate::fields::Fields;
 use crate::mode::Mode;
 use crate::process::{Upload, eventually, serving};
 use crate::receive::{many_files, stopped_unpacker};
-use crate::site::{Site, generate_key, write_file};
+use crate::site::{Site, children, generate_key, write_file};
 use crate::strace;
 
 const TERMINATION: [Signal; 7] = [
@@ -72,6 +74,39 @@ fn a_signal_while_the_payload_is_unpacked_ends_a_receive_with_a_result() {
         assert!(site.leftovers().is_empty());
         assert_eq!(site.releases(), [""; 0]);
     }
+}
+
+/// An operator who ends the connections of a key sees nothing of it published afterwards.
+#[test]
+fn a_signal_while_a_receive_waits_for_the_lock_ends_it_with_a_result() {
+    let site = Site::new();
+    live(&site, &["r0"]);
+    let state = site.root().join(".deploy-shell");
+    let lock = File::open(state.join("lock")).expect("the lock");
+    lock.lock().expect("the lock");
+    let payload = payload("r1");
+    let mut upload = Upload::taken_up(&site, &Site::receive_command("r1", &payload));
+    upload.send(&payload);
+    upload.close();
+    // The wait comes right after the background sync has ended.
+    eventually("the release is staged", || {
+        let staged = children(&state.join("incoming"));
+        let is_done = |directory: &PathBuf| {
+            let manifest = fs::read_to_string(directory.join("manifest"));
+            manifest.is_ok_and(|text| text.contains("\n# files "))
+        };
+        staged.iter().any(is_done)
+    });
+    for process in serving(&site) {
+        kill(Pid::from_raw(process.pid), Signal::SIGTERM).expect("the process exists");
+    }
+    let reply = upload.outlast();
+    reply.refused(74, "io-error");
+    let problem = "SIGTERM ended the request, before the release was published";
+    assert!(reply.stderr.contains(problem), "{reply:?}");
+    request_and_result(&site).has(&[("outcome", "failed"), ("exit", "74")]);
+    assert!(site.leftovers().is_empty());
+    assert_eq!(site.releases(), ["r0"]);
 }
 
 /// strace sends the signal at the system call that writes the first audit line.
