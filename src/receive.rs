@@ -95,8 +95,9 @@ pub fn receive(
     required::check_shared(config, store, deadline)?;
     admission::check(config, store, actor, &history)?;
 
-    // Before the measurement: after a power failure, the files of an upload that ended there
-    // would leave no room for another one, and no request would get so far as to remove them.
+    // Before the measurement: the files of uploads that a power failure ended may leave no
+    // room. Then every receive would be refused, and only a swap or a rollback would remove
+    // them.
     ledger::remove_leftovers(store);
     let mut share = Share::measure(config, store, actor, &history)?;
     let arrival = |wait| Arrival::new(config, request.sha256, deadline, wait);

@@ -17,17 +17,15 @@ mod survey;
 
 use std::path::Path;
 
-use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, getuid, setegid, seteuid, setgroups};
+use nix::unistd::{geteuid, getuid};
 
-use crate::check::account::look_up_account;
 use crate::output::Output;
 use crate::record::{record_after, record_before};
-use crate::site_account::{become_user, owner};
+use crate::site_account::{Ids, become_user};
 use deploy_shell::audit;
 use deploy_shell::config::Config;
-use deploy_shell::error::{Code, Error, Result, describe};
+use deploy_shell::error::Result;
 use deploy_shell::event::AuditEvent;
-use deploy_shell::shell_word::Word;
 use deploy_shell::store::ledger::{LOCK_TIMEOUT, Ledger};
 use deploy_shell::store::lock::Lock;
 use deploy_shell::store::{Actor, Store};
@@ -169,66 +167,6 @@ fn carry_out(
     apply::replace_current(config, store, plan)?;
     // Completes the journal from the symlink, as each request does.
     Ledger::open_locked(store, actor, lock).map(drop)
-}
-
-/// The user and the group of the site's account.
-#[derive(Clone, Copy)]
-struct Ids {
-    uid: u32,
-    gid: Option<u32>,
-}
-
-impl Ids {
-    /// Returns those of the owner of `.deploy-shell`, which `init` has made.
-    fn of_site(config: &Config, store: &Store) -> Result<Ids> {
-        let uid = owner(store)?;
-        let root = store.root.metadata();
-        let root = root.map_err(|errno| store.io("cannot look at the site", errno))?;
-        // An account can move a directory of root's here. All of this would be done as root.
-        if uid == 0 && root.st_uid != 0 {
-            let problem = "'.deploy-shell' belongs to root, and the root directory does not";
-            let (site, path) = (config.site_option(), Word::new(&config.root));
-            let owner = root.st_uid;
-            return Err(Error::new(Code::BadLayout, problem).remedy(format!(
-                "move it away, then: deploy-shell-admin init {site} --root {path} --owner {owner}"
-            )));
-        }
-        let account = look_up_account(uid, &mut Vec::new());
-        let gid = account.passwd.map(|entry| entry.gid);
-        Ok(Ids { uid, gid })
-    }
-
-    /// Runs `work` with the rights of the account, and has those of root again after it.
-    /// So root follows no path and makes no file in the account's own directories. It has
-    /// none of root's groups meanwhile, and of the account's the first one alone.
-    ///
-    /// No program of the account runs meanwhile in this process.
-    fn act<T>(self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let (uid, gid) = (geteuid(), getegid());
-        if uid == Uid::from_raw(self.uid) || !uid.is_root() {
-            return work();
-        }
-        let cannot = |errno: nix::Error| {
-            let why = describe(&errno.into());
-            Error::new(
-                Code::Denied,
-                format!("cannot act as user {}: {why}", self.uid),
-            )
-        };
-        let group = self.gid.map_or(gid, Gid::from_raw);
-        let groups = getgroups().map_err(cannot)?;
-        let become_account = || {
-            setgroups(&[group])?;
-            setegid(group)?;
-            seteuid(Uid::from_raw(self.uid))
-        };
-        let result = become_account().map_err(cannot).and_then(|()| work());
-        seteuid(uid)
-            .and_then(|()| setegid(gid))
-            .and_then(|()| setgroups(&groups))
-            .map_err(cannot)?;
-        result
-    }
 }
 
 /// Returns the audit event of the adoption; `done` is none before it.

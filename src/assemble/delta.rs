@@ -115,7 +115,9 @@ pub fn merge(
         if !entry.path.is_empty() && !is_of_a_release(&entry.path, entry.kind == Kind::Dir) {
             return Err(unreadable("a path is not one of a release"));
         }
-        memory.take(&entry.path, Some(&entry.kind))?;
+        // One answer, whatever the base contains.
+        let room = memory.take(&entry.path, Some(&entry.kind));
+        room.map_err(|_| mismatch())?;
         match changes.get_mut(&entry.path) {
             None => result.push((entry, Source::Base)),
             Some(change) => {
@@ -170,13 +172,13 @@ pub fn merge(
 /// The memory that the lists may take in any case, in bytes.
 const BASE_MEMORY: u64 = 32 << 20;
 
-/// What they may take for each entry that a release may have: as much as `upload_memory` has
-/// for it.
+/// The memory for each entry that a release may have, in bytes: as much as `upload_memory`
+/// has for it.
 const ENTRY_MEMORY: u64 = 1024;
 
-/// What a path or an entry takes besides its bytes: vectors, nodes of maps, and the
-/// allocator.
-const OVERHEAD: u64 = 200;
+/// The memory of a path or an entry besides its bytes: vectors that double, nodes of maps, and
+/// the allocator.
+const OVERHEAD: u64 = 320;
 
 /// Returns the one error of changes that do not give the promised tree.
 fn mismatch() -> Error {
@@ -269,7 +271,7 @@ impl Memory {
         };
         let size = (path.len() + target) as u64 + OVERHEAD;
         self.0 = self.0.checked_sub(size).ok_or_else(|| {
-            let problem = "the names and targets of the base and its changes are too long together";
+            let problem = "the names and targets of the changes are too long together";
             Error::new(Code::BadArchive, problem).remedy(SEND_WHOLE)
         })?;
         Ok(())

@@ -97,7 +97,7 @@ impl Dir {
         let open = |flags| fcntl::openat(self, name, flags, Mode::empty()).map(File::from);
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match open(flags | OFlag::O_NOATIME) {
-            // A file of another account: the caller refuses it with a better message.
+            // A file of another account. `assemble/staged.rs` refuses a linked one with its path.
             Err(Errno::EPERM) => open(flags),
             opened => opened,
         }

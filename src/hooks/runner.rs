@@ -48,9 +48,10 @@ fn serve_monitor() -> nix::Result<()> {
     prctl::set_child_subreaper(true)?;
     // A command runs as the same user. A non-dumpable process (prctl(2)) is one
     // that it cannot trace, and whose pipes it cannot open through /proc to answer in
-    // its place. The monitor does not rely on that: from execve(2) until this line,
-    // any process of this user can trace us, for example what an earlier hook left
-    // running. execve(2) makes the command itself dumpable again.
+    // its place. The monitor does not rely on that: from execve(2) until
+    // `reset_inherited_state`, which ignores a failure, any process of this user can trace
+    // us, for example what an earlier hook left running. execve(2) makes the command itself
+    // dumpable again.
     prctl::set_dumpable(false)?;
     let errno = |error: std::io::Error| Errno::try_from(error).unwrap_or(Errno::EIO);
     let mut jobs = JobRunner::new(MonitorPipe::open().map_err(errno)?, ChildSignal::open()?);

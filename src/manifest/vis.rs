@@ -48,7 +48,11 @@ pub fn unvis(text: &str) -> Result<Vec<u8>, &'static str> {
         let plain = rest.iter().take_while(|byte| is_plain(**byte)).count();
         bytes.extend_from_slice(&rest[..plain]);
         rest = match &rest[plain..] {
-            [] => return Ok(bytes),
+            [] => {
+                // An escape is four times as long as its byte.
+                bytes.shrink_to_fit();
+                return Ok(bytes);
+            }
             [
                 b'\\',
                 a @ b'0'..=b'3',

@@ -96,8 +96,8 @@ fn feed(
                 let came = arrival.bytes();
                 let when = || format!("after {came} bytes of the payload");
                 if unpacker.look(Duration::ZERO, when)? {
-                    // It may never read again: this process does not read its messages any
-                    // more.
+                    // This process reads no more of its messages, so the unpacker may block on
+                    // one and never read the pipe again.
                     to = None;
                 }
                 next_look = Deadline::after(LOOK_INTERVAL);

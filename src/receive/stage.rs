@@ -56,7 +56,8 @@ impl Work<'_> {
     /// # Errors
     ///
     /// Those of [`feed::unpack`] and of [`Assembler::assemble`]; [`Code::TreeMismatch`],
-    /// [`Code::NoSandbox`], and those of the checks of required files.
+    /// [`Code::NoSandbox`], [`Code::DiskFull`], [`Code::IoError`] for the manifest, and those of
+    /// the checks of required files and of the separation of times.
     pub fn stage(
         &self,
         source: Source<'_>,

@@ -401,7 +401,8 @@ fn sweep(store: &Store) {
 /// Removes what killed receives have left in `incoming`. The caller needs no lock: a receive
 /// locks its own directory.
 ///
-/// A failure is ignored, as in [`sweep`].
+/// A failure is ignored, as in [`sweep`]. This looks at no deadline: the files were within
+/// the limits of an upload.
 pub fn remove_leftovers(store: &Store) {
     let incoming = &store.incoming;
     for_each_name(incoming, |name| remove_unused_staging(incoming, name));

@@ -437,39 +437,31 @@ fn init_gives_away_no_directory_that_takes_the_place_of_its_own() {
     if !is_root() {
         return;
     }
-    let site = Site::new();
-    let config = site.dir().join("shop.toml");
-    let root = site.dir().join("www");
-    fs::create_dir_all(root.join("private")).expect("directories");
-    fs::write(root.join("private/key"), "secret").expect("a file");
-    let nobody = User::from_name("nobody").expect("passwd").expect("nobody");
-    lchown(&root, Some(nobody.uid.as_raw()), None).expect("root may do that");
-    // Long enough for this test to exchange the directory before it is opened.
-    let options = [
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "inject=mkdirat:delay_exit=1000000",
-    ];
-    let mut running = strace::under(&options, &init(&config, &root));
-    let running = running
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn();
-    let releases = root.join("releases");
-    eventually("init makes the first directory", || releases.is_dir());
-    fs::rename(&releases, root.join("moved")).expect("a move");
-    fs::rename(root.join("private"), &releases).expect("a move");
-    let done = running
-        .expect("strace starts")
-        .wait_with_output()
-        .expect("it ends");
-    let shown = String::from_utf8_lossy(&done.stderr);
-    assert_eq!(done.status.code(), Some(78), "{shown}");
-    assert!(
-        shown.contains("belongs to root, in a directory of 'nobody'"),
-        "{shown}"
-    );
-    assert_eq!(owner(&releases), 0);
+    for is_empty in [false, true] {
+        let site = Site::new();
+        let config = site.dir().join("shop.toml");
+        let root = site.dir().join("www");
+        fs::create_dir_all(root.join("private")).expect("directories");
+        if !is_empty {
+            fs::write(root.join("private/key"), "secret").expect("a file");
+        }
+        let nobody = User::from_name("nobody").expect("passwd").expect("nobody");
+        lchown(&root, Some(nobody.uid.as_raw()), None).expect("root may do that");
+        // Long enough for this test to exchange the directory before it is opened.
+        let delay = "inject=mkdirat:delay_exit=1000000";
+        let options = ["-qq", "-f", "-o", "/dev/null", "-e", delay];
+        let mut init = strace::under(&options, &init(&config, &root));
+        let running = init.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let releases = root.join("releases");
+        eventually("init makes the first directory", || releases.is_dir());
+        fs::rename(&releases, root.join("moved")).expect("a move");
+        fs::rename(root.join("private"), &releases).expect("a move");
+        let done = running.expect("strace starts").wait_with_output();
+        let done = done.expect("it ends");
+        let shown = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(78), "{is_empty}: {shown}");
+        let problem = "belongs to root, in a directory of 'nobody'";
+        assert!(shown.contains(problem), "{is_empty}: {shown}");
+        assert_eq!(owner(&releases), 0, "{is_empty}");
+    }
 }

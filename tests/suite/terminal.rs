@@ -8,7 +8,7 @@ use nix::unistd::Uid;
 use crate::site::{Site, admin};
 use crate::strace;
 
-/// The account of the site, which has no entry in passwd here.
+/// The account of the site: nobody.
 const ACCOUNT: &str = "65534";
 
 /// A site of another account than root.

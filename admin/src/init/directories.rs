@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid, getegid, geteuid, setegid, seteuid};
+use nix::unistd::{Gid, Uid};
 
 use deploy_shell::config::Config;
 use deploy_shell::dir::{Dir, Name};
@@ -19,6 +19,7 @@ use deploy_shell::store::ONE_FILE_SYSTEM;
 use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
 
 use super::{Account, root_directory};
+use crate::site_account::Ids;
 
 /// What Deployer and Capistrano have in the root directory of a site: see `adopt`.
 const OF_OTHER_TOOLS: [&[u8]; 3] = [b".dep", b"repo", b"revisions.log"];
@@ -140,21 +141,17 @@ impl Work<'_> {
     /// Makes a directory. In a directory of the account, root makes it as the account: one
     /// that root made and then gave away could be exchanged for another one of root's in
     /// between.
-    fn make(&self, parent: &Dir, name: Name<'_>, mode: u32) -> nix::Result<()> {
-        if !self.is_accounts || !geteuid().is_root() {
-            return parent.make_dir(name, mode);
+    fn make(&self, parent: &Dir, name: Name<'_>, mode: u32) -> Result<nix::Result<()>> {
+        if !self.is_accounts {
+            return Ok(parent.make_dir(name, mode));
         }
-        let own = getegid();
-        setegid(Gid::from_raw(self.gid))?;
-        let made =
-            seteuid(Uid::from_raw(self.account.uid)).and_then(|()| parent.make_dir(name, mode));
-        seteuid(Uid::from_raw(0)).and_then(|()| setegid(own))?;
-        made
+        let (uid, gid) = (self.account.uid, Some(self.gid));
+        Ids { uid, gid }.act(|| Ok(parent.make_dir(name, mode)))
     }
 
     fn directory(&mut self, parent: &Dir, at: &Path, name: Name<'_>, mode: u32) -> Result<Dir> {
         let path = at.join(name);
-        let made = self.make(parent, name, mode);
+        let made = self.make(parent, name, mode)?;
         if let Err(errno) = made
             && errno != Errno::EEXIST
         {
@@ -189,7 +186,7 @@ impl Work<'_> {
             }
             // The account can have moved any directory of root's here.
             let is_empty = directory.names_up_to(0).is_ok();
-            if self.is_accounts && !is_empty {
+            if self.is_accounts && (made.is_ok() || !is_empty) {
                 return Err(self.is_roots(&path));
             }
             self.give(&directory, &path)?;

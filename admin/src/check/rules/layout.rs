@@ -212,7 +212,9 @@ fn unusable_state(facts: &Facts) -> Vec<Finding> {
     let what = format!("cannot be used by '{name}': requests fail");
     add(&others, what.clone(), give_to_account(facts, &paths));
     let (account, word) = (facts.account_word(), Word::new(&state));
-    let remedy = format!("runuser -u {account} -- chmod -R u+rwX {word}");
+    // Away from the terminal of root: see `own_session`.
+    let chmod = format!("runuser -u {account} -- chmod -R u+rwX {word}");
+    let remedy = format!("setsid --wait {chmod} < /dev/null 2>&1 | cat");
     add(&own, what, remedy);
     let what = "is not a regular file: requests fail".to_owned();
     let remedy = format!("look at it, and move it out of '{}'", state.display());
