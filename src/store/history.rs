@@ -42,6 +42,10 @@ pub struct Release {
     #[serde(rename = "id")]
     id_use: IdUse,
     pub received: Timestamp,
+    /// Whether no request has recorded that it was received: a request was killed before its
+    /// record, the journal was lost, or it is one of another tool.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovered: bool,
     /// The label of the key that sent it, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyLabel>,
@@ -95,6 +99,7 @@ impl Release {
                 content: Content::Nothing,
             },
             received: record.time,
+            recovered: false,
             key: None,
             sha256: None,
             tree: None,
@@ -223,6 +228,8 @@ impl History {
                         content: known.id_use.content.merge(received),
                         ..known.id_use
                     },
+                    // Every request records how long it took.
+                    recovered: record.ms.is_none(),
                     key: record.key.clone(),
                     sha256: record.sha256,
                     tree: record.tree,

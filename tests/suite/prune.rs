@@ -7,7 +7,7 @@ use std::process::Command;
 
 use nix::unistd::Uid;
 
-use crate::direct::{ask, listing, live, put, record, states};
+use crate::direct::{ask, listing, live, put, record, serve, states};
 use crate::gating::{gate_failed, logging_hooks, make_fail};
 use crate::site::{Site, set_mode};
 
@@ -148,6 +148,30 @@ fn a_pending_release_is_pruned_after_its_max_age() {
     site.age_journal(jiff::SignedDuration::from_hours(2));
     ask(&site, "swap b").ok();
     assert_releases(&site, &["a", "b", "q"]);
+}
+
+/// They may have been live and good: the journal was lost, or an `adopt` was killed.
+#[test]
+fn releases_that_no_request_has_recorded_are_not_overdue() {
+    for remains in [None, Some("")] {
+        let site = Site::with_config("[pending]\nmax_age = \"1s\"\n");
+        live(&site, &["a", "b", "c"]);
+        let journal = site.root().join(".deploy-shell/journal.jsonl");
+        match remains {
+            None => fs::remove_file(&journal).expect("the journal"),
+            Some(text) => fs::write(&journal, text).expect("the journal"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        let request = Site::receive_command("evil", b"another payload");
+        site.run(serve(&site, "ci", request), b"x")
+            .refused(65, "digest-mismatch");
+        assert_releases(&site, &["a", "b", "c"]);
+        put(&site, "p");
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        ask(&site, "swap b").ok();
+        // One that a request has recorded is.
+        assert_releases(&site, &["a", "b", "c"]);
+    }
 }
 
 /// A release can be swapped to as long as it exists, and is then not pending any

@@ -114,6 +114,9 @@ pub fn choose_releases(
 }
 
 /// Chooses the pending releases of `present` that were received `max_age` ago.
+///
+/// A release that no request has recorded may have been live: after a loss of the journal, or
+/// an `adopt` that was killed. It stays until an operator drops it.
 pub fn overdue_releases(
     history: &History,
     present: &[ReleaseId],
@@ -123,7 +126,9 @@ pub fn overdue_releases(
     let is_overdue = |id: &&ReleaseId| {
         history.live.as_ref() != Some(*id)
             && history.releases.get(*id).is_some_and(|release| {
-                release.is_pending() && journal::age(release.received, now) >= max_age
+                release.is_pending()
+                    && !release.recovered
+                    && journal::age(release.received, now) >= max_age
             })
     };
     present.iter().filter(is_overdue).cloned().collect()

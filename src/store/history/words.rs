@@ -32,6 +32,8 @@ pub fn history_of(words: &str) -> (History, i64) {
             seq: history.generation + 1,
             time: Timestamp::from_second(seconds).unwrap(),
             previous: history.live.clone(),
+            // As a request records it.
+            ms: Some(1),
             ..Record::unattended(event, Some(&release))
         });
     }
