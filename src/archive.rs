@@ -15,6 +15,7 @@ mod entries;
 mod hard_link;
 mod header;
 mod job;
+mod open_directories;
 pub mod path;
 pub mod pax;
 mod remedy;
@@ -39,12 +40,12 @@ use nix::sys::time::TimeSpec;
 
 use crate::dir::{self, Dir, Name};
 use crate::error::Error;
-use crate::manifest::DIR_MODE;
 use crate::message;
 use crate::sandbox;
 use crate::shared_paths::{Existing, Shared, SharedPath};
 use entries::{ArchiveEntries, ArchiveEntry, EntryKind};
 use hard_link::Source;
+use open_directories::OpenDirectories;
 use path::CleanPath;
 use report::check_symlinks;
 use rule::Rule;
@@ -143,7 +144,7 @@ pub fn unpack_into(
         has_file: false,
         disk_use: DiskUse::new(limits.block),
         progress,
-        open: vec![(Vec::new(), Arc::clone(&staging))],
+        open: OpenDirectories::new(Arc::clone(&staging)),
     };
     match unpacker.unpack_entries() {
         // finish() returns the error of the thread that stopped.
@@ -162,7 +163,7 @@ pub fn unpack_into(
         return Err(Rule::NoFile.into());
     }
     check_symlinks(&unpacker.tree, &staging)?;
-    set_directory_times(&unpacker.tree, &staging, times)?;
+    set_directory_times(&unpacker.tree, &mut unpacker.open, times)?;
     Ok(UnpackReport { known })
 }
 
@@ -192,9 +193,7 @@ struct Unpacker<'a> {
     has_file: bool,
     disk_use: DiskUse,
     progress: Progress,
-    /// The directories from the release down to that of the last entry. Their
-    /// handles stay open because archives list one directory after the other.
-    open: Vec<(Vec<u8>, Arc<Dir>)>,
+    open: OpenDirectories,
 }
 
 impl Unpacker<'_> {
@@ -267,7 +266,9 @@ impl Unpacker<'_> {
                 }
                 // The directories above a shared symlink belong to the release.
                 let len = covering.map_or(components.len(), depth_above);
-                self.open_dir(&components[..len], added.known).map(drop)
+                self.open
+                    .directory(&components[..len], added.known)
+                    .map(drop)
             }
             EntryKind::Symlink { .. } if !self.limits.symlinks => Err(Rule::SymlinksDenied.into()),
             EntryKind::Symlink { target } => {
@@ -352,7 +353,8 @@ impl Unpacker<'_> {
         // A thread may still write that file.
         self.writers.wait_until_written()?;
         let mut file = self
-            .open_dir(above, above.len())?
+            .open
+            .directory(above, above.len())?
             .open_own_file(name)
             .map_err(|errno| io_error("open a file of the upload", errno))?;
         self.writers
@@ -394,7 +396,7 @@ impl Unpacker<'_> {
             disk_use.add_symlink(&components, target.as_bytes());
         })?;
         let (name, above) = components.split_last().ok_or(Rule::NameEmpty)?;
-        let dir = self.open_dir(above, known)?;
+        let dir = self.open.directory(above, known)?;
         create_symlink(&dir, target.as_bytes(), name)?;
         Ok(known)
     }
@@ -410,45 +412,16 @@ impl Unpacker<'_> {
     ) -> Result<Option<Destination>, UnpackError> {
         let path = entry.path.components();
         if let Some(shared) = covering {
-            self.open_dir(&path[..depth_above(shared)], added.known)?;
+            self.open
+                .directory(&path[..depth_above(shared)], added.known)?;
             return Ok(None);
         }
         let (name, above) = path.split_last().ok_or(Rule::NameEmpty)?;
         Ok(Some(Destination {
-            dir: self.open_dir(above, added.known)?,
+            dir: self.open.directory(above, added.known)?,
             name: (*name).into(),
             mtime: self.times.for_entry(Some(entry.mtime)),
         }))
-    }
-
-    /// Opens a directory. The first `known` components of its path exist; the
-    /// others are created.
-    ///
-    /// Each component is opened from the handle of the one above, and no symlink
-    /// is followed.
-    fn open_dir(&mut self, path: &[&[u8]], known: usize) -> Result<Arc<Dir>, UnpackError> {
-        let same = self.open[1..]
-            .iter()
-            .zip(path)
-            .take_while(|((open, _), name)| open == *name)
-            .count();
-        self.open.truncate(1 + same);
-        for (depth, component) in path.iter().enumerate().skip(same) {
-            let parent = &self.open[depth].1;
-            let name = Name::new(component).ok_or(Rule::NameEmpty)?;
-            if depth >= known {
-                match parent.make_dir(name, DIR_MODE) {
-                    Ok(()) => {}
-                    Err(Errno::EEXIST) => return Err(Rule::Duplicate.into()),
-                    Err(errno) => return Err(io_error("create a directory", errno)),
-                }
-            }
-            let dir = parent
-                .open_dir(name)
-                .map_err(|errno| io_error("open a directory", errno))?;
-            self.open.push((component.to_vec(), Arc::new(dir)));
-        }
-        Ok(Arc::clone(&self.open[path.len()].1))
     }
 }
 
@@ -458,29 +431,22 @@ impl Unpacker<'_> {
 ///
 /// A symlink keeps the time of its creation. utimensat(2) takes the time of a symlink
 /// only by a path, which the sandbox denies, and nothing serves that time.
-fn set_directory_times(tree: &Tree, staging: &Dir, times: FileTimes) -> Result<(), UnpackError> {
-    // The directories from the release down to that of the last visit: each is opened once,
-    // from the one above.
-    let mut open: Vec<Dir> = Vec::new();
+fn set_directory_times(
+    tree: &Tree,
+    open: &mut OpenDirectories,
+    times: FileTimes,
+) -> Result<(), UnpackError> {
     tree.visit(|path, node| {
         let Node::Dir { mtime, .. } = node else {
             return Ok(());
         };
-        let mut components: Vec<_> = path.split(|byte| *byte == b'/').collect();
-        let name = components.pop().and_then(Name::new);
-        open.truncate(components.len());
-        let parent = open.last().unwrap_or(staging);
-        let time = times.for_entry(*mtime);
-        let set = match name {
-            // The release itself.
-            None => dir::set_modified(staging, time),
-            Some(name) => parent.open_dir(name).and_then(|directory| {
-                dir::set_modified(&directory, time)?;
-                open.push(directory);
-                Ok(())
-            }),
+        let components: Vec<_> = match path {
+            b"" => Vec::new(),
+            path => path.split(|byte| *byte == b'/').collect(),
         };
-        set.map_err(|errno| io_error("set the time of a directory", errno))
+        let directory = open.directory(&components, components.len())?;
+        dir::set_modified(&directory, times.for_entry(*mtime))
+            .map_err(|errno| io_error("set the time of a directory", errno))
     })
 }
 
