@@ -63,11 +63,7 @@ fn root_has_no_group_of_its_own_while_it_acts_as_the_account() {
     }
     let site = Site::new();
     script(&site, &["20211106-005145"]);
-    let all = Command::new("chown")
-        .args(["-R", "65534"])
-        .arg(site.root())
-        .status();
-    assert!(all.expect("chown starts").success());
+    site.give_to("65534");
     let lock = site.root().join(".deploy-shell/lock");
     fs::write(&lock, "").expect("a file");
     fs::set_permissions(&lock, fs::Permissions::from_mode(0o060)).expect("our file");

@@ -536,12 +536,7 @@ fn root_builds_as_the_account() {
     }
     let site = Site::with_config(PATHS);
     deploy(&site, &["a", "b"]);
-    let mut chown = Command::new("chown");
-    let changed = chown
-        .args(["-R", &NOBODY.to_string()])
-        .arg(site.root())
-        .status();
-    assert!(changed.expect("chown starts").success());
+    site.give_to(&NOBODY.to_string());
     build(&site).ok();
     assert_bridged(&site, &["a", "b"], "b");
     for path in [

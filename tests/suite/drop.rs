@@ -12,11 +12,15 @@ use crate::gating::hook;
 use crate::site::{Reply, Site, admin, set_mode};
 use crate::strace;
 
-fn drop_releases(site: &Site, releases: &[&str]) -> Reply {
+fn command(site: &Site, releases: &[&str]) -> Command {
     let mut command = Command::new(admin());
     command.env_clear().arg("drop").arg("--config");
     command.arg(site.config_path()).args(releases);
-    site.run(command, b"")
+    command
+}
+
+fn drop_releases(site: &Site, releases: &[&str]) -> Reply {
+    site.run(command(site, releases), b"")
 }
 
 /// A site with a release in each state: `d` is live, `c` the previous one, `b` good, `a`
@@ -156,9 +160,7 @@ fn root_drops_as_the_account() {
     set_mode(&site.dir().join("audit.socket"), 0o666);
     let own = site.root().join(".deploy-shell");
     fs::remove_file(own.join("lock")).expect("the lock");
-    let mut chown = Command::new("chown");
-    let changed = chown.args(["-R", NOBODY]).arg(site.root()).status();
-    assert!(changed.expect("chown starts").success());
+    site.give_to(NOBODY);
     drop_releases(&site, &["p"]).ok();
     for entry in fs::read_dir(&own).expect("it exists") {
         let entry = entry.expect("a name");
@@ -175,13 +177,10 @@ fn a_release_is_dropped_on_a_disk_without_room_for_the_record() {
     live(&site, &["a"]);
     put(&site, "p");
     let journal = site.root().join(".deploy-shell/journal.jsonl");
-    let mut command = Command::new(admin());
-    command.arg("drop").arg("--config");
-    command.arg(site.config_path()).arg("p");
     let path = journal.display().to_string();
     let full = "inject=write:error=ENOSPC";
     let options = ["-f", "-qq", "-o", "/dev/null", "-P", &path, "-e", full];
-    let reply = site.run(strace::under(&options, &command), b"");
+    let reply = site.run(strace::under(&options, &command(&site, &["p"])), b"");
     assert_eq!(reply.code, 0, "{reply:?}");
     assert!(reply.stdout.starts_with("p dropped: "), "{reply:?}");
     let words = "the next request records the removal";

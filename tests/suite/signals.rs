@@ -58,20 +58,26 @@ fn a_signal_during_a_receive_ends_it_with_a_result() {
     }
 }
 
+/// Sends SIGTERM to the processes of the upload, and checks its result, which says `when`.
+#[track_caller]
+fn ends_by_sigterm(site: &Site, upload: Upload, when: &str) {
+    for process in serving(site) {
+        kill(Pid::from_raw(process.pid), Signal::SIGTERM).expect("the process exists");
+    }
+    let reply = upload.outlast();
+    reply.refused(74, "io-error");
+    let problem = format!("SIGTERM ended the request, {when}");
+    assert!(reply.stderr.contains(&problem), "{reply:?}");
+    request_and_result(site).has(&[("outcome", "failed"), ("exit", "74")]);
+    assert!(site.leftovers().is_empty());
+}
+
 #[test]
 fn a_signal_while_the_payload_is_unpacked_ends_a_receive_with_a_result() {
     for mode in Mode::BOTH {
         let site = mode.site("");
         let (_, upload, _) = stopped_unpacker(mode, &site, &many_files(5000));
-        for process in serving(&site) {
-            kill(Pid::from_raw(process.pid), Signal::SIGTERM).expect("the process exists");
-        }
-        let reply = upload.outlast();
-        reply.refused(74, "io-error");
-        let problem = "SIGTERM ended the request, while the payload was unpacked";
-        assert!(reply.stderr.contains(problem), "{reply:?}");
-        request_and_result(&site).has(&[("outcome", "failed"), ("exit", "74")]);
-        assert!(site.leftovers().is_empty());
+        ends_by_sigterm(&site, upload, "while the payload was unpacked");
         assert_eq!(site.releases(), [""; 0]);
     }
 }
@@ -97,15 +103,7 @@ fn a_signal_while_a_receive_waits_for_the_lock_ends_it_with_a_result() {
         };
         staged.iter().any(is_done)
     });
-    for process in serving(&site) {
-        kill(Pid::from_raw(process.pid), Signal::SIGTERM).expect("the process exists");
-    }
-    let reply = upload.outlast();
-    reply.refused(74, "io-error");
-    let problem = "SIGTERM ended the request, before the release was published";
-    assert!(reply.stderr.contains(problem), "{reply:?}");
-    request_and_result(&site).has(&[("outcome", "failed"), ("exit", "74")]);
-    assert!(site.leftovers().is_empty());
+    ends_by_sigterm(&site, upload, "before the release was published");
     assert_eq!(site.releases(), ["r0"]);
 }
 

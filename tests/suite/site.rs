@@ -332,6 +332,15 @@ impl Site {
         Some(release.to_str().expect("a UTF-8 target").to_owned())
     }
 
+    /// Gives everything below the root to another account. Only root can.
+    #[track_caller]
+    pub fn give_to(&self, account: &str) {
+        let mut chown = Command::new("chown");
+        chown.args(["-R", "--no-dereference", account]);
+        let changed = chown.arg(self.root()).status();
+        assert!(changed.expect("chown starts").success());
+    }
+
     pub fn releases(&self) -> Vec<String> {
         let names = children(&self.root().join("releases"));
         names.iter().map(|path| file_name(path)).collect()

@@ -11,20 +11,11 @@ use crate::strace;
 /// The account of the site: nobody.
 const ACCOUNT: &str = "65534";
 
-/// A site of another account than root.
-fn site() -> Site {
-    let site = Site::new();
-    let mut command = Command::new("chown");
-    let status = command.args(["-R", ACCOUNT]).arg(site.root()).status();
-    assert!(status.expect("chown starts").success());
-    site
-}
-
 /// Runs a command of `sh` on a terminal of its own (script(1)).
-fn on_a_terminal(site: &Site, words: &str) -> Command {
+pub fn on_a_terminal(site: &Site, words: &str) -> Command {
     let mut command = Command::new("script");
     command
-        .args(["-qefc", words])
+        .args(["--quiet", "--return", "--command", words])
         .arg(site.dir().join("typescript"))
         .env("SHELL", "/bin/sh");
     command
@@ -39,7 +30,8 @@ fn nothing_runs_as_the_account_in_the_session_of_root() {
         return;
     }
     for command in ["check", "status", "drop"] {
-        let site = site();
+        let site = Site::new();
+        site.give_to(ACCOUNT);
         let log = site.dir().join("calls");
         let mut program = Command::new(admin());
         program.arg(command);

@@ -12,6 +12,7 @@ use crate::archive::tarball;
 use crate::direct::{ask, everything, live, put};
 use crate::operator::operator;
 use crate::site::{Reply, Site, admin, set_mode};
+use crate::terminal::on_a_terminal;
 
 pub fn verify(site: &Site, releases: &[&str]) -> Reply {
     let mut command = Command::new(admin());
@@ -226,18 +227,9 @@ fn verify_on_swap_refuses_a_changed_release() {
 fn verify_shows_its_progress_on_a_terminal() {
     let site = Site::new();
     put(&site, "a");
-    let (config, work) = (site.config_path().display(), site.dir());
-    // script(1) runs it on a terminal.
-    let mut command = Command::new("script");
-    command
-        .args(["--quiet", "--return", "--command"])
-        .arg(format!(
-            "'{}' verify --config '{config}'",
-            admin().display()
-        ))
-        .arg(work.join("typescript"))
-        .env("SHELL", "/bin/sh");
-    let shown = site.run(command, b"").ok();
+    let config = site.config_path().display();
+    let words = format!("'{}' verify --config '{config}'", admin().display());
+    let shown = site.run(on_a_terminal(&site, &words), b"").ok();
     assert!(shown.contains("\r\u{1b}[K[##"), "{shown:?}");
     assert!(shown.ends_with("\r\u{1b}[Ka ok\r\n"), "{shown:?}");
 }
@@ -249,12 +241,7 @@ fn root_may_verify_the_site_of_another_account() {
     }
     let site = Site::new();
     put(&site, "a");
-    let chown = |who: &str| {
-        let mut command = Command::new("chown");
-        let status = command.args(["-R", who]).arg(site.root()).status();
-        assert!(status.expect("chown starts").success());
-    };
-    chown("65534");
+    site.give_to("65534");
     let before = everything(&site);
     verify(&site, &[]).ok();
     assert!(everything(&site) == before);
@@ -262,7 +249,7 @@ fn root_may_verify_the_site_of_another_account() {
     let own = site.root().join(".deploy-shell/manifests");
     std::os::unix::fs::chown(own, Some(65533), None).unwrap();
     verify(&site, &[]).refused(78, "bad-layout");
-    chown("0");
+    site.give_to("0");
 }
 
 /// Otherwise removing the manifest too would hide a change of a release.
