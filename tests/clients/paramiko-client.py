@@ -24,8 +24,9 @@ def send():
             channel.sendall(part)
         if not keep_open:
             channel.shutdown_write()
-    except OSError:
-        # The server refused the request, and has closed the channel.
+    except (OSError, EOFError):
+        # The server has answered and closed the channel, or the main thread has closed the
+        # connection after the answer (EOFError).
         pass
 
 
