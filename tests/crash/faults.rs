@@ -12,7 +12,7 @@ use nix::libc;
 use crate::fixture::{Fixture, Site, Verdict};
 use crate::payloads::{NEW, receive_command};
 use crate::scenarios::{Scenario, scenarios, template};
-use crate::tracer::{self, CALLS, Fault, Point, Run};
+use crate::tracer::{self, Fault, Point, Run};
 
 /// The documented exit statuses.
 const EXITS: [i32; 11] = [0, 64, 65, 66, 69, 70, 73, 74, 75, 77, 78];
@@ -174,7 +174,7 @@ impl Scenario {
             if all || changes || (!skipped && kills % self.kill_step == 0) {
                 chosen.push((*point, Fault::Kill));
             }
-            if !loads && CALLS.iter().any(|(call, _)| *call == point.call) {
+            if !loads && tracer::may_fail(point.call) {
                 errors += 1;
                 if all {
                     chosen.extend(ERRORS.map(|errno| (*point, Fault::Fail(errno))));

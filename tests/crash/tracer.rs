@@ -315,12 +315,20 @@ fn resume(pid: Pid, signal: Option<Signal>) {
     let _ = ptrace::syscall(pid, signal);
 }
 
-/// Returns the name of a call, if it is in [`CALLS`].
+/// Returns whether a call may fail for a disk, a pipe, a socket or the process table.
+pub fn may_fail(call: i64) -> bool {
+    known_name(call).is_some()
+}
+
+/// Returns the name of a call, if it is one that may fail.
 pub fn name(call: i64) -> String {
-    CALLS
-        .iter()
-        .find(|(number, _)| *number == call)
-        .map_or_else(|| format!("call {call}"), |(_, name)| (*name).to_owned())
+    known_name(call).map_or_else(|| format!("call {call}"), str::to_owned)
+}
+
+fn known_name(call: i64) -> Option<&'static str> {
+    let mut calls = CALLS.iter().chain(LEGACY_CALLS);
+    let found = calls.find(|(number, _)| *number == call);
+    found.map(|(_, name)| *name)
 }
 
 macro_rules! calls {
@@ -333,14 +341,20 @@ const fn paste(number: libc::c_long) -> i64 {
     number
 }
 
-/// The calls that may fail for a disk, a pipe, a socket or the process table.
-pub const CALLS: &[(i64, &str)] = calls![
+/// The calls that may fail and that every architecture has.
+const CALLS: &[(i64, &str)] = calls![
     SYS_read SYS_write SYS_close SYS_openat SYS_openat2 SYS_newfstatat SYS_fstat SYS_statx
     SYS_statfs SYS_fstatfs SYS_getdents64 SYS_lseek SYS_fcntl SYS_ftruncate SYS_fsync
     SYS_fdatasync SYS_syncfs SYS_sync_file_range SYS_fallocate SYS_renameat SYS_renameat2
-    SYS_unlinkat SYS_mkdirat SYS_symlinkat SYS_readlinkat SYS_flock SYS_poll SYS_ppoll
-    SYS_pipe2 SYS_dup2 SYS_dup3 SYS_chdir SYS_fchdir SYS_clone SYS_clone3 SYS_vfork
+    SYS_unlinkat SYS_mkdirat SYS_symlinkat SYS_readlinkat SYS_flock SYS_ppoll
+    SYS_pipe2 SYS_dup3 SYS_chdir SYS_fchdir SYS_clone SYS_clone3
     SYS_execve SYS_wait4 SYS_waitid SYS_socket SYS_connect SYS_sendto SYS_sendmsg
     SYS_recvfrom SYS_uname SYS_getrandom SYS_fchmod SYS_fchmodat SYS_pwrite64 SYS_pread64
     SYS_copy_file_range SYS_linkat SYS_utimensat
 ];
+
+/// Older forms of them, which only x86-64 has.
+#[cfg(target_arch = "x86_64")]
+const LEGACY_CALLS: &[(i64, &str)] = calls![SYS_poll SYS_dup2 SYS_vfork];
+#[cfg(not(target_arch = "x86_64"))]
+const LEGACY_CALLS: &[(i64, &str)] = &[];
