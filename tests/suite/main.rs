@@ -96,6 +96,7 @@ mod receive;
 mod receive_limits;
 mod receive_races;
 mod recovery;
+mod release;
 mod remedies;
 mod removal;
 mod rollback;
