@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use super::odd_names::OddNames;
+use super::share::{Allowance, Share};
 use super::termination::TerminationSignals;
 use super::unpacker::LOOK_INTERVAL;
 use crate::assemble::{self, Answer, AssembleJob, Assembled};
@@ -57,7 +58,8 @@ impl Assembler {
             .map_err(|error| Error::io("cannot start the assembler", error))
     }
 
-    /// Gives the assembler its job, and waits until it has hashed every file.
+    /// Gives the assembler its job, and waits until it has hashed every file. `allowance` is
+    /// what a delta may use.
     ///
     /// # Errors
     ///
@@ -66,10 +68,12 @@ impl Assembler {
     pub fn assemble<'a>(
         mut self,
         config: &'a Config,
-        store: &'a Store,
+        share: &Share<'a>,
+        allowance: Option<Allowance>,
         job: &AssembleJob,
         deadline: Deadline,
     ) -> Result<AssembledRelease<'a>> {
+        let store = share.store;
         let signals = TerminationSignals::open()?;
         let Some(stdout) = self.0.stdout.take() else {
             return Err(Error::new(Code::Internal, "the assembler has no pipe"));
@@ -100,7 +104,16 @@ impl Assembler {
             known,
         } = match answer {
             Ok(Answer::Assembled(assembled)) => assembled,
-            Ok(Answer::Failed(report)) => return Err(store.with_room(report.into_error())),
+            Ok(Answer::Failed(report)) => {
+                let error = report.into_error();
+                return Err(match allowance {
+                    // It has counted what the delta needs, and has no free space to name.
+                    Some(allowance) if error.code == Code::DiskFull && error.fault.is_none() => {
+                        share.exceeded(allowance)
+                    }
+                    _ => store.with_room(error),
+                });
+            }
             Err(_) => {
                 deadline.check("hashing the release")?;
                 return Err(died("it gives no answer"));

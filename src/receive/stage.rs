@@ -8,7 +8,7 @@ use super::assembler::Assembler;
 use super::feed::{self, Source};
 use super::odd_names::OddNames;
 use super::required;
-use super::share::Share;
+use super::share::{Allowance, Share};
 use super::staging::Staging;
 use super::writeback::BackgroundSync;
 use crate::archive::{DiskNeed, UnpackReport};
@@ -82,8 +82,12 @@ impl Work<'_> {
         let received = journal::now();
         // All files have been written. The disk works while the assembler hashes.
         sync.request();
-        let job = self.assemble_job(unpacked.report)?;
-        let mut assembled = assembler.assemble(config, store, &job, deadline)?;
+        let allowance = match request.base {
+            Some(_) => Some(self.share.allowance(DiskNeed::default())?),
+            None => None,
+        };
+        let job = self.assemble_job(unpacked.report, allowance)?;
+        let mut assembled = assembler.assemble(config, self.share, allowance, &job, deadline)?;
         // The unpacker refuses to run without a required sandbox, and the assembler too.
         // This refuses the result of one that says it ran without.
         for sandbox in [&unpacked.sandbox, &assembled.sandbox] {
@@ -121,12 +125,16 @@ impl Work<'_> {
         })
     }
 
-    /// Returns the job of the assembler, after the unpacker's end.
+    /// Returns the job of the assembler, after the unpacker's end. A delta has an allowance.
     ///
     /// # Errors
     ///
-    /// [`Code::DiskFull`], and the error of a system call.
-    fn assemble_job(&self, report: UnpackReport) -> Result<AssembleJob> {
+    /// The error of a system call.
+    fn assemble_job(
+        &self,
+        report: UnpackReport,
+        allowance: Option<Allowance>,
+    ) -> Result<AssembleJob> {
         let Work {
             config,
             store,
@@ -138,19 +146,16 @@ impl Work<'_> {
             .inherited()
             .map_err(|errno| store.io("cannot look at 'incoming'", errno))?;
         let archive = &config.archive;
-        let delta = match (&request.base, request.tree) {
-            (Some(base), Some(tree)) => {
-                let room = self.share.allowance(DiskNeed::default())?.room;
-                Some(DeltaJob {
-                    base: base.clone(),
-                    tree,
-                    reuse: config.delta.reuse,
-                    symlinks: archive.symlinks == Symlinks::Inside,
-                    block: room.block,
-                    room_bytes: room.bytes,
-                    room_inodes: room.inodes,
-                })
-            }
+        let delta = match (&request.base, request.tree, allowance) {
+            (Some(base), Some(tree), Some(Allowance { room, .. })) => Some(DeltaJob {
+                base: base.clone(),
+                tree,
+                reuse: config.delta.reuse,
+                symlinks: archive.symlinks == Symlinks::Inside,
+                block: room.block,
+                room_bytes: room.bytes,
+                room_inodes: room.inodes,
+            }),
             _ => None,
         };
         Ok(AssembleJob {

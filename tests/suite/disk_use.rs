@@ -4,6 +4,7 @@
 use std::fs;
 
 use crate::archive::{Tar, tarball, zstd};
+use crate::delta_payload::{delta, tree, whole};
 use crate::full_disk::Kind;
 use crate::mode::Mode;
 use crate::mounted::Mounted;
@@ -201,6 +202,33 @@ fn one_key_leaves_half_to_others(site: &Site, payload: &[u8]) {
     // One that is live is not pending.
     site.ssh("ci", "swap ci0").ok();
     receive_as(site, "ci", "more", &tarball(&[("a", b"1")])).ok();
+}
+
+/// A delta takes room for the files of its base, which the unpacker does not see.
+#[test]
+fn a_delta_over_the_share_of_its_key_says_so() {
+    let Some((site, _mounted)) = with_two_keys(SMALL_DISK, "") else {
+        return;
+    };
+    let large = "x".repeat(12 << 20);
+    let (old, new) = (
+        [("large", large.as_str()), ("v", "1")],
+        [("large", large.as_str()), ("v", "2")],
+    );
+    site.receive("old", &whole(&old)).ok();
+    site.ssh("ci", "swap old").ok();
+    let payload = delta(&old, &new);
+    let send = |number: usize| {
+        let command = Site::receive_command(&format!("ci{number}"), &payload);
+        let request = format!("{command} --tree {} --base old", tree(&new));
+        site.ssh_with_input("ci", &request, &payload)
+    };
+    let replies: Vec<Reply> = (0..4).map(send).collect();
+    let refused = replies.iter().find(|reply| reply.code != 0);
+    let why = "this upload and the pending releases of key 'ci' would take more than half \
+               of what uploads may use";
+    not_enough_space(&site, refused.expect("one is too many"), why);
+    no_debris(&site);
 }
 
 #[test]
