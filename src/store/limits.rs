@@ -31,7 +31,7 @@ use jiff::Timestamp;
 use nix::errno::Errno;
 
 use crate::config::{Config, Limits};
-use crate::dir::{self, Name};
+use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result};
 use crate::names::KeyLabel;
 use crate::store::history::{History, RECEIPTS_KEPT};
@@ -205,10 +205,16 @@ impl<'a> KeyLimits<'a> {
     }
 
     fn open_counter(&self, counter: Counter) -> dir::Result<File> {
-        let limits = self.store.state.open_dir(LIMITS)?;
+        let limits = self.open_directory()?;
         let name = file_name(self.key, counter.suffix());
         let name = Name::new(name.as_bytes()).ok_or(Errno::EINVAL)?;
         limits.open_rw(name, 0o600)
+    }
+
+    /// A file system that is mounted there may stall: the directory must be one of the
+    /// site's own.
+    fn open_directory(&self) -> dir::Result<Dir> {
+        self.store.state.open_dir_of_this_mount(LIMITS)
     }
 
     /// Takes a slot of the key and one of the site.
@@ -247,8 +253,9 @@ impl<'a> KeyLimits<'a> {
     fn free_slot(&self, prefix: &str, slots: u16) -> Result<Option<File>> {
         let cannot =
             |error: std::io::Error| self.store.state_io("cannot take an upload slot", error);
-        let limits = self.store.state.open_dir(LIMITS);
-        let limits = limits.map_err(|errno| cannot(errno.into()))?;
+        let limits = self
+            .open_directory()
+            .map_err(|errno| cannot(errno.into()))?;
         for slot in 0..slots {
             let name = format!("{prefix}.upload-{slot}");
             let file = Name::new(name.as_bytes())

@@ -364,3 +364,21 @@ fn a_stalled_mount_at_a_directory_of_the_site_is_reported_and_not_looked_at() {
         assert!(checked.stdout.contains(&finding), "{place}: {checked:?}");
     }
 }
+
+#[test]
+fn a_stalled_mount_at_the_counters_refuses_what_counts_at_once() {
+    let site = Site::new();
+    live(&site, &["a"]);
+    put(&site, "b");
+    let start = stall_at(&site, &site.root().join(".deploy-shell/limits"));
+    let swap = request_line(&site, 0, "swap b");
+    let list = request_line(&site, 1, "list");
+    if !ran(&format!("{start}stall\n{swap}{list}unmount\n")) {
+        return;
+    }
+    let replies = replies(&site, 2);
+    replies[0].refused(74, "io-error");
+    assert!(replies[0].stderr.contains("limits/"), "{replies:?}");
+    assert_eq!(replies[1].code, 0, "{replies:?}");
+    assert_eq!(states(&site), ["a current", "b pending"]);
+}
