@@ -2,6 +2,7 @@
 //! restricted itself. SECURITY.md prints the same table.
 
 use std::fs::File;
+use std::path::Path;
 
 use crate::policy::Verb;
 use crate::sandbox::{self, Access, Enforcement, Rights};
@@ -34,7 +35,8 @@ pub struct Privileges {
 /// its child is mapped from: this program, its libraries, and the loader's cache.
 /// No verb creates a socket other than a local one; the audit opens one for each
 /// line. SECURITY.md ("What is left") says what neither Landlock nor seccomp
-/// restricts: metadata of any path, and connecting to a local socket by its path.
+/// restricts: metadata of any path, and, before Linux 7.1, connecting to a local socket by
+/// its path.
 pub const PRIVILEGES: [Privileges; 4] = [
     Privileges {
         verb: Verb::Receive,
@@ -88,8 +90,14 @@ impl Privileges {
 /// [`sandbox::restrict_monitor`]).
 ///
 /// `records` are the files of [`Store::records`]. A verb that may not write
-/// them gets no right to them, even if they are passed.
-pub fn restrict_to_verb(verb: Verb, store: &Store, records: &[File]) -> Enforcement {
+/// them gets no right to them, even if they are passed. `log_socket` is the socket of the
+/// audit log.
+pub fn restrict_to_verb(
+    verb: Verb,
+    store: &Store,
+    records: &[File],
+    log_socket: &Path,
+) -> Enforcement {
     let privileges = Privileges::of(verb);
     sandbox::restrict_monitor(Rights {
         directories: &[
@@ -102,6 +110,7 @@ pub fn restrict_to_verb(verb: Verb, store: &Store, records: &[File]) -> Enforcem
         } else {
             &[]
         },
+        log_socket: Some(log_socket),
         execute_self: privileges.executes,
         set_times: privileges.sets_times,
     })

@@ -42,6 +42,7 @@ pub mod seccomp;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -100,7 +101,7 @@ impl fmt::Display for Mechanism {
 ///
 /// A kernel without Landlock is reported once, as `landlock`: truncation is listed
 /// only if Landlock itself is in force. `full` says nothing of what Landlock adds
-/// after Linux 6.2 (TCP, device ioctls, signals): SECURITY.md, "Older kernels", has
+/// after Linux 6.2 (TCP, device ioctls, signals, local sockets): SECURITY.md, "Older kernels", has
 /// the versions and their effects.
 ///
 /// The unpacker sends it to the monitor in serialized form. `Display` writes the
@@ -251,6 +252,9 @@ pub struct Rights<'a> {
     /// Files that the process may open for writing, whatever their directory's
     /// rights are.
     pub writable_files: &'a [File],
+    /// A socket of the log. From Linux 7.1 on, the process connects to no local socket but
+    /// those below its directory.
+    pub log_socket: Option<&'a Path>,
     /// Whether the process may execute and read the files that it is mapped from
     /// (this program, the loader, the libraries). It may execute no other file.
     pub execute_self: bool,
@@ -340,6 +344,7 @@ fn restrict_before_threads(
         landlock::restrict_thread(Rights {
             directories,
             writable_files: &[],
+            log_socket: None,
             execute_self: false,
             set_times: false,
         }),
@@ -373,6 +378,7 @@ pub fn restrict_to_descriptors() -> Enforcement {
         landlock::restrict_thread(Rights {
             directories: &[],
             writable_files: &[],
+            log_socket: None,
             execute_self: false,
             set_times: false,
         }),

@@ -134,7 +134,12 @@ fn run_verb(
             store.prepare_incoming(config.archive.acl)?;
         }
         confinement
-            .insert(privileges::restrict_to_verb(verb, &store, &records))
+            .insert(privileges::restrict_to_verb(
+                verb,
+                &store,
+                &records,
+                &config.audit.socket,
+            ))
             .ensure_full(config.sandbox.required)?;
         prune::empty_trash(&store, &trash, &mut log.warnings);
         let gate = Gate::new(config, runner, log);

@@ -23,6 +23,7 @@ mod raw_syscalls;
 use std::fs;
 use std::io::Error;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -38,8 +39,8 @@ use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 
 use attempt::{
-    ASSEMBLER, CONTROL, COPIER, LINKER, LIST, MAX_FILE, PROBE, RECEIVE, ROLLBACK, Refusal, SIGNAL,
-    SWAP, Site, UNPACKER,
+    ASSEMBLER, CONNECT, CONTROL, COPIER, LINKER, LIST, MAX_FILE, PROBE, RECEIVE, ROLLBACK, Refusal,
+    SIGNAL, SWAP, Site, UNPACKER,
 };
 use attempts::ATTEMPTS;
 
@@ -91,7 +92,12 @@ fn attack_from_inside(who: &str, name: &str, site: &Path) -> u8 {
             let store = Store::open(&config).expect("the site");
             // For `list` too, which must get no right to them.
             let records = store.records(true).expect("the records");
-            Some(privileges::restrict_to_verb(verb, &store, &records))
+            Some(privileges::restrict_to_verb(
+                verb,
+                &store,
+                &records,
+                &config.audit.socket,
+            ))
         }
         (ASSEMBLER, None) => {
             let tree = Dir::cwd().expect("the staging directory");
@@ -174,6 +180,13 @@ fn run_all() -> ExitCode {
                 println!("skipped: Landlock controls truncation from Linux 6.2 on");
                 continue;
             }
+            if name == CONNECT
+                && [RECEIVE, SWAP, ROLLBACK, LIST].contains(who)
+                && kernel_is_before(7, 1)
+            {
+                println!("skipped: Landlock controls connecting by a path from Linux 7.1 on");
+                continue;
+            }
             let (result, untouched) = run(name, who, &preload);
             let refused = match attempt.refusal {
                 Refusal::Any | Refusal::AnyIfPossible => {
@@ -236,6 +249,8 @@ fn run(name: &str, who: &str, preload: &Path) -> (Ended, bool) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let site = Site(directory.path().to_owned());
     let staging = prepare(&site).expect("the site");
+    let sockets = ["log/audit", "sockets/other"]
+        .map(|socket| UnixDatagram::bind(site.path(socket)).expect("a socket"));
     let status = Command::new(std::env::current_exe().expect("this binary"))
         .args(["attempt", who, name])
         .arg(&site.0)
@@ -245,6 +260,7 @@ fn run(name: &str, who: &str, preload: &Path) -> (Ended, bool) {
         .stdin(Stdio::null())
         .status()
         .expect("this binary runs");
+    drop(sockets);
     let ended = match (status.code().map(u8::try_from), status.signal()) {
         (Some(Ok(SUCCEEDED)), _) => Ended::Succeeded,
         (Some(Ok(FAILED)), _) => Ended::Failed,
@@ -276,7 +292,9 @@ fn prepare(site: &Site) -> Result<PathBuf, Error> {
     }
     fs::create_dir_all(&staging)?;
     fs::create_dir_all(&other)?;
-    fs::create_dir(site.path("beside"))?;
+    for directory in ["beside", "log", "sockets"] {
+        fs::create_dir(site.path(directory))?;
+    }
     for directory in [
         "",
         "releases",
@@ -294,11 +312,17 @@ fn prepare(site: &Site) -> Result<PathBuf, Error> {
     fs::write(root.join("shared/.env"), "KEY=1")?;
     symlink("../../shared/.env", root.join("releases/r1/.env"))?;
     fs::write(state.join("journal.jsonl"), "")?;
+    fs::write(state.join("lock"), "")?;
     fs::write(staging.join("own"), "own")?;
     fs::write(other.join("theirs"), "theirs")?;
     symlink("releases/r1", root.join("current"))?;
     let config = site.path("site.toml");
-    fs::write(&config, format!("root = \"{}\"\n", root.display()))?;
+    let text = format!(
+        "root = \"{}\"\n[audit]\nsocket = \"{}\"\n",
+        root.display(),
+        site.path("log/audit").display()
+    );
+    fs::write(&config, text)?;
     fs::set_permissions(&config, fs::Permissions::from_mode(0o644))?;
     Ok(staging)
 }

@@ -1,13 +1,14 @@
 //! Landlock (landlock(7)): limits which files a process opens, by whatever path or
 //! directory handle it reaches them. A descriptor that is open already keeps its
-//! rights. From Linux 6.7 on it also forbids TCP, and from Linux 6.12 on signals
-//! and abstract sockets to processes outside of the sandbox.
+//! rights. From Linux 6.7 on it also forbids TCP, from Linux 6.12 on signals and
+//! abstract sockets to processes outside of the sandbox, and from Linux 7.1 on
+//! connecting to other local sockets by their path.
 //!
 //! Landlock adds up the rules of a directory and of all directories above it, so
 //! a directory below the site's root cannot have fewer rights than that.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
@@ -24,12 +25,9 @@ const OLDEST: ABI = ABI::V2;
 /// The first version that protects a read-only file from truncation (Linux 6.2).
 const TRUNCATION: ABI = ABI::V3;
 
-/// The newest version whose rights we handle (Linux 6.12). A handled right is denied
+/// The newest version whose rights we handle (Linux 7.1). A handled right is denied
 /// unless a rule grants it; an older kernel handles the rights that it knows.
-///
-/// Version 7 only adds logging. Version 9 controls connecting to a local socket by
-/// its path: the audit needs a rule for its socket before we handle that.
-const NEWEST: ABI = ABI::V6;
+const NEWEST: ABI = ABI::V9;
 
 /// The file in which the dynamic loader finds libraries (ld.so(8)).
 const LOADER_CACHE: &str = "/etc/ld.so.cache";
@@ -50,6 +48,13 @@ pub fn restrict_thread(rights: Rights<'_>) -> bool {
         let write = AccessFs::WriteFile | AccessFs::Truncate;
         for file in rights.writable_files {
             rules = rules.add_rule(PathBeneath::new(file, write))?;
+        }
+        if let Some(socket) = rights.log_socket
+            && let Ok(directory) = PathFd::new(directory_of(socket))
+        {
+            // Every line connects anew. A daemon that restarts makes a new socket, which no
+            // rule for the old one permits. So the rule is for the directory.
+            rules = rules.add_rule(PathBeneath::new(directory, AccessFs::ResolveUnix))?;
         }
         if rights.execute_self {
             // A child that is this program executes and reads the files that this
@@ -100,7 +105,8 @@ fn landlock_rights(access: Access) -> BitFlags<AccessFs> {
                     | AccessFs::MakeBlock
                     | AccessFs::MakeSock
                     | AccessFs::MakeFifo
-                    | AccessFs::IoctlDev)
+                    | AccessFs::IoctlDev
+                    | AccessFs::ResolveUnix)
         }
         Access::Create => {
             read | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::MakeSym
@@ -138,6 +144,13 @@ fn ruleset() -> Result<RulesetCreated, RulesetError> {
 fn enforce(rules: RulesetCreated) -> Result<bool, RulesetError> {
     let status = rules.restrict_self()?;
     Ok(status.ruleset != landlock::RulesetStatus::NotEnforced && status.no_new_privs)
+}
+
+/// Returns the directory that contains a socket. `/dev/log` is a symlink where journald runs.
+fn directory_of(socket: &Path) -> PathBuf {
+    let target = socket.canonicalize();
+    let target = target.as_deref().unwrap_or(socket);
+    target.parent().unwrap_or(target).to_owned()
 }
 
 /// Returns the files that this process is mapped from (the program, the loader and

@@ -25,8 +25,8 @@ use seccompiler::{
 use super::Rights;
 use crate::manifest::DIR_MODE;
 use lists::{
-    DENIED, DENIED_LEGACY, DENIED_WITHOUT_EXEC, DENIED_WITHOUT_EXEC_LEGACY, FCNTL_SET_RECIPIENT,
-    IOCTL_SET_RECIPIENT, NAMESPACE_FLAGS, OPENS,
+    DENIED, DENIED_LEGACY, DENIED_WITHOUT_EXEC, DENIED_WITHOUT_EXEC_LEGACY, FCNTL_ALLOWED,
+    IOCTL_ALLOWED, NAMESPACE_FLAGS, OPENS,
 };
 
 pub use lists::{ASSEMBLER, BUILDER, PROBE, UNPACKER};
@@ -153,14 +153,13 @@ fn deny_filter(rights: &Rights<'_>) -> Result<BpfProgram, BackendError> {
     // A process may change its own limits, and those of no other process.
     let not_own = condition(0, SeccompCmpOp::Ne, 0)?;
     rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![not_own])?]);
-    for (call, commands) in [
-        (libc::SYS_fcntl, FCNTL_SET_RECIPIENT),
-        (libc::SYS_ioctl, IOCTL_SET_RECIPIENT),
-    ] {
-        let sets_recipient = commands
-            .iter()
-            .map(|command| SeccompRule::new(vec![condition(1, SeccompCmpOp::Eq, *command)?]));
-        rules.insert(call, sets_recipient.collect::<Result<_, _>>()?);
+    let fcntl = FCNTL_ALLOWED.iter().map(|command| *command as u64);
+    let ioctl = IOCTL_ALLOWED.iter().copied();
+    rules.insert(libc::SYS_fcntl, vec![no_command_of(fcntl)?]);
+    rules.insert(libc::SYS_ioctl, vec![no_command_of(ioctl)?]);
+    if rights.writable_files.is_empty() {
+        // A lock needs no right to write: this process could take that of the site.
+        rules.insert(libc::SYS_flock, Vec::new());
     }
     if rights.set_times {
         // By descriptor. The unpacker, which inherits this filter, sets the times of its
@@ -304,6 +303,12 @@ fn probe_arg_rules() -> Result<CallRules, BackendError> {
         (libc::SYS_fcntl, vec![SeccompRule::new(vec![get_flags])?]),
     ]
     .into())
+}
+
+/// Matches fcntl(2) and ioctl(2) with any other command.
+fn no_command_of(commands: impl Iterator<Item = u64>) -> Result<SeccompRule, BackendError> {
+    let others = commands.map(|command| condition(1, SeccompCmpOp::Ne, command));
+    SeccompRule::new(others.collect::<Result<_, _>>()?)
 }
 
 /// Matches utimensat(2) by its path: `Eq` one without a path, `Ne` one with a path.

@@ -26,6 +26,7 @@ pub enum Refusal {
 }
 
 pub const SIGNAL: &str = "signal the parent";
+pub const CONNECT: &str = "connect to a local socket by its path";
 pub const UNPACKER: &str = "unpacker";
 pub const ASSEMBLER: &str = "assembler";
 /// An assembler that builds the tree of a delta from copies.

@@ -323,6 +323,15 @@ pub const ATTEMPTS: &[Attempt] = &[
         run: |_| std::os::unix::net::UnixDatagram::unbound().map(drop),
     },
     Attempt {
+        name: CONNECT,
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |site| {
+            let socket = std::os::unix::net::UnixDatagram::unbound()?;
+            socket.connect(site.path("sockets/other"))
+        },
+    },
+    Attempt {
         name: "listen on a local socket",
         refused_to: EVERYONE,
         refusal: Refusal::Any,
@@ -368,6 +377,33 @@ pub const ATTEMPTS: &[Attempt] = &[
         refused_to: EVERYONE,
         refusal: Refusal::Any,
         run: |_| raw_syscall(IOCTL_FIOSETOWN),
+    },
+    Attempt {
+        name: "take a lease on a file of a release",
+        refused_to: EVERYONE,
+        refusal: Refusal::AnyIfPossible,
+        run: |_| raw_syscall(FCNTL_SETLEASE),
+    },
+    Attempt {
+        name: "change the flags of a file of a release",
+        refused_to: EVERYONE,
+        refusal: Refusal::AnyIfPossible,
+        run: |_| raw_syscall(IOCTL_SETFLAGS),
+    },
+    Attempt {
+        name: "watch a directory",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(INOTIFY),
+    },
+    Attempt {
+        name: "take the lock",
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, LIST],
+        refusal: Refusal::Any,
+        run: |site| {
+            let lock = File::open(site.path("root/.deploy-shell/lock"))?;
+            Ok(lock.try_lock()?)
+        },
     },
     Attempt {
         name: "read the parent's memory through /proc",

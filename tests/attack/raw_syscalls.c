@@ -6,9 +6,11 @@
 #include <asm/sockios.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -121,6 +123,14 @@ pid_t getsid(pid_t which)
         return truncate_by(SYS_openat, SECRET);
     case 20:
         return truncate_by(SYS_openat2, SECRET);
+    case 21:
+        return fcntl(open(LIVE_FILE, O_RDONLY), F_SETLEASE, F_WRLCK);
+    case 22: {
+        int flags = FS_NODUMP_FL;
+        return ioctl(open(LIVE_FILE, O_RDONLY), FS_IOC_SETFLAGS, &flags);
+    }
+    case 23:
+        return inotify_add_watch(inotify_init1(0), "/", IN_OPEN);
     default:
         return -1;
     }

@@ -25,6 +25,9 @@ pub const OPEN_TRUNCATE_RELEASE: i32 = 17;
 pub const OPENAT2_TRUNCATE_RELEASE: i32 = 18;
 pub const OPENAT_TRUNCATE_SECRET: i32 = 19;
 pub const OPENAT2_TRUNCATE_SECRET: i32 = 20;
+pub const FCNTL_SETLEASE: i32 = 21;
+pub const IOCTL_SETFLAGS: i32 = 22;
+pub const INOTIFY: i32 = 23;
 
 /// Makes a system call by the preloaded object, which replaces getsid(3).
 pub fn raw_syscall(which: i32) -> Outcome {

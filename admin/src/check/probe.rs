@@ -108,7 +108,12 @@ pub fn probe_as_account(
     }
     // The process of each verb enters its sandbox by the same calls. That of
     // `list` still lets this process print.
-    probe.monitor = Some(privileges::restrict_to_verb(Verb::List, &store, &[]));
+    probe.monitor = Some(privileges::restrict_to_verb(
+        Verb::List,
+        &store,
+        &[],
+        &config.audit.socket,
+    ));
     probe
 }
 

@@ -162,9 +162,9 @@ const KEXEC_FILE_LOAD: libc::c_long = 320;
 const KEXEC_FILE_LOAD: libc::c_long = 294;
 
 /// The system calls that no verb of the monitor may make. SECURITY.md ("What is
-/// left") says why a deny-list can only be incomplete. prctl(2), ioctl(2) and
-/// socketpair(2) are missing on purpose: they reach the process itself and its open
-/// descriptors, and library code uses them.
+/// left") says why a deny-list can only be incomplete. prctl(2) and socketpair(2) are missing
+/// on purpose: they reach the process itself and its open descriptors, and library code uses
+/// them. [`FCNTL_ALLOWED`] and [`IOCTL_ALLOWED`] limit fcntl(2) and ioctl(2).
 pub const DENIED: &[libc::c_long] = &[
     // Access to other processes.
     libc::SYS_ptrace,
@@ -262,6 +262,11 @@ pub const DENIED: &[libc::c_long] = &[
     libc::SYS_memfd_create,
     libc::SYS_pkey_mprotect,
     libc::SYS_personality,
+    // Reports of what other processes do with files and directories.
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_fanotify_init,
+    libc::SYS_fanotify_mark,
     // Accepting connections.
     libc::SYS_bind,
     libc::SYS_listen,
@@ -269,14 +274,25 @@ pub const DENIED: &[libc::c_long] = &[
     libc::SYS_accept4,
 ];
 
-/// The commands of fcntl(2) by which a descriptor signals any process of the user:
-/// F_SETOWN, F_SETOWN_EX and F_SETSIG. The libc crate does not know them all.
+/// The commands of fcntl(2) that a monitor and its children may use.
 ///
-/// Landlock confines these signals only from Linux 6.12 on.
-pub const FCNTL_SET_RECIPIENT: &[u64] = &[8, 15, 10];
+/// Others reach past the process: F_SETOWN and F_SETSIG signal any process of the user, and
+/// F_SETLEASE makes each other process wait that opens the file (proc_sys_fs(5),
+/// lease-break-time), also a file of the live release that this one may only read.
+pub const FCNTL_ALLOWED: &[libc::c_int] = &[
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_SETPIPE_SZ,
+];
 
-/// The commands of ioctl(2) that do the same as F_SETOWN: FIOSETOWN and SIOCSPGRP.
-pub const IOCTL_SET_RECIPIENT: &[u64] = &[0x8901, 0x8902];
+/// The commands of ioctl(2) that a monitor and its children may use: those of the standard
+/// library and of the libc. Others signal any process (FIOSETOWN), or change the flags of a
+/// file that is open for reading (FS_IOC_SETFLAGS).
+pub const IOCTL_ALLOWED: &[libc::Ioctl] =
+    &[libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS];
 
 /// The system calls that open a file by a path, each with the number of the argument
 /// that has the flags.
