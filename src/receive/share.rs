@@ -43,6 +43,15 @@ pub struct Allowance {
     by_share: bool,
 }
 
+/// A pending release, measured by its manifest.
+#[derive(Clone, Copy, Debug, Default)]
+struct Measured {
+    /// The most that it takes.
+    need: DiskNeed,
+    /// Whether it may share what it takes with its base.
+    is_delta: bool,
+}
+
 /// The pending releases of a site, measured.
 pub struct Share<'a> {
     pub store: &'a Store,
@@ -50,12 +59,12 @@ pub struct Share<'a> {
     reserve: Percent,
     /// The key, for a message.
     shown_key: String,
-    measured: BTreeMap<ReleaseId, DiskNeed>,
+    measured: BTreeMap<ReleaseId, Measured>,
     /// How many bytes of the manifests of other keys may still be read.
     left: u64,
     /// The disk use of those of the key.
     own: DiskNeed,
-    /// The disk use of those of all keys.
+    /// What removing those of all keys would free, at the least.
     all: DiskNeed,
 }
 
@@ -100,38 +109,46 @@ impl<'a> Share<'a> {
                 continue;
             };
             let is_own = known.key == self.actor.key;
-            let need = match self.measured.get(&id) {
-                Some(need) => *need,
+            let measured = match self.measured.get(&id) {
+                Some(measured) => *measured,
                 None => {
                     // `max_per_key` limits the own ones, and `max_entries` each of them.
                     let limit = if is_own { u64::MAX } else { self.left };
-                    let (need, read) = self.measure_release(&id, limit, block);
+                    let (measured, read) = self.measure_release(&id, limit, block);
                     if !is_own {
                         self.left -= read;
                     }
-                    need
+                    measured
                 }
             };
-            self.all = self.all.plus(need);
-            if is_own {
-                self.own = self.own.plus(need);
+            // The files of a delta may be those of its base, or share their blocks. If its whole
+            // use counted as room, the half of a key could be more than all that is free.
+            if !measured.is_delta {
+                self.all = self.all.plus(measured.need);
             }
-            self.measured.insert(id, need);
+            if is_own {
+                self.own = self.own.plus(measured.need);
+            }
+            self.measured.insert(id, measured);
         }
         Ok(())
     }
 
     /// Measures a release by at most `limit` bytes of its manifest, and returns how many
     /// were read.
-    fn measure_release(&self, id: &ReleaseId, limit: u64, block: u64) -> (DiskNeed, u64) {
+    fn measure_release(&self, id: &ReleaseId, limit: u64, block: u64) -> (Measured, u64) {
         // No client can make a manifest unreadable. Such a release must not stop uploads;
         // `verify` reports it.
-        let Ok((_, manifest)) = self.store.manifest(id) else {
-            return (DiskNeed::default(), 0);
+        let Ok((identity, manifest)) = self.store.manifest(id) else {
+            return (Measured::default(), 0);
         };
         let size = manifest.get_ref().metadata().map_or(0, |meta| meta.len());
         let read = size.min(limit);
-        (measure_manifest(manifest, size, read, block), read)
+        let measured = Measured {
+            need: measure_manifest(manifest, size, read, block),
+            is_delta: identity.base.is_some(),
+        };
+        (measured, read)
     }
 
     /// Returns what the upload may use besides what it `holds`, by a new look at the

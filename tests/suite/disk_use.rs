@@ -204,6 +204,28 @@ fn one_key_leaves_half_to_others(site: &Site, payload: &[u8]) {
     receive_as(site, "ci", "more", &tarball(&[("a", b"1")])).ok();
 }
 
+/// Hard links take no blocks. Removing such releases would give nobody room.
+#[test]
+fn pending_deltas_of_other_keys_give_no_key_more_room() {
+    let Some((site, _mounted)) = with_two_keys(SMALL_DISK, "[delta]\nreuse = \"link\"\n") else {
+        return;
+    };
+    let large = "x".repeat(12 << 20);
+    let with = |version| [("large", large.as_str()), ("v", version)];
+    site.receive("old", &whole(&with("0"))).ok();
+    site.ssh("ci", "swap old").ok();
+    let payload = delta(&with("0"), &with("1"));
+    let command = Site::receive_command("new", &payload);
+    let request = format!("{command} --tree {} --base old", tree(&with("1")));
+    site.ssh_with_input("ci", &request, &payload).ok();
+    // The disk has about 45 MiB for uploads.
+    let payload = tarball(&[("noise", &noise(26 << 20))]);
+    not_enough_space(&site, &receive_as(&site, "b", "b", &payload), SHARE_OF_ONE);
+    let payload = tarball(&[("noise", &noise(20 << 20))]);
+    receive_as(&site, "b", "b", &payload).ok();
+    no_debris(&site);
+}
+
 /// A delta takes room for the files of its base, which the unpacker does not see.
 #[test]
 fn a_delta_over_the_share_of_its_key_says_so() {
