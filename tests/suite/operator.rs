@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use nix::unistd::{Uid, User};
 
 use crate::process::eventually;
-use crate::site::{BIN, Reply, Site, admin, write_file};
+use crate::site::{BIN, Reply, Site, admin, set_mode, write_file};
 use crate::strace;
 
 /// Runs `deploy-shell-admin` with these arguments and an empty environment.
@@ -89,7 +89,9 @@ fn init_creates_a_site_that_works() {
         if Uid::effective().is_root() {
             let nobody = User::from_name("nobody").expect("readable");
             let nobody = nobody.expect("an account").uid.as_raw();
-            for below in ["", "releases", "shared", ".deploy-shell/trash"] {
+            // root locks the file for a backup, and would make one of its own.
+            let lock = ".deploy-shell/lock";
+            for below in ["", "releases", "shared", ".deploy-shell/trash", lock] {
                 assert_eq!(owner(&root.join(below)), nobody, "{below}");
             }
         }
@@ -102,6 +104,7 @@ fn init_creates_a_site_that_works() {
             ("releases", 0o755),
             ("shared", 0o755),
             (".deploy-shell", 0o700),
+            (".deploy-shell/lock", 0o600),
         ] {
             assert_eq!(
                 mode(&root.join(directory)),
@@ -222,6 +225,7 @@ fn init_changes_nothing_in_an_existing_root() {
     let site = Site::new();
     write_file(&site.root().join("shared/.env"), 0o600, b"SECRET=1");
     write_file(&site.root().join("notes"), 0o600, b"mine");
+    write_file(&site.root().join(".deploy-shell/lock"), 0o600, b"");
     if Uid::effective().is_root() {
         let nobody = User::from_name("nobody").expect("readable");
         let nobody = nobody.expect("an account").uid.as_raw();
@@ -354,6 +358,27 @@ fn init_takes_nothing_from_another_account() {
         "{reply:?}"
     );
     assert_eq!(owner(&root.join("releases")), 4711);
+    // Its owner could exchange what `init` makes there.
+    fs::remove_dir(root.join("releases")).expect("removed");
+    lchown(&root, Some(4711), None).expect("root may do that");
+    let reply = site.run(init(&config, &root), b"");
+    failed(&reply);
+    let problem = format!("'{}' belongs to '4711', not to 'nobody'", root.display());
+    assert!(reply.stderr.contains(&problem), "{reply:?}");
+    // So could the group of root's directory.
+    lchown(&root, Some(0), None).expect("root may do that");
+    set_mode(&root, 0o2775);
+    let reply = site.run(init(&config, &root), b"");
+    failed(&reply);
+    assert!(
+        reply.stderr.contains("other users than root can write in"),
+        "{reply:?}"
+    );
+    assert!(!root.join("releases").exists());
+    let remedy = reply.stderr.lines().nth(1).expect("a remedy");
+    let done = Command::new("sh").args(["-ec", remedy]).status();
+    assert!(done.expect("sh runs").success(), "{remedy}");
+    site.run(init(&config, &root), b"").ok();
 }
 
 /// The remedy of `'...' does not exist` is this command.

@@ -16,7 +16,7 @@ use deploy_shell::dir::{Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::shell_word::Word;
 use deploy_shell::store::ONE_FILE_SYSTEM;
-use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
+use deploy_shell::store::layout::{LOCK, RELEASES, SHARED, STATE, STATE_DIRS};
 
 use super::{Account, root_directory};
 use crate::site_account::Ids;
@@ -70,7 +70,6 @@ impl<'a> Directories<'a> {
         let path = &self.config.root;
         let mut work = Work {
             account,
-            is_accounts: false,
             gid: account.gid,
             created: Vec::new(),
             given: Vec::new(),
@@ -79,6 +78,19 @@ impl<'a> Directories<'a> {
         let root = root_directory::open(path, account)?;
         let stat = root.metadata().map_err(|errno| cannot(path, errno))?;
         let owner = stat.st_uid;
+        // Who can write in it can exchange each directory that is made in it before that is
+        // given away. In a directory of the account, nothing of root's is given away.
+        if owner != 0 && owner != account.uid {
+            return Err(work.is_another_accounts(path, owner));
+        }
+        if owner == 0 && stat.st_mode & 0o022 != 0 {
+            let shown = path.display();
+            let problem = format!(
+                "other users than root can write in '{shown}', and so exchange what is made there"
+            );
+            let remedy = format!("chmod go-w {}", Word::new(path));
+            return Err(Error::new(Code::BadLayout, problem).remedy(remedy));
+        }
         // Also for a new one: an account that can write above it can exchange it for another
         // directory of root's before it is opened.
         if owner == 0 {
@@ -87,7 +99,6 @@ impl<'a> Directories<'a> {
         // The site's own group, such as that of a set-group-id directory.
         if owner == account.uid {
             work.gid = stat.st_gid;
-            work.is_accounts = true;
         }
         work.directory(&root, path, RELEASES, 0o755)?;
         work.directory(&root, path, SHARED, 0o755)?;
@@ -102,6 +113,7 @@ impl<'a> Directories<'a> {
         if is_new_state {
             work.created.truncate(shown);
         }
+        work.lock_file(&state, &below)?;
         // Last: until then, no account can change what is in a directory of root's.
         if owner == 0 {
             work.give(&root, path)?;
@@ -116,8 +128,6 @@ impl<'a> Directories<'a> {
 /// The steps so far.
 struct Work<'a> {
     account: &'a Account,
-    /// Whether the root directory is the account's already.
-    is_accounts: bool,
     gid: u32,
     /// Relative to the root directory.
     created: Vec<PathBuf>,
@@ -141,17 +151,39 @@ impl Work<'_> {
     /// Makes a directory. In a directory of the account, root makes it as the account: one
     /// that root made and then gave away could be exchanged for another one of root's in
     /// between.
-    fn make(&self, parent: &Dir, name: Name<'_>, mode: u32) -> Result<nix::Result<()>> {
-        if !self.is_accounts {
+    fn make(
+        &self,
+        in_accounts: bool,
+        parent: &Dir,
+        name: Name<'_>,
+        mode: u32,
+    ) -> Result<nix::Result<()>> {
+        if !in_accounts {
             return Ok(parent.make_dir(name, mode));
         }
+        self.as_account(|| Ok(parent.make_dir(name, mode)))
+    }
+
+    fn as_account<T>(&self, action: impl FnOnce() -> Result<T>) -> Result<T> {
         let (uid, gid) = (self.account.uid, Some(self.gid));
-        Ids { uid, gid }.act(|| Ok(parent.make_dir(name, mode)))
+        Ids { uid, gid }.act(action)
+    }
+
+    /// Makes the file of the lock. A backup locks it as root with flock(1), which would make
+    /// a file that requests cannot open.
+    fn lock_file(&self, state: &Dir, at: &Path) -> Result<()> {
+        let made = self.as_account(|| Ok(state.create_new(LOCK, 0o600).map(drop)))?;
+        match made {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(errno) => Err(cannot(&at.join(LOCK), errno)),
+        }
     }
 
     fn directory(&mut self, parent: &Dir, at: &Path, name: Name<'_>, mode: u32) -> Result<Dir> {
         let path = at.join(name);
-        let made = self.make(parent, name, mode)?;
+        let stat = parent.metadata().map_err(|errno| cannot(at, errno))?;
+        let in_accounts = stat.st_uid == self.account.uid;
+        let made = self.make(in_accounts, parent, name, mode)?;
         if let Err(errno) = made
             && errno != Errno::EEXIST
         {
@@ -169,7 +201,7 @@ impl Work<'_> {
             .st_uid;
         let is_accounts = owner == self.account.uid;
         // In a directory of the account, one of another owner is not the one that was made.
-        if made.is_ok() && (is_accounts || !self.is_accounts) {
+        if made.is_ok() && (is_accounts || !in_accounts) {
             if !is_accounts {
                 self.give(&directory, &path)?;
             }
@@ -186,7 +218,7 @@ impl Work<'_> {
             }
             // The account can have moved any directory of root's here.
             let is_empty = directory.names_up_to(0).is_ok();
-            if self.is_accounts && (made.is_ok() || !is_empty) {
+            if in_accounts && (made.is_ok() || !is_empty) {
                 return Err(self.is_roots(&path));
             }
             self.give(&directory, &path)?;
