@@ -45,11 +45,16 @@ static DELAY_LEFT: AtomicU16 = AtomicU16::new(MAX_DELAY);
 /// Writes lines to stdout. Returns whether all of them were written in time; a client that
 /// has closed its end counts as if they were.
 pub fn lines<'a>(lines: impl IntoIterator<Item = &'a str>) -> bool {
+    write_in_time(&mut std::io::stdout().lock(), &text(lines))
+}
+
+/// Returns lines as they are written: each escaped where necessary, and ended.
+pub fn text<'a>(lines: impl IntoIterator<Item = &'a str>) -> String {
     let mut out = String::new();
     for line in lines {
         push(&mut out, line, usize::MAX);
     }
-    write_in_time(&mut std::io::stdout().lock(), &out)
+    out
 }
 
 /// A long reply on stdout, written piece by piece.

@@ -16,7 +16,7 @@ use deploy_shell::names::{KeyLabel, ReleaseId, SiteName};
 use deploy_shell::policy::Grants;
 use deploy_shell::reply;
 
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::own_session;
 use crate::{adopt, authorize, bridge, check, drop_releases, history, init, status, verify};
 
@@ -192,8 +192,10 @@ fn dispatch(argv: &[OsString]) -> u8 {
     match Cli::try_parse_from(argv) {
         Ok(cli) => run_command(cli.command).unwrap_or_else(|error| reply::exit(&error)),
         Err(error) if !error.use_stderr() => {
-            reply::lines(error.render().to_string().lines());
-            0
+            match output::print(error.render().to_string().lines()) {
+                Ok(()) => 0,
+                Err(error) => reply::exit(&error),
+            }
         }
         Err(error) => reply::exit(
             &Error::new(Code::BadRequest, usage_problem(&error))
@@ -249,12 +251,12 @@ fn run_command(command: Command) -> Result<u8> {
             let named = status.site.iter().map(config::path_of);
             let named = named.chain(status.config).collect();
             let (lines, exit) = status::status(named, status.json, status.prometheus.as_deref())?;
-            reply::lines(lines.iter().map(String::as_str));
+            output::print(lines.iter().map(String::as_str))?;
             return Ok(exit);
         }
         Command::Verify(verify) => verify::verify(&verify.site.path(), &verify.releases)?,
     };
-    reply::lines(output.lines.iter().map(String::as_str));
+    output::print(output.lines.iter().map(String::as_str))?;
     Ok(u8::from(!output.sound))
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::output::json_line;
 use crate::records::read_records;
 use crate::site_account::run_as_account;
 use deploy_shell::config::Config;
@@ -50,8 +51,7 @@ pub fn history(config: &Path, json: bool, since: Option<Duration>) -> Result<Vec
     if json {
         let site = config.site();
         let document = Document { site, events };
-        let line = serde_json::to_string(&document).expect("the document is plain JSON");
-        return Ok(vec![line]);
+        return Ok(vec![json_line(&document)]);
     }
     Ok(table::lines(&events))
 }

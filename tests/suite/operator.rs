@@ -490,3 +490,14 @@ fn init_gives_away_no_directory_that_takes_the_place_of_its_own() {
         assert_eq!(owner(&releases), 0, "{is_empty}");
     }
 }
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let full = fs::File::options().write(true).open("/dev/full");
+    let mut help = Command::new(admin());
+    help.arg("--help").stdout(full.expect("a device"));
+    let done = help.output().expect("it runs");
+    assert_eq!(done.status.code(), Some(74), "{done:?}");
+    let shown = String::from_utf8_lossy(&done.stderr);
+    assert!(shown.contains("cannot write the output"), "{shown}");
+}

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::capabilities::{describe_certificates, describe_key};
 use super::facts::{Facts, ForcedCommand, Key, KeyPosition, ServedSite};
 use super::findings::Finding;
+use crate::output::json_line;
 use deploy_shell::error::Error;
 use deploy_shell::names::{KeyLabel, SiteName};
 
@@ -95,7 +96,7 @@ pub fn document(facts: &Facts, findings: &[Finding]) -> String {
         certificates: describe_certificates(facts),
         not_checked: &facts.not_checked,
     };
-    line(&document)
+    json_line(&document)
 }
 
 /// Returns the document of an error, so that a script finds one on stdout in every case.
@@ -105,13 +106,7 @@ pub fn failure(error: &Error) -> String {
         problem: &error.problem,
         remedy: error.remedy.as_deref(),
     };
-    line(&Failure { error })
-}
-
-fn line(document: &impl Serialize) -> String {
-    // A path of the user database or of sshd may have any bytes.
-    let text = serde_json::to_string(document);
-    only_ascii(&text.unwrap_or_else(|_| "{}".to_owned()))
+    json_line(&Failure { error })
 }
 
 fn key_row<'a>(facts: &'a Facts, position: KeyPosition<'a>, key: &'a Key) -> KeyRow<'a> {
@@ -133,22 +128,6 @@ fn key_row<'a>(facts: &'a Facts, position: KeyPosition<'a>, key: &'a Key) -> Key
         verbs: verbs.unwrap_or_default(),
         may: describe_key(facts, position, key),
     }
-}
-
-/// Writes every other character of a JSON text as `\uXXXX` (RFC 8259, section 7). They
-/// occur only in strings.
-fn only_ascii(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for character in json.chars() {
-        if character.is_ascii() && !character.is_ascii_control() {
-            out.push(character);
-            continue;
-        }
-        for unit in character.encode_utf16(&mut [0; 2]) {
-            out += &format!("\\u{unit:04x}");
-        }
-    }
-    out
 }
 
 #[cfg(test)]

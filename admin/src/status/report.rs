@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Site;
 use super::attention::Attention;
 use super::site::{Live, SiteStatus};
+use crate::output::json_line;
 use crate::table::{self, cell};
 use deploy_shell::escape;
 
@@ -42,7 +43,7 @@ impl Row<'_> {
 /// Returns one line of JSON.
 pub fn document(sites: &[Site]) -> String {
     let sites = sites.iter().map(Row::of).collect();
-    serde_json::to_string(&Document { sites }).expect("the document is plain JSON")
+    json_line(&Document { sites })
 }
 
 /// Returns the table, and after it two lines for each reason for attention.
