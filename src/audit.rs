@@ -294,6 +294,16 @@ const NO_SESSION: Session = Session {
     command: None,
 };
 
+/// Connects to the audit socket as a line does, and sends nothing.
+///
+/// # Errors
+///
+/// Those of socket(2) and connect(2), and [`std::io::ErrorKind::WouldBlock`] where nobody
+/// accepts.
+pub fn connect(config: &Config) -> std::io::Result<()> {
+    Syslog::connect(&config.audit.socket, SEND_TIMEOUT)
+}
+
 /// Records an event of the operator's program.
 ///
 /// # Errors

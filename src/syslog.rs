@@ -62,6 +62,16 @@ impl Syslog {
         &self.socket
     }
 
+    /// Connects to a datagram or stream socket, and sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of socket(2) and connect(2), and [`ErrorKind::WouldBlock`] where nobody accepts
+    /// within `timeout`.
+    pub fn connect(socket: &Path, timeout: Duration) -> Result<()> {
+        Connection::open(socket, Instant::now() + timeout).map(drop)
+    }
+
     /// Sends one line of printable ASCII; `id` is the MSGID of RFC 5424.
     ///
     /// # Errors
@@ -284,6 +294,32 @@ mod tests {
             .read_line(&mut line)
             .unwrap();
         assert!(line.ends_with("x=\"1\"\n"), "{line}");
+    }
+
+    #[test]
+    fn both_kinds_of_socket_can_be_connected() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let _datagram = UnixDatagram::bind(path("datagram")).unwrap();
+        let _stream = UnixListener::bind(path("stream")).unwrap();
+        std::fs::write(path("file"), "").unwrap();
+        let connect = |name: &str| Syslog::connect(&path(name), Duration::from_millis(200));
+        assert!(connect("datagram").is_ok());
+        assert!(connect("stream").is_ok());
+        for bad in ["file", "none"] {
+            assert!(connect(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_stream_socket_that_nobody_accepts_from_is_an_error_after_the_time_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let _never_accepts = UnixListener::bind(&path).unwrap();
+        let connect = || Syslog::connect(&path, Duration::from_millis(50));
+        // Each connection that nobody accepts stays in the queue, which listen(2) limits.
+        let error = (0..100_000).find_map(|_| connect().err());
+        assert_eq!(error.unwrap().kind(), ErrorKind::WouldBlock);
     }
 
     #[test]

@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io::Read;
-use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, geteuid, initgroups, setgid, setgroups, setuid};
@@ -19,6 +18,7 @@ use super::releases::examine_releases;
 use super::rules::first_writable;
 use crate::bridge;
 use crate::own_session;
+use deploy_shell::audit;
 use deploy_shell::config::{Argv, Config};
 use deploy_shell::error::{Code, describe};
 use deploy_shell::hooks;
@@ -58,9 +58,7 @@ pub fn probe_as_account(
         return probe;
     }
     probe.config = Config::load(config_path).err();
-    probe.socket = connect_socket(&config.audit.socket)
-        .err()
-        .map(|error| describe(&error));
+    probe.socket = audit::connect(config).err().map(|error| describe(&error));
     let needed = needed.iter();
     probe.blocked = needed
         .filter_map(|(path, need)| blocked(path, *need))
@@ -195,16 +193,6 @@ pub(crate) fn become_account(account: &Account, command: &str) -> Result<(), Str
         .map_err(|errno| format!("cannot become '{name}': {}", describe(&errno.into())))
 }
 
-/// Connects to a datagram or stream socket, and sends nothing.
-fn connect_socket(socket: &Path) -> std::io::Result<()> {
-    match UnixDatagram::unbound()?.connect(socket) {
-        Err(error) if error.raw_os_error() == Some(nix::libc::EPROTOTYPE) => {
-            UnixStream::connect(socket).map(drop)
-        }
-        other => other,
-    }
-}
-
 /// Returns the sandbox that an unpacker of `program` reports.
 fn unpacker_sandbox(program: &Path, root: &Path) -> Result<Enforcement, String> {
     receive::probe_unpacker_sandbox(program, &root.join(STATE).join(INCOMING))
@@ -214,21 +202,6 @@ fn unpacker_sandbox(program: &Path, root: &Path) -> Result<Enforcement, String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::net::UnixListener;
-
-    #[test]
-    fn both_kinds_of_socket_can_be_connected() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name);
-        let _datagram = UnixDatagram::bind(path("datagram")).unwrap();
-        let _stream = UnixListener::bind(path("stream")).unwrap();
-        std::fs::write(path("file"), "").unwrap();
-        assert!(connect_socket(&path("datagram")).is_ok());
-        assert!(connect_socket(&path("stream")).is_ok());
-        for bad in ["file", "none"] {
-            assert!(connect_socket(&path(bad)).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn only_root_becomes_another_account() {
