@@ -99,6 +99,10 @@ fn check_site(config_path: &Path, sshd_config: Option<&Path>, json: bool) -> Res
 /// The files that close the machine to all users but root: nologin(5).
 const NOLOGIN_FILES: [&str; 2] = ["/etc/nologin", "/run/nologin"];
 
+/// The script that sshd runs before the command of every user without `~/.ssh/rc`:
+/// sshd(8). `PermitUserRC` does not turn it off (`do_rc_files` in session.c of OpenSSH).
+const SYSTEM_RC: &str = "/etc/ssh/sshrc";
+
 fn gather_facts(
     config_path: &Path,
     config: Config,
@@ -196,6 +200,7 @@ fn gather_facts(
         nologin_files: (NOLOGIN_FILES.iter().map(PathBuf::from))
             .filter(|file| file.symlink_metadata().is_ok())
             .collect(),
+        system_rc: Some(PathBuf::from(SYSTEM_RC)).filter(|file| file.symlink_metadata().is_ok()),
         filesystem,
         reader,
         delegated_cgroup,

@@ -37,6 +37,8 @@ pub struct Facts {
     pub keys_files: Vec<KeysFile>,
     /// Those of the two files of nologin(5) that exist.
     pub nologin_files: Vec<PathBuf>,
+    /// The script of all users that sshd runs at each login (sshd(8)), if there is one.
+    pub system_rc: Option<PathBuf>,
     pub filesystem: Filesystem,
     /// Whether the sessions of the account are known to have a cgroup that it may divide.
     pub delegated_cgroup: bool,

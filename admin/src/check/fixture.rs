@@ -155,6 +155,7 @@ pub fn sound() -> Facts {
             }],
         }],
         nologin_files: Vec::new(),
+        system_rc: None,
         filesystem: Filesystem::default(),
         reader: None,
         delegated_cgroup: false,

@@ -119,6 +119,11 @@ fn home_findings(facts: &Facts, entry: &PasswdEntry, home: &HomeDirectory) -> Ve
         let text = format!("sshd runs '{}' before the command of a key", file.display());
         findings.push(Finding::of_word(FindingCode::SshRc, &file, text));
     }
+    if let Some(file) = &facts.system_rc {
+        let shown = file.display();
+        let text = format!("sshd runs '{shown}' with sh before the command of a key");
+        findings.push(Finding::of_word(FindingCode::SystemRc, file, text));
+    }
     if home.has_environment {
         let file = directory.join("environment");
         let shown = file.display();

@@ -119,6 +119,7 @@ fn provocation(code: FindingCode) -> Provoke {
             account(facts).home.ssh = Some(resolved(directory, Some(directory)));
         },
         FindingCode::SshRc => |facts| account(facts).home.has_rc = true,
+        FindingCode::SystemRc => |facts| facts.system_rc = Some("/etc/ssh/sshrc".into()),
         FindingCode::SshEnvironment => |facts| account(facts).home.has_environment = true,
         FindingCode::StrayKeys => |facts| {
             let path = PathBuf::from("/var/lib/deploy-shell/.ssh/authorized_keys");
