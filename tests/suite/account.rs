@@ -28,7 +28,7 @@ const DROP_IN: &str = include_str!("../../sshd/50-deploy-shell.conf");
 /// An entry in /etc/passwd, removed when its test ends or fails.
 pub struct Account {
     pub name: String,
-    uid: u32,
+    pub uid: u32,
     gid: u32,
 }
 
@@ -122,7 +122,8 @@ impl Installation {
         // Another user may not be able to reach the build directory.
         let program = directory("bin").join("deploy-shell");
         copy_program(BIN, &program);
-        crate::site::set_mode(&program, 0o755);
+        // The mode that the packages give it.
+        crate::site::set_mode(&program, 0o711);
         let account = Account::create(&directory("home"), &program);
         give(site.root(), &account);
         let installation = Installation {
@@ -200,7 +201,7 @@ impl Installation {
         self.ssh(&[], request, b"")
     }
 
-    fn receive(&self, release: &str) -> Reply {
+    pub fn receive(&self, release: &str) -> Reply {
         let payload = payload(release);
         self.ssh(&[], &Site::receive_command(release, &payload), &payload)
     }

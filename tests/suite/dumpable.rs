@@ -1,11 +1,16 @@
-//! Another process of the account cannot trace a process of a request after its first few
-//! system calls.
+//! Another process of the account cannot trace a process of a request: from the beginning
+//! where the account may not read the program, and elsewhere after its first few system calls.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
+use crate::account::Installation;
 use crate::direct::{payload, serve};
-use crate::site::Site;
+use crate::process::{Running, copy_program};
+use crate::site::{Site, set_mode};
 use crate::strace;
 
 #[test]
@@ -32,5 +37,41 @@ fn every_process_of_a_receive_makes_itself_not_dumpable() {
         // umask(2) comes next. The sandboxes do the same again, much later.
         let next = first(process, "umask(");
         assert!(done.is_some() && done < next, "{process}: {calls}");
+    }
+}
+
+/// A program that does not make itself not dumpable shows what the mode does.
+#[test]
+fn nobody_traces_a_program_that_the_account_may_not_read() {
+    let Some(installation) = Installation::create() else {
+        return;
+    };
+    let uid = installation.account.uid;
+    for (mode, is_readable) in [(0o755, true), (0o711, false)] {
+        let program = installation.site.dir().join(format!("bin/{mode:o}"));
+        copy_program("/bin/sleep", &program);
+        set_mode(&program, mode);
+        let child = Command::new(&program)
+            .arg("60")
+            .uid(uid)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("sleep runs");
+        let child = Running(child);
+        // The kernel checks both as it checks ptrace(2): proc_pid_environ(5).
+        let environment = Command::new("cat")
+            .arg(
+                Path::new("/proc")
+                    .join(child.0.id().to_string())
+                    .join("environ"),
+            )
+            .uid(uid)
+            .output()
+            .expect("cat runs");
+        assert_eq!(
+            environment.status.success(),
+            is_readable,
+            "{mode:o}: {environment:?}"
+        );
     }
 }
