@@ -2,6 +2,7 @@
 //! and the site of the page become those of the test.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -215,7 +216,7 @@ fn the_drill_of_a_leaked_key_ends_what_it_can_do() {
     site.ssh("ci", "sh -c id").refused(64, "bad-request");
     let dir = site.dir().display();
     node.program("journalctl", &format!("cat '{dir}/log'"));
-    node.program("pkill", &format!("echo \"$*\" > '{dir}/pkill'"));
+    node.program("pkill", &format!("echo \"$*\" >> '{dir}/pkill'"));
     fs::write(site.dir().join("log"), site.audit_lines().join("\n")).expect("the log");
 
     let shown = node.run(&commands(LEAKED, "sed ")).ok();
@@ -224,7 +225,8 @@ fn the_drill_of_a_leaked_key_ends_what_it_can_do() {
     assert!(shown.contains("sh -c id"), "{shown}");
     assert!(!shown.contains("ci-other"), "{shown}");
     let ended = fs::read_to_string(site.dir().join("pkill")).expect("it was run");
-    assert_eq!(ended, "-f ^sshd[^:]*: deploy( |@|$)\n");
+    let expected = "-f ^sshd[^:]*: deploy( |@|$)\n-u deploy -x deploy-shell\n";
+    assert_eq!(ended, expected);
     assert_eq!(site.ssh("ci", "list").code, 255, "the key still logs in");
     site.ssh("ci-other", "list").ok();
 
@@ -245,6 +247,46 @@ fn the_drill_of_a_leaked_key_ends_what_it_can_do() {
     assert!(output.ends_with("ours ok\n"), "{output}");
     assert_eq!(states(site), ["ours current"]);
     ask(site, "swap theirs").refused(66, "no-such-release");
+}
+
+/// sshd tells no process that its connection has ended, and such an upload reads no more.
+#[test]
+fn the_drill_ends_an_upload_that_was_sent_whole() {
+    let Some(installation) = Installation::create() else {
+        return;
+    };
+    let site = &installation.site;
+    installation.receive("first").ok();
+    let lock = fs::File::open(site.root().join(".deploy-shell/lock")).expect("the lock");
+    lock.lock().expect("it is free");
+    let payload = payload("a");
+    let mut upload = installation.ssh_command(&[]);
+    upload.args(["--", &Site::receive_command("a", &payload)]);
+    upload.stdin(Stdio::piped());
+    let mut upload = Running(upload.spawn().expect("ssh starts"));
+    let mut stdin = upload.0.stdin.take().expect("a pipe");
+    stdin.write_all(&payload).expect("sent");
+    drop(stdin);
+    let incoming = site.root().join(".deploy-shell/incoming");
+    let staged = || fs::read_dir(&incoming).expect("it exists").flatten();
+    eventually("the release is staged", || {
+        staged().any(|staging| {
+            let manifest = fs::read_to_string(staging.path().join("manifest"));
+            manifest.is_ok_and(|manifest| manifest.contains("\n# files "))
+        })
+    });
+    for line in commands(LEAKED, "sed ").lines() {
+        if line.starts_with("pkill ") {
+            let line = line.replace("deploy( ", &format!("{}( ", installation.account.name));
+            let line = line.replace("-u deploy ", &format!("-u {} ", installation.account.name));
+            let done = Command::new("sh").args(["-c", &line]).status();
+            assert!(done.expect("sh starts").success(), "{line}");
+        }
+    }
+    eventually("the upload ends", || staged().next().is_none());
+    drop(lock);
+    assert!(upload.is_over());
+    assert_eq!(site.releases(), ["first"]);
 }
 
 /// The second step of the drill, with a real account.
