@@ -9,12 +9,13 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 use nix::sys::time::TimeSpec;
-use rustix::fs::copy_file_range;
+use rustix::fs::{Advice, copy_file_range, fadvise};
 
 use super::AssembleJob;
 use super::delta::{
@@ -26,6 +27,10 @@ use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest::{self, DIR_MODE, Identity, Kind, file_mode};
 use crate::store::layout::{CHANGES_FILE, MEMBERS_FILE};
+
+/// How much of a copy the kernel reads ahead, in bytes. The walk reads the rest of a larger
+/// file in order, and the kernel reads ahead of that by itself.
+const READ_AHEAD: Option<NonZeroU64> = NonZeroU64::new(1 << 20);
 
 /// What is open for a delta.
 pub struct DeltaPlaces {
@@ -294,6 +299,10 @@ impl Build<'_> {
         if !copied {
             return Err(base_damaged(&self.job.base, path, "has another size"));
         }
+        // A copy that shares its blocks has no pages in memory. The disk reads them while the
+        // next files are copied, and the walk need not wait for it. Without that the copy is
+        // complete as well.
+        _ = fadvise(&to, 0, READ_AHEAD, Advice::WillNeed);
         dir::set_modified(&to, modified(&stat)).map_err(|errno| cannot(path, errno))
     }
 }

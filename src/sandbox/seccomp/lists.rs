@@ -105,6 +105,7 @@ pub const BUILDER: &[libc::c_long] = &[
     libc::SYS_linkat,
     libc::SYS_renameat2,
     libc::SYS_copy_file_range,
+    libc::SYS_fadvise64,
     libc::SYS_utimensat,
     // A file that is linked must be of this account.
     libc::SYS_geteuid,
