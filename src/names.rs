@@ -230,7 +230,27 @@ mod tests {
             text
         );
         assert!(Sha256Digest::try_from(text.to_uppercase().as_str()).is_err());
-        assert!(Sha256Digest::try_from(&text[1..]).is_err());
+        assert_eq!(format!("{:?}", Sha256Digest([0xab; 32])), "ab".repeat(32));
+        // An even number of digits that is too small would leave the rest of the digest zero.
+        for bad in [&text[1..], &text[2..], ""] {
+            assert!(Sha256Digest::try_from(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_another_json_type_is_refused_with_the_expected_type() {
+        let error = serde_json::from_str::<ReleaseId>("7").unwrap_err();
+        assert!(error.to_string().contains("expected a string"), "{error}");
+    }
+
+    #[test]
+    fn signatures_have_two_padding_characters_at_most() {
+        for good in ["AAAA", "AAA=", "AA==", "AAAAAA==", "a+/9"] {
+            assert!(SignatureText::try_from(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", "====", "A===", "AAAAA===", "AAA", "AA=A", "AA-_"] {
+            assert!(SignatureText::try_from(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

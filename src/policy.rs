@@ -188,6 +188,21 @@ mod tests {
     }
 
     #[test]
+    fn only_list_changes_nothing() {
+        let writes = Verb::ALL.map(|verb| (verb.to_string(), verb.writes()));
+        let expected = [
+            ("receive", true),
+            ("swap", true),
+            ("rollback", true),
+            ("list", false),
+        ];
+        assert_eq!(
+            writes,
+            expected.map(|(word, writes)| (word.to_owned(), writes))
+        );
+    }
+
+    #[test]
     fn grants_are_parsed_exactly() {
         let some: Grants = "swap,list".parse().unwrap();
         assert!(some.allows(Verb::Swap) && some.allows(Verb::List));

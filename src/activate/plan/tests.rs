@@ -213,6 +213,17 @@ fn a_request_is_refused() {
 }
 
 #[test]
+fn a_release_must_be_one_of_the_payloads_that_the_request_may_name() {
+    let digest = |byte| Sha256Digest([byte; 32]);
+    let check = |digests: &[Sha256Digest]| check_digest(&id("a"), digests, digest(1));
+    assert_eq!(check(&[digest(1)]), Ok(()));
+    assert_eq!(check(&[digest(2), digest(1)]), Ok(()));
+    let refused = Err(Refusal::OtherPayload(id("a")));
+    assert_eq!(check(&[digest(2)]), refused);
+    assert_eq!(check(&[]), refused);
+}
+
+#[test]
 fn the_floor_is_the_order_of_arrival() {
     let history = history("+b +a +c -a");
     let check = |floor: &str, release: &str| {
