@@ -200,6 +200,16 @@ fn other_clients_are_named() {
 }
 
 #[test]
+fn the_protocol_of_scp_is_scp_with_t_or_f() {
+    for text in ["scp -t /tmp", "scp -f /tmp/x", "/usr/bin/scp -r -p -t ."] {
+        assert!(is_scp(text.as_bytes()), "{text:?}");
+    }
+    for text in ["", "scp", "scp -r x", "scp x-t", "rsync -t x", "swap -f"] {
+        assert!(!is_scp(text.as_bytes()), "{text:?}");
+    }
+}
+
+#[test]
 fn the_first_wrong_character_is_named_with_its_position() {
     for (text, problem, remedy) in [
         ("swap R\r", "a carriage return (\\r) at byte 7", "Windows"),
@@ -234,7 +244,17 @@ fn spaces_that_separate_no_words_are_named() {
         (" list", "request begins with a space"),
         ("swap ", "request ends with a space"),
         ("receive  --sha256 x", "request has two spaces at byte 8"),
+        // An option, or a third space, after the digest is not a line of sha256sum.
+        (
+            "receive R --sha256 HEX  --tree HEX",
+            "request has two spaces at byte 84",
+        ),
+        (
+            "receive R --sha256 HEX   x",
+            "request has two spaces at byte 84",
+        ),
     ] {
+        let text = text.replace("HEX", HEX);
         let error = Request::parse(text.as_bytes()).unwrap_err();
         assert_eq!(error.problem, problem);
         assert!(error.remedy.unwrap().contains("may be empty"), "{error:?}");
@@ -300,12 +320,14 @@ fn mistakes_of_a_digest_and_of_a_release_are_named() {
         assert!(error.remedy.unwrap().contains(remedy), "{text}: {error:?}");
     }
     let long = "a".repeat(65);
+    let longest = format!("_{}", "a".repeat(63));
     for (id, why) in [
         ("v1+x", "it has '+' at character 3"),
         ("../../etc", "it has '/' at character 3"),
         ("a..b", "it has '..'"),
         ("_a", "it begins with '_'"),
         (&long, "it has 65 characters, more than 64"),
+        (&longest, "it begins with '_'"),
     ] {
         for text in [format!("swap {id}"), format!("swap a --if-current {id}")] {
             let error = Request::parse(text.as_bytes()).unwrap_err();

@@ -172,6 +172,38 @@ fn the_intent_completes_a_return_to_nothing() {
 }
 
 #[test]
+fn a_release_is_pending_until_it_is_live_or_bad() {
+    let history = fold(&[
+        (Received, "p"),
+        (Received, "f"),
+        (Failed, "f"),
+        (Swapped, "x"),
+        (RolledBack, "a"),
+    ]);
+    let pending = |name: &str| history.releases[&id(name)].is_pending();
+    assert!(pending("p"));
+    // One failed before it was live, one was rolled back from, one is live.
+    assert_eq!(["f", "x", "a"].map(pending), [false; 3]);
+}
+
+#[test]
+fn every_state_has_one_word() {
+    for (state, word) in [
+        (State::Current, "current"),
+        (State::Previous, "previous"),
+        (State::Good, "good"),
+        (State::Bad, "bad"),
+        (State::Pending, "pending"),
+        (State::Missing, "missing"),
+        (State::NotReceived, "not-received"),
+    ] {
+        assert_eq!(state.name(), word);
+        // `list --json` has the same one.
+        assert_eq!(serde_json::to_value(state).unwrap(), word);
+    }
+}
+
+#[test]
 fn every_state_is_reached() {
     let history = fold(&[
         (Received, "p"),
@@ -264,6 +296,40 @@ fn receives_are_counted_for_an_hour() {
 }
 
 #[test]
+fn a_release_has_what_the_last_receive_of_it_recorded() {
+    let record = Record {
+        seq: 2,
+        ms: Some(7),
+        key: Some(KeyLabel::try_from("ci").unwrap()),
+        sha256: Some(Sha256Digest([1; 32])),
+        tree: Some(Sha256Digest([2; 32])),
+        files: Some(3),
+        bytes: Some(4),
+        commit: Some(CommitId::try_from("0123abc").unwrap()),
+        ..Record::unattended(Received, Some(&id("a")))
+    };
+    // It was there before, without a record of its receive.
+    let mut history = fold(&[(Reconciled, "a")]);
+    history.apply(&record);
+    let release = &history.releases[&id("a")];
+    assert!(!release.recovered);
+    assert_eq!(
+        (&release.key, release.sha256, release.tree),
+        (&record.key, record.sha256, record.tree)
+    );
+    assert_eq!(
+        (release.files, release.bytes, &release.commit),
+        (record.files, record.bytes, &record.commit)
+    );
+    // The limits of a key count its receives.
+    let keys: Vec<_> = history.received.iter().map(|it| &it.key).collect();
+    assert_eq!(keys, [&record.key]);
+    // No request recorded this one.
+    history.apply(&Record { ms: None, ..record });
+    assert!(history.releases[&id("a")].recovered);
+}
+
+#[test]
 fn an_id_keeps_its_content_after_its_removal() {
     let (one, other) = (Sha256Digest([1; 32]), Sha256Digest([2; 32]));
     let content = |history: &History| history.id_use(&id("a")).unwrap().content;
@@ -288,6 +354,15 @@ fn an_id_keeps_its_content_after_its_removal() {
 fn place(history: &History, release: &str) -> Option<(u64, FirstLeave)> {
     let place = history.releases[&id(release)].place;
     place.map(|place| (place.seq, place.left))
+}
+
+#[test]
+fn passed_checks_earn_a_place_after_a_swap_and_not_after_a_rollback() {
+    let swapped = [(Swapped, "a"), (Swapped, "b"), (Confirmed, "b")];
+    assert_eq!(place(&fold(&swapped), "b"), Some((3, FirstLeave::NotYet)));
+    let rolled_back = [(Swapped, "a"), (Swapped, "b"), (RolledBack, "a")];
+    let history = fold(&[&rolled_back[..], &[(Confirmed, "a")]].concat());
+    assert_eq!(place(&history, "a"), None);
 }
 
 #[test]
