@@ -93,6 +93,9 @@ fn the_intent_completes_a_journal_that_lags() {
             .map(|record| record.event)
     };
     assert_eq!(missing(Some("a")), Some(RolledBack));
+    // Only an intent says how; the record of a move says it by its event.
+    let completed = history.missing_record(Some(&id("a"))).unwrap();
+    assert_eq!((completed.how, completed.previous), (None, Some(id("b"))));
     // With any other symlink, the intent was abandoned.
     assert_eq!(
         [missing(Some("b")), missing(Some("c")), missing(None)],
