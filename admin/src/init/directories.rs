@@ -9,7 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{Gid, Uid, geteuid};
 
 use deploy_shell::config::Config;
 use deploy_shell::dir::{Dir, Name};
@@ -71,6 +72,7 @@ impl<'a> Directories<'a> {
         let mut work = Work {
             account,
             gid: account.gid,
+            has_writers: false,
             created: Vec::new(),
             given: Vec::new(),
         };
@@ -83,13 +85,14 @@ impl<'a> Directories<'a> {
         if owner != 0 && owner != account.uid {
             return Err(work.is_another_accounts(path, owner));
         }
-        if owner == 0 && stat.st_mode & 0o022 != 0 {
-            let shown = path.display();
-            let problem = format!(
-                "other users than root can write in '{shown}', and so exchange what is made there"
-            );
-            let remedy = format!("chmod go-w {}", Word::new(path));
-            return Err(Error::new(Code::BadLayout, problem).remedy(remedy));
+        // A directory of root's with mode 2775 is an ordinary web root. Nobody else writes
+        // there until everything in it is given away.
+        let mode = Mode::from_bits_truncate(stat.st_mode);
+        let writers = mode & (Mode::S_IWGRP | Mode::S_IWOTH);
+        let set_mode = |mode| fchmod(&root, mode).map_err(|errno| cannot(path, errno));
+        work.has_writers = owner == 0 && !writers.is_empty() && geteuid().is_root();
+        if work.has_writers {
+            set_mode(mode - writers)?;
         }
         // Also for a new one: an account that can write above it can exchange it for another
         // directory of root's before it is opened.
@@ -100,27 +103,18 @@ impl<'a> Directories<'a> {
         if owner == account.uid {
             work.gid = stat.st_gid;
         }
-        work.directory(&root, path, RELEASES, 0o755)?;
-        work.directory(&root, path, SHARED, 0o755)?;
-        let had = work.created.len();
-        let state = work.directory(&root, path, STATE, 0o700)?;
-        let below = path.join(STATE);
-        let is_new_state = work.created.len() > had;
-        let shown = work.created.len();
-        for name in STATE_DIRS {
-            work.directory(&state, &below, name, 0o700)?;
-        }
-        if is_new_state {
-            work.created.truncate(shown);
-        }
-        work.lock_file(&state, &below)?;
+        let filled = work.fill(&root, path);
         // Last: until then, no account can change what is in a directory of root's.
-        if owner == 0 {
+        if owner == 0 && filled.is_ok() {
             work.give(&root, path)?;
             if !is_new {
                 work.given.push(path.display().to_string());
             }
         }
+        if work.has_writers {
+            set_mode(mode)?;
+        }
+        filled?;
         Ok(work.lines(path))
     }
 }
@@ -129,6 +123,8 @@ impl<'a> Directories<'a> {
 struct Work<'a> {
     account: &'a Account,
     gid: u32,
+    /// Whether other users than root could write in the root directory, which is root's.
+    has_writers: bool,
     /// Relative to the root directory.
     created: Vec<PathBuf>,
     /// What belonged to root, as text.
@@ -136,6 +132,23 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    fn fill(&mut self, root: &Dir, path: &Path) -> Result<()> {
+        self.directory(root, path, RELEASES, 0o755)?;
+        self.directory(root, path, SHARED, 0o755)?;
+        let had = self.created.len();
+        let state = self.directory(root, path, STATE, 0o700)?;
+        let below = path.join(STATE);
+        let is_new_state = self.created.len() > had;
+        let shown = self.created.len();
+        for name in STATE_DIRS {
+            self.directory(&state, &below, name, 0o700)?;
+        }
+        if is_new_state {
+            self.created.truncate(shown);
+        }
+        self.lock_file(&state, &below)
+    }
+
     fn give(&self, directory: &Dir, path: &Path) -> Result<()> {
         let (user, group) = (Uid::from_raw(self.account.uid), Gid::from_raw(self.gid));
         nix::unistd::fchown(directory, Some(user), Some(group)).map_err(|errno| {
@@ -216,9 +229,9 @@ impl Work<'_> {
             if owner != 0 {
                 return Err(self.is_another_accounts(&path, owner));
             }
-            // The account can have moved any directory of root's here.
+            // Who can write here can have moved any directory of root's here.
             let is_empty = directory.names_up_to(0).is_ok();
-            if in_accounts && (made.is_ok() || !is_empty) {
+            if (in_accounts || self.has_writers) && (made.is_ok() || !is_empty) {
                 return Err(self.is_roots(&path));
             }
             self.give(&directory, &path)?;
@@ -234,8 +247,8 @@ impl Work<'_> {
     }
 
     fn is_roots(&self, path: &Path) -> Error {
-        let (shown, name) = (path.display(), &self.account.name);
-        let problem = format!("'{shown}' belongs to root, in a directory of '{name}'");
+        let shown = path.display();
+        let problem = format!("'{shown}' belongs to root, in a directory that others can write");
         Error::new(Code::BadLayout, problem).remedy(format!(
             "see that it is what it should be, then: {}",
             self.chown(path)
