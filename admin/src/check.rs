@@ -35,13 +35,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::output::Output;
+use crate::output::{self, Output};
 use access::Need;
 use deploy_shell::config::{Config, RelativePath};
 use deploy_shell::dir::Dir;
 use deploy_shell::error::{Result, describe};
 use deploy_shell::look_up;
-use deploy_shell::reply;
 use deploy_shell::sandbox;
 use deploy_shell::signature::Requirement;
 use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
@@ -72,7 +71,7 @@ const SHARED_LIMIT: Duration = Duration::from_secs(5);
 pub fn check(config_path: &Path, sshd_config: Option<&Path>, json: bool) -> Result<Output> {
     let checked = check_site(config_path, sshd_config, json);
     if let (true, Err(error)) = (json, &checked) {
-        reply::lines([json::failure(error).as_str()]);
+        output::print([json::failure(error)?.as_str()])?;
     }
     checked
 }
@@ -88,7 +87,7 @@ fn check_site(config_path: &Path, sshd_config: Option<&Path>, json: bool) -> Res
     let findings = rules::all_findings(&facts);
     Ok(Output {
         lines: if json {
-            vec![json::document(&facts, &findings)]
+            vec![json::document(&facts, &findings)?]
         } else {
             report::report_lines(&facts, &findings)
         },
@@ -99,8 +98,8 @@ fn check_site(config_path: &Path, sshd_config: Option<&Path>, json: bool) -> Res
 /// The files that close the machine to all users but root: nologin(5).
 const NOLOGIN_FILES: [&str; 2] = ["/etc/nologin", "/run/nologin"];
 
-/// The script that sshd runs before the command of every user without `~/.ssh/rc`:
-/// sshd(8). `PermitUserRC` does not turn it off (`do_rc_files` in session.c of OpenSSH).
+/// The script that sshd runs with sh(1) before a command, unless it runs the `~/.ssh/rc` of
+/// the user: sshd(8). `PermitUserRC` does not turn it off (`do_rc_files` in session.c of OpenSSH).
 const SYSTEM_RC: &str = "/etc/ssh/sshrc";
 
 fn gather_facts(

@@ -51,7 +51,7 @@ pub fn history(config: &Path, json: bool, since: Option<Duration>) -> Result<Vec
     if json {
         let site = config.site();
         let document = Document { site, events };
-        return Ok(vec![json_line(&document)]);
+        return Ok(vec![json_line(&document)?]);
     }
     Ok(table::lines(&events))
 }

@@ -1,10 +1,10 @@
 //! What a command prints.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use serde::Serialize;
 
-use deploy_shell::error::{Error, Result};
+use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::reply;
 
 /// The lines of a command that succeeded.
@@ -26,21 +26,34 @@ pub fn print<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<()> {
     let text = reply::text(lines);
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(text.as_bytes());
-    let written = written.and_then(|()| stdout.flush());
-    written.map_err(|error| Error::io("cannot write the output", error))
+    match written.and_then(|()| stdout.flush()) {
+        // A reader that has closed its end, such as head(1), wants no more.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| Error::io("cannot write the output", error)),
+    }
 }
 
 /// Returns a document as one line of JSON, all in printable ASCII.
 ///
-/// A path of the user database or of sshd may have any bytes, and the account can write any
-/// text into its journal. What prints the lines escapes other bytes, and JSON has no `\x`.
-pub fn json_line(document: &impl Serialize) -> String {
+/// The account can write any text into its journal. [`print`] would escape any other byte
+/// as `\xNN`, which is not JSON.
+///
+/// # Errors
+///
+/// [`Code::Internal`] for a path that is not UTF-8.
+pub fn json_line(document: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string(document);
-    only_ascii(&text.unwrap_or_else(|_| "{}".to_owned()))
+    let text = text.map_err(|error| {
+        Error::new(
+            Code::Internal,
+            format!("cannot write the document as JSON: {error}"),
+        )
+    })?;
+    Ok(only_ascii(&text))
 }
 
-/// Writes every other character of a JSON text as `\uXXXX` (RFC 8259, section 7). They
-/// occur only in strings.
+/// Writes each character of a JSON text that is not printable ASCII as `\uXXXX` (RFC 8259,
+/// section 7). They occur only in strings.
 fn only_ascii(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for character in json.chars() {

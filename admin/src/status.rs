@@ -73,7 +73,7 @@ pub fn status(
         textfile::replace(path, &metrics::text(&sites, journal::now()))?;
     }
     let lines = match (json, textfile) {
-        (true, _) => vec![report::document(&sites)],
+        (true, _) => vec![report::document(&sites)?],
         (false, None) => report::lines(&sites),
         (false, Some(_)) => Vec::new(),
     };

@@ -28,7 +28,7 @@ use crate::escape;
 use crate::manifest::{self, DIR_MODE, Identity, Kind, file_mode};
 use crate::store::layout::{CHANGES_FILE, MEMBERS_FILE};
 
-/// How much of a copy the kernel reads ahead, in bytes. The walk reads the rest of a larger
+/// The maximum number of bytes that the kernel reads ahead of one copy. The walk reads the rest of a larger
 /// file in order, and the kernel reads ahead of that by itself.
 const READ_AHEAD: Option<NonZeroU64> = NonZeroU64::new(1 << 20);
 
@@ -300,8 +300,8 @@ impl Build<'_> {
             return Err(base_damaged(&self.job.base, path, "has another size"));
         }
         // A copy that shares its blocks has no pages in memory. The disk reads them while the
-        // next files are copied, and the walk need not wait for it. Without that the copy is
-        // complete as well.
+        // next files are copied, and the walk need not wait for it. An error is ignored: this is
+        // only an optimization.
         _ = fadvise(&to, 0, READ_AHEAD, Advice::WillNeed);
         dir::set_modified(&to, modified(&stat)).map_err(|errno| cannot(path, errno))
     }

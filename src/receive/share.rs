@@ -4,10 +4,12 @@
 //! limit, the few that `max_per_key` permits to one stolen key fill a small disk down to
 //! the reserve, and stop the uploads of every key.
 //!
-//! The room is what is free above the reserve, and what all pending releases take. The
-//! pending releases of a key, its upload and the payload of that upload, if it is spooled,
-//! take at most half of the room; bytes and inodes are counted apart. So the other half is always
-//! left to the other keys. All keys without a label are one key, as in every limit.
+//! The room is the free space above the reserve, plus the disk use of all pending releases
+//! but deltas. A delta counts as nothing there, because its files may be those of its base.
+//! It counts whole in the part of its key. The pending releases of a key, its upload and the
+//! payload of that upload, if it is spooled, take at most half of the room; bytes and inodes
+//! are counted apart. So the other half is always left to the other keys. All keys without a
+//! label are one key, as in every limit.
 //!
 //! Another upload of the same key counts from its publication on. Before that it only
 //! makes the room smaller, for both: the upload looks at the room repeatedly, also
@@ -64,7 +66,7 @@ pub struct Share<'a> {
     left: u64,
     /// The disk use of those of the key.
     own: DiskNeed,
-    /// What removing those of all keys would free, at the least.
+    /// The disk use of those of all keys, without deltas.
     all: DiskNeed,
 }
 

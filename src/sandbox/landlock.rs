@@ -146,11 +146,12 @@ fn enforce(rules: RulesetCreated) -> Result<bool, RulesetError> {
     Ok(status.ruleset != landlock::RulesetStatus::NotEnforced && status.no_new_privs)
 }
 
-/// Returns the directory that contains a socket. `/dev/log` is a symlink where journald runs.
+/// Returns the directory that contains a socket. `/dev/log` is a symlink where journald runs,
+/// and its target is missing while the daemon is away.
 fn directory_of(socket: &Path) -> PathBuf {
-    let target = socket.canonicalize();
-    let target = target.as_deref().unwrap_or(socket);
-    target.parent().unwrap_or(target).to_owned()
+    let target = std::fs::read_link(socket);
+    let target = target.map_or_else(|_| socket.to_owned(), |to| socket.with_file_name(to));
+    target.parent().unwrap_or(&target).to_owned()
 }
 
 /// Returns the files that this process is mapped from (the program, the loader and

@@ -158,7 +158,8 @@ fn deny_filter(rights: &Rights<'_>) -> Result<BpfProgram, BackendError> {
     rules.insert(libc::SYS_fcntl, vec![no_command_of(fcntl)?]);
     rules.insert(libc::SYS_ioctl, vec![no_command_of(ioctl)?]);
     if rights.writable_files.is_empty() {
-        // A lock needs no right to write: this process could take that of the site.
+        // flock(2) needs no right to write, so `list`, which has no records to write, could
+        // hold the lock of the site and block every change.
         rules.insert(libc::SYS_flock, Vec::new());
     }
     if rights.set_times {
@@ -305,7 +306,7 @@ fn probe_arg_rules() -> Result<CallRules, BackendError> {
     .into())
 }
 
-/// Matches fcntl(2) and ioctl(2) with any other command.
+/// Matches fcntl(2) and ioctl(2) with a command that is not in `commands`.
 fn no_command_of(commands: impl Iterator<Item = u64>) -> Result<SeccompRule, BackendError> {
     let others = commands.map(|command| condition(1, SeccompCmpOp::Ne, command));
     SeccompRule::new(others.collect::<Result<_, _>>()?)

@@ -42,7 +42,7 @@ findings! {
     HomeWritable Security "home-writable" "{}",
     SshDirectoryWritable Security "ssh-directory-writable" "{}",
     SshRc Security "ssh-rc" "rm {word}",
-    SystemRc Security "system-rc" "move what it does to the profiles of the users who need it, and run: rm {word}",
+    SystemRc Security "system-rc" "move its commands to the profiles of the users who need them, then: rm {word}",
     SshEnvironment Security "ssh-environment" "rm {word}",
     StrayKeys Warning "stray-keys" "rm {word}",
 

@@ -8,7 +8,7 @@ use super::capabilities::{describe_certificates, describe_key};
 use super::facts::{Facts, ForcedCommand, Key, KeyPosition, ServedSite};
 use super::findings::Finding;
 use crate::output::json_line;
-use deploy_shell::error::Error;
+use deploy_shell::error::{Error, Result};
 use deploy_shell::names::{KeyLabel, SiteName};
 
 #[derive(Serialize)]
@@ -71,7 +71,11 @@ struct KeyRow<'a> {
 }
 
 /// Returns the document as one line of ASCII.
-pub fn document(facts: &Facts, findings: &[Finding]) -> String {
+///
+/// # Errors
+///
+/// As [`json_line`].
+pub fn document(facts: &Facts, findings: &[Finding]) -> Result<String> {
     let document = Document {
         site: facts.config.site(),
         config: &facts.config_path,
@@ -100,7 +104,11 @@ pub fn document(facts: &Facts, findings: &[Finding]) -> String {
 }
 
 /// Returns the document of an error, so that a script finds one on stdout in every case.
-pub fn failure(error: &Error) -> String {
+///
+/// # Errors
+///
+/// As [`json_line`].
+pub fn failure(error: &Error) -> Result<String> {
     let error = ErrorRow {
         id: error.code.name(),
         problem: &error.problem,
@@ -140,7 +148,7 @@ mod tests {
     fn every_finding_and_every_key_is_in_the_document() {
         let facts = sound();
         let finding = Finding::of_word(FindingCode::SshRc, "/x/\u{fc}\u{1f600}", "odd \"\u{7f}\"");
-        let text = document(&facts, &[finding]);
+        let text = document(&facts, &[finding]).unwrap();
         assert!(
             text.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
             "{text}"

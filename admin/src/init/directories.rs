@@ -65,7 +65,7 @@ impl<'a> Directories<'a> {
     ///
     /// # Errors
     ///
-    /// [`Code::BadLayout`] for a directory that is another account's, or a root directory
+    /// [`Code::BadLayout`] for a directory that is another user's, or a root directory
     /// of root's that holds something else.
     pub fn create(self, account: &Account) -> Result<Vec<String>> {
         let path = &self.config.root;
@@ -80,8 +80,8 @@ impl<'a> Directories<'a> {
         let root = root_directory::open(path, account)?;
         let stat = root.metadata().map_err(|errno| cannot(path, errno))?;
         let owner = stat.st_uid;
-        // Who can write in it can exchange each directory that is made in it before that is
-        // given away. In a directory of the account, nothing of root's is given away.
+        // Its owner could replace a new directory before `init` gives it to the account. In a
+        // directory of the account, `init` makes everything as the account.
         if owner != 0 && owner != account.uid {
             return Err(work.is_another_accounts(path, owner));
         }
@@ -186,9 +186,14 @@ impl Work<'_> {
     /// a file that requests cannot open.
     fn lock_file(&self, state: &Dir, at: &Path) -> Result<()> {
         let made = self.as_account(|| Ok(state.create_new(LOCK, 0o600).map(drop)))?;
+        let path = at.join(LOCK);
         match made {
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
-            Err(errno) => Err(cannot(&at.join(LOCK), errno)),
+            Ok(()) => Ok(()),
+            Err(Errno::EEXIST) => match state.stat(LOCK) {
+                Ok(stat) if stat.st_uid == 0 && self.account.uid != 0 => Err(self.is_roots(&path)),
+                _ => Ok(()),
+            },
+            Err(errno) => Err(cannot(&path, errno)),
         }
     }
 
@@ -229,7 +234,7 @@ impl Work<'_> {
             if owner != 0 {
                 return Err(self.is_another_accounts(&path, owner));
             }
-            // Who can write here can have moved any directory of root's here.
+            // A user who can write here can have moved any directory of root's here.
             let is_empty = directory.names_up_to(0).is_ok();
             if (in_accounts || self.has_writers) && (made.is_ok() || !is_empty) {
                 return Err(self.is_roots(&path));

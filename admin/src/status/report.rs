@@ -7,6 +7,7 @@ use super::attention::Attention;
 use super::site::{Live, SiteStatus};
 use crate::output::json_line;
 use crate::table::{self, cell};
+use deploy_shell::error::Result;
 use deploy_shell::escape;
 
 const HEAD: [&str; 9] = [
@@ -41,7 +42,11 @@ impl Row<'_> {
 }
 
 /// Returns one line of JSON.
-pub fn document(sites: &[Site]) -> String {
+///
+/// # Errors
+///
+/// As [`json_line`].
+pub fn document(sites: &[Site]) -> Result<String> {
     let sites = sites.iter().map(Row::of).collect();
     json_line(&Document { sites })
 }

@@ -277,9 +277,10 @@ pub const DENIED: &[libc::c_long] = &[
 
 /// The commands of fcntl(2) that a monitor and its children may use.
 ///
-/// Others reach past the process: F_SETOWN and F_SETSIG signal any process of the user, and
-/// F_SETLEASE makes each other process wait that opens the file (proc_sys_fs(5),
-/// lease-break-time), also a file of the live release that this one may only read.
+/// Other commands affect other processes. F_SETOWN and F_SETSIG send signals to any process
+/// of the user. F_SETLEASE delays every process that opens the file (lease-break-time in
+/// proc_sys_fs(5)). It needs no right to write, so a monitor could delay the readers of the
+/// live release.
 pub const FCNTL_ALLOWED: &[libc::c_int] = &[
     libc::F_GETFD,
     libc::F_SETFD,
