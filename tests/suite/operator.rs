@@ -229,8 +229,8 @@ fn init_changes_nothing_in_an_existing_root() {
     if Uid::effective().is_root() {
         let nobody = User::from_name("nobody").expect("readable");
         let nobody = nobody.expect("an account").uid.as_raw();
-        for directory in ["", "releases", ".deploy-shell"] {
-            lchown(site.root().join(directory), Some(nobody), None).expect("root may do that");
+        for path in ["", "releases", ".deploy-shell", ".deploy-shell/lock"] {
+            lchown(site.root().join(path), Some(nobody), None).expect("root may do that");
         }
     }
     let before = site.snapshot();
