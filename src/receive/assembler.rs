@@ -105,14 +105,7 @@ impl Assembler {
         } = match answer {
             Ok(Answer::Assembled(assembled)) => assembled,
             Ok(Answer::Failed(report)) => {
-                let error = report.into_error();
-                return Err(match allowance {
-                    // It has counted what the delta needs, and has no free space to name.
-                    Some(allowance) if error.code == Code::DiskFull && error.fault.is_none() => {
-                        share.exceeded(allowance)
-                    }
-                    _ => store.with_room(error),
-                });
+                return Err(share.complete(report.into_error(), allowance));
             }
             Err(_) => {
                 deadline.check("hashing the release")?;

@@ -195,6 +195,17 @@ impl<'a> Share<'a> {
         self.allowance(release).map(drop)
     }
 
+    /// Completes an error that a child reports. The unpacker and the assembler count what
+    /// they need against the allowance, and have no free space to name.
+    pub fn complete(&self, error: Error, allowance: Option<Allowance>) -> Error {
+        match allowance {
+            Some(allowance) if error.code == Code::DiskFull && error.fault.is_none() => {
+                self.exceeded(allowance)
+            }
+            _ => self.store.with_room(error),
+        }
+    }
+
     /// Returns the error of an upload that needs more than its allowance.
     pub fn exceeded(&self, allowance: Allowance) -> Error {
         if !allowance.by_share {

@@ -150,7 +150,7 @@ impl<'a> Unpacker<'a> {
         let when = || "while the payload was unpacked".to_owned();
         // Terminates: the reader has a deadline, and its messages end after it.
         while !self.look(LOOK_INTERVAL, when)? {}
-        let (store, deadline) = (self.share.store, self.deadline);
+        let deadline = self.deadline;
         let report = self.messages.report();
         if report.is_err() && !self.stdout.is_closed() {
             // The unpacker does not write a valid report, and may never end.
@@ -173,11 +173,7 @@ impl<'a> Unpacker<'a> {
             .ok()
             .filter(|error| status.code() == Some(i32::from(error.code.exit())));
         Err(match error {
-            // The unpacker has counted what the archive needs, and has no free space to name.
-            Some(error) if error.code == Code::DiskFull && error.fault.is_none() => {
-                self.share.exceeded(self.allowance)
-            }
-            Some(error) => store.with_room(error),
+            Some(error) => self.share.complete(error, Some(self.allowance)),
             None => {
                 let text = escape::escape_if_needed_truncated(line, MAX_TEXT);
                 died(&format!("{} ({text})", describe_exit(status)))
