@@ -177,13 +177,14 @@ impl<'a> Lab<'a> {
         let disk = Disk::serve(&self.disk, base.clone(), SIZE).expect("a disk");
         let mounted = self.mount(disk.path()).expect("it is mounted");
         let site = self.fixture.open(SITE);
+        site.require_signatures(scenario.signed);
         succeed("sync -f", self.fixture.sites());
         let base = disk.begin();
         let code = if scenario.fails_gate { 69 } else { 0 };
         let got = match skipped {
             None => site.ask(&scenario.request).code,
             Some(point) => {
-                let run = scenario.run(&site, Some((point, Fault::Skip)));
+                let run = scenario.run_as_configured(&site, Some((point, Fault::Skip)));
                 let run = run.expect("tracing works");
                 assert!(run.reached, "{point:?}");
                 run.code
@@ -203,6 +204,8 @@ impl<'a> Lab<'a> {
         state.image.save(&image, SIZE).expect("the image");
         let mounted = self.mount(&image)?;
         let site = self.fixture.open(SITE);
+        // The next request is not signed.
+        site.require_signatures(false);
         let verdict = holds(scenario, &site, state.answered, next);
         drop(mounted);
         drop(site);

@@ -145,14 +145,23 @@ fn leave_debris(site: &Site) {
 impl Scenario {
     pub fn run(&self, site: &Site, fault: Option<(Point, Fault)>) -> Result<Run, String> {
         site.require_signatures(self.signed);
-        let run = tracer::run(
-            site.command(&self.request),
-            site.stdin(&self.request),
-            fault,
-        );
+        let run = self.run_as_configured(site, fault);
         // The other releases of the site are not signed.
         site.require_signatures(false);
         run
+    }
+
+    /// Runs the request, and does not change the configuration.
+    pub fn run_as_configured(
+        &self,
+        site: &Site,
+        fault: Option<(Point, Fault)>,
+    ) -> Result<Run, String> {
+        tracer::run(
+            site.command(&self.request),
+            site.stdin(&self.request),
+            fault,
+        )
     }
 
     pub fn receives(&self) -> bool {
