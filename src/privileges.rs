@@ -110,6 +110,7 @@ pub fn restrict_to_verb(
         } else {
             &[]
         },
+        locks: privileges.writes_records,
         log_socket: Some(log_socket),
         execute_self: privileges.executes,
         set_times: privileges.sets_times,

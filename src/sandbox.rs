@@ -252,6 +252,8 @@ pub struct Rights<'a> {
     /// Files that the process may open for writing, whatever their directory's
     /// rights are.
     pub writable_files: &'a [File],
+    /// Whether the process may lock a file that it has open.
+    pub locks: bool,
     /// A socket of the log. From Linux 7.1 on, the process connects to no local socket but
     /// those below its directory.
     pub log_socket: Option<&'a Path>,
@@ -344,6 +346,7 @@ fn restrict_before_threads(
         landlock::restrict_thread(Rights {
             directories,
             writable_files: &[],
+            locks: false,
             log_socket: None,
             execute_self: false,
             set_times: false,
@@ -378,6 +381,7 @@ pub fn restrict_to_descriptors() -> Enforcement {
         landlock::restrict_thread(Rights {
             directories: &[],
             writable_files: &[],
+            locks: false,
             log_socket: None,
             execute_self: false,
             set_times: false,

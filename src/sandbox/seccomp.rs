@@ -1,13 +1,12 @@
 //! seccomp (seccomp(2)): limits which system calls a process makes.
 //!
-//! The unpacker, the assembler and the probe have an allow-list each; any other call kills
-//! them.
-//! The monitor has a deny-list: a verb runs so much library code that an allow-list
-//! for all of it would break with the next libc.
+//! Each process has an allow-list. Any other call kills the unpacker, the assembler and the
+//! probe. The monitor runs much library code, and the calls of a libc change. There another
+//! call returns ENOSYS, as on a kernel that does not have it: a libc that knows a newer call
+//! then makes the older one.
 //!
-//! A process that makes a system call by the numbers of another architecture (such
-//! as `int 0x80` on x86-64) or of the x32 ABI is killed. An allow-list does both by
-//! itself; the monitor has a second filter for x32.
+//! A process that makes a system call by the numbers of another architecture (such as `int
+//! 0x80` on x86-64) is killed. The numbers of the x32 ABI are in no list.
 //!
 //! seccompiler knows x86-64, aarch64 and riscv64. Elsewhere no filter is installed,
 //! and seccomp is reported as missing.
@@ -19,27 +18,20 @@ use std::collections::BTreeMap;
 use nix::libc;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch, sock_filter,
+    SeccompFilter, SeccompRule, TargetArch,
 };
 
 use super::Rights;
 use crate::manifest::DIR_MODE;
 use lists::{
-    DENIED, DENIED_LEGACY, DENIED_WITHOUT_EXEC, DENIED_WITHOUT_EXEC_LEGACY, FCNTL_ALLOWED,
-    IOCTL_ALLOWED, NAMESPACE_FLAGS, OPENS,
+    EXECUTING_LEGACY, FCNTL_ALLOWED, IOCTL_ALLOWED, MONITOR_LEGACY, NAMESPACE_FLAGS, OPENS,
 };
 
-pub use lists::{ASSEMBLER, BUILDER, PROBE, UNPACKER};
+pub use lists::{ASSEMBLER, BUILDER, EXECUTING, MONITOR, PROBE, UNPACKER};
 
-/// The rules of a filter, by system call. A call matches if one of its rules does;
-/// an empty vector matches every call of that number. In an allow-list a match means
-/// that the call is allowed, in a deny-list that it returns EPERM.
+/// The rules of a filter, by system call. A call is allowed if one of its rules matches; an
+/// empty vector matches every call of that number.
 pub type CallRules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
-
-/// The first number of the x32 ABI, which some x86-64 kernels offer beside their
-/// own numbers. A deny-list of native numbers does not match it, and x32 has
-/// numbers of its own for execve(2), ptrace(2) and others.
-const X32_SYSCALL_BIT: u32 = 0x4000_0000;
 
 /// Restricts the calling thread to the calls of [`PROBE`].
 pub fn filter_probe() -> bool {
@@ -72,123 +64,97 @@ pub fn filter_assembler(builds: bool, directory_mode: Option<u32>) -> bool {
     program.is_ok_and(|it| seccompiler::apply_filter_all_threads(&it).is_ok())
 }
 
-/// Denies the calling thread of the monitor, and the threads and children that it
-/// starts later, the calls that no verb needs, or that its `rights` do not allow. A verb
-/// that does not execute the unpacker is also denied calls that start a process or thread,
-/// send a signal, or map executable memory.
+/// Restricts the calling thread of the monitor, and the threads and children that it starts
+/// later, to the calls of [`MONITOR`] that its `rights` allow. A verb that executes the
+/// unpacker may also make those of [`EXECUTING`]. Every other verb starts no process or thread,
+/// sends no signal, and maps no executable memory.
 ///
-/// A denied call returns EPERM instead of killing the process: a call that a new
-/// libc makes in passing must not turn a reply into a signal.
+/// clone3(2) has its flags in memory, where no filter reads them. It is not in the list, and
+/// the libc then makes clone(2).
 pub fn filter_monitor(rights: &Rights<'_>) -> bool {
-    // Two filters: all filters of a process run, and the strictest result counts.
-    let install = |program: &BpfProgram| seccompiler::apply_filter(program).is_ok();
-    deny_filter(rights).is_ok_and(|denied| install(&x32_and_clone3_filter()) && install(&denied))
+    let program = monitor_arg_rules(rights).and_then(|rules| {
+        let mut calls = [MONITOR, MONITOR_LEGACY].concat();
+        if rights.execute_self {
+            calls.extend([EXECUTING, EXECUTING_LEGACY].concat());
+        }
+        // flock(2) needs no right to write. Without this, `list` could hold the lock of the
+        // site and block every change.
+        calls.retain(|call| match *call {
+            libc::SYS_flock => rights.locks,
+            libc::SYS_utimensat => rights.set_times,
+            _ => true,
+        });
+        let no_such_call = SeccompAction::Errno(libc::ENOSYS as u32);
+        allow(&calls, rules, no_such_call)
+    });
+    program.is_ok_and(|it| seccompiler::apply_filter(&it).is_ok())
 }
 
-/// Allows `calls`, those in `arg_rules` with matching arguments only, and kills
-/// the process that makes any other call. Numbers of x32 are not in the list.
+/// As [`allow`]; any other call kills the process.
 fn allow_only(calls: &[libc::c_long], arg_rules: CallRules) -> Result<BpfProgram, BackendError> {
-    let mut rules = without_arg_rules(calls);
-    rules.extend(arg_rules);
-    compile(rules, SeccompAction::KillProcess, SeccompAction::Allow)
+    allow(calls, arg_rules, SeccompAction::KillProcess)
 }
 
-/// Returns rules that match every call of these numbers.
-fn without_arg_rules(calls: &[libc::c_long]) -> CallRules {
-    calls.iter().map(|call| (*call, Vec::new())).collect()
-}
-
-/// Compiles `rules`. seccompiler's program first checks the architecture, and
-/// kills the process if it is a foreign one.
-fn compile(
-    rules: CallRules,
-    default_action: SeccompAction,
-    match_action: SeccompAction,
+/// Allows `calls`, those in `arg_rules` with matching arguments only. Any other call gets
+/// `otherwise`. seccompiler's program first checks the architecture, and kills the process if
+/// it is a foreign one.
+fn allow(
+    calls: &[libc::c_long],
+    mut arg_rules: CallRules,
+    otherwise: SeccompAction,
 ) -> Result<BpfProgram, BackendError> {
+    // A rule adds no call to the list.
+    arg_rules.retain(|call, _| calls.contains(call));
+    let mut rules: CallRules = calls.iter().map(|call| (*call, Vec::new())).collect();
+    rules.extend(arg_rules);
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(rules, default_action, match_action, arch)?.try_into()
+    SeccompFilter::new(rules, otherwise, SeccompAction::Allow, arch)?.try_into()
 }
 
-/// Kills a process that uses x32 numbers, and answers ENOSYS to clone3(2), as if the
-/// kernel did not have it.
+/// Returns the calls of [`MONITOR`] and [`EXECUTING`] that are allowed with certain arguments
+/// only.
 ///
-/// seccompiler cannot compare a range of numbers, hence these six instructions.
-/// clone3(2) has its flags in memory, where no filter reads them; on ENOSYS the
-/// libc falls back to clone(2), whose flags a filter reads.
-fn x32_and_clone3_filter() -> BpfProgram {
-    let instruction = |code: u32, k: u32, jt: u8, jf: u8| {
-        let code = code as u16;
-        sock_filter { code, jt, jf, k }
+/// # Errors
+///
+/// A defect of a rule.
+pub fn monitor_arg_rules(rights: &Rights<'_>) -> Result<CallRules, BackendError> {
+    let equal = |argument, value: u64| {
+        let equals = condition(argument, SeccompCmpOp::Eq, value)?;
+        SeccompRule::new(vec![equals])
     };
-    // The number is the first field of struct seccomp_data. A jump skips `jt`
-    // instructions if the comparison holds, else `jf`.
-    let load_number = instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0);
-    let jump = |comparison: u32, value: u32, jt: u8, jf: u8| {
-        instruction(libc::BPF_JMP | comparison | libc::BPF_K, value, jt, jf)
+    let without = |argument, flags: u64| {
+        let none_of = condition(argument, SeccompCmpOp::MaskedEq(flags), 0)?;
+        SeccompRule::new(vec![none_of])
     };
-    let ret = |action: SeccompAction| instruction(libc::BPF_RET | libc::BPF_K, action.into(), 0, 0);
-    vec![
-        load_number,
-        jump(libc::BPF_JGE, X32_SYSCALL_BIT, 0, 1),
-        ret(SeccompAction::KillProcess),
-        jump(libc::BPF_JEQ, libc::SYS_clone3 as u32, 0, 1),
-        ret(SeccompAction::Errno(libc::ENOSYS as u32)),
-        ret(SeccompAction::Allow),
-    ]
-}
-
-/// Returns the monitor's deny-list. On x86-64, x32 numbers pass it.
-fn deny_filter(rights: &Rights<'_>) -> Result<BpfProgram, BackendError> {
-    let mut rules = without_arg_rules(&[DENIED, DENIED_LEGACY].concat());
+    let fcntl = FCNTL_ALLOWED
+        .iter()
+        .map(|command| equal(1, *command as u64));
+    let ioctl = IOCTL_ALLOWED.iter().map(|command| equal(1, *command));
+    let namespaces = NAMESPACE_FLAGS.iter().fold(0, |all, flag| all | flag);
+    let mut rules = CallRules::from([
+        // The audit opens a local socket for each line.
+        (libc::SYS_socket, vec![equal(0, libc::AF_UNIX as u64)?]),
+        // The limits of this process alone.
+        (libc::SYS_prlimit64, vec![equal(0, 0)?]),
+        (libc::SYS_fcntl, fcntl.collect::<Result<_, _>>()?),
+        (libc::SYS_ioctl, ioctl.collect::<Result<_, _>>()?),
+        // By descriptor. The unpacker, which inherits this filter, sets the times of its files,
+        // and `validators` those that a cache could mistake.
+        (libc::SYS_utimensat, vec![without_path()?]),
+        // In a new user namespace a child would have every capability.
+        (libc::SYS_clone, vec![without(0, namespaces as u64)?]),
+    ]);
     // The kernel empties a file for open(2) with O_TRUNC and an access mode that does not
     // write. Landlock controls that only from Linux 6.2 on, and no verb opens so.
     for (call, flags) in OPENS {
-        let truncate = libc::O_TRUNC as u64;
-        let truncates = condition(*flags, SeccompCmpOp::MaskedEq(truncate), truncate)?;
-        rules.insert(*call, vec![SeccompRule::new(vec![truncates])?]);
+        rules.insert(*call, vec![without(*flags, libc::O_TRUNC as u64)?]);
     }
-    // The audit opens a local socket for each line; every other kind is denied.
-    let not_local = condition(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?;
-    rules.insert(libc::SYS_socket, vec![SeccompRule::new(vec![not_local])?]);
-    // A process may change its own limits, and those of no other process.
-    let not_own = condition(0, SeccompCmpOp::Ne, 0)?;
-    rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![not_own])?]);
-    let fcntl = FCNTL_ALLOWED.iter().map(|command| *command as u64);
-    let ioctl = IOCTL_ALLOWED.iter().copied();
-    rules.insert(libc::SYS_fcntl, vec![no_command_of(fcntl)?]);
-    rules.insert(libc::SYS_ioctl, vec![no_command_of(ioctl)?]);
-    if rights.writable_files.is_empty() {
-        // flock(2) needs no right to write, so `list`, which has no records to write, could
-        // hold the lock of the site and block every change.
-        rules.insert(libc::SYS_flock, Vec::new());
-    }
-    if rights.set_times {
-        // By descriptor. The unpacker, which inherits this filter, sets the times of its
-        // files, and `validators` those that a cache could mistake. A path stays denied.
-        let by_path = path_is(SeccompCmpOp::Ne)?;
-        rules.insert(libc::SYS_utimensat, vec![by_path]);
-    }
-    if rights.execute_self {
-        // A child is allowed, but not in a new user namespace, where it would have
-        // every capability, nor in another new namespace.
-        let new_namespace = NAMESPACE_FLAGS.iter().map(|flag| {
-            let flag = *flag as u64;
-            SeccompRule::new(vec![condition(0, SeccompCmpOp::MaskedEq(flag), flag)?])
-        });
-        rules.insert(libc::SYS_clone, new_namespace.collect::<Result<_, _>>()?);
-    } else {
-        let calls = [DENIED_WITHOUT_EXEC, DENIED_WITHOUT_EXEC_LEGACY].concat();
-        rules.extend(without_arg_rules(&calls));
-        let executable = libc::PROT_EXEC as u64;
+    if !rights.execute_self {
         for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-            rules.insert(call, vec![prot_exec_is(executable)?]);
+            rules.insert(call, vec![prot_exec_is(0)?]);
         }
     }
-    compile(
-        rules,
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::EPERM as u32),
-    )
+    Ok(rules)
 }
 
 /// Returns the calls of [`UNPACKER`] that are allowed with certain arguments only.
@@ -203,7 +169,7 @@ pub fn unpacker_arg_rules() -> Result<CallRules, BackendError> {
     // what this process opens: its own files. A descriptor of O_PATH is refused
     // (EBADF). By a path it would reach every file of this user, because Landlock
     // controls no time.
-    let by_descriptor = path_is(SeccompCmpOp::Eq)?;
+    let by_descriptor = without_path()?;
     Ok([
         (libc::SYS_mmap, vec![prot_exec_is(0)?]),
         (libc::SYS_mprotect, vec![prot_exec_is(0)?]),
@@ -256,7 +222,7 @@ pub fn builder_arg_rules() -> Result<CallRules, BackendError> {
             libc::SYS_renameat2,
             vec![only(equal(4, libc::RENAME_NOREPLACE.into())?)?],
         ),
-        (libc::SYS_utimensat, vec![path_is(SeccompCmpOp::Eq)?]),
+        (libc::SYS_utimensat, vec![without_path()?]),
     ]
     .into())
 }
@@ -306,16 +272,10 @@ fn probe_arg_rules() -> Result<CallRules, BackendError> {
     .into())
 }
 
-/// Matches fcntl(2) and ioctl(2) with a command that is not in `commands`.
-fn no_command_of(commands: impl Iterator<Item = u64>) -> Result<SeccompRule, BackendError> {
-    let others = commands.map(|command| condition(1, SeccompCmpOp::Ne, command));
-    SeccompRule::new(others.collect::<Result<_, _>>()?)
-}
-
-/// Matches utimensat(2) by its path: `Eq` one without a path, `Ne` one with a path.
-fn path_is(operator: SeccompCmpOp) -> Result<SeccompRule, BackendError> {
+/// Matches utimensat(2) without a path.
+fn without_path() -> Result<SeccompRule, BackendError> {
     // A pointer has 64 bits.
-    let path = SeccompCondition::new(1, SeccompCmpArgLen::Qword, operator, 0)?;
+    let path = SeccompCondition::new(1, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?;
     SeccompRule::new(vec![path])
 }
 
@@ -339,30 +299,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_name_each_call_once_and_allow_lists_no_denied_call() {
-        let denied = [
-            DENIED,
-            DENIED_WITHOUT_EXEC,
-            DENIED_LEGACY,
-            DENIED_WITHOUT_EXEC_LEGACY,
-        ]
-        .concat();
-        for list in [UNPACKER, ASSEMBLER, BUILDER, PROBE, &denied] {
+    fn lists_name_each_call_once() {
+        let monitor = [MONITOR, MONITOR_LEGACY, EXECUTING, EXECUTING_LEGACY].concat();
+        for list in [UNPACKER, ASSEMBLER, BUILDER, PROBE, &monitor] {
             let mut sorted = list.to_vec();
             sorted.sort_unstable();
             sorted.dedup();
             assert_eq!(sorted.len(), list.len(), "a call is in the list twice");
         }
-        // A monitor that sets times denies utimensat(2) with a path only: `deny_filter`. The
-        // assembler does not inherit the filter of the monitor.
-        for (list, denied_with_some_arguments) in [
-            (UNPACKER, &[libc::SYS_utimensat][..]),
-            (ASSEMBLER, &[libc::SYS_fchmod]),
-            (PROBE, &[]),
-        ] {
-            let in_both: Vec<_> = list.iter().filter(|call| denied.contains(call)).collect();
-            assert!(in_both.into_iter().eq(denied_with_some_arguments));
-        }
+    }
+
+    #[test]
+    fn the_unpacker_loses_no_call_to_the_filter_that_it_inherits() {
+        assert!(UNPACKER.iter().all(|call| MONITOR.contains(call)));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub const CONTROL: &str = "control";
 pub const EVERYONE: &[&str] = &[
     UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, RECEIVE, SWAP, ROLLBACK, LIST,
 ];
+pub const CHILDREN: &[&str] = &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE];
+pub const MONITORS: &[&str] = &[RECEIVE, SWAP, ROLLBACK, LIST];
 pub const ALL_WITHOUT_EXEC: &[&str] = &[
     UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, SWAP, ROLLBACK, LIST,
 ];

@@ -397,6 +397,24 @@ pub const ATTEMPTS: &[Attempt] = &[
         run: |_| raw_syscall(INOTIFY),
     },
     Attempt {
+        name: "make a message queue",
+        refused_to: EVERYONE,
+        refusal: Refusal::AnyIfPossible,
+        run: |_| raw_syscall(MESSAGE_QUEUE),
+    },
+    Attempt {
+        name: "take what the machine has for asynchronous input",
+        refused_to: EVERYONE,
+        refusal: Refusal::AnyIfPossible,
+        run: |_| raw_syscall(IO_SETUP),
+    },
+    Attempt {
+        name: "read the attributes of a file outside of the site",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(LISTXATTR),
+    },
+    Attempt {
         name: "take the lock",
         refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, LIST],
         refusal: Refusal::Any,
@@ -534,14 +552,26 @@ pub const ATTEMPTS: &[Attempt] = &[
     },
     Attempt {
         name: "call getpid(2) by the x32 ABI",
-        refused_to: EVERYONE,
+        refused_to: CHILDREN,
         refusal: Refusal::Killed,
         run: |_| raw_syscall(X32_GETPID),
     },
     Attempt {
+        name: "call getpid(2) by the x32 ABI, in a monitor",
+        refused_to: MONITORS,
+        refusal: Refusal::AnyIfPossible,
+        run: |_| raw_syscall(X32_GETPID),
+    },
+    Attempt {
         name: "call execve(2) by the x32 ABI",
-        refused_to: EVERYONE,
+        refused_to: CHILDREN,
         refusal: Refusal::Killed,
+        run: |_| raw_syscall(X32_EXECVE),
+    },
+    Attempt {
+        name: "call execve(2) by the x32 ABI, in a monitor",
+        refused_to: MONITORS,
+        refusal: Refusal::AnyIfPossible,
         run: |_| raw_syscall(X32_EXECVE),
     },
     #[cfg(target_arch = "x86_64")]

@@ -44,6 +44,9 @@ static int set_owner_of_socket(void)
 #define LIVE_FILE "../../../../releases/r1/index.html"
 #define SECRET "../../../../../beside/secret"
 
+/* A message queue. Queues are not files of a directory. */
+#define QUEUE "deploy-shell-attack"
+
 /* Opens a file with O_TRUNC for neither reading nor writing, by a system call. */
 static int truncate_by(long call, const char *path)
 {
@@ -131,6 +134,16 @@ pid_t getsid(pid_t which)
     }
     case 23:
         return inotify_add_watch(inotify_init1(0), "/", IN_OPEN);
+    case 24:
+        /* Landlock refuses the descriptor of a new queue, but the queue is there. */
+        syscall(SYS_mq_open, QUEUE, O_CREAT | O_RDWR, 0600, NULL);
+        return syscall(SYS_mq_unlink, QUEUE);
+    case 25: {
+        unsigned long context = 0;
+        return syscall(SYS_io_setup, 1, &context);
+    }
+    case 26:
+        return syscall(SYS_listxattr, SECRET, NULL, 0L) < 0 ? -1 : 0;
     default:
         return -1;
     }

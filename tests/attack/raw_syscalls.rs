@@ -28,6 +28,9 @@ pub const OPENAT2_TRUNCATE_SECRET: i32 = 20;
 pub const FCNTL_SETLEASE: i32 = 21;
 pub const IOCTL_SETFLAGS: i32 = 22;
 pub const INOTIFY: i32 = 23;
+pub const MESSAGE_QUEUE: i32 = 24;
+pub const IO_SETUP: i32 = 25;
+pub const LISTXATTR: i32 = 26;
 
 /// Makes a system call by the preloaded object, which replaces getsid(3).
 pub fn raw_syscall(which: i32) -> Outcome {

@@ -7,7 +7,9 @@ use std::io::Write;
 use std::path::Path;
 
 use deploy_shell::privileges::PRIVILEGES;
-use deploy_shell::sandbox::seccomp::{ASSEMBLER, BUILDER, PROBE, UNPACKER, unpacker_arg_rules};
+use deploy_shell::sandbox::seccomp::{
+    ASSEMBLER, BUILDER, EXECUTING, MONITOR, PROBE, UNPACKER, unpacker_arg_rules,
+};
 use nix::libc;
 
 const DOC: &str = include_str!("../../SECURITY.md");
@@ -79,8 +81,14 @@ fn the_numbers_of_system_calls_are_the_programs() {
         let expected = format!("It may make {count} system calls (`{name}`");
         assert!(text.contains(&expected), "no '{expected}' in SECURITY.md");
     }
-    let expected = format!("the {} calls of `BUILDER`", BUILDER.len());
-    assert!(text.contains(&expected), "no '{expected}' in SECURITY.md");
+    let (monitor, executing) = (MONITOR.len(), EXECUTING.len());
+    for expected in [
+        format!("the {} calls of `BUILDER`", BUILDER.len()),
+        format!("a list of {monitor} system calls (`MONITOR`"),
+        format!("{executing} more for a verb that executes (`EXECUTING`)"),
+    ] {
+        assert!(text.contains(&expected), "no '{expected}' in SECURITY.md");
+    }
 }
 
 /// The table lists the calls that are allowed with certain arguments only, and no

@@ -1,5 +1,4 @@
-//! The lists of system calls: what the unpacker and the probe may call, and what
-//! the monitor may not.
+//! The lists of system calls that each process may make.
 
 use nix::libc;
 
@@ -148,132 +147,159 @@ const POLL: libc::c_long = libc::SYS_poll;
 #[cfg(not(target_arch = "x86_64"))]
 const POLL: libc::c_long = libc::SYS_ppoll;
 
-/// Calls that the libc crate does not know on every architecture. From 424 on, a number is the same
-/// on every architecture.
-const FCHMODAT2: libc::c_long = 452;
-const SETXATTRAT: libc::c_long = 463;
-const REMOVEXATTRAT: libc::c_long = 466;
-const OPEN_TREE_ATTR: libc::c_long = 467;
-const FILE_SETATTR: libc::c_long = 469;
-
-/// kexec_file_load(2), which the libc crate does not know on every architecture.
-#[cfg(target_arch = "x86_64")]
-const KEXEC_FILE_LOAD: libc::c_long = 320;
-#[cfg(not(target_arch = "x86_64"))]
-const KEXEC_FILE_LOAD: libc::c_long = 294;
-
-/// The system calls that no verb of the monitor may make. SECURITY.md ("What is
-/// left") says why a deny-list can only be incomplete. prctl(2) and socketpair(2) are missing
-/// on purpose: they reach the process itself and its open descriptors, and library code uses
-/// them. [`FCNTL_ALLOWED`] and [`IOCTL_ALLOWED`] limit fcntl(2) and ioctl(2).
-pub const DENIED: &[libc::c_long] = &[
-    // Access to other processes.
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_process_madvise,
-    libc::SYS_process_mrelease,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp,
-    libc::SYS_setpriority,
-    libc::SYS_ioprio_set,
-    libc::SYS_sched_setscheduler,
-    libc::SYS_sched_setparam,
-    libc::SYS_sched_setattr,
-    libc::SYS_sched_setaffinity,
-    libc::SYS_migrate_pages,
-    libc::SYS_move_pages,
-    // Memory, queues and semaphores that processes share by number.
-    libc::SYS_shmget,
-    libc::SYS_shmat,
-    libc::SYS_shmctl,
-    libc::SYS_msgget,
-    libc::SYS_msgsnd,
-    libc::SYS_msgrcv,
-    libc::SYS_msgctl,
-    libc::SYS_semget,
-    libc::SYS_semop,
-    libc::SYS_semtimedop,
-    libc::SYS_semctl,
-    // Change of identity, owner, mode or attribute.
-    libc::SYS_setuid,
-    libc::SYS_setgid,
-    libc::SYS_setreuid,
-    libc::SYS_setregid,
-    libc::SYS_setresuid,
-    libc::SYS_setresgid,
-    libc::SYS_setgroups,
-    libc::SYS_setfsuid,
-    libc::SYS_setfsgid,
-    libc::SYS_capset,
-    libc::SYS_fchown,
-    libc::SYS_fchownat,
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
-    FCHMODAT2,
-    libc::SYS_removexattr,
-    libc::SYS_lremovexattr,
-    libc::SYS_fremovexattr,
+/// The system calls of a monitor, and of the unpacker until it has its own list. Some are not
+/// made here, but by another libc or for a message of an error. None reads or changes
+/// something outside of the process that neither Landlock nor a descriptor decides, except
+/// [metadata](super::filter_monitor). [`super::monitor_arg_rules`] restricts the arguments of
+/// some of them.
+///
+/// SECURITY.md states the number of calls, and a test compares it.
+pub const MONITOR: &[libc::c_long] = &[
+    // Descriptors that are open.
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_pread64,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_pwrite64,
+    libc::SYS_lseek,
+    libc::SYS_close,
+    libc::SYS_close_range,
+    libc::SYS_dup,
+    libc::SYS_dup3,
+    libc::SYS_fcntl,
+    libc::SYS_ioctl,
+    libc::SYS_ftruncate,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_syncfs,
+    libc::SYS_flock,
+    libc::SYS_pipe2,
+    libc::SYS_ppoll,
+    libc::SYS_signalfd4,
+    // Files and directories. Landlock decides which.
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_getdents64,
+    libc::SYS_mkdirat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat2,
+    libc::SYS_symlinkat,
     libc::SYS_utimensat,
-    SETXATTRAT,
-    REMOVEXATTRAT,
-    FILE_SETATTR,
-    libc::SYS_setxattr,
-    libc::SYS_lsetxattr,
-    libc::SYS_fsetxattr,
-    // Truncation by path, device files and fifos, hard links. openat2(2), in whose flags
-    // no filter sees O_TRUNC, is missing: see `Mechanism::Truncation`.
-    libc::SYS_truncate,
-    libc::SYS_mknodat,
-    libc::SYS_linkat,
-    // Namespaces and mounts.
-    libc::SYS_chroot,
-    libc::SYS_pivot_root,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_move_mount,
-    libc::SYS_mount_setattr,
-    libc::SYS_fsmount,
-    libc::SYS_fsconfig,
-    libc::SYS_open_tree,
-    OPEN_TREE_ATTR,
-    libc::SYS_fsopen,
-    libc::SYS_fspick,
-    libc::SYS_setns,
-    libc::SYS_unshare,
-    libc::SYS_open_by_handle_at,
-    // Administration of the kernel, and interfaces with many past defects.
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_keyctl,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    KEXEC_FILE_LOAD,
-    libc::SYS_reboot,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_memfd_create,
-    libc::SYS_pkey_mprotect,
-    libc::SYS_personality,
-    // Reports of what other processes do with files and directories.
-    libc::SYS_inotify_init1,
-    libc::SYS_inotify_add_watch,
-    libc::SYS_fanotify_init,
-    libc::SYS_fanotify_mark,
-    // Accepting connections.
-    libc::SYS_bind,
-    libc::SYS_listen,
-    libc::SYS_accept,
-    libc::SYS_accept4,
+    // The access control list that new files inherit. A descriptor of O_PATH is refused.
+    libc::SYS_fgetxattr,
+    // Metadata.
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_statfs,
+    libc::SYS_fstatfs,
+    libc::SYS_readlinkat,
+    libc::SYS_faccessat,
+    libc::SYS_getcwd,
+    // The audit log, and the socket pair to the unpacker.
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_shutdown,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    // Memory. Some verbs map none that is executable.
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    // Children and threads: wait for them, and exit.
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    libc::SYS_futex,
+    libc::SYS_set_robust_list,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    // Signals to this process.
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigsuspend,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    // The process itself.
+    libc::SYS_getpid,
+    libc::SYS_getppid,
+    libc::SYS_gettid,
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
+    libc::SYS_getgroups,
+    libc::SYS_prctl,
+    libc::SYS_prlimit64,
+    libc::SYS_umask,
+    // The machine, the time, and the seed of hash tables.
+    libc::SYS_uname,
+    libc::SYS_sysinfo,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_getres,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_gettimeofday,
+    libc::SYS_getrandom,
 ];
+
+/// The further system calls of a monitor that executes the unpacker: it starts processes and
+/// threads, and signals the unpacker, which loads its libraries and restricts itself. Landlock
+/// confines signals to the sandbox, from Linux 6.12 on.
+///
+/// SECURITY.md states the number of calls, and a test compares it.
+pub const EXECUTING: &[libc::c_long] = &[
+    libc::SYS_clone,
+    libc::SYS_execve,
+    libc::SYS_kill,
+    libc::SYS_tgkill,
+    libc::SYS_chdir,
+    libc::SYS_fchdir,
+    libc::SYS_set_tid_address,
+    libc::SYS_rseq,
+    libc::SYS_seccomp,
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_restrict_self,
+];
+
+/// Older forms of calls in [`MONITOR`] and [`EXECUTING`], which not every architecture has.
+#[cfg(target_arch = "x86_64")]
+pub const MONITOR_LEGACY: &[libc::c_long] = &[
+    libc::SYS_renameat,
+    libc::SYS_open,
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_access,
+    libc::SYS_readlink,
+    libc::SYS_poll,
+    libc::SYS_dup2,
+    libc::SYS_pipe,
+    libc::SYS_time,
+    libc::SYS_getrlimit,
+];
+#[cfg(target_arch = "x86_64")]
+pub const EXECUTING_LEGACY: &[libc::c_long] =
+    &[libc::SYS_fork, libc::SYS_vfork, libc::SYS_arch_prctl];
+#[cfg(target_arch = "aarch64")]
+pub const MONITOR_LEGACY: &[libc::c_long] = &[libc::SYS_renameat];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub const MONITOR_LEGACY: &[libc::c_long] = &[];
+#[cfg(not(target_arch = "x86_64"))]
+pub const EXECUTING_LEGACY: &[libc::c_long] = &[];
 
 /// The commands of fcntl(2) that a monitor and its children may use.
 ///
@@ -315,39 +341,3 @@ pub const NAMESPACE_FLAGS: &[libc::c_int] = &[
     libc::CLONE_NEWUTS,
     libc::CLONE_NEWCGROUP,
 ];
-
-/// The system calls that are also denied to a verb that does not execute. It starts
-/// no process after its restriction, and ends the hook runner by closing its pipe, so
-/// it has no process to signal. (`receive` has the unpacker; there Landlock confines
-/// signals to the sandbox, from Linux 6.12 on.)
-pub const DENIED_WITHOUT_EXEC: &[libc::c_long] = &[
-    libc::SYS_kill,
-    libc::SYS_tkill,
-    libc::SYS_tgkill,
-    libc::SYS_rt_sigqueueinfo,
-    libc::SYS_rt_tgsigqueueinfo,
-    libc::SYS_pidfd_send_signal,
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_clone,
-];
-
-/// Older forms of the same calls, which only x86-64 has.
-#[cfg(target_arch = "x86_64")]
-pub const DENIED_LEGACY: &[libc::c_long] = &[
-    libc::SYS_creat,
-    libc::SYS_chown,
-    libc::SYS_lchown,
-    libc::SYS_chmod,
-    libc::SYS_mknod,
-    libc::SYS_link,
-    libc::SYS_utime,
-    libc::SYS_utimes,
-    libc::SYS_futimesat,
-];
-#[cfg(target_arch = "x86_64")]
-pub const DENIED_WITHOUT_EXEC_LEGACY: &[libc::c_long] = &[libc::SYS_fork, libc::SYS_vfork];
-#[cfg(not(target_arch = "x86_64"))]
-pub const DENIED_LEGACY: &[libc::c_long] = &[];
-#[cfg(not(target_arch = "x86_64"))]
-pub const DENIED_WITHOUT_EXEC_LEGACY: &[libc::c_long] = &[];
