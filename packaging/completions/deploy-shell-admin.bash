@@ -1,8 +1,10 @@
 _deploy_shell_sites() {
-    command ls /etc/deploy-shell 2> /dev/null | sed -n 's/\.toml$//p'
+    command ls /etc/deploy-shell 2> /dev/null | sed -n 's/\.toml$//p' \
+        | LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*'
 }
 
-# The releases of the site that the command line names, if it may be read.
+# The releases of the site that the command line names, if it may be read. The account
+# chooses the names there, and compgen -W expands what it gets.
 _deploy_shell_releases() {
     local i config root
     for ((i = 1; i < COMP_CWORD; i++)); do
@@ -12,7 +14,8 @@ _deploy_shell_releases() {
         esac
     done
     root=$(sed -n 's/^root = "\([^"]*\)".*/\1/p' "${config:-/dev/null}" 2> /dev/null)
-    [ -z "$root" ] || command ls "$root/releases" 2> /dev/null
+    [ -z "$root" ] || command ls "$root/releases" 2> /dev/null |
+        LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*'
 }
 
 _deploy__shell__admin() {

@@ -87,7 +87,8 @@ function __deploy_shell_releases
         end
     end
     set -l root (sed -n 's/^root = "\([^"]*\)".*/\1/p' $config 2> /dev/null)
-    test -z "$root"; or command ls $root/releases 2> /dev/null
+    test -z "$root"; or command ls $root/releases 2> /dev/null |
+        LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*'
 end
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -f -a "(__deploy_shell_releases)"
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -f -a "(__deploy_shell_releases)"

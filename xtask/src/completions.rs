@@ -57,13 +57,16 @@ const VERBS: &str = "receive swap rollback list files";
 
 /// Prints the names of the sites. A shell without a match passes the pattern on, so `ls`
 /// gets the directory alone.
-const SITES: &str = "command ls /etc/deploy-shell 2> /dev/null | sed -n 's/\\.toml$//p'";
+const SITES: &str = "command ls /etc/deploy-shell 2> /dev/null | sed -n 's/\\.toml$//p' \\\n        | LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*'";
 
 /// The same for fish, in which `$` and quotes have other rules.
 const SITES_OF_FISH: &str =
     "command ls /etc/deploy-shell 2> /dev/null | string match -r \".*(?=[.]toml)\"";
 
 /// Completes the releases of the site that the command line names, if it may be read.
+///
+/// `releases/` belongs to the account, and root uses the completion. bash expands the words of
+/// `compgen -W`, commands in them included. So every shell gets plain names alone.
 const RELEASES_OF_ZSH: &str = r#"_deploy_shell_releases() {
     local i config root
     for ((i = 1; i < CURRENT; i++)); do
@@ -73,7 +76,8 @@ const RELEASES_OF_ZSH: &str = r#"_deploy_shell_releases() {
         esac
     done
     root=$(sed -n 's/^root = "\([^"]*\)".*/\1/p' "${config:-/dev/null}" 2> /dev/null)
-    [[ -z $root ]] || compadd -- ${(f)"$(command ls "$root/releases" 2> /dev/null)"}
+    [[ -z $root ]] || compadd -- ${(f)"$(command ls "$root/releases" 2> /dev/null |
+        LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*')"}
 }
 "#;
 
@@ -90,7 +94,8 @@ const RELEASES_OF_FISH: &str = r#"function __deploy_shell_releases
         end
     end
     set -l root (sed -n 's/^root = "\([^"]*\)".*/\1/p' $config 2> /dev/null)
-    test -z "$root"; or command ls $root/releases 2> /dev/null
+    test -z "$root"; or command ls $root/releases 2> /dev/null |
+        LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*'
 end
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -f -a "(__deploy_shell_releases)"
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -f -a "(__deploy_shell_releases)"
@@ -125,7 +130,8 @@ fn with_values_of_bash(text: &str) -> String {
     }
     format!(
         "_deploy_shell_sites() {{\n    {SITES}\n}}\n\n\
-         # The releases of the site that the command line names, if it may be read.\n\
+         # The releases of the site that the command line names, if it may be read. The account\n\
+         # chooses the names there, and compgen -W expands what it gets.\n\
          _deploy_shell_releases() {{\n    \
              local i config root\n    \
              for ((i = 1; i < COMP_CWORD; i++)); do\n        \
@@ -135,7 +141,8 @@ fn with_values_of_bash(text: &str) -> String {
                  esac\n    \
              done\n    \
              root=$(sed -n 's/^root = \"\\([^\"]*\\)\".*/\\1/p' \"${{config:-/dev/null}}\" 2> /dev/null)\n    \
-             [ -z \"$root\" ] || command ls \"$root/releases\" 2> /dev/null\n}}\n\n{text}"
+             [ -z \"$root\" ] || command ls \"$root/releases\" 2> /dev/null |\n        \
+                 LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*'\n}}\n\n{text}"
     )
 }
 

@@ -298,7 +298,14 @@ fn shells_complete_with_the_committed_scripts() {
 fn shells_complete_the_values_of_options_and_releases() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let root = directory.path().join("root");
-    for release in ["r1", "r2"] {
+    // The account chooses these names, and root uses the completion.
+    for release in [
+        "r1",
+        "r2",
+        "r3$(cd;:>executed)",
+        "r4;`cd;:>executed`",
+        "r5\x1b[2J",
+    ] {
         fs::create_dir_all(root.join("releases").join(release)).expect("directories");
     }
     let config = directory.path().join("x.toml");
@@ -316,7 +323,7 @@ fn shells_complete_the_values_of_options_and_releases() {
         (vec!["authorize", "--allow", "s"], "swap", true),
         (vec!["init", "--owner", "nobod"], "nobody", true),
         (vec!["verify", "--config", config, "r1"], "r1", true),
-        (vec!["verify", "--config", config, "r"], "r1 r2", false),
+        (vec!["verify", "--config", config, "r"], "r1 r2\n", false),
         (vec!["drop", "--config", config, "r2"], "r2", true),
     ] {
         let line = words.join(" ");
@@ -342,6 +349,8 @@ fn shells_complete_the_values_of_options_and_releases() {
             let output = command.stdin(Stdio::null()).output().expect("it starts");
             let said = String::from_utf8_lossy(&output.stdout);
             assert!(said.contains(expected), "{shell}: {line}: {output:?}");
+            let executed = directory.path().join("executed").exists();
+            assert!(!executed, "{shell}: {line}: a name was executed");
         }
     }
 }
