@@ -78,8 +78,14 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Code::IoError`].
+    /// [`Code::Denied`] if a symlink in the root leads to the release, and [`Code::IoError`].
     pub fn try_removal(&self, release: &ReleaseId) -> Result<Option<Removal>> {
+        if let Some(link) = self.symlink_to(release)? {
+            let problem = format!("the symlink '{link}' in the root leads to '{release}'");
+            return Err(Error::new(Code::Denied, problem).remedy(
+                "if nothing serves it, remove the symlink; give each site a root of its own",
+            ));
+        }
         let cannot = |error| self.io(format!("cannot lock the manifest of '{release}'"), error);
         let manifest = self.manifests.open_file(release);
         let manifest = manifest.map_err(|errno| cannot(errno.into()))?;

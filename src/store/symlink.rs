@@ -11,6 +11,7 @@ use super::Store;
 use super::layout::{BACK, NEXT, RELEASES};
 use crate::dir::{self, Name};
 use crate::error::{Code, Error, Result};
+use crate::escape;
 use crate::names::{LinkName, ReleaseId};
 use crate::shell_word::Word;
 
@@ -84,6 +85,45 @@ impl Store {
             (None, None) => Ok(()),
             _ => self.replace_link(link, release),
         }
+    }
+
+    /// Returns the name of a symlink in the root that leads to `release` or into it, escaped;
+    /// the one of the preview does not count.
+    ///
+    /// Another symlink than `link` can be what a web server serves: that of a site with the same
+    /// root and another `link`, or the old one after a change of `link`.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IoError`].
+    pub fn symlink_to(&self, release: &ReleaseId) -> Result<Option<String>> {
+        let cannot = |errno| {
+            let problem = format!("cannot read the symlinks in '{}'", self.path.display());
+            Error::io(problem, errno)
+        };
+        let release = AsRef::<Path>::as_ref(&RELEASES).join(release.as_str());
+        let absolute = self.path.join(&release);
+        for (name, kind) in self.root.entries_with_type().map_err(cannot)? {
+            let is_preview = (self.preview.as_ref()).is_some_and(|link| name == link.as_str());
+            let Some(link) = Name::new(name.as_bytes()) else {
+                continue;
+            };
+            if kind != SFlag::S_IFLNK || is_preview {
+                continue;
+            }
+            let target = match self.root.read_link(link) {
+                Ok(target) => target,
+                // It went away, or became something else.
+                Err(Errno::ENOENT | Errno::EINVAL) => continue,
+                Err(errno) => return Err(cannot(errno)),
+            };
+            let target = Path::new(&target);
+            let target = target.strip_prefix(".").unwrap_or(target);
+            if target.starts_with(&release) || target.starts_with(&absolute) {
+                return Ok(Some(escape::escape_truncated(name.as_bytes(), 300)));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the release that the symlink `link` names; none if it does not exist.

@@ -9,7 +9,7 @@ use nix::unistd::Uid;
 
 use crate::direct::{ask, listing, live, put, record, serve, states};
 use crate::gating::{gate_failed, logging_hooks, make_fail};
-use crate::site::{Site, set_mode};
+use crate::site::{Site, admin, set_mode};
 
 fn manifests(site: &Site) -> Vec<String> {
     let directory = site.root().join(".deploy-shell/manifests");
@@ -41,6 +41,43 @@ fn the_configured_count_is_kept_besides_current_and_previous() {
             assert_releases(&site, &names[first..count]);
         }
     }
+}
+
+/// A web server may serve it: the old symlink after a change of `link`, or another site with
+/// the same root.
+#[test]
+fn a_release_to_which_another_symlink_leads_is_not_removed() {
+    let site = Site::with_config("keep = 1\nmin_age = \"0s\"\n");
+    live(&site, &["a", "b", "c"]);
+    let root = site.root();
+    for (name, target) in [
+        ("old", Path::new("releases/a")),
+        ("document-root", Path::new("./releases/b/public")),
+        ("absolute", &root.join("releases/c")),
+        ("elsewhere", Path::new("releases/d-and-more")),
+    ] {
+        symlink(target, root.join(name)).expect("a symlink");
+    }
+    let mut warned = String::new();
+    for release in ["d", "e", "f", "g"] {
+        put(&site, release);
+        let reply = ask(&site, &format!("swap {release}"));
+        warned += &reply.stderr;
+        reply.ok();
+    }
+    let expected = "'a' was not pruned: the symlink 'old' in the root leads to 'a'";
+    assert!(warned.contains(expected), "{warned}");
+    assert_releases(&site, &["a", "b", "c", "e", "f", "g"]);
+    let mut command = Command::new(admin());
+    command.args(["drop", "--good", "e", "a", "--config"]);
+    command.arg(site.config_path());
+    site.run(command, b"").refused(77, "denied");
+    assert_releases(&site, &["a", "b", "c", "e", "f", "g"]);
+    for link in ["old", "document-root", "absolute"] {
+        fs::remove_file(root.join(link)).expect("it was there");
+    }
+    live(&site, &["h"]);
+    assert_releases(&site, &["f", "g", "h"]);
 }
 
 #[test]
