@@ -296,8 +296,7 @@ fn no_fault_at_any_call_damages_a_site() {
     let template = template(&fixture);
     let mut violations = Vec::new();
     for scenario in scenarios() {
-        let only = std::env::var("DEPLOY_SHELL_CRASH_ONLY").ok();
-        if only.is_some_and(|only| only != scenario.name) {
+        if !scenario.is_chosen() {
             continue;
         }
         let site = scenario.prepare(&fixture, &template, "clean");

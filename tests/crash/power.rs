@@ -303,7 +303,9 @@ fn chosen() -> Vec<Scenario> {
         "swap and back",
     ];
     let mut all = Vec::from(scenarios());
-    all.retain(|scenario| crate::long() || short.contains(&scenario.name));
+    all.retain(|scenario| {
+        scenario.is_chosen() && (crate::long() || short.contains(&scenario.name))
+    });
     all
 }
 
@@ -369,7 +371,16 @@ type Sync = (&'static str, &'static str, i64, usize);
 /// Syncs that no later one of the same request makes up for, and a kind of file system
 /// that shows it. ext4 and xfs commit in order, so a sync of the journal also makes the
 /// move of a symlink durable there.
-const NEEDED: [Sync; 5] = [
+///
+/// The long form leaves out each sync of each scenario. It finds the seven kinds below, on more
+/// file systems and in more scenarios. No state shows a fault without one of the others: a
+/// later sync of the same request makes up for it (each file of a release and of a manifest by
+/// syncfs(2), each record but the last one), or the next request does (the directory of a
+/// removed release, the count of a key).
+const NEEDED: [Sync; 8] = [
+    ("ext4", "swap without pruning", libc::SYS_fdatasync, 1),
+    ("ext4", "receive", libc::SYS_syncfs, 1),
+    ("btrfs", "receive", libc::SYS_fsync, 2),
     ("btrfs", "swap", libc::SYS_fsync, 1),
     ("btrfs", "swap and back", libc::SYS_fsync, 2),
     ("xfs", "swap with a checkpoint", libc::SYS_fdatasync, 1),
@@ -419,7 +430,7 @@ fn a_missing_sync_is_found() {
     let kinds = possible_kinds();
     for kind in kinds.iter().copied() {
         let lab = Lab::new(kind);
-        for scenario in scenarios() {
+        for scenario in scenarios().into_iter().filter(Scenario::is_chosen) {
             let is_expected = |(of, name, ..): &Sync| (*of, *name) == (kind.name, scenario.name);
             if crate::long() || NEEDED.iter().any(is_expected) {
                 let chosen = |sync| crate::long() || NEEDED.contains(&sync);
@@ -427,7 +438,10 @@ fn a_missing_sync_is_found() {
             }
         }
     }
-    let is_possible = |sync: &Sync| kinds.iter().any(|kind| kind.name == sync.0);
+    let is_possible = |sync: &Sync| {
+        kinds.iter().any(|kind| kind.name == sync.0)
+            && (scenarios().iter()).any(|scenario| scenario.name == sync.1 && scenario.is_chosen())
+    };
     for sync in NEEDED.into_iter().filter(is_possible) {
         assert!(found.contains(&sync), "{sync:?} is not needed: {found:?}");
     }

@@ -25,6 +25,9 @@ pub struct Scenario {
     pub delta: &'static str,
     /// Whether the payload is signed, so that it is spooled.
     pub signed: bool,
+    /// The number of releases that stay besides the live and the previous one. 0 prunes, and
+    /// the sync of that record makes up for a missing sync of the record of the swap.
+    pub keep: usize,
     /// In the short form, every nth of the calls that change nothing is tried: to kill the
     /// process there, and to let the call fail.
     pub kill_step: usize,
@@ -49,7 +52,7 @@ const FAILING_GATE: &str = r#"
 command = ["/bin/grep", "-qv", "[bd]", "index.html"]
 "#;
 
-pub fn scenarios() -> [Scenario; 13] {
+pub fn scenarios() -> [Scenario; 14] {
     let of = |name, request: &str, live, (kill_step, error_step)| Scenario {
         name,
         request: request.to_owned(),
@@ -60,6 +63,7 @@ pub fn scenarios() -> [Scenario; 13] {
         fails_gate: false,
         delta: "",
         signed: false,
+        keep: 0,
         kill_step,
         error_step,
     };
@@ -74,6 +78,10 @@ pub fn scenarios() -> [Scenario; 13] {
     };
     [
         of("swap", "swap d", "d", (4, 4)),
+        Scenario {
+            keep: 9,
+            ..of("swap without pruning", "swap d", "d", (16, 16))
+        },
         // A rollback chooses its target from what it reads.
         of("rollback", "rollback", "b", (8, 1)),
         of("receive", &receive_command(NEW), "c", (12, 12)),
@@ -143,6 +151,11 @@ fn leave_debris(site: &Site) {
 }
 
 impl Scenario {
+    /// Returns whether the environment does not name another scenario.
+    pub fn is_chosen(&self) -> bool {
+        !std::env::var("DEPLOY_SHELL_CRASH_ONLY").is_ok_and(|only| only != self.name)
+    }
+
     pub fn run(&self, site: &Site, fault: Option<(Point, Fault)>) -> Result<Run, String> {
         site.require_signatures(self.signed);
         let run = self.run_as_configured(site, fault);
@@ -187,9 +200,8 @@ impl Scenario {
     }
 
     pub fn prepare(&self, fixture: &Fixture, template: &Site, name: &str) -> Site {
-        // `keep = 0`, so that an activation prunes.
         let tables = [self.gate, self.delta].concat();
-        let site = fixture.copy(template, name, 0, &tables);
+        let site = fixture.copy(template, name, self.keep, &tables);
         if !self.delta.is_empty() {
             site.set_times(BASE);
         }
