@@ -379,6 +379,13 @@ fn init_takes_nothing_from_another_account() {
     );
     assert_eq!(owner(&root.join("releases")), 0);
     fs::remove_dir_all(root.join("releases")).expect("removed");
+    // A refusal changes no mode: the directory may be /tmp.
+    assert_eq!(mode(&root), 0o2775);
+    set_mode(&root, 0o1777);
+    fs::create_dir(root.join("private")).expect("a directory");
+    failed(&site.run(init(&config, &root), b""));
+    assert_eq!(mode(&root), 0o1777);
+    fs::remove_dir(root.join("private")).expect("removed");
     set_mode(&root, 0o2775);
     site.run(init(&config, &root), b"").ok();
     assert_eq!(mode(&root), 0o2775);

@@ -94,28 +94,37 @@ impl<'a> Directories<'a> {
         if work.has_writers {
             set_mode(mode - writers)?;
         }
-        // Also for a new one: an account that can write above it can exchange it for another
-        // directory of root's before it is opened.
-        if owner == 0 {
-            require_only_a_site(self.config, &root)?;
-        }
         // The site's own group, such as that of a set-group-id directory.
         if owner == account.uid {
             work.gid = stat.st_gid;
         }
-        let filled = work.fill(&root, path);
-        // Last: until then, no account can change what is in a directory of root's.
-        if owner == 0 && filled.is_ok() {
-            work.give(&root, path)?;
-            if !is_new {
-                work.given.push(path.display().to_string());
-            }
-        }
+        let filled = self.fill(&mut work, &root, owner, is_new);
+        // Also after a refusal: the directory may be /tmp.
         if work.has_writers {
             set_mode(mode)?;
         }
         filled?;
         Ok(work.lines(path))
+    }
+
+    /// Makes what is missing in the root directory, which belongs to `owner`, and gives it to
+    /// the account.
+    fn fill(&self, work: &mut Work<'_>, root: &Dir, owner: u32, is_new: bool) -> Result<()> {
+        let path = &self.config.root;
+        if owner == 0 {
+            // Also for a new one: an account that can write above it can exchange it for
+            // another directory of root's before it is opened.
+            require_only_a_site(self.config, root)?;
+        }
+        work.fill(root, path)?;
+        // Last: until then, no account can change what is in a directory of root's.
+        if owner == 0 {
+            work.give(root, path)?;
+            if !is_new {
+                work.given.push(path.display().to_string());
+            }
+        }
+        Ok(())
     }
 }
 
