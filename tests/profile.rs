@@ -59,3 +59,27 @@ fn archives_over_a_limit_are_refused() {
         table.replay();
     }
 }
+
+/// Directories too: they get their times after everything in them.
+#[test]
+fn times_of_the_archive_are_kept() {
+    use std::os::unix::fs::MetadataExt;
+    let site = site::Site::with_config("");
+    let at = |header: archive::Header, seconds: &str| header.put(archive::MTIME, seconds);
+    let large = vec![7; 1 << 20];
+    let tar = archive::Tar::new()
+        .header(at(archive::Header::directory("d"), "14000000000\0"))
+        .header(at(archive::Header::file("d/small", 1), "14000000001\0"))
+        .data("x")
+        .header(at(
+            archive::Header::file("d/large", 1 << 20),
+            "14000000002\0",
+        ))
+        .data(&large);
+    site.receive("r", &archive::zstd(&tar.end())).ok();
+    let release = site.root().join("releases/r");
+    for (name, seconds) in [("d", 0), ("d/small", 1), ("d/large", 2)] {
+        let found = std::fs::metadata(release.join(name)).expect("it is there");
+        assert_eq!(found.mtime(), 0o14_000_000_000 + seconds, "{name}");
+    }
+}

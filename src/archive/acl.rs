@@ -130,4 +130,19 @@ mod tests {
             false
         ));
     }
+
+    /// bsdtar would read another list than this program.
+    #[test]
+    fn a_name_or_an_id_that_another_reader_cuts_is_refused() {
+        for field in [
+            "dae#mon:rwx:1",
+            "daemon:rwx:1#",
+            "dae mon:rwx:1",
+            "daemon:rwx:",
+            "da#e:rwx",
+        ] {
+            let list = format!("user::rw-,group::r--,other::r--,user:{field}");
+            assert!(!agrees(list.as_bytes(), false), "{list}");
+        }
+    }
 }

@@ -177,3 +177,6 @@ impl UnpackLimits {
         lines.min(256 << 20)
     }
 }
+
+#[cfg(test)]
+mod tests;

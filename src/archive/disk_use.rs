@@ -204,4 +204,24 @@ mod tests {
             assert_eq!(DiskUse::new(reported).block, used);
         }
     }
+
+    #[test]
+    fn a_name_takes_its_entry_in_the_directory_and_its_line() {
+        let mut disk_use = DiskUse::new(BLOCK);
+        let before = disk_use.text;
+        let path: [&[u8]; 2] = [b"d", b"abc"];
+        disk_use.add_file(&path, 0);
+        let line = manifest::max_line_len(&path, b"") as u64;
+        assert_eq!(disk_use.text - before, 2 * (3 + 12) + line);
+    }
+
+    #[test]
+    fn needs_add_up_and_do_not_overflow() {
+        let need = |bytes, inodes| DiskNeed { bytes, inodes };
+        assert_eq!(need(1, 2).plus(need(10, 20)), need(11, 22));
+        assert_eq!(
+            need(u64::MAX, 1).plus(need(1, u64::MAX)),
+            need(u64::MAX, u64::MAX)
+        );
+    }
 }

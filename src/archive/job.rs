@@ -167,4 +167,24 @@ mod tests {
             assert!(decode(&changed).is_err(), "{changed}");
         }
     }
+
+    /// The numbers of docs/archives.md and SECURITY.md, worked out by hand.
+    #[test]
+    fn the_limits_of_an_upload_are_what_the_documents_say() {
+        let limits = UnpackLimits {
+            max_unpacked: 80 << 20,
+            max_entries: 1000,
+            ..UnpackLimits::default()
+        };
+        assert_eq!(limits.max_entries_read(), 3000);
+        assert_eq!(limits.max_extended(), 1_048_576 + 4_096_000);
+        assert_eq!(limits.max_on_disk(), 94_371_840 + 65_536);
+        assert_eq!(limits.memory(), 1_073_741_824 + 512_000);
+        // Entries, data, extended headers, and the zeros at the end.
+        assert_eq!(
+            limits.stream(),
+            3_072_000 + 83_886_080 + 5_144_576 + 16_777_216 + 1024
+        );
+        assert_eq!(upload_memory(1000), 167_772_160 + 1_024_000);
+    }
 }

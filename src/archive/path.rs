@@ -270,4 +270,14 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn only_leading_dot_dots_are_found() {
+        for target in ["a", "../a", "../../a/b", "./../a", "..//../a", "..", ""] {
+            assert!(has_only_leading_dot_dots(target.as_bytes()), "{target}");
+        }
+        for target in ["a/..", "../a/../b", "a/./..", "a//../b"] {
+            assert!(!has_only_leading_dot_dots(target.as_bytes()), "{target}");
+        }
+    }
 }

@@ -284,4 +284,67 @@ mod tests {
             assert!(decoded.is_err(), "{kind}");
         }
     }
+
+    #[test]
+    fn the_failures_of_the_monitor_have_no_remedy_of_the_child() {
+        for (kind, expected) in [
+            (FailureKind::BadArchive, true),
+            (FailureKind::UnpackerDied, true),
+            (FailureKind::TreeMismatch, true),
+            (FailureKind::BaseDamaged, true),
+            (FailureKind::ReserveReached, false),
+            (FailureKind::NoSandbox, false),
+            (FailureKind::System(Fault::Other), false),
+        ] {
+            assert_eq!(kind.has_remedy(), expected, "{kind:?}");
+        }
+    }
+
+    /// Collects what is written.
+    #[derive(Clone, Default)]
+    struct Lines(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.borrow_mut().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_use_is_reported_each_time_that_it_has_grown_enough() {
+        let limits = UnpackLimits {
+            room_bytes: 100 << 20,
+            room_inodes: 100_000,
+            ..UnpackLimits::default()
+        };
+        let lines = Lines::default();
+        let mut progress = Progress::new(Box::new(lines.clone()));
+        let mut uses = |bytes, inodes| {
+            let uses = DiskNeed { bytes, inodes };
+            progress.report(uses, &limits).is_ok()
+        };
+        let more = 4 << 20;
+        assert!(uses(more - 1, 1023));
+        assert!(lines.0.borrow().is_empty());
+        assert!(uses(more, 5));
+        assert!(uses(2 * more - 1, 1028));
+        assert!(uses(2 * more - 1, 1029));
+        assert!(uses(100 << 20, 100_000));
+        assert!(!uses((100 << 20) + 1, 1));
+        assert!(!uses(1, 100_001));
+        let text = String::from_utf8(lines.0.borrow().clone()).unwrap();
+        let reported: Vec<UnpackMessage> = text
+            .lines()
+            .map(|line| message::decode(line.as_bytes(), MAX_MESSAGE).unwrap())
+            .collect();
+        let expected = [(more, 5), (2 * more - 1, 1029), (100 << 20, 100_000)];
+        let expected =
+            expected.map(|(bytes, inodes)| UnpackMessage::Uses(DiskNeed { bytes, inodes }));
+        assert_eq!(reported, expected);
+    }
 }
