@@ -83,3 +83,35 @@ fn times_of_the_archive_are_kept() {
         assert_eq!(found.mtime(), 0o14_000_000_000 + seconds, "{name}");
     }
 }
+
+#[test]
+fn an_archive_of_many_small_files_is_refused_for_its_size_on_disk() {
+    let site = site::Site::with_config("[archive]\nmax_unpacked = \"64KiB\"\n");
+    let files = |count: usize| {
+        let name = |number| format!("d{number}/f");
+        let tar = (0..count).fold(archive::Tar::new(), |tar, number| {
+            tar.file(name(number), "x")
+        });
+        archive::zstd(&tar.end())
+    };
+    // Each takes a block and an inode for the file, and again for its directory.
+    site.receive("some", &files(12)).ok();
+    let reply = site.receive("many", &files(16));
+    reply.refused(65, "bad-archive");
+    let expected = "size on disk over 139264 bytes";
+    assert!(reply.stderr.contains(expected), "{reply:?}");
+}
+
+#[test]
+fn an_ordinary_archive_has_no_changes() {
+    let site = site::Site::with_config("");
+    for name in [".deploy-shell-changes", ".deploy-shell-changes/x"] {
+        let tar = archive::Tar::new().file("a", "").file(name, "");
+        let reply = site.receive("r", &archive::zstd(&tar.end()));
+        reply.refused(65, "bad-archive");
+        assert!(
+            reply.stderr.contains("name is that of the changes"),
+            "{reply:?}"
+        );
+    }
+}

@@ -351,3 +351,44 @@ fn set_long_name(slot: &mut Option<Vec<u8>>, value: Option<Vec<u8>>) -> Result<(
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begins(text: &[u8]) -> bool {
+        let mut block = [0; BLOCK];
+        block[..text.len()].copy_from_slice(text);
+        begins_another_format(&block)
+    }
+
+    #[test]
+    fn a_header_is_told_from_another_format() {
+        let cut = [vec![b'a'; 99], vec![0xc3]].concat();
+        let full = vec![b'a'; 100];
+        for name in [
+            &b"a.txt"[..],
+            b"",
+            "caf\u{e9}".as_bytes(),
+            &cut,
+            &full,
+            b"BZh91AY",
+            b"abcd1AY&SY",
+        ] {
+            assert!(!begins(name), "{name:?}");
+        }
+        let invalid = [vec![b'a'; 50], vec![0xff], vec![b'a'; 49]].concat();
+        for start in [
+            &b"LZIP\x01"[..],
+            b"LRZI\0\x06",
+            b"BZh91AY&SY",
+            b"\x1f\x8b\x08",
+            b"\xfd7zXZ",
+            // The start of a character, in a name that is not cut.
+            b"caf\xc3",
+            &invalid,
+        ] {
+            assert!(begins(start), "{start:?}");
+        }
+    }
+}

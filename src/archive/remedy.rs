@@ -126,3 +126,15 @@ impl Rule {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_of_a_key_depends_on_what_it_does() {
+        let remedy = |key: &str| Rule::PaxKey(key.to_owned()).remedy();
+        assert_eq!(remedy("GNU.sparse.major"), WITHOUT_SPARSE);
+        assert!(remedy("hdrcharset").contains("delete=KEY"));
+    }
+}

@@ -131,6 +131,7 @@ mod tests {
             (b"\0\0\0\0\0\0\0\0\0\0\0\0", 0),
             (b"            ", 0),
             (b"\x80\0\0\0\0\0\0\x01\0\0\0\x02", (1 << 32) + 2),
+            (b"\x80\0\0\0\0\0\0\0\0\0\0\0", 0),
             (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe", -2),
         ] {
             assert_eq!(Mtime::from_field(field), Some(at(seconds, 0)), "{field:?}");

@@ -165,11 +165,17 @@ fn archives_exactly_at_the_limits_of_the_site_are_received() {
     };
     let (twenty, twenty_on_disk) = files(20, b"");
     let (full, full_on_disk) = files(16, &longest);
+    let repeated = (0..1039).fold(Tar::new().file("f0", ""), |tar, _| tar.directory("d/"));
     receive_all(
         &many_pending(SMALL),
         vec![
             valid("exactly as many entries", twenty, &twenty_on_disk),
             valid("exactly as many bytes", full, &full_on_disk),
+            valid(
+                "exactly as many entries, repeated ones included",
+                repeated,
+                &[("f0", file("")), ("d", directory())],
+            ),
         ],
     );
 }
