@@ -42,7 +42,7 @@ impl Candidate<'_> {
 }
 
 /// Removes the releases: all of them, or none if one of them must stay. With `good`, only
-/// the live one must. Returns a line for each.
+/// the live one and those that another symlink names must. Returns a line for each.
 ///
 /// # Errors
 ///

@@ -1,6 +1,6 @@
 _deploy_shell_sites() {
-    command ls /etc/deploy-shell 2> /dev/null | sed -n 's/\.toml$//p' \
-        | LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*'
+    command ls /etc/deploy-shell 2> /dev/null | sed -n 's/\.toml$//p' |
+        LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*'
 }
 
 # The releases of the site that the command line names, if it may be read. The account

@@ -1,7 +1,7 @@
 //! Pruning: the choice of old releases, and their removal.
 //!
-//! Pruning never removes the live release, the release that a rollback would choose,
-//! or a directory that is not ours: it considers only releases that the journal knows. It
+//! Pruning never removes the live release, the release that a rollback would choose, a
+//! release that another symlink in the root names, or a directory that is not ours: it considers only releases that the journal knows. It
 //! leaves the base of a running receive to a later request (see [`crate::store::hold`]).
 //! [`choose`] has the rules.
 

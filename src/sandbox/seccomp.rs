@@ -1,9 +1,9 @@
 //! seccomp (seccomp(2)): limits which system calls a process makes.
 //!
 //! Each process has an allow-list. Any other call kills the unpacker, the assembler and the
-//! probe. The monitor runs much library code, and the calls of a libc change. There another
-//! call returns ENOSYS, as on a kernel that does not have it: a libc that knows a newer call
-//! then makes the older one.
+//! probe. The monitor runs much library code, and the calls of a libc change. In the monitor
+//! any other call returns ENOSYS, as on a kernel that does not have it. A libc that knows a
+//! newer call then makes the older one.
 //!
 //! A process that makes a system call by the numbers of another architecture (such as `int
 //! 0x80` on x86-64) is killed. The numbers of the x32 ABI are in no list.
@@ -132,8 +132,10 @@ pub fn monitor_arg_rules(rights: &Rights<'_>) -> Result<CallRules, BackendError>
     let ioctl = IOCTL_ALLOWED.iter().map(|command| equal(1, *command));
     let namespaces = NAMESPACE_FLAGS.iter().fold(0, |all, flag| all | flag);
     let mut rules = CallRules::from([
-        // The audit opens a local socket for each line.
+        // The audit opens a local socket for each line. Another family would load a module of
+        // the kernel, also for socketpair(2).
         (libc::SYS_socket, vec![equal(0, libc::AF_UNIX as u64)?]),
+        (libc::SYS_socketpair, vec![equal(0, libc::AF_UNIX as u64)?]),
         // The limits of this process alone.
         (libc::SYS_prlimit64, vec![equal(0, 0)?]),
         (libc::SYS_fcntl, fcntl.collect::<Result<_, _>>()?),
@@ -320,13 +322,25 @@ mod tests {
         assert!(unpacker.keys().all(|call| UNPACKER.contains(call)));
         let probe = probe_arg_rules().unwrap();
         assert!(probe.keys().all(|call| PROBE.contains(call)));
+        let rights = Rights {
+            directories: &[],
+            writable_files: &[],
+            locks: true,
+            log_socket: None,
+            execute_self: false,
+            set_times: true,
+        };
+        let monitor = monitor_arg_rules(&rights).unwrap();
+        let calls = [MONITOR, MONITOR_LEGACY, EXECUTING, EXECUTING_LEGACY].concat();
+        assert!(monitor.keys().all(|call| calls.contains(call)));
         // A call without rules would be allowed with any arguments.
         let assembler = assembler_arg_rules(Some(0o755)).unwrap();
         assert!(assembler.keys().all(|call| ASSEMBLER.contains(call)));
         let all = unpacker
             .values()
             .chain(assembler.values())
-            .chain(probe.values());
+            .chain(probe.values())
+            .chain(monitor.values());
         assert!(all.into_iter().all(|rules| !rules.is_empty()));
     }
 }

@@ -73,7 +73,8 @@ impl Store {
         })
     }
 
-    /// Takes the right to remove a release, for a caller that has the site's lock. Returns
+    /// Takes the right to remove a release that no symlink in the root names, for a caller
+    /// that has the site's lock. Returns
     /// none, without waiting, if a running receive builds on the release.
     ///
     /// # Errors

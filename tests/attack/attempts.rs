@@ -415,6 +415,12 @@ pub const ATTEMPTS: &[Attempt] = &[
         run: |_| raw_syscall(LISTXATTR),
     },
     Attempt {
+        name: "reach the code of another protocol family by socketpair(2)",
+        refused_to: EVERYONE,
+        refusal: Refusal::Any,
+        run: |_| raw_syscall(INET_PAIR),
+    },
+    Attempt {
         name: "take the lock",
         refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, LIST],
         refusal: Refusal::Any,

@@ -31,6 +31,7 @@ pub const INOTIFY: i32 = 23;
 pub const MESSAGE_QUEUE: i32 = 24;
 pub const IO_SETUP: i32 = 25;
 pub const LISTXATTR: i32 = 26;
+pub const INET_PAIR: i32 = 27;
 
 /// Makes a system call by the preloaded object, which replaces getsid(3).
 pub fn raw_syscall(which: i32) -> Outcome {

@@ -7,8 +7,9 @@ use std::io::Write;
 use std::path::Path;
 
 use deploy_shell::privileges::PRIVILEGES;
+use deploy_shell::sandbox::Rights;
 use deploy_shell::sandbox::seccomp::{
-    ASSEMBLER, BUILDER, EXECUTING, MONITOR, PROBE, UNPACKER, unpacker_arg_rules,
+    ASSEMBLER, BUILDER, EXECUTING, MONITOR, PROBE, UNPACKER, monitor_arg_rules, unpacker_arg_rules,
 };
 use nix::libc;
 
@@ -111,6 +112,44 @@ fn the_table_of_calls_with_argument_rules_is_the_programs() {
         .collect();
     let rules = unpacker_arg_rules().expect("the rules are valid");
     assert_eq!(documented, rules.into_keys().collect());
+}
+
+/// As above. flock(2) is in the list of some verbs only, and open(2) is an older form.
+#[test]
+fn the_table_of_calls_of_a_monitor_is_the_programs() {
+    let documented: BTreeSet<&str> = rows(DOC, "Call of a monitor")
+        .iter()
+        .flat_map(|row| row[0].split(", "))
+        .map(|call| call.trim_matches('`'))
+        .collect();
+    let numbers = [
+        ("clone", libc::SYS_clone),
+        ("fcntl", libc::SYS_fcntl),
+        ("flock", libc::SYS_flock),
+        ("ioctl", libc::SYS_ioctl),
+        ("mmap", libc::SYS_mmap),
+        ("mprotect", libc::SYS_mprotect),
+        ("openat", libc::SYS_openat),
+        ("prlimit64", libc::SYS_prlimit64),
+        ("socket", libc::SYS_socket),
+        ("socketpair", libc::SYS_socketpair),
+        ("utimensat", libc::SYS_utimensat),
+    ];
+    assert_eq!(documented, numbers.map(|(name, _)| name).into());
+    let rights = Rights {
+        directories: &[],
+        writable_files: &[],
+        locks: true,
+        log_socket: None,
+        execute_self: false,
+        set_times: true,
+    };
+    let rules = monitor_arg_rules(&rights).expect("the rules are valid");
+    let mut limited: BTreeSet<libc::c_long> = rules.into_keys().collect();
+    limited.insert(libc::SYS_flock);
+    #[cfg(target_arch = "x86_64")]
+    limited.remove(&libc::SYS_open);
+    assert_eq!(limited, numbers.map(|(_, number)| number).into());
 }
 
 /// Returns whether `name` is a test, or a case of a table, in a file of that name.

@@ -30,7 +30,7 @@ fn completion(shell: Shell) -> String {
         "deploy__subcmd__shell__subcmd__admin",
         "deploy__shell__admin",
     );
-    match shell {
+    let text = match shell {
         Shell::Bash => with_values_of_bash(&text),
         Shell::Zsh => text
             .replace(":NAME:_default", ":NAME:($(_deploy_shell_sites))")
@@ -49,24 +49,30 @@ fn completion(shell: Shell) -> String {
                 ),
             ),
         _ => with_values_of_fish(&text),
-    }
+    };
+    text.replace("@PLAIN_NAMES@", PLAIN_NAMES)
 }
 
 /// The verbs of `--allow`.
 const VERBS: &str = "receive swap rollback list files";
 
+/// Lets only the names through that a site or a release may have.
+///
+/// `releases/` belongs to the account, and root uses the completion. bash expands the words of
+/// `compgen -W`, commands in them included. So every shell gets plain names alone.
+const PLAIN_NAMES: &str = "LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*'";
+
 /// Prints the names of the sites. A shell without a match passes the pattern on, so `ls`
 /// gets the directory alone.
-const SITES: &str = "command ls /etc/deploy-shell 2> /dev/null | sed -n 's/\\.toml$//p' \\\n        | LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*'";
+const SITES: &str =
+    "command ls /etc/deploy-shell 2> /dev/null | sed -n 's/\\.toml$//p' |\n        @PLAIN_NAMES@";
 
-/// The same for fish, in which `$` and quotes have other rules.
+/// The same for fish, in which `$` and quotes have other rules. The directory is root's, and
+/// fish expands no word.
 const SITES_OF_FISH: &str =
     "command ls /etc/deploy-shell 2> /dev/null | string match -r \".*(?=[.]toml)\"";
 
 /// Completes the releases of the site that the command line names, if it may be read.
-///
-/// `releases/` belongs to the account, and root uses the completion. bash expands the words of
-/// `compgen -W`, commands in them included. So every shell gets plain names alone.
 const RELEASES_OF_ZSH: &str = r#"_deploy_shell_releases() {
     local i config root
     for ((i = 1; i < CURRENT; i++)); do
@@ -77,7 +83,7 @@ const RELEASES_OF_ZSH: &str = r#"_deploy_shell_releases() {
     done
     root=$(sed -n 's/^root = "\([^"]*\)".*/\1/p' "${config:-/dev/null}" 2> /dev/null)
     [[ -z $root ]] || compadd -- ${(f)"$(command ls "$root/releases" 2> /dev/null |
-        LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*')"}
+        @PLAIN_NAMES@)"}
 }
 "#;
 
@@ -95,7 +101,7 @@ const RELEASES_OF_FISH: &str = r#"function __deploy_shell_releases
     end
     set -l root (sed -n 's/^root = "\([^"]*\)".*/\1/p' $config 2> /dev/null)
     test -z "$root"; or command ls $root/releases 2> /dev/null |
-        LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*'
+        @PLAIN_NAMES@
 end
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand drop" -f -a "(__deploy_shell_releases)"
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand verify" -f -a "(__deploy_shell_releases)"
@@ -142,7 +148,7 @@ fn with_values_of_bash(text: &str) -> String {
              done\n    \
              root=$(sed -n 's/^root = \"\\([^\"]*\\)\".*/\\1/p' \"${{config:-/dev/null}}\" 2> /dev/null)\n    \
              [ -z \"$root\" ] || command ls \"$root/releases\" 2> /dev/null |\n        \
-                 LC_ALL=C grep -x '[0-9A-Za-z][0-9A-Za-z._-]*'\n}}\n\n{text}"
+                 @PLAIN_NAMES@\n}}\n\n{text}"
     )
 }
 

@@ -91,6 +91,10 @@ impl<'a> Directories<'a> {
         let writers = mode & (Mode::S_IWGRP | Mode::S_IWOTH);
         let set_mode = |mode| fchmod(&root, mode).map_err(|errno| cannot(path, errno));
         work.has_writers = owner == 0 && !writers.is_empty() && geteuid().is_root();
+        if owner == 0 {
+            // Before any mode changes: the directory may be /tmp. It is checked again.
+            require_only_a_site(self.config, &root)?;
+        }
         if work.has_writers {
             set_mode(mode - writers)?;
         }
@@ -98,7 +102,7 @@ impl<'a> Directories<'a> {
         if owner == account.uid {
             work.gid = stat.st_gid;
         }
-        let filled = self.fill(&mut work, &root, owner, is_new);
+        let filled = self.fill_and_give(&mut work, &root, owner, is_new);
         // Also after a refusal: the directory may be /tmp.
         if work.has_writers {
             set_mode(mode)?;
@@ -109,7 +113,13 @@ impl<'a> Directories<'a> {
 
     /// Makes what is missing in the root directory, which belongs to `owner`, and gives it to
     /// the account.
-    fn fill(&self, work: &mut Work<'_>, root: &Dir, owner: u32, is_new: bool) -> Result<()> {
+    fn fill_and_give(
+        &self,
+        work: &mut Work<'_>,
+        root: &Dir,
+        owner: u32,
+        is_new: bool,
+    ) -> Result<()> {
         let path = &self.config.root;
         if owner == 0 {
             // Also for a new one: an account that can write above it can exchange it for

@@ -15,7 +15,8 @@ const LIMITS: UnpackLimits = UnpackLimits {
     keep_times: true,
 };
 
-/// Returns the payload of an archive with these files, and the directory with the members.
+/// Unpacks an archive of these files as a delta. Returns the directory with the members, or
+/// the error.
 fn unpacked(files: &[(&str, &[u8])], limits: UnpackLimits) -> Result<tempfile::TempDir, String> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, data) in files {

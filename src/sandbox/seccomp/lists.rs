@@ -147,11 +147,11 @@ const POLL: libc::c_long = libc::SYS_poll;
 #[cfg(not(target_arch = "x86_64"))]
 const POLL: libc::c_long = libc::SYS_ppoll;
 
-/// The system calls of a monitor, and of the unpacker until it has its own list. Some are not
-/// made here, but by another libc or for a message of an error. None reads or changes
-/// something outside of the process that neither Landlock nor a descriptor decides, except
-/// [metadata](super::filter_monitor). [`super::monitor_arg_rules`] restricts the arguments of
-/// some of them.
+/// The system calls of a monitor, and of the unpacker until it has its own list. Another libc
+/// makes some of them, and some serve only the message of an error. Landlock, a descriptor or
+/// an argument rule ([`super::monitor_arg_rules`]) decides what each of them reaches. The
+/// exceptions are metadata, the state of the machine (sysinfo(2)), and on older kernels local
+/// sockets and signals: SECURITY.md, "What is left".
 ///
 /// SECURITY.md states the number of calls, and a test compares it.
 pub const MONITOR: &[libc::c_long] = &[
