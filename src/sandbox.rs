@@ -243,8 +243,8 @@ pub enum Access {
 /// The rights that a process keeps.
 ///
 /// They hold for one process. A child keeps only what both its parent's rights and
-/// its own allow.
-#[derive(Clone, Copy)]
+/// its own allow. The default is no right at all.
+#[derive(Clone, Copy, Default)]
 pub struct Rights<'a> {
     /// The directories that the process may still open files in. Within one process
     /// rights add up: a directory also has the rights of every directory above it.
@@ -345,11 +345,7 @@ fn restrict_before_threads(
         Mechanism::Landlock,
         landlock::restrict_thread(Rights {
             directories,
-            writable_files: &[],
-            locks: false,
-            log_socket: None,
-            execute_self: false,
-            set_times: false,
+            ..Rights::default()
         }),
     );
     PartialEnforcement(enforcement)
@@ -378,14 +374,7 @@ pub fn restrict_to_descriptors() -> Enforcement {
     // opens or truncates a file.
     enforcement.record(
         Mechanism::Landlock,
-        landlock::restrict_thread(Rights {
-            directories: &[],
-            writable_files: &[],
-            locks: false,
-            log_socket: None,
-            execute_self: false,
-            set_times: false,
-        }),
+        landlock::restrict_thread(Rights::default()),
     );
     enforcement.record(Mechanism::Seccomp, seccomp::filter_probe());
     enforcement

@@ -322,15 +322,7 @@ mod tests {
         assert!(unpacker.keys().all(|call| UNPACKER.contains(call)));
         let probe = probe_arg_rules().unwrap();
         assert!(probe.keys().all(|call| PROBE.contains(call)));
-        let rights = Rights {
-            directories: &[],
-            writable_files: &[],
-            locks: true,
-            log_socket: None,
-            execute_self: false,
-            set_times: true,
-        };
-        let monitor = monitor_arg_rules(&rights).unwrap();
+        let monitor = monitor_arg_rules(&Rights::default()).unwrap();
         let calls = [MONITOR, MONITOR_LEGACY, EXECUTING, EXECUTING_LEGACY].concat();
         assert!(monitor.keys().all(|call| calls.contains(call)));
         // A call without rules would be allowed with any arguments.

@@ -92,64 +92,47 @@ fn the_numbers_of_system_calls_are_the_programs() {
     }
 }
 
+/// Returns the numbers of the calls in a table with this header.
+fn calls_in_table(header: &str) -> BTreeSet<libc::c_long> {
+    let number = |name: &str| match name {
+        "clone" => libc::SYS_clone,
+        "fcntl" => libc::SYS_fcntl,
+        "flock" => libc::SYS_flock,
+        "ioctl" => libc::SYS_ioctl,
+        "mkdirat" => libc::SYS_mkdirat,
+        "mmap" => libc::SYS_mmap,
+        "mprotect" => libc::SYS_mprotect,
+        "openat" => libc::SYS_openat,
+        "prlimit64" => libc::SYS_prlimit64,
+        "socket" => libc::SYS_socket,
+        "socketpair" => libc::SYS_socketpair,
+        "utimensat" => libc::SYS_utimensat,
+        name => panic!("add the number of '{name}' here"),
+    };
+    rows(DOC, header)
+        .iter()
+        .flat_map(|row| row[0].split(", "))
+        .map(|call| number(call.trim_matches('`')))
+        .collect()
+}
+
 /// The table lists the calls that are allowed with certain arguments only, and no
 /// other call.
 #[test]
 fn the_table_of_calls_with_argument_rules_is_the_programs() {
-    let number = |name: &str| match name {
-        "mmap" => libc::SYS_mmap,
-        "mprotect" => libc::SYS_mprotect,
-        "mkdirat" => libc::SYS_mkdirat,
-        "openat" => libc::SYS_openat,
-        "fcntl" => libc::SYS_fcntl,
-        "utimensat" => libc::SYS_utimensat,
-        name => panic!("add the number of '{name}' here"),
-    };
-    let documented: BTreeSet<libc::c_long> = rows(DOC, "Call")
-        .iter()
-        .flat_map(|row| row[0].split(", "))
-        .map(|call| number(call.trim_matches('`')))
-        .collect();
     let rules = unpacker_arg_rules().expect("the rules are valid");
-    assert_eq!(documented, rules.into_keys().collect());
+    assert_eq!(calls_in_table("Call"), rules.into_keys().collect());
 }
 
 /// As above. flock(2) is in the list of some verbs only, and open(2) is an older form.
 #[test]
 fn the_table_of_calls_of_a_monitor_is_the_programs() {
-    let documented: BTreeSet<&str> = rows(DOC, "Call of a monitor")
-        .iter()
-        .flat_map(|row| row[0].split(", "))
-        .map(|call| call.trim_matches('`'))
-        .collect();
-    let numbers = [
-        ("clone", libc::SYS_clone),
-        ("fcntl", libc::SYS_fcntl),
-        ("flock", libc::SYS_flock),
-        ("ioctl", libc::SYS_ioctl),
-        ("mmap", libc::SYS_mmap),
-        ("mprotect", libc::SYS_mprotect),
-        ("openat", libc::SYS_openat),
-        ("prlimit64", libc::SYS_prlimit64),
-        ("socket", libc::SYS_socket),
-        ("socketpair", libc::SYS_socketpair),
-        ("utimensat", libc::SYS_utimensat),
-    ];
-    assert_eq!(documented, numbers.map(|(name, _)| name).into());
-    let rights = Rights {
-        directories: &[],
-        writable_files: &[],
-        locks: true,
-        log_socket: None,
-        execute_self: false,
-        set_times: true,
-    };
-    let rules = monitor_arg_rules(&rights).expect("the rules are valid");
+    let rules = monitor_arg_rules(&Rights::default()).expect("the rules are valid");
     let mut limited: BTreeSet<libc::c_long> = rules.into_keys().collect();
     limited.insert(libc::SYS_flock);
     #[cfg(target_arch = "x86_64")]
     limited.remove(&libc::SYS_open);
-    assert_eq!(limited, numbers.map(|(_, number)| number).into());
+    assert_eq!(calls_in_table("Call of a monitor"), limited);
 }
 
 /// Returns whether `name` is a test, or a case of a table, in a file of that name.
