@@ -11,10 +11,10 @@ use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
 use deploy_shell::archive::{self, Progress, UnpackError, UnpackLimits, UnpackReport, Writers};
+use deploy_shell::config::{Config, Symlinks, Times};
 use deploy_shell::dir::Dir;
 use deploy_shell::shared_paths::Shared;
 use nix::sys::stat::{Mode, umask};
-use serde::Deserialize;
 use tempfile::TempDir;
 
 use files::{children, describe};
@@ -34,33 +34,6 @@ pub struct Reply {
     pub stderr: String,
 }
 
-/// The part of a configuration that the tables set.
-#[derive(Deserialize)]
-struct Config {
-    #[serde(default)]
-    archive: ArchiveKeys,
-    #[serde(default)]
-    shared: Shared,
-}
-
-#[derive(Default, Deserialize)]
-struct ArchiveKeys {
-    max_unpacked: Option<String>,
-    max_file: Option<String>,
-    max_entries: Option<u32>,
-    symlinks: Option<String>,
-}
-
-/// Returns the bytes of a size: a number with KiB, MiB or GiB.
-fn bytes(size: &str) -> u64 {
-    let unit = size.trim_start_matches(|character: char| character.is_ascii_digit());
-    let number: u64 = size[..size.len() - unit.len()].parse().expect("a number");
-    let shift = ["KiB", "MiB", "GiB"]
-        .iter()
-        .position(|known| *known == unit);
-    number << (10 * (shift.expect("a unit") + 1))
-}
-
 impl Site {
     pub fn with_config(config: &str) -> Site {
         umask(Mode::from_bits_truncate(0o022));
@@ -76,18 +49,19 @@ impl Site {
         for name in ["releases", "incoming", "shared"] {
             fs::create_dir_all(root.join(name)).expect("a directory");
         }
-        let config: Config = toml::from_str(config).expect("a configuration");
-        let keys = config.archive;
-        let size = |key: Option<String>, default: &str| bytes(key.as_deref().unwrap_or(default));
+        let config = format!("root = \"/srv/site\"\n{config}");
+        let config = Config::parse(Path::new("/etc/deploy-shell/site.toml"), &config);
+        let config = config.expect("a configuration");
+        let archive = &config.archive;
         let limits = UnpackLimits {
-            max_unpacked: size(keys.max_unpacked, "2GiB"),
-            max_file: size(keys.max_file, "1GiB"),
-            max_entries: keys.max_entries.unwrap_or(100_000),
+            max_unpacked: archive.max_unpacked,
+            max_file: archive.max_file,
+            max_entries: archive.max_entries,
             block: 4096,
             room_bytes: 4 << 30,
             room_inodes: 1 << 20,
-            symlinks: keys.symlinks.is_none_or(|value| value != "deny"),
-            keep_times: true,
+            symlinks: archive.symlinks == Symlinks::Inside,
+            keep_times: archive.times == Times::Archive,
         };
         Site {
             dir,

@@ -19,23 +19,7 @@ mod surroundings;
 
 use std::collections::BTreeSet;
 
-use cases::{Case, DEFAULTS, Table, case, payload, stream, valid_file};
-
-fn all() -> Vec<Table> {
-    let mut tables = vec![
-        Table::of(frames::cases()),
-        Table::of(headers::cases()),
-        Table::of(kinds::cases()),
-        Table::of(extensions::pax()),
-        Table::of(extensions::gnu()),
-        Table::of(names::cases()),
-        Table::of(order::cases()),
-        Table::of(links::cases()),
-    ];
-    tables.extend(limits::tables());
-    tables.extend(shared::tables());
-    tables
-}
+use cases::{Case, DEFAULTS, Table, all, case, payload, stream, valid_file};
 
 #[test]
 fn payloads_that_are_not_valid_zstd_frames_are_refused() {

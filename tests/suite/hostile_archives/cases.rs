@@ -1,7 +1,7 @@
-//! One case of a table of hostile archives, and the replay of a table on a site.
+//! One case of a table of hostile archives, all tables, and the replay of a table on a site.
 
-use super::shared;
 use super::surroundings::Surroundings;
+use super::{extensions, frames, headers, kinds, limits, links, names, order, shared};
 use crate::archive::{self, Tar, zstd};
 use crate::mode::Mode;
 use crate::site::Reply;
@@ -162,4 +162,21 @@ impl Table {
         }
         assert!(wrong.is_empty(), "{mode:?}: {}", wrong.join("\n"));
     }
+}
+
+/// Returns all tables.
+pub fn all() -> Vec<Table> {
+    let mut tables = vec![
+        Table::of(frames::cases()),
+        Table::of(headers::cases()),
+        Table::of(kinds::cases()),
+        Table::of(extensions::pax()),
+        Table::of(extensions::gnu()),
+        Table::of(names::cases()),
+        Table::of(order::cases()),
+        Table::of(links::cases()),
+    ];
+    tables.extend(limits::tables());
+    tables.extend(shared::tables());
+    tables
 }
