@@ -7,9 +7,10 @@
 //! that takes nearly an hour. It then also mounts many more states in which a power failure can
 //! leave ext4, xfs and btrfs (`-- power`; for root alone): 60 to 200 choices of what was
 //! written since each flush. `-- --nocapture` prints the counts.
-//! `DEPLOY_SHELL_CRASH_ONLY=swap` (swap without pruning, rollback, receive, receive a signed one, swap after a crash, swap with a
-//! checkpoint, receive with a checkpoint, swap with a gate, rollback with a gate, swap and
-//! back, rollback and back, receive a delta, receive a delta with links) runs one scenario only.
+//! `DEPLOY_SHELL_CRASH_ONLY=swap` (swap without pruning, rollback, receive, receive a signed
+//! one, swap after a crash, swap with a checkpoint, receive with a checkpoint, swap with a
+//! gate, rollback with a gate, swap and back, rollback and back, receive a delta, receive a
+//! delta with links) runs one scenario only.
 
 #![forbid(unsafe_code)]
 #![allow(

@@ -1,8 +1,9 @@
 //! Pruning: the choice of old releases, and their removal.
 //!
 //! Pruning never removes the live release, the release that a rollback would choose, a
-//! release that another symlink in the root names, or a directory that is not ours: it considers only releases that the journal knows. It
-//! leaves the base of a running receive to a later request (see [`crate::store::hold`]).
+//! release that another symlink in the root names, or a directory that is not ours: it considers
+//! only releases that the journal knows. It leaves the base of a running receive to a later
+//! request (see [`crate::store::hold`]).
 //! [`choose`] has the rules.
 
 mod choose;

@@ -28,8 +28,8 @@ use crate::escape;
 use crate::manifest::{self, DIR_MODE, Identity, Kind, file_mode};
 use crate::store::layout::{CHANGES_FILE, MEMBERS_FILE};
 
-/// The maximum number of bytes that the kernel reads ahead of one copy. The walk reads the rest of a larger
-/// file in order, and the kernel reads ahead of that by itself.
+/// The maximum number of bytes that the kernel reads ahead of one copy. The walk reads the rest
+/// of a larger file in order, and the kernel reads ahead of that by itself.
 const READ_AHEAD: Option<NonZeroU64> = NonZeroU64::new(1 << 20);
 
 /// What is open for a delta.
