@@ -55,14 +55,14 @@ pub fn read_trusted(path: &Path) -> Result<String> {
             "belongs to user {}, neither root nor this account",
             meta.uid()
         ))
-        .remedy(format!("chown root {}", Word::new(path))));
+        .remedy(format!("chown -h root {}", Word::new(path))));
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
     let meta = directory.metadata().map_err(cannot)?;
     if !is_trusted_owner(meta.uid()) || meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
         return Err(
             bad("is in a directory that others can write".to_owned()).remedy(format!(
-                "chown root {0} && chmod go-w {0}",
+                "chown -h root {0} && chmod go-w {0}",
                 Word::new(directory)
             )),
         );

@@ -10,8 +10,10 @@
 
 use std::fs::{File, TryLockError};
 use std::io::BufReader;
+use std::os::unix::ffi::OsStrExt;
 
 use crate::error::{Code, Error, Result};
+use crate::escape;
 use crate::manifest::Identity;
 use crate::names::ReleaseId;
 use crate::store::Store;
@@ -81,7 +83,9 @@ impl Store {
     ///
     /// [`Code::Denied`] if a symlink in the root leads to the release, and [`Code::IoError`].
     pub fn try_removal(&self, release: &ReleaseId) -> Result<Option<Removal>> {
-        if let Some(link) = self.symlink_to(release)? {
+        let links = self.symlinks_to_releases()?;
+        if let Some((link, _)) = links.iter().find(|(_, named)| named == release) {
+            let link = escape::escape_truncated(link.as_bytes(), 300);
             let problem = format!("the symlink '{link}' in the root leads to '{release}'");
             return Err(Error::new(Code::Denied, problem).remedy(
                 "if nothing serves it, remove the symlink; give each site a root of its own",

@@ -7,11 +7,10 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
-use super::Store;
 use super::layout::{BACK, NEXT, RELEASES};
+use super::{Store, release_name};
 use crate::dir::{self, Name};
 use crate::error::{Code, Error, Result};
-use crate::escape;
 use crate::names::{LinkName, ReleaseId};
 use crate::shell_word::Word;
 
@@ -87,8 +86,8 @@ impl Store {
         }
     }
 
-    /// Returns the name of a symlink in the root that leads to `release` or into it, escaped;
-    /// the one of the preview does not count.
+    /// Returns each symlink in the root that leads to a release or into it, but the one of the
+    /// preview, and the release.
     ///
     /// Another symlink than `link` can be what a web server serves: that of a site with the same
     /// root and another `link`, or the old one after a change of `link`.
@@ -96,13 +95,13 @@ impl Store {
     /// # Errors
     ///
     /// [`Code::IoError`].
-    pub fn symlink_to(&self, release: &ReleaseId) -> Result<Option<String>> {
+    pub fn symlinks_to_releases(&self) -> Result<Vec<(OsString, ReleaseId)>> {
         let cannot = |errno| {
             let problem = format!("cannot read the symlinks in '{}'", self.path.display());
             Error::io(problem, errno)
         };
-        let release = AsRef::<Path>::as_ref(&RELEASES).join(release.as_str());
-        let absolute = self.path.join(&release);
+        let absolute = self.path.join(RELEASES);
+        let mut found = Vec::new();
         for (name, kind) in self.root.entries_with_type().map_err(cannot)? {
             let is_preview = (self.preview.as_ref()).is_some_and(|link| name == link.as_str());
             let Some(link) = Name::new(name.as_bytes()) else {
@@ -119,11 +118,14 @@ impl Store {
             };
             let target = Path::new(&target);
             let target = target.strip_prefix(".").unwrap_or(target);
-            if target.starts_with(&release) || target.starts_with(&absolute) {
-                return Ok(Some(escape::escape_truncated(name.as_bytes(), 300)));
+            let below = target.strip_prefix(RELEASES.as_os_str());
+            let below = below.or_else(|_| target.strip_prefix(&absolute));
+            let first = below.ok().and_then(|below| below.components().next());
+            if let Some(release) = first.and_then(|first| release_name(first.as_os_str())) {
+                found.push((name, release));
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// Returns the release that the symlink `link` names; none if it does not exist.

@@ -84,7 +84,6 @@ impl Node {
             ("/backup/", "DIR/backup/"),
             ("--site blog", config.as_str()),
             ("deploy:deploy", &format!("{user}:{group}")),
-            ("-o deploy -g deploy", &format!("-o {user} -g {group}")),
             ("DIR", &dir.to_string()),
         ]
         .iter()
@@ -144,7 +143,7 @@ fn a_site_moves_to_another_directory() {
     let site = &node.site;
     live(site, &["a", "b"]);
     let old = site.snapshot();
-    let moved = node.run(&commands("Move a site", "flock "));
+    let moved = node.run(&commands("Move a site", "(flock "));
     assert_eq!(moved.ok(), "a ok\nb ok\n");
     site.ssh("ci", "rollback").ok();
     let new = site.dir().join("new/current");

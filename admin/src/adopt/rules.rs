@@ -84,8 +84,9 @@ impl Fault {
             ),
             Fault::NeedsRoot(_) => "run adopt as root".to_owned(),
             Fault::OtherName => format!(
-                // The application can have put a symlink at either name.
-                "give each a file of its own: find {path} -type f -links +1 -exec sh -c \
+                // The application can put a symlink at either name, or at that of a directory
+                // above. -execdir works by the names in one open directory.
+                "give each a file of its own: find {path} -type f -links +1 -execdir sh -c \
                  'cp -pPT --remove-destination \"$1\" \"$1.new\" && mv -T \"$1.new\" \"$1\"' \
                  sh {{}} ';'"
             ),

@@ -119,6 +119,7 @@ findings! {
     LiveWithoutManifest Error "live-without-manifest" "{}",
     NotReceived Warning "stray-entries" "{}",
     ManifestMissing Warning "manifest-missing" "receive its content again under another id, and move the directory away: {}",
+    OtherSymlink Warning "other-symlink" "if nothing serves it: rm {word}; and give each site a root of its own",
     JournalNewer Error "journal-newer" "{}",
     JournalDamaged Error "journal-damaged" "{}",
     JournalMissing Warning "journal-missing" "restore '{}' from a backup; without one, the next swap begins a new one, and rollback goes back no further",
@@ -127,7 +128,7 @@ findings! {
     // The site.
     AuditOptional Warning "audit-not-required" "set required = true in [audit] of '{}'",
     AuditUnreachable Error "audit-unreachable" "start the syslog daemon that listens on '{}', or set another socket",
-    AuditReplaceable Security "audit-socket-replaceable" "chown root {word} && chmod go-w {word}",
+    AuditReplaceable Security "audit-socket-replaceable" "chown -h root {word} && chmod go-w {word}",
     SandboxOptional Warning "sandbox-not-required" "the kernel has the whole sandbox: set required = true in [sandbox] of '{}'",
     MonitorUnconfined Error "monitor-not-confined" "run Linux 5.19 or later with these features enabled: {}; or accept their absence with required = false in [sandbox], see SECURITY.md, Older kernels",
     UnpackerUnconfined Error "unpacker-not-confined" "run Linux 5.19 or later with these features enabled: {}; or accept their absence with required = false in [sandbox], see SECURITY.md, Older kernels",

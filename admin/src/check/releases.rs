@@ -46,6 +46,11 @@ pub fn examine_releases(
             None => not_received.push(name.to_string_lossy().into_owned()),
         }
     }
+    let mut other_links = store
+        .symlinks_to_releases()
+        .map_err(|error| error.problem)?;
+    other_links.retain(|(name, _)| *name != config.link.as_str());
+    other_links.sort();
     let fallback = fallback(&present, history, live);
     let journal = store.state.exists(JOURNAL).map_err(cannot)?;
     Ok(Releases {
@@ -57,6 +62,7 @@ pub fn examine_releases(
         current,
         not_received,
         without_manifest,
+        other_links,
         fallback,
     })
 }

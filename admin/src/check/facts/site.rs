@@ -1,6 +1,7 @@
 //! Facts about the site: its file system, its releases, and what a request of the
 //! account would meet.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::bridge::BridgeState;
@@ -107,6 +108,8 @@ pub struct Releases {
     pub not_received: Vec<String>,
     /// Releases of the journal without a manifest. The live one is not among them.
     pub without_manifest: Vec<ReleaseId>,
+    /// Other symlinks in the root that lead to a release, and the release.
+    pub other_links: Vec<(OsString, ReleaseId)>,
     /// The journal has a release that was live. Then `adopt` has nothing to take over.
     pub had_swaps: bool,
     /// There are releases, and no journal.

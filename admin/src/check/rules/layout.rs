@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::remedies::give_to_account;
+use super::remedies::{as_account, give_to_account};
 use crate::check::facts::{
     ComponentKind, Facts, PathComponent, Resolution, ResolvedPath, Unusable, UnusableFault,
 };
@@ -85,7 +85,7 @@ fn symlink(facts: &Facts, directory: &ResolvedPath) -> Option<Finding> {
     let text = format!("'{shown}' is a symlink, and not a directory: every request is refused");
     let remedy = format!(
         "copy the directory to its place: {}",
-        make_directory(facts, &directory.path)
+        as_account(facts, &make_directory(facts, &directory.path))
     );
     let code = FindingCode::LayoutSymlink;
     Some(Finding::with_remedy(code, shown, text, &remedy))
@@ -166,7 +166,7 @@ fn root_not_writable(facts: &Facts) -> Option<Finding> {
         _ if Some(unusable.uid) == facts.account.as_ref().map(|account| account.uid) => {
             format!("chmod u+rwx {word}")
         }
-        _ => format!("chown {} {word}", facts.account_word()),
+        _ => format!("chown -h {} {word}", facts.account_word()),
     };
     let code = FindingCode::RootNotWritable;
     Some(Finding::with_remedy(code, shown, text, &remedy))
@@ -211,11 +211,8 @@ fn unusable_state(facts: &Facts) -> Vec<Finding> {
     let paths: Vec<&PathBuf> = others.iter().map(|entry| &entry.path).collect();
     let what = format!("cannot be used by '{name}': requests fail");
     add(&others, what.clone(), give_to_account(facts, &paths));
-    let (account, word) = (facts.account_word(), Word::new(&state));
-    // Away from the terminal of root: see `own_session`.
-    let chmod = format!("runuser -u {account} -- chmod -R u+rwX {word}");
-    let remedy = format!("setsid --wait {chmod} < /dev/null 2>&1 | cat");
-    add(&own, what, remedy);
+    let chmod = format!("chmod -R u+rwX {}", Word::new(&state));
+    add(&own, what, as_account(facts, &chmod));
     let what = "is not a regular file: requests fail".to_owned();
     let remedy = format!("look at it, and move it out of '{}'", state.display());
     add(&odd, what, remedy);

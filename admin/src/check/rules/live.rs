@@ -187,6 +187,15 @@ fn entries_findings(facts: &Facts, releases: &Releases) -> Vec<Finding> {
         let text = format!("the manifest of {names} is missing: swap and rollback do not find it");
         findings.push(Finding::new(FindingCode::ManifestMissing, &shown, text));
     }
+    findings.extend(releases.other_links.iter().take(LISTED).map(|(name, release)| {
+        let path = facts.config.root.join(name);
+        let shown = path.display();
+        let text = format!(
+            "'{shown}' leads to '{release}', and a web server or another site may serve that: \
+             no request removes '{release}'"
+        );
+        Finding::of_word(FindingCode::OtherSymlink, &path, text)
+    }));
     findings
 }
 

@@ -30,9 +30,9 @@ pub fn give_to_root(facts: &Facts, component: &PathComponent, file: &Path) -> St
             let executes = directory || component.mode & 0o100 != 0;
             let group = if executes { "rx" } else { "r" };
             let gid = entry.gid;
-            format!("chown root:{gid} {shown} && chmod g={group},o-w {shown}")
+            format!("chown -h root:{gid} {shown} && chmod g={group},o-w {shown}")
         }
-        _ => format!("chown root {shown} && chmod go-w {shown}"),
+        _ => format!("chown -h root {shown} && chmod go-w {shown}"),
     }
 }
 
@@ -62,6 +62,19 @@ pub fn let_account(account: &str, rights: &str, path: &Path) -> String {
 pub fn let_use(facts: &Facts, blocked: &Blocked) -> String {
     let rights = if blocked.directory { "x" } else { "r" };
     let_account(&facts.account_login(), rights, &blocked.at)
+}
+
+/// Returns the command by which root runs `command` as the account: one that makes files in
+/// a directory of the account. While root did so, code that runs as the account could put a
+/// symlink at each name, and root would write where it leads.
+///
+/// The command gets no terminal and no variables of root's: see `own_session`.
+pub fn as_account(facts: &Facts, command: &str) -> String {
+    let (account, command) = (facts.account_word(), Word::new(command));
+    format!(
+        "env -i PATH=\"$PATH\" setsid --wait runuser -u {account} -- sh -c {command} \
+         < /dev/null 2>&1 | cat -v"
+    )
 }
 
 /// Returns how to give files of the site to the account: those that are named, or the

@@ -391,6 +391,28 @@ fn a_finding_has_one_line_and_no_placeholder() {
     }
 }
 
+/// While root writes in a directory of the account, the account can put a symlink at each
+/// name, and root would write or change where it leads.
+#[test]
+fn no_remedy_lets_root_write_below_the_site_or_follow_a_symlink_with_chown() {
+    for code in FindingCode::ALL {
+        let mut facts = sound();
+        provocation(*code)(&mut facts);
+        for finding in all_findings(&facts) {
+            let remedy = &finding.remedy;
+            let writes = ["cp ", "chmod -R "].iter().any(|it| remedy.contains(it));
+            assert!(
+                !writes || remedy.contains(" runuser -u 'deploy' -- sh -c "),
+                "{remedy}"
+            );
+            assert!(
+                !remedy.replace("chown -h", "").contains("chown "),
+                "{remedy}"
+            );
+        }
+    }
+}
+
 #[test]
 fn an_unknown_account_is_not_named() {
     let mut facts = sound();

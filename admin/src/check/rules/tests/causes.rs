@@ -123,12 +123,12 @@ fn a_remedy_that_changes_an_owner_keeps_what_the_account_reads() {
     give_to_account(location);
     location.components.last_mut().unwrap().mode = 0o600;
     let file = "/etc/deploy-shell/authorized_keys/deploy";
-    let expected = format!("chown root:998 '{file}' && chmod g=r,o-w '{file}'");
+    let expected = format!("chown -h root:998 '{file}' && chmod g=r,o-w '{file}'");
     assert_eq!(only(&facts).remedy, expected);
     // A file that everybody reads needs no group.
     let location = &mut facts.keys_files[0].location;
     location.components.last_mut().unwrap().mode = 0o664;
-    let expected = format!("chown root '{file}' && chmod go-w '{file}'");
+    let expected = format!("chown -h root '{file}' && chmod go-w '{file}'");
     assert_eq!(only(&facts).remedy, expected);
 }
 
@@ -295,7 +295,7 @@ fn a_name_that_a_shell_interprets_is_one_word_of_a_remedy() {
 fn the_owner_of_the_root_is_repaired_by_the_smallest_change() {
     let mut facts = sound();
     unusable(&mut facts, "/srv/blog", 0);
-    assert_eq!(remedies(&facts), ["chown 'deploy' '/srv/blog'"]);
+    assert_eq!(remedies(&facts), ["chown -h 'deploy' '/srv/blog'"]);
     facts.probe.unusable[0].uid = 998;
     assert_eq!(remedies(&facts), ["chmod u+rwx '/srv/blog'"]);
     facts.probe.unusable[0].fault = UnusableFault::ReadOnly;
@@ -316,7 +316,7 @@ fn an_account_without_a_name_is_its_number_in_a_command() {
     unusable(&mut facts, "/srv/blog", 0);
     let remedies = remedies(&facts);
     for command in [
-        "chown '998' '/srv/blog'",
+        "chown -h '998' '/srv/blog'",
         "chown -h '998' '/srv/blog/releases'",
     ] {
         assert!(remedies.contains(&command.to_owned()), "{remedies:?}");

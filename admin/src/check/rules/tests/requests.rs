@@ -22,6 +22,7 @@ pub fn releases() -> Releases {
         },
         not_received: Vec::new(),
         without_manifest: Vec::new(),
+        other_links: Vec::new(),
         had_swaps: false,
         journal_missing: false,
         fallback: Some(release("r0")),
@@ -158,6 +159,13 @@ pub fn provocation(code: FindingCode) -> Provoke {
             let without_manifest = vec![release("r2")];
             facts.probe.releases = Some(Releases {
                 without_manifest,
+                ..releases()
+            });
+        },
+        FindingCode::OtherSymlink => |facts| {
+            let other_links = vec![("old".into(), release("r0"))];
+            facts.probe.releases = Some(Releases {
+                other_links,
                 ..releases()
             });
         },
