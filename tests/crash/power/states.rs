@@ -1,5 +1,7 @@
 //! The states in which a power failure can leave a disk.
 
+use std::fmt;
+
 use super::disk::Event;
 use super::image::Image;
 
@@ -17,14 +19,16 @@ pub struct State {
 }
 
 /// Returns the states at each flush, at the reply and at the end: without the writes
-/// since the flush before, with all of them, and with `samples` seeded choices.
+/// since the flush before, with all of them, and with up to `samples` seeded choices, each
+/// once.
 ///
-/// A disk may keep any of the writes since its last flush. It does not exchange two writes
-/// of one block that the kernel sent one after the other, so a choice keeps their order.
+/// A disk may keep any of the writes since its last flush, and any blocks of one write. It
+/// does not exchange two writes of one block that the kernel sent one after the other, so a
+/// choice keeps their order.
 pub fn states(base: &Image, events: &[Event], samples: usize, seed: u64) -> Vec<State> {
     let mut random = Random(seed);
     let mut durable = base.clone();
-    let mut since: Vec<(u64, &[u8])> = Vec::new();
+    let mut since: Vec<Write> = Vec::new();
     let (mut flushes, mut answered) = (0, false);
     let mut found = Vec::new();
     for event in events.iter().chain([&Event::Flush]) {
@@ -32,38 +36,33 @@ pub fn states(base: &Image, events: &[Event], samples: usize, seed: u64) -> Vec<
             since.push((*offset, bytes));
             continue;
         }
-        // Two flushes without a write between them have the same states.
-        let mut add = |image, kept: &str| {
-            found.push(State {
-                image,
-                answered,
-                what: format!(
-                    "after {flushes} flushes{}, {kept} of {} writes",
-                    if answered { " and the reply" } else { "" },
-                    since.len()
-                ),
-            });
-        };
-        if flushes == 0 || answered || !since.is_empty() {
-            add(durable.clone(), "none");
-        }
-        if since.len() > 1 {
-            for _ in 0..samples {
-                let (image, kept) = choose(&durable, &since, &mut random);
-                add(image, &kept);
+        let all = vec![Kept::All; since.len()];
+        let mut choices = vec![vec![Kept::Nothing; since.len()], all.clone()];
+        // Few writes have fewer choices than samples.
+        for _ in 0..8 * samples {
+            let choice = choose(&since, &mut random);
+            if choices.len() < samples + 2 && !choices.contains(&choice) {
+                choices.push(choice);
             }
         }
-        let mut all = durable.clone();
-        for (offset, bytes) in &since {
-            all.write(*offset, bytes);
+        // Two flushes without a write between them have the same states.
+        choices.dedup();
+        if since.is_empty() && flushes > 0 && !answered {
+            choices.clear();
         }
-        if !since.is_empty() {
-            add(all.clone(), "all");
-        }
+        found.extend(choices.into_iter().map(|choice| State {
+            image: apply(&durable, &since, &choice),
+            answered,
+            what: format!(
+                "after {flushes} flushes{}, writes {}",
+                if answered { " and the reply" } else { "" },
+                choice.iter().map(Kept::to_string).collect::<String>()
+            ),
+        }));
         match event {
             Event::Answered => answered = true,
             _ => {
-                durable = all;
+                durable = apply(&durable, &since, &all);
                 since.clear();
                 flushes += 1;
             }
@@ -72,27 +71,73 @@ pub fn states(base: &Image, events: &[Event], samples: usize, seed: u64) -> Vec<
     found
 }
 
-/// Applies a part of the writes; the last blocks of some of them are missing.
-fn choose(durable: &Image, writes: &[(u64, &[u8])], random: &mut Random) -> (Image, String) {
-    let mut image = durable.clone();
-    let share = 1 + random.below(7);
-    let mut kept = String::new();
-    for (offset, bytes) in writes {
-        if random.below(8) >= share {
-            kept.push('-');
-            continue;
+type Write<'a> = (u64, &'a [u8]);
+
+/// What a disk keeps of a write.
+#[derive(Clone, PartialEq)]
+enum Kept {
+    Nothing,
+    All,
+    /// Some of its blocks.
+    Blocks(Vec<bool>),
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = |is_kept: bool| if is_kept { '+' } else { '-' };
+        match self {
+            Kept::Nothing => write!(f, "{}", sign(false)),
+            Kept::All => write!(f, "{}", sign(true)),
+            Kept::Blocks(blocks) => {
+                let signs: String = blocks.iter().copied().map(sign).collect();
+                write!(f, "({signs})")
+            }
         }
-        let blocks = (bytes.len() / BLOCK) as u64;
-        let torn = blocks > 1 && random.below(8) == 0;
-        let len = if torn {
-            (1 + random.below(blocks - 1)) as usize * BLOCK
-        } else {
-            bytes.len()
-        };
-        image.write(*offset, &bytes[..len]);
-        kept.push(if torn { '/' } else { '+' });
     }
-    (image, kept)
+}
+
+/// Chooses what is kept of each write: a share that differs from choice to choice. Of some
+/// writes the last blocks are missing, or any blocks.
+fn choose(writes: &[Write], random: &mut Random) -> Vec<Kept> {
+    let share = 1 + random.below(7);
+    let mut choose_one = |&(_, bytes): &Write| {
+        let blocks = bytes.len().div_ceil(BLOCK) as u64;
+        let is_kept = random.below(8) < share;
+        if blocks > 1 && random.below(4) == 0 {
+            let first = 1 + random.below(blocks - 1);
+            let is_prefix = random.below(2) == 0;
+            let mut keep = |block| {
+                if is_prefix {
+                    block < first
+                } else {
+                    random.below(8) < share
+                }
+            };
+            let kept: Vec<bool> = (0..blocks).map(&mut keep).collect();
+            if kept.contains(&true) && kept.contains(&false) {
+                return Kept::Blocks(kept);
+            }
+        }
+        if is_kept { Kept::All } else { Kept::Nothing }
+    };
+    writes.iter().map(&mut choose_one).collect()
+}
+
+fn apply(durable: &Image, writes: &[Write], choice: &[Kept]) -> Image {
+    let mut image = durable.clone();
+    for ((offset, bytes), kept) in writes.iter().zip(choice) {
+        for (number, block) in bytes.chunks(BLOCK).enumerate() {
+            let is_kept = match kept {
+                Kept::Nothing => false,
+                Kept::All => true,
+                Kept::Blocks(blocks) => blocks[number],
+            };
+            if is_kept {
+                image.write(offset + (number * BLOCK) as u64, block);
+            }
+        }
+    }
+    image
 }
 
 /// SplitMix64: the choices are the same in each run.
