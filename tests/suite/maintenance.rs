@@ -248,6 +248,23 @@ fn the_drill_of_a_leaked_key_ends_what_it_can_do() {
     ask(site, "swap theirs").refused(66, "no-such-release");
 }
 
+/// Returns the lines of the drill that end processes, for the account of the installation.
+fn pkill_lines(installation: &Installation) -> Vec<String> {
+    let name = &installation.account.name;
+    let translated = |line: &str| {
+        line.replace("deploy( ", &format!("{name}( "))
+            .replace("-u deploy ", &format!("-u {name} "))
+    };
+    let drill = commands(LEAKED, "sed ");
+    let lines = drill.lines().filter(|line| line.starts_with("pkill "));
+    lines.map(translated).collect()
+}
+
+fn end_processes(line: &str) {
+    let done = Command::new("sh").args(["-c", line]).status();
+    assert!(done.expect("sh starts").success(), "{line}");
+}
+
 /// sshd tells no process that its connection has ended, and such an upload reads no more.
 #[test]
 fn the_drill_ends_an_upload_that_was_sent_whole() {
@@ -274,13 +291,8 @@ fn the_drill_ends_an_upload_that_was_sent_whole() {
             manifest.is_ok_and(|manifest| manifest.contains("\n# files "))
         })
     });
-    for line in commands(LEAKED, "sed ").lines() {
-        if line.starts_with("pkill ") {
-            let line = line.replace("deploy( ", &format!("{}( ", installation.account.name));
-            let line = line.replace("-u deploy ", &format!("-u {} ", installation.account.name));
-            let done = Command::new("sh").args(["-c", &line]).status();
-            assert!(done.expect("sh starts").success(), "{line}");
-        }
+    for line in pkill_lines(&installation) {
+        end_processes(&line);
     }
     eventually("the upload ends", || staged().next().is_none());
     drop(lock);
@@ -294,9 +306,7 @@ fn the_drill_ends_the_connections_of_the_account() {
     let Some(installation) = Installation::create() else {
         return;
     };
-    let pkill = commands(LEAKED, "pkill ");
-    let pkill = pkill.lines().next().expect("a line");
-    let pkill = pkill.replace("deploy", &installation.account.name);
+    let connections = &pkill_lines(&installation)[0];
     // An upload that waits for its client.
     let site = &installation.site;
     let mut upload = installation.ssh_command(&[]);
@@ -310,8 +320,7 @@ fn the_drill_ends_the_connections_of_the_account() {
     eventually("the upload begins", || {
         site.audit_lines().iter().any(is_request)
     });
-    let done = Command::new("sh").args(["-c", &pkill]).status();
-    assert!(done.expect("sh starts").success(), "{pkill}");
+    end_processes(connections);
     eventually("the connection ends", || upload.is_over());
     assert_eq!(upload.reply().code, 255);
     installation.request("list").ok();
