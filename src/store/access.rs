@@ -134,16 +134,23 @@ impl Store {
     /// Returns the command that gives `path` to the account of the site. `-h` changes the
     /// owner of a symlink, and not that of its target.
     fn chown_command(&self, path: &Path, owner: u32) -> String {
-        let shown = Word::new(path);
+        // The path of a directory in `.deploy-shell` would lead root through a symlink that
+        // code of the account can put in the place of that. `-R` follows none.
+        let state = self.path.join(STATE);
+        let (option, shown) = if path.starts_with(&state) && path != state {
+            ("-hR", Word::new(&state))
+        } else {
+            ("-h", Word::new(path))
+        };
         let is_owners = |of: &Directory<'_>| {
             of.path != path && of.handle.metadata().is_ok_and(|stat| stat.st_uid == owner)
         };
         match self.directories().iter().find(|of| is_owners(of)) {
             Some(of) => format!(
-                "as root: chown -h --reference={} {shown}",
+                "as root: chown {option} --reference={} {shown}",
                 Word::new(&of.path)
             ),
-            None => format!("as root: chown -h {owner} {shown}"),
+            None => format!("as root: chown {option} {owner} {shown}"),
         }
     }
 

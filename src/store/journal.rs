@@ -11,6 +11,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, Read, Write};
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -427,14 +428,21 @@ fn unreadable(store: &Store, why: &Unreadable) -> Error {
 
 /// Returns the remedy for a journal that is not one.
 fn restore(store: &Store) -> String {
-    let path = store.path().join(STATE).join(JOURNAL);
+    let state = store.path().join(STATE);
     format!(
         "restore '{}' from a backup; without one, keep it under another name, and the next \
-         request starts a new one: mv {} {}",
-        path.display(),
-        Word::new(&path),
-        Word::with_suffix(&path, ".damaged")
+         request starts a new one: {}",
+        state.join(JOURNAL).display(),
+        move_away(&state)
     )
+}
+
+/// Returns the command that keeps the journal under another name. find(1) follows no symlink
+/// that code of the account has put in the place of `.deploy-shell`, and mv(1) gets names in
+/// the open directory.
+pub fn move_away(state: &Path) -> String {
+    let (state, name) = (Word::new(state), JOURNAL);
+    format!("find {state} -maxdepth 1 -name {name} -execdir mv -nT {name} {name}.damaged ';'")
 }
 
 #[cfg(test)]

@@ -22,10 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::dir::Name;
 use crate::error::{Code, Error, Result};
 use crate::names::{ReleaseId, Sha256Digest};
-use crate::shell_word::Word;
-use crate::store::Store;
 use crate::store::history::{Content, History, IdUse};
-use crate::store::layout::{JOURNAL, STATE};
+use crate::store::layout::STATE;
+use crate::store::{Store, journal};
 
 /// The beginning of every file's name; the number follows.
 pub const PREFIX: &str = "used-ids-";
@@ -307,15 +306,14 @@ fn damaged(store: &Store, file: UsedIds, why: &str) -> Error {
     let name = file.name();
     let list = path.join(&name);
     let list = list.display();
-    let journal = path.join(JOURNAL);
-    let (from, to) = (Word::new(&journal), Word::with_suffix(&journal, ".damaged"));
     Error::new(
         Code::BadLayout,
         format!("the list of used ids '{name}' is damaged: {why}"),
     )
     .remedy(format!(
         "restore '{list}' from a backup; without one, keep the journal under another name, and \
-         the next request starts a new one: mv {from} {to}"
+         the next request starts a new one: {}",
+        journal::move_away(&path)
     ))
 }
 

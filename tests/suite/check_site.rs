@@ -58,31 +58,16 @@ fn every_wrong_owner_is_found_and_repaired_by_its_remedy() {
             set_mode(&path, 0o600);
         }
     };
-    let faults: [(&str, &str, &str); 8] = [
+    let whole = "chown -hR 'daemon' ";
+    let faults = [
         ("", "root-not-writable", "chown -h 'daemon' "),
         ("releases", "not-owned-by-account", "chown -h 'daemon' "),
-        (
-            ".deploy-shell/manifests",
-            "not-owned-by-account",
-            "chown -h ",
-        ),
-        (
-            ".deploy-shell/incoming",
-            "not-owned-by-account",
-            "chown -h ",
-        ),
-        (
-            ".deploy-shell/journal.jsonl",
-            "state-not-usable",
-            "chown -h ",
-        ),
-        (".deploy-shell/lock", "state-not-usable", "chown -h "),
-        (".deploy-shell/limits", "state-not-usable", "chown -h "),
-        (
-            ".deploy-shell/manifests/r0",
-            "state-not-usable",
-            "chown -h ",
-        ),
+        (".deploy-shell/manifests", "not-owned-by-account", whole),
+        (".deploy-shell/incoming", "not-owned-by-account", whole),
+        (".deploy-shell/journal.jsonl", "state-not-usable", whole),
+        (".deploy-shell/lock", "state-not-usable", whole),
+        (".deploy-shell/limits", "state-not-usable", whole),
+        (".deploy-shell/manifests/r0", "state-not-usable", whole),
     ];
     for (name, code, command) in faults {
         let site = deployed();
@@ -112,6 +97,32 @@ fn every_wrong_owner_is_found_and_repaired_by_its_remedy() {
         }
         let reply = check(&site);
         assert_eq!(codes(&reply), before, "{name}: {remedy}: {reply:?}");
+    }
+}
+
+/// With such a path in a remedy, root would give a file of its own to the account.
+#[test]
+fn no_remedy_names_a_file_behind_a_symlink_of_the_account() {
+    if !Uid::effective().is_root() {
+        println!("skipped: only root has files that the account cannot use");
+        return;
+    }
+    for name in ["limits", "manifests", ""] {
+        let site = deployed();
+        let private = site.dir().join("private");
+        fs::create_dir(&private).expect("a directory");
+        set_mode(&private, 0o755);
+        write_file(&private.join("secret"), 0o600, b"of root");
+        let state = site.root().join(".deploy-shell");
+        let directory = match name {
+            "" => state,
+            name => state.join(name),
+        };
+        fs::rename(&directory, site.dir().join("away")).expect("moved");
+        symlink(&private, &directory).expect("a symlink");
+        let reply = check(&site);
+        assert!(!codes(&reply).is_empty());
+        assert!(!reply.stdout.contains("secret"), "{name}: {reply:?}");
     }
 }
 

@@ -196,8 +196,8 @@ fn a_deploy_deploys() {
         let output = forge.run(&site, "deploy", "").ok();
         let lines: Vec<&str> = output.lines().collect();
         assert_eq!(lines.len(), 2, "{output}");
-        assert!(lines[0].starts_with("ok receive "), "{output}");
-        assert!(lines[1].starts_with("ok swap "), "{output}");
+        assert!(lines[0].starts_with("node: ok receive "), "{output}");
+        assert!(lines[1].starts_with("node: ok swap "), "{output}");
         // The swap names the payload that this run has sent.
         let (_, sum) = lines[0].split_once(" sha256=").expect("a digest");
         let swap = format!(" --sha256 {}\"", &sum[..64]);
@@ -279,6 +279,37 @@ fn a_node_with_another_host_key_gets_nothing() {
         );
         assert!(site.releases().is_empty());
         assert!(site.audit_lines().is_empty());
+    }
+}
+
+/// A runner obeys a line that begins like a command. .NET, in which that of GitHub is written,
+/// also ends a line at a carriage return, and that runner skips spaces.
+#[test]
+fn no_line_of_a_node_begins_like_a_command_of_the_runner() {
+    for forge in ALL {
+        let site = site();
+        let says = "::add-path::/x\n  ::set-env name=X::1\nx\r::add-path::/x\n##[add-path]/x\n\
+                    {\"current\":\"a\",\"releases\":[{\"release\":\"::add-path::/x\",\
+                    \"state\":\"good\",\"last_live\":\"x\r::add-path::/x\"},{\"release\":\"b\",\
+                    \"state\":\"good\",\"last_live\":\"x\r::add-path::/x\"}]}\n::add-path::/x";
+        fs::write(site.dir().join("says"), says).expect("a file");
+        let ssh = format!(
+            "#!/bin/sh\ncat {0}/says\ncat {0}/says >&2\n",
+            site.dir().display()
+        );
+        write_file(&site.dir().join("bin/ssh"), 0o755, ssh.as_bytes());
+        for job in ["deploy", "choices", "rollback"] {
+            let reply = forge.run(&site, job, "b");
+            let shown = format!("{}{}", reply.stdout, reply.stderr);
+            assert!(
+                shown.contains("node: ::add-path::/x"),
+                "{forge:?} {job}: {shown}"
+            );
+            for line in shown.split(['\n', '\r']).map(str::trim_start) {
+                let is_command = line.starts_with("::") || line.starts_with("##");
+                assert!(!is_command, "{forge:?} {job}: {line:?}");
+            }
+        }
     }
 }
 

@@ -124,7 +124,7 @@ const FAULTS: [Fault; 8] = [
     ("deploy-shell-admin init ", &|it| {
         fs::remove_dir(it.root().join(".deploy-shell/trash")).expect("removed");
     }),
-    ("mv ", &|it| {
+    ("find ", &|it| {
         let journal = it.root().join(".deploy-shell/journal.jsonl");
         fs::write(journal, "{\"no\n{\"no\n").expect("written");
     }),

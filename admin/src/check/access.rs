@@ -61,17 +61,18 @@ pub fn unusable_entries(config: &Config, mounts: &Mounts) -> Vec<Unusable> {
         .filter(|path| !mounts.cover(path))
         .filter_map(|path| try_access(path, all))
         .collect();
+    let is_directory = |path: &Path| symlink_metadata(path).is_ok_and(|it| it.is_dir());
     for (directory, flags) in [
         (state.clone(), AccessFlags::R_OK | AccessFlags::W_OK),
         (state.join(LIMITS), AccessFlags::R_OK | AccessFlags::W_OK),
         (state.join(MANIFESTS), AccessFlags::R_OK),
     ] {
-        if mounts.cover(&directory) {
+        // Behind a symlink of the account are no files of the site.
+        if mounts.cover(&directory) || ![&state, &directory].iter().all(|it| is_directory(it)) {
             continue;
         }
         // A directory that cannot be read is one of those above.
         let entries = directory.read_dir().into_iter().flatten().flatten();
-        let is_directory = |path: &Path| symlink_metadata(path).is_ok_and(|it| it.is_dir());
         let mut files: Vec<PathBuf> = entries
             .map(|entry| entry.path())
             .filter(|path| !mounts.cover(path) && !is_directory(path))

@@ -77,16 +77,23 @@ pub fn as_account(facts: &Facts, command: &str) -> String {
     )
 }
 
-/// Returns how to give files of the site to the account: those that are named, or the
-/// whole state directory where there are many.
+/// Returns how to give files of the site to the account: directories of the root, and the
+/// whole state directory for what is in it. The path of a file in there would lead root
+/// through a symlink that the account can put in the place of a directory; `-R` follows none.
 pub fn give_to_account(facts: &Facts, paths: &[&PathBuf]) -> String {
     let account = facts.account_word();
-    if paths.len() <= 5 {
-        let words: Vec<String> = (paths.iter())
+    let state = facts.config.root.join(STATE);
+    let (inside, direct): (Vec<&&PathBuf>, Vec<&&PathBuf>) =
+        (paths.iter()).partition(|path| path.starts_with(&state) && **path != &state);
+    let mut commands = Vec::new();
+    if !direct.is_empty() {
+        let words: Vec<String> = (direct.iter())
             .map(|path| Word::new(path).to_string())
             .collect();
-        return format!("chown -h {account} {}", words.join(" "));
+        commands.push(format!("chown -h {account} {}", words.join(" ")));
     }
-    let state = Word::new(facts.config.root.join(STATE));
-    format!("chown -hR {account} {state}")
+    if !inside.is_empty() {
+        commands.push(format!("chown -hR {account} {}", Word::new(state)));
+    }
+    commands.join(" && ")
 }

@@ -263,7 +263,7 @@ fn an_unreadable_journal_is_never_cut() {
     unusable(&mut facts, "/srv/blog/.deploy-shell/journal.jsonl", 0);
     let finding = only(&facts);
     assert_eq!(finding.code, FindingCode::StateUnusable);
-    let expected = "chown -h 'deploy' '/srv/blog/.deploy-shell/journal.jsonl'";
+    let expected = "chown -hR 'deploy' '/srv/blog/.deploy-shell'";
     assert_eq!(finding.remedy, expected);
 }
 
@@ -271,17 +271,11 @@ fn an_unreadable_journal_is_never_cut() {
 #[test]
 fn a_name_that_a_shell_interprets_is_one_word_of_a_remedy() {
     let mut facts = sound();
-    let path = "/srv/blog/.deploy-shell/x'$(id)'";
-    unusable(&mut facts, path, 0);
-    let command = format!("chown -h 'deploy' {}", Word::new(path));
+    facts.config.root = PathBuf::from("/srv/x'$(id)'");
+    let state = facts.config.root.join(".deploy-shell");
+    unusable(&mut facts, state.join("lock").to_str().unwrap(), 0);
+    let command = format!("chown -hR 'deploy' {}", Word::new(state));
     assert_eq!(remedies(&facts), [command]);
-    for number in 0..6 {
-        unusable(&mut facts, &format!("/srv/blog/.deploy-shell/{number}"), 0);
-    }
-    assert_eq!(
-        remedies(&facts),
-        ["chown -hR 'deploy' '/srv/blog/.deploy-shell'"]
-    );
     let mut facts = sound();
     let not_received = vec!["x'$(id)'".to_owned()];
     facts.probe.releases = Some(Releases {
