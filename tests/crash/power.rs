@@ -199,9 +199,9 @@ impl<'a> Lab<'a> {
     }
 
     /// Mounts the disk as a power failure left it, and requires what must hold.
-    fn check(&self, scenario: &Scenario, state: &State, next: &str) -> Verdict {
+    fn check(&self, scenario: &Scenario, state: &State<'_>, next: &str) -> Verdict {
         let image = self.new_image();
-        state.image.save(&image, SIZE).expect("the image");
+        state.image().save(&image, SIZE).expect("the image");
         let mounted = self.mount(&image)?;
         let site = self.fixture.open(SITE);
         // The next request is not signed.
@@ -342,7 +342,7 @@ fn violations(kind: &Kind) -> Vec<String> {
             if let Err(why) = lab.check(&scenario, state, &next) {
                 let violation = format!(
                     "{}, {}, {}, then '{next}': {why}",
-                    kind.name, scenario.name, state.what
+                    kind.name, scenario.name, state
                 );
                 // The long form takes an hour, and may be ended before the list is printed.
                 println!("{violation}");
@@ -414,7 +414,7 @@ fn needed_syncs(lab: &Lab<'_>, scenario: &Scenario, chosen: impl Fn(Sync) -> boo
         let mut states = states.iter().enumerate();
         let fails = states.find_map(|(index, state)| {
             let verdict = lab.check(scenario, state, &next_request(index));
-            verdict.err().map(|why| format!("{}: {why}", state.what))
+            verdict.err().map(|why| format!("{state}: {why}"))
         });
         println!("{sync:?} ({}): {fails:?}", tracer::name(point.call));
         needed.extend(fails.map(|_| sync));

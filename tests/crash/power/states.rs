@@ -1,6 +1,7 @@
 //! The states in which a power failure can leave a disk.
 
 use std::fmt;
+use std::rc::Rc;
 
 use super::disk::Event;
 use super::image::Image;
@@ -9,13 +10,32 @@ use super::image::Image;
 const BLOCK: usize = 4096;
 
 /// What the disk has after a power failure.
-pub struct State {
-    pub image: Image,
+pub struct State<'a> {
+    /// What it had at its last flush.
+    durable: Rc<Image>,
+    /// The writes since then, and what it kept of each.
+    writes: Rc<Vec<Write<'a>>>,
+    kept: Vec<Kept>,
     /// Whether the client had its reply before.
     pub answered: bool,
-    /// For messages: the number of flushes before, and which writes after the last one
-    /// it has.
-    pub what: String,
+    /// The number of flushes before.
+    flushes: usize,
+}
+
+impl State<'_> {
+    /// Makes the content of the disk. The images of all states at once would be so much memory
+    /// that each start of a program, which copies its page tables, would take most of the time.
+    pub fn image(&self) -> Image {
+        apply(&self.durable, &self.writes, &self.kept)
+    }
+}
+
+impl fmt::Display for State<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reply = if self.answered { " and the reply" } else { "" };
+        write!(f, "after {} flushes{reply}, writes ", self.flushes)?;
+        self.kept.iter().try_for_each(|kept| write!(f, "{kept}"))
+    }
 }
 
 /// Returns the states at each flush, at the reply and at the end: without the writes
@@ -25,9 +45,9 @@ pub struct State {
 /// A disk may keep any of the writes since its last flush, and any blocks of one write. It
 /// does not exchange two writes of one block that the kernel sent one after the other, so a
 /// choice keeps their order.
-pub fn states(base: &Image, events: &[Event], samples: usize, seed: u64) -> Vec<State> {
+pub fn states<'a>(base: &Image, events: &'a [Event], samples: usize, seed: u64) -> Vec<State<'a>> {
     let mut random = Random(seed);
-    let mut durable = base.clone();
+    let mut durable = Rc::new(base.clone());
     let mut since: Vec<Write> = Vec::new();
     let (mut flushes, mut answered) = (0, false);
     let mut found = Vec::new();
@@ -50,19 +70,18 @@ pub fn states(base: &Image, events: &[Event], samples: usize, seed: u64) -> Vec<
         if since.is_empty() && flushes > 0 && !answered {
             choices.clear();
         }
-        found.extend(choices.into_iter().map(|choice| State {
-            image: apply(&durable, &since, &choice),
+        let writes = Rc::new(since.clone());
+        found.extend(choices.into_iter().map(|kept| State {
+            durable: Rc::clone(&durable),
+            writes: Rc::clone(&writes),
+            kept,
             answered,
-            what: format!(
-                "after {flushes} flushes{}, writes {}",
-                if answered { " and the reply" } else { "" },
-                choice.iter().map(Kept::to_string).collect::<String>()
-            ),
+            flushes,
         }));
         match event {
             Event::Answered => answered = true,
             _ => {
-                durable = apply(&durable, &since, &all);
+                durable = Rc::new(apply(&durable, &since, &all));
                 since.clear();
                 flushes += 1;
             }
