@@ -318,20 +318,4 @@ fn read_error(error: std::io::Error) -> UnpackError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// RFC 8878, section 3.1.1.1.2: an exponent in five bits, and eighths in three.
-    #[test]
-    fn the_window_of_a_header_is_read() {
-        let window = |descriptor, byte| stated_window(&[0x28, 0xb5, 0x2f, 0xfd, descriptor, byte]);
-        assert_eq!(window(0, 0), Some(1024));
-        assert_eq!(window(0, 7), Some(1024 + 7 * 128));
-        assert_eq!(window(0, 17 << 3), Some(128 << 20));
-        assert_eq!(window(0x84, (17 << 3) | 1), Some(144 << 20));
-        assert_eq!(window(0, 0xff), Some((1 << 41) + 7 * (1 << 38)));
-        // A single segment has no such byte.
-        assert_eq!(window(0x20, 0xff), None);
-        assert_eq!(stated_window(&[0x28, 0xb5, 0x2f, 0xfd, 0]), None);
-    }
-}
+mod tests;
