@@ -8,14 +8,14 @@
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{FileStat, SFlag};
 use nix::unistd::geteuid;
 
 use super::Store;
 use super::layout::{INCOMING, MANIFESTS, RELEASES, STATE, TRASH};
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Fault, Result, describe};
-use crate::shell_word::Word;
+use crate::shell_word::{Word, run_as};
 
 /// The remedy for a directory that is on another mount than the root.
 pub const ONE_FILE_SYSTEM: &str =
@@ -76,13 +76,9 @@ impl Store {
                 });
             }
             if stat.st_mode & directory.forbidden != 0 {
-                return Err(
-                    bad("can be reached or written by others".to_owned()).remedy(format!(
-                        "chmod {} {}",
-                        octal_less(stat.st_mode, directory.forbidden),
-                        Word::new(&directory.path)
-                    )),
-                );
+                let mode = octal_less(stat.st_mode, directory.forbidden);
+                return Err(bad("can be reached or written by others".to_owned())
+                    .remedy(self.chmod_command(&mode.to_string(), &directory, &stat)));
             }
             // A rename is atomic only within one file system.
             if device(directory.handle) != device(&self.root) {
@@ -122,13 +118,23 @@ impl Store {
         let account = geteuid().as_raw();
         match directory.handle.metadata() {
             Ok(stat) if errno == Errno::EACCES && stat.st_uid == account => {
-                error.remedy(format!("chmod u+rwx {}", Word::new(&directory.path)))
+                error.remedy(self.chmod_command("u+rwx", directory, &stat))
             }
             Ok(_) if errno == Errno::EACCES => {
                 error.remedy(self.chown_command(&directory.path, account))
             }
             _ => error,
         }
+    }
+
+    /// Returns the command that changes the mode of a directory. chmod(1) follows a symlink, so
+    /// below the site's root the account itself runs it.
+    fn chmod_command(&self, mode: &str, directory: &Directory<'_>, stat: &FileStat) -> String {
+        let command = format!("chmod {mode} {}", Word::new(&directory.path));
+        if directory.path == self.path {
+            return command;
+        }
+        as_account(stat.st_uid, stat.st_gid, &command)
     }
 
     /// Returns the command that gives `path` to the account of the site. `-h` changes the
@@ -174,12 +180,22 @@ impl Store {
             return error;
         }
         let state = Word::new(self.path.join(STATE));
-        // Neither command follows a symlink in the directory (`-h`; chmod(1) ignores
-        // those that it meets), and only the owner's mode changes.
+        // chown(1) follows no symlink (`-h`). Only the owner's mode changes.
+        let chmod = format!("chmod -R u+rwX {state}");
+        let Ok(stat) = self.state.metadata() else {
+            return error;
+        };
+        let chmod = as_account(stat.st_uid, stat.st_gid, &chmod);
         error.remedy(format!(
-            "as root: chown -hR --reference={state} {state} && chmod -R u+rwX {state}"
+            "as root: chown -hR --reference={state} {state} && {chmod}"
         ))
     }
+}
+
+/// Returns the command by which root runs `command` as the account.
+fn as_account(uid: u32, gid: u32, command: &str) -> String {
+    let user = format!("setpriv --reuid {uid} --regid {gid} --clear-groups");
+    run_as(&user, command)
 }
 
 /// Opens a directory of the site. `init` is the command that makes what is missing.

@@ -208,7 +208,7 @@ impl Store {
                     "is a symlink to something that is not a release of this site",
                     // To remove it would leave visitors without a site.
                     format!(
-                        "in one step: ln -s releases/{named} {new} && mv -T {new} {}; or: {other}",
+                        "in one step: ln -sT releases/{named} {new} && mv -T {new} {}; or: {other}",
                         Word::new(&path)
                     ),
                 )

@@ -230,16 +230,8 @@ fn holds(scenario: &Scenario, site: &Site, answered: bool, next: &str) -> Verdic
     if answered && done == scenario.fails_gate {
         return Err(format!("the reply is not true: '{live}' is live"));
     }
-    // The next request may remove a bad release.
-    if answered && scenario.fails_gate {
-        let listing = site.listing()?;
-        let rows = listing["releases"].as_array().expect("an array");
-        let bad =
-            |row: &serde_json::Value| row["release"] == scenario.live && row["state"] == "bad";
-        if !rows.iter().any(bad) {
-            return Err(format!("'{}' is not marked bad: {listing}", scenario.live));
-        }
-    }
+    // Before the next request, which may remove a bad release.
+    check_states(scenario, site, answered, done)?;
     site.ok(next)?;
     site.check_tidy()?;
     let release = if scenario.receives() {
@@ -266,6 +258,46 @@ fn holds(scenario: &Scenario, site: &Site, answered: bool, next: &str) -> Verdic
         Some(next) if site.current()?.as_deref() != Some(next) => Err("it did not swap".to_owned()),
         _ => Ok(()),
     }
+}
+
+/// Requires the states of the releases that the records before a move of the symlink give
+/// them, also where the reply and the later records are lost.
+fn check_states(scenario: &Scenario, site: &Site, answered: bool, done: bool) -> Verdict {
+    let listing = site.listing()?;
+    let journal = site.journal()?;
+    let row = |release: &str| {
+        let rows = listing["releases"].as_array().expect("an array");
+        let row = rows.iter().find(|row| row["release"] == release);
+        row.ok_or(format!("'{release}' is not listed: {listing}"))
+    };
+    let is_bad = |release: &str| match row(release)?["state"].as_str() {
+        Some("bad") => Ok(()),
+        _ => Err(format!("'{release}' is not marked bad: {listing}")),
+    };
+    if answered && scenario.fails_gate {
+        is_bad(scenario.live)?;
+    }
+    let is_rollback = scenario.request.starts_with("rollback");
+    // Otherwise the next rollback would go to the release that this one has left.
+    if done && is_rollback && !scenario.fails_gate && site.releases().contains("c") {
+        // One whose removal was lost counts as one that was never live.
+        let state = row("c")?["state"].as_str();
+        if state != Some("bad") && state != Some("pending") {
+            return Err(format!("'c' is {state:?}: {listing}"));
+        }
+    }
+    // Otherwise a release would count as one that has passed its checks, or has not.
+    if done && !is_rollback && !scenario.gate.is_empty() {
+        let passed = |record: &serde_json::Value| {
+            record["event"] == "proved" && record["release"] == scenario.live
+        };
+        let is_proved = row(scenario.live)?["proved"] != false;
+        if is_proved != journal.iter().any(passed) || answered && !is_proved {
+            let is = if is_proved { "is" } else { "is not" };
+            return Err(format!("'{}' {is} proved: {listing}", scenario.live));
+        }
+    }
+    Ok(())
 }
 
 /// Returns why this machine cannot mount such a file system on a recorded disk, if so.
@@ -375,12 +407,17 @@ type Sync = (&'static str, &'static str, i64, usize);
 /// that shows it. ext4 and xfs commit in order, so a sync of the journal also makes the
 /// move of a symlink durable there.
 ///
-/// The long form leaves out each sync of each scenario. It finds the seven kinds below, on more
+/// The long form leaves out each sync of each scenario. It finds the ten kinds below, on more
 /// file systems and in more scenarios. No state shows a fault without one of the others: a
 /// later sync of the same request makes up for it (each file of a release and of a manifest by
-/// syncfs(2), each record but the last one), or the next request does (the directory of a
-/// removed release, the count of a key).
-const NEEDED: [Sync; 8] = [
+/// syncfs(2), each record but the last one and those before a move), or the next request does
+/// (the directory of a removed release, the count of a key).
+const NEEDED: [Sync; 11] = [
+    // The intent of a swap with checks, and the record that they have passed.
+    ("ext4", "swap with a gate", libc::SYS_fdatasync, 1),
+    ("ext4", "swap with a gate", libc::SYS_fdatasync, 3),
+    // The intent of a rollback, with the bad mark.
+    ("btrfs", "rollback", libc::SYS_fdatasync, 1),
     ("ext4", "swap without pruning", libc::SYS_fdatasync, 1),
     ("ext4", "receive", libc::SYS_syncfs, 1),
     ("btrfs", "receive", libc::SYS_fsync, 2),

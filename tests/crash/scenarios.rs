@@ -111,7 +111,10 @@ pub fn scenarios() -> [Scenario; 14] {
                 (40, 40),
             )
         },
-        gated("swap with a gate", "swap d", "d", GATE, (40, 40)),
+        Scenario {
+            keep: 9,
+            ..gated("swap with a gate", "swap d", "d", GATE, (40, 40))
+        },
         gated("rollback with a gate", "rollback", "b", GATE, (60, 60)),
         gated("swap and back", "swap d", "d", FAILING_GATE, (40, 40)),
         gated("rollback and back", "rollback", "b", FAILING_GATE, (60, 60)),

@@ -69,7 +69,7 @@ fn a_directory_that_the_account_may_not_write_is_reported_with_the_remedy() {
         reply.refused(78, "bad-layout");
         // The root itself is the empty path.
         let path = path.display().to_string();
-        let remedy = format!("\nchmod u+rwx '{}'", path.trim_end_matches('/'));
+        let remedy = format!("chmod u+rwx '{}'", path.trim_end_matches('/'));
         assert!(reply.stderr.contains(&remedy), "{reply:?}");
     }
 }

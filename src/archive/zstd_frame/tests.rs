@@ -1,7 +1,7 @@
 use std::io::{Seek, Write};
-use std::thread;
 
 use super::*;
+use crate::threads;
 
 /// RFC 8878, section 3.1.1.1.2: an exponent in five bits, and eighths in three.
 #[test]
@@ -156,12 +156,13 @@ fn a_payload_of_single_bytes_is_read_as_one_piece_is() {
     read_all(&payload, content as u64, content).expect("one piece");
 
     let (from, to) = nix::unistd::pipe().expect("a pipe");
-    let writer = thread::spawn(move || {
+    let write = move || {
         let mut to = File::from(to);
         for byte in payload {
             to.write_all(&[byte]).expect("the reader reads on");
         }
-    });
+    };
+    let writer = threads::builder().spawn(write).expect("a thread");
     let mut frames = Frames::open(File::from(from), content as u64, 0).expect("a frame");
     let mut buffer = vec![0; content];
     frames.fill(&mut buffer).expect("the content");

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::check::facts::{Blocked, ComponentKind, Facts, PathComponent};
-use deploy_shell::shell_word::Word;
+use deploy_shell::shell_word::{Word, run_as};
 use deploy_shell::store::layout::STATE;
 
 /// Returns how to keep everybody but root from writing `component`, on the way to
@@ -48,7 +48,12 @@ pub fn give_to_site(facts: &Facts, component: &PathComponent) -> String {
     if component.kind == ComponentKind::Symlink {
         return format!("chown -h {owner} {shown}");
     }
-    format!("chown -h {owner} {shown} && chmod go-w {shown}")
+    let chmod = format!("chmod go-w {shown}");
+    if component.path.starts_with(&facts.config.root) && component.path != facts.config.root {
+        let give = give_to_account(facts, &[&component.path]);
+        return format!("{give} && {}", as_account(facts, &chmod));
+    }
+    format!("chown -h {owner} {shown} && {chmod}")
 }
 
 /// Returns how to give one account, and nobody else, these rights to `path`. A group or
@@ -64,17 +69,11 @@ pub fn let_use(facts: &Facts, blocked: &Blocked) -> String {
     let_account(&facts.account_login(), rights, &blocked.at)
 }
 
-/// Returns the command by which root runs `command` as the account: one that makes files in
-/// a directory of the account. While root did so, code that runs as the account could put a
-/// symlink at each name, and root would write where it leads.
-///
-/// The command gets no terminal and no variables of root's: see `own_session`.
+/// Returns the command by which root runs `command` as the account: one that makes or changes
+/// files in a directory of the account.
 pub fn as_account(facts: &Facts, command: &str) -> String {
-    let (account, command) = (facts.account_word(), Word::new(command));
-    format!(
-        "env -i PATH=\"$PATH\" setsid --wait runuser -u {account} -- sh -c {command} \
-         < /dev/null 2>&1 | cat -v"
-    )
+    let user = format!("runuser -u {} -- sh -c", facts.account_word());
+    run_as(&user, &Word::new(command).to_string())
 }
 
 /// Returns how to give files of the site to the account: directories of the root, and the
