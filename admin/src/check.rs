@@ -288,8 +288,17 @@ fn site_account(root: &Path, mounts: &Mounts, not_checked: &mut Vec<String>) -> 
         ));
         return None;
     }
-    // A request does not follow a symlink there; who it would serve is still the question.
-    match state.metadata() {
+    // The account chooses where a symlink there leads, and must not choose whom `check`
+    // takes for the account: root runs remedies as that user. Nobody but root and the account
+    // owns the root directory.
+    let owner = state.symlink_metadata().and_then(|own| {
+        if own.is_symlink() {
+            root.metadata()
+        } else {
+            Ok(own)
+        }
+    });
+    match owner {
         Ok(metadata) => Some(account::look_up_account(metadata.uid(), not_checked)),
         Err(error) => {
             let why = describe(&error);

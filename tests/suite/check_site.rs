@@ -123,6 +123,8 @@ fn no_remedy_names_a_file_behind_a_symlink_of_the_account() {
         let reply = check(&site);
         assert!(!codes(&reply).is_empty());
         assert!(!reply.stdout.contains("secret"), "{name}: {reply:?}");
+        let account = format!("account {}", deployer().name);
+        assert!(reply.stdout.contains(&account), "{name}: {reply:?}");
     }
 }
 
