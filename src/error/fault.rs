@@ -78,7 +78,9 @@ impl Fault {
                 Some("raise the disk quota of the account, or remove other files that count for it")
             }
             Fault::ReadOnly => Some("mount the file system read-write again"),
-            Fault::AccessDenied => Some("let the account use it again, with chown or chmod"),
+            Fault::AccessDenied => {
+                Some("let the account use it again: docs/operating.md, 'Change a file of the site'")
+            }
             Fault::Protected => {
                 Some("make it writable: 'lsattr' shows an immutable file, 'chattr -i' ends that")
             }

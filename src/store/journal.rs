@@ -430,7 +430,7 @@ fn unreadable(store: &Store, why: &Unreadable) -> Error {
 fn restore(store: &Store) -> String {
     let state = store.path().join(STATE);
     format!(
-        "restore '{}' from a backup; without one, keep it under another name, and the next \
+        "restore '{}' from a backup (as the account: docs/operating.md); without one, keep it under another name, and the next \
          request starts a new one: {}",
         state.join(JOURNAL).display(),
         move_away(&state)

@@ -311,7 +311,7 @@ fn damaged(store: &Store, file: UsedIds, why: &str) -> Error {
         format!("the list of used ids '{name}' is damaged: {why}"),
     )
     .remedy(format!(
-        "restore '{list}' from a backup; without one, keep the journal under another name, and \
+        "restore '{list}' from a backup (as the account: docs/operating.md); without one, keep the journal under another name, and \
          the next request starts a new one: {}",
         journal::move_away(&path)
     ))

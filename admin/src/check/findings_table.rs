@@ -141,7 +141,7 @@ findings! {
     FutureRecord Warning "record-of-the-future" "correct the clock, if it is wrong; if it is right, the next receive, swap or rollback ends this ({})",
     ConfigUnreadable Error "config-unreadable" "let the account read the configuration and search the directories above it {}",
     Layout Error "layout" "{}",
-    RemovalPending Warning "removal-pending" "unmount what is mounted below {}, or give its files to the account; the next request that changes the site removes the rest",
+    RemovalPending Warning "removal-pending" "unmount what is mounted below {}, or give its files to the account, as Change a file of the site in docs/operating.md says; the next request that changes the site removes the rest",
     BridgeNotBuilt Warning "bridge-not-built" "add a hook after the swap: {}",
     BridgeStale Warning "bridge-stale" "build it: {}",
     BridgeForeign Warning "bridge-foreign" "{}",

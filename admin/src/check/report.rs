@@ -22,6 +22,7 @@ pub fn report_lines(facts: &Facts, findings: &[Finding]) -> Vec<String> {
         lines.push(format!("finding: {}: {}", finding.code, finding.text));
         lines.push(format!("  remedy: {}", finding.remedy));
     }
+    lines.extend(note_on_paths(facts, findings));
     let not_checked = facts.not_checked.iter();
     lines.extend(not_checked.map(|what| format!("not checked: {what}")));
     lines.push(match findings.len() {
@@ -30,6 +31,23 @@ pub fn report_lines(facts: &Facts, findings: &[Finding]) -> Vec<String> {
         many => format!("{many} findings"),
     });
     lines
+}
+
+/// Returns the line about findings on what is below the root. Not every remedy is a command:
+/// root may also act on a path that the problem names, after the account has put a symlink in
+/// the place of a part of it.
+fn note_on_paths(facts: &Facts, findings: &[Finding]) -> Option<String> {
+    let root = &facts.config.root;
+    let below = format!("{}/", root.display());
+    let names_it = |it: &Finding| it.text.contains(&below) || it.remedy.contains(&below);
+    findings.iter().any(names_it).then(|| {
+        let name = facts.account_name();
+        format!(
+            "note: what is below '{}' can be exchanged by '{name}': change it as '{name}', not as \
+             root (docs/operating.md, 'Change a file of the site')",
+            root.display()
+        )
+    })
 }
 
 /// Returns the line about an account without a key in a file, where sshd may accept
@@ -288,6 +306,15 @@ mod tests {
                 .unwrap()
                 .ends_with("required = false accepts that")
         );
+    }
+
+    #[test]
+    fn a_finding_below_the_root_has_a_note() {
+        let path = "/srv/blog/.deploy-shell/trash/r0.*";
+        let finding = Finding::new(FindingCode::RemovalPending, path, "it is not complete");
+        let lines = report_lines(&sound(), &[finding]);
+        let note = "note: what is below '/srv/blog' can be exchanged by 'deploy': ";
+        assert!(lines[lines.len() - 2].starts_with(note), "{lines:?}");
     }
 
     #[test]
