@@ -212,12 +212,25 @@ impl<'a> Lab<'a> {
         verdict?;
         if crate::long() {
             let output = run(self.kind.check, &image);
-            if !output.status.success() {
+            if !output.status.success() && !are_counters_alone(&output) {
                 return Err(format!("{}: {output:?}", self.kind.check));
             }
         }
         Ok(())
     }
+}
+
+/// Returns whether xfs_repair(8) finds the totals of free inodes and blocks wrong, and nothing
+/// else. An xfs writes them rarely, and counts again after a crash that it notices. One of
+/// 5,000 states, with a hole in the middle of many unflushed records of its log, left them so.
+/// Each other finding has one of these words.
+fn are_counters_alone(output: &Output) -> bool {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let is_counter = |line: &str| line.starts_with("sb_ifree ") || line.starts_with("sb_fdblocks ");
+    text.lines().any(is_counter)
+        && !["would", "bad", "corrupt"]
+            .iter()
+            .any(|it| text.contains(it))
 }
 
 fn holds(scenario: &Scenario, site: &Site, answered: bool, next: &str) -> Verdict {
