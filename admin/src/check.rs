@@ -288,26 +288,37 @@ fn site_account(root: &Path, mounts: &Mounts, not_checked: &mut Vec<String>) -> 
         ));
         return None;
     }
-    // The account chooses where a symlink there leads, and must not choose whom `check`
-    // takes for the account: root runs remedies as that user. Nobody but root and the account
-    // owns the root directory.
-    let owner = state.symlink_metadata().and_then(|own| {
-        if own.is_symlink() {
-            root.metadata()
-        } else {
-            Ok(own)
-        }
+    let owners = root.metadata().and_then(|root| {
+        let state = state.symlink_metadata()?;
+        Ok((root.uid(), (!state.is_symlink()).then(|| state.uid())))
     });
-    match owner {
-        Ok(metadata) => Some(account::look_up_account(metadata.uid(), not_checked)),
+    let (of_root, of_state) = match owners {
+        Ok(owners) => owners,
         Err(error) => {
-            let why = describe(&error);
-            not_checked.push(format!(
-                "who owns the site, and its keys: '{}': {why}",
-                state.display()
-            ));
-            None
+            let (shown, why) = (state.display(), describe(&error));
+            not_checked.push(format!("who owns the site, and its keys: '{shown}': {why}"));
+            return None;
         }
+    };
+    let logs_in = |uid: u32| {
+        let account = account::look_up_account(uid, &mut Vec::new());
+        (account.passwd).is_some_and(|entry| facts::is_deploy_shell(&entry.shell))
+    };
+    let uid = choose_account(of_root, of_state, logs_in);
+    Some(account::look_up_account(uid, not_checked))
+}
+
+/// Returns the account of a site, by the owners of the root directory and of the state
+/// directory, if that is no symlink, and by whether a user logs in with deploy-shell.
+///
+/// The account can put a symlink in the place of the state directory, or a directory of another
+/// user that is in the root. It must not choose whom `check` takes for the account: root runs
+/// remedies as that user. It cannot change whose the root directory is.
+fn choose_account(of_root: u32, of_state: Option<u32>, logs_in: impl Fn(u32) -> bool) -> u32 {
+    match of_state {
+        // A root directory of the web server's, which the account may write, is no attack.
+        Some(uid) if uid == of_root || of_root == 0 || logs_in(uid) || !logs_in(of_root) => uid,
+        _ => of_root,
     }
 }
 
@@ -356,4 +367,24 @@ fn installed_programs(
         .iter()
         .map(|path| paths::examine_program(path, program))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::choose_account;
+
+    #[test]
+    fn no_account_makes_another_user_the_account() {
+        let (deploy, web, other, root) = (998, 33, 1000, 0);
+        let choose = |of_root, of_state| choose_account(of_root, of_state, |uid| uid == deploy);
+        assert_eq!(choose(deploy, Some(deploy)), deploy);
+        assert_eq!(choose(deploy, Some(other)), deploy);
+        assert_eq!(choose(deploy, Some(root)), deploy);
+        assert_eq!(choose(deploy, None), deploy);
+        assert_eq!(choose(web, Some(deploy)), deploy);
+        assert_eq!(choose(root, Some(deploy)), deploy);
+        // A forced command alone, and a root directory of the web server's.
+        assert_eq!(choose(web, Some(other)), other);
+        assert_eq!(choose(root, None), root);
+    }
 }

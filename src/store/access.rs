@@ -76,9 +76,14 @@ impl Store {
                 });
             }
             if stat.st_mode & directory.forbidden != 0 {
-                let mode = octal_less(stat.st_mode, directory.forbidden);
+                // No number: it would have the special bits that the account has set.
+                let mode = match directory.forbidden {
+                    0o002 => "o-w",
+                    0o022 => "go-w",
+                    _ => "go-rwx",
+                };
                 return Err(bad("can be reached or written by others".to_owned())
-                    .remedy(self.chmod_command(&mode.to_string(), &directory, &stat)));
+                    .remedy(self.chmod_command(mode, &directory, &stat)));
             }
             // A rename is atomic only within one file system.
             if device(directory.handle) != device(&self.root) {
@@ -250,8 +255,4 @@ pub(super) fn cannot_open(
         Errno::EXDEV => bad("is a mount point").remedy(ONE_FILE_SYSTEM),
         errno => Error::io(format!("cannot open '{shown}'"), errno),
     }
-}
-
-fn octal_less(mode: u32, forbidden: u32) -> String {
-    format!("{:04o}", mode & 0o7777 & !forbidden)
 }

@@ -58,15 +58,20 @@ pub fn give_to_site(facts: &Facts, component: &PathComponent) -> String {
 
 /// Returns how to give one account, and nobody else, these rights to `path`. A group or
 /// the mode for others would give them to more accounts.
-pub fn let_account(account: &str, rights: &str, path: &Path) -> String {
-    let (entry, path) = (Word::new(format!("u:{account}:{rights}")), Word::new(path));
-    format!("with setfacl, which the package acl installs: setfacl -m {entry} {path}")
+pub fn let_account(facts: &Facts, account: &str, rights: &str, path: &Path) -> String {
+    let (entry, word) = (Word::new(format!("u:{account}:{rights}")), Word::new(path));
+    let mut setfacl = format!("setfacl -m {entry} {word}");
+    // setfacl(1) follows a symlink.
+    if path.starts_with(&facts.config.root) {
+        setfacl = as_account(facts, &setfacl);
+    }
+    format!("with setfacl, which the package acl installs: {setfacl}")
 }
 
 /// Returns how to let the account, and nobody else, use what it cannot.
 pub fn let_use(facts: &Facts, blocked: &Blocked) -> String {
     let rights = if blocked.directory { "x" } else { "r" };
-    let_account(&facts.account_login(), rights, &blocked.at)
+    let_account(facts, &facts.account_login(), rights, &blocked.at)
 }
 
 /// Returns the command by which root runs `command` as the account: one that makes or changes

@@ -149,7 +149,7 @@ fn reader_finding(facts: &Facts) -> Option<Finding> {
         ReaderAccess::Blocked(directory) => {
             let shown = directory.display();
             let text = format!("'{name}' cannot search '{shown}', and so reads no release");
-            let remedy = let_account(name, "x", directory);
+            let remedy = let_account(facts, name, "x", directory);
             let code = FindingCode::ReaderBlocked;
             Finding::with_remedy(code, shown, text, &remedy)
         }
