@@ -49,16 +49,17 @@ fn skippable(len: u64) -> Vec<u8> {
     frame
 }
 
-fn open(payload: &[u8], max: u64) -> Result<Frames, UnpackError> {
+/// Returns a file with these bytes, at its start.
+fn file(bytes: &[u8]) -> File {
     let mut file = tempfile::tempfile().expect("a file");
-    file.write_all(payload).expect("written");
+    file.write_all(bytes).expect("written");
     file.rewind().expect("a file has a start");
-    Frames::open(file, max, 77)
+    file
 }
 
 /// Reads `content` bytes of a payload, and then to its end.
 fn read_all(payload: &[u8], max: u64, content: usize) -> Result<(), UnpackError> {
-    let mut frames = open(payload, max)?;
+    let mut frames = Frames::open(file(payload), max, 77)?;
     let mut buffer = vec![0; content];
     frames.fill(&mut buffer)?;
     assert!(buffer.iter().all(|byte| *byte == b'x'));
@@ -175,10 +176,7 @@ fn a_payload_of_single_bytes_is_read_as_one_piece_is() {
 #[test]
 fn input_is_read_in_order() {
     let bytes: Vec<u8> = (0..INPUT * 3 + 11).map(|at| (at % 251) as u8).collect();
-    let mut file = tempfile::tempfile().expect("a file");
-    file.write_all(&bytes).expect("written");
-    file.rewind().expect("a file has a start");
-    let mut input = Input::new(file);
+    let mut input = Input::new(file(&bytes));
     let mut read = Vec::new();
     loop {
         let available = input.at_least(HEADER).expect("readable");
