@@ -77,7 +77,7 @@ const HELP: [&str; 2] = [
 ];
 
 /// The commands of deploy-shell-admin, in the order of its help.
-pub const ADMIN_COMMANDS: [&str; 9] = [
+pub const ADMIN_COMMANDS: [&str; 11] = [
     "init",
     "authorize",
     "check",
@@ -85,6 +85,8 @@ pub const ADMIN_COMMANDS: [&str; 9] = [
     "bridge",
     "drop",
     "history",
+    "repair",
+    "run",
     "status",
     "verify",
 ];

@@ -99,7 +99,7 @@ use protocol::RunResponse;
 pub use crate::probe::NOT_YET;
 pub use program::{StartError, check_program};
 pub use protocol::{HookCommand, ReleaseCheck, RunOutcome, RunRequest, RunResult, Setup, Stage};
-pub use runner::main;
+pub use runner::{PATH, main};
 
 /// The word of argv that makes this program the hook runner.
 pub const WORD: &str = "hooks";

@@ -45,7 +45,7 @@ pub mod signature;
 pub mod store;
 mod success;
 mod syslog;
-mod threads;
+pub mod threads;
 mod url;
 mod validators;
 pub mod verify;

@@ -50,7 +50,8 @@ use crate::dir::Dir;
 use crate::error::{Code, Error, Result};
 
 pub use process::{
-    block_termination_signals, end_with_parent, reset_inherited_state, termination_signal_fd,
+    block_termination_signals, close_inherited_descriptors, end_with_parent, reset_inherited_state,
+    termination_signal_fd,
 };
 pub use rlimits::limit_commands;
 

@@ -55,16 +55,6 @@ impl Word {
     }
 }
 
-/// Returns the command by which root runs `command` as another user: one that root cannot run
-/// itself, because code of that user can put a symlink at each name in its directories.
-/// `user` begins the command: setpriv(1) or runuser(1) with its options.
-///
-/// The command gets no terminal of root's, on which that user could type, no variables, and no
-/// working directory, which may be below one that is closed to that user.
-pub fn run_as(user: &str, command: &str) -> String {
-    format!("env -i -C / PATH=\"$PATH\" setsid --wait {user} {command} < /dev/null 2>&1 | cat -v")
-}
-
 /// Returns a command substitution by printf(1) of all other words: no quotes can make a
 /// control character or UTF-8 printable.
 fn printed(bytes: &[u8]) -> String {

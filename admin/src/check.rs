@@ -31,11 +31,11 @@ mod report;
 mod rules;
 mod sshd_config;
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::output::{self, Output};
+use crate::site_account;
 use access::Need;
 use deploy_shell::config::{Config, RelativePath};
 use deploy_shell::dir::Dir;
@@ -44,9 +44,10 @@ use deploy_shell::look_up;
 use deploy_shell::sandbox;
 use deploy_shell::signature::Requirement;
 use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
+pub(crate) use facts::is_deploy_shell;
 use facts::{
     Account, Facts, ForcedCommand, InstalledProgram, KeysFile, PasswdEntry, Resolution,
-    ResolvedPath, SitePaths, is_deploy_shell,
+    ResolvedPath, SitePaths,
 };
 use filesystem::Mounts;
 use path_reader::resolve_paths;
@@ -135,7 +136,7 @@ fn gather_facts(
             not_checked.push(format!("who can write '{shown}': {why}"));
         }
     }
-    let account = site_account(&config.root, &mounts, &mut not_checked);
+    let account = account_of_site(&config, &mounts, &mut not_checked);
     let passwd = account.as_ref().and_then(|account| account.passwd.as_ref());
     let answer = passwd.map(|entry| sshd_config::query_sshd(&entry.name, sshd_config));
     let (sshd, sshd_failure) = match answer {
@@ -278,9 +279,13 @@ fn unowned_paths(paths: &SitePaths) -> impl Iterator<Item = &ResolvedPath> {
         .chain(&paths.sshd_config)
 }
 
-/// Returns the account that owns the state directory.
-fn site_account(root: &Path, mounts: &Mounts, not_checked: &mut Vec<String>) -> Option<Account> {
-    let state = root.join(STATE);
+/// Returns the account of the site.
+fn account_of_site(
+    config: &Config,
+    mounts: &Mounts,
+    not_checked: &mut Vec<String>,
+) -> Option<Account> {
+    let state = config.root.join(STATE);
     if mounts.cover(&state) {
         let shown = state.display();
         not_checked.push(format!(
@@ -288,37 +293,13 @@ fn site_account(root: &Path, mounts: &Mounts, not_checked: &mut Vec<String>) -> 
         ));
         return None;
     }
-    let owners = root.metadata().and_then(|root| {
-        let state = state.symlink_metadata()?;
-        Ok((root.uid(), (!state.is_symlink()).then(|| state.uid())))
-    });
-    let (of_root, of_state) = match owners {
-        Ok(owners) => owners,
+    match site_account::owner_of_damaged(config) {
+        Ok(uid) => Some(account::look_up_account(uid, not_checked)),
         Err(error) => {
             let (shown, why) = (state.display(), describe(&error));
             not_checked.push(format!("who owns the site, and its keys: '{shown}': {why}"));
-            return None;
+            None
         }
-    };
-    let logs_in = |uid: u32| {
-        let account = account::look_up_account(uid, &mut Vec::new());
-        (account.passwd).is_some_and(|entry| facts::is_deploy_shell(&entry.shell))
-    };
-    let uid = choose_account(of_root, of_state, logs_in);
-    Some(account::look_up_account(uid, not_checked))
-}
-
-/// Returns the account of a site, by the owners of the root directory and of the state
-/// directory, if that is no symlink, and by whether a user logs in with deploy-shell.
-///
-/// The account can put a symlink in the place of the state directory, or a directory of another
-/// user that is in the root. It must not choose whom `check` takes for the account: root runs
-/// remedies as that user. It cannot change whose the root directory is.
-fn choose_account(of_root: u32, of_state: Option<u32>, logs_in: impl Fn(u32) -> bool) -> u32 {
-    match of_state {
-        // A root directory of the web server's, which the account may write, is no attack.
-        Some(uid) if uid == of_root || of_root == 0 || logs_in(uid) || !logs_in(of_root) => uid,
-        _ => of_root,
     }
 }
 
@@ -367,24 +348,4 @@ fn installed_programs(
         .iter()
         .map(|path| paths::examine_program(path, program))
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::choose_account;
-
-    #[test]
-    fn no_account_makes_another_user_the_account() {
-        let (deploy, web, other, root) = (998, 33, 1000, 0);
-        let choose = |of_root, of_state| choose_account(of_root, of_state, |uid| uid == deploy);
-        assert_eq!(choose(deploy, Some(deploy)), deploy);
-        assert_eq!(choose(deploy, Some(other)), deploy);
-        assert_eq!(choose(deploy, Some(root)), deploy);
-        assert_eq!(choose(deploy, None), deploy);
-        assert_eq!(choose(web, Some(deploy)), deploy);
-        assert_eq!(choose(root, Some(deploy)), deploy);
-        // A forced command alone, and a root directory of the web server's.
-        assert_eq!(choose(web, Some(other)), other);
-        assert_eq!(choose(root, None), root);
-    }
 }

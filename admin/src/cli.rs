@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::geteuid;
 
 use deploy_shell::children;
 use deploy_shell::cli::{SiteArgs, usage_problem};
@@ -18,7 +19,10 @@ use deploy_shell::reply;
 
 use crate::output::{self, Output};
 use crate::own_session;
-use crate::{adopt, authorize, bridge, check, drop_releases, history, init, status, verify};
+use crate::{
+    adopt, authorize, bridge, check, drop_releases, history, init, keyrings, repair, run, status,
+    verify,
+};
 
 /// Set up and check sites that deploy-shell serves.
 #[derive(Debug, Parser)]
@@ -44,6 +48,10 @@ enum Command {
     Drop(DropReleases),
     /// Show who deployed what and when
     History(History),
+    /// Give the account of a site its own files again, with the modes that requests need
+    Repair(Repair),
+    /// Run a command as the account of a site, with nothing of root's
+    Run(Run),
     /// Show the state of all sites, and what needs attention; for Prometheus too
     Status(Status),
     /// Hash releases again and compare them with their manifests
@@ -132,6 +140,24 @@ struct History {
 }
 
 #[derive(Args, Debug)]
+struct Repair {
+    #[command(flatten)]
+    site: SiteArgs,
+    /// The account of the site [default: what the owners of its directories show]
+    #[arg(long, value_name = "ACCOUNT")]
+    owner: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct Run {
+    #[command(flatten)]
+    site: SiteArgs,
+    /// The command and its arguments, after '--'
+    #[arg(value_name = "COMMAND", required = true, last = true)]
+    command: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
 struct Status {
     /// A site configured in /etc/deploy-shell/NAME.toml [default: all of them]
     #[arg(long, value_name = "NAME")]
@@ -175,8 +201,13 @@ pub fn run(argv: Vec<OsString>) -> u8 {
     // A failure leaves the limit as it is, which is one of the operator's.
     _ = getrlimit(Resource::RLIMIT_DATA)
         .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_DATA, soft.min(MAX_MEMORY), hard));
+    if geteuid().is_root() {
+        // Without seccomp the other precautions remain; `run` refuses to start a command.
+        _ = keyrings::give_up();
+    }
     let child = children::run_look_up(&argv)
         .or_else(|| status::run_child(&argv))
+        .or_else(|| run::run_child(&argv))
         .or_else(|| check::run_child(&argv));
     if let Some(status) = child {
         return status;
@@ -247,6 +278,8 @@ fn run_command(command: Command) -> Result<u8> {
             history.json,
             history.since,
         )?),
+        Command::Repair(repair) => repair::repair(&repair.site.path(), repair.owner.as_deref())?,
+        Command::Run(run) => return run::run(&run.site.path(), &run.command),
         Command::Status(status) => {
             let named = status.site.iter().map(config::path_of);
             let named = named.chain(status.config).collect();

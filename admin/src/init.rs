@@ -24,15 +24,19 @@ const TEMPLATE: &str = include_str!("template.toml");
 
 /// The account of a site: sshd runs deploy-shell as it.
 #[derive(Debug)]
-struct Account {
-    uid: u32,
-    gid: u32,
-    name: String,
+pub struct Account {
+    pub uid: u32,
+    pub gid: u32,
+    pub name: String,
 }
 
 impl Account {
     /// Returns the account that `--owner` names, by its name or its number.
-    fn named(owner: &str) -> Result<Account> {
+    ///
+    /// # Errors
+    ///
+    /// [`Code::BadConfig`] for root, and for an account that does not exist.
+    pub fn named(owner: &str) -> Result<Account> {
         let found = match owner.parse() {
             Ok(uid) => User::from_uid(Uid::from_raw(uid)),
             Err(_) => User::from_name(owner),
@@ -54,7 +58,7 @@ impl Account {
     }
 
     /// Returns the account with this number.
-    fn of_uid(uid: u32) -> Account {
+    pub fn of_uid(uid: u32) -> Account {
         let found = User::from_uid(Uid::from_raw(uid)).ok().flatten();
         Account {
             uid,

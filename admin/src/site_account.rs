@@ -1,14 +1,19 @@
 //! The account that owns a site.
 
+use std::os::unix::fs::MetadataExt;
+
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setegid, seteuid, setgroups};
 
 use crate::check::account::look_up_account;
+use crate::check::is_deploy_shell;
 use crate::check::probe::become_account;
 use crate::own_session;
 use deploy_shell::config::Config;
+use deploy_shell::dir::Dir;
 use deploy_shell::error::{Code, Error, Result, describe};
 use deploy_shell::shell_word::Word;
 use deploy_shell::store::Store;
+use deploy_shell::store::layout::STATE;
 
 /// Changes root to the account that owns the site, for `command`. Then the files that it
 /// makes are the account's, and root follows no path that the account controls.
@@ -20,15 +25,55 @@ pub fn run_as_account(store: &Store, command: &str) -> Result<()> {
     become_user(owner(store)?, command)
 }
 
-/// Returns the uid of the account: the owner of `.deploy-shell`, which `init` has made.
+/// Returns the uid of the account of an open site: see [`choose`].
 ///
 /// # Errors
 ///
 /// [`Code::IoError`].
 pub fn owner(store: &Store) -> Result<u32> {
-    let stat = store.state.metadata();
-    let stat = stat.map_err(|errno| store.io("cannot look at the site", errno))?;
-    Ok(stat.st_uid)
+    let (of_root, of_state) = owners(store)?;
+    Ok(choose(of_root, Some(of_state)))
+}
+
+/// Returns the owners of the root directory and of the state directory.
+fn owners(store: &Store) -> Result<(u32, u32)> {
+    let owner = |directory: &Dir| directory.metadata().map(|stat| stat.st_uid);
+    let owners = owner(&store.root).and_then(|of_root| Ok((of_root, owner(&store.state)?)));
+    owners.map_err(|errno| store.io("cannot look at the site", errno))
+}
+
+/// Returns the uid of the account of a site that may be damaged, so that no [`Store`] can be
+/// opened: see [`choose`].
+///
+/// # Errors
+///
+/// That of the first directory that cannot be looked at.
+pub fn owner_of_damaged(config: &Config) -> std::io::Result<u32> {
+    let of_root = config.root.metadata()?.uid();
+    let state = config.root.join(STATE).symlink_metadata()?;
+    let of_state = (!state.is_symlink()).then(|| state.uid());
+    Ok(choose(of_root, of_state))
+}
+
+/// Returns the account of a site, by the owners of the root directory and of the state
+/// directory, if that is no symlink, and by whether a user logs in with deploy-shell.
+///
+/// The account can put a symlink in the place of the state directory, or a directory of another
+/// user that is in the root. It must not choose whom root takes for the account: root runs
+/// commands as that user. It cannot change whose the root directory is.
+fn choose(of_root: u32, of_state: Option<u32>) -> u32 {
+    choose_by(of_root, of_state, |uid| {
+        let account = look_up_account(uid, &mut Vec::new());
+        (account.passwd).is_some_and(|entry| is_deploy_shell(&entry.shell))
+    })
+}
+
+fn choose_by(of_root: u32, of_state: Option<u32>, logs_in: impl Fn(u32) -> bool) -> u32 {
+    match of_state {
+        // A root directory of the web server's, which the account may write, is no attack.
+        Some(uid) if uid == of_root || of_root == 0 || logs_in(uid) || !logs_in(of_root) => uid,
+        _ => of_root,
+    }
 }
 
 /// Changes root to the user `uid`, for `command`.
@@ -49,25 +94,24 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// Returns those of the owner of `.deploy-shell`, which `init` has made.
+    /// Returns those of the account: see [`owner`].
     ///
     /// # Errors
     ///
     /// [`Code::BadLayout`] for a `.deploy-shell` of root's in a directory of the account, and
     /// [`Code::IoError`].
     pub fn of_site(config: &Config, store: &Store) -> Result<Ids> {
-        let uid = owner(store)?;
-        let root = store.root.metadata();
-        let root = root.map_err(|errno| store.io("cannot look at the site", errno))?;
+        let (of_root, of_state) = owners(store)?;
         // An account can move a directory of root's here. All of this would be done as root.
-        if uid == 0 && root.st_uid != 0 {
+        if of_state == 0 && of_root != 0 {
             let problem = "'.deploy-shell' belongs to root, and the root directory does not";
             let (site, path) = (config.site_option(), Word::new(&config.root));
-            let owner = root.st_uid;
+            let owner = of_root;
             return Err(Error::new(Code::BadLayout, problem).remedy(format!(
                 "move it away, then: deploy-shell-admin init {site} --root {path} --owner {owner}"
             )));
         }
+        let uid = choose(of_root, Some(of_state));
         let account = look_up_account(uid, &mut Vec::new());
         let gid = account.passwd.map(|entry| entry.gid);
         Ok(Ids { uid, gid })
@@ -108,5 +152,25 @@ impl Ids {
             .map_err(cannot)?;
         own_session::end_with_parent();
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::choose_by;
+
+    #[test]
+    fn no_account_makes_another_user_the_account() {
+        let (deploy, web, other, root) = (998, 33, 1000, 0);
+        let choose = |of_root, of_state| choose_by(of_root, of_state, |uid| uid == deploy);
+        assert_eq!(choose(deploy, Some(deploy)), deploy);
+        assert_eq!(choose(deploy, Some(other)), deploy);
+        assert_eq!(choose(deploy, Some(root)), deploy);
+        assert_eq!(choose(deploy, None), deploy);
+        assert_eq!(choose(web, Some(deploy)), deploy);
+        assert_eq!(choose(root, Some(deploy)), deploy);
+        // A forced command alone, and a root directory of the web server's.
+        assert_eq!(choose(web, Some(other)), other);
+        assert_eq!(choose(root, None), root);
     }
 }

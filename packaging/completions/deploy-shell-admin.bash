@@ -57,6 +57,12 @@ _deploy__shell__admin() {
             deploy__shell__admin,init)
                 cmd="deploy__shell__admin__subcmd__init"
                 ;;
+            deploy__shell__admin,repair)
+                cmd="deploy__shell__admin__subcmd__repair"
+                ;;
+            deploy__shell__admin,run)
+                cmd="deploy__shell__admin__subcmd__run"
+                ;;
             deploy__shell__admin,status)
                 cmd="deploy__shell__admin__subcmd__status"
                 ;;
@@ -70,7 +76,7 @@ _deploy__shell__admin() {
 
     case "${cmd}" in
         deploy__shell__admin)
-            opts="-h -V --help --version init authorize check adopt bridge drop history status verify"
+            opts="-h -V --help --version init authorize check adopt bridge drop history repair run status verify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -252,6 +258,54 @@ _deploy__shell__admin() {
                     ;;
                 --owner)
                     COMPREPLY=($(compgen -u -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        deploy__shell__admin__subcmd__repair)
+            opts="-h --site --config --owner --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --site)
+                    COMPREPLY=($(compgen -W "$(_deploy_shell_sites)" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --owner)
+                    COMPREPLY=($(compgen -u -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        deploy__shell__admin__subcmd__run)
+            opts="-h --site --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --site)
+                    COMPREPLY=($(compgen -W "$(_deploy_shell_sites)" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)

@@ -24,9 +24,9 @@ use crate::sandbox;
 use crate::store::layout::RELEASES;
 use crate::url::HttpUrl;
 
-/// The PATH of a hook or health command. It is fixed, and not taken from the login
+/// The PATH of a command that runs as the account. It is fixed, and not taken from the login
 /// environment.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The time that the probe gets to report that its time limit has passed. The probe
 /// keeps that limit itself, and the hook runner ends it this much later.

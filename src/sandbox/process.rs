@@ -102,7 +102,7 @@ fn ignored_signals(status: &str) -> Vec<Signal> {
 ///
 /// A failure is ignored: sshd leaves nothing open, and our own descriptors are
 /// close-on-exec. This is a precaution against other callers.
-fn close_inherited_descriptors() {
+pub fn close_inherited_descriptors() {
     let open: Vec<i32> = match std::fs::read_dir("/proc/self/fd") {
         // The directory's own descriptor is in the list, and closed by then.
         Ok(directory) => directory

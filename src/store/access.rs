@@ -2,24 +2,29 @@
 //! it where it may not. Each remedy changes files of the site alone, and widens access
 //! for nobody but the account.
 //!
-//! This program looks up no account, so no remedy has a name of one: chown(1) takes the
-//! owner from a directory that the account owns (`--reference`).
+//! No remedy has a command of root's for a path below the root: the account can put anything
+//! at each name there. `deploy-shell-admin repair` works by handles.
 
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, SFlag};
+use nix::sys::stat::SFlag;
 use nix::unistd::geteuid;
 
 use super::Store;
 use super::layout::{INCOMING, MANIFESTS, RELEASES, STATE, TRASH};
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Fault, Result, describe};
-use crate::shell_word::{Word, run_as};
+use crate::shell_word::Word;
 
 /// The remedy for a directory that is on another mount than the root.
 pub const ONE_FILE_SYSTEM: &str =
     "keep the whole site on one file system, without mounts inside it";
+
+/// The remedy for a directory of another user. Nothing takes it from that user: the account can
+/// move such a directory here.
+const COPY_THE_SITE: &str = "copy the site and give the copy to the account, as Move a site and \
+                             Restore in docs/maintenance.md say";
 
 /// A directory of the site, as [`Store::check_directories`] looks at it.
 struct Directory<'a> {
@@ -72,18 +77,13 @@ impl Store {
                     0 => bad(problem).remedy(
                         "run this as the account that owns the site, not as root; change no owner",
                     ),
-                    _ => bad(problem).remedy(self.chown_command(&directory.path, owner)),
+                    _ if stat.st_uid != 0 => bad(problem).remedy(COPY_THE_SITE),
+                    _ => bad(problem).remedy(self.owner_command(&directory, owner)),
                 });
             }
             if stat.st_mode & directory.forbidden != 0 {
-                // No number: it would have the special bits that the account has set.
-                let mode = match directory.forbidden {
-                    0o002 => "o-w",
-                    0o022 => "go-w",
-                    _ => "go-rwx",
-                };
                 return Err(bad("can be reached or written by others".to_owned())
-                    .remedy(self.chmod_command(mode, &directory, &stat)));
+                    .remedy(self.mode_command("o-w", &directory)));
             }
             // A rename is atomic only within one file system.
             if device(directory.handle) != device(&self.root) {
@@ -123,46 +123,48 @@ impl Store {
         let account = geteuid().as_raw();
         match directory.handle.metadata() {
             Ok(stat) if errno == Errno::EACCES && stat.st_uid == account => {
-                error.remedy(self.chmod_command("u+rwx", directory, &stat))
+                error.remedy(self.mode_command("u+rwx", directory))
             }
-            Ok(_) if errno == Errno::EACCES => {
-                error.remedy(self.chown_command(&directory.path, account))
-            }
+            Ok(_) if errno == Errno::EACCES => error.remedy(self.owner_command(directory, account)),
             _ => error,
         }
     }
 
-    /// Returns the command that changes the mode of a directory. chmod(1) follows a symlink, so
-    /// below the site's root the account itself runs it.
-    fn chmod_command(&self, mode: &str, directory: &Directory<'_>, stat: &FileStat) -> String {
-        let command = format!("chmod {mode} {}", Word::new(&directory.path));
+    /// Returns the command that corrects the mode of a directory. `mode` is that of the root,
+    /// for chmod(1).
+    fn mode_command(&self, mode: &str, directory: &Directory<'_>) -> String {
         if directory.path == self.path {
-            return command;
+            return format!("chmod {mode} {}", Word::new(&self.path));
         }
-        as_account(stat.st_uid, stat.st_gid, &command)
+        self.repair_command()
     }
 
-    /// Returns the command that gives `path` to the account of the site. `-h` changes the
-    /// owner of a symlink, and not that of its target.
-    fn chown_command(&self, path: &Path, owner: u32) -> String {
-        // The path of a directory in `.deploy-shell` would lead root through a symlink that
-        // code of the account can put in the place of that. `-R` follows none.
-        let state = self.path.join(STATE);
-        let (option, shown) = if path.starts_with(&state) && path != state {
-            ("-hR", Word::new(&state))
-        } else {
-            ("-h", Word::new(path))
-        };
-        let is_owners = |of: &Directory<'_>| {
-            of.path != path && of.handle.metadata().is_ok_and(|stat| stat.st_uid == owner)
-        };
-        match self.directories().iter().find(|of| is_owners(of)) {
-            Some(of) => format!(
-                "as root: chown {option} --reference={} {shown}",
-                Word::new(&of.path)
-            ),
-            None => format!("as root: chown {option} {owner} {shown}"),
+    /// Returns the command that gives a directory to the account of the site, `owner`. This
+    /// program looks up no account, so it prints no name of one.
+    fn owner_command(&self, directory: &Directory<'_>, owner: u32) -> String {
+        if directory.path == self.path {
+            return format!("as root: chown -h {owner} {}", Word::new(&self.path));
         }
+        if directory.path.ends_with(STATE) {
+            // It would show the account.
+            return format!("{} --owner {owner}", self.repair_command());
+        }
+        self.repair_command()
+    }
+
+    fn repair_command(&self) -> String {
+        format!("as root: deploy-shell-admin repair {}", self.options)
+    }
+
+    /// Returns the command by which root runs `command`, of words that are quoted, as the
+    /// account.
+    pub(super) fn run_command(&self, command: &str) -> String {
+        format!("deploy-shell-admin run {} -- {command}", self.options)
+    }
+
+    /// As [`Store::run_command`], for a script of sh(1).
+    pub(super) fn run_script(&self, script: &str) -> String {
+        self.run_command(&format!("sh -c {}", Word::new(script)))
     }
 
     /// As [`Store::io`], for files in `.deploy-shell`. All of them are the account's own.
@@ -184,23 +186,8 @@ impl Store {
         if error.fault != Some(Fault::AccessDenied) {
             return error;
         }
-        let state = Word::new(self.path.join(STATE));
-        // chown(1) follows no symlink (`-h`). Only the owner's mode changes.
-        let chmod = format!("chmod -R u+rwX {state}");
-        let Ok(stat) = self.state.metadata() else {
-            return error;
-        };
-        let chmod = as_account(stat.st_uid, stat.st_gid, &chmod);
-        error.remedy(format!(
-            "as root: chown -hR --reference={state} {state} && {chmod}"
-        ))
+        error.remedy(self.repair_command())
     }
-}
-
-/// Returns the command by which root runs `command` as the account.
-fn as_account(uid: u32, gid: u32, command: &str) -> String {
-    let user = format!("setpriv --reuid {uid} --regid {gid} --clear-groups");
-    run_as(&user, command)
 }
 
 /// Opens a directory of the site. `init` is the command that makes what is missing.

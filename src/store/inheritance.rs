@@ -67,11 +67,9 @@ impl Store {
                 "the default ACL of '{}' or of the root takes rights from the owner",
                 shown.display()
             );
-            return Err(Error::new(Code::BadLayout, problem).remedy(format!(
-                "setfacl -d -m u::rwx {} {}",
-                Word::new(&shown),
-                Word::new(self.path())
-            )));
+            let (releases, root) = (Word::new(&shown), Word::new(self.path()));
+            let setfacl = format!("setfacl -d -m u::rwx {releases} {root}");
+            return Err(Error::new(Code::BadLayout, problem).remedy(self.run_command(&setfacl)));
         }
         self.incoming.set_default_acl(acl.as_ref()).map_err(cannot)
     }

@@ -428,21 +428,22 @@ fn unreadable(store: &Store, why: &Unreadable) -> Error {
 
 /// Returns the remedy for a journal that is not one.
 fn restore(store: &Store) -> String {
-    let state = store.path().join(STATE);
-    format!(
-        "restore '{}' from a backup (as the account: docs/operating.md); without one, keep it under another name, and the next \
-         request starts a new one: {}",
-        state.join(JOURNAL).display(),
-        move_away(&state)
-    )
+    let journal = store.path().join(STATE).join(JOURNAL);
+    restore_or_move_journal(store, &journal)
 }
 
-/// Returns the command that keeps the journal under another name. find(1) follows no symlink
-/// that code of the account has put in the place of `.deploy-shell`, and mv(1) gets names in
-/// the open directory.
-pub fn move_away(state: &Path) -> String {
-    let (state, name) = (Word::new(state), JOURNAL);
-    format!("find {state} -maxdepth 1 -name {name} -execdir mv -nT {name} {name}.damaged ';'")
+/// Returns the remedy for a damaged file of the state directory: to restore it, or to move the
+/// journal away.
+pub fn restore_or_move_journal(store: &Store, damaged: &Path) -> String {
+    let journal = store.path().join(STATE).join(JOURNAL);
+    let (from, to) = (Word::new(&journal), Word::with_suffix(&journal, ".damaged"));
+    format!(
+        "restore '{}' from a backup, as Change a file of the site in docs/operating.md says; \
+         without one, keep the journal under another name, and the next request starts a new \
+         one: {}",
+        damaged.display(),
+        store.run_command(&format!("mv -nT {from} {to}"))
+    )
 }
 
 #[cfg(test)]

@@ -139,11 +139,8 @@ impl Store {
         let path = self.path.join(link.as_str());
         let shown = path.display();
         let move_away = || {
-            format!(
-                "mv -nT {} {}",
-                Word::new(&path),
-                Word::with_suffix(&path, ".old")
-            )
+            let (from, to) = (Word::new(&path), Word::with_suffix(&path, ".old"));
+            self.run_command(&format!("mv -nT {from} {to}"))
         };
         let is_live = *link == self.link;
         let bad = |problem: &str, remedy: String| {
@@ -197,7 +194,9 @@ impl Store {
                 // Other tools write an absolute path.
                 let named = release_in(self.path.join(RELEASES).as_os_str().as_bytes());
                 let named = named.as_ref().map_or("RELEASE", ReleaseId::as_str);
-                let new = Word::with_suffix(&path, ".new");
+                let (link, new) = (Word::new(&path), Word::with_suffix(&path, ".new"));
+                let exchange = format!("ln -sT releases/{named} {new} && mv -T {new} {link}");
+                let exchange = self.run_script(&exchange);
                 let other = if leads_out(Path::new(&target), &self.path) {
                     // `adopt` takes over what is below the root alone.
                     "docs/adopting.md has the way to a new root".to_owned()
@@ -207,10 +206,7 @@ impl Store {
                 bad(
                     "is a symlink to something that is not a release of this site",
                     // To remove it would leave visitors without a site.
-                    format!(
-                        "in one step: ln -sT releases/{named} {new} && mv -T {new} {}; or: {other}",
-                        Word::new(&path)
-                    ),
+                    format!("in one step: {exchange}; or: {other}"),
                 )
             }
         }

@@ -30,7 +30,7 @@ use crate::store::{Store, journal};
 pub const PREFIX: &str = "used-ids-";
 
 /// The first line of every file, filled up with spaces.
-const HEAD: &str = "# deploy-shell used ids, format 2";
+pub const HEAD: &str = "# deploy-shell used ids, format 2";
 
 /// The longest id.
 const ID: usize = 64;
@@ -302,19 +302,10 @@ fn parse(text: &[u8; LINE]) -> Option<Entry> {
 }
 
 fn damaged(store: &Store, file: UsedIds, why: &str) -> Error {
-    let path = store.path().join(STATE);
     let name = file.name();
-    let list = path.join(&name);
-    let list = list.display();
-    Error::new(
-        Code::BadLayout,
-        format!("the list of used ids '{name}' is damaged: {why}"),
-    )
-    .remedy(format!(
-        "restore '{list}' from a backup (as the account: docs/operating.md); without one, keep the journal under another name, and \
-         the next request starts a new one: {}",
-        journal::move_away(&path)
-    ))
+    let path = store.path().join(STATE).join(&name);
+    let problem = format!("the list of used ids '{name}' is damaged: {why}");
+    Error::new(Code::BadLayout, problem).remedy(journal::restore_or_move_journal(store, &path))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use nix::unistd::Uid;
 use crate::check::{added, check, codes, deployer, give, quiet, quiet_site, remedy};
 use crate::direct::{ask, live};
 use crate::operator::{operator, text};
-use crate::site::{Site, admin, set_mode, write_file};
+use crate::site::{Site, set_mode, with_admin, write_file};
 use crate::times::sh;
 
 /// Returns a site on which `r0` was live, and `r1` is.
@@ -39,11 +39,7 @@ fn found(site: &Site, before: &BTreeSet<String>, change: Change, code: &str) -> 
 /// Runs the command of a remedy, which follows the last colon, if there is one.
 fn run(site: &Site, remedy: &str) {
     let command = remedy.rsplit(": ").next().expect("a command");
-    let program = format!("{} adopt", admin().display());
-    sh(
-        site.dir(),
-        &command.replace("deploy-shell-admin adopt", &program),
-    );
+    sh(site.dir(), &with_admin(command));
 }
 
 /// Only root can make these, and only root can repair them.
@@ -58,16 +54,16 @@ fn every_wrong_owner_is_found_and_repaired_by_its_remedy() {
             set_mode(&path, 0o600);
         }
     };
-    let whole = "chown -hR 'daemon' ";
+    let repair = "deploy-shell-admin repair ";
     let faults = [
         ("", "root-not-writable", "chown -h 'daemon' "),
-        ("releases", "not-owned-by-account", "chown -h 'daemon' "),
-        (".deploy-shell/manifests", "not-owned-by-account", whole),
-        (".deploy-shell/incoming", "not-owned-by-account", whole),
-        (".deploy-shell/journal.jsonl", "state-not-usable", whole),
-        (".deploy-shell/lock", "state-not-usable", whole),
-        (".deploy-shell/limits", "state-not-usable", whole),
-        (".deploy-shell/manifests/r0", "state-not-usable", whole),
+        ("releases", "not-owned-by-account", repair),
+        (".deploy-shell/manifests", "not-owned-by-account", repair),
+        (".deploy-shell/incoming", "not-owned-by-account", repair),
+        (".deploy-shell/journal.jsonl", "state-not-usable", repair),
+        (".deploy-shell/lock", "state-not-usable", repair),
+        (".deploy-shell/limits", "state-not-usable", repair),
+        (".deploy-shell/manifests/r0", "state-not-usable", repair),
     ];
     for (name, code, command) in faults {
         let site = deployed();
@@ -90,11 +86,7 @@ fn every_wrong_owner_is_found_and_repaired_by_its_remedy() {
         let before = codes(&check(&site));
         let path = site.root().join(name);
         let remedy = found(&site, &before, &|_| set_mode(&path, mode), code);
-        if name.is_empty() {
-            run(&site, &remedy);
-        } else {
-            sh(site.dir(), &remedy);
-        }
+        run(&site, &remedy);
         let reply = check(&site);
         assert_eq!(codes(&reply), before, "{name}: {remedy}: {reply:?}");
     }
@@ -176,13 +168,13 @@ fn every_current_that_is_not_ours_is_found_and_none_is_removed() {
                 fs::write(site.root().join("current"), "").expect("a file");
             },
             "current-is-no-symlink",
-            "mv -nT '",
+            " -- mv -nT '",
         ),
         (
             "absolute",
             &absolute,
             "current-leads-elsewhere",
-            "ln -sT 'releases/r1' '",
+            " -- sh -c 'ln -sT ",
         ),
         (
             "outside",

@@ -13,7 +13,7 @@ use crate::adopt_layouts::script;
 use crate::check::{deployer, give};
 use crate::direct::live;
 use crate::process::copy_program;
-use crate::site::{BIN, Reply, Site, admin, set_mode, write_file};
+use crate::site::{BIN, Reply, Site, admin, set_mode, with_admin, write_file};
 
 /// Names that end quotes, substitute commands and control a terminal. A shell that reads
 /// one as anything but one word makes the file OWNED.
@@ -86,13 +86,7 @@ impl Moved {
     fn follow(&self, remedy: &str) {
         let is_printable = |byte: u8| (b' '..=b'~').contains(&byte);
         assert!(remedy.bytes().all(is_printable), "{remedy}");
-        let command = remedy.rsplit(": ").next().expect("a command");
-        let command = command.replace("deploy-shell-admin ", &format!("{} ", admin().display()));
-        // Only root becomes the account. Another user of the tests is the account.
-        let command = match command.split_once(" --clear-groups ") {
-            Some((_, command)) if !Uid::effective().is_root() => command.to_owned(),
-            _ => command,
-        };
+        let command = with_admin(remedy.rsplit(": ").next().expect("a command"));
         let done = Command::new("sh")
             .args(["-ec", &command])
             .current_dir(self.site.dir().join("cwd"))
@@ -120,24 +114,24 @@ type Fault = (&'static str, &'static dyn Fn(&Moved));
 
 const FAULTS: [Fault; 8] = [
     ("chmod go-w ", &|it| set_mode(&it.config(), 0o666)),
-    ("env -i ", &|it| {
+    ("deploy-shell-admin repair ", &|it| {
         set_mode(&it.root().join(".deploy-shell"), 0o755);
     }),
-    ("env -i ", &|it| {
+    ("deploy-shell-admin repair ", &|it| {
         set_mode(&it.root().join("releases"), 0o777);
     }),
     ("deploy-shell-admin init ", &|it| {
         fs::remove_dir(it.root().join(".deploy-shell/trash")).expect("removed");
     }),
-    ("find ", &|it| {
+    ("deploy-shell-admin run ", &|it| {
         let journal = it.root().join(".deploy-shell/journal.jsonl");
         fs::write(journal, "{\"no\n{\"no\n").expect("written");
     }),
-    ("mv -nT ", &|it| {
+    ("deploy-shell-admin run ", &|it| {
         fs::remove_file(it.root().join("current")).expect("removed");
         fs::write(it.root().join("current"), "").expect("written");
     }),
-    ("ln -sT releases/b ", &|it| {
+    ("deploy-shell-admin run ", &|it| {
         fs::remove_file(it.root().join("current")).expect("removed");
         let target = it.root().join("releases/b");
         symlink(target, it.root().join("current")).expect("a symlink");

@@ -15,10 +15,10 @@ use nix::unistd::{Uid, User};
 
 use crate::direct::{held_open, live, payload, put, states};
 use crate::process::copy_program;
-use crate::site::{BIN, Reply, Site, admin, set_mode};
+use crate::site::{BIN, Reply, Site, admin, set_mode, with_admin};
 
-/// The account of the site. No test needs an entry of /etc/passwd for it.
-const ACCOUNT: u32 = 4711;
+/// The account of the site: daemon.
+const ACCOUNT: u32 = 1;
 
 /// Another ordinary user.
 const OTHER: u32 = 4712;
@@ -95,7 +95,9 @@ fn remedy(reply: &Reply) -> String {
 #[track_caller]
 fn follow(remedy: &str) {
     let script = remedy.strip_prefix("as root: ").unwrap_or(remedy);
-    let done = Command::new("sh").args(["-ec", script]).output();
+    let done = Command::new("sh")
+        .args(["-ec", &with_admin(script)])
+        .output();
     let done = done.expect("sh starts");
     assert!(done.status.success(), "{remedy}: {done:?}");
 }
@@ -143,7 +145,7 @@ fn a_root_that_the_account_cannot_write_is_refused_before_any_work() {
 }
 
 #[test]
-fn a_directory_of_another_owner_is_given_back() {
+fn a_directory_of_roots_is_given_back() {
     for name in [
         "releases",
         ".deploy-shell",
@@ -155,17 +157,31 @@ fn a_directory_of_another_owner_is_given_back() {
             return;
         };
         let path = site.root().join(name);
-        give(&path, OTHER);
+        give(&path, 0);
         set_mode(&path, 0o755);
         let reply = ask_as(&site, ACCOUNT, "swap a");
-        let words = format!("'{}' belongs to user {OTHER}, not to this", path.display());
+        let words = format!("'{}' belongs to user 0, not to this", path.display());
         assert!(reply.stderr.contains(&words), "{reply:?}");
         follow(&remedy(&reply));
-        if name == ".deploy-shell" {
-            set_mode(&path, 0o700);
-        }
         works(&site);
     }
+}
+
+/// The account can move a directory of another user here.
+#[test]
+fn no_remedy_takes_a_directory_from_another_user() {
+    let Some(site) = site_of_the_account() else {
+        return;
+    };
+    for name in ["releases", ".deploy-shell/trash"] {
+        let path = site.root().join(name);
+        give(&path, OTHER);
+        set_mode(&path, 0o755);
+        let remedy = remedy(&ask_as(&site, ACCOUNT, "swap a"));
+        assert!(remedy.starts_with("copy the site and "), "{remedy}");
+        give(&path, ACCOUNT);
+    }
+    works(&site);
 }
 
 #[test]
@@ -273,9 +289,7 @@ fn a_missing_directory_is_made_by_the_command_of_the_remedy() {
         fs::remove_dir_all(&gone).expect("removed");
         if !gone.ends_with("shared") {
             let remedy = remedy(&ask_as(&site, ACCOUNT, "list"));
-            let command = remedy.strip_prefix("make it: deploy-shell-admin ");
-            let command = command.expect("a command");
-            follow(&format!("'{}' {command}", admin().display()));
+            follow(remedy.strip_prefix("make it: ").expect("a command"));
             assert_eq!(owner(&gone), ACCOUNT, "{}", gone.display());
         }
         ask_as(&site, ACCOUNT, "list").ok();
@@ -291,10 +305,8 @@ fn a_missing_directory_is_made_by_the_command_of_the_remedy() {
         "{reply:?}"
     );
     let remedy = remedy(&reply);
-    let (_, command) = remedy
-        .split_once("or make it: deploy-shell-admin ")
-        .expect("a command");
-    follow(&format!("'{}' {command}", admin().display()));
+    let (_, command) = remedy.split_once("or make it: ").expect("a command");
+    follow(command);
     assert_eq!(owner(site.root()), nobody);
     ask_as(&site, nobody, "list").ok();
 }
@@ -321,11 +333,7 @@ fn no_remedy_for_the_symlink_takes_the_site_offline() {
         assert_eq!(way, other);
         let step = step.strip_prefix("in one step: ").expect("a command");
         let step = step.replace("releases/RELEASE", "releases/b");
-        let done = Command::new("sh")
-            .args(["-ec", &step])
-            .current_dir("/")
-            .status();
-        assert!(done.expect("sh starts").success(), "{step}");
+        site.follow(&step);
         assert_eq!(states(&site), ["b current", "a previous", "c pending"]);
         crate::direct::ask(&site, "swap b").ok();
     }

@@ -61,6 +61,12 @@ pub fn admin() -> &'static Path {
     })
 }
 
+/// Returns a printed command with the path of the program of this build.
+pub fn with_admin(command: &str) -> String {
+    let program = format!("'{}' ", admin().display());
+    command.replace("deploy-shell-admin ", &program)
+}
+
 /// The harness kills the `ssh` of a request that takes longer. The longest request makes and
 /// removes 100,000 files, which takes a slow disk over a minute beside other tests.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
@@ -340,6 +346,23 @@ impl Site {
         chown.args(["-R", "--no-dereference", account]);
         let changed = chown.arg(self.root()).status();
         assert!(changed.expect("chown starts").success());
+    }
+
+    /// Runs a printed command. It may be one of the account's, which must not be root.
+    #[track_caller]
+    pub fn follow(&self, command: &str) {
+        let is_root = Uid::effective().is_root();
+        if is_root {
+            self.give_to("daemon");
+        }
+        let done = Command::new("sh")
+            .args(["-ec", &with_admin(command)])
+            .output();
+        let done = done.expect("sh starts");
+        assert!(done.status.success(), "{command}: {done:?}");
+        if is_root {
+            self.give_to("root");
+        }
     }
 
     pub fn releases(&self) -> Vec<String> {

@@ -71,6 +71,7 @@ impl<'a> Directories<'a> {
         let path = &self.config.root;
         let mut work = Work {
             account,
+            site: self.config.site_option(),
             gid: account.gid,
             has_writers: false,
             created: Vec::new(),
@@ -141,6 +142,8 @@ impl<'a> Directories<'a> {
 /// The steps so far.
 struct Work<'a> {
     account: &'a Account,
+    /// The words by which a command names the site.
+    site: String,
     gid: u32,
     /// Whether other users than root could write in the root directory, which is root's.
     has_writers: bool,
@@ -264,18 +267,12 @@ impl Work<'_> {
         Ok(directory)
     }
 
-    /// Returns the command that gives `path` to the account.
-    fn chown(&self, path: &Path) -> String {
-        let (name, path) = (Word::new(&self.account.name), Word::new(path));
-        format!("chown -h {name} {path}")
-    }
-
     fn is_roots(&self, path: &Path) -> Error {
         let shown = path.display();
         let problem = format!("'{shown}' belongs to root, in a directory that others can write");
+        let (site, name) = (&self.site, Word::new(&self.account.name));
         Error::new(Code::BadLayout, problem).remedy(format!(
-            "see that it is what it should be, then: {}",
-            self.chown(path)
+            "if it is one of this site: deploy-shell-admin repair {site} --owner {name}"
         ))
     }
 
@@ -284,9 +281,9 @@ impl Work<'_> {
         let other = Account::of_uid(owner).name;
         let problem = format!("'{shown}' belongs to '{other}', not to '{name}'");
         Error::new(Code::BadLayout, problem).remedy(format!(
-            "give --owner {}; or, if '{name}' is right: {}",
+            "give --owner {}; or, if '{name}' is right, copy the site and give the copy to it, as \
+             Move a site and Restore in docs/maintenance.md say",
             Word::new(&other),
-            self.chown(path)
         ))
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::remedies::{as_account, give_to_account};
+use super::remedies::{as_account, give_to_account, repair};
 use crate::check::facts::{
     ComponentKind, Facts, PathComponent, Resolution, ResolvedPath, Unusable, UnusableFault,
 };
@@ -20,7 +20,7 @@ pub fn layout_findings(facts: &Facts) -> Vec<Finding> {
     if findings.is_empty() {
         findings.extend(incomplete(facts));
     }
-    let owned: Vec<&PathBuf> = foreign_directories(facts).collect();
+    let (owned, owners): (Vec<&PathBuf>, Vec<u32>) = foreign_directories(facts).unzip();
     if let Some(first) = owned.first() {
         let name = facts.account_name();
         let shown: Vec<String> = (owned.iter())
@@ -31,7 +31,7 @@ pub fn layout_findings(facts: &Facts) -> Vec<Finding> {
             "{} {verb} not belong to '{name}': every request is refused",
             shown.join(", ")
         );
-        let remedy = give_to_account(facts, &owned);
+        let remedy = give_to_account(facts, &owned, owners.iter().any(|uid| *uid != 0));
         let code = FindingCode::NotOwned;
         findings.push(Finding::with_remedy(code, first.display(), text, &remedy));
     }
@@ -133,18 +133,16 @@ fn incomplete(facts: &Facts) -> Option<Finding> {
     Some(Finding::with_remedy(code, root, text, &init(facts)))
 }
 
-/// Iterates over the directories that belong to another user than the account.
-fn foreign_directories(facts: &Facts) -> impl Iterator<Item = &PathBuf> {
+/// Iterates over the directories that belong to another user than the account, each with its
+/// owner.
+fn foreign_directories(facts: &Facts) -> impl Iterator<Item = (&PathBuf, u32)> {
     let uid = facts.account.as_ref().map(|account| account.uid);
     let directories = facts.paths.directories.iter();
-    directories
-        .filter(move |directory| {
-            let own = own_component(directory);
-            own.is_some_and(|own| {
-                own.kind == ComponentKind::Directory && uid.is_some_and(|uid| own.uid != uid)
-            })
-        })
-        .map(|directory| &directory.path)
+    directories.filter_map(move |directory| {
+        let own = own_component(directory)?;
+        let is_foreign = own.kind == ComponentKind::Directory && own.uid != uid?;
+        is_foreign.then_some((&directory.path, own.uid))
+    })
 }
 
 /// Every swap renames a symlink in the root.
@@ -173,9 +171,8 @@ fn root_not_writable(facts: &Facts) -> Option<Finding> {
 }
 
 fn unusable_state(facts: &Facts) -> Vec<Finding> {
-    let uid = facts.account.as_ref().map(|account| account.uid);
     let name = facts.account_name();
-    let foreign: Vec<&PathBuf> = foreign_directories(facts).collect();
+    let foreign: Vec<&PathBuf> = foreign_directories(facts).map(|(path, _)| path).collect();
     // The finding about a symlink has the remedy.
     let is_symlink = |path: &PathBuf| {
         let mut directories = facts.paths.directories.iter().filter_map(own_component);
@@ -191,8 +188,6 @@ fn unusable_state(facts: &Facts) -> Vec<Finding> {
     let entries: Vec<&Unusable> = entries.collect();
     let (odd, denied): (Vec<&Unusable>, Vec<&Unusable>) =
         (entries.into_iter()).partition(|entry| entry.fault == UnusableFault::NotAFile);
-    let (own, others): (Vec<&Unusable>, Vec<&Unusable>) =
-        (denied.into_iter()).partition(|entry| Some(entry.uid) == uid);
     let state = facts.config.root.join(STATE);
     let mut findings = Vec::new();
     let mut add = |entries: &[&Unusable], what: String, remedy: String| {
@@ -208,11 +203,8 @@ fn unusable_state(facts: &Facts) -> Vec<Finding> {
         let code = FindingCode::StateUnusable;
         findings.push(Finding::with_remedy(code, shown, text, &remedy));
     };
-    let paths: Vec<&PathBuf> = others.iter().map(|entry| &entry.path).collect();
     let what = format!("cannot be used by '{name}': requests fail");
-    add(&others, what.clone(), give_to_account(facts, &paths));
-    let chmod = format!("chmod -R u+rwX {}", Word::new(&state));
-    add(&own, what, as_account(facts, &chmod));
+    add(&denied, what, repair(facts));
     let what = "is not a regular file: requests fail".to_owned();
     let remedy = format!("look at it, and move it out of '{}'", state.display());
     add(&odd, what, remedy);

@@ -1,11 +1,15 @@
 //! Findings about what is live, about `releases/` and about the journal.
 
+use super::remedies::{as_account, run};
 use crate::check::facts::{Current, Facts, JournalFault, Releases};
 use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::error::Error;
 use deploy_shell::names::ReleaseId;
 use deploy_shell::shell_word::Word;
 use deploy_shell::store::layout::{JOURNAL, RELEASES, STATE};
+
+/// Where the documents say how root moves and restores files of a site.
+const AS_THE_ACCOUNT: &str = "Change a file of the site in docs/operating.md says";
 
 /// How many names a finding lists.
 const LISTED: usize = 5;
@@ -77,11 +81,9 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
                  never goes back to it"
             );
             let remedy = if releases.had_swaps {
-                let directory = facts.config.root.join(RELEASES).join(release.as_str());
                 format!(
-                    "receive its content again under another id, swap to that, and then move '{}' \
-                     out of '{RELEASES}'",
-                    directory.display()
+                    "receive its content again under another id, swap to that, and then move \
+                     '{release}' out of '{RELEASES}', as {AS_THE_ACCOUNT}"
                 )
             } else {
                 format!("take over what another tool made: {}", adopt(facts))
@@ -96,11 +98,9 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
         }
         Current::OtherFile => {
             let text = format!("'{shown}' is a file, and not a symlink: {refused}");
-            let remedy = format!(
-                "move it away, then swap: mv -nT {} {}",
-                Word::new(&path),
-                Word::with_suffix(&path, ".old")
-            );
+            let (word, old) = (Word::new(&path), Word::with_suffix(&path, ".old"));
+            let command = run(facts, &format!("mv -nT {word} {old}"));
+            let remedy = format!("move it away, then swap: {command}");
             (FindingCode::CurrentNotSymlink, text, remedy)
         }
         Current::Elsewhere {
@@ -117,10 +117,10 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
                     "docs/adopting.md has the way to a new root; the site is served all the time"
                         .to_owned()
                 }
-                None => format!(
-                    "it serves nothing; remove it, then swap: rm {}",
-                    Word::new(&path)
-                ),
+                None => {
+                    let remove = run(facts, &format!("rm {}", Word::new(&path)));
+                    format!("it serves nothing; remove it, then swap: {remove}")
+                }
             };
             (FindingCode::CurrentElsewhere, text, remedy)
         }
@@ -137,7 +137,8 @@ fn take_over(facts: &Facts, releases: &Releases, received: Option<&ReleaseId>) -
     let (word, new) = (Word::new(&path), Word::with_suffix(&path, ".new"));
     let in_one_step = |id: &ReleaseId| {
         let target = Word::new(format!("{RELEASES}/{id}"));
-        format!("in one step: ln -sT {target} {new} && mv -T {new} {word}")
+        let exchange = format!("ln -sT {target} {new} && mv -T {new} {word}");
+        format!("in one step: {}", as_account(facts, &exchange))
     };
     let is_directory = matches!(releases.current, Current::Directory);
     match (received, &releases.fallback) {
@@ -167,10 +168,11 @@ fn entries_findings(facts: &Facts, releases: &Releases) -> Vec<Finding> {
              or removes them"
         );
         let remedy = if releases.had_swaps {
-            format!("move them out of '{shown}'")
+            format!("move them out of '{shown}', as {AS_THE_ACCOUNT}")
         } else {
             format!(
-                "move them out of '{shown}'; or, if another tool made them, take them over: {}",
+                "move them out of '{shown}', as {AS_THE_ACCOUNT}; or, if another tool made them, \
+                 take them over: {}",
                 adopt(facts)
             )
         };
@@ -194,7 +196,8 @@ fn entries_findings(facts: &Facts, releases: &Releases) -> Vec<Finding> {
             "'{shown}' leads to '{release}', and a web server or another site may serve that: \
              no request removes '{release}'"
         );
-        Finding::of_word(FindingCode::OtherSymlink, &path, text)
+        let remove = run(facts, &format!("rm {}", Word::new(&path)));
+        Finding::with_remedy(FindingCode::OtherSymlink, shown, text, &remove)
     }));
     findings
 }

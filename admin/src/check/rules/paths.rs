@@ -1,8 +1,9 @@
 //! Findings about files that another user could write or replace.
 
-use super::remedies::{give_to_root, give_to_site};
+use super::remedies::{give_to_root, give_to_site, run};
 use crate::check::facts::{ComponentKind, Facts, PathComponent, Resolution, ResolvedPath};
 use crate::check::findings::{Finding, FindingCode};
+use deploy_shell::shell_word::Word;
 
 /// Returns the first component that a user other than `trusted` can write or
 /// replace, and how.
@@ -179,11 +180,13 @@ fn shared_finding(facts: &Facts, shared: &ResolvedPath) -> Option<Finding> {
     let shown = open.path.display();
     let text =
         format!("'{shown}' is writable for all users: each can change what every release shares");
-    Some(Finding::of_word(
-        FindingCode::SharedWritable,
-        &open.path,
-        text,
-    ))
+    let chmod = format!("chmod o-w {}", Word::new(&open.path));
+    let remedy = match &facts.account {
+        Some(account) if account.uid == open.uid => run(facts, &chmod),
+        _ => format!("as user {}, its owner: {chmod}", open.uid),
+    };
+    let code = FindingCode::SharedWritable;
+    Some(Finding::with_remedy(code, shown, text, &remedy))
 }
 
 /// Only the directories and symlinks on the way to the audit socket count: the mode

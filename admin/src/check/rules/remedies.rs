@@ -2,15 +2,14 @@
 //!
 //! A remedy must not widen access, and must not make sshd or the account lose what they
 //! need: a file that the account reads because it owns it must stay readable for it when
-//! root becomes its owner. Commands for files in a directory of the account do not follow
-//! symlinks (`chown -h`) or run as the account: it may replace a file by a symlink before
-//! root runs the command.
+//! root becomes its owner. No remedy has a command of root's for a path below the site's root:
+//! the account may put anything at each name there before root runs the command. `run` makes the
+//! command one of the account's, and `repair` works by handles.
 
 use std::path::{Path, PathBuf};
 
 use crate::check::facts::{Blocked, ComponentKind, Facts, PathComponent};
-use deploy_shell::shell_word::{Word, run_as};
-use deploy_shell::store::layout::STATE;
+use deploy_shell::shell_word::Word;
 
 /// Returns how to keep everybody but root from writing `component`, on the way to
 /// `file`.
@@ -39,21 +38,21 @@ pub fn give_to_root(facts: &Facts, component: &PathComponent, file: &Path) -> St
 /// Returns how to keep others from writing `component`, on the way to a directory of the
 /// site. The account owns the root and what is below it; root owns what is above.
 pub fn give_to_site(facts: &Facts, component: &PathComponent) -> String {
+    let root = &facts.config.root;
+    if component.path.starts_with(root) && component.path != *root {
+        return repair(facts);
+    }
     let shown = Word::new(&component.path);
-    let owner = if component.path.starts_with(&facts.config.root) {
+    let owner = if component.path == *root {
         facts.account_word()
     } else {
         Word::new("root")
     };
-    if component.kind == ComponentKind::Symlink {
-        return format!("chown -h {owner} {shown}");
+    let chown = format!("chown -h {owner} {shown}");
+    match component.kind {
+        ComponentKind::Symlink => chown,
+        _ => format!("{chown} && chmod go-w {shown}"),
     }
-    let chmod = format!("chmod go-w {shown}");
-    if component.path.starts_with(&facts.config.root) && component.path != facts.config.root {
-        let give = give_to_account(facts, &[&component.path]);
-        return format!("{give} && {}", as_account(facts, &chmod));
-    }
-    format!("chown -h {owner} {shown} && {chmod}")
 }
 
 /// Returns how to give one account, and nobody else, these rights to `path`. A group or
@@ -63,7 +62,7 @@ pub fn let_account(facts: &Facts, account: &str, rights: &str, path: &Path) -> S
     let mut setfacl = format!("setfacl -m {entry} {word}");
     // setfacl(1) follows a symlink.
     if path.starts_with(&facts.config.root) {
-        setfacl = as_account(facts, &setfacl);
+        setfacl = run(facts, &setfacl);
     }
     format!("with setfacl, which the package acl installs: {setfacl}")
 }
@@ -77,27 +76,37 @@ pub fn let_use(facts: &Facts, blocked: &Blocked) -> String {
 /// Returns the command by which root runs `command` as the account: one that makes or changes
 /// files in a directory of the account.
 pub fn as_account(facts: &Facts, command: &str) -> String {
-    let user = format!("runuser -u {} -- sh -c", facts.account_word());
-    run_as(&user, &Word::new(command).to_string())
+    run(facts, &format!("sh -c {}", Word::new(command)))
 }
 
-/// Returns how to give files of the site to the account: directories of the root, and the
-/// whole state directory for what is in it. The path of a file in there would lead root
-/// through a symlink that the account can put in the place of a directory; `-R` follows none.
-pub fn give_to_account(facts: &Facts, paths: &[&PathBuf]) -> String {
-    let account = facts.account_word();
-    let state = facts.config.root.join(STATE);
-    let (inside, direct): (Vec<&&PathBuf>, Vec<&&PathBuf>) =
-        (paths.iter()).partition(|path| path.starts_with(&state) && **path != &state);
-    let mut commands = Vec::new();
-    if !direct.is_empty() {
-        let words: Vec<String> = (direct.iter())
-            .map(|path| Word::new(path).to_string())
-            .collect();
-        commands.push(format!("chown -h {account} {}", words.join(" ")));
+/// As [`as_account`], for a command without characters that a shell interprets. `command` has
+/// quoted words.
+pub fn run(facts: &Facts, command: &str) -> String {
+    let site = facts.config.site_option();
+    format!("deploy-shell-admin run {site} -- {command}")
+}
+
+/// Returns the command that gives the account its files again, and their modes.
+pub fn repair(facts: &Facts) -> String {
+    format!("deploy-shell-admin repair {}", facts.config.site_option())
+}
+
+/// Returns how to give directories and files of the site to the account. `others` says that one
+/// belongs to another user than root: `repair` takes nothing from that user.
+pub fn give_to_account(facts: &Facts, paths: &[&PathBuf], others: bool) -> String {
+    if others {
+        return "copy the site and give the copy to the account, as Move a site and Restore in \
+                docs/maintenance.md say"
+            .to_owned();
     }
-    if !inside.is_empty() {
-        commands.push(format!("chown -hR {account} {}", Word::new(state)));
+    let root = &facts.config.root;
+    let chown = format!("chown -h {} {}", facts.account_word(), Word::new(root));
+    match (
+        paths.contains(&root),
+        paths.iter().any(|path| *path != root),
+    ) {
+        (true, true) => format!("{chown} && {}", repair(facts)),
+        (true, false) => chown,
+        _ => repair(facts),
     }
-    commands.join(" && ")
 }

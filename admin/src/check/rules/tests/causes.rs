@@ -200,9 +200,13 @@ fn no_remedy_takes_the_site_offline() {
         leads_somewhere: true,
         leads_to_release: Some((release("r0"), true)),
     };
-    let step = "ln -sT 'releases/r0' '/srv/blog/current.new' && mv -T ";
+    let step = Word::new(
+        "ln -sT 'releases/r0' '/srv/blog/current.new' && mv -T '/srv/blog/current.new' \
+         '/srv/blog/current'",
+    );
+    let step = format!("in one step: deploy-shell-admin run --site blog -- sh -c {step}");
     let exchange = ": deploy-shell-admin adopt --site blog --yes";
-    for (current, command) in [(received, step), (Current::Directory, exchange)] {
+    for (current, command) in [(received, step.as_str()), (Current::Directory, exchange)] {
         let mut facts = sound();
         facts.probe.releases = Some(Releases {
             current,
@@ -263,8 +267,7 @@ fn an_unreadable_journal_is_never_cut() {
     unusable(&mut facts, "/srv/blog/.deploy-shell/journal.jsonl", 0);
     let finding = only(&facts);
     assert_eq!(finding.code, FindingCode::StateUnusable);
-    let expected = "chown -hR 'deploy' '/srv/blog/.deploy-shell'";
-    assert_eq!(finding.remedy, expected);
+    assert_eq!(finding.remedy, "deploy-shell-admin repair --site blog");
 }
 
 /// The account chooses the names in its directories, and root copies the remedy.
@@ -272,10 +275,16 @@ fn an_unreadable_journal_is_never_cut() {
 fn a_name_that_a_shell_interprets_is_one_word_of_a_remedy() {
     let mut facts = sound();
     facts.config.root = PathBuf::from("/srv/x'$(id)'");
-    let state = facts.config.root.join(".deploy-shell");
-    unusable(&mut facts, state.join("lock").to_str().unwrap(), 0);
-    let command = format!("chown -hR 'deploy' {}", Word::new(state));
-    assert_eq!(remedies(&facts), [command]);
+    let current = Current::OtherFile;
+    facts.probe.releases = Some(Releases {
+        current,
+        ..releases()
+    });
+    let path = facts.config.root.join("current");
+    let (word, old) = (Word::new(&path), Word::with_suffix(&path, ".old"));
+    let command = format!("deploy-shell-admin run --site blog -- mv -nT {word} {old}");
+    let remedy = remedies(&facts).remove(0);
+    assert!(remedy.ends_with(&command), "{remedy}");
     let mut facts = sound();
     let not_received = vec!["x'$(id)'".to_owned()];
     facts.probe.releases = Some(Releases {
@@ -309,10 +318,6 @@ fn an_account_without_a_name_is_its_number_in_a_command() {
     unusable(&mut facts, "/srv/blog/releases", 0);
     unusable(&mut facts, "/srv/blog", 0);
     let remedies = remedies(&facts);
-    for command in [
-        "chown -h '998' '/srv/blog'",
-        "chown -h '998' '/srv/blog/releases'",
-    ] {
-        assert!(remedies.contains(&command.to_owned()), "{remedies:?}");
-    }
+    let command = "chown -h '998' '/srv/blog'".to_owned();
+    assert!(remedies.contains(&command), "{remedies:?}");
 }

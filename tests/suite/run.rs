@@ -1,0 +1,138 @@
+//! `deploy-shell-admin run`: a command as the account, with nothing of root's.
+
+use std::fs;
+use std::process::Command;
+
+use nix::unistd::Uid;
+
+use crate::site::{Reply, Site, admin, set_mode};
+use crate::terminal::on_a_terminal;
+
+/// The account of the site: daemon.
+const ACCOUNT: &str = "1";
+
+/// A site of [`ACCOUNT`] for root, and of this user for another one.
+fn site() -> Site {
+    let site = Site::new();
+    if Uid::effective().is_root() {
+        site.give_to(ACCOUNT);
+    }
+    site
+}
+
+/// Returns the words of sh(1) that run a script as the account.
+fn words(site: &Site, script: &str) -> String {
+    let (admin, config) = (admin().display(), site.config_path().display());
+    format!("'{admin}' run --config '{config}' -- sh -c '{script}'")
+}
+
+fn run(site: &Site, script: &str, input: &[u8]) -> Reply {
+    let mut command = Command::new("sh");
+    command.args(["-c", &words(site, script)]);
+    site.run(command, input)
+}
+
+/// A process of the account can trace the command, and use what it has.
+#[test]
+fn a_command_gets_nothing_of_roots() {
+    if !Uid::effective().is_root() {
+        println!("skipped: only root runs a command as another account");
+        return;
+    }
+    let site = site();
+    let private = site.dir().join("private");
+    fs::create_dir(&private).expect("a directory");
+    set_mode(&private, 0o700);
+    // keyctl(1) is not everywhere: 250 is keyctl(2), 0 KEYCTL_GET_KEYRING_ID, -3 the session
+    // keyring; aarch64 has 219.
+    let keyctl = "python3 -c \"import ctypes, os, platform\n\
+                  libc = ctypes.CDLL(None, use_errno=True)\n\
+                  number = 250 if platform.machine() == \\\"x86_64\\\" else 219\n\
+                  print(libc.syscall(number, 0, -3, 0), os.strerror(ctypes.get_errno()))\"";
+    let script = format!(
+        "id -un; id -Gn; pwd; env; for fd in /proc/$$/fd/*; do readlink $fd; done | sort -u; \
+         (: < /dev/tty) || echo no terminal; grep NoNewPrivs /proc/self/status; umask; {keyctl}"
+    );
+    let script = format!(
+        "cd '{}' && umask 077 && SECRET=x; export SECRET; {} 9< /etc/shadow",
+        private.display(),
+        words(&site, &script)
+    );
+    let reply = site.run(on_a_terminal(&site, &script), b"");
+    let shown = reply.stdout.replace('\r', "");
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines[..3], ["daemon", "daemon", "/"], "{shown}");
+    for line in [
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PWD=/",
+        "/dev/null",
+        "no terminal",
+        "NoNewPrivs:\t1",
+        "0022",
+        "-1 Function not implemented",
+    ] {
+        assert!(lines.contains(&line), "{line}: {shown}");
+    }
+    for absent in ["SECRET", "private", "shadow", "/dev/pts", "/dev/tty0"] {
+        assert!(!shown.contains(absent), "{absent}: {shown}");
+    }
+    // Without the filter, the call finds the keyring of a session.
+    let filters = words(&site, "grep Seccomp_filters /proc/self/status");
+    let reply = site.run(on_a_terminal(&site, &filters), b"");
+    assert!(!reply.ok().contains("\t0"));
+}
+
+#[test]
+fn a_command_has_its_input_its_output_and_its_status() {
+    let site = site();
+    let reply = run(&site, "cat; echo problem >&2; exit 7", b"a\tb\n");
+    assert_eq!(
+        (reply.code, &*reply.stdout, &*reply.stderr),
+        (7, "a\tb\n", "problem\n")
+    );
+    // Bytes that control a terminal are shown.
+    let reply = run(&site, "printf \"\\033[31m\\r\\n\\377\"", b"");
+    assert_eq!(reply.stdout, "\\x1b[31m\\x0d\n\\xff");
+    assert_eq!(run(&site, "kill -TERM $$", b"").code, 128 + 15);
+    // What the command leaves behind keeps nobody.
+    assert_eq!(run(&site, "sleep 100 & echo done", b"").stdout, "done\n");
+    let mut missing = Command::new(admin());
+    missing.arg("run").arg("--config").arg(site.config_path());
+    let reply = site.run(
+        {
+            missing.args(["--", "no-such-program"]);
+            missing
+        },
+        b"",
+    );
+    assert!(
+        reply
+            .stderr
+            .contains("cannot start 'no-such-program': no such file"),
+        "{reply:?}"
+    );
+}
+
+#[test]
+fn no_command_runs_as_root_or_for_another_user() {
+    if !Uid::effective().is_root() {
+        println!("skipped: only root has a site of root's");
+        return;
+    }
+    let site = site();
+    site.give_to("0");
+    run(&site, "touch /made", b"").refused(78, "bad-layout");
+    site.give_to(ACCOUNT);
+    set_mode(site.dir(), 0o755);
+    let copy = site.dir().join("deploy-shell-admin");
+    crate::process::copy_program(admin(), &copy);
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=2", "--regid=2", "--clear-groups"])
+        .arg(&copy);
+    command.arg("run").arg("--config").arg(site.config_path());
+    command.args(["--", "id"]);
+    let reply = site.run(command, b"");
+    assert_ne!(reply.code, 0, "{reply:?}");
+    assert!(!reply.stdout.contains("uid="), "{reply:?}");
+}
