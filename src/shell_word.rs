@@ -55,6 +55,22 @@ impl Word {
     }
 }
 
+/// Returns the command by which root runs `command`, of quoted words, as the account of a site.
+/// `site` are the words that name the site to a command of the operator.
+pub fn run_command(site: &str, command: impl fmt::Display) -> String {
+    format!("deploy-shell-admin run {site} -- {command}")
+}
+
+/// As [`run_command`], for a script of sh(1).
+pub fn run_script(site: &str, script: &str) -> String {
+    run_command(site, format_args!("sh -c {}", Word::new(script)))
+}
+
+/// Returns the command that gives the account of a site its files again, and their modes.
+pub fn repair_command(site: &str) -> String {
+    format!("deploy-shell-admin repair {site}")
+}
+
 /// Returns a command substitution by printf(1) of all other words: no quotes can make a
 /// control character or UTF-8 printable.
 fn printed(bytes: &[u8]) -> String {

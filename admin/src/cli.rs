@@ -50,7 +50,7 @@ enum Command {
     History(History),
     /// Give the account of a site its own files again, with the modes that requests need
     Repair(Repair),
-    /// Run a command as the account of a site, with nothing of root's
+    /// Run a command as the account of a site, without root's terminal, files and keys
     Run(Run),
     /// Show the state of all sites, and what needs attention; for Prometheus too
     Status(Status),
@@ -152,6 +152,12 @@ struct Repair {
 struct Run {
     #[command(flatten)]
     site: SiteArgs,
+    /// The account of the site [default: what the owners of its directories show]
+    #[arg(long, value_name = "ACCOUNT")]
+    owner: Option<String>,
+    /// Give the command the standard input of this program
+    #[arg(long)]
+    stdin: bool,
     /// The command and its arguments, after '--'
     #[arg(value_name = "COMMAND", required = true, last = true)]
     command: Vec<OsString>,
@@ -279,7 +285,14 @@ fn run_command(command: Command) -> Result<u8> {
             history.since,
         )?),
         Command::Repair(repair) => repair::repair(&repair.site.path(), repair.owner.as_deref())?,
-        Command::Run(run) => return run::run(&run.site.path(), &run.command),
+        Command::Run(run) => {
+            return run::run(
+                &run.site.path(),
+                run.owner.as_deref(),
+                run.stdin,
+                &run.command,
+            );
+        }
         Command::Status(status) => {
             let named = status.site.iter().map(config::path_of);
             let named = named.chain(status.config).collect();

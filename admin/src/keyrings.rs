@@ -14,12 +14,13 @@ use std::collections::BTreeMap;
 use nix::libc;
 use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
-/// The bit of the numbers of the x32 ABI, which a 64-bit process can make too.
+/// The bit of the numbers of system calls of the x32 ABI. A 64-bit process can make these calls too.
 const X32: libc::c_long = 0x4000_0000;
 
 /// Refuses the calls of keyrings to the calling thread, and to the threads and programs that it
 /// starts later, with ENOSYS. No executed program gains a privilege from then on
-/// (`no_new_privs`), and none can make calls of another architecture. Returns whether it is so.
+/// (`no_new_privs`), and none can make calls of another architecture. Returns whether the filter
+/// is in place.
 pub fn give_up() -> bool {
     filter().is_ok_and(|program| seccompiler::apply_filter(&program).is_ok())
 }

@@ -14,7 +14,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::prctl::set_pdeathsig;
@@ -56,8 +56,13 @@ pub fn begin(mut argv: Vec<OsString>) -> Result<Vec<OsString>, u8> {
         command.arg0(name);
     }
     let status = command.arg(WORD).args(words).status().map_err(cannot)?;
+    Err(exit_status(status))
+}
+
+/// Returns the exit status that a shell shows for a process.
+pub fn exit_status(status: ExitStatus) -> u8 {
     let signal = || 128 + status.signal().unwrap_or_default();
-    Err(u8::try_from(status.code().unwrap_or_else(signal)).unwrap_or(u8::MAX))
+    u8::try_from(status.code().unwrap_or_else(signal)).unwrap_or(u8::MAX)
 }
 
 /// Lets a signal that ends the parent end this child too: the terminal sends none to

@@ -1,5 +1,5 @@
-//! `repair`: gives the account the files of deploy-shell again that root owns, and sets the
-//! modes that requests need.
+//! `repair`: gives root's files of deploy-shell to the account of the site, and sets the modes
+//! that requests need.
 //!
 //! An operator who restores a file with cp(1) as root leaves one that no request can open.
 //! chown(1) is no safe remedy: the account owns the directories, and can move any file of
@@ -13,12 +13,13 @@
 //! account could do that before: it owns the directory above.
 //!
 //! No parser reads the content as root. Each test looks at the start of a file, or at all of a
-//! short one. The account cannot write a file of root's, so it can choose a file, but no
-//! content.
+//! short one. It takes no file that other users can write. So the account can choose a file of
+//! root's, and no content.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -28,16 +29,17 @@ use nix::unistd::{Uid, fchown};
 
 use crate::init::Account;
 use crate::output::Output;
-use crate::site_account::owner_of_damaged;
+use crate::site_account::named_or_shown;
 use deploy_shell::config::Config;
 use deploy_shell::dir::{Dir, Name, file_type};
-use deploy_shell::error::{Code, Error, Result, describe};
+use deploy_shell::error::{Error, Result, describe};
+use deploy_shell::shell_word::Word;
 use deploy_shell::store::layout::{
     INCOMING, JOURNAL, LIMITS, LOCK, MANIFESTS, RELEASES, STATE, TRASH,
 };
-use deploy_shell::store::used_ids;
+use deploy_shell::store::{journal, used_ids};
 
-/// The most names that are read of a directory. The account can make any number.
+/// The maximum number of names that this reads in a directory. The account can make any number.
 const MAX_NAMES: usize = 1_000_000;
 
 /// The longest file that is compared as a whole, in bytes: a counter of 100,000 lines.
@@ -64,18 +66,15 @@ const STATE_CONTENT: [(Name<'static>, Content); 4] = [
 ];
 
 /// Repairs the site of the configuration at `config`. The output has a line for each change,
-/// and one for each thing that is left as it is; then the site is not sound. `owner` names the
-/// account where the directories do not show it.
+/// and one for each thing that is left as it is; then the site is not sound. `named` is the
+/// account, where the owners of the directories do not show it.
 ///
 /// # Errors
 ///
-/// [`Code::BadLayout`] for a site of root's without `owner`, and the errors of the configuration.
+/// Those of [`named_or_shown`] and of the configuration.
 pub fn repair(config: &Path, named: Option<&str>) -> Result<Output> {
     let config = Config::load(config)?;
-    let account = match named {
-        Some(name) => Account::named(name)?,
-        None => account_of(&config)?,
-    };
+    let account = named_or_shown(&config, named, "repair")?;
     let path = &config.root;
     let root = Dir::open_root(path)
         .map_err(|errno| Error::io(format!("cannot open '{}'", path.display()), errno))?;
@@ -84,6 +83,7 @@ pub fn repair(config: &Path, named: Option<&str>) -> Result<Output> {
         account,
         changes: Vec::new(),
         left: Vec::new(),
+        missing: Vec::new(),
     };
     let in_root = Path::new("");
     if let Some(state) = repair.open(&root, in_root, STATE) {
@@ -91,103 +91,87 @@ pub fn repair(config: &Path, named: Option<&str>) -> Result<Output> {
         // From the inside to the outside: a directory is given away last.
         for (name, content) in STATE_CONTENT {
             if let Some(inner) = repair.open(&state, at, name) {
-                repair.directory(&inner, &at.join(name), content, 0o022)?;
+                repair.directory(&inner, &at.join(name), content, 0o022);
             }
         }
-        repair.directory(&state, at, Content::State, 0o077)?;
+        repair.directory(&state, at, Content::State, 0o077);
     }
     if let Some(releases) = repair.open(&root, in_root, RELEASES) {
         let at = Path::new(RELEASES.as_os_str());
-        repair.directory(&releases, at, Content::Trees, 0o022)?;
+        repair.directory(&releases, at, Content::Trees, 0o022);
     }
     Ok(repair.output())
 }
 
-/// Returns the account of the site.
-fn account_of(config: &Config) -> Result<Account> {
-    let site = config.site_option();
-    let named = format!("name the account: deploy-shell-admin repair {site} --owner ACCOUNT");
-    match owner_of_damaged(config) {
-        Ok(0) => {
-            let problem = "'.deploy-shell' belongs to root, so it does not show the account";
-            Err(Error::new(Code::BadLayout, problem).remedy(named))
-        }
-        Ok(uid) => Ok(Account::of_uid(uid)),
-        Err(error) => Err(Error::io("cannot see whose the site is", error).remedy(named)),
-    }
-}
-
-/// The steps so far.
+/// The steps so far. Each path is one below the root.
 struct Repair<'a> {
     config: &'a Config,
     account: Account,
     /// Lines.
     changes: Vec<String>,
-    /// What stays as it is: the path below the root, and why.
+    /// What stays as it is, and why.
     left: Vec<(PathBuf, String)>,
+    /// Directories that do not exist.
+    missing: Vec<PathBuf>,
 }
 
 impl Repair<'_> {
-    /// Opens a directory of the site in `dir`, whose path below the root is `at`.
+    /// Opens a directory of the site in `dir`, whose path is `at`.
     fn open(&mut self, dir: &Dir, at: &Path, name: Name<'_>) -> Option<Dir> {
-        let opened = dir.open_dir_of_this_mount(name);
-        let why = match opened {
+        let path = at.join(name);
+        match dir.open_dir_of_this_mount(name) {
             Ok(opened) => return Some(opened),
             // The first request that writes makes it.
-            Err(Errno::ENOENT) if name == LIMITS => return None,
-            Err(Errno::ENOENT) => "it does not exist: deploy-shell-admin init makes it".to_owned(),
-            Err(Errno::ENOTDIR | Errno::ELOOP) => "it is not a directory itself".to_owned(),
-            Err(errno) => describe(&errno.into()),
-        };
-        self.leave(at.join(name), &why);
+            Err(Errno::ENOENT) if name == LIMITS => {}
+            Err(Errno::ENOENT) => self.missing.push(path),
+            Err(Errno::ENOTDIR | Errno::ELOOP) => self.leave(path, "it is not a directory itself"),
+            Err(errno) => self.leave(path, &text(errno)),
+        }
         None
     }
 
-    /// Repairs what is in a directory of the site, and then the directory. `path` is relative
-    /// to the root; `forbidden` are mode bits that requests refuse.
-    fn directory(
+    /// Repairs what is in a directory of the site, and then the directory. `forbidden` are mode
+    /// bits that requests refuse.
+    fn directory(&mut self, dir: &Dir, path: &Path, content: Content, forbidden: u32) {
+        if let Err(why) = self.try_directory(dir, path, content, forbidden) {
+            self.leave(path.to_owned(), &why);
+        }
+    }
+
+    fn try_directory(
         &mut self,
         dir: &Dir,
         path: &Path,
         content: Content,
         forbidden: u32,
-    ) -> Result<()> {
-        let cannot = |errno: Errno| Error::io(format!("cannot read '{}'", path.display()), errno);
-        let stat = dir.metadata().map_err(cannot)?;
+    ) -> std::result::Result<(), String> {
+        let stat = dir.metadata().map_err(text)?;
+        if ![0, self.account.uid].contains(&stat.st_uid) {
+            return Err(others(stat.st_uid));
+        }
         // Nothing but a directory of root's depends on the trees that are in it.
         if content != Content::Trees || stat.st_uid == 0 {
-            for name in dir.names_up_to(MAX_NAMES).map_err(cannot)? {
+            for name in dir.names_up_to(MAX_NAMES).map_err(text)? {
                 if let Some(name) = Name::new(name.as_bytes()) {
                     self.entry(dir, name, &path.join(name), content);
                 }
             }
         }
-        let is_inside = |(left, _): &&(PathBuf, String)| left.parent() == Some(path);
-        match stat.st_uid {
-            uid if uid == self.account.uid => {}
-            0 if self.left.iter().any(|left| is_inside(&left)) => {
-                self.leave(
-                    path.to_owned(),
-                    "it belongs to root, and has others' files in it",
-                );
-                return Ok(());
+        if stat.st_uid == 0 {
+            if self
+                .left
+                .iter()
+                .any(|(left, _)| left.parent() == Some(path))
+            {
+                return Err("it belongs to root, and not all in it is the account's".to_owned());
             }
-            0 => {
-                if let Err(errno) = self.give(dir, path) {
-                    self.leave(path.to_owned(), &describe(&errno.into()));
-                    return Ok(());
-                }
-            }
-            uid => {
-                self.leave_others(path.to_owned(), uid);
-                return Ok(());
-            }
+            self.give(dir, path).map_err(text)?;
         }
         let mode = stat.st_mode & 0o7777;
         let needed = (mode | 0o700) & !forbidden;
         if mode != needed {
-            let changed = dir.set_mode(needed);
-            self.note(changed, path, "changed the mode of", "");
+            dir.set_mode(needed).map_err(text)?;
+            self.note("changed the mode of", path, "");
         }
         Ok(())
     }
@@ -198,22 +182,23 @@ impl Repair<'_> {
             Ok(stat) => stat,
             // A request has removed it.
             Err(Errno::ENOENT) => return,
-            Err(errno) => return self.leave(path.to_owned(), &describe(&errno.into())),
+            Err(errno) => return self.leave(path.to_owned(), &text(errno)),
         };
-        let is_directory_of_state =
-            content == Content::State && [MANIFESTS, LIMITS, INCOMING, TRASH].contains(&name);
-        // Nobody needs to own a symlink, and the directories have their own turn.
-        if file_type(&stat) == SFlag::S_IFLNK || is_directory_of_state {
+        let is_known_directory =
+            content == Content::State && STATE_CONTENT.iter().any(|(known, _)| *known == name);
+        // No request needs the owner of a symlink. `directory` repairs the directories.
+        if file_type(&stat) == SFlag::S_IFLNK || is_known_directory {
             return;
         }
         let is_accounts = stat.st_uid == self.account.uid;
         if is_accounts && (file_type(&stat) != SFlag::S_IFREG || stat.st_mode & 0o600 == 0o600) {
             return;
         }
-        if !is_accounts && stat.st_uid != 0 {
-            return self.leave_others(path.to_owned(), stat.st_uid);
-        }
-        if let Err(why) = self.file(dir, name, path, content) {
+        let done = match stat.st_uid {
+            uid if uid != 0 && !is_accounts => Err(others(uid)),
+            _ => self.file(dir, name, path, content),
+        };
+        if let Err(why) = done {
             self.leave(path.to_owned(), &why);
         }
     }
@@ -226,7 +211,6 @@ impl Repair<'_> {
         path: &Path,
         content: Content,
     ) -> std::result::Result<(), String> {
-        let text = |errno: Errno| describe(&errno.into());
         let mut file = match dir.open_file(name) {
             Err(Errno::EISDIR | Errno::ENXIO) => {
                 return Err("it belongs to root, and is not a regular file".to_owned());
@@ -237,9 +221,8 @@ impl Repair<'_> {
         let stat = fstat(&file).map_err(text)?;
         if stat.st_uid == 0 {
             if !is_ours(name, &stat, &mut file, content) {
-                return Err(
-                    "it belongs to root, and is not known as a file of deploy-shell".to_owned(),
-                );
+                let why = "it belongs to root, and is not known as a file of deploy-shell";
+                return Err(why.to_owned());
             }
             self.give(&file, path).map_err(text)?;
         } else if stat.st_uid != self.account.uid {
@@ -248,54 +231,63 @@ impl Repair<'_> {
         let mode = Mode::from_bits_truncate(stat.st_mode & 0o777);
         let needed = mode | Mode::S_IRUSR | Mode::S_IWUSR;
         if mode != needed {
-            let changed = fchmod(&file, needed);
-            self.note(changed, path, "changed the mode of", "");
+            fchmod(&file, needed).map_err(text)?;
+            self.note("changed the mode of", path, "");
         }
         Ok(())
     }
 
-    fn give(&mut self, file: impl std::os::fd::AsFd, path: &Path) -> nix::Result<()> {
+    fn give(&mut self, file: impl AsFd, path: &Path) -> nix::Result<()> {
         fchown(file, Some(Uid::from_raw(self.account.uid)), None)?;
         let to = format!(" to {}", self.account.name);
-        self.note(Ok(()), path, "gave", &to);
+        self.note("gave", path, &to);
         Ok(())
     }
 
-    fn note(&mut self, done: nix::Result<()>, path: &Path, verb: &str, rest: &str) {
-        match done {
-            Ok(()) => {
-                let shown = self.config.root.join(path);
-                self.changes
-                    .push(format!("{verb} {}{rest}", shown.display()));
-            }
-            Err(errno) => self.leave(path.to_owned(), &describe(&errno.into())),
-        }
+    fn note(&mut self, verb: &str, path: &Path, rest: &str) {
+        let shown = self.config.root.join(path);
+        self.changes
+            .push(format!("{verb} {}{rest}", shown.display()));
     }
 
     fn leave(&mut self, path: PathBuf, why: &str) {
         self.left.push((path, why.to_owned()));
     }
 
-    fn leave_others(&mut self, path: PathBuf, uid: u32) {
-        let name = Account::of_uid(uid).name;
-        self.leave(path, &format!("it belongs to '{name}'"));
-    }
-
     fn output(self) -> Output {
         let root = &self.config.root;
-        let sound = self.left.is_empty();
+        let sound = self.left.is_empty() && self.missing.is_empty();
         let mut lines = self.changes;
         if sound && lines.is_empty() {
             lines.push(format!("{} has nothing to repair", root.display()));
         }
-        for (path, why) in self.left {
-            lines.push(format!("left {}: {why}", root.join(path).display()));
+        let missing = self.missing.iter();
+        lines.extend(missing.map(|path| format!("{} does not exist", root.join(path).display())));
+        if !self.missing.is_empty() {
+            let (site, root) = (self.config.site_option(), Word::new(root));
+            let owner = Word::new(&self.account.name);
+            let init = format!("deploy-shell-admin init {site} --root {root} --owner {owner}");
+            lines.push(format!("make what is missing: {init}"));
         }
-        if !sound {
-            lines.push("see 'Change a file of the site' in docs/operating.md".to_owned());
+        let has_left = !self.left.is_empty();
+        let left = self.left.into_iter();
+        lines.extend(left.map(|(path, why)| format!("left {}: {why}", root.join(path).display())));
+        if has_left {
+            lines.push("see Change a file of the site in docs/operating.md".to_owned());
         }
         Output { lines, sound }
     }
+}
+
+fn text(errno: Errno) -> String {
+    match errno {
+        Errno::EXDEV => "it is a mount point".to_owned(),
+        errno => describe(&errno.into()),
+    }
+}
+
+fn others(uid: u32) -> String {
+    format!("it belongs to '{}'", Account::of_uid(uid).name)
 }
 
 /// Returns whether a file of root's is one of deploy-shell's, so that the account may see what
@@ -303,15 +295,18 @@ impl Repair<'_> {
 ///
 /// A compressed part of the journal is not: a backup of root's looks the same.
 fn is_ours(name: Name<'_>, stat: &FileStat, file: &mut File, content: Content) -> bool {
-    if file_type(stat) != SFlag::S_IFREG || stat.st_nlink != 1 {
+    let has_writers = stat.st_mode & 0o022 != 0;
+    if file_type(stat) != SFlag::S_IFREG || stat.st_nlink != 1 || has_writers {
         return false;
     }
     let name: &OsStr = name.as_os_str();
     match content {
         Content::State if name == LOCK.as_os_str() => is_unlocked(file),
         Content::State if name == JOURNAL.as_os_str() => {
-            let starts: [&[u8]; 3] = [b"{\"format\":", b"{\"checkpoint\":", b"{\"seq\":"];
-            starts.iter().any(|start| begins_with(file, start))
+            let starts = [journal::FORMAT_LINE, journal::CHECKPOINT, "{\"seq\":"];
+            starts
+                .iter()
+                .any(|start| begins_with(file, start.as_bytes()))
         }
         Content::State if name.as_bytes().starts_with(used_ids::PREFIX.as_bytes()) => {
             begins_with(file, used_ids::HEAD.as_bytes())

@@ -6,25 +6,35 @@
 //! go itself.
 //!
 //! From its execve(2) on, any process of the account may trace the command (ptrace(2)), and use
-//! whatever it has. So it gets nothing of root's: no terminal, which it could read and type on,
-//! no descriptor but pipes, no variable but a fixed `PATH`, no working directory below one that is
-//! closed to the account, and no keyring.
+//! whatever it has. So it gets no terminal of root's, which it could read and type on, no
+//! descriptor but pipes, no variable but a fixed `PATH`, `/` as its working directory, and no
+//! keyring, capability or raised priority.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{IsTerminal, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::thread;
 
-use nix::sys::stat::{Mode, umask};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, SFlag, fstat, umask};
+use nix::unistd::{Uid, fchown, setsid};
+use rustix::process::setpriority_process;
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use crate::keyrings;
-use crate::site_account::{become_user, owner_of_damaged};
+use crate::own_session;
+use crate::site_account::{become_user, named_or_shown};
 use deploy_shell::config::Config;
+use deploy_shell::dir::file_type;
 use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::escape::escape_if_needed;
 use deploy_shell::hooks::PATH;
@@ -35,108 +45,118 @@ use deploy_shell::threads;
 /// The first word of argv in the process that becomes the account.
 const WORD: &str = "command-of-account";
 
-/// How long the output may last after the end of the command: a process that it left may keep
-/// the pipe open.
-const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a reader of output looks whether the command has ended, in milliseconds.
+const INTERVAL: u16 = 500;
 
-/// Runs `command` as the account, and returns its exit status.
+/// The output that is read after the end of the command, in bytes: as much as a pipe can hold
+/// (pipe(7)). A process that the command left may keep the pipe open, and write for ever.
+const MAX_REST: usize = 1 << 20;
+
+/// Runs `command` as the account, and returns its exit status. `named` is the account, where
+/// the owners of the directories do not show it.
 ///
-/// It reads the standard input of this process, unless that is a terminal. Its output is text:
-/// everything but printable ASCII is escaped.
+/// With `reads` the command gets the standard input of this process. A command without it must
+/// not take the rest of a script that sh(1) reads there. The output is text: everything but
+/// printable ASCII is escaped.
 ///
 /// # Errors
 ///
-/// [`Code::BadLayout`] for a site of root's, [`Code::Denied`] for any user but root and the
-/// account, and the errors of the configuration.
-pub fn run(config: &Path, command: &[OsString]) -> Result<u8> {
+/// Those of [`named_or_shown`] and of the configuration, [`Code::Denied`] for any user but root
+/// and the account, and [`Code::IoError`] for input or output that fails.
+pub fn run(config: &Path, named: Option<&str>, reads: bool, command: &[OsString]) -> Result<u8> {
     let config = Config::load(config)?;
-    let uid = owner_of_damaged(&config)
-        .map_err(|error| Error::io("cannot see whose the site is", error))?;
-    if uid == 0 {
-        let shown = config.root.display();
-        return Err(Error::new(
-            Code::BadLayout,
-            format!("the site '{shown}' belongs to root"),
-        )
-        .remedy("a site must belong to an ordinary account; see deploy-shell-admin check"));
-    }
-    let stdin = std::io::stdin();
-    let has_input = !stdin.is_terminal();
+    let account = named_or_shown(&config, named, "run")?;
     let mut child = Command::new("/proc/self/exe")
         .arg(WORD)
-        .arg(uid.to_string())
+        .arg(account.uid.to_string())
         .args(command)
         .env_clear()
-        .stdin(if has_input {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        })
+        .stdin(if reads { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(cannot_start)?;
+        .map_err(cannot_run)?;
+    let (sender, copied) = mpsc::channel();
     if let Some(mut to) = child.stdin.take() {
-        // It ends with this process, or when the command reads no more.
-        let copy = move || _ = std::io::copy(&mut stdin.lock(), &mut to);
-        threads::builder().spawn(copy).map_err(cannot_start)?;
+        let copy = move || {
+            let copied = io::copy(&mut io::stdin().lock(), &mut to);
+            // Before the command sees the end of its input.
+            _ = sender.send(copied);
+        };
+        threads::builder().spawn(copy).map_err(cannot_run)?;
     }
-    let (ended, readers) = mpsc::channel();
-    let pipes = [
-        (child.stdout.take().map(OwnedFd::from), false),
-        (child.stderr.take().map(OwnedFd::from), true),
-    ];
-    for (pipe, is_error) in pipes {
-        let ended = ended.clone();
-        let print = move || {
-            if let Some(pipe) = pipe {
-                print_escaped(File::from(pipe), is_error);
+    let status =
+        print_until_end(&mut child).map_err(|error| Error::io("cannot write the output", error))?;
+    // That thread may wait for input that the command did not want. It ends with this process.
+    if let Ok(Err(error)) = copied.try_recv()
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        return Err(Error::io("cannot read the input", error));
+    }
+    Ok(status)
+}
+
+fn cannot_run(error: io::Error) -> Error {
+    Error::io("cannot run the command", error)
+}
+
+/// Prints what a command writes until it ends, and returns its exit status. A reader of this
+/// output may take any time (`| less`).
+fn print_until_end(child: &mut Child) -> io::Result<u8> {
+    let ended = AtomicBool::new(false);
+    let out = child.stdout.take().map(OwnedFd::from);
+    let err = child.stderr.take().map(OwnedFd::from);
+    thread::scope(|scope| {
+        let print_out = || print_escaped(out, io::stdout(), &ended);
+        let print_err = || print_escaped(err, io::stderr(), &ended);
+        let printers = [
+            threads::builder().spawn_scoped(scope, print_out)?,
+            threads::builder().spawn_scoped(scope, print_err)?,
+        ];
+        let status = child.wait();
+        ended.store(true, Ordering::Relaxed);
+        for printer in printers {
+            match printer.join() {
+                // A reader that has closed its end, such as head(1), wants no more.
+                Ok(Err(error)) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
+                _ => {}
             }
-            _ = ended.send(());
-        };
-        threads::builder().spawn(print).map_err(cannot_start)?;
-    }
-    let status = child.wait().map_err(cannot_start)?;
-    for _ in 0..2 {
-        _ = readers.recv_timeout(OUTPUT_TIMEOUT);
-    }
-    let signal = || 128 + status.signal().unwrap_or_default();
-    Ok(u8::try_from(status.code().unwrap_or_else(signal)).unwrap_or(u8::MAX))
+        }
+        status.map(own_session::exit_status)
+    })
 }
 
-fn cannot_start(error: std::io::Error) -> Error {
-    Error::io("cannot start the command", error)
-}
-
-/// Copies the output of the command, so that it controls no terminal.
-fn print_escaped(mut from: impl Read, is_error: bool) {
-    let mut buffer = [0; 8192];
-    loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) | Err(_) => return,
-            Ok(read) => &buffer[..read],
+/// Copies the output of a command, so that it controls no terminal.
+fn print_escaped(from: Option<OwnedFd>, mut to: impl Write, ended: &AtomicBool) -> io::Result<()> {
+    let Some(from) = from else { return Ok(()) };
+    let mut from = File::from(from);
+    let (mut buffer, mut rest) = ([0; 8192], MAX_REST);
+    while rest > 0 {
+        let is_last = ended.load(Ordering::Relaxed);
+        let mut wait = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut wait, INTERVAL) {
+            Ok(0) if is_last => break,
+            Ok(0) | Err(Errno::EINTR) => continue,
+            ready => ready?,
         };
+        let length = from.read(&mut buffer)?;
+        if length == 0 {
+            break;
+        }
+        if is_last {
+            rest = rest.saturating_sub(length);
+        }
         let mut text = String::new();
-        for part in read.split_inclusive(|byte| b"\n\t".contains(byte)) {
-            match part.split_last() {
-                Some((end, rest)) if b"\n\t".contains(end) => {
-                    text += &escape_if_needed(rest);
-                    text.push(char::from(*end));
-                }
-                _ => text += &escape_if_needed(part),
+        for byte in &buffer[..length] {
+            match byte {
+                b'\n' | b'\t' => text.push(char::from(*byte)),
+                _ => text += &escape_if_needed(&[*byte]),
             }
         }
-        let written = if is_error {
-            std::io::stderr().write_all(text.as_bytes())
-        } else {
-            let mut stdout = std::io::stdout().lock();
-            let written = stdout.write_all(text.as_bytes());
-            written.and_then(|()| stdout.flush())
-        };
-        if written.is_err() {
-            return;
-        }
+        to.write_all(text.as_bytes())?;
+        to.flush()?;
     }
+    Ok(())
 }
 
 /// Becomes the account and executes the command, if `argv` says so. Returns the exit status of
@@ -149,27 +169,55 @@ pub fn run_child(argv: &[OsString]) -> Option<u8> {
     let (uid, command) = arguments.split_first()?;
     let uid = uid.to_str()?.parse().ok()?;
     let (program, arguments) = command.split_first()?;
-    Some(reply::exit(&execute(uid, program, arguments)))
+    let Err(error) = give_up_rights(uid) else {
+        let mut command = Command::new(program);
+        let error = command.args(arguments).env("PATH", PATH).exec();
+        return Some(reply::exit(&cannot_start(program, error)));
+    };
+    Some(reply::exit(&error))
 }
 
-/// Returns only if it fails.
-fn execute(uid: u32, program: &OsStr, arguments: &[OsString]) -> Error {
+fn cannot_start(program: &OsStr, error: io::Error) -> Error {
+    Error::io(format!("cannot start '{}'", program.display()), error)
+}
+
+/// Leaves this process with nothing of root's: see the top of this file.
+fn give_up_rights(uid: u32) -> Result<()> {
     sandbox::close_inherited_descriptors();
+    // The command may open its pipes again, as /dev/stdin and /dev/stderr.
+    for stream in [
+        io::stdin().as_fd(),
+        io::stdout().as_fd(),
+        io::stderr().as_fd(),
+    ] {
+        let is_pipe = fstat(stream).is_ok_and(|stat| file_type(&stat) == SFlag::S_IFIFO);
+        if is_pipe {
+            // A failure costs the command what it seldom needs.
+            _ = fchown(stream, Some(Uid::from_raw(uid)), None);
+        }
+    }
     umask(Mode::from_bits_truncate(0o022));
-    if let Err(error) = std::env::set_current_dir("/") {
-        return cannot_start(error);
+    // A process group of root's would get the signals of the command, and the reverse.
+    setsid().map_err(|errno| cannot_run(errno.into()))?;
+    std::env::set_current_dir("/").map_err(cannot_run)?;
+    // Only a raised priority is one of root's.
+    if rustix::process::getpriority_process(None).is_ok_and(|nice| nice < 0) {
+        setpriority_process(None, 0).map_err(|errno| cannot_run(errno.into()))?;
     }
     if !keyrings::give_up() {
-        return Error::new(
-            Code::Internal,
-            "cannot keep root's keyring from the command",
-        )
-        .remedy("this needs a kernel with seccomp");
+        let problem = "cannot keep root's keyrings from the command";
+        return Err(Error::new(Code::NoSandbox, problem).remedy("this needs a kernel with seccomp"));
     }
-    if let Err(error) = become_user(uid, "run") {
-        return error;
-    }
-    let mut command = Command::new(program);
-    let error = command.args(arguments).env("PATH", PATH).exec();
-    Error::io(format!("cannot start '{}'", program.display()), error)
+    become_user(uid, "this")?;
+    // setuid(2) takes them all, unless the secure bits of root's session say otherwise
+    // (capabilities(7)). The ambient ones go with the inheritable ones.
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets {
+        effective: none,
+        permitted: none,
+        inheritable: none,
+    };
+    set_capabilities(None, sets).map_err(|errno| cannot_run(errno.into()))?;
+    // A change of the user clears this (PR_SET_PDEATHSIG, prctl(2)).
+    set_pdeathsig(Signal::SIGTERM).map_err(|errno| cannot_run(errno.into()))
 }

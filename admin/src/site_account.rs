@@ -7,6 +7,7 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setegid, seteuid, setgr
 use crate::check::account::look_up_account;
 use crate::check::is_deploy_shell;
 use crate::check::probe::become_account;
+use crate::init::Account as NamedAccount;
 use crate::own_session;
 use deploy_shell::config::Config;
 use deploy_shell::dir::Dir;
@@ -42,8 +43,7 @@ fn owners(store: &Store) -> Result<(u32, u32)> {
     owners.map_err(|errno| store.io("cannot look at the site", errno))
 }
 
-/// Returns the uid of the account of a site that may be damaged, so that no [`Store`] can be
-/// opened: see [`choose`].
+/// Returns the uid of the account of a site that may be damaged, for `check`: see [`choose`].
 ///
 /// # Errors
 ///
@@ -51,16 +51,53 @@ fn owners(store: &Store) -> Result<(u32, u32)> {
 pub fn owner_of_damaged(config: &Config) -> std::io::Result<u32> {
     let of_root = config.root.metadata()?.uid();
     let state = config.root.join(STATE).symlink_metadata()?;
-    let of_state = (!state.is_symlink()).then(|| state.uid());
-    Ok(choose(of_root, of_state))
+    Ok(choose(of_root, state.is_dir().then(|| state.uid())))
+}
+
+/// Returns the account that a command of root's acts as or gives files to, on a site that may be
+/// damaged: `named`, or the owner of the root directory.
+///
+/// The account can put anything at the name `.deploy-shell`: a directory of another user, or a
+/// file that another user has made in `shared`. It must not choose the user. So the owner of
+/// `.deploy-shell` counts only if the root directory is root's and nobody else may write it.
+/// `init` gives the root directory to the account.
+///
+/// # Errors
+///
+/// [`Code::BadLayout`] where the owners do not show the account, and [`Code::BadConfig`] for root
+/// and for an unknown account.
+pub fn named_or_shown(config: &Config, named: Option<&str>, command: &str) -> Result<NamedAccount> {
+    if let Some(name) = named {
+        return NamedAccount::named(name);
+    }
+    let option = config.site_option();
+    let remedy = format!("name it: deploy-shell-admin {command} {option} --owner ACCOUNT");
+    let look = |error: std::io::Error| {
+        Error::io("cannot see whose the site is", error).remedy(remedy.clone())
+    };
+    let root = config.root.metadata().map_err(look)?;
+    let state = config.root.join(STATE).symlink_metadata();
+    let of_state = match &state {
+        Ok(state) if state.is_dir() => state.uid(),
+        _ => 0,
+    };
+    let uid = match root.uid() {
+        0 if root.mode() & 0o022 == 0 => of_state,
+        of_root if [0, of_root].contains(&of_state) => of_root,
+        _ => 0,
+    };
+    if uid == 0 {
+        let problem = "the owners of the root and of '.deploy-shell' do not show the account";
+        return Err(Error::new(Code::BadLayout, problem).remedy(remedy));
+    }
+    Ok(NamedAccount::of_uid(uid))
 }
 
 /// Returns the account of a site, by the owners of the root directory and of the state
-/// directory, if that is no symlink, and by whether a user logs in with deploy-shell.
+/// directory, if that is one, and by whether a user logs in with deploy-shell.
 ///
-/// The account can put a symlink in the place of the state directory, or a directory of another
-/// user that is in the root. It must not choose whom root takes for the account: root runs
-/// commands as that user. It cannot change whose the root directory is.
+/// The account can put a directory of another user in the place of the state directory. It
+/// cannot change whose the root directory is.
 fn choose(of_root: u32, of_state: Option<u32>) -> u32 {
     choose_by(of_root, of_state, |uid| {
         let account = look_up_account(uid, &mut Vec::new());
@@ -70,8 +107,9 @@ fn choose(of_root: u32, of_state: Option<u32>) -> u32 {
 
 fn choose_by(of_root: u32, of_state: Option<u32>, logs_in: impl Fn(u32) -> bool) -> u32 {
     match of_state {
+        Some(uid) if uid == of_root || of_root == 0 => uid,
         // A root directory of the web server's, which the account may write, is no attack.
-        Some(uid) if uid == of_root || of_root == 0 || logs_in(uid) || !logs_in(of_root) => uid,
+        Some(uid) if logs_in(uid) && !logs_in(of_root) => uid,
         _ => of_root,
     }
 }
@@ -94,7 +132,8 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// Returns those of the account: see [`owner`].
+    /// Returns those of the owner of `.deploy-shell`: `adopt` gives the root directory to the
+    /// account that `init` was told.
     ///
     /// # Errors
     ///
@@ -108,10 +147,11 @@ impl Ids {
             let (site, path) = (config.site_option(), Word::new(&config.root));
             let owner = of_root;
             return Err(Error::new(Code::BadLayout, problem).remedy(format!(
-                "move it away, then: deploy-shell-admin init {site} --root {path} --owner {owner}"
+                "if it is one of this site: deploy-shell-admin repair {site} --owner {owner}; else \
+                 move it away, then: deploy-shell-admin init {site} --root {path} --owner {owner}"
             )));
         }
-        let uid = choose(of_root, Some(of_state));
+        let uid = of_state;
         let account = look_up_account(uid, &mut Vec::new());
         let gid = account.passwd.map(|entry| entry.gid);
         Ok(Ids { uid, gid })
@@ -169,8 +209,7 @@ mod tests {
         assert_eq!(choose(deploy, None), deploy);
         assert_eq!(choose(web, Some(deploy)), deploy);
         assert_eq!(choose(root, Some(deploy)), deploy);
-        // A forced command alone, and a root directory of the web server's.
-        assert_eq!(choose(web, Some(other)), other);
+        assert_eq!(choose(other, Some(web)), other);
         assert_eq!(choose(root, None), root);
     }
 }

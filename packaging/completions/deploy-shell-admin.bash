@@ -294,7 +294,7 @@ _deploy__shell__admin() {
             return 0
             ;;
         deploy__shell__admin__subcmd__run)
-            opts="-h --site --config --help"
+            opts="-h --site --config --owner --stdin --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -306,6 +306,10 @@ _deploy__shell__admin() {
                     ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --owner)
+                    COMPREPLY=($(compgen -u -- "${cur}"))
                     return 0
                     ;;
                 *)

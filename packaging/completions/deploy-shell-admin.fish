@@ -34,7 +34,7 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "drop" -d 'Remove releases that were never live, or that are bad'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "history" -d 'Show who deployed what and when'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "repair" -d 'Give the account of a site its own files again, with the modes that requests need'
-complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "run" -d 'Run a command as the account of a site, with nothing of root\'s'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "run" -d 'Run a command as the account of a site, without root\'s terminal, files and keys'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "status" -d 'Show the state of all sites, and what needs attention; for Prometheus too'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_needs_command" -f -a "verify" -d 'Hash releases again and compare them with their manifests'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand init" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
@@ -75,6 +75,8 @@ complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand re
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand repair" -s h -l help -d 'Print help'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand run" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand run" -l config -d 'The path of a site\'s configuration' -r -F
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand run" -l owner -d 'The account of the site [default: what the owners of its directories show]' -r -f -a '(__fish_complete_users)'
+complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand run" -l stdin -d 'Give the command the standard input of this program'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand run" -s h -l help -d 'Print help'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand status" -l site -d 'A site configured in /etc/deploy-shell/NAME.toml [default: all of them]' -r -f -a '(command ls /etc/deploy-shell 2> /dev/null | string match -r ".*(?=[.]toml)")'
 complete -c deploy-shell-admin -n "__fish_deploy_shell_admin_using_subcommand status" -l config -d 'The path of a site\'s configuration' -r -F

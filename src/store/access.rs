@@ -15,7 +15,7 @@ use super::Store;
 use super::layout::{INCOMING, MANIFESTS, RELEASES, STATE, TRASH};
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Fault, Result, describe};
-use crate::shell_word::Word;
+use crate::shell_word::{self, Word, repair_command};
 
 /// The remedy for a directory that is on another mount than the root.
 pub const ONE_FILE_SYSTEM: &str =
@@ -23,7 +23,7 @@ pub const ONE_FILE_SYSTEM: &str =
 
 /// The remedy for a directory of another user. Nothing takes it from that user: the account can
 /// move such a directory here.
-const COPY_THE_SITE: &str = "copy the site and give the copy to the account, as Move a site and \
+pub const COPY_THE_SITE: &str = "copy the site and give the copy to the account, as Move a site and \
                              Restore in docs/maintenance.md say";
 
 /// A directory of the site, as [`Store::check_directories`] looks at it.
@@ -78,7 +78,8 @@ impl Store {
                         "run this as the account that owns the site, not as root; change no owner",
                     ),
                     _ if stat.st_uid != 0 => bad(problem).remedy(COPY_THE_SITE),
-                    _ => bad(problem).remedy(self.owner_command(&directory, owner)),
+                    // `.deploy-shell` would show the account.
+                    _ => bad(problem).remedy(format!("{} --owner {owner}", self.repair_command())),
                 });
             }
             if stat.st_mode & directory.forbidden != 0 {
@@ -125,7 +126,10 @@ impl Store {
             Ok(stat) if errno == Errno::EACCES && stat.st_uid == account => {
                 error.remedy(self.mode_command("u+rwx", directory))
             }
-            Ok(_) if errno == Errno::EACCES => error.remedy(self.owner_command(directory, account)),
+            Ok(_) if errno == Errno::EACCES => {
+                let root = Word::new(&self.path);
+                error.remedy(format!("as root: chown -h {account} {root}"))
+            }
             _ => error,
         }
     }
@@ -139,32 +143,13 @@ impl Store {
         self.repair_command()
     }
 
-    /// Returns the command that gives a directory to the account of the site, `owner`. This
-    /// program looks up no account, so it prints no name of one.
-    fn owner_command(&self, directory: &Directory<'_>, owner: u32) -> String {
-        if directory.path == self.path {
-            return format!("as root: chown -h {owner} {}", Word::new(&self.path));
-        }
-        if directory.path.ends_with(STATE) {
-            // It would show the account.
-            return format!("{} --owner {owner}", self.repair_command());
-        }
-        self.repair_command()
-    }
-
     fn repair_command(&self) -> String {
-        format!("as root: deploy-shell-admin repair {}", self.options)
+        format!("as root: {}", repair_command(&self.options))
     }
 
-    /// Returns the command by which root runs `command`, of words that are quoted, as the
-    /// account.
-    pub(super) fn run_command(&self, command: &str) -> String {
-        format!("deploy-shell-admin run {} -- {command}", self.options)
-    }
-
-    /// As [`Store::run_command`], for a script of sh(1).
-    pub(super) fn run_script(&self, script: &str) -> String {
-        self.run_command(&format!("sh -c {}", Word::new(script)))
+    /// See [`shell_word::run_command`].
+    pub fn run_command(&self, command: impl std::fmt::Display) -> String {
+        shell_word::run_command(&self.options, command)
     }
 
     /// As [`Store::io`], for files in `.deploy-shell`. All of them are the account's own.

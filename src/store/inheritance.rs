@@ -69,7 +69,7 @@ impl Store {
             );
             let (releases, root) = (Word::new(&shown), Word::new(self.path()));
             let setfacl = format!("setfacl -d -m u::rwx {releases} {root}");
-            return Err(Error::new(Code::BadLayout, problem).remedy(self.run_command(&setfacl)));
+            return Err(Error::new(Code::BadLayout, problem).remedy(self.run_command(setfacl)));
         }
         self.incoming.set_default_acl(acl.as_ref()).map_err(cannot)
     }

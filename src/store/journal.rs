@@ -24,7 +24,7 @@ use crate::shell_word::Word;
 use crate::store::history::History;
 use crate::store::layout::{JOURNAL, STATE};
 use crate::store::{Actor, Store};
-pub use reader::Unreadable;
+pub use reader::{CHECKPOINT, FORMAT_LINE, Unreadable};
 use reader::{Extent, FORMAT};
 
 /// The maximum length of a journal, in bytes. Every process reads it as a whole. It has
@@ -442,7 +442,7 @@ pub fn restore_or_move_journal(store: &Store, damaged: &Path) -> String {
          without one, keep the journal under another name, and the next request starts a new \
          one: {}",
         damaged.display(),
-        store.run_command(&format!("mv -nT {from} {to}"))
+        store.run_command(format_args!("mv -nT {from} {to}"))
     )
 }
 

@@ -12,7 +12,7 @@ use super::{Store, release_name};
 use crate::dir::{self, Name};
 use crate::error::{Code, Error, Result};
 use crate::names::{LinkName, ReleaseId};
-use crate::shell_word::Word;
+use crate::shell_word::{Word, run_script};
 
 impl Store {
     /// Points the current symlink at `release` atomically, or removes it. The
@@ -140,7 +140,7 @@ impl Store {
         let shown = path.display();
         let move_away = || {
             let (from, to) = (Word::new(&path), Word::with_suffix(&path, ".old"));
-            self.run_command(&format!("mv -nT {from} {to}"))
+            self.run_command(format_args!("mv -nT {from} {to}"))
         };
         let is_live = *link == self.link;
         let bad = |problem: &str, remedy: String| {
@@ -196,7 +196,7 @@ impl Store {
                 let named = named.as_ref().map_or("RELEASE", ReleaseId::as_str);
                 let (link, new) = (Word::new(&path), Word::with_suffix(&path, ".new"));
                 let exchange = format!("ln -sT releases/{named} {new} && mv -T {new} {link}");
-                let exchange = self.run_script(&exchange);
+                let exchange = run_script(&self.options, &exchange);
                 let other = if leads_out(Path::new(&target), &self.path) {
                     // `adopt` takes over what is below the root alone.
                     "docs/adopting.md has the way to a new root".to_owned()

@@ -11,7 +11,7 @@ use nix::unistd::Uid;
 
 use crate::direct::live;
 use crate::mounted::in_namespace;
-use crate::site::{Reply, Site, admin, set_mode, write_file};
+use crate::site::{Reply, Site, admin, set_mode, with_admin, write_file};
 
 /// The account of the site: daemon.
 const ACCOUNT: u32 = 1;
@@ -71,6 +71,7 @@ fn what_root_restored_is_the_accounts_again() {
     to_root(&site.root().join("releases"));
     set_mode(&site.root().join("releases"), 0o775);
     // Nothing shows the account.
+    to_root(site.root());
     repair(&site, &[]).refused(78, "bad-layout");
     let shown = repair(&site, &["--owner", "daemon"]).ok();
     assert!(shown.contains("releases to daemon\n"), "{shown}");
@@ -82,11 +83,36 @@ fn what_root_restored_is_the_accounts_again() {
             "{name}"
         );
     }
+    lchown(site.root(), Some(ACCOUNT), None).expect("given");
     let mut check = Command::new(admin());
     check.arg("verify").arg("--config").arg(site.config_path());
     site.run(check, b"").ok();
     let nothing = format!("{} has nothing to repair\n", site.root().display());
     assert_eq!(repair(&site, &[]).ok(), nothing);
+}
+
+/// A backup without empty directories lacks some.
+#[test]
+fn what_is_missing_is_made_by_the_printed_command() {
+    let Some(site) = site() else { return };
+    fs::remove_dir(state(&site, "trash")).expect("removed");
+    to_root(&state(&site, "incoming"));
+    to_root(&state(&site, ""));
+    let reply = repair(&site, &["--owner", "daemon"]);
+    let (_, init) = reply
+        .stdout
+        .split_once("make what is missing: ")
+        .expect("a command");
+    assert_eq!(reply.code, 1, "{reply:?}");
+    let done = Command::new("sh")
+        .args(["-c", &with_admin(init)])
+        .output()
+        .expect("sh");
+    assert!(done.status.success(), "{done:?}");
+    for name in ["", "incoming", "trash"] {
+        assert_eq!(owner(&state(&site, name)), ACCOUNT, "{name}");
+    }
+    repair(&site, &[]).ok();
 }
 
 /// The account owns the directories, and can move there what it may not read.

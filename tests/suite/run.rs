@@ -5,6 +5,7 @@ use std::process::Command;
 
 use nix::unistd::Uid;
 
+use crate::process::eventually;
 use crate::site::{Reply, Site, admin, set_mode};
 use crate::terminal::on_a_terminal;
 
@@ -23,7 +24,7 @@ fn site() -> Site {
 /// Returns the words of sh(1) that run a script as the account.
 fn words(site: &Site, script: &str) -> String {
     let (admin, config) = (admin().display(), site.config_path().display());
-    format!("'{admin}' run --config '{config}' -- sh -c '{script}'")
+    format!("'{admin}' run --stdin --config '{config}' -- sh -c '{script}'")
 }
 
 fn run(site: &Site, script: &str, input: &[u8]) -> Reply {
@@ -65,7 +66,6 @@ fn a_command_gets_nothing_of_roots() {
     for line in [
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "PWD=/",
-        "/dev/null",
         "no terminal",
         "NoNewPrivs:\t1",
         "0022",
@@ -94,6 +94,38 @@ fn a_command_has_its_input_its_output_and_its_status() {
     let reply = run(&site, "printf \"\\033[31m\\r\\n\\377\"", b"");
     assert_eq!(reply.stdout, "\\x1b[31m\\x0d\n\\xff");
     assert_eq!(run(&site, "kill -TERM $$", b"").code, 128 + 15);
+    let again = run(&site, "cat /dev/stdin > /dev/stderr", b"again");
+    assert_eq!(again.stderr, "again");
+    // Without --stdin it leaves the rest of a script.
+    let mut script = words(&site, "cat").replace("--stdin ", "");
+    script += "\necho next\n";
+    assert_eq!(
+        site.run(Command::new("sh"), script.as_bytes()).stdout,
+        "next\n"
+    );
+    // Half of the input or of the output is no success.
+    let whole = words(&site, "cat > /dev/null");
+    for (what, script) in [
+        ("read the input", format!("{whole} < /")),
+        (
+            "write the output",
+            format!("{} > /dev/full", words(&site, "echo a")),
+        ),
+    ] {
+        let mut command = Command::new("sh");
+        let reply = site.run(
+            {
+                command.args(["-c", &script]);
+                command
+            },
+            b"",
+        );
+        assert_eq!(reply.code, 74, "{script}: {reply:?}");
+        assert!(
+            reply.stderr.contains(&format!("cannot {what}: ")),
+            "{reply:?}"
+        );
+    }
     // What the command leaves behind keeps nobody.
     assert_eq!(run(&site, "sleep 100 & echo done", b"").stdout, "done\n");
     let mut missing = Command::new(admin());
@@ -111,6 +143,74 @@ fn a_command_has_its_input_its_output_and_its_status() {
             .contains("cannot start 'no-such-program': no such file"),
         "{reply:?}"
     );
+}
+
+/// The account can put what another user has made at the name `.deploy-shell`.
+#[test]
+fn the_account_does_not_choose_the_user() {
+    if !Uid::effective().is_root() {
+        println!("skipped: only root runs a command as another account");
+        return;
+    }
+    let site = site();
+    let state = site.root().join(".deploy-shell");
+    fs::rename(&state, site.root().join("away")).expect("moved");
+    let places: [&dyn Fn(); 3] = [
+        &|| fs::create_dir(&state).expect("a directory"),
+        &|| fs::write(&state, "").expect("a file"),
+        &|| std::os::unix::fs::symlink("/usr", &state).expect("a symlink"),
+    ];
+    for place in places {
+        place();
+        std::os::unix::fs::lchown(&state, Some(2), Some(2)).expect("given to bin");
+        let reply = run(&site, "id -un", b"");
+        if state.is_symlink() || state.is_file() {
+            assert_eq!(reply.stdout, "daemon\n");
+        } else {
+            reply.refused(78, "bad-layout");
+            assert!(reply.stderr.contains(" --owner ACCOUNT\n"), "{reply:?}");
+        }
+        if state.is_dir() && !state.is_symlink() {
+            fs::remove_dir(&state).expect("removed");
+        } else {
+            fs::remove_file(&state).expect("removed");
+        }
+    }
+    // The operator names it.
+    let script = words(&site, "id -un").replace(" -- ", " --owner bin -- ");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]);
+    assert_eq!(site.run(command, b"").stdout, "bin\n");
+}
+
+#[test]
+fn an_interrupted_command_ends_and_a_slow_reader_gets_all_output() {
+    let site = site();
+    let slow = format!(
+        "{} | (sleep 3; wc -c)",
+        words(&site, "head -c 300000 /dev/zero | tr \"\\000\" x")
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &slow]);
+    assert_eq!(site.run(command, b"").stdout.trim(), "300000");
+    let mark = format!("{}", 100_000 + std::process::id());
+    let script = format!(
+        "'{}' run --config '{}' -- sleep {mark}",
+        admin().display(),
+        site.config_path().display()
+    );
+    let mut child = on_a_terminal(&site, &script)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("script starts");
+    let running = || !crate::process::pids_with_argument(&mark).is_empty();
+    eventually("the command runs", || {
+        let sleeps = crate::process::with_argument(&mark);
+        sleeps.iter().any(|process| process.arguments[0] == "sleep")
+    });
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    eventually("the command ends", || !running());
 }
 
 #[test]

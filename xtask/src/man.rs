@@ -192,7 +192,9 @@ fn synopsis(command: &Command) -> String {
             ArgAction::Append => "...",
             _ => "",
         };
-        words.push(if argument.is_required_set() {
+        words.push(if argument.is_last_set() {
+            format!("\\-\\- {}...", usage(argument))
+        } else if argument.is_required_set() {
             usage(argument)
         } else {
             format!("[{}]{repeats}", usage(argument))

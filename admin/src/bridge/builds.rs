@@ -65,8 +65,9 @@ impl<'a> Builds<'a> {
         let (shown, word) = (path.display(), Word::new(&path));
         let foreign = |why: &str| {
             let old = Word::with_suffix(&path, ".old");
+            let away = store.run_command(format_args!("mv -nT {word} {old}"));
             Error::new(Code::BadLayout, format!("'{shown}' {why}"))
-                .remedy(format!("move it away: mv -nT {word} {old}"))
+                .remedy(format!("move it away: {away}"))
         };
         let directory = match store.root.open_dir_of_this_mount(BUILDS) {
             Ok(directory) => directory,
@@ -86,7 +87,7 @@ impl<'a> Builds<'a> {
         }
         if stat.st_mode & 0o022 != 0 {
             let problem = format!("'{shown}' can be written by others");
-            let remedy = format!("chmod go-w {word}");
+            let remedy = store.run_command(format_args!("chmod go-w {word}"));
             return Err(Error::new(Code::BadLayout, problem).remedy(remedy));
         }
         Ok(Some(Builds { store, directory }))
@@ -247,9 +248,9 @@ fn current(store: &Store) -> Result<Option<u64>> {
     let shown = path.display();
     let foreign = |why: &str| {
         let (word, old) = (Word::new(&path), Word::with_suffix(&path, ".old"));
-        Error::new(Code::BadLayout, format!("'{shown}' {why}")).remedy(format!(
-            "move it away, then build the bridge: mv -nT {word} {old}"
-        ))
+        let away = store.run_command(format_args!("mv -nT {word} {old}"));
+        Error::new(Code::BadLayout, format!("'{shown}' {why}"))
+            .remedy(format!("move it away, then build the bridge: {away}"))
     };
     match store.root.stat_of_this_mount(BRIDGE) {
         Err(Errno::ENOENT) => return Ok(None),

@@ -15,9 +15,9 @@ use nix::unistd::{Gid, Uid, geteuid};
 use deploy_shell::config::Config;
 use deploy_shell::dir::{Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
-use deploy_shell::shell_word::Word;
-use deploy_shell::store::ONE_FILE_SYSTEM;
+use deploy_shell::shell_word::{Word, repair_command};
 use deploy_shell::store::layout::{LOCK, RELEASES, SHARED, STATE, STATE_DIRS};
+use deploy_shell::store::{COPY_THE_SITE, ONE_FILE_SYSTEM};
 
 use super::{Account, root_directory};
 use crate::site_account::Ids;
@@ -71,7 +71,7 @@ impl<'a> Directories<'a> {
         let path = &self.config.root;
         let mut work = Work {
             account,
-            site: self.config.site_option(),
+            repair: (self.config.file.exists()).then(|| repair_command(&self.config.site_option())),
             gid: account.gid,
             has_writers: false,
             created: Vec::new(),
@@ -142,8 +142,8 @@ impl<'a> Directories<'a> {
 /// The steps so far.
 struct Work<'a> {
     account: &'a Account,
-    /// The words by which a command names the site.
-    site: String,
+    /// The command that repairs the site; none for a site without a configuration.
+    repair: Option<String>,
     gid: u32,
     /// Whether other users than root could write in the root directory, which is root's.
     has_writers: bool,
@@ -270,10 +270,13 @@ impl Work<'_> {
     fn is_roots(&self, path: &Path) -> Error {
         let shown = path.display();
         let problem = format!("'{shown}' belongs to root, in a directory that others can write");
-        let (site, name) = (&self.site, Word::new(&self.account.name));
-        Error::new(Code::BadLayout, problem).remedy(format!(
-            "if it is one of this site: deploy-shell-admin repair {site} --owner {name}"
-        ))
+        // Without a configuration, it is a new site.
+        let away = "move it away, then run this again".to_owned();
+        let remedy = self.repair.as_ref().map_or(away, |repair| {
+            let name = Word::new(&self.account.name);
+            format!("if it is one of this site: {repair} --owner {name}")
+        });
+        Error::new(Code::BadLayout, problem).remedy(remedy)
     }
 
     fn is_another_accounts(&self, path: &Path, owner: u32) -> Error {
@@ -281,8 +284,7 @@ impl Work<'_> {
         let other = Account::of_uid(owner).name;
         let problem = format!("'{shown}' belongs to '{other}', not to '{name}'");
         Error::new(Code::BadLayout, problem).remedy(format!(
-            "give --owner {}; or, if '{name}' is right, copy the site and give the copy to it, as \
-             Move a site and Restore in docs/maintenance.md say",
+            "give --owner {}; or, if '{name}' is right, {COPY_THE_SITE}",
             Word::new(&other),
         ))
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::remedies::{as_account, give_to_account, repair};
+use super::remedies::{give_to_account, run_script};
 use crate::check::facts::{
     ComponentKind, Facts, PathComponent, Resolution, ResolvedPath, Unusable, UnusableFault,
 };
@@ -31,7 +31,7 @@ pub fn layout_findings(facts: &Facts) -> Vec<Finding> {
             "{} {verb} not belong to '{name}': every request is refused",
             shown.join(", ")
         );
-        let remedy = give_to_account(facts, &owned, owners.iter().any(|uid| *uid != 0));
+        let remedy = give_to_account(facts, owners);
         let code = FindingCode::NotOwned;
         findings.push(Finding::with_remedy(code, first.display(), text, &remedy));
     }
@@ -85,7 +85,7 @@ fn symlink(facts: &Facts, directory: &ResolvedPath) -> Option<Finding> {
     let text = format!("'{shown}' is a symlink, and not a directory: every request is refused");
     let remedy = format!(
         "copy the directory to its place: {}",
-        as_account(facts, &make_directory(facts, &directory.path))
+        run_script(facts, &make_directory(facts, &directory.path))
     );
     let code = FindingCode::LayoutSymlink;
     Some(Finding::with_remedy(code, shown, text, &remedy))
@@ -204,7 +204,8 @@ fn unusable_state(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::with_remedy(code, shown, text, &remedy));
     };
     let what = format!("cannot be used by '{name}': requests fail");
-    add(&denied, what, repair(facts));
+    let owners = denied.iter().map(|entry| entry.uid);
+    add(&denied, what, give_to_account(facts, owners));
     let what = "is not a regular file: requests fail".to_owned();
     let remedy = format!("look at it, and move it out of '{}'", state.display());
     add(&odd, what, remedy);

@@ -1,6 +1,6 @@
 //! Findings about what is live, about `releases/` and about the journal.
 
-use super::remedies::{as_account, run};
+use super::remedies::{run, run_script};
 use crate::check::facts::{Current, Facts, JournalFault, Releases};
 use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::error::Error;
@@ -9,7 +9,7 @@ use deploy_shell::shell_word::Word;
 use deploy_shell::store::layout::{JOURNAL, RELEASES, STATE};
 
 /// Where the documents say how root moves and restores files of a site.
-const AS_THE_ACCOUNT: &str = "Change a file of the site in docs/operating.md says";
+const AS_THE_DOCS_SAY: &str = "as Change a file of the site in docs/operating.md says";
 
 /// How many names a finding lists.
 const LISTED: usize = 5;
@@ -83,7 +83,7 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
             let remedy = if releases.had_swaps {
                 format!(
                     "receive its content again under another id, swap to that, and then move \
-                     '{release}' out of '{RELEASES}', as {AS_THE_ACCOUNT}"
+                     '{release}' out of '{RELEASES}', {AS_THE_DOCS_SAY}"
                 )
             } else {
                 format!("take over what another tool made: {}", adopt(facts))
@@ -138,7 +138,7 @@ fn take_over(facts: &Facts, releases: &Releases, received: Option<&ReleaseId>) -
     let in_one_step = |id: &ReleaseId| {
         let target = Word::new(format!("{RELEASES}/{id}"));
         let exchange = format!("ln -sT {target} {new} && mv -T {new} {word}");
-        format!("in one step: {}", as_account(facts, &exchange))
+        format!("in one step: {}", run_script(facts, &exchange))
     };
     let is_directory = matches!(releases.current, Current::Directory);
     match (received, &releases.fallback) {
@@ -168,10 +168,10 @@ fn entries_findings(facts: &Facts, releases: &Releases) -> Vec<Finding> {
              or removes them"
         );
         let remedy = if releases.had_swaps {
-            format!("move them out of '{shown}', as {AS_THE_ACCOUNT}")
+            format!("move them out of '{shown}', {AS_THE_DOCS_SAY}")
         } else {
             format!(
-                "move them out of '{shown}', as {AS_THE_ACCOUNT}; or, if another tool made them, \
+                "move them out of '{shown}', {AS_THE_DOCS_SAY}; or, if another tool made them, \
                  take them over: {}",
                 adopt(facts)
             )

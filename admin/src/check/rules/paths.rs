@@ -183,7 +183,15 @@ fn shared_finding(facts: &Facts, shared: &ResolvedPath) -> Option<Finding> {
     let chmod = format!("chmod o-w {}", Word::new(&open.path));
     let remedy = match &facts.account {
         Some(account) if account.uid == open.uid => run(facts, &chmod),
-        _ => format!("as user {}, its owner: {chmod}", open.uid),
+        // The account may exchange it, so root runs no chmod(1) there.
+        _ if open.uid == 0 => {
+            "move it away and make it again, as Change a file of the site in docs/operating.md says"
+                .to_owned()
+        }
+        _ => format!(
+            "let its owner, user {}, take that right from others",
+            open.uid
+        ),
     };
     let code = FindingCode::SharedWritable;
     Some(Finding::with_remedy(code, shown, text, &remedy))

@@ -6,10 +6,11 @@
 //! the account may put anything at each name there before root runs the command. `run` makes the
 //! command one of the account's, and `repair` works by handles.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::check::facts::{Blocked, ComponentKind, Facts, PathComponent};
-use deploy_shell::shell_word::Word;
+use deploy_shell::shell_word::{self, Word};
+use deploy_shell::store::COPY_THE_SITE;
 
 /// Returns how to keep everybody but root from writing `component`, on the way to
 /// `file`.
@@ -40,7 +41,7 @@ pub fn give_to_root(facts: &Facts, component: &PathComponent, file: &Path) -> St
 pub fn give_to_site(facts: &Facts, component: &PathComponent) -> String {
     let root = &facts.config.root;
     if component.path.starts_with(root) && component.path != *root {
-        return repair(facts);
+        return give_to_account(facts, [component.uid]);
     }
     let shown = Word::new(&component.path);
     let owner = if component.path == *root {
@@ -73,40 +74,23 @@ pub fn let_use(facts: &Facts, blocked: &Blocked) -> String {
     let_account(facts, &facts.account_login(), rights, &blocked.at)
 }
 
-/// Returns the command by which root runs `command` as the account: one that makes or changes
-/// files in a directory of the account.
-pub fn as_account(facts: &Facts, command: &str) -> String {
-    run(facts, &format!("sh -c {}", Word::new(command)))
-}
-
-/// As [`as_account`], for a command without characters that a shell interprets. `command` has
-/// quoted words.
+/// As [`shell_word::run_command`].
 pub fn run(facts: &Facts, command: &str) -> String {
-    let site = facts.config.site_option();
-    format!("deploy-shell-admin run {site} -- {command}")
+    shell_word::run_command(&facts.config.site_option(), command)
 }
 
-/// Returns the command that gives the account its files again, and their modes.
-pub fn repair(facts: &Facts) -> String {
-    format!("deploy-shell-admin repair {}", facts.config.site_option())
+/// As [`shell_word::run_script`].
+pub fn run_script(facts: &Facts, script: &str) -> String {
+    shell_word::run_script(&facts.config.site_option(), script)
 }
 
-/// Returns how to give directories and files of the site to the account. `others` says that one
-/// belongs to another user than root: `repair` takes nothing from that user.
-pub fn give_to_account(facts: &Facts, paths: &[&PathBuf], others: bool) -> String {
-    if others {
-        return "copy the site and give the copy to the account, as Move a site and Restore in \
-                docs/maintenance.md say"
-            .to_owned();
+/// Returns how the account gets what belongs to `owners`, with the modes that requests need.
+/// `repair` takes nothing from another user than root.
+pub fn give_to_account(facts: &Facts, owners: impl IntoIterator<Item = u32>) -> String {
+    let account = facts.account.as_ref().map(|account| account.uid);
+    let is_taken = |uid| uid == 0 || Some(uid) == account;
+    if !owners.into_iter().all(is_taken) {
+        return COPY_THE_SITE.to_owned();
     }
-    let root = &facts.config.root;
-    let chown = format!("chown -h {} {}", facts.account_word(), Word::new(root));
-    match (
-        paths.contains(&root),
-        paths.iter().any(|path| *path != root),
-    ) {
-        (true, true) => format!("{chown} && {}", repair(facts)),
-        (true, false) => chown,
-        _ => repair(facts),
-    }
+    shell_word::repair_command(&facts.config.site_option())
 }

@@ -402,8 +402,6 @@ fn no_remedy_has_a_path_below_the_root_for_root() {
                 .remedy
                 .split("deploy-shell-admin run --site blog -- ");
             let as_root = as_root.take(1).collect::<String>();
-            // `chmod` of a shared path is for the user who owns it.
-            let as_root = as_root.replace("as user 0, its owner: chmod", "");
             let programs = [
                 "chgrp",
                 "chmod",

@@ -193,6 +193,7 @@ pub fn provocation(code: FindingCode) -> Provoke {
         },
         FindingCode::BridgeForeign => |facts| {
             let error = Error::new(Code::BadLayout, "'/srv/blog/bridge' is not a symlink");
+            let error = error.remedy("move it away: deploy-shell-admin run --site blog -- mv a b");
             facts.probe.bridge = Some(BridgeState::Foreign(error));
         },
         code => panic!("no provocation of {code}"),
