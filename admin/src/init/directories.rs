@@ -16,8 +16,8 @@ use deploy_shell::config::Config;
 use deploy_shell::dir::{Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::shell_word::{Word, repair_command};
+use deploy_shell::store::ONE_FILE_SYSTEM;
 use deploy_shell::store::layout::{LOCK, RELEASES, SHARED, STATE, STATE_DIRS};
-use deploy_shell::store::{COPY_THE_SITE, ONE_FILE_SYSTEM};
 
 use super::{Account, root_directory};
 use crate::site_account::Ids;
@@ -71,6 +71,7 @@ impl<'a> Directories<'a> {
         let path = &self.config.root;
         let mut work = Work {
             account,
+            root: path,
             repair: (self.config.file.exists()).then(|| repair_command(&self.config.site_option())),
             gid: account.gid,
             has_writers: false,
@@ -142,6 +143,8 @@ impl<'a> Directories<'a> {
 /// The steps so far.
 struct Work<'a> {
     account: &'a Account,
+    /// The path of the root directory.
+    root: &'a Path,
     /// The command that repairs the site; none for a site without a configuration.
     repair: Option<String>,
     gid: u32,
@@ -283,9 +286,15 @@ impl Work<'_> {
         let (shown, name) = (path.display(), &self.account.name);
         let other = Account::of_uid(owner).name;
         let problem = format!("'{shown}' belongs to '{other}', not to '{name}'");
+        let right = if path == self.root {
+            format!("chown -h {} {}", Word::new(name), Word::new(path))
+        } else {
+            // The account can move a directory of another user here.
+            "docs/adopting.md has the way for a site of another tool".to_owned()
+        };
+        let other = Word::new(&other);
         Error::new(Code::BadLayout, problem).remedy(format!(
-            "give --owner {}; or, if '{name}' is right, {COPY_THE_SITE}",
-            Word::new(&other),
+            "give --owner {other}; or, if '{name}' is right: {right}"
         ))
     }
 
