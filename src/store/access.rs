@@ -152,6 +152,11 @@ impl Store {
         shell_word::run_command(&self.options, command)
     }
 
+    /// As [`Store::run_command`], as the user `owner`.
+    pub fn run_command_of(&self, owner: u32, command: &str) -> String {
+        shell_word::run_command(&format!("{} --owner {owner}", self.options), command)
+    }
+
     /// As [`Store::io`], for files in `.deploy-shell`. All of them are the account's own.
     pub fn state_io(
         &self,

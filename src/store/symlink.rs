@@ -160,7 +160,7 @@ impl Store {
                 return Err(error.remedy(if is_live {
                     "docs/adopting.md has the way to a new directory".to_owned()
                 } else {
-                    format!("unmount it: umount {}", Word::new(&path))
+                    "unmount it".to_owned()
                 }));
             }
             Err(errno) => return Err(Error::io(format!("cannot look at '{shown}'"), errno)),

@@ -11,7 +11,7 @@ use crate::adopt::{adopted, prevented};
 use crate::adopt_layouts::{SHARED, deployer, plain_directory, put_file, script};
 use crate::direct::{everything, states};
 use crate::mounted::in_namespace;
-use crate::site::{Site, admin, set_mode};
+use crate::site::{Site, admin, set_mode, with_admin};
 
 /// Makes a fault in a release, below this directory.
 type MakeFault = fn(&Path);
@@ -205,6 +205,56 @@ fn root_adopts_the_site_of_another_account() {
         (owner("shared/.env"), owner("releases/1/index.html")),
         (0, DAEMON)
     );
+}
+
+/// The owner of a release can exchange each name in it. So the commands of the plan are his.
+#[test]
+fn root_runs_the_commands_of_the_plan_as_the_owner_of_the_release() {
+    if !Uid::effective().is_root() {
+        println!("skipped: only root has the releases of another user");
+        return;
+    }
+    let site = Site::new();
+    set_mode(&site.dir().join("audit.socket"), 0o666);
+    script(&site, &["1"]);
+    let live = site.root().join("releases/1");
+    put_file(&site, "releases/1/var/index.html", "1");
+    for (from, of) in [("daemon", ""), ("65534", ".deploy-shell"), ("0", "shared")] {
+        let mut chown = Command::new("chown");
+        chown.args(["-R", "--no-dereference", from]);
+        let changed = chown.arg(site.root().join(of)).status();
+        assert!(changed.expect("chown starts").success());
+    }
+    set_mode(&live.join("var/index.html"), 0o666);
+    let printed = prevented(&site);
+    let remedy = printed
+        .split_once("if nobody writes it: ")
+        .expect("a way")
+        .1;
+    let command = remedy.lines().next().expect("a command");
+    assert!(command.contains(" --owner 1 -- chmod go-w '"), "{command}");
+    // The name leads to a file of root's now.
+    let secret = site.dir().join("secret");
+    fs::write(&secret, "of root").expect("a file");
+    set_mode(&secret, 0o666);
+    fs::rename(live.join("var"), live.join("away")).expect("moved");
+    fs::create_dir(live.join("var")).expect("a directory");
+    symlink(&secret, live.join("var/index.html")).expect("a symlink");
+    let run = || {
+        let done = Command::new("sh")
+            .args(["-c", &with_admin(command)])
+            .output();
+        done.expect("sh starts").status.success()
+    };
+    assert!(!run(), "{command}");
+    assert_eq!(
+        fs::metadata(&secret).expect("it exists").mode() & 0o777,
+        0o666
+    );
+    fs::remove_dir_all(live.join("var")).expect("removed");
+    fs::rename(live.join("away"), live.join("var")).expect("moved back");
+    assert!(run(), "{command}");
+    adopted(&site);
 }
 
 #[test]

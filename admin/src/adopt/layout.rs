@@ -15,7 +15,6 @@ use deploy_shell::config::Config;
 use deploy_shell::dir::{self, Dir, Name};
 use deploy_shell::error::{Code, Error, Result};
 use deploy_shell::names::{LinkName, ReleaseId};
-use deploy_shell::shell_word::Word;
 use deploy_shell::store::layout::RELEASES;
 use deploy_shell::store::{Store, release_name};
 
@@ -300,9 +299,7 @@ fn free_id(store: &Store, link: &LinkName, changed: i64) -> Result<ReleaseId> {
         }
     }
     let problem = format!("'releases' has a directory for every id that '{link}' could get");
-    let path = Word::new(store.path().join(link.as_str()));
-    Err(Error::new(Code::BadLayout, problem)
-        .remedy(format!("move those directories away, or: touch {path}")))
+    Err(Error::new(Code::BadLayout, problem).remedy("move those directories away"))
 }
 
 /// Recognizes the tool and reads its log.

@@ -35,7 +35,7 @@ pub fn plan_lines(config: &Config, store: &Store, plan: &Plan, account: u32) -> 
         lines.extend(candidate_lines(plan, candidate, account));
     }
     for refused in &plan.refused {
-        lines.extend(refused_lines(config, store, plan, refused));
+        lines.extend(refused_lines(config, store, plan, refused, account));
     }
     for (name, why) in layout.left.iter().chain(&plan.order.left) {
         lines.push(format!("leave '{RELEASES}/{name}' alone: {why}"));
@@ -101,8 +101,20 @@ fn shown(path: &[u8]) -> String {
 }
 
 /// Returns the faults of a release, each with its remedy.
-fn refused_lines(config: &Config, store: &Store, plan: &Plan, refused: &Candidate) -> Vec<String> {
+fn refused_lines(
+    config: &Config,
+    store: &Store,
+    plan: &Plan,
+    refused: &Candidate,
+    account: u32,
+) -> Vec<String> {
     let Candidate { id, survey } = refused;
+    let as_owner = |command: &str| match survey.owner {
+        // No other user runs a command for root.
+        0 => command.to_owned(),
+        owner if owner == account => store.run_command(command),
+        owner => store.run_command_of(owner, command),
+    };
     let is_live = *id == plan.layout.live;
     let result = if is_live {
         format!("the live release '{id}' cannot be adopted")
@@ -118,7 +130,7 @@ fn refused_lines(config: &Config, store: &Store, plan: &Plan, refused: &Candidat
         let first = paths.first().map_or(&b""[..], Vec::as_slice);
         let (first_shown, more) = (shown(first), more(paths.len()));
         lines.push(format!("{result}: {first_shown} {fault}{more}"));
-        lines.push(format!("  {}", fault.remedy(&release, paths)));
+        lines.push(format!("  {}", fault.remedy(&release, paths, as_owner)));
     }
     lines
 }

@@ -56,20 +56,27 @@ impl Fault {
 
     /// Returns what ends the fault for all `paths` in `release` that have it. Commands for
     /// several paths are for the whole release, so that one of them is enough.
-    pub fn remedy(&self, release: &Path, paths: &BTreeSet<Vec<u8>>) -> String {
+    ///
+    /// `as_owner` makes a command one of the owner of the release: he can exchange each name
+    /// there, and root's commands use no path that another user can exchange.
+    pub fn remedy(
+        &self,
+        release: &Path,
+        paths: &BTreeSet<Vec<u8>>,
+        as_owner: impl Fn(&str) -> String,
+    ) -> String {
         let first = paths.first().map_or(&b""[..], Vec::as_slice);
-        let whole = Word::new(release);
         let (recursive, path) = match (first, paths.len()) {
-            (b"", 1) => ("", whole.clone()),
+            (b"", 1) => ("", Word::new(release)),
             (first, 1) => ("", Word::new(release.join(OsStr::from_bytes(first)))),
-            _ => ("R", whole.clone()),
+            _ => ("-R ", Word::new(release)),
         };
         match self {
             Fault::Writable(_) => {
-                let recursive = if recursive.is_empty() { "" } else { "-R " };
+                let chmod = as_owner(&format!("chmod {recursive}go-w {path}"));
                 format!(
                     "move what the application writes to shared/ and list it in [shared]; \
-                     if nobody writes it: chmod {recursive}go-w {path}"
+                     if nobody writes it: {chmod}"
                 )
             }
             Fault::Private => {
@@ -77,19 +84,21 @@ impl Fault {
                  or move secrets to shared/ and list them in [shared]"
                     .to_owned()
             }
-            Fault::ForeignOwner(uid) => format!(
-                "move what the application writes to shared/ and list it in [shared]; \
-                 if the application does not need it: \
-                 chown -h{recursive} --from={uid} --reference={whole} {path}"
-            ),
+            Fault::ForeignOwner(_) => {
+                "move what the application writes to shared/ and list it in [shared]; or delete \
+                 it, if the application does not need it"
+                    .to_owned()
+            }
             Fault::NeedsRoot(_) => "run adopt as root".to_owned(),
-            Fault::OtherName => format!(
+            Fault::OtherName => {
                 // The application can put a symlink at either name, or at that of a directory
                 // above. -execdir works by the names in one open directory.
-                "give each a file of its own: find {path} -type f -links +1 -execdir sh -c \
-                 'cp -pPT --remove-destination \"$1\" \"$1.new\" && mv -T \"$1.new\" \"$1\"' \
-                 sh {{}} ';'"
-            ),
+                let copy = as_owner(&format!(
+                    "find {path} -type f -links +1 -execdir sh -c 'cp -pPT --remove-destination \
+                     \"$1\" \"$1.new\" && mv -T \"$1.new\" \"$1\"' sh {{}} ';'"
+                ));
+                format!("give each a file of its own: {copy}")
+            }
             Fault::SpecialFile(_) => {
                 "let the program that made it use a directory outside of the release".to_owned()
             }

@@ -109,6 +109,8 @@ pub struct Foreign {
 /// What a walk has found. Paths are relative to the release; that of itself is empty.
 #[derive(Debug, Default)]
 pub struct Survey {
+    /// The owner of the release itself: 0 for one that cannot be walked.
+    pub owner: u32,
     pub faults: BTreeMap<Fault, BTreeSet<Vec<u8>>>,
     pub owners: Vec<Foreign>,
     /// With the present mode and the new one.
@@ -191,7 +193,6 @@ fn walk(site: &SiteFacts<'_>, tree: &Dir, pool: Option<&mut Pool<usize>>) -> Sur
         site,
         tree,
         pool,
-        owner: 0,
         entries: 0,
         bytes: 0,
         is_too_large: false,
@@ -199,7 +200,7 @@ fn walk(site: &SiteFacts<'_>, tree: &Dir, pool: Option<&mut Pool<usize>>) -> Sur
     };
     match tree.metadata() {
         Ok(stat) => {
-            walk.owner = stat.st_uid;
+            walk.found.owner = stat.st_uid;
             walk.owner(b"", &stat);
             walk.mode(b"", &stat, tree);
             walk.add_entry(b"", Kind::Dir);
@@ -215,8 +216,6 @@ struct Walk<'a> {
     tree: &'a Dir,
     /// Hashes the files, by the numbers of their entries.
     pool: Option<&'a mut Pool<usize>>,
-    /// The owner of the release itself.
-    owner: u32,
     /// The files, directories and symlinks so far.
     entries: u32,
     /// The lengths of the files so far.
@@ -310,7 +309,7 @@ impl Walk<'_> {
 
     fn owner(&mut self, path: &[u8], stat: &FileStat) {
         let (uid, site) = (stat.st_uid, self.site);
-        match adopted_owner(uid, site.account, self.owner, site.is_root) {
+        match adopted_owner(uid, site.account, self.found.owner, site.is_root) {
             Ok(Owner::Stays) => {}
             // Another name may be that of a system's file, which the tool's account has
             // linked here: root gives no such file away.

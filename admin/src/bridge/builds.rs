@@ -75,8 +75,7 @@ impl<'a> Builds<'a> {
             Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(foreign("is not a directory")),
             Err(Errno::EXDEV) => {
                 let problem = format!("a file system is mounted on '{shown}'");
-                let remedy = format!("unmount it: umount {word}");
-                return Err(Error::new(Code::BadLayout, problem).remedy(remedy));
+                return Err(Error::new(Code::BadLayout, problem).remedy("unmount it"));
             }
             Err(errno) => return Err(cannot(store, "open the directory of the bridge", errno)),
         };
@@ -256,8 +255,7 @@ fn current(store: &Store) -> Result<Option<u64>> {
         Err(Errno::ENOENT) => return Ok(None),
         Err(Errno::EXDEV) => {
             let problem = format!("a file system is mounted on '{shown}'");
-            let remedy = format!("unmount it: umount {}", Word::new(&path));
-            return Err(Error::new(Code::BadLayout, problem).remedy(remedy));
+            return Err(Error::new(Code::BadLayout, problem).remedy("unmount it"));
         }
         Err(errno) => return Err(cannot(store, "look at the bridge", errno)),
         Ok(stat) if dir::file_type(&stat) != SFlag::S_IFLNK => {
