@@ -212,9 +212,8 @@ impl Repair<'_> {
         content: Content,
     ) -> std::result::Result<(), String> {
         let mut file = match dir.open_file(name) {
-            Err(Errno::EISDIR | Errno::ENXIO) => {
-                return Err("it belongs to root, and is not a regular file".to_owned());
-            }
+            Err(Errno::EISDIR) => return Err("it is a directory of root's".to_owned()),
+            Err(Errno::ENXIO) => return Err("it is not a regular file".to_owned()),
             opened => opened.map_err(text)?,
         };
         // Of the file that is open: another one may have been at the name.
