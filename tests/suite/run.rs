@@ -127,7 +127,7 @@ fn a_command_has_its_input_its_output_and_its_status() {
         );
     }
     // What the command leaves behind keeps nobody.
-    assert_eq!(run(&site, "sleep 100 & echo done", b"").stdout, "done\n");
+    assert_eq!(run(&site, "sleep 10 & echo done", b"").stdout, "done\n");
     let mut missing = Command::new(admin());
     missing.arg("run").arg("--config").arg(site.config_path());
     let reply = site.run(
