@@ -23,7 +23,7 @@ mod json;
 mod key_options;
 mod keys_files;
 mod path_reader;
-mod paths;
+pub(crate) mod paths;
 pub(crate) mod probe;
 mod reader;
 mod releases;
@@ -44,15 +44,15 @@ use deploy_shell::look_up;
 use deploy_shell::sandbox;
 use deploy_shell::signature::Requirement;
 use deploy_shell::store::layout::{RELEASES, SHARED, STATE, STATE_DIRS};
-pub(crate) use facts::is_deploy_shell;
 use facts::{
-    Account, Facts, ForcedCommand, InstalledProgram, KeysFile, PasswdEntry, Resolution,
-    ResolvedPath, SitePaths,
+    Account, Facts, ForcedCommand, InstalledProgram, KeysFile, PasswdEntry, Resolution, SitePaths,
 };
+pub(crate) use facts::{PathComponent, ResolvedPath, is_deploy_shell};
 use filesystem::Mounts;
 use path_reader::resolve_paths;
 pub use path_reader::run_child;
 use paths::resolve_path;
+pub(crate) use rules::first_writable;
 
 /// How long a look-up of the shared paths may take: a file system that is mounted there
 /// may not answer.

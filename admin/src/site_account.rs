@@ -1,12 +1,14 @@
 //! The account that owns a site.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setegid, seteuid, setgroups};
 
 use crate::check::account::look_up_account;
-use crate::check::is_deploy_shell;
+use crate::check::paths::resolve_path;
 use crate::check::probe::become_account;
+use crate::check::{PathComponent, ResolvedPath, first_writable, is_deploy_shell};
 use crate::init::Account as NamedAccount;
 use crate::own_session;
 use deploy_shell::config::Config;
@@ -33,7 +35,33 @@ pub fn run_as_account(store: &Store, command: &str) -> Result<()> {
 /// [`Code::IoError`].
 pub fn owner(store: &Store) -> Result<u32> {
     let (of_root, of_state) = owners(store)?;
-    Ok(choose(of_root, Some(of_state)))
+    let uid = choose(of_root, Some(of_state));
+    let resolved = resolve_path(store.path());
+    let is_foreign = |it: &&PathComponent| ![0, uid].contains(&it.uid);
+    match above(&resolved).iter().find(is_foreign) {
+        Some(component) if geteuid().is_root() => {
+            let how = format!("belongs to user {}", component.uid);
+            Err(replaceable(&component.path, &how).remedy(
+                "move the site, as Move a site in docs/maintenance.md says, below directories of \
+                 root's or of its account's",
+            ))
+        }
+        _ => Ok(uid),
+    }
+}
+
+/// Returns the components above the end of a path.
+fn above(resolved: &ResolvedPath) -> &[PathComponent] {
+    let components = &resolved.components;
+    &components[..components.len().saturating_sub(1)]
+}
+
+/// Returns the error of a directory or symlink above the root: its owner can put the site of
+/// another user there.
+fn replaceable(path: &Path, how: &str) -> Error {
+    let shown = path.display();
+    let problem = format!("'{shown}' {how}, who can then replace the site's directory");
+    Error::new(Code::BadLayout, problem)
 }
 
 /// Returns the owners of the root directory and of the state directory.
@@ -60,7 +88,8 @@ pub fn owner_of_damaged(config: &Config) -> std::io::Result<u32> {
 /// The account can put anything at the name `.deploy-shell`: a directory of another user, or a
 /// file that another user has made in `shared`. It must not choose the user. So the owner of
 /// `.deploy-shell` counts only if the root directory is root's and nobody else may write it.
-/// `init` gives the root directory to the account.
+/// `init` gives the root directory to the account. Nor may another user be able to put another
+/// directory at the root: the account can own the directories above it.
 ///
 /// # Errors
 ///
@@ -75,13 +104,14 @@ pub fn named_or_shown(config: &Config, named: Option<&str>, command: &str) -> Re
     let look = |error: std::io::Error| {
         Error::io("cannot see whose the site is", error).remedy(remedy.clone())
     };
-    let root = config.root.metadata().map_err(look)?;
+    let root = config.root.symlink_metadata().map_err(look)?;
     let state = config.root.join(STATE).symlink_metadata();
     let of_state = match &state {
         Ok(state) if state.is_dir() => state.uid(),
         _ => 0,
     };
     let uid = match root.uid() {
+        _ if !root.is_dir() => 0,
         0 if root.mode() & 0o022 == 0 => of_state,
         of_root if [0, of_root].contains(&of_state) => of_root,
         _ => 0,
@@ -90,7 +120,13 @@ pub fn named_or_shown(config: &Config, named: Option<&str>, command: &str) -> Re
         let problem = "the owners of the root and of '.deploy-shell' do not show the account";
         return Err(Error::new(Code::BadLayout, problem).remedy(remedy));
     }
-    Ok(NamedAccount::of_uid(uid))
+    let resolved = resolve_path(&config.root);
+    match first_writable(above(&resolved), &[0, uid]) {
+        Some((component, how)) if geteuid().is_root() => {
+            Err(replaceable(&component.path, &how).remedy(remedy))
+        }
+        _ => Ok(NamedAccount::of_uid(uid)),
+    }
 }
 
 /// Returns the account of a site, by the owners of the root directory and of the state
@@ -99,10 +135,13 @@ pub fn named_or_shown(config: &Config, named: Option<&str>, command: &str) -> Re
 /// The account can put a directory of another user in the place of the state directory. It
 /// cannot change whose the root directory is.
 fn choose(of_root: u32, of_state: Option<u32>) -> u32 {
-    choose_by(of_root, of_state, |uid| {
-        let account = look_up_account(uid, &mut Vec::new());
-        (account.passwd).is_some_and(|entry| is_deploy_shell(&entry.shell))
-    })
+    choose_by(of_root, of_state, logs_in)
+}
+
+/// Returns whether a user logs in with deploy-shell.
+fn logs_in(uid: u32) -> bool {
+    let account = look_up_account(uid, &mut Vec::new());
+    (account.passwd).is_some_and(|entry| is_deploy_shell(&entry.shell))
 }
 
 fn choose_by(of_root: u32, of_state: Option<u32>, logs_in: impl Fn(u32) -> bool) -> u32 {
@@ -141,6 +180,11 @@ impl Ids {
     /// [`Code::IoError`].
     pub fn of_site(config: &Config, store: &Store) -> Result<Ids> {
         let (of_root, of_state) = owners(store)?;
+        if of_root != of_state && choose(of_root, Some(of_state)) != of_state && logs_in(of_root) {
+            let problem = "'.deploy-shell' belongs to another user than the account";
+            return Err(Error::new(Code::BadLayout, problem)
+                .remedy("look at what it is: the account can have put it there"));
+        }
         // An account can move a directory of root's here. All of this would be done as root.
         if of_state == 0 && of_root != 0 {
             let problem = "'.deploy-shell' belongs to root, and the root directory does not";

@@ -132,7 +132,7 @@ fn a_backup_is_restored() {
     let restored = node.run(&commands("Restore", "install "));
     assert_eq!(restored.ok(), "a ok\nb ok\nc ok\n");
     assert_eq!(content(site), before);
-    node.run(&commands("Restore", "find ")).ok();
+    node.run(&commands("Restore", "old=")).ok();
     site.ssh("ci", "rollback").ok();
     site.ssh("ci", "swap c").ok();
 }

@@ -1,6 +1,7 @@
 //! `deploy-shell-admin run`: a command as the account, with nothing of root's.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use nix::unistd::Uid;
@@ -181,6 +182,73 @@ fn the_account_does_not_choose_the_user() {
     let mut command = Command::new("sh");
     command.args(["-c", &script]);
     assert_eq!(site.run(command, b"").stdout, "bin\n");
+}
+
+/// Where the account owns a directory above the root, it can put the site of another user there.
+#[test]
+fn the_account_does_not_put_another_users_site_at_the_root() {
+    if !Uid::effective().is_root() {
+        println!("skipped: only root runs a command as another account");
+        return;
+    }
+    let site = site();
+    let lchown = |path: &Path, uid| std::os::unix::fs::lchown(path, Some(uid), Some(uid)).unwrap();
+    let (home, victim) = (site.dir().join("home"), site.dir().join("victim"));
+    for (directory, uid) in [(&home, 1), (&victim, 2), (&home.join("www"), 1)] {
+        fs::create_dir(directory).expect("a directory");
+        set_mode(directory, 0o755);
+        lchown(directory, uid);
+    }
+    let copy = |to: &Path, user: &str| {
+        let script = "cp -RpP \"$1\" \"$2\" && chown -hR \"$3\" \"$2\"";
+        let mut command = Command::new("sh");
+        command
+            .args(["-ec", script, "sh"])
+            .arg(site.root())
+            .arg(to)
+            .arg(user);
+        assert!(command.status().expect("sh starts").success());
+    };
+    let root = home.join("www/root");
+    copy(&root, "daemon");
+    copy(&victim.join("root"), "bin");
+    let text = fs::read_to_string(site.config_path()).expect("the configuration");
+    let (_, rest) = text.split_once('\n').expect("several lines");
+    let text = format!("root = {:?}\n{rest}", root.to_str().expect("UTF-8"));
+    fs::write(site.config_path(), text).expect("written");
+    let history = || {
+        let mut command = Command::new(admin());
+        command
+            .arg("history")
+            .arg("--config")
+            .arg(site.config_path());
+        site.run(command, b"")
+    };
+    assert_eq!(run(&site, "id -un", b"").stdout, "daemon\n");
+    history().ok();
+    let away = home.join("away");
+    // At the root itself.
+    fs::rename(&root, &away).expect("moved");
+    std::os::unix::fs::symlink(victim.join("root"), &root).expect("a symlink");
+    run(&site, "id -un", b"").refused(78, "bad-layout");
+    history().refused(78, "bad-layout");
+    fs::remove_file(&root).expect("removed");
+    copy(&root, "bin");
+    run(&site, "id -un", b"").refused(78, "bad-layout");
+    history().refused(78, "bad-layout");
+    // Above it.
+    fs::rename(home.join("www"), home.join("www.old")).expect("moved");
+    std::os::unix::fs::symlink(&victim, home.join("www")).expect("a symlink");
+    lchown(&home.join("www"), 1);
+    run(&site, "id -un", b"").refused(78, "bad-layout");
+    let reply = history();
+    reply.refused(78, "bad-layout");
+    assert!(
+        reply
+            .stderr
+            .contains("belongs to user 1, who can then replace"),
+        "{reply:?}"
+    );
 }
 
 #[test]

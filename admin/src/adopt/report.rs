@@ -110,8 +110,8 @@ fn refused_lines(
 ) -> Vec<String> {
     let Candidate { id, survey } = refused;
     let as_owner = |command: &str| match survey.owner {
-        // No other user runs a command for root.
-        0 => command.to_owned(),
+        // Only root can run it: `run` runs nothing as root.
+        0 => format!("as root, before others can write above it: {command}"),
         owner if owner == account => store.run_command(command),
         owner => store.run_command_of(owner, command),
     };

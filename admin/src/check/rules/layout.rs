@@ -204,8 +204,14 @@ fn unusable_state(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::with_remedy(code, shown, text, &remedy));
     };
     let what = format!("cannot be used by '{name}': requests fail");
-    let owners = denied.iter().map(|entry| entry.uid);
-    add(&denied, what, give_to_account(facts, owners));
+    let account = facts.account.as_ref().map(|account| account.uid);
+    let (ours, others): (Vec<&Unusable>, Vec<&Unusable>) =
+        (denied.into_iter()).partition(|entry| entry.uid == 0 || Some(entry.uid) == account);
+    let owners = ours.iter().map(|entry| entry.uid);
+    add(&ours, what.clone(), give_to_account(facts, owners));
+    let away =
+        "look at it, and move it away, as Change a file of the site in docs/operating.md says";
+    add(&others, what, away.to_owned());
     let what = "is not a regular file: requests fail".to_owned();
     let remedy = format!("look at it, and move it out of '{}'", state.display());
     add(&odd, what, remedy);
