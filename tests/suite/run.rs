@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use nix::unistd::Uid;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
 
 use crate::process::eventually;
 use crate::site::{Reply, Site, admin, set_mode};
@@ -276,9 +277,14 @@ fn an_interrupted_command_ends_and_a_slow_reader_gets_all_output() {
         let sleeps = crate::process::with_argument(&mark);
         sleeps.iter().any(|process| process.arguments[0] == "sleep")
     });
-    child.kill().expect("killed");
-    child.wait().expect("ended");
+    // The first of its processes. nohup(1) and a shell in the background ignore other signals.
+    let all = crate::process::with_argument(&mark);
+    let is_first =
+        |process: &&crate::process::Process| !all.iter().any(|other| other.pid == process.parent);
+    let first = all.iter().find(is_first).expect("a process");
+    kill(Pid::from_raw(first.pid), Signal::SIGTERM).expect("a signal");
     eventually("the command ends", || !running());
+    child.wait().expect("ended");
 }
 
 #[test]

@@ -6,28 +6,36 @@ fn id(text: &str) -> ReleaseId {
     ReleaseId::try_from(text).unwrap()
 }
 
+fn record(index: usize, event: Event, release: &str) -> Record {
+    Record {
+        seq: index as u64 + 1,
+        time: Timestamp::from_second(index as i64).unwrap(),
+        event,
+        how: Some(How::Rollback),
+        unconfirmed: false,
+        release: Some(id(release)),
+        previous: None,
+        first: None,
+        sha256: None,
+        files: None,
+        bytes: None,
+        tree: None,
+        commit: None,
+        ms: None,
+        key: None,
+        fingerprint: None,
+        client: None,
+    }
+}
+
 /// Folds `(event, release)` pairs; activations take the live one as previous.
 fn fold(events: &[(Event, &str)]) -> History {
     let mut history = History::default();
     for (index, (event, release)) in events.iter().enumerate() {
+        let previous = history.live.clone();
         history.apply(&Record {
-            seq: index as u64 + 1,
-            time: Timestamp::from_second(index as i64).unwrap(),
-            event: *event,
-            how: Some(How::Rollback),
-            unconfirmed: false,
-            release: Some(id(release)),
-            previous: history.live.clone(),
-            first: None,
-            sha256: None,
-            files: None,
-            bytes: None,
-            tree: None,
-            commit: None,
-            ms: None,
-            key: None,
-            fingerprint: None,
-            client: None,
+            previous,
+            ..record(index, *event, release)
         });
     }
     history
@@ -47,6 +55,44 @@ fn rollback_walks_back_over_bad_ones() {
     assert_eq!(previous(&twice), None);
     let cleared = [&twice[..], &[(Swapped, "c"), (Swapped, "a")]].concat();
     assert_eq!(previous(&cleared).as_deref(), Some("c"));
+}
+
+#[test]
+fn rollback_goes_to_no_release_that_is_gone_or_below_the_floor() {
+    let history = fold(&[
+        (Received, "a"),
+        (Received, "b"),
+        (Received, "c"),
+        (Swapped, "a"),
+        (Swapped, "b"),
+        (Swapped, "c"),
+    ]);
+    let target = |present: &[&str], floor: Option<&str>| {
+        let present: Vec<ReleaseId> = present.iter().map(|release| id(release)).collect();
+        let target = history.rollback_target(&present, floor.map(id).as_ref());
+        target.map(ReleaseId::to_string)
+    };
+    assert_eq!(target(&["a", "b", "c"], None).as_deref(), Some("b"));
+    assert_eq!(target(&["a", "c"], None).as_deref(), Some("a"));
+    assert_eq!(target(&["a", "b", "c"], Some("b")).as_deref(), Some("b"));
+    assert_eq!(target(&["a", "c"], Some("b")), None);
+    assert_eq!(target(&["c"], None), None);
+}
+
+#[test]
+fn a_release_is_known_from_its_first_record_on() {
+    let history = fold(&[(Received, "a"), (Received, "b"), (Pruned, "b")]);
+    let known = ["a", "b", "c"].map(|release| history.knows(&id(release)));
+    assert_eq!(known, [true, true, false]);
+    // An entry is made once, and by events that can be the first of a release.
+    let makes = |event, release: &str| {
+        let record = record(3, event, release);
+        history.entry_made_by(&record).map(ReleaseId::to_string)
+    };
+    assert_eq!(makes(Received, "c").as_deref(), Some("c"));
+    assert_eq!(makes(Reconciled, "b").as_deref(), Some("b"));
+    assert_eq!(makes(Received, "a"), None);
+    assert_eq!(makes(Pruned, "c"), None);
 }
 
 #[test]
