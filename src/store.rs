@@ -55,7 +55,7 @@ use crate::manifest::{HeadFlaw, Identity};
 use crate::names::{LinkName, ReleaseId, Sha256Digest};
 use crate::shell_word::Word;
 
-pub use access::{COPY_THE_SITE, ONE_FILE_SYSTEM};
+pub use access::{AS_FOR_A_FILE, COPY_THE_SITE, ONE_FILE_SYSTEM};
 pub use actor::{Actor, Task};
 pub use inheritance::Inherited;
 use layout::{INCOMING, JOURNAL, LOCK, MANIFESTS, RELEASES, STATE, TRASH};

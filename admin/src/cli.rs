@@ -207,13 +207,16 @@ pub fn run(argv: Vec<OsString>) -> u8 {
     // A failure leaves the limit as it is, which is one of the operator's.
     _ = getrlimit(Resource::RLIMIT_DATA)
         .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_DATA, soft.min(MAX_MEMORY), hard));
+    // It gives up the keyrings itself.
+    if let Some(status) = run::run_child(&argv) {
+        return status;
+    }
     if geteuid().is_root() {
         // Without seccomp the other precautions remain; `run` refuses to start a command.
         _ = keyrings::give_up();
     }
     let child = children::run_look_up(&argv)
         .or_else(|| status::run_child(&argv))
-        .or_else(|| run::run_child(&argv))
         .or_else(|| check::run_child(&argv));
     if let Some(status) = child {
         return status;

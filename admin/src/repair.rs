@@ -16,7 +16,6 @@
 //! short one. It takes no file that other users can write. So the account can choose a file of
 //! root's, and no content.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -289,19 +288,18 @@ fn others(uid: u32) -> String {
     format!("it belongs to '{}'", Account::of_uid(uid).name)
 }
 
-/// Returns whether a file of root's is one of deploy-shell's, so that the account may see what
+/// Returns whether a regular file of root's is one of deploy-shell's, so that the account may see what
 /// is in it.
 ///
 /// A compressed part of the journal is not: a backup of root's looks the same.
 fn is_ours(name: Name<'_>, stat: &FileStat, file: &mut File, content: Content) -> bool {
     let has_writers = stat.st_mode & 0o022 != 0;
-    if file_type(stat) != SFlag::S_IFREG || stat.st_nlink != 1 || has_writers {
+    if stat.st_nlink != 1 || has_writers {
         return false;
     }
-    let name: &OsStr = name.as_os_str();
     match content {
-        Content::State if name == LOCK.as_os_str() => is_unlocked(file),
-        Content::State if name == JOURNAL.as_os_str() => {
+        Content::State if name == LOCK => is_unlocked(file),
+        Content::State if name == JOURNAL => {
             let starts = [journal::FORMAT_LINE, journal::CHECKPOINT, "{\"seq\":"];
             starts
                 .iter()

@@ -11,9 +11,8 @@
 //! keyring, capability or raised priority.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -27,7 +26,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, fstat, umask};
 use nix::unistd::{Uid, fchown, setsid};
-use rustix::process::setpriority_process;
+use rustix::process::{getpriority_process, setpriority_process};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use crate::keyrings;
@@ -104,8 +103,7 @@ fn cannot_run(error: io::Error) -> Error {
 /// output may take any time (`| less`).
 fn print_until_end(child: &mut Child) -> io::Result<u8> {
     let ended = AtomicBool::new(false);
-    let out = child.stdout.take().map(OwnedFd::from);
-    let err = child.stderr.take().map(OwnedFd::from);
+    let (out, err) = (child.stdout.take(), child.stderr.take());
     thread::scope(|scope| {
         let print_out = || print_escaped(out, io::stdout(), &ended);
         let print_err = || print_escaped(err, io::stderr(), &ended);
@@ -127,9 +125,12 @@ fn print_until_end(child: &mut Child) -> io::Result<u8> {
 }
 
 /// Copies the output of a command, so that it controls no terminal.
-fn print_escaped(from: Option<OwnedFd>, mut to: impl Write, ended: &AtomicBool) -> io::Result<()> {
-    let Some(from) = from else { return Ok(()) };
-    let mut from = File::from(from);
+fn print_escaped(
+    from: Option<impl Read + AsFd>,
+    mut to: impl Write,
+    ended: &AtomicBool,
+) -> io::Result<()> {
+    let Some(mut from) = from else { return Ok(()) };
     let (mut buffer, mut rest) = ([0; 8192], MAX_REST);
     while rest > 0 {
         let is_last = ended.load(Ordering::Relaxed);
@@ -169,15 +170,17 @@ pub fn run_child(argv: &[OsString]) -> Option<u8> {
     let (uid, command) = arguments.split_first()?;
     let uid = uid.to_str()?.parse().ok()?;
     let (program, arguments) = command.split_first()?;
-    let Err(error) = give_up_rights(uid) else {
-        let mut command = Command::new(program);
-        let error = command.args(arguments).env("PATH", PATH).exec();
-        return Some(reply::exit(&cannot_start(program, error)));
+    let error = match give_up_rights(uid) {
+        Ok(()) => execute(program, arguments),
+        Err(error) => error,
     };
     Some(reply::exit(&error))
 }
 
-fn cannot_start(program: &OsStr, error: io::Error) -> Error {
+/// Returns only if it fails.
+fn execute(program: &OsStr, arguments: &[OsString]) -> Error {
+    let mut command = Command::new(program);
+    let error = command.args(arguments).env("PATH", PATH).exec();
     Error::io(format!("cannot start '{}'", program.display()), error)
 }
 
@@ -201,7 +204,7 @@ fn give_up_rights(uid: u32) -> Result<()> {
     setsid().map_err(|errno| cannot_run(errno.into()))?;
     std::env::set_current_dir("/").map_err(cannot_run)?;
     // Only a raised priority is one of root's.
-    if rustix::process::getpriority_process(None).is_ok_and(|nice| nice < 0) {
+    if getpriority_process(None).is_ok_and(|nice| nice < 0) {
         setpriority_process(None, 0).map_err(|errno| cannot_run(errno.into()))?;
     }
     if !keyrings::give_up() {

@@ -180,7 +180,7 @@ impl Ids {
     /// [`Code::IoError`].
     pub fn of_site(config: &Config, store: &Store) -> Result<Ids> {
         let (of_root, of_state) = owners(store)?;
-        if of_root != of_state && choose(of_root, Some(of_state)) != of_state && logs_in(of_root) {
+        if choose(of_root, Some(of_state)) != of_state && logs_in(of_root) {
             let problem = "'.deploy-shell' belongs to another user than the account";
             return Err(Error::new(Code::BadLayout, problem)
                 .remedy("look at what it is: the account can have put it there"));
@@ -189,10 +189,9 @@ impl Ids {
         if of_state == 0 && of_root != 0 {
             let problem = "'.deploy-shell' belongs to root, and the root directory does not";
             let (site, path) = (config.site_option(), Word::new(&config.root));
-            let owner = of_root;
             return Err(Error::new(Code::BadLayout, problem).remedy(format!(
-                "if it is one of this site: deploy-shell-admin repair {site} --owner {owner}; else \
-                 move it away, then: deploy-shell-admin init {site} --root {path} --owner {owner}"
+                "if it is one of this site: deploy-shell-admin repair {site} --owner {of_root}; else \
+                 move it away, then: deploy-shell-admin init {site} --root {path} --owner {of_root}"
             )));
         }
         let uid = of_state;
@@ -253,7 +252,9 @@ mod tests {
         assert_eq!(choose(deploy, None), deploy);
         assert_eq!(choose(web, Some(deploy)), deploy);
         assert_eq!(choose(root, Some(deploy)), deploy);
+        // Whoever owns the root directory, where none of the two logs in with deploy-shell.
         assert_eq!(choose(other, Some(web)), other);
+        assert_eq!(choose(web, Some(other)), web);
         assert_eq!(choose(root, None), root);
     }
 }

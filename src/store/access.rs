@@ -21,6 +21,9 @@ use crate::shell_word::{self, Word, repair_command};
 pub const ONE_FILE_SYSTEM: &str =
     "keep the whole site on one file system, without mounts inside it";
 
+/// Where the documents say how root moves and restores files of a site.
+pub const AS_FOR_A_FILE: &str = "as Change a file of the site in docs/operating.md says";
+
 /// The remedy for a directory of another user. Nothing takes it from that user: the account can
 /// move such a directory here.
 pub const COPY_THE_SITE: &str = "copy the site and give the copy to the account, as Move a site and \

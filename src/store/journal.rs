@@ -23,7 +23,7 @@ use crate::names::{CommitId, KeyLabel, ReleaseId, Sha256Digest};
 use crate::shell_word::Word;
 use crate::store::history::History;
 use crate::store::layout::{JOURNAL, STATE};
-use crate::store::{Actor, Store};
+use crate::store::{AS_FOR_A_FILE, Actor, Store};
 pub use reader::{CHECKPOINT, FORMAT_LINE, Unreadable};
 use reader::{Extent, FORMAT};
 
@@ -438,8 +438,7 @@ pub fn restore_or_move_journal(store: &Store, damaged: &Path) -> String {
     let journal = store.path().join(STATE).join(JOURNAL);
     let (from, to) = (Word::new(&journal), Word::with_suffix(&journal, ".damaged"));
     format!(
-        "restore '{}' from a backup, as Change a file of the site in docs/operating.md says; \
-         without one, keep the journal under another name, and the next request starts a new \
+        "restore '{}' from a backup, {AS_FOR_A_FILE}; without one, keep the journal under another name, and the next request starts a new \
          one: {}",
         damaged.display(),
         store.run_command(format_args!("mv -nT {from} {to}"))

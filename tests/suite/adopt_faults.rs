@@ -161,12 +161,7 @@ fn root_adopts_the_site_of_another_account() {
     let site = Site::with_config(SHARED);
     set_mode(&site.dir().join("audit.socket"), 0o666);
     deployer(&site, &["1", "2"]);
-    let chown = |user: u32, path: &str| {
-        let mut chown = Command::new("chown");
-        chown.args(["-R", "--no-dereference", &user.to_string()]);
-        let changed = chown.arg(site.root().join(path)).status();
-        assert!(changed.expect("chown starts").success());
-    };
+    let chown = |user: u32, path: &str| site.give_below(path, &user.to_string());
     chown(DAEMON, "");
     chown(NOBODY, ".deploy-shell");
     chown(0, "shared");
@@ -219,11 +214,8 @@ fn root_runs_the_commands_of_the_plan_as_the_owner_of_the_release() {
     script(&site, &["1"]);
     let live = site.root().join("releases/1");
     put_file(&site, "releases/1/var/index.html", "1");
-    for (from, of) in [("daemon", ""), ("65534", ".deploy-shell"), ("0", "shared")] {
-        let mut chown = Command::new("chown");
-        chown.args(["-R", "--no-dereference", from]);
-        let changed = chown.arg(site.root().join(of)).status();
-        assert!(changed.expect("chown starts").success());
+    for (account, path) in [("daemon", ""), ("65534", ".deploy-shell"), ("0", "shared")] {
+        site.give_below(path, account);
     }
     set_mode(&live.join("var/index.html"), 0o666);
     let printed = prevented(&site);
@@ -266,12 +258,7 @@ fn root_gives_away_no_file_that_has_another_name() {
     let site = Site::new();
     set_mode(&site.dir().join("audit.socket"), 0o666);
     script(&site, &["20211106-005145", "20211106-015145"]);
-    let state = site.root().join(".deploy-shell");
-    let chown = Command::new("chown")
-        .args(["-R", "65534"])
-        .arg(&state)
-        .status();
-    assert!(chown.expect("chown starts").success());
+    site.give_below(".deploy-shell", "65534");
     let secret = site.dir().join("secret");
     fs::write(&secret, "of root").expect("a file");
     set_mode(&secret, 0o644);

@@ -4,7 +4,6 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -124,13 +123,8 @@ fn an_adoption_by_root_that_is_killed_is_completed() {
     }
     let site = Site::with_config(SHARED);
     set_mode(&site.dir().join("audit.socket"), 0o666);
-    let chown = |user: u32, path: &str| {
-        let mut chown = Command::new("chown");
-        // Both users have a group of their own, with the same number.
-        chown.args(["-R", "--no-dereference", &format!("{user}:{user}")]);
-        let changed = chown.arg(site.root().join(path)).status();
-        assert!(changed.expect("chown starts").success());
-    };
+    // Both users have a group of their own, with the same number.
+    let chown = |user: u32, path: &str| site.give_below(path, &format!("{user}:{user}"));
     let mut kills = 0;
     for call in [
         "fchown",

@@ -174,7 +174,7 @@ fn every_current_that_is_not_ours_is_found_and_none_is_removed() {
             "absolute",
             &absolute,
             "current-leads-elsewhere",
-            " -- sh -c 'ln -sT ",
+            r" -- sh -c 'ln -sT '\''releases/r1'\'' '\''",
         ),
         (
             "outside",

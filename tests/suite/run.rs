@@ -1,13 +1,15 @@
 //! `deploy-shell-admin run`: a command as the account, with nothing of root's.
 
 use std::fs;
+use std::os::unix::fs::{lchown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
-use crate::process::eventually;
+use crate::process::{Process, copy_program, eventually, with_argument};
 use crate::site::{Reply, Site, admin, set_mode};
 use crate::terminal::on_a_terminal;
 
@@ -30,16 +32,36 @@ fn words(site: &Site, script: &str) -> String {
 }
 
 fn run(site: &Site, script: &str, input: &[u8]) -> Reply {
+    sh(site, &words(site, script), input)
+}
+
+fn sh(site: &Site, script: &str, input: &[u8]) -> Reply {
     let mut command = Command::new("sh");
-    command.args(["-c", &words(site, script)]);
+    command.args(["-c", script]);
     site.run(command, input)
+}
+
+/// Returns a command of the operator for the site, without its further arguments.
+fn operator(program: &Path, site: &Site, subcommand: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args([subcommand, "--config"]);
+    command.arg(site.config_path());
+    command
+}
+
+/// Returns whether this is root: only root runs a command as another account.
+fn is_root() -> bool {
+    let is_root = Uid::effective().is_root();
+    if !is_root {
+        println!("skipped: only root runs a command as another account");
+    }
+    is_root
 }
 
 /// A process of the account can trace the command, and use what it has.
 #[test]
 fn a_command_gets_nothing_of_roots() {
-    if !Uid::effective().is_root() {
-        println!("skipped: only root runs a command as another account");
+    if !is_root() {
         return;
     }
     let site = site();
@@ -114,14 +136,7 @@ fn a_command_has_its_input_its_output_and_its_status() {
             format!("{} > /dev/full", words(&site, "echo a")),
         ),
     ] {
-        let mut command = Command::new("sh");
-        let reply = site.run(
-            {
-                command.args(["-c", &script]);
-                command
-            },
-            b"",
-        );
+        let reply = sh(&site, &script, b"");
         assert_eq!(reply.code, 74, "{script}: {reply:?}");
         assert!(
             reply.stderr.contains(&format!("cannot {what}: ")),
@@ -130,15 +145,9 @@ fn a_command_has_its_input_its_output_and_its_status() {
     }
     // What the command leaves behind keeps nobody.
     assert_eq!(run(&site, "sleep 10 & echo done", b"").stdout, "done\n");
-    let mut missing = Command::new(admin());
-    missing.arg("run").arg("--config").arg(site.config_path());
-    let reply = site.run(
-        {
-            missing.args(["--", "no-such-program"]);
-            missing
-        },
-        b"",
-    );
+    let mut missing = operator(admin(), &site, "run");
+    missing.args(["--", "no-such-program"]);
+    let reply = site.run(missing, b"");
     assert!(
         reply
             .stderr
@@ -150,8 +159,7 @@ fn a_command_has_its_input_its_output_and_its_status() {
 /// The account can put what another user has made at the name `.deploy-shell`.
 #[test]
 fn the_account_does_not_choose_the_user() {
-    if !Uid::effective().is_root() {
-        println!("skipped: only root runs a command as another account");
+    if !is_root() {
         return;
     }
     let site = site();
@@ -160,11 +168,11 @@ fn the_account_does_not_choose_the_user() {
     let places: [&dyn Fn(); 3] = [
         &|| fs::create_dir(&state).expect("a directory"),
         &|| fs::write(&state, "").expect("a file"),
-        &|| std::os::unix::fs::symlink("/usr", &state).expect("a symlink"),
+        &|| symlink("/usr", &state).expect("a symlink"),
     ];
     for place in places {
         place();
-        std::os::unix::fs::lchown(&state, Some(2), Some(2)).expect("given to bin");
+        lchown(&state, Some(2), Some(2)).expect("given to bin");
         let reply = run(&site, "id -un", b"");
         if state.is_symlink() || state.is_file() {
             assert_eq!(reply.stdout, "daemon\n");
@@ -180,25 +188,22 @@ fn the_account_does_not_choose_the_user() {
     }
     // The operator names it.
     let script = words(&site, "id -un").replace(" -- ", " --owner bin -- ");
-    let mut command = Command::new("sh");
-    command.args(["-c", &script]);
-    assert_eq!(site.run(command, b"").stdout, "bin\n");
+    assert_eq!(sh(&site, &script, b"").stdout, "bin\n");
 }
 
 /// Where the account owns a directory above the root, it can put the site of another user there.
 #[test]
 fn the_account_does_not_put_another_users_site_at_the_root() {
-    if !Uid::effective().is_root() {
-        println!("skipped: only root runs a command as another account");
+    if !is_root() {
         return;
     }
     let site = site();
-    let lchown = |path: &Path, uid| std::os::unix::fs::lchown(path, Some(uid), Some(uid)).unwrap();
+    let give = |path: &Path, uid| lchown(path, Some(uid), Some(uid)).expect("given");
     let (home, victim) = (site.dir().join("home"), site.dir().join("victim"));
     for (directory, uid) in [(&home, 1), (&victim, 2), (&home.join("www"), 1)] {
         fs::create_dir(directory).expect("a directory");
         set_mode(directory, 0o755);
-        lchown(directory, uid);
+        give(directory, uid);
     }
     let copy = |to: &Path, user: &str| {
         let script = "cp -RpP \"$1\" \"$2\" && chown -hR \"$3\" \"$2\"";
@@ -217,20 +222,13 @@ fn the_account_does_not_put_another_users_site_at_the_root() {
     let (_, rest) = text.split_once('\n').expect("several lines");
     let text = format!("root = {:?}\n{rest}", root.to_str().expect("UTF-8"));
     fs::write(site.config_path(), text).expect("written");
-    let history = || {
-        let mut command = Command::new(admin());
-        command
-            .arg("history")
-            .arg("--config")
-            .arg(site.config_path());
-        site.run(command, b"")
-    };
+    let history = || site.run(operator(admin(), &site, "history"), b"");
     assert_eq!(run(&site, "id -un", b"").stdout, "daemon\n");
     history().ok();
     let away = home.join("away");
     // At the root itself.
     fs::rename(&root, &away).expect("moved");
-    std::os::unix::fs::symlink(victim.join("root"), &root).expect("a symlink");
+    symlink(victim.join("root"), &root).expect("a symlink");
     run(&site, "id -un", b"").refused(78, "bad-layout");
     history().refused(78, "bad-layout");
     fs::remove_file(&root).expect("removed");
@@ -239,8 +237,8 @@ fn the_account_does_not_put_another_users_site_at_the_root() {
     history().refused(78, "bad-layout");
     // Above it.
     fs::rename(home.join("www"), home.join("www.old")).expect("moved");
-    std::os::unix::fs::symlink(&victim, home.join("www")).expect("a symlink");
-    lchown(&home.join("www"), 1);
+    symlink(&victim, home.join("www")).expect("a symlink");
+    give(&home.join("www"), 1);
     run(&site, "id -un", b"").refused(78, "bad-layout");
     let reply = history();
     reply.refused(78, "bad-layout");
@@ -259,9 +257,7 @@ fn an_interrupted_command_ends_and_a_slow_reader_gets_all_output() {
         "{} | (sleep 3; wc -c)",
         words(&site, "head -c 300000 /dev/zero | tr \"\\000\" x")
     );
-    let mut command = Command::new("sh");
-    command.args(["-c", &slow]);
-    assert_eq!(site.run(command, b"").stdout.trim(), "300000");
+    assert_eq!(sh(&site, &slow, b"").stdout.trim(), "300000");
     let mark = format!("{}", 100_000 + std::process::id());
     let script = format!(
         "'{}' run --config '{}' -- sleep {mark}",
@@ -272,25 +268,22 @@ fn an_interrupted_command_ends_and_a_slow_reader_gets_all_output() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .expect("script starts");
-    let running = || !crate::process::pids_with_argument(&mark).is_empty();
     eventually("the command runs", || {
-        let sleeps = crate::process::with_argument(&mark);
+        let sleeps = with_argument(&mark);
         sleeps.iter().any(|process| process.arguments[0] == "sleep")
     });
     // The first of its processes. nohup(1) and a shell in the background ignore other signals.
-    let all = crate::process::with_argument(&mark);
-    let is_first =
-        |process: &&crate::process::Process| !all.iter().any(|other| other.pid == process.parent);
+    let all = with_argument(&mark);
+    let is_first = |process: &&Process| !all.iter().any(|other| other.pid == process.parent);
     let first = all.iter().find(is_first).expect("a process");
     kill(Pid::from_raw(first.pid), Signal::SIGTERM).expect("a signal");
-    eventually("the command ends", || !running());
+    eventually("the command ends", || with_argument(&mark).is_empty());
     child.wait().expect("ended");
 }
 
 #[test]
 fn no_command_runs_as_root_or_for_another_user() {
-    if !Uid::effective().is_root() {
-        println!("skipped: only root has a site of root's");
+    if !is_root() {
         return;
     }
     let site = site();
@@ -299,13 +292,9 @@ fn no_command_runs_as_root_or_for_another_user() {
     site.give_to(ACCOUNT);
     set_mode(site.dir(), 0o755);
     let copy = site.dir().join("deploy-shell-admin");
-    crate::process::copy_program(admin(), &copy);
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid=2", "--regid=2", "--clear-groups"])
-        .arg(&copy);
-    command.arg("run").arg("--config").arg(site.config_path());
-    command.args(["--", "id"]);
+    copy_program(admin(), &copy);
+    let mut command = operator(&copy, &site, "run");
+    command.args(["--", "id"]).uid(2).gid(2);
     let reply = site.run(command, b"");
     assert_ne!(reply.code, 0, "{reply:?}");
     assert!(!reply.stdout.contains("uid="), "{reply:?}");

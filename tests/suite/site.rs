@@ -342,9 +342,15 @@ impl Site {
     /// Gives everything below the root to another account. Only root can.
     #[track_caller]
     pub fn give_to(&self, account: &str) {
+        self.give_below("", account);
+    }
+
+    /// As [`Site::give_to`], for everything at and below a path in the root.
+    #[track_caller]
+    pub fn give_below(&self, path: &str, account: &str) {
         let mut chown = Command::new("chown");
         chown.args(["-R", "--no-dereference", account]);
-        let changed = chown.arg(self.root()).status();
+        let changed = chown.arg(self.root().join(path)).status();
         assert!(changed.expect("chown starts").success());
     }
 

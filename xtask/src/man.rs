@@ -193,7 +193,7 @@ fn synopsis(command: &Command) -> String {
             _ => "",
         };
         words.push(if argument.is_last_set() {
-            format!("\\-\\- {}...", usage(argument))
+            format!("\\-\\- {}{repeats}", usage(argument))
         } else if argument.is_required_set() {
             usage(argument)
         } else {

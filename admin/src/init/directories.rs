@@ -71,8 +71,7 @@ impl<'a> Directories<'a> {
         let path = &self.config.root;
         let mut work = Work {
             account,
-            root: path,
-            repair: (self.config.file.exists()).then(|| repair_command(&self.config.site_option())),
+            config: self.config,
             gid: account.gid,
             has_writers: false,
             created: Vec::new(),
@@ -143,10 +142,7 @@ impl<'a> Directories<'a> {
 /// The steps so far.
 struct Work<'a> {
     account: &'a Account,
-    /// The path of the root directory.
-    root: &'a Path,
-    /// The command that repairs the site; none for a site without a configuration.
-    repair: Option<String>,
+    config: &'a Config,
     gid: u32,
     /// Whether other users than root could write in the root directory, which is root's.
     has_writers: bool,
@@ -273,12 +269,14 @@ impl Work<'_> {
     fn is_roots(&self, path: &Path) -> Error {
         let shown = path.display();
         let problem = format!("'{shown}' belongs to root, in a directory that others can write");
-        // Without a configuration, it is a new site.
-        let away = "move it away, then run this again".to_owned();
-        let remedy = self.repair.as_ref().map_or(away, |repair| {
+        let remedy = if self.config.file.exists() {
+            let repair = repair_command(&self.config.site_option());
             let name = Word::new(&self.account.name);
             format!("if it is one of this site: {repair} --owner {name}")
-        });
+        } else {
+            // It is a new site, and no other command finds it yet.
+            "move it away, then run this again".to_owned()
+        };
         Error::new(Code::BadLayout, problem).remedy(remedy)
     }
 
@@ -286,7 +284,7 @@ impl Work<'_> {
         let (shown, name) = (path.display(), &self.account.name);
         let other = Account::of_uid(owner).name;
         let problem = format!("'{shown}' belongs to '{other}', not to '{name}'");
-        let right = if path == self.root {
+        let right = if path == self.config.root {
             format!("chown -h {} {}", Word::new(name), Word::new(path))
         } else {
             // The account can move a directory of another user here.

@@ -8,6 +8,7 @@ use crate::check::facts::{
 };
 use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::shell_word::Word;
+use deploy_shell::store::AS_FOR_A_FILE;
 use deploy_shell::store::layout::{RELEASES, STATE};
 
 pub fn layout_findings(facts: &Facts) -> Vec<Finding> {
@@ -209,9 +210,8 @@ fn unusable_state(facts: &Facts) -> Vec<Finding> {
         (denied.into_iter()).partition(|entry| entry.uid == 0 || Some(entry.uid) == account);
     let owners = ours.iter().map(|entry| entry.uid);
     add(&ours, what.clone(), give_to_account(facts, owners));
-    let away =
-        "look at it, and move it away, as Change a file of the site in docs/operating.md says";
-    add(&others, what, away.to_owned());
+    let away = format!("look at it, and move it away, {AS_FOR_A_FILE}");
+    add(&others, what, away);
     let what = "is not a regular file: requests fail".to_owned();
     let remedy = format!("look at it, and move it out of '{}'", state.display());
     add(&odd, what, remedy);

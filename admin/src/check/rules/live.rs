@@ -6,10 +6,8 @@ use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::error::Error;
 use deploy_shell::names::ReleaseId;
 use deploy_shell::shell_word::Word;
+use deploy_shell::store::AS_FOR_A_FILE;
 use deploy_shell::store::layout::{JOURNAL, RELEASES, STATE};
-
-/// Where the documents say how root moves and restores files of a site.
-const AS_THE_DOCS_SAY: &str = "as Change a file of the site in docs/operating.md says";
 
 /// How many names a finding lists.
 const LISTED: usize = 5;
@@ -83,7 +81,7 @@ fn current_finding(facts: &Facts, releases: &Releases) -> Option<Finding> {
             let remedy = if releases.had_swaps {
                 format!(
                     "receive its content again under another id, swap to that, and then move \
-                     '{release}' out of '{RELEASES}', {AS_THE_DOCS_SAY}"
+                     '{release}' out of '{RELEASES}', {AS_FOR_A_FILE}"
                 )
             } else {
                 format!("take over what another tool made: {}", adopt(facts))
@@ -168,10 +166,10 @@ fn entries_findings(facts: &Facts, releases: &Releases) -> Vec<Finding> {
              or removes them"
         );
         let remedy = if releases.had_swaps {
-            format!("move them out of '{shown}', {AS_THE_DOCS_SAY}")
+            format!("move them out of '{shown}', {AS_FOR_A_FILE}")
         } else {
             format!(
-                "move them out of '{shown}', {AS_THE_DOCS_SAY}; or, if another tool made them, \
+                "move them out of '{shown}', {AS_FOR_A_FILE}; or, if another tool made them, \
                  take them over: {}",
                 adopt(facts)
             )

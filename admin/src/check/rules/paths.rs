@@ -4,6 +4,7 @@ use super::remedies::{give_to_root, give_to_site, run};
 use crate::check::facts::{ComponentKind, Facts, PathComponent, Resolution, ResolvedPath};
 use crate::check::findings::{Finding, FindingCode};
 use deploy_shell::shell_word::Word;
+use deploy_shell::store::AS_FOR_A_FILE;
 
 /// Returns the first component that a user other than `trusted` can write or
 /// replace, and how.
@@ -185,8 +186,7 @@ fn shared_finding(facts: &Facts, shared: &ResolvedPath) -> Option<Finding> {
         Some(account) if account.uid == open.uid => run(facts, &chmod),
         // The account may exchange it, so root runs no chmod(1) there.
         _ if open.uid == 0 => {
-            "move it away and make it again, as Change a file of the site in docs/operating.md says"
-                .to_owned()
+            format!("move it away and make it again, {AS_FOR_A_FILE}")
         }
         _ => format!(
             "let its owner, user {}, take that right from others",
