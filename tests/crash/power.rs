@@ -421,10 +421,11 @@ type Sync = (&'static str, &'static str, i64, usize);
 /// move of a symlink durable there.
 ///
 /// The long form leaves out each sync of each scenario. It finds the ten kinds below, on more
-/// file systems and in more scenarios. No state shows a fault without one of the others: a
-/// later sync of the same request makes up for it (each file of a release and of a manifest by
-/// syncfs(2), each record but the last one and those before a move), or the next request does
-/// (the directory of a removed release, the count of a key).
+/// file systems and in more scenarios. No state shows a fault without one of the others: these
+/// three file systems promise more than POSIX does, and a later sync of the same request or the
+/// next request makes up for it (a record, or a name in the state's directory). Such a sync is
+/// needed where a file system promises no more than fsync(2) says. `sync_order` requires each
+/// of them.
 const NEEDED: [Sync; 11] = [
     // The intent of a swap with checks, and the record that they have passed.
     ("ext4", "swap with a gate", libc::SYS_fdatasync, 1),

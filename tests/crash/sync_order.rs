@@ -328,7 +328,8 @@ fn misplaced(steps: &[Step], order: &[&Rule]) -> Option<String> {
 }
 
 /// Requires a trace to be in order. Then requires the check itself to fail once any one
-/// step is left out, or two are exchanged.
+/// step is left out, or two are exchanged. So each sync of the request is one that this
+/// test requires, and the removal of any one of them from the program fails here.
 fn check(name: &str, steps: &[Step], order: &[&Rule]) {
     if let Some(problem) = misplaced(steps, order) {
         panic!("{name}: {problem}\n{steps:#?}");
@@ -347,6 +348,14 @@ fn check(name: &str, steps: &[Step], order: &[&Rule]) {
         let mut exchanged = steps.to_vec();
         exchanged.swap(pair[0], pair[1]);
         assert_ne!(misplaced(&exchanged, order), None, "{name}: {pair:?}");
+    }
+    for (place, step) in steps.iter().enumerate() {
+        if matches!(step, Step::SyncFile(_) | Step::SyncDir(_) | Step::SyncAll) {
+            let mut without = steps.to_vec();
+            without.remove(place);
+            let problem = misplaced(&without, order);
+            assert_ne!(problem, None, "{name}: nothing requires {step:?}");
+        }
     }
     for (place, rule) in places.iter().zip(order) {
         // Several files are removed and several releases pruned, so leaving out one of them

@@ -61,15 +61,17 @@ fn a_directory_that_the_account_may_not_write_is_reported_with_the_remedy() {
     }
     let site = Site::new();
     site.receive("r1", &payload()).ok();
+    let config = site.config_path().display();
     for (directory, request) in writes() {
         let path = site.root().join(directory);
         set_mode(&path, 0o500);
         let reply = site.ssh_with_input("ci", &request, &payload());
         set_mode(&path, 0o755);
         reply.refused(78, "bad-layout");
-        // The root itself is the empty path.
-        let path = path.display().to_string();
-        let remedy = format!("chmod u+rwx '{}'", path.trim_end_matches('/'));
+        let remedy = match directory {
+            "" => format!("chmod u+rwx '{}'\n", site.root().display()),
+            _ => format!("as root: deploy-shell-admin repair --config '{config}'\n"),
+        };
         assert!(reply.stderr.contains(&remedy), "{reply:?}");
     }
 }
