@@ -158,9 +158,12 @@ impl Site {
         // HOME is not that of the account, whose shell would read start-up files
         // there. StrictModes is off because the temporary directory is below a
         // world-writable one. UsePAM is off because the sshd of an ordinary user
-        // cannot use it.
+        // cannot use it. The key exchange is that of older clients. The default of
+        // OpenSSH 9 takes nearly as much processor time as the rest of a connection, and the
+        // tests make thousands. `sshd/demo` uses the default.
         let config = format!(
             "HostKey {dir}/host_key\n\
+             KexAlgorithms curve25519-sha256\n\
              AuthorizedKeysFile {dir}/authorized_keys\n\
              AuthenticationMethods publickey\n\
              PasswordAuthentication no\n\
