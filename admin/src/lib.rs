@@ -28,4 +28,5 @@ mod run;
 mod site_account;
 mod status;
 mod table;
+mod user_mounts;
 mod verify;

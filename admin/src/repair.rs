@@ -150,7 +150,14 @@ impl Repair<'_> {
         }
         // Nothing but a directory of root's depends on the trees that are in it.
         if content != Content::Trees || stat.st_uid == 0 {
-            for name in dir.names_up_to(MAX_NAMES).map_err(text)? {
+            let names = dir.names_up_to(MAX_NAMES).map_err(text)?;
+            // The account can rename a directory of root's within the root directory, and nothing
+            // says that an empty one is the site's.
+            let is_in_root = path.components().count() == 1;
+            if is_in_root && stat.st_uid == 0 && names.is_empty() {
+                return Err("it belongs to root, and is empty".to_owned());
+            }
+            for name in names {
                 if let Some(name) = Name::new(name.as_bytes()) {
                     self.entry(dir, name, &path.join(name), content);
                 }

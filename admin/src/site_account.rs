@@ -11,12 +11,17 @@ use crate::check::probe::become_account;
 use crate::check::{PathComponent, ResolvedPath, first_writable, is_deploy_shell};
 use crate::init::Account as NamedAccount;
 use crate::own_session;
+use crate::user_mounts;
 use deploy_shell::config::Config;
 use deploy_shell::dir::Dir;
 use deploy_shell::error::{Code, Error, Result, describe};
 use deploy_shell::shell_word::Word;
 use deploy_shell::store::Store;
 use deploy_shell::store::layout::STATE;
+
+/// The remedy where another user than root or the account can put something else at the root.
+pub const MOVE_THE_SITE: &str = "move the site, as Move a site in docs/maintenance.md says, below \
+                                 directories of root's";
 
 /// Changes root to the account that owns the site, for `command`. Then the files that it
 /// makes are the account's, and root follows no path that the account controls.
@@ -41,10 +46,7 @@ pub fn owner(store: &Store) -> Result<u32> {
     match above(&resolved).iter().find(is_foreign) {
         Some(component) if geteuid().is_root() => {
             let how = format!("belongs to user {}", component.uid);
-            Err(replaceable(&component.path, &how).remedy(
-                "move the site, as Move a site in docs/maintenance.md says, below directories of \
-                 root's or of its account's",
-            ))
+            Err(replaceable(&component.path, &how).remedy(MOVE_THE_SITE))
         }
         _ => Ok(uid),
     }
@@ -66,18 +68,25 @@ fn replaceable(path: &Path, how: &str) -> Error {
 
 /// Returns the owners of the root directory and of the state directory.
 fn owners(store: &Store) -> Result<(u32, u32)> {
-    let owner = |directory: &Dir| directory.metadata().map(|stat| stat.st_uid);
-    let owners = owner(&store.root).and_then(|of_root| Ok((of_root, owner(&store.state)?)));
-    owners.map_err(|errno| store.io("cannot look at the site", errno))
+    let look = |directory: &Dir| {
+        let stat = directory.metadata();
+        stat.map_err(|errno| store.io("cannot look at the site", errno))
+    };
+    let (root, state) = (look(&store.root)?, look(&store.state)?);
+    user_mounts::require_none(store.path(), root.st_dev)?;
+    Ok((root.st_uid, state.st_uid))
 }
 
 /// Returns the uid of the account of a site that may be damaged, for `check`: see [`choose`].
 ///
 /// # Errors
 ///
-/// That of the first directory that cannot be looked at.
+/// That of the first directory that cannot be looked at, or that a user has mounted.
 pub fn owner_of_damaged(config: &Config) -> std::io::Result<u32> {
-    let of_root = config.root.metadata()?.uid();
+    let root = config.root.metadata()?;
+    let of_root = root.uid();
+    user_mounts::require_none(&config.root, root.dev())
+        .map_err(|error| std::io::Error::other(error.problem))?;
     let state = config.root.join(STATE).symlink_metadata()?;
     Ok(choose(of_root, state.is_dir().then(|| state.uid())))
 }
@@ -105,9 +114,12 @@ pub fn named_or_shown(config: &Config, named: Option<&str>, command: &str) -> Re
         Error::io("cannot see whose the site is", error).remedy(remedy.clone())
     };
     let root = config.root.symlink_metadata().map_err(look)?;
+    user_mounts::require_none(&config.root, root.dev())
+        .map_err(|error| error.remedy(remedy.clone()))?;
     let state = config.root.join(STATE).symlink_metadata();
     let of_state = match &state {
-        Ok(state) if state.is_dir() => state.uid(),
+        // The account can mount a file system there.
+        Ok(state) if state.is_dir() && state.dev() == root.dev() => state.uid(),
         _ => 0,
     };
     let uid = match root.uid() {

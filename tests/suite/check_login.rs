@@ -276,3 +276,53 @@ fn take(path: &Path) {
         }
     }
 }
+
+/// The account can put a symlink at each name in a home directory of its own. Root runs no
+/// remedy on a path there, and `check` reports no line of a file that the account cannot read.
+#[test]
+fn a_symlink_of_the_account_leads_no_remedy_elsewhere() {
+    let Some(installation) = Installation::create() else {
+        return;
+    };
+    let directory = installation.site.dir();
+    let (home, other) = (directory.join("home"), directory.join("other"));
+    fs::create_dir(&other).expect("a directory");
+    for name in ["authorized_keys", "authorized_keys2", "rc", "environment"] {
+        fs::copy(keys_file(&installation), other.join(name)).expect("a copy");
+    }
+    set_mode(&other, 0o700);
+    std::os::unix::fs::symlink(&other, home.join(".ssh")).expect("a symlink");
+    let account = installation.account.uid;
+    std::os::unix::fs::lchown(home.join(".ssh"), Some(account), None).expect("given");
+    installation.sshd(|text| {
+        let keys = keys_file(&installation);
+        text.replace(keys.to_str().expect("UTF-8"), ".ssh/authorized_keys")
+    });
+    // Also where the home directory has become root's, and the symlink is still there.
+    for owner in [account, 0] {
+        chown(&home, Some(owner), None).expect("given");
+        let reply = check(&installation.site);
+        let found = codes(&reply);
+        for code in [
+            "ssh-rc",
+            "ssh-environment",
+            "stray-keys",
+            "keys-file-unreadable",
+        ] {
+            assert!(found.contains(code), "{owner}: {reply:?}");
+        }
+        assert!(
+            !found.iter().any(|code| code.starts_with("key-")),
+            "{reply:?}"
+        );
+        let below = home.join(".ssh/").display().to_string();
+        for line in reply.stdout.lines().filter(|line| line.contains(&below)) {
+            let as_root = line.split("deploy-shell-admin run ").next();
+            let as_root = as_root.unwrap_or_default();
+            let is_command = ["rm ", "setfacl -", "chmod ", "chown ", ">>"]
+                .iter()
+                .any(|words| as_root.contains(words));
+            assert!(!is_command, "{line}");
+        }
+    }
+}

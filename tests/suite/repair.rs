@@ -195,6 +195,17 @@ fn a_directory_of_roots_with_other_content_is_not_given_away() {
             "{reply:?}"
         );
         assert_eq!(owner(&shared), 0);
+        // In the root directory, the account can move an empty one of root's too.
+        if place == site.root().join("releases") {
+            fs::remove_file(&place).expect("removed");
+            fs::create_dir(&place).expect("a directory");
+            let reply = repair(&site, &[]);
+            let left = "releases: it belongs to root, and is empty";
+            assert!(reply.stdout.contains(left), "{reply:?}");
+            assert_eq!((reply.code, owner(&place)), (1, 0));
+            fs::remove_dir(&place).expect("removed");
+            symlink(&shared, &place).expect("a symlink");
+        }
         fs::remove_file(&place).expect("removed");
         fs::rename(&away, &place).expect("moved back");
     }

@@ -11,6 +11,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::facts::{Blocked, Unusable, UnusableFault};
 use super::filesystem::Mounts;
+use super::paths::resolve_path;
 use deploy_shell::config::Config;
 use deploy_shell::store::layout::{LIMITS, MANIFESTS, RELEASES, STATE, STATE_DIRS};
 
@@ -30,7 +31,7 @@ pub fn blocked(path: &Path, need: Need) -> Option<Blocked> {
     above.reverse();
     let found = |at: &Path, directory| Blocked {
         path: path.to_owned(),
-        at: at.to_owned(),
+        at: resolve_path(at),
         directory,
     };
     if let Some(directory) = (above.into_iter()).find(|at| denied(at, AccessFlags::X_OK)) {

@@ -41,10 +41,10 @@ findings! {
     PowerfulGroup Security "powerful-group" "remove the account from the group: gpasswd --delete {}",
     HomeWritable Security "home-writable" "{}",
     SshDirectoryWritable Security "ssh-directory-writable" "{}",
-    SshRc Security "ssh-rc" "rm {word}",
+    SshRc Security "ssh-rc" "{}",
     SystemRc Security "system-rc" "move its commands to the profiles of the users who need them, then: rm {word}",
-    SshEnvironment Security "ssh-environment" "rm {word}",
-    StrayKeys Warning "stray-keys" "rm {word}",
+    SshEnvironment Security "ssh-environment" "{}",
+    StrayKeys Warning "stray-keys" "{}",
 
     // What sshd allows the account.
     DropInMissing Security "drop-in-missing" "install sshd/50-deploy-shell.conf as /etc/ssh/sshd_config.d/00-deploy-shell.conf with '{}' in its Match line (where the file is there for other accounts, add this one to that line and keep them), let sshd_config include it first, and run: sshd -t && systemctl reload ssh",

@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn every_finding_and_every_key_is_in_the_document() {
         let facts = sound();
-        let finding = Finding::of_word(FindingCode::SshRc, "/x/\u{fc}\u{1f600}", "odd \"\u{7f}\"");
+        let code = FindingCode::PasswordSet;
+        let finding = Finding::of_word(code, "/x/\u{fc}\u{1f600}", "odd \"\u{7f}\"");
         let text = document(&facts, &[finding]).unwrap();
         assert!(
             text.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
@@ -155,11 +156,11 @@ mod tests {
         );
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let expected = serde_json::json!({
-            "id": "ssh-rc",
+            "id": "password-not-locked",
             "severity": "security",
             "subject": "/x/\u{fc}\u{1f600}",
             "problem": "odd \"\u{7f}\"",
-            "remedy": "rm \"$(printf '/x/\\303\\274\\360\\237\\230\\200')\"",
+            "remedy": "usermod --password '*' \"$(printf '/x/\\303\\274\\360\\237\\230\\200')\"",
         });
         assert_eq!(value["findings"], serde_json::json!([expected]));
         let key = &value["keys"][0];

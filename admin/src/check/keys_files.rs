@@ -6,13 +6,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use nix::unistd::{Uid, User, geteuid};
 
 use super::account::cannot_read;
 use super::authorized_keys::{AuthorizedKey, parse_key_line};
 use super::facts::{
-    ForcedCommand, Key, KeysFile, KeysFileLine, PasswdEntry, Resolution, SshdSettings,
+    ForcedCommand, Key, KeysFile, KeysFileLine, PasswdEntry, Resolution, ResolvedPath, SshdSettings,
 };
 use super::paths::resolve_path;
+use super::reader::as_user;
+use super::rules::first_writable;
+use deploy_shell::error::describe;
 
 /// The file that sshd/README.md recommends, and sshd's default. `check` reads
 /// these where sshd gives no answer.
@@ -48,7 +52,7 @@ pub fn read_keys_files(
         let location = resolve_path(&path);
         let read = match &location.resolution {
             Resolution::Missing => Ok(Vec::new()),
-            Resolution::Complete => read_keys_file(&path, &classify)
+            Resolution::Complete => read_as_sshd(&location, uid, &classify)
                 .map_err(|why| format!("the keys of '{}': {why}", account.name)),
             Resolution::NotChecked(why) => Err(format!("the keys in '{}': {why}", path.display())),
         };
@@ -87,6 +91,23 @@ pub fn expand_tokens(pattern: &str, account: &PasswdEntry, uid: u32) -> Option<P
     }
     // An absolute path replaces the home directory.
     Some(account.home.join(path))
+}
+
+/// Reads a keys file as the account where another user than root can put something else there,
+/// as sshd does (auth2-pubkey.c of OpenSSH). Else a symlink of the account would make `check`
+/// report on a keys file of root's.
+fn read_as_sshd(
+    location: &ResolvedPath,
+    uid: u32,
+    classify: impl Fn(&AuthorizedKey) -> ForcedCommand,
+) -> Result<Vec<KeysFileLine>, String> {
+    let path = &location.path;
+    if !geteuid().is_root() || first_writable(&location.components, &[0]).is_none() {
+        return read_keys_file(path, classify);
+    }
+    let user = User::from_uid(Uid::from_raw(uid)).map_err(|errno| describe(&errno.into()))?;
+    let user = user.ok_or("it has no passwd entry")?;
+    as_user(&user, || read_keys_file(path, classify))?
 }
 
 fn read_keys_file(

@@ -18,6 +18,7 @@ use nix::unistd::{
 };
 
 use super::facts::{Reader, ReaderAccess};
+use super::paths::resolve_path;
 use deploy_shell::config::Config;
 use deploy_shell::dir::Dir;
 use deploy_shell::error::{Error, describe};
@@ -52,7 +53,11 @@ pub fn probe_reader(config: &Config, not_checked: &mut Vec<String>) -> Option<Re
 }
 
 /// Runs `attempt` with the identity of `user` for files.
-fn as_user<T>(user: &User, attempt: impl FnOnce() -> T) -> Result<T, String> {
+///
+/// # Errors
+///
+/// Why the kernel does not let this process have that identity.
+pub fn as_user<T>(user: &User, attempt: impl FnOnce() -> T) -> Result<T, String> {
     if geteuid() == user.uid {
         return Ok(attempt());
     }
@@ -117,7 +122,7 @@ impl LiveRelease {
         let mut above: Vec<&Path> = shown.ancestors().collect();
         above.reverse();
         if let Some(closed) = above.into_iter().find(|path| !can_search(path)) {
-            return Ok(ReaderAccess::Blocked(closed.to_owned()));
+            return Ok(ReaderAccess::Blocked(resolve_path(closed)));
         }
         let Some((release, mut manifest)) = self.manifest else {
             return Ok(ReaderAccess::Full(None));

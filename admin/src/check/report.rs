@@ -319,13 +319,13 @@ mod tests {
 
     #[test]
     fn a_finding_has_two_lines() {
-        let finding = Finding::of_word(FindingCode::SshRc, "/x/rc", "sshd runs '/x/rc'");
+        let finding = Finding::of_word(FindingCode::PasswordSet, "x", "'x' has a password");
         let lines = report_lines(&sound(), &[finding]);
         assert_eq!(
             lines[lines.len() - 3..],
             [
-                "finding: ssh-rc: sshd runs '/x/rc'",
-                "  remedy: rm '/x/rc'",
+                "finding: password-not-locked: 'x' has a password",
+                "  remedy: usermod --password '*' 'x'",
                 "1 finding"
             ]
         );

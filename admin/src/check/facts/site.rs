@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::ResolvedPath;
 use crate::bridge::BridgeState;
 use deploy_shell::error::Error;
 use deploy_shell::names::ReleaseId;
@@ -68,7 +69,7 @@ pub struct Blocked {
     /// The home directory, a program or a keys file.
     pub path: PathBuf,
     /// The directory above it that the account cannot search, or the path itself.
-    pub at: PathBuf,
+    pub at: ResolvedPath,
     /// Whether `at` is a directory.
     pub directory: bool,
 }
@@ -155,7 +156,7 @@ pub enum ReaderAccess {
     /// There is no account of that name.
     Unknown,
     /// It cannot search this directory above the releases.
-    Blocked(PathBuf),
+    Blocked(ResolvedPath),
     /// It cannot read this file or search this directory of the live release, and so
     /// many more.
     Denied { first: PathBuf, more: usize },

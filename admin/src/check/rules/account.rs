@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::login::usual_home;
 use super::paths::writable;
+use super::remedies::within;
 use crate::check::facts::{
     Account, Facts, HomeDirectory, PasswdEntry, PasswordState, SshdSettings, is_deploy_shell,
 };
@@ -114,10 +115,18 @@ fn home_findings(facts: &Facts, entry: &PasswdEntry, home: &HomeDirectory) -> Ve
         );
     }
     let directory = entry.home.join(".ssh");
+    let remove = |code, file: &Path, text: String| {
+        let mut command = format!("rm {}", Word::new(file));
+        // The account may make `.ssh` a symlink to another directory.
+        if let Some(ssh) = &home.ssh {
+            command = within(facts, ssh, command);
+        }
+        Finding::with_remedy(code, file.display(), text, &command)
+    };
     if home.has_rc {
         let file = directory.join("rc");
         let text = format!("sshd runs '{}' before the command of a key", file.display());
-        findings.push(Finding::of_word(FindingCode::SshRc, &file, text));
+        findings.push(remove(FindingCode::SshRc, &file, text));
     }
     if let Some(file) = &facts.system_rc {
         let shown = file.display();
@@ -128,7 +137,7 @@ fn home_findings(facts: &Facts, entry: &PasswdEntry, home: &HomeDirectory) -> Ve
         let file = directory.join("environment");
         let shown = file.display();
         let text = format!("'{shown}' sets variables where PermitUserEnvironment is on");
-        findings.push(Finding::of_word(FindingCode::SshEnvironment, &file, text));
+        findings.push(remove(FindingCode::SshEnvironment, &file, text));
     }
     // The rules for keys judge the files that sshd reads.
     let stray = home.keys_files.iter();
@@ -136,7 +145,7 @@ fn home_findings(facts: &Facts, entry: &PasswdEntry, home: &HomeDirectory) -> Ve
         let file = path.display();
         let text =
             format!("'{file}' has keys that sshd does not read, but would with another setting");
-        findings.push(Finding::of_word(FindingCode::StrayKeys, path, text));
+        findings.push(remove(FindingCode::StrayKeys, path, text));
     }
     findings
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::remedies::{give_to_account, run_script};
+use super::remedies::{above, chown, give_to_account, on, run_script};
 use crate::check::facts::{
     ComponentKind, Facts, PathComponent, Resolution, ResolvedPath, Unusable, UnusableFault,
 };
@@ -163,9 +163,12 @@ fn root_not_writable(facts: &Facts) -> Option<Finding> {
             format!("mount the file system of '{shown}' read-write")
         }
         _ if Some(unusable.uid) == facts.account.as_ref().map(|account| account.uid) => {
-            format!("chmod u+rwx {word}")
+            on(facts, &facts.paths.root, format!("chmod u+rwx {word}"))
         }
-        _ => format!("chown -h {} {word}", facts.account_word()),
+        _ => {
+            let command = format!("chown -h {} {word}", facts.account_word());
+            chown(above(&facts.paths.root), command)
+        }
     };
     let code = FindingCode::RootNotWritable;
     Some(Finding::with_remedy(code, shown, text, &remedy))

@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::remedies::let_use;
+use super::remedies::{above, is_fixed, let_use, on};
 use crate::check::facts::{Account, Aging, Facts, ForcedCommand, PasswordState, ServedSite};
 use crate::check::facts::{PasswdEntry, SshdSettings};
 use crate::check::findings::{Finding, FindingCode};
-use deploy_shell::shell_word::Word;
+use deploy_shell::shell_word::{Word, run_script};
 use deploy_shell::signature::list_matches;
 
 /// The home directory of the account that the packages create.
@@ -193,7 +193,7 @@ fn blocked_files(facts: &Facts) -> Vec<Finding> {
     let name = facts.account_name();
     let mut findings: Vec<Finding> = Vec::new();
     for blocked in &facts.probe.blocked {
-        let (path, at) = (blocked.path.display(), blocked.at.display());
+        let (path, at) = (blocked.path.display(), blocked.at.path.display());
         let is_home = facts
             .passwd()
             .is_some_and(|entry| entry.home == blocked.path);
@@ -212,7 +212,8 @@ fn blocked_files(facts: &Facts) -> Vec<Finding> {
             (FindingCode::ProgramBlocked, text)
         };
         let remedy = if code == FindingCode::ProgramBlocked && !blocked.directory {
-            format!("with chmod: chmod a+rx {}", Word::new(&blocked.at))
+            let chmod = format!("chmod a+rx {}", Word::new(&blocked.at.path));
+            format!("with chmod: {}", on(facts, &blocked.at, chmod))
         } else {
             let_use(facts, blocked)
         };
@@ -244,10 +245,8 @@ fn no_key(facts: &Facts) -> Option<Finding> {
     }
     let name = &entry.name;
     let usual = Path::new("/etc/deploy-shell/authorized_keys").join(name);
-    let file = facts
-        .keys_files
-        .first()
-        .map_or(usual, |file| file.location.path.clone());
+    let known = facts.keys_files.first().map(|file| &file.location);
+    let file = known.map_or(usual, |location| location.path.clone());
     let shown = file.display();
     let what = if facts.keys().next().is_some() {
         format!("no key of '{name}' serves this site")
@@ -255,11 +254,15 @@ fn no_key(facts: &Facts) -> Option<Finding> {
         format!("no key is registered for '{name}'")
     };
     let text = format!("{what}: nobody can deploy");
-    let site = facts.config.site_option();
-    let remedy = format!(
-        "deploy-shell-admin authorize {site} --key LABEL FILE.pub >> {}",
-        Word::new(&file)
-    );
+    let (site, word) = (facts.config.site_option(), Word::new(&file));
+    let mut remedy = format!("deploy-shell-admin authorize {site} --key LABEL FILE.pub ");
+    remedy += &match known {
+        Some(location) if !is_fixed(above(location)) => {
+            let append = run_script(&format!("--stdin {site}"), &format!("cat >> {word}"));
+            format!("| {append}")
+        }
+        _ => format!(">> {word}"),
+    };
     Some(Finding::with_remedy(
         FindingCode::NoKey,
         shown,

@@ -45,7 +45,9 @@ pub fn writable(
     let (component, how) = first_writable(&resolved.components, trusted)?;
     let shown = component.path.display();
     let text = format!("'{shown}' {how}: {why}");
-    let remedy = give_to_root(facts, component, &resolved.path);
+    // Nobody but root can exchange the first one of these.
+    let (first, _) = first_writable(&resolved.components, &[0]).unwrap_or((component, how));
+    let remedy = give_to_root(facts, first, &resolved.path);
     Some(Finding::with_remedy(code, shown, text, &remedy))
 }
 
@@ -161,7 +163,7 @@ fn site_findings(facts: &Facts) -> Vec<Finding> {
         let (component, how) = first_writable(&path.components, &[0, account.uid])?;
         let shown = component.path.display();
         let text = format!("'{shown}' {how}: {why}");
-        let remedy = give_to_site(facts, component);
+        let remedy = give_to_site(facts, path, component);
         let code = FindingCode::RootWritable;
         Some(Finding::with_remedy(code, shown, text, &remedy))
     });

@@ -33,7 +33,7 @@ pub fn probe_findings(facts: &Facts) -> Vec<Finding> {
     if let Some(error) = config {
         let shown = facts.config_path.display();
         let text = format!("'{name}' cannot use the configuration: {error}");
-        let remedy = let_account(facts, &facts.account_login(), "r", &facts.config_path);
+        let remedy = let_account(facts, &facts.account_login(), "r", &facts.paths.config);
         let code = FindingCode::ConfigUnreadable;
         findings.push(Finding::with_remedy(code, shown, text, &remedy));
     }

@@ -2,15 +2,57 @@
 //!
 //! A remedy must not widen access, and must not make sshd or the account lose what they
 //! need: a file that the account reads because it owns it must stay readable for it when
-//! root becomes its owner. No remedy has a command of root's for a path below the site's root:
-//! the account may put anything at each name there before root runs the command. `run` makes the
-//! command one of the account's, and `repair` works by handles.
+//! root becomes its owner. No remedy has a command of root's for a path below the site's root,
+//! nor below any other directory that somebody but root can write, such as the account's home
+//! directory: the account may put anything at each name there before root runs the command. `run`
+//! makes the command one of the account's, and `repair` works by handles.
 
 use std::path::Path;
 
-use crate::check::facts::{Blocked, ComponentKind, Facts, PathComponent};
+use super::paths::first_writable;
+use crate::check::facts::{Blocked, ComponentKind, Facts, PathComponent, Resolution, ResolvedPath};
+use crate::site_account::MOVE_THE_SITE;
 use deploy_shell::shell_word::{self, Word};
 use deploy_shell::store::COPY_THE_SITE;
+
+/// Returns whether root alone can exchange what is at these components.
+pub fn is_fixed(components: &[PathComponent]) -> bool {
+    !components.is_empty() && first_writable(components, &[0]).is_none()
+}
+
+/// Returns the components above the end of a path.
+pub fn above(resolved: &ResolvedPath) -> &[PathComponent] {
+    let components = &resolved.components;
+    let end = usize::from(resolved.resolution == Resolution::Complete);
+    &components[..components.len().saturating_sub(end)]
+}
+
+/// Returns `command`, on the end of a path. It is the account's where somebody but root can put
+/// something else there.
+pub fn on(facts: &Facts, resolved: &ResolvedPath, command: String) -> String {
+    as_who(facts, above(resolved), command)
+}
+
+/// Returns `command`, on a file in the directory at the end of a path, as [`on`] does.
+pub fn within(facts: &Facts, directory: &ResolvedPath, command: String) -> String {
+    as_who(facts, &directory.components, command)
+}
+
+fn as_who(facts: &Facts, components: &[PathComponent], command: String) -> String {
+    if is_fixed(components) {
+        return command;
+    }
+    run(facts, &command)
+}
+
+/// Returns `chown`, a command of root's on what is below the components `above`; or how to move
+/// the site, where somebody but root can put something else there.
+pub fn chown(above: &[PathComponent], chown: String) -> String {
+    if is_fixed(above) {
+        return chown;
+    }
+    MOVE_THE_SITE.to_owned()
+}
 
 /// Returns how to keep everybody but root from writing `component`, on the way to
 /// `file`.
@@ -25,7 +67,11 @@ pub fn give_to_root(facts: &Facts, component: &PathComponent, file: &Path) -> St
     let directory = component.kind == ComponentKind::Directory;
     let needed = if directory { 0o005 } else { 0o004 };
     match facts.passwd() {
-        _ if component.kind == ComponentKind::Symlink => format!("chown -h root {shown}"),
+        // Its owner has chosen where it leads.
+        _ if component.kind == ComponentKind::Symlink => format!(
+            "look where it leads (ls -l {shown}); if that is right: chown -h root {shown}; if not: \
+             rm {shown}"
+        ),
         Some(entry) if component.mode & needed != needed => {
             let executes = directory || component.mode & 0o100 != 0;
             let group = if executes { "rx" } else { "r" };
@@ -38,7 +84,7 @@ pub fn give_to_root(facts: &Facts, component: &PathComponent, file: &Path) -> St
 
 /// Returns how to keep others from writing `component`, on the way to a directory of the
 /// site. The account owns the root and what is below it; root owns what is above.
-pub fn give_to_site(facts: &Facts, component: &PathComponent) -> String {
+pub fn give_to_site(facts: &Facts, resolved: &ResolvedPath, component: &PathComponent) -> String {
     let root = &facts.config.root;
     if component.path.starts_with(root) && component.path != *root {
         return give_to_account(facts, [component.uid]);
@@ -49,22 +95,26 @@ pub fn give_to_site(facts: &Facts, component: &PathComponent) -> String {
     } else {
         Word::new("root")
     };
-    let chown = format!("chown -h {owner} {shown}");
-    match component.kind {
-        ComponentKind::Symlink => chown,
-        _ => format!("{chown} && chmod go-w {shown}"),
+    let mut command = format!("chown -h {owner} {shown}");
+    if component.kind != ComponentKind::Symlink {
+        command += &format!(" && chmod go-w {shown}");
     }
+    let components = &resolved.components;
+    let at = components.iter().position(|it| it.path == component.path);
+    chown(&components[..at.unwrap_or_default()], command)
 }
 
 /// Returns how to give one account, and nobody else, these rights to `path`. A group or
 /// the mode for others would give them to more accounts.
-pub fn let_account(facts: &Facts, account: &str, rights: &str, path: &Path) -> String {
-    let (entry, word) = (Word::new(format!("u:{account}:{rights}")), Word::new(path));
-    let mut setfacl = format!("setfacl -m {entry} {word}");
-    // setfacl(1) follows a symlink.
-    if path.starts_with(&facts.config.root) {
-        setfacl = run(facts, &setfacl);
-    }
+pub fn let_account(facts: &Facts, account: &str, rights: &str, at: &ResolvedPath) -> String {
+    let entry = Word::new(format!("u:{account}:{rights}"));
+    let command = format!("setfacl -m {entry} {}", Word::new(&at.path));
+    // The account owns the root. setfacl(1) follows a symlink.
+    let setfacl = if at.path.starts_with(&facts.config.root) {
+        run(facts, &command)
+    } else {
+        on(facts, at, command)
+    };
     format!("with setfacl, which the package acl installs: {setfacl}")
 }
 

@@ -147,7 +147,7 @@ fn reader_finding(facts: &Facts) -> Option<Finding> {
             Finding::new(FindingCode::ReaderUnknown, shown, text)
         }
         ReaderAccess::Blocked(directory) => {
-            let shown = directory.display();
+            let shown = directory.path.display();
             let text = format!("'{name}' cannot search '{shown}', and so reads no release");
             let remedy = let_account(facts, name, "x", directory);
             let code = FindingCode::ReaderBlocked;

@@ -11,7 +11,7 @@ use crate::check::authorized_keys::AuthorizedKey;
 use crate::check::facts::*;
 use crate::check::findings::FindingCode;
 use crate::check::fixture::{
-    KEY, OTHER_KEY, SERVE, key, key_of_line, resolved, set_setting, sound,
+    KEY, OTHER_KEY, SERVE, directory, key, key_of_line, resolved, set_setting, sound,
 };
 use deploy_shell::error::{Code, Error};
 use deploy_shell::names::ReleaseId;
@@ -309,7 +309,7 @@ fn provocation(code: FindingCode) -> Provoke {
         FindingCode::Layout => |facts| facts.probe.layout = error("'/srv/blog' is odd"),
         FindingCode::ReaderUnknown => |facts| set_reader(facts, ReaderAccess::Unknown),
         FindingCode::ReaderBlocked => {
-            |facts| set_reader(facts, ReaderAccess::Blocked(PathBuf::from("/srv")))
+            |facts| set_reader(facts, ReaderAccess::Blocked(directory("/srv", None)))
         }
         FindingCode::ReaderDenied => |facts| {
             let first = PathBuf::from("/srv/blog/releases/r1/page");
@@ -392,43 +392,92 @@ fn a_finding_has_one_line_and_no_placeholder() {
 }
 
 /// The account can put anything at each name below the root, before root runs a command.
+/// Requires that no remedy has a command of root's with a path that contains one of `paths`.
+fn require_no_command_of_root(facts: &Facts, paths: &[&str]) {
+    const PROGRAMS: [&str; 13] = [
+        "chgrp", "chmod", "chown", "cp", "find", "install", "ln", "mkdir", "mv", "rm", "setfacl",
+        "tar", "touch",
+    ];
+    for finding in all_findings(facts) {
+        let as_root = finding.remedy.split("deploy-shell-admin run ").next();
+        for words in as_root.unwrap_or_default().split([';', ':', '&']) {
+            let program = words.split_whitespace().next().unwrap_or_default();
+            // "install" is also a word of a sentence.
+            let is_command = PROGRAMS.contains(&program) && !words.starts_with("install '")
+                || words.contains(">>");
+            let path = paths.iter().find(|path| words.contains(**path));
+            assert!(!is_command || path.is_none(), "{}: {words}", finding.code);
+        }
+    }
+}
+
 #[test]
 fn no_remedy_has_a_path_below_the_root_for_root() {
     for code in FindingCode::ALL {
         let mut facts = sound();
         provocation(*code)(&mut facts);
-        for finding in all_findings(&facts) {
-            let as_root = finding
-                .remedy
-                .split("deploy-shell-admin run --site blog -- ");
-            let as_root = as_root.take(1).collect::<String>();
-            let programs = [
-                "chgrp",
-                "chmod",
-                "chown",
-                "chown -h",
-                "chown -hR",
-                "cp",
-                "find",
-                "install",
-                "ln",
-                "mkdir",
-                "mv",
-                "rm",
-                "setfacl",
-                "tar",
-                "touch",
-            ];
-            for words in as_root.split([';', ':', '&']) {
-                let is_command = programs
-                    .iter()
-                    .any(|program| words.trim_start().starts_with(&format!("{program} ")));
-                assert!(
-                    !is_command || !words.contains("/srv/blog/"),
-                    "{code}: {words}"
-                );
-            }
+        require_no_command_of_root(&facts, &["/srv/blog/"]);
+    }
+}
+
+/// The account can put a symlink at each name in its own directories.
+#[test]
+fn no_remedy_has_a_path_below_a_directory_of_the_account_for_root() {
+    let (own, keys) = (Some("/home/deploy"), "/home/deploy/.ssh/authorized_keys");
+    for code in FindingCode::ALL {
+        let mut facts = sound();
+        facts.paths.root = directory("/srv/blog", Some("/srv"));
+        facts.paths.directories = ["releases", ".deploy-shell"]
+            .map(|name| directory(&format!("/srv/blog/{name}"), Some("/srv")))
+            .to_vec();
+        facts.paths.hooks = vec![resolved("/home/deploy/hooks/hook", own)];
+        facts.keys_files[0].location = resolved(keys, own);
+        provocation(*code)(&mut facts);
+        if facts.account.as_ref().is_none_or(|it| it.passwd.is_none()) {
+            continue;
         }
+        passwd(&mut facts).home = PathBuf::from("/home/deploy");
+        let home = &mut account(&mut facts).home;
+        home.location = Some(directory("/home/deploy", own));
+        home.ssh = Some(directory("/home/deploy/.ssh", own));
+        (home.has_rc, home.has_environment) = (true, true);
+        home.keys_files = vec![
+            PathBuf::from(keys),
+            "/home/deploy/.ssh/authorized_keys2".into(),
+        ];
+        for at in [
+            keys,
+            "/home/deploy/.ssh",
+            "/home/deploy/hooks/hook",
+            "/srv/blog",
+        ] {
+            facts.probe.blocked.push(Blocked {
+                path: keys.into(),
+                at: directory(
+                    at,
+                    if at.starts_with("/srv") {
+                        Some("/srv")
+                    } else {
+                        own
+                    },
+                ),
+                directory: at != keys,
+            });
+        }
+        requests::unusable(&mut facts, "/srv/blog", 1000);
+        set_reader(
+            &mut facts,
+            ReaderAccess::Blocked(directory("/srv/blog", Some("/srv"))),
+        );
+        require_no_command_of_root(&facts, &["/home/deploy/", "/srv/"]);
+        // A symlink in a directory that became root's still leads where the account said.
+        let mut link = directory("/home/deploy/.ssh", Some("/home/deploy/.ssh"));
+        link.components.last_mut().unwrap().kind = ComponentKind::Symlink;
+        account(&mut facts).home.location = Some(directory("/home/deploy", None));
+        account(&mut facts).home.ssh = Some(link);
+        facts.keys_files[0].location = resolved(keys, Some("/home/deploy/.ssh"));
+        facts.probe.blocked.clear();
+        require_no_command_of_root(&facts, &["/home/deploy/.ssh/", "/srv/"]);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Provokes the findings about the way of a request, and about what is on disk.
 
-use super::{Provoke, account, set_setting};
+use super::{Provoke, account, directory, set_setting};
 use crate::bridge::BridgeState;
 use crate::check::facts::*;
 use crate::check::findings::FindingCode;
@@ -50,7 +50,7 @@ fn live(facts: &mut Facts, has_directory: bool, has_manifest: bool) {
 pub fn block(facts: &mut Facts, path: &str, at: &str) {
     facts.probe.blocked.push(Blocked {
         path: path.into(),
-        at: at.into(),
+        at: directory(at, None),
         directory: path != at,
     });
 }
