@@ -10,7 +10,7 @@
 //! `DEPLOY_SHELL_CRASH_ONLY=swap` (swap without pruning, rollback, receive, receive a signed
 //! one, swap after a crash, swap with a checkpoint, receive with a checkpoint, swap with a
 //! gate, rollback with a gate, swap and back, rollback and back, receive a delta, receive a
-//! delta with links) runs one scenario only.
+//! delta with links) runs one scenario only; commas separate several.
 
 #![forbid(unsafe_code)]
 #![allow(

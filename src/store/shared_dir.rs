@@ -105,7 +105,7 @@ impl Store {
                 .remedy(format!("make it: {}", self.init_command())),
             Errno::ENOTDIR | Errno::ELOOP => {
                 fault(false, format!("'{shown}' is not a directory itself"))
-                    .remedy("make it a directory, or mount one there")
+                    .remedy("make it a directory")
             }
             errno => inaccessible(shown, errno),
         }
@@ -125,7 +125,7 @@ fn unresolved(shown: &std::path::Display<'_>, errno: Errno) -> Fault {
             false,
             format!("'{shown}' leads out of 'shared' by a symlink"),
         )
-        .remedy("put the file or directory itself there, or mount it there"),
+        .remedy("put the file or directory itself there"),
         Errno::ELOOP => fault(false, format!("'{shown}' is a symlink loop"))
             .remedy("put the file or directory itself there"),
         errno => inaccessible(shown, errno),

@@ -154,9 +154,10 @@ fn leave_debris(site: &Site) {
 }
 
 impl Scenario {
-    /// Returns whether the environment does not name another scenario.
+    /// Returns whether the environment does not name other scenarios.
     pub fn is_chosen(&self) -> bool {
-        !std::env::var("DEPLOY_SHELL_CRASH_ONLY").is_ok_and(|only| only != self.name)
+        let only = std::env::var("DEPLOY_SHELL_CRASH_ONLY");
+        !only.is_ok_and(|names| names.split(',').all(|name| name != self.name))
     }
 
     pub fn run(&self, site: &Site, fault: Option<(Point, Fault)>) -> Result<Run, String> {
