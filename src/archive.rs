@@ -74,7 +74,6 @@ pub fn is_changes(path: &[u8]) -> bool {
 /// The first line on stdout says which parts of the sandbox are in force. The
 /// unpacker writes it before it reads a byte of the payload.
 pub fn main(job: UnpackJob) -> u8 {
-    sandbox::reset_inherited_state();
     let Err(error) = run_job(&job) else {
         return 0;
     };

@@ -129,7 +129,6 @@ pub fn added(shared: &Shared, known: &[usize]) -> Vec<Vec<u8>> {
 
 /// Runs as the assembler, and returns the exit status.
 pub fn main(job: &AssembleJob) -> u8 {
-    sandbox::reset_inherited_state();
     let Err(error) = assemble(job) else {
         return 0;
     };

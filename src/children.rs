@@ -58,6 +58,8 @@ fn run_one_of(words: &[&str], argv: &[OsString]) -> Option<u8> {
         let error = misuse(word, "its environment is not empty");
         return Some(reply::exit(&error));
     }
+    // Before a child waits for its job: it may wait as long as a client sends.
+    sandbox::reset_inherited_state();
     let status = match word {
         _ if !arguments.is_empty() => Err(misuse(word, "it takes no argument")),
         // stdin of the unpacker is the payload.

@@ -133,7 +133,6 @@ impl Drop for CompressorProcess {
 
 /// Runs as the compressor, to the exit status. The job was read from stdin.
 pub fn main(job: CompressJob) -> u8 {
-    sandbox::reset_inherited_state();
     match run(&job) {
         Ok(()) => 0,
         Err(error) => error.code.exit(),

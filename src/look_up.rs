@@ -45,7 +45,6 @@ pub struct LookUpJob {
 /// Runs as the look-up, and returns the exit status. Writes one [`Found`] for each path,
 /// as soon as it is known.
 pub fn main(job: &LookUpJob) -> u8 {
-    sandbox::reset_inherited_state();
     sandbox::end_with_parent();
     let Ok(root) = Dir::cwd() else {
         return Code::IoError.exit();

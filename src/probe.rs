@@ -99,7 +99,6 @@ type Judgement = (Verdict, String);
 /// Runs as the probe, to the exit status: that of the verdict, or that of a
 /// missing sandbox. Writes one line on stdout that describes the response.
 pub fn main(request: ProbeRequest) -> u8 {
-    sandbox::reset_inherited_state();
     let (status, detail) = match probe_service(&request) {
         Ok((verdict, detail)) => (verdict.exit(), detail),
         Err(error) => (error.code.exit(), error.problem),

@@ -35,7 +35,6 @@ pub const PROBE_GRACE: Duration = Duration::from_secs(1);
 /// Runs as the hook runner, and returns the exit status: takes messages from stdin
 /// until the monitor closes it, and answers on stdout.
 pub fn main() -> u8 {
-    sandbox::reset_inherited_state();
     sandbox::limit_commands();
     match serve_monitor() {
         Ok(()) => 0,

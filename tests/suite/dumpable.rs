@@ -19,7 +19,7 @@ fn every_process_of_a_receive_makes_itself_not_dumpable() {
     fs::write(site.root().join("shared/.env"), "KEY=1").expect("a shared file");
     let log = site.dir().join("calls");
     let to = format!("--output={}", log.display());
-    let options = ["-f", "--trace=execve,prctl,umask", to.as_str()];
+    let options = ["-f", "--trace=execve,prctl,umask,read", to.as_str()];
     let bytes = payload("r1");
     let serve = serve(&site, "ci", Site::receive_command("r1", &bytes));
     site.run(strace::under(&options, &serve), &bytes).ok();
@@ -37,6 +37,9 @@ fn every_process_of_a_receive_makes_itself_not_dumpable() {
         // umask(2) comes next. The sandboxes do the same again, much later.
         let next = first(process, "umask(");
         assert!(done.is_some() && done < next, "{process}: {calls}");
+        // The assembler waits for its job as long as the client sends.
+        let job = first(process, "read(0,");
+        assert!(job.is_none_or(|job| done < Some(job)), "{process}: {calls}");
     }
 }
 
