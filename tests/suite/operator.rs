@@ -318,6 +318,8 @@ fn init_gives_away_only_a_directory_of_this_site() {
     assert!(!config.exists() && !root.join("releases").exists());
     assert_eq!(owner(&root), 0);
     fs::remove_file(root.join("passwd")).expect("removed");
+    // A new file system of ext4 has one.
+    fs::create_dir(root.join("lost+found")).expect("a directory");
     // Root's own directory becomes the account's; a symlink in it leads nowhere.
     let outside = site.dir().join("outside");
     fs::create_dir(&outside).expect("a directory");

@@ -14,7 +14,7 @@ findings! {
     HookWritable Security "hook-writable" "{}",
     HookOfAccount Security "hook-owned-by-account" "{}",
     HookMissing Error "hook-missing" "install '{}', or correct its path in the configuration",
-    HookUnusable Error "hook-unusable" "install '{}' and its interpreter so that the account can execute both (mode 0755), or correct the path",
+    HookUnusable Error "hook-unusable" "install '{}' and its interpreter in directories of root's, so that the account can execute both (mode 0755), or correct the path",
     RootWritable Security "root-writable" "{}",
     SharedWritable Security "shared-writable" "{}",
     KeysWritable Security "keys-file-writable" "{}",

@@ -322,8 +322,12 @@ fn require_only_a_site(config: &Config, root: &Dir) -> Result<()> {
     let names = root.names().map_err(|errno| cannot(&config.root, errno))?;
     let own = [RELEASES, SHARED, STATE].map(|name| name.as_os_str().as_bytes());
     let links = [&config.link, &config.preview.link].map(|link| link.as_str().as_bytes());
+    // A new file system of ext4 has this directory, and a site may be a file system of its own.
     let is_own = |name: &[u8]| {
-        own.contains(&name) || links.contains(&name) || OF_OTHER_TOOLS.contains(&name)
+        own.contains(&name)
+            || links.contains(&name)
+            || OF_OTHER_TOOLS.contains(&name)
+            || name == b"lost+found"
     };
     match names.iter().find(|name| !is_own(name.as_bytes())) {
         None => Ok(()),

@@ -212,7 +212,7 @@ fn blocked_files(facts: &Facts) -> Vec<Finding> {
             (FindingCode::ProgramBlocked, text)
         };
         let remedy = if code == FindingCode::ProgramBlocked && !blocked.directory {
-            let chmod = format!("chmod a+rx {}", Word::new(&blocked.at.path));
+            let chmod = format!("chmod a+x {}", Word::new(&blocked.at.path));
             format!("with chmod: {}", on(facts, &blocked.at, chmod))
         } else {
             let_use(facts, blocked)
