@@ -24,7 +24,10 @@ use crate::manifest::file_mode;
 use crate::threads;
 
 /// The size of a piece of a large file, and of a batch, in bytes.
-const PIECE: usize = 512 * 1024;
+const PIECE: usize = 524_288;
+
+/// The largest file that goes into a batch, in bytes.
+const MAX_SMALL: u64 = 262_144;
 
 /// The maximum number of files in a batch. Each file can hold the handle of another
 /// directory, so at most (queue + threads + 1) times this many are open: 624 of the
@@ -36,6 +39,11 @@ const QUEUE: usize = 8;
 
 /// The maximum number of pieces that wait for the thread of a large file.
 const PIECES: usize = 4;
+
+/// The maximum number of free buffers: as many as are in use while three threads write one large
+/// file. Several large files in the queue can have more, up to `PIECES` for each job; buffers
+/// that do not fit in here are freed.
+const FREE: usize = 16;
 
 /// The place of a file that a thread writes.
 #[derive(Debug)]
@@ -125,10 +133,7 @@ impl Writers {
         let count = count.max(1);
         let start_error = |error| UnpackError::Io(Error::io("cannot start a thread", error));
         let (ready, started) = sync_channel(count);
-        // As many buffers as are in use while one large file is written. Several
-        // large files in the queue can have more, up to PIECES for each job; buffers
-        // that do not fit in here are freed.
-        let (give_back, free) = sync_channel(QUEUE + PIECES + count + 1);
+        let (give_back, free) = sync_channel(FREE);
         let (jobs, queue) = sync_channel(QUEUE);
         let queue = Arc::new(Mutex::new(Some(queue)));
         let progress = Arc::new(Progress::default());
@@ -171,7 +176,7 @@ impl Writers {
         size: u64,
         mut read: impl FnMut(&mut [u8]) -> Result<(), UnpackError>,
     ) -> Result<(), UnpackError> {
-        if size > (PIECE / 2) as u64 {
+        if size > MAX_SMALL {
             return self.write_large(destination, executable, size, read);
         }
         let size = size as usize;
