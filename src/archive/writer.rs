@@ -40,10 +40,10 @@ const QUEUE: usize = 8;
 /// The maximum number of pieces that wait for the thread of a large file.
 const PIECES: usize = 4;
 
-/// The maximum number of free buffers: as many as are in use while three threads write one large
+/// The maximum number of free buffers: as many as are in use while four threads write one large
 /// file. Several large files in the queue can have more, up to `PIECES` for each job; buffers
 /// that do not fit in here are freed.
-const FREE: usize = 16;
+const FREE: usize = 17;
 
 /// The place of a file that a thread writes.
 #[derive(Debug)]
@@ -372,4 +372,61 @@ fn set_time(file: &File, destination: &Destination) -> Result<(), UnpackError> {
 fn write_error(destination: &Destination, error: impl Into<std::io::Error>) -> UnpackError {
     let name = crate::escape::escape(&destination.name);
     UnpackError::Io(Error::io(format!("cannot write '{name}'"), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that differ in each file and at each place of a buffer.
+    fn content(number: usize, size: usize) -> Vec<u8> {
+        (0..size).map(|at| (at / 7 + number) as u8).collect()
+    }
+
+    #[test]
+    fn files_of_every_size_have_their_content() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = Arc::new(Dir::open_root(directory.path()).unwrap());
+        let small = MAX_SMALL as usize;
+        let mut sizes = vec![0, 1, small, small + 1, PIECE, PIECE + 1, 3 * PIECE, 7];
+        sizes.extend([small - 1, small, small]);
+        sizes.extend([9; 2 * BATCH_FILES + 1]);
+        let mut writers = Writers::start(2).unwrap();
+        for (number, size) in sizes.iter().enumerate() {
+            let destination = Destination {
+                dir: Arc::clone(&dir),
+                name: number.to_string().into_bytes().into(),
+                mtime: TimeSpec::new(number as i64, 0),
+            };
+            let bytes = content(number, *size);
+            let mut rest = bytes.as_slice();
+            let written =
+                writers.write_file(destination, number % 2 == 1, *size as u64, |buffer| {
+                    // No read is empty: a reader of a stream could take it for the end.
+                    assert!(!buffer.is_empty());
+                    let (now, later) = rest.split_at(buffer.len());
+                    buffer.copy_from_slice(now);
+                    rest = later;
+                    Ok(())
+                });
+            written.unwrap();
+            assert_eq!(rest, b"");
+        }
+        writers.wait_until_written().unwrap();
+        for (number, size) in sizes.iter().enumerate() {
+            let path = directory.path().join(number.to_string());
+            assert!(
+                std::fs::read(&path).unwrap() == content(number, *size),
+                "{number}"
+            );
+            let metadata = path.metadata().unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
+            assert_eq!(mode & 0o100 != 0, number % 2 == 1);
+            assert_eq!(
+                std::os::unix::fs::MetadataExt::mtime(&metadata),
+                number as i64
+            );
+        }
+        writers.finish().unwrap();
+    }
 }
