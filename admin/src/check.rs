@@ -52,7 +52,7 @@ use filesystem::Mounts;
 use path_reader::resolve_paths;
 pub use path_reader::run_child;
 use paths::resolve_path;
-pub(crate) use rules::first_writable;
+pub(crate) use rules::{chown_or_move, first_writable};
 
 /// How long a look-up of the shared paths may take: a file system that is mounted there
 /// may not answer.

@@ -19,7 +19,7 @@ use deploy_shell::shell_word::Word;
 use deploy_shell::store::Store;
 use deploy_shell::store::layout::STATE;
 
-/// The remedy where another user than root or the account can put something else at the root.
+/// The remedy where another user than root can put something else at the root.
 pub const MOVE_THE_SITE: &str = "move the site, as Move a site in docs/maintenance.md says, below \
                                  directories of root's";
 
@@ -37,7 +37,8 @@ pub fn run_as_account(store: &Store, command: &str) -> Result<()> {
 ///
 /// # Errors
 ///
-/// [`Code::IoError`].
+/// [`Code::BadLayout`] for a root below a directory of another user, or on a file system that a
+/// user has mounted; and [`Code::IoError`].
 pub fn owner(store: &Store) -> Result<u32> {
     let (of_root, of_state) = owners(store)?;
     let uid = choose(of_root, Some(of_state));
@@ -114,8 +115,7 @@ pub fn named_or_shown(config: &Config, named: Option<&str>, command: &str) -> Re
         Error::io("cannot see whose the site is", error).remedy(remedy.clone())
     };
     let root = config.root.symlink_metadata().map_err(look)?;
-    user_mounts::require_none(&config.root, root.dev())
-        .map_err(|error| error.remedy(remedy.clone()))?;
+    user_mounts::require_none(&config.root, root.dev())?;
     let state = config.root.join(STATE).symlink_metadata();
     let of_state = match &state {
         // The account can mount a file system there.
@@ -188,8 +188,8 @@ impl Ids {
     ///
     /// # Errors
     ///
-    /// [`Code::BadLayout`] for a `.deploy-shell` of root's in a directory of the account, and
-    /// [`Code::IoError`].
+    /// [`Code::BadLayout`] for a `.deploy-shell` of root's in a directory of the account, and for a
+    /// root on a file system that a user has mounted; and [`Code::IoError`].
     pub fn of_site(config: &Config, store: &Store) -> Result<Ids> {
         let (of_root, of_state) = owners(store)?;
         if choose(of_root, Some(of_state)) != of_state && logs_in(of_root) {

@@ -43,14 +43,14 @@ fn mounter(mounts: &str, device: u64) -> Option<u32> {
     let number = format!("{}:{}", major(device), minor(device));
     let of_device = |line: &&str| line.split(' ').nth(2) == Some(number.as_str());
     let lines = mounts.lines().filter(of_device);
-    let users = lines.filter_map(|line| {
+    let mut users = lines.filter_map(|line| {
         let options = line.rsplit_once(" - ")?.1.split(' ').nth(2)?;
         let user = options
             .split(',')
             .find_map(|option| option.strip_prefix("user_id="));
         user?.parse().ok()
     });
-    users.into_iter().find(|user| *user != 0)
+    users.find(|user| *user != 0)
 }
 
 #[cfg(test)]

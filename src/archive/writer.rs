@@ -40,9 +40,9 @@ const QUEUE: usize = 8;
 /// The maximum number of pieces that wait for the thread of a large file.
 const PIECES: usize = 4;
 
-/// The maximum number of free buffers: as many as are in use while four threads write one large
-/// file. Several large files in the queue can have more, up to `PIECES` for each job; buffers
-/// that do not fit in here are freed.
+/// The maximum number of free buffers: as many as are in use with four threads, one of which writes
+/// a large file. Several large files in the queue can have more, up to `PIECES` for each job;
+/// buffers that do not fit are freed.
 const FREE: usize = 17;
 
 /// The place of a file that a thread writes.

@@ -46,6 +46,14 @@ pub fn read_trusted(path: &Path) -> Result<String> {
     if !meta.is_file() {
         return Err(bad("is not a regular file".to_owned()));
     }
+    // First the directory: whoever can write there can put another file at the name before root
+    // corrects this one.
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let above = directory.metadata().map_err(cannot)?;
+    if !is_trusted_owner(above.uid()) || above.mode() & 0o022 != 0 && above.mode() & 0o1000 == 0 {
+        return Err(bad("is in a directory that others can write".to_owned())
+            .remedy("keep it in a directory that only root can write, such as /etc/deploy-shell"));
+    }
     if meta.mode() & 0o022 != 0 {
         return Err(bad("can be written by its group or by others".to_owned())
             .remedy(format!("chmod go-w {}", Word::new(path))));
@@ -56,16 +64,6 @@ pub fn read_trusted(path: &Path) -> Result<String> {
             meta.uid()
         ))
         .remedy(format!("chown -h root {}", Word::new(path))));
-    }
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let meta = directory.metadata().map_err(cannot)?;
-    if !is_trusted_owner(meta.uid()) || meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
-        return Err(
-            bad("is in a directory that others can write".to_owned()).remedy(format!(
-                "chown -h root {0} && chmod go-w {0}",
-                Word::new(directory)
-            )),
-        );
     }
     let mut text = String::new();
     let read = file

@@ -87,7 +87,7 @@ impl Store {
             }
             if stat.st_mode & directory.forbidden != 0 {
                 return Err(bad("can be reached or written by others".to_owned())
-                    .remedy(self.mode_command("o-w", &directory)));
+                    .remedy(self.mode_command(&directory)));
             }
             // A rename is atomic only within one file system.
             if device(directory.handle) != device(&self.root) {
@@ -127,23 +127,27 @@ impl Store {
         let account = geteuid().as_raw();
         match directory.handle.metadata() {
             Ok(stat) if errno == Errno::EACCES && stat.st_uid == account => {
-                error.remedy(self.mode_command("u+rwx", directory))
+                error.remedy(self.mode_command(directory))
             }
-            Ok(_) if errno == Errno::EACCES => {
-                let root = Word::new(&self.path);
-                error.remedy(format!("as root: chown -h {account} {root}"))
-            }
+            Ok(_) if errno == Errno::EACCES => error.remedy(self.check_command()),
             _ => error,
         }
     }
 
-    /// Returns the command that corrects the mode of a directory. `mode` is that of the root,
-    /// for chmod(1).
-    fn mode_command(&self, mode: &str, directory: &Directory<'_>) -> String {
+    /// Returns the command that corrects the mode of a directory, or that says how.
+    fn mode_command(&self, directory: &Directory<'_>) -> String {
         if directory.path == self.path {
-            return format!("chmod {mode} {}", Word::new(&self.path));
+            return self.check_command();
         }
         self.repair_command()
+    }
+
+    /// `check` knows whether somebody but root can exchange the root directory.
+    fn check_command(&self) -> String {
+        format!(
+            "this says how to correct it: deploy-shell-admin check {}",
+            self.options
+        )
     }
 
     fn repair_command(&self) -> String {

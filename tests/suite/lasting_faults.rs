@@ -69,7 +69,7 @@ fn a_directory_that_the_account_may_not_write_is_reported_with_the_remedy() {
         set_mode(&path, 0o755);
         reply.refused(78, "bad-layout");
         let remedy = match directory {
-            "" => format!("chmod u+rwx '{}'\n", site.root().display()),
+            "" => format!("deploy-shell-admin check --config '{config}'\n"),
             _ => format!("as root: deploy-shell-admin repair --config '{config}'\n"),
         };
         assert!(reply.stderr.contains(&remedy), "{reply:?}");

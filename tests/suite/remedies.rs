@@ -95,6 +95,18 @@ fn remedy(reply: &Reply) -> String {
 #[track_caller]
 fn follow(remedy: &str) {
     let script = remedy.strip_prefix("as root: ").unwrap_or(remedy);
+    // Of the root directory, `check` prints the command.
+    if let Some(check) = script.strip_prefix("this says how to correct it: ") {
+        let done = Command::new("sh").args(["-c", &with_admin(check)]).output();
+        let shown = String::from_utf8(done.expect("sh starts").stdout).expect("text");
+        let mut lines = shown.lines();
+        let found = lines.find(|line| line.starts_with("finding: root-not-writable: "));
+        let command = lines
+            .next()
+            .and_then(|line| line.strip_prefix("  remedy: "));
+        assert!(found.is_some(), "{shown}");
+        return follow(command.expect("a remedy"));
+    }
     let done = Command::new("sh")
         .args(["-ec", &with_admin(script)])
         .output();

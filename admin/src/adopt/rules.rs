@@ -102,7 +102,9 @@ impl Fault {
             Fault::SpecialFile(_) => {
                 "let the program that made it use a directory outside of the release".to_owned()
             }
-            Fault::MountPoint => "mount it in shared/, and list the path in [shared]".to_owned(),
+            Fault::MountPoint => {
+                "let the application use the mounted directory outside of the site".to_owned()
+            }
             Fault::Name(_) => "rename it".to_owned(),
             Fault::Target(_) => {
                 "make it a relative symlink to a path in the release, or a shared path: \

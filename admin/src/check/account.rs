@@ -138,6 +138,7 @@ fn examine_home(path: &Path, not_checked: &mut Vec<String>) -> HomeDirectory {
         }
         return HomeDirectory {
             is_missing: location.resolution == Resolution::Missing,
+            location: Some(location),
             ..HomeDirectory::default()
         };
     }
@@ -218,7 +219,7 @@ mod tests {
         let mut not_checked = Vec::new();
         let none = directory.path().join("none");
         let missing = examine_home(&none, &mut not_checked);
-        assert!(missing.location.is_none() && missing.is_missing);
+        assert!(missing.ssh.is_none() && missing.is_missing);
         assert!(
             examine_home(directory.path(), &mut not_checked)
                 .ssh

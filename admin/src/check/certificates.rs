@@ -6,7 +6,8 @@ use std::path::Path;
 use super::authorized_keys::{AuthorizedKey, parse_key_line};
 use super::facts::{Authority, Certificates, ForcedCommand, PasswdEntry, Principal, SshdSettings};
 use super::key_options::KeyOptions;
-use super::keys_files::{expand_tokens, read_lines};
+use super::keys_files::{expand_tokens, read_lines, read_lines_as_sshd};
+use super::paths::resolve_path;
 
 /// Reads the authorities and principals of the account. Adds to `not_checked` what it
 /// cannot see.
@@ -46,7 +47,7 @@ pub fn read_certificates(
         return found;
     };
     found.files.push(path.clone());
-    let lines = read_lines(&path).unwrap_or_else(|why| {
+    let lines = read_lines_as_sshd(&resolve_path(&path), uid).unwrap_or_else(|why| {
         not_checked.push(format!("the principals of '{}': {why}", account.name));
         Vec::new()
     });

@@ -26,7 +26,7 @@ findings! {
     AccountLocked Error "account-locked" "usermod --password '*' {word}",
     AccountExpired Error "account-expired" "{}",
     NoKey Error "no-key-registered" "put the line of a key into the keys file: {}",
-    KeysUnreadable Error "keys-file-unreadable" "let the account read it, because sshd opens it as the account, {}",
+    KeysUnreadable Error "keys-file-unreadable" "{}",
     ProgramBlocked Error "program-not-executable" "let the account run it {}",
     HomeMissing Error "home-missing" "make an empty one, of root\'s: {}",
     HomeBlocked Error "home-not-searchable" "let the account search it {}",
@@ -128,7 +128,7 @@ findings! {
     // The site.
     AuditOptional Warning "audit-not-required" "set required = true in [audit] of '{}'",
     AuditUnreachable Error "audit-unreachable" "start the syslog daemon that listens on '{}', or set another socket",
-    AuditReplaceable Security "audit-socket-replaceable" "chown -h root {word} && chmod go-w {word}",
+    AuditReplaceable Security "audit-socket-replaceable" "{}",
     SandboxOptional Warning "sandbox-not-required" "the kernel has the whole sandbox: set required = true in [sandbox] of '{}'",
     MonitorUnconfined Error "monitor-not-confined" "run Linux 5.19 or later with these features enabled: {}; or accept their absence with required = false in [sandbox], see SECURITY.md, Older kernels",
     UnpackerUnconfined Error "unpacker-not-confined" "run Linux 5.19 or later with these features enabled: {}; or accept their absence with required = false in [sandbox], see SECURITY.md, Older kernels",

@@ -52,7 +52,7 @@ pub fn read_keys_files(
         let location = resolve_path(&path);
         let read = match &location.resolution {
             Resolution::Missing => Ok(Vec::new()),
-            Resolution::Complete => read_as_sshd(&location, uid, &classify)
+            Resolution::Complete => read_keys_file(&location, uid, &classify)
                 .map_err(|why| format!("the keys of '{}': {why}", account.name)),
             Resolution::NotChecked(why) => Err(format!("the keys in '{}': {why}", path.display())),
         };
@@ -93,35 +93,41 @@ pub fn expand_tokens(pattern: &str, account: &PasswdEntry, uid: u32) -> Option<P
     Some(account.home.join(path))
 }
 
-/// Reads a keys file as the account where another user than root can put something else there,
-/// as sshd does (auth2-pubkey.c of OpenSSH). Else a symlink of the account would make `check`
-/// report on a keys file of root's.
-fn read_as_sshd(
+/// Reads the lines of a file of the account `uid`: as the account where another user than root can
+/// put something else there, as sshd does (auth2-pubkey.c of OpenSSH). Else a symlink of the
+/// account would make `check` report on a file of root's.
+///
+/// # Errors
+///
+/// Why the file cannot be read.
+pub fn read_lines_as_sshd(
+    location: &ResolvedPath,
+    uid: u32,
+) -> Result<Vec<(usize, String)>, String> {
+    let path = &location.path;
+    if !geteuid().is_root() || first_writable(&location.components, &[0]).is_none() {
+        return read_lines(path);
+    }
+    let user = User::from_uid(Uid::from_raw(uid)).map_err(|errno| describe(&errno.into()))?;
+    let user = user.ok_or("it has no passwd entry")?;
+    as_user(&user, || read_lines(path))?
+}
+
+fn read_keys_file(
     location: &ResolvedPath,
     uid: u32,
     classify: impl Fn(&AuthorizedKey) -> ForcedCommand,
 ) -> Result<Vec<KeysFileLine>, String> {
-    let path = &location.path;
-    if !geteuid().is_root() || first_writable(&location.components, &[0]).is_none() {
-        return read_keys_file(path, classify);
-    }
-    let user = User::from_uid(Uid::from_raw(uid)).map_err(|errno| describe(&errno.into()))?;
-    let user = user.ok_or("it has no passwd entry")?;
-    as_user(&user, || read_keys_file(path, classify))?
-}
-
-fn read_keys_file(
-    path: &Path,
-    classify: impl Fn(&AuthorizedKey) -> ForcedCommand,
-) -> Result<Vec<KeysFileLine>, String> {
-    let found = read_lines(path)?.into_iter().filter_map(|(number, line)| {
-        let key = parse_key_line(&line)?;
-        let key = key.map(|entry| Key {
-            command: classify(&entry),
-            entry,
+    let found = read_lines_as_sshd(location, uid)?
+        .into_iter()
+        .filter_map(|(number, line)| {
+            let key = parse_key_line(&line)?;
+            let key = key.map(|entry| Key {
+                command: classify(&entry),
+                entry,
+            });
+            Some(KeysFileLine { number, key })
         });
-        Some(KeysFileLine { number, key })
-    });
     Ok(found.collect())
 }
 

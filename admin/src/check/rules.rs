@@ -22,6 +22,7 @@ use super::facts::Facts;
 use super::findings::{Finding, FindingCode};
 
 pub use paths::first_writable;
+pub use remedies::chown_or_move;
 pub use server::{accepts_dangerous_variables, sshd_forced_command};
 
 /// Findings by which a request fails on a directory of the site. The library's own error

@@ -20,10 +20,13 @@ use deploy_shell::store::ONE_FILE_SYSTEM;
 use deploy_shell::store::layout::{LOCK, RELEASES, SHARED, STATE, STATE_DIRS};
 
 use super::{Account, root_directory};
+use crate::check::chown_or_move;
+use crate::check::paths::resolve_path;
 use crate::site_account::Ids;
 
-/// What Deployer and Capistrano have in the root directory of a site: see `adopt`.
-const OF_OTHER_TOOLS: [&[u8]; 3] = [b".dep", b"repo", b"revisions.log"];
+/// What Deployer and Capistrano have in the root directory of a site (see `adopt`), and what a new
+/// file system of ext4 has.
+const OF_OTHERS: [&[u8]; 4] = [b".dep", b"repo", b"revisions.log", b"lost+found"];
 
 /// The directories of a site before they are created.
 pub struct Directories<'a> {
@@ -285,7 +288,8 @@ impl Work<'_> {
         let other = Account::of_uid(owner).name;
         let problem = format!("'{shown}' belongs to '{other}', not to '{name}'");
         let right = if path == self.config.root {
-            format!("chown -h {} {}", Word::new(name), Word::new(path))
+            let command = format!("chown -h {} {}", Word::new(name), Word::new(path));
+            chown_or_move(resolve_path(path).above(), command)
         } else {
             // The account can move a directory of another user here.
             "docs/adopting.md has the way for a site of another tool".to_owned()
@@ -322,13 +326,8 @@ fn require_only_a_site(config: &Config, root: &Dir) -> Result<()> {
     let names = root.names().map_err(|errno| cannot(&config.root, errno))?;
     let own = [RELEASES, SHARED, STATE].map(|name| name.as_os_str().as_bytes());
     let links = [&config.link, &config.preview.link].map(|link| link.as_str().as_bytes());
-    // A new file system of ext4 has this directory, and a site may be a file system of its own.
-    let is_own = |name: &[u8]| {
-        own.contains(&name)
-            || links.contains(&name)
-            || OF_OTHER_TOOLS.contains(&name)
-            || name == b"lost+found"
-    };
+    let is_own =
+        |name: &[u8]| own.contains(&name) || links.contains(&name) || OF_OTHERS.contains(&name);
     match names.iter().find(|name| !is_own(name.as_bytes())) {
         None => Ok(()),
         Some(other) => {

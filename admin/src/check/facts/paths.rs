@@ -41,6 +41,12 @@ pub enum ComponentKind {
 }
 
 impl ResolvedPath {
+    /// Returns the components above what is at the end, or above what is missing there.
+    pub fn above(&self) -> &[PathComponent] {
+        let end = usize::from(self.end().is_some());
+        &self.components[..self.components.len() - end]
+    }
+
     /// Returns what is at the end of the path, if something is.
     pub fn end(&self) -> Option<&PathComponent> {
         let is_complete = self.resolution == Resolution::Complete;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::login::usual_home;
 use super::paths::writable;
-use super::remedies::within;
+use super::remedies::{run, within};
 use crate::check::facts::{
     Account, Facts, HomeDirectory, PasswdEntry, PasswordState, SshdSettings, is_deploy_shell,
 };
@@ -92,7 +92,7 @@ pub fn account_findings(facts: &Facts, account: &Account) -> Vec<Finding> {
 fn home_findings(facts: &Facts, entry: &PasswdEntry, home: &HomeDirectory) -> Vec<Finding> {
     let mut findings = Vec::new();
     let why = "a user who can write there decides what sshd reads in ~/.ssh";
-    let location = home.location.as_ref();
+    let location = home.location.as_ref().filter(|_| !home.is_missing);
     let root = &facts.config.root;
     // root as the owner of the site's root would make every swap fail.
     let in_site = entry.home.starts_with(root);
@@ -116,11 +116,12 @@ fn home_findings(facts: &Facts, entry: &PasswdEntry, home: &HomeDirectory) -> Ve
     }
     let directory = entry.home.join(".ssh");
     let remove = |code, file: &Path, text: String| {
-        let mut command = format!("rm {}", Word::new(file));
+        let command = format!("rm {}", Word::new(file));
         // The account may make `.ssh` a symlink to another directory.
-        if let Some(ssh) = &home.ssh {
-            command = within(facts, ssh, command);
-        }
+        let command = match &home.ssh {
+            Some(ssh) => within(facts, ssh, command),
+            None => run(facts, &command),
+        };
         Finding::with_remedy(code, file.display(), text, &command)
     };
     if home.has_rc {

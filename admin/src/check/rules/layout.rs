@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::remedies::{above, chown, give_to_account, on, run_script};
+use super::remedies::{chown_or_move, give_to_account, on, run_script};
 use crate::check::facts::{
     ComponentKind, Facts, PathComponent, Resolution, ResolvedPath, Unusable, UnusableFault,
 };
@@ -167,7 +167,7 @@ fn root_not_writable(facts: &Facts) -> Option<Finding> {
         }
         _ => {
             let command = format!("chown -h {} {word}", facts.account_word());
-            chown(above(&facts.paths.root), command)
+            chown_or_move(facts.paths.root.above(), command)
         }
     };
     let code = FindingCode::RootNotWritable;

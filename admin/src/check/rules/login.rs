@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::remedies::{above, is_fixed, let_use, on};
+use super::remedies::{is_fixed, let_use, on};
 use crate::check::facts::{Account, Aging, Facts, ForcedCommand, PasswordState, ServedSite};
 use crate::check::facts::{PasswdEntry, SshdSettings};
 use crate::check::findings::{Finding, FindingCode};
-use deploy_shell::shell_word::{Word, run_script};
+use deploy_shell::shell_word::Word;
 use deploy_shell::signature::list_matches;
 
 /// The home directory of the account that the packages create.
@@ -23,7 +23,7 @@ pub fn login_findings(facts: &Facts) -> Vec<Finding> {
     }
     findings.extend(unusable_account(account, facts.sshd.as_ref()));
     findings.extend(logins_closed(facts));
-    findings.extend(home_missing(account));
+    findings.extend(home_missing(facts, account));
     findings.extend(blocked_files(facts));
     findings.extend(no_key(facts));
     findings
@@ -159,7 +159,7 @@ fn logins_closed(facts: &Facts) -> Option<Finding> {
     ))
 }
 
-fn home_missing(account: &Account) -> Option<Finding> {
+fn home_missing(facts: &Facts, account: &Account) -> Option<Finding> {
     let entry = account
         .passwd
         .as_ref()
@@ -169,8 +169,11 @@ fn home_missing(account: &Account) -> Option<Finding> {
         "the home directory '{shown}' of '{}' does not exist: sshd adds a complaint to every answer",
         entry.name
     );
+    let location = account.home.location.as_ref();
+    let is_safe = location.is_none_or(|home| is_fixed(home.above()))
+        && !entry.home.starts_with(&facts.config.root);
     // Debian gives this home directory to accounts that must have none.
-    let remedy = if entry.home == Path::new("/nonexistent") {
+    let remedy = if entry.home == Path::new("/nonexistent") || !is_safe {
         usual_home(&entry.name)
     } else {
         format!(
@@ -186,6 +189,11 @@ fn home_missing(account: &Account) -> Option<Finding> {
 pub fn usual_home(name: &str) -> String {
     let (home, name) = (Word::new(USUAL_HOME), Word::new(name));
     format!("install -d -o root -g root -m 0755 {home} && usermod --home {home} {name}")
+}
+
+/// Returns the keys file that sshd/README.md recommends for the account `name`.
+fn usual_keys(name: &str) -> Word {
+    Word::new(Path::new("/etc/deploy-shell/authorized_keys").join(name))
 }
 
 /// One directory may block several of the files, and is one finding.
@@ -211,7 +219,18 @@ fn blocked_files(facts: &Facts) -> Vec<Finding> {
             let text = format!("'{name}' cannot run '{path}': '{at}' denies it");
             (FindingCode::ProgramBlocked, text)
         };
-        let remedy = if code == FindingCode::ProgramBlocked && !blocked.directory {
+        let remedy = if code == FindingCode::KeysUnreadable {
+            // Of what blocks the account, most is another user's, who alone can change it.
+            if is_fixed(blocked.at.above()) {
+                let how = let_use(facts, blocked);
+                format!("let the account read it, because sshd opens it as the account, {how}")
+            } else {
+                format!(
+                    "keep the keys in {}, as sshd/README.md says",
+                    usual_keys(&name)
+                )
+            }
+        } else if code == FindingCode::ProgramBlocked && !blocked.directory {
             let chmod = format!("chmod a+x {}", Word::new(&blocked.at.path));
             format!("with chmod: {}", on(facts, &blocked.at, chmod))
         } else {
@@ -244,25 +263,22 @@ fn no_key(facts: &Facts) -> Option<Finding> {
         return None;
     }
     let name = &entry.name;
-    let usual = Path::new("/etc/deploy-shell/authorized_keys").join(name);
     let known = facts.keys_files.first().map(|file| &file.location);
-    let file = known.map_or(usual, |location| location.path.clone());
-    let shown = file.display();
+    let known = known.filter(|location| is_fixed(location.above()));
+    // Another user can put a symlink at the others.
+    let file = known.map_or_else(|| usual_keys(name), |location| Word::new(&location.path));
+    let known = facts.keys_files.first();
+    let shown = known.map_or(file.to_string(), |file| {
+        file.location.path.display().to_string()
+    });
     let what = if facts.keys().next().is_some() {
         format!("no key of '{name}' serves this site")
     } else {
         format!("no key is registered for '{name}'")
     };
     let text = format!("{what}: nobody can deploy");
-    let (site, word) = (facts.config.site_option(), Word::new(&file));
-    let mut remedy = format!("deploy-shell-admin authorize {site} --key LABEL FILE.pub ");
-    remedy += &match known {
-        Some(location) if !is_fixed(above(location)) => {
-            let append = run_script(&format!("--stdin {site}"), &format!("cat >> {word}"));
-            format!("| {append}")
-        }
-        _ => format!(">> {word}"),
-    };
+    let site = facts.config.site_option();
+    let remedy = format!("deploy-shell-admin authorize {site} --key LABEL FILE.pub >> {file}");
     Some(Finding::with_remedy(
         FindingCode::NoKey,
         shown,

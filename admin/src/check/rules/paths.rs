@@ -45,10 +45,20 @@ pub fn writable(
     let (component, how) = first_writable(&resolved.components, trusted)?;
     let shown = component.path.display();
     let text = format!("'{shown}' {how}: {why}");
-    // Nobody but root can exchange the first one of these.
-    let (first, _) = first_writable(&resolved.components, &[0]).unwrap_or((component, how));
-    let remedy = give_to_root(facts, first, &resolved.path);
+    let remedy = give_first_to_root(facts, resolved, component);
     Some(Finding::with_remedy(code, shown, text, &remedy))
+}
+
+/// Returns how to keep everybody but root from writing `component`. Another user can exchange what
+/// is below the first component that this user can write, so that one comes first.
+fn give_first_to_root(facts: &Facts, resolved: &ResolvedPath, component: &PathComponent) -> String {
+    match first_writable(&resolved.components, &[0]) {
+        Some((first, _)) if first.path != component.path => {
+            let remedy = give_to_root(facts, first, &resolved.path);
+            format!("first, the directory above it: {remedy}")
+        }
+        _ => give_to_root(facts, component, &resolved.path),
+    }
 }
 
 /// Makes a finding of the first component that belongs to the account.
@@ -58,7 +68,7 @@ fn owned(facts: &Facts, resolved: &ResolvedPath, code: FindingCode, why: &str) -
     let component = resolved.components.iter().find(own)?;
     let shown = component.path.display();
     let text = format!("'{shown}' belongs to the account itself: {why}");
-    let remedy = give_to_root(facts, component, &resolved.path);
+    let remedy = give_first_to_root(facts, resolved, component);
     Some(Finding::with_remedy(code, shown, text, &remedy))
 }
 
@@ -218,15 +228,12 @@ fn socket_finding(facts: &Facts, account: u32) -> Option<Finding> {
          socket of their own",
         socket.path.display()
     );
-    Some(Finding::of_word(
-        FindingCode::AuditReplaceable,
-        &open.path,
-        text,
-    ))
+    let remedy = give_to_root(facts, open, &socket.path);
+    let code = FindingCode::AuditReplaceable;
+    Some(Finding::with_remedy(code, shown, text, &remedy))
 }
 
-/// Keeps one finding of each code for a directory that is above several files. The
-/// remedy contains the subject.
+/// Keeps one finding of each code and remedy: a directory may be above several files.
 fn once_each(findings: Vec<Finding>) -> Vec<Finding> {
     let mut kept: Vec<Finding> = Vec::new();
     for finding in findings {

@@ -10,27 +10,22 @@
 use std::path::Path;
 
 use super::paths::first_writable;
-use crate::check::facts::{Blocked, ComponentKind, Facts, PathComponent, Resolution, ResolvedPath};
+use crate::check::facts::{Blocked, ComponentKind, Facts, PathComponent, ResolvedPath};
 use crate::site_account::MOVE_THE_SITE;
 use deploy_shell::shell_word::{self, Word};
 use deploy_shell::store::COPY_THE_SITE;
 
-/// Returns whether root alone can exchange what is at these components.
+/// Returns whether root alone can exchange what is below these components. In a sticky directory,
+/// the owner of a file can exchange it.
 pub fn is_fixed(components: &[PathComponent]) -> bool {
-    !components.is_empty() && first_writable(components, &[0]).is_none()
+    let is_open = |last: &PathComponent| last.is_sticky_directory();
+    !components.last().is_none_or(is_open) && first_writable(components, &[0]).is_none()
 }
 
-/// Returns the components above the end of a path.
-pub fn above(resolved: &ResolvedPath) -> &[PathComponent] {
-    let components = &resolved.components;
-    let end = usize::from(resolved.resolution == Resolution::Complete);
-    &components[..components.len().saturating_sub(end)]
-}
-
-/// Returns `command`, on the end of a path. It is the account's where somebody but root can put
-/// something else there.
+/// Returns `command`, which works on the end of a path: as the account, where somebody but root
+/// can exchange what is there.
 pub fn on(facts: &Facts, resolved: &ResolvedPath, command: String) -> String {
-    as_who(facts, above(resolved), command)
+    as_who(facts, resolved.above(), command)
 }
 
 /// Returns `command`, on a file in the directory at the end of a path, as [`on`] does.
@@ -47,7 +42,7 @@ fn as_who(facts: &Facts, components: &[PathComponent], command: String) -> Strin
 
 /// Returns `chown`, a command of root's on what is below the components `above`; or how to move
 /// the site, where somebody but root can put something else there.
-pub fn chown(above: &[PathComponent], chown: String) -> String {
+pub fn chown_or_move(above: &[PathComponent], chown: String) -> String {
     if is_fixed(above) {
         return chown;
     }
@@ -67,11 +62,7 @@ pub fn give_to_root(facts: &Facts, component: &PathComponent, file: &Path) -> St
     let directory = component.kind == ComponentKind::Directory;
     let needed = if directory { 0o005 } else { 0o004 };
     match facts.passwd() {
-        // Its owner has chosen where it leads.
-        _ if component.kind == ComponentKind::Symlink => format!(
-            "look where it leads (ls -l {shown}); if that is right: chown -h root {shown}; if not: \
-             rm {shown}"
-        ),
+        _ if component.kind == ComponentKind::Symlink => look_at_symlink(component, "root"),
         Some(entry) if component.mode & needed != needed => {
             let executes = directory || component.mode & 0o100 != 0;
             let group = if executes { "rx" } else { "r" };
@@ -82,6 +73,15 @@ pub fn give_to_root(facts: &Facts, component: &PathComponent, file: &Path) -> St
     }
 }
 
+/// Returns how to give a symlink to `owner`. Its owner so far has chosen where it leads.
+fn look_at_symlink(symlink: &PathComponent, owner: impl std::fmt::Display) -> String {
+    let shown = Word::new(&symlink.path);
+    format!(
+        "look where it leads (ls -l {shown}); if that is right: chown -h {owner} {shown}; if not: \
+         rm {shown}"
+    )
+}
+
 /// Returns how to keep others from writing `component`, on the way to a directory of the
 /// site. The account owns the root and what is below it; root owns what is above.
 pub fn give_to_site(facts: &Facts, resolved: &ResolvedPath, component: &PathComponent) -> String {
@@ -90,18 +90,23 @@ pub fn give_to_site(facts: &Facts, resolved: &ResolvedPath, component: &PathComp
         return give_to_account(facts, [component.uid]);
     }
     let shown = Word::new(&component.path);
-    let owner = if component.path == *root {
+    let is_root = component.path == *root;
+    let account = facts.account.as_ref().map(|account| account.uid);
+    if is_root && Some(component.uid) == account {
+        return on(facts, resolved, format!("chmod go-w {shown}"));
+    }
+    let owner = if is_root {
         facts.account_word()
     } else {
         Word::new("root")
     };
-    let mut command = format!("chown -h {owner} {shown}");
-    if component.kind != ComponentKind::Symlink {
-        command += &format!(" && chmod go-w {shown}");
-    }
+    let command = match component.kind {
+        ComponentKind::Symlink => look_at_symlink(component, owner),
+        _ => format!("chown -h {owner} {shown} && chmod go-w {shown}"),
+    };
     let components = &resolved.components;
     let at = components.iter().position(|it| it.path == component.path);
-    chown(&components[..at.unwrap_or_default()], command)
+    chown_or_move(&components[..at.unwrap_or_default()], command)
 }
 
 /// Returns how to give one account, and nobody else, these rights to `path`. A group or

@@ -391,7 +391,6 @@ fn a_finding_has_one_line_and_no_placeholder() {
     }
 }
 
-/// The account can put anything at each name below the root, before root runs a command.
 /// Requires that no remedy has a command of root's with a path that contains one of `paths`.
 fn require_no_command_of_root(facts: &Facts, paths: &[&str]) {
     const PROGRAMS: [&str; 13] = [
@@ -411,6 +410,7 @@ fn require_no_command_of_root(facts: &Facts, paths: &[&str]) {
     }
 }
 
+/// The account can put anything at each name below the root, before root runs the command.
 #[test]
 fn no_remedy_has_a_path_below_the_root_for_root() {
     for code in FindingCode::ALL {
