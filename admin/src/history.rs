@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::output::json_line;
 use crate::records::read_records;
-use crate::site_account::run_as_account;
+use crate::site_account::look_as_account;
 use deploy_shell::config::Config;
 use deploy_shell::error::Result;
 use deploy_shell::names::SiteName;
@@ -41,7 +41,7 @@ struct Document<'a> {
 pub fn history(config: &Path, json: bool, since: Option<Duration>) -> Result<Vec<String>> {
     let config = Config::load(config)?;
     let store = Store::examine(&config)?;
-    run_as_account(&store, "history")?;
+    look_as_account(&store, "history")?;
     let records = read_records(&store, usize::MAX)?;
     let mut events = rows::fold(records.values());
     if let Some(since) = since {

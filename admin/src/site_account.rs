@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setegid, seteuid, setgr
 use crate::check::account::look_up_account;
 use crate::check::paths::resolve_path;
 use crate::check::probe::become_account;
-use crate::check::{PathComponent, ResolvedPath, first_writable, is_deploy_shell};
+use crate::check::{PathComponent, first_writable, is_deploy_shell};
 use crate::init::Account as NamedAccount;
 use crate::own_session;
 use crate::user_mounts;
@@ -29,34 +29,48 @@ pub const MOVE_THE_SITE: &str = "move the site, as Move a site in docs/maintenan
 /// # Errors
 ///
 /// [`Code::Denied`] for any user but root and the account.
+/// [`Code::BadLayout`] for a root below a directory that another user owns or can write, or on a
+/// file system that a user has mounted; and [`Code::IoError`].
 pub fn run_as_account(store: &Store, command: &str) -> Result<()> {
-    become_user(owner(store)?, command)
+    let uid = owner(store)?;
+    require_fixed(first_writable(
+        resolve_path(store.path()).above(),
+        &[0, uid],
+    ))?;
+    become_user(uid, command)
 }
 
-/// Returns the uid of the account of an open site: see [`choose`].
+/// As [`run_as_account`], for a command that changes nothing. It also works below a directory that
+/// the group of root or of the account can write, which `check` reports.
 ///
 /// # Errors
 ///
-/// [`Code::BadLayout`] for a root below a directory of another user, or on a file system that a
-/// user has mounted; and [`Code::IoError`].
-pub fn owner(store: &Store) -> Result<u32> {
-    let (of_root, of_state) = owners(store)?;
-    let uid = choose(of_root, Some(of_state));
+/// As [`run_as_account`].
+pub fn look_as_account(store: &Store, command: &str) -> Result<()> {
+    let uid = owner(store)?;
     let resolved = resolve_path(store.path());
-    let is_foreign = |it: &&PathComponent| ![0, uid].contains(&it.uid);
-    match above(&resolved).iter().find(is_foreign) {
-        Some(component) if geteuid().is_root() => {
-            let how = format!("belongs to user {}", component.uid);
-            Err(replaceable(&component.path, &how).remedy(MOVE_THE_SITE))
-        }
-        _ => Ok(uid),
-    }
+    let foreign = resolved
+        .above()
+        .iter()
+        .find(|it| ![0, uid].contains(&it.uid));
+    require_fixed(foreign.map(|it| (it, format!("belongs to user {}", it.uid))))?;
+    become_user(uid, command)
 }
 
-/// Returns the components above the end of a path.
-fn above(resolved: &ResolvedPath) -> &[PathComponent] {
-    let components = &resolved.components;
-    &components[..components.len().saturating_sub(1)]
+/// Returns the uid of the account of an open site: see [`choose`].
+fn owner(store: &Store) -> Result<u32> {
+    let (of_root, of_state) = owners(store)?;
+    Ok(choose(of_root, Some(of_state)))
+}
+
+/// Refuses a component above the root by which another user can replace the site, for root.
+fn require_fixed(replaced_by: Option<(&PathComponent, String)>) -> Result<()> {
+    match replaced_by {
+        Some((component, how)) if geteuid().is_root() => {
+            Err(replaceable(&component.path, &how).remedy(MOVE_THE_SITE))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns the error of a directory or symlink above the root: its owner can put the site of
@@ -133,7 +147,7 @@ pub fn named_or_shown(config: &Config, named: Option<&str>, command: &str) -> Re
         return Err(Error::new(Code::BadLayout, problem).remedy(remedy));
     }
     let resolved = resolve_path(&config.root);
-    match first_writable(above(&resolved), &[0, uid]) {
+    match first_writable(resolved.above(), &[0, uid]) {
         Some((component, how)) if geteuid().is_root() => {
             Err(replaceable(&component.path, &how).remedy(remedy))
         }

@@ -248,6 +248,20 @@ fn the_account_does_not_put_another_users_site_at_the_root() {
             .contains("belongs to user 1, who can then replace"),
         "{reply:?}"
     );
+    // By the group of a directory above it. `history` changes nothing.
+    fs::remove_file(home.join("www")).expect("removed");
+    fs::rename(home.join("www.old"), home.join("www")).expect("moved back");
+    fs::remove_dir_all(&root).expect("removed");
+    fs::rename(&away, &root).expect("moved back");
+    set_mode(&home, 0o775);
+    run(&site, "id -un", b"").refused(78, "bad-layout");
+    let mut drop = operator(admin(), &site, "drop");
+    drop.arg("none");
+    let reply = site.run(drop, b"");
+    reply.refused(78, "bad-layout");
+    let problem = "is writable for its group, who can then replace";
+    assert!(reply.stderr.contains(problem), "{reply:?}");
+    history().ok();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::attention::{self, Attention, Reason};
 use crate::history::rows::{self, GateResult, Row};
 use crate::records::read_records;
-use crate::site_account::run_as_account;
+use crate::site_account::look_as_account;
 use deploy_shell::config::{Config, Percent};
 use deploy_shell::error::{Error, Result};
 use deploy_shell::escape;
@@ -126,7 +126,7 @@ pub fn read(config: Result<Config>) -> Answer {
 
 fn read_status(config: &Config) -> Result<SiteStatus> {
     let store = Store::examine(config)?;
-    run_as_account(&store, "status")?;
+    look_as_account(&store, "status")?;
     // A change of the user clears it (prctl(2), PR_SET_PDEATHSIG).
     sandbox::end_with_parent();
     let seen = Seen::read(&store)?;
