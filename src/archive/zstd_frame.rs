@@ -8,9 +8,9 @@
 //! holds for the sum of all frames.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::ops::Range;
 
+use rustix::io::{read, retry_on_intr};
 use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
@@ -274,13 +274,13 @@ impl Input {
             self.buffer.copy_within(self.unread.clone(), 0);
             self.unread = 0..self.unread.len();
         }
-        // Terminates: each turn reads input, but for the interruptions by a signal.
+        // Terminates: each turn reads input.
         while self.unread.len() < count {
-            match self.payload.read(&mut self.buffer[self.unread.end..]) {
-                Ok(0) => break,
-                Ok(read) => self.unread.end += read,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(read_error(error)),
+            let end = self.unread.end;
+            let read = retry_on_intr(|| read(&self.payload, &mut self.buffer[end..]));
+            match read.map_err(|errno| read_error(errno.into()))? {
+                0 => break,
+                read => self.unread.end += read,
             }
         }
         Ok(&self.buffer[self.unread.clone()])

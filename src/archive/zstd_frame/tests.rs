@@ -1,5 +1,7 @@
 use std::io::{Seek, Write};
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
 use super::*;
 use crate::threads;
 
@@ -142,10 +144,19 @@ fn content_that_ends_early_is_refused() {
     }
 }
 
-/// A pipe gives a byte at a time, and content of many blocks has one in each buffer.
+/// Returns a socket, and what is written to it: a read(2) returns what one write(2) wrote
+/// (SOCK_SEQPACKET in unix(7)).
+fn pieces(flags: SockFlag) -> (File, File) {
+    let (from, to) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+        .expect("a pair of sockets");
+    (from.into(), to.into())
+}
+
+/// A read gives a byte at a time, and content of many blocks has one in each buffer.
 #[test]
 fn a_payload_of_single_bytes_is_read_as_one_piece_is() {
-    let content = 3 * ZSTD_BLOCK + 5;
+    // More blocks than the longest header of a frame has room for.
+    let content = 9 * ZSTD_BLOCK + 5;
     let payload = [
         skippable(300),
         frame(SMALL, b'x', 7),
@@ -156,20 +167,34 @@ fn a_payload_of_single_bytes_is_read_as_one_piece_is() {
     .concat();
     read_all(&payload, content as u64, content).expect("one piece");
 
-    let (from, to) = nix::unistd::pipe().expect("a pipe");
+    let (from, mut to) = pieces(SockFlag::empty());
     let write = move || {
-        let mut to = File::from(to);
         for byte in payload {
             to.write_all(&[byte]).expect("the reader reads on");
         }
     };
     let writer = threads::builder().spawn(write).expect("a thread");
-    let mut frames = Frames::open(File::from(from), content as u64, 0).expect("a frame");
+    let mut frames = Frames::open(from, content as u64, 0).expect("a frame");
     let mut buffer = vec![0; content];
     frames.fill(&mut buffer).expect("the content");
     assert!(buffer.iter().all(|byte| *byte == b'x'));
     frames.finish().expect("the end");
     writer.join().expect("it wrote all");
+}
+
+/// A client may wait for an answer before it sends more.
+#[test]
+fn no_more_input_is_waited_for_than_is_needed() {
+    let (from, mut to) = pieces(SockFlag::SOCK_NONBLOCK);
+    let mut input = Input::new(from);
+    for byte in b"abc" {
+        to.write_all(&[*byte]).expect("there is room");
+    }
+    assert_eq!(input.at_least(2).expect("it is there"), b"ab");
+    input.consume(1);
+    assert_eq!(input.at_least(2).expect("it is there"), b"bc");
+    // Nothing is left, and the other end is open.
+    assert!(input.at_least(3).is_err());
 }
 
 /// Input that is longer than the buffer, at no multiple of its length.
