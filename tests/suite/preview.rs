@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::symlink;
 
 use crate::bridge::documented_servers;
 use crate::direct::{ask, live, put, states};
@@ -40,6 +41,11 @@ fn site() -> Site {
         (".deploy-shell", "secret"),
     ] {
         fs::write(site.root().join(directory).join(name), "secret").expect("our directory");
+    }
+    // As the one of a shared path.
+    for release in SHOWN {
+        let link = site.root().join("releases").join(release).join(".env");
+        symlink("../../shared/secret", link).expect("our directory");
     }
     // Names that no release can have.
     for name in ["a..b", ".hidden", "-x", &"n".repeat(65)] {
@@ -128,6 +134,12 @@ fn a_preview_leads_to_releases_only() {
         );
         assert!(!body.contains("secret"), "{host} {path}: {body}");
     };
+    for release in SHOWN {
+        let host = format!("{release}.preview.example.net");
+        refused(nginx.ports[0], &host, "/.env");
+        let path = format!("/{release}/.env");
+        refused(nginx.ports[1], "preview.example.net", &path);
+    }
     for id in [
         "",
         ".",
