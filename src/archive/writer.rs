@@ -429,4 +429,27 @@ mod tests {
         }
         writers.finish().unwrap();
     }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_has_stopped() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("there"), "").unwrap();
+        let mut writers = Writers::start(2).unwrap();
+        let destination = Destination {
+            dir: Arc::new(Dir::open_root(directory.path()).unwrap()),
+            name: b"there".as_slice().into(),
+            mtime: TimeSpec::new(0, 0),
+        };
+        let nothing = |_: &mut [u8]| Ok(());
+        writers
+            .write_file(destination, false, 0, nothing)
+            .expect("it waits for its batch");
+        let waited = writers.wait_until_written();
+        assert!(
+            matches!(waited, Err(UnpackError::WriterStopped)),
+            "{waited:?}"
+        );
+        let error = writers.finish().expect_err("the error of the thread");
+        assert!(!matches!(error, UnpackError::WriterStopped), "{error:?}");
+    }
 }
