@@ -25,6 +25,18 @@ impl NotRemoved {
     }
 }
 
+/// The maximum number of directories that a removal has open below the tree's own. A tree that this
+/// program made is at most 32 deep.
+const MAX_OPEN: u32 = 64;
+
+/// A tree that is being removed.
+struct Removal<'a> {
+    /// Its directory.
+    top: &'a Dir,
+    /// How many directories were moved into `top`.
+    moved: u64,
+}
+
 impl Dir {
     /// Removes `name`, with everything below it. It removes symlinks and never follows
     /// them.
@@ -45,37 +57,105 @@ impl Dir {
             path: PathBuf::from(name.as_os_str()),
             errno,
         };
+        let Some(top) = self.remove_file_or_open(name).map_err(failed)? else {
+            return Ok(());
+        };
+        let mut removal = Removal {
+            top: &top,
+            moved: 0,
+        };
+        // Terminates: each turn but the last has moved a directory up, so the tree is less deep.
+        loop {
+            let moved = removal.moved;
+            let emptied = removal.empty(&top, name, 0);
+            if removal.moved == moved {
+                emptied?;
+                return self.remove_emptied(name).map_err(failed);
+            }
+        }
+    }
+
+    /// Removes `name` if it is no directory. Else opens it.
+    fn remove_file_or_open(&self, name: Name<'_>) -> nix::Result<Option<Dir>> {
         match unistd::unlinkat(&self.0, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
             Err(Errno::EISDIR) => {}
-            other => return ignore_missing(other).map_err(failed),
+            other => return ignore_missing(other).map(|()| None),
         }
-        let directory = match self.open_dir_of_this_mount(name) {
-            Ok(directory) => directory,
-            Err(Errno::ENOENT) => return Ok(()),
-            Err(errno) => return Err(failed(errno)),
+        match self.open_dir_of_this_mount(name) {
+            Err(Errno::ENOENT) => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    fn remove_emptied(&self, name: Name<'_>) -> nix::Result<()> {
+        ignore_missing(unistd::unlinkat(
+            &self.0,
+            name.as_os_str(),
+            UnlinkatFlags::RemoveDir,
+        ))
+    }
+}
+
+impl Removal<'_> {
+    /// Removes what is in `directory`, which is at `name` and `depth` below the top.
+    fn empty(
+        &mut self,
+        directory: &Dir,
+        name: Name<'_>,
+        depth: u32,
+    ) -> std::result::Result<(), NotRemoved> {
+        let failed = |errno| NotRemoved {
+            path: PathBuf::from(name.as_os_str()),
+            errno,
         };
         let mut left = None;
-        // Terminates: a tree that this program made is at most 32 directories deep. In
-        // any other tree the recursion fails when the descriptors run out.
         for entry in directory.names().map_err(failed)? {
             let Some(entry) = Name::new(entry.as_encoded_bytes()) else {
                 return Err(failed(Errno::EINVAL));
             };
-            if let Err(below) = directory.remove_tree(entry) {
+            if let Err(below) = self.remove(directory, entry, depth) {
                 left.get_or_insert(NotRemoved {
                     path: Path::new(name.as_os_str()).join(below.path),
                     errno: below.errno,
                 });
             }
         }
-        match left {
-            Some(left) => Err(left),
-            None => ignore_missing(unistd::unlinkat(
-                &self.0,
-                name.as_os_str(),
-                UnlinkatFlags::RemoveDir,
-            ))
-            .map_err(failed),
+        left.map_or(Ok(()), Err)
+    }
+
+    fn remove(
+        &mut self,
+        parent: &Dir,
+        name: Name<'_>,
+        depth: u32,
+    ) -> std::result::Result<(), NotRemoved> {
+        let failed = |errno| NotRemoved {
+            path: PathBuf::from(name.as_os_str()),
+            errno,
+        };
+        let Some(directory) = parent.remove_file_or_open(name).map_err(failed)? else {
+            return Ok(());
+        };
+        // A process of the account, such as a compromised unpacker, can make any depth. With a
+        // descriptor for each level, the descriptors would run out, and the tree would stay.
+        if depth == MAX_OPEN {
+            return self.move_up(parent, name).map_err(failed);
+        }
+        self.empty(&directory, name, depth + 1)?;
+        parent.remove_emptied(name).map_err(failed)
+    }
+
+    /// Moves a directory into the top, for the next turn.
+    fn move_up(&mut self, parent: &Dir, name: Name<'_>) -> nix::Result<()> {
+        // Terminates: the top has a limited number of names.
+        loop {
+            self.moved += 1;
+            let free = format!("moved-{}", self.moved);
+            let free = Name::new(free.as_bytes()).ok_or(Errno::EINVAL)?;
+            match parent.rename_new(name, self.top, free) {
+                Err(Errno::EEXIST) => {}
+                moved => return moved,
+            }
         }
     }
 }
@@ -112,5 +192,27 @@ mod tests {
         assert_eq!(dir.remove_tree(Name::new(b"tree").unwrap()), Ok(()));
         assert_eq!(dir.remove_tree(Name::new(b"tree").unwrap()), Ok(()));
         assert!(!tree.exists());
+    }
+
+    /// As deep as a process of the account can make it.
+    #[test]
+    fn a_tree_that_is_deeper_than_the_number_of_descriptors_is_removed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open_root(temporary.path()).unwrap();
+        let name = Name::new(b"tree").unwrap();
+        let mut at = Dir::open_root(temporary.path()).unwrap();
+        for level in 0..1_500 {
+            at.make_dir(name, 0o755).unwrap();
+            at = at.open_dir(name).unwrap();
+            // Names that the removal takes.
+            if level % 500 == 0 {
+                for other in ["moved-1", "moved-2"] {
+                    at.make_dir(Name::new(other.as_bytes()).unwrap(), 0o755)
+                        .unwrap();
+                }
+            }
+        }
+        assert_eq!(dir.remove_tree(name), Ok(()));
+        assert!(fs::read_dir(temporary.path()).unwrap().next().is_none());
     }
 }

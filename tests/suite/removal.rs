@@ -5,12 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::Uid;
 use serde_json::json;
 
 use crate::check::{check, codes};
 use crate::direct::{ask, listing, live, put};
 use crate::mounted::{in_namespace, replies, request_line};
+use crate::operator::operator;
 use crate::site::{Reply, Site};
 
 /// A site that prunes `a` when `d`, which is pending, becomes live.
@@ -125,4 +128,33 @@ fn files_that_cannot_be_removed_are_reported_until_they_are_gone() {
     ask(&site, "swap c").ok();
     assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
     assert_eq!(ask(&site, "list").stderr, "");
+}
+
+/// Makes directories in each other, more than a process may have descriptors.
+fn make_deep(parent: &Path) {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut at = open(parent, flags, Mode::empty()).expect("a directory");
+    for _ in 0..1_200 {
+        mkdirat(&at, "deep", Mode::S_IRWXU).expect("a directory");
+        at = openat(&at, "deep", flags, Mode::empty()).expect("a directory");
+    }
+}
+
+/// A compromised unpacker can make a deep tree, and so can a process of the account.
+#[test]
+fn a_tree_of_any_depth_is_removed() {
+    let site = site();
+    let left = site.root().join(".deploy-shell/incoming/left.1.0");
+    fs::create_dir(&left).expect("the test owns it");
+    make_deep(&left);
+    make_deep(&site.root().join("releases/a"));
+    let reply = ask(&site, "swap d");
+    assert_eq!((reply.code, reply.stderr.as_str()), (0, ""), "{reply:?}");
+    assert_eq!(listing(&site).get("removing"), None);
+    assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
+    // The account's own command.
+    make_deep(&site.root().join("releases/b"));
+    let config = site.config_path().to_str().expect("UTF-8");
+    operator(&site, &["drop", "--config", config, "--good", "b"], b"").ok();
+    assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
 }
