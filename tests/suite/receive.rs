@@ -13,6 +13,7 @@ use nix::unistd::{Pid, Uid};
 
 use crate::archive::{Header, MODE, Tar, tarball, zstd};
 use crate::mode::Mode;
+use crate::operator::operator;
 use crate::process::{Process, Upload, eventually, serving, unpacking};
 use crate::site::{BIN, Reply, Site, sha256};
 
@@ -336,7 +337,12 @@ pub fn stopped_unpacker(mode: Mode, site: &Site, payload: &[u8]) -> (String, Upl
                 eventually("every thread is stopped", || is_stopped(child.pid));
                 return (release, upload, child);
             }
-            None => _ = upload.finish().ok(),
+            None => {
+                upload.finish().ok();
+                // The disk of the site may be small.
+                let config = site.config_path().to_str().expect("UTF-8");
+                operator(site, &["drop", "--config", config, &release], b"").ok();
+            }
         }
     }
     panic!("every unpacker ended before it was stopped");
