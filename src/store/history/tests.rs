@@ -491,3 +491,37 @@ fn a_release_is_due_for_its_place_once_it_was_live_for_min_age() {
     assert_eq!(due(&earned, 0, 9), "");
     assert_eq!(due(&[(Swapped, "a"), (RolledBack, "b")], 1, 1), "a");
 }
+
+#[test]
+fn a_list_of_used_ids_is_remembered() {
+    let (one, other) = (Sha256Digest([1; 32]), Sha256Digest([2; 32]));
+    let listed = |first_seq, sha256| IdUse {
+        first_seq,
+        content: Content::One(sha256),
+    };
+    // `a` is in `releases`, `b` was removed after a record, and no record names `c`.
+    let mut history = fold_at(&[(1, Received, "a"), (1, Received, "b"), (2, Pruned, "b")]);
+    for release in ["a", "b", "c"] {
+        history.remember(&id(release), listed(0, other));
+    }
+    let found = |history: &History, release| history.id_use(&id(release)).unwrap();
+    for release in ["a", "b"] {
+        let found = found(&history, release);
+        assert_eq!((found.first_seq, found.content), (0, Content::Several));
+        assert!(found.content.excludes(one));
+    }
+    assert_eq!(found(&history, "c"), listed(0, other));
+}
+
+#[test]
+fn the_longest_time_live_is_that_without_a_break() {
+    let longest = |history: &History, now| {
+        let longest = history.releases[&id("a")].longest_live(at(now));
+        longest.as_secs() / 60
+    };
+    // `a` is live from minute 0 to 7, and from 20 on.
+    let history = fold_at(&[(0, Swapped, "a"), (7, Swapped, "b"), (20, Swapped, "a")]);
+    for (now, expected) in [(20, 7), (26, 7), (29, 9)] {
+        assert_eq!(longest(&history, now), expected, "{now}");
+    }
+}
