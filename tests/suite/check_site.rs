@@ -134,7 +134,7 @@ fn a_root_that_the_account_cannot_write_is_found_before_the_first_deploy() {
         let before = codes(&check(&site));
         let change = |site: &Site| set_mode(site.root(), 0o555);
         let remedy = found(&site, &before, &change, "root-not-writable");
-        sh(site.dir(), &remedy);
+        sh(site.dir(), &with_admin(&remedy));
         assert_eq!(codes(&check(&site)), before);
     }
 }
