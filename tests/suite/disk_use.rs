@@ -105,6 +105,16 @@ fn one_upload_does_not_use_the_reserve() {
     site.receive("r1", &tarball(&[("a", b"1")])).ok();
 }
 
+/// Returns whether a staging directory has this file, with at least so many bytes.
+fn has_unpacked(site: &Site, name: &str, bytes: u64) -> bool {
+    let incoming = fs::read_dir(site.root().join(".deploy-shell/incoming"));
+    incoming.expect("it exists").flatten().any(|staging| {
+        let file = staging.path().join("tree").join(name);
+        file.metadata()
+            .is_ok_and(|metadata| metadata.len() >= bytes)
+    })
+}
+
 /// What an upload has written counts for its share. So one that is unpacked while it
 /// arrives reaches that limit first.
 #[test]
@@ -119,6 +129,11 @@ fn the_reserve_is_kept_while_the_client_sends() {
         let (head, tail) = payload.split_at(payload.len() / 2);
         let mut upload = Upload::taken_up(&site, &mode.command("r1", &payload));
         upload.send(head);
+        if matches!(mode, Mode::Arriving) {
+            eventually("a part is unpacked", || {
+                has_unpacked(&site, "noise", 2 << 20)
+            });
+        }
         mounted.use_up(32);
         upload.send(tail);
         not_enough_space(&site, &upload.finish(), why);
