@@ -1,7 +1,6 @@
 //! The account that owns a site.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setegid, seteuid, setgroups};
 
@@ -33,10 +32,8 @@ pub const MOVE_THE_SITE: &str = "move the site, as Move a site in docs/maintenan
 /// file system that a user has mounted; and [`Code::IoError`].
 pub fn run_as_account(store: &Store, command: &str) -> Result<()> {
     let uid = owner(store)?;
-    require_fixed(first_writable(
-        resolve_path(store.path()).above(),
-        &[0, uid],
-    ))?;
+    let resolved = resolve_path(store.path());
+    require_fixed(first_writable(resolved.above(), &[0, uid]), MOVE_THE_SITE)?;
     become_user(uid, command)
 }
 
@@ -53,7 +50,8 @@ pub fn look_as_account(store: &Store, command: &str) -> Result<()> {
         .above()
         .iter()
         .find(|it| ![0, uid].contains(&it.uid));
-    require_fixed(foreign.map(|it| (it, format!("belongs to user {}", it.uid))))?;
+    let foreign = foreign.map(|it| (it, format!("belongs to user {}", it.uid)));
+    require_fixed(foreign, MOVE_THE_SITE)?;
     become_user(uid, command)
 }
 
@@ -64,21 +62,15 @@ fn owner(store: &Store) -> Result<u32> {
 }
 
 /// Refuses a component above the root by which another user can replace the site, for root.
-fn require_fixed(replaced_by: Option<(&PathComponent, String)>) -> Result<()> {
+fn require_fixed(replaced_by: Option<(&PathComponent, String)>, remedy: &str) -> Result<()> {
     match replaced_by {
         Some((component, how)) if geteuid().is_root() => {
-            Err(replaceable(&component.path, &how).remedy(MOVE_THE_SITE))
+            let shown = component.path.display();
+            let problem = format!("'{shown}' {how}, who can then replace the site's directory");
+            Err(Error::new(Code::BadLayout, problem).remedy(remedy))
         }
         _ => Ok(()),
     }
-}
-
-/// Returns the error of a directory or symlink above the root: its owner can put the site of
-/// another user there.
-fn replaceable(path: &Path, how: &str) -> Error {
-    let shown = path.display();
-    let problem = format!("'{shown}' {how}, who can then replace the site's directory");
-    Error::new(Code::BadLayout, problem)
 }
 
 /// Returns the owners of the root directory and of the state directory.
@@ -147,12 +139,8 @@ pub fn named_or_shown(config: &Config, named: Option<&str>, command: &str) -> Re
         return Err(Error::new(Code::BadLayout, problem).remedy(remedy));
     }
     let resolved = resolve_path(&config.root);
-    match first_writable(resolved.above(), &[0, uid]) {
-        Some((component, how)) if geteuid().is_root() => {
-            Err(replaceable(&component.path, &how).remedy(remedy))
-        }
-        _ => Ok(NamedAccount::of_uid(uid)),
-    }
+    require_fixed(first_writable(resolved.above(), &[0, uid]), &remedy)?;
+    Ok(NamedAccount::of_uid(uid))
 }
 
 /// Returns the account of a site, by the owners of the root directory and of the state

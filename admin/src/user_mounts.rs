@@ -12,7 +12,8 @@ use nix::unistd::geteuid;
 
 use deploy_shell::error::{Code, Error, Result};
 
-const MOUNTS: &str = "/proc/self/mountinfo";
+/// The mounts that this process sees: proc_pid_mountinfo(5).
+pub const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// Refuses a root directory on a file system that a user has mounted, if this process is root's.
 /// `device` is that of the directory at `path`.

@@ -17,6 +17,14 @@ pub struct NotRemoved {
 }
 
 impl NotRemoved {
+    /// Returns what makes an error of `name`.
+    fn of(name: Name<'_>) -> impl Fn(Errno) -> NotRemoved {
+        move |errno| NotRemoved {
+            path: PathBuf::from(name.as_os_str()),
+            errno,
+        }
+    }
+
     /// Returns whether a file system is mounted there.
     pub fn is_mount(&self) -> bool {
         // openat2(2) fails with EXDEV at a directory, unlinkat(2) with EBUSY at a file
@@ -53,11 +61,8 @@ impl Dir {
         name: impl Into<Name<'a>>,
     ) -> std::result::Result<(), NotRemoved> {
         let name = name.into();
-        let failed = |errno| NotRemoved {
-            path: PathBuf::from(name.as_os_str()),
-            errno,
-        };
-        let Some(top) = self.remove_file_or_open(name).map_err(failed)? else {
+        let failed = NotRemoved::of(name);
+        let Some(top) = self.remove_file_or_open(name).map_err(&failed)? else {
             return Ok(());
         };
         let mut removal = Removal {
@@ -70,7 +75,7 @@ impl Dir {
             let emptied = removal.empty(&top, name, 0);
             if removal.moved == moved {
                 emptied?;
-                return self.remove_emptied(name).map_err(failed);
+                return self.remove_emptied(name).map_err(&failed);
             }
         }
     }
@@ -104,12 +109,9 @@ impl Removal<'_> {
         name: Name<'_>,
         depth: u32,
     ) -> std::result::Result<(), NotRemoved> {
-        let failed = |errno| NotRemoved {
-            path: PathBuf::from(name.as_os_str()),
-            errno,
-        };
+        let failed = NotRemoved::of(name);
         let mut left = None;
-        for entry in directory.names().map_err(failed)? {
+        for entry in directory.names().map_err(&failed)? {
             let Some(entry) = Name::new(entry.as_encoded_bytes()) else {
                 return Err(failed(Errno::EINVAL));
             };
@@ -129,20 +131,17 @@ impl Removal<'_> {
         name: Name<'_>,
         depth: u32,
     ) -> std::result::Result<(), NotRemoved> {
-        let failed = |errno| NotRemoved {
-            path: PathBuf::from(name.as_os_str()),
-            errno,
-        };
-        let Some(directory) = parent.remove_file_or_open(name).map_err(failed)? else {
+        let failed = NotRemoved::of(name);
+        let Some(directory) = parent.remove_file_or_open(name).map_err(&failed)? else {
             return Ok(());
         };
         // A process of the account, such as a compromised unpacker, can make any depth. With a
         // descriptor for each level, the descriptors would run out, and the tree would stay.
         if depth == MAX_OPEN {
-            return self.move_up(parent, name).map_err(failed);
+            return self.move_up(parent, name).map_err(&failed);
         }
         self.empty(&directory, name, depth + 1)?;
-        parent.remove_emptied(name).map_err(failed)
+        parent.remove_emptied(name).map_err(&failed)
     }
 
     /// Moves a directory into the top, for the next turn.

@@ -349,12 +349,14 @@ fn check(name: &str, steps: &[Step], order: &[&Rule]) {
         exchanged.swap(pair[0], pair[1]);
         assert_ne!(misplaced(&exchanged, order), None, "{name}: {pair:?}");
     }
+    let without = |place| {
+        let mut steps = steps.to_vec();
+        steps.remove(place);
+        misplaced(&steps, order)
+    };
     for (place, step) in steps.iter().enumerate() {
         if matches!(step, Step::SyncFile(_) | Step::SyncDir(_) | Step::SyncAll) {
-            let mut without = steps.to_vec();
-            without.remove(place);
-            let problem = misplaced(&without, order);
-            assert_ne!(problem, None, "{name}: nothing requires {step:?}");
+            assert_ne!(without(place), None, "{name}: nothing requires {step:?}");
         }
     }
     for (place, rule) in places.iter().zip(order) {
@@ -363,9 +365,7 @@ fn check(name: &str, steps: &[Step], order: &[&Rule]) {
         let alike = steps.iter().filter(|step| (rule.is)(step)).count();
         let needed = order.iter().filter(|it| it.what == rule.what).count();
         if alike == needed {
-            let mut without = steps.to_vec();
-            without.remove(*place);
-            assert_ne!(misplaced(&without, order), None, "{name}: {}", rule.what);
+            assert_ne!(without(*place), None, "{name}: {}", rule.what);
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{chown, lchown, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -291,9 +291,9 @@ fn a_symlink_of_the_account_leads_no_remedy_elsewhere() {
         fs::copy(keys_file(&installation), other.join(name)).expect("a copy");
     }
     set_mode(&other, 0o700);
-    std::os::unix::fs::symlink(&other, home.join(".ssh")).expect("a symlink");
+    symlink(&other, home.join(".ssh")).expect("a symlink");
     let account = installation.account.uid;
-    std::os::unix::fs::lchown(home.join(".ssh"), Some(account), None).expect("given");
+    lchown(home.join(".ssh"), Some(account), None).expect("given");
     installation.sshd(|text| {
         let keys = keys_file(&installation);
         text.replace(keys.to_str().expect("UTF-8"), ".ssh/authorized_keys")

@@ -9,7 +9,7 @@ use crate::full_disk::Kind;
 use crate::mode::Mode;
 use crate::mounted::Mounted;
 use crate::process::{Upload, eventually};
-use crate::receive::{many_files, no_debris, noise, stopped_unpacker};
+use crate::receive::{many_files, no_debris, noise, staged_trees, stopped_unpacker};
 use crate::receive_limits::names_path_and_room;
 use crate::site::{Reply, Site};
 
@@ -105,14 +105,10 @@ fn one_upload_does_not_use_the_reserve() {
     site.receive("r1", &tarball(&[("a", b"1")])).ok();
 }
 
-/// Returns whether a staging directory has this file, with at least so many bytes.
+/// Returns whether a receive has unpacked at least `bytes` bytes of this file.
 fn has_unpacked(site: &Site, name: &str, bytes: u64) -> bool {
-    let incoming = fs::read_dir(site.root().join(".deploy-shell/incoming"));
-    incoming.expect("it exists").flatten().any(|staging| {
-        let file = staging.path().join("tree").join(name);
-        file.metadata()
-            .is_ok_and(|metadata| metadata.len() >= bytes)
-    })
+    let mut files = staged_trees(site).map(|tree| tree.join(name));
+    files.any(|file| file.metadata().is_ok_and(|found| found.len() >= bytes))
 }
 
 /// What an upload has written counts for its share. So one that is unpacked while it

@@ -19,7 +19,7 @@ fn command(site: &Site, releases: &[&str]) -> Command {
     command
 }
 
-fn drop_releases(site: &Site, releases: &[&str]) -> Reply {
+pub fn drop_releases(site: &Site, releases: &[&str]) -> Reply {
     site.run(command(site, releases), b"")
 }
 

@@ -12,8 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 use crate::archive::{Header, MODE, Tar, tarball, zstd};
+use crate::drop::drop_releases;
 use crate::mode::Mode;
-use crate::operator::operator;
 use crate::process::{Process, Upload, eventually, serving, unpacking};
 use crate::site::{BIN, Reply, Site, sha256};
 
@@ -340,8 +340,7 @@ pub fn stopped_unpacker(mode: Mode, site: &Site, payload: &[u8]) -> (String, Upl
             None => {
                 upload.finish().ok();
                 // The disk of the site may be small.
-                let config = site.config_path().to_str().expect("UTF-8");
-                operator(site, &["drop", "--config", config, &release], b"").ok();
+                drop_releases(site, &[&release]).ok();
             }
         }
     }
@@ -350,10 +349,14 @@ pub fn stopped_unpacker(mode: Mode, site: &Site, payload: &[u8]) -> (String, Upl
 
 /// Returns whether a staging directory has an unpacked file.
 fn has_begun(site: &Site) -> bool {
+    staged_trees(site).any(|tree| fs::read_dir(tree).is_ok_and(|mut names| names.next().is_some()))
+}
+
+/// Iterates over the paths at which the receives in progress unpack.
+pub fn staged_trees(site: &Site) -> impl Iterator<Item = PathBuf> {
     let incoming = fs::read_dir(site.root().join(".deploy-shell/incoming"));
-    incoming.expect("it exists").flatten().any(|staging| {
-        fs::read_dir(staging.path().join("tree")).is_ok_and(|mut tree| tree.next().is_some())
-    })
+    let stagings = incoming.expect("it exists").flatten();
+    stagings.map(|staging| staging.path().join("tree"))
 }
 
 /// Returns whether every thread of a process is stopped (proc_pid_stat(5), `T`).

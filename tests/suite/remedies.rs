@@ -98,14 +98,14 @@ fn follow(remedy: &str) {
     // Of the root directory, `check` prints the command.
     if let Some(check) = script.strip_prefix("this says how to correct it: ") {
         let done = Command::new("sh").args(["-c", &with_admin(check)]).output();
-        let shown = String::from_utf8(done.expect("sh starts").stdout).expect("text");
-        let mut lines = shown.lines();
-        let found = lines.find(|line| line.starts_with("finding: root-not-writable: "));
-        let command = lines
-            .next()
-            .and_then(|line| line.strip_prefix("  remedy: "));
-        assert!(found.is_some(), "{shown}");
-        return follow(command.expect("a remedy"));
+        let done = done.expect("sh starts");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        let reply = Reply {
+            code: done.status.code().expect("it exits"),
+            stdout: text(done.stdout),
+            stderr: text(done.stderr),
+        };
+        return follow(&crate::check::remedy(&reply, "root-not-writable"));
     }
     let done = Command::new("sh")
         .args(["-ec", &with_admin(script)])

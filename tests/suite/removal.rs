@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::check::{check, codes};
 use crate::direct::{ask, listing, live, put};
+use crate::drop::drop_releases;
 use crate::mounted::{in_namespace, replies, request_line};
-use crate::operator::operator;
 use crate::site::{Reply, Site};
 
 /// A site that prunes `a` when `d`, which is pending, becomes live.
@@ -154,7 +154,6 @@ fn a_tree_of_any_depth_is_removed() {
     assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
     // The account's own command.
     make_deep(&site.root().join("releases/b"));
-    let config = site.config_path().to_str().expect("UTF-8");
-    operator(&site, &["drop", "--config", config, "--good", "b"], b"").ok();
+    drop_releases(&site, &["--good", "b"]).ok();
     assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
 }

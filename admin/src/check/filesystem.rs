@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::statfs;
 
 use super::facts::Filesystem;
+use crate::user_mounts::MOUNTS;
 use deploy_shell::dir::{Dir, Name};
 use deploy_shell::error::describe;
 use deploy_shell::store::layout::SHARED;
 
 /// In a directory with more names, this does not look for one with a letter in it.
 const MAX_NAMES: usize = 100_000;
-
-const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// File systems that a server or a user-space program implements: there the
 /// kernel alone cannot guarantee what a rename or a sync does (statfs(2),

@@ -192,8 +192,8 @@ pub fn usual_home(name: &str) -> String {
 }
 
 /// Returns the keys file that sshd/README.md recommends for the account `name`.
-fn usual_keys(name: &str) -> Word {
-    Word::new(Path::new("/etc/deploy-shell/authorized_keys").join(name))
+fn usual_keys(name: &str) -> PathBuf {
+    Path::new("/etc/deploy-shell/authorized_keys").join(name)
 }
 
 /// One directory may block several of the files, and is one finding.
@@ -225,10 +225,8 @@ fn blocked_files(facts: &Facts) -> Vec<Finding> {
                 let how = let_use(facts, blocked);
                 format!("let the account read it, because sshd opens it as the account, {how}")
             } else {
-                format!(
-                    "keep the keys in {}, as sshd/README.md says",
-                    usual_keys(&name)
-                )
+                let usual = Word::new(usual_keys(&name));
+                format!("keep the keys in {usual}, as sshd/README.md says")
             }
         } else if code == FindingCode::ProgramBlocked && !blocked.directory {
             let chmod = format!("chmod a+x {}", Word::new(&blocked.at.path));
@@ -263,14 +261,12 @@ fn no_key(facts: &Facts) -> Option<Finding> {
         return None;
     }
     let name = &entry.name;
-    let known = facts.keys_files.first().map(|file| &file.location);
-    let known = known.filter(|location| is_fixed(location.above()));
-    // Another user can put a symlink at the others.
-    let file = known.map_or_else(|| usual_keys(name), |location| Word::new(&location.path));
-    let known = facts.keys_files.first();
-    let shown = known.map_or(file.to_string(), |file| {
-        file.location.path.display().to_string()
-    });
+    let usual = usual_keys(name);
+    let first = facts.keys_files.first().map(|file| &file.location);
+    let shown = first.map_or(&usual, |first| &first.path).display();
+    // Root appends to no file where another user can put a symlink.
+    let fixed = first.filter(|first| is_fixed(first.above()));
+    let file = Word::new(fixed.map_or(&usual, |fixed| &fixed.path));
     let what = if facts.keys().next().is_some() {
         format!("no key of '{name}' serves this site")
     } else {

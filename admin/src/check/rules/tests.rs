@@ -445,22 +445,15 @@ fn no_remedy_has_a_path_below_a_directory_of_the_account_for_root() {
             PathBuf::from(keys),
             "/home/deploy/.ssh/authorized_keys2".into(),
         ];
-        for at in [
-            keys,
-            "/home/deploy/.ssh",
-            "/home/deploy/hooks/hook",
-            "/srv/blog",
+        for (at, own) in [
+            (keys, own),
+            ("/home/deploy/.ssh", own),
+            ("/home/deploy/hooks/hook", own),
+            ("/srv/blog", Some("/srv")),
         ] {
             facts.probe.blocked.push(Blocked {
                 path: keys.into(),
-                at: directory(
-                    at,
-                    if at.starts_with("/srv") {
-                        Some("/srv")
-                    } else {
-                        own
-                    },
-                ),
+                at: directory(at, own),
                 directory: at != keys,
             });
         }
