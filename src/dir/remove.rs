@@ -37,6 +37,10 @@ impl NotRemoved {
 /// program made is at most 32 deep.
 const MAX_OPEN: u32 = 64;
 
+/// The maximum number of directories that one removal moves up: 640,000 levels. A process of the
+/// account can make more while the removal runs, which may hold the lock.
+const MAX_MOVED: u64 = 10_000;
+
 /// A tree that is being removed.
 struct Removal<'a> {
     /// Its directory.
@@ -69,7 +73,7 @@ impl Dir {
             top: &top,
             moved: 0,
         };
-        // Terminates: each turn but the last has moved a directory up, so the tree is less deep.
+        // Terminates: each turn but the last has moved a directory up, at most MAX_MOVED in all.
         loop {
             let moved = removal.moved;
             let emptied = removal.empty(&top, name, 0);
@@ -146,8 +150,7 @@ impl Removal<'_> {
 
     /// Moves a directory into the top, for the next turn.
     fn move_up(&mut self, parent: &Dir, name: Name<'_>) -> nix::Result<()> {
-        // Terminates: the top has a limited number of names.
-        loop {
+        while self.moved < MAX_MOVED {
             self.moved += 1;
             let free = format!("moved-{}", self.moved);
             let free = Name::new(free.as_bytes()).ok_or(Errno::EINVAL)?;
@@ -156,6 +159,7 @@ impl Removal<'_> {
                 moved => return moved,
             }
         }
+        Err(Errno::ENAMETOOLONG)
     }
 }
 
