@@ -37,9 +37,18 @@ impl NotRemoved {
 /// program made is at most 32 deep.
 const MAX_OPEN: u32 = 64;
 
-/// The maximum number of directories that one removal moves up: 640,000 levels. A process of the
-/// account can make more while the removal runs, which may hold the lock.
+/// The level from which directories are moved up. Each of them has another [`MAX_OPEN`] - `MOVED`
+/// levels of its own below it, so a tree of any shape needs few moves.
+const MOVED: u32 = 32;
+
+/// The maximum number of directories that one removal moves up: with those below them, at least
+/// 330,000. A process of the account can make more while the removal runs, which may hold the
+/// lock.
 const MAX_MOVED: u64 = 10_000;
+
+/// The maximum number of names that one removal tries for them. Who made the tree may have taken
+/// some.
+const MAX_TRIED: u64 = 1_000_000;
 
 /// A tree that is being removed.
 struct Removal<'a> {
@@ -47,6 +56,11 @@ struct Removal<'a> {
     top: &'a Dir,
     /// How many directories were moved into `top`.
     moved: u64,
+    /// How many names it has tried for them.
+    tried: u64,
+    /// Whether it has met a directory at the level [`MAX_OPEN`]. It then goes back to the level
+    /// [`MOVED`].
+    is_too_deep: bool,
 }
 
 impl Dir {
@@ -72,10 +86,13 @@ impl Dir {
         let mut removal = Removal {
             top: &top,
             moved: 0,
+            tried: 0,
+            is_too_deep: false,
         };
         // Terminates: each turn but the last has moved a directory up, at most MAX_MOVED in all.
         loop {
             let moved = removal.moved;
+            removal.is_too_deep = false;
             let emptied = removal.empty(&top, name, 0);
             if removal.moved == moved {
                 emptied?;
@@ -125,6 +142,9 @@ impl Removal<'_> {
                     errno: below.errno,
                 });
             }
+            if self.is_too_deep {
+                break;
+            }
         }
         left.map_or(Ok(()), Err)
     }
@@ -142,21 +162,30 @@ impl Removal<'_> {
         // A process of the account, such as a compromised unpacker, can make any depth. With a
         // descriptor for each level, the descriptors would run out, and the tree would stay.
         if depth == MAX_OPEN {
+            self.is_too_deep = true;
+            return Err(failed(Errno::ENAMETOOLONG));
+        }
+        let emptied = self.empty(&directory, name, depth + 1);
+        if self.is_too_deep && depth == MOVED {
             return self.move_up(parent, name).map_err(&failed);
         }
-        self.empty(&directory, name, depth + 1)?;
+        emptied?;
         parent.remove_emptied(name).map_err(&failed)
     }
 
     /// Moves a directory into the top, for the next turn.
     fn move_up(&mut self, parent: &Dir, name: Name<'_>) -> nix::Result<()> {
-        while self.moved < MAX_MOVED {
-            self.moved += 1;
-            let free = format!("moved-{}", self.moved);
+        self.is_too_deep = false;
+        while self.moved < MAX_MOVED && self.tried < MAX_TRIED {
+            self.tried += 1;
+            let free = format!("moved-{}", self.tried);
             let free = Name::new(free.as_bytes()).ok_or(Errno::EINVAL)?;
             match parent.rename_new(name, self.top, free) {
                 Err(Errno::EEXIST) => {}
-                moved => return moved,
+                moved => {
+                    self.moved += u64::from(moved.is_ok());
+                    return moved;
+                }
             }
         }
         Err(Errno::ENAMETOOLONG)
@@ -215,6 +244,38 @@ mod tests {
                 }
             }
         }
+        assert_eq!(dir.remove_tree(name), Ok(()));
+        assert!(fs::read_dir(temporary.path()).unwrap().next().is_none());
+    }
+
+    /// Each directory at the limit would need a move of its own, and there may be more of them
+    /// than moves.
+    #[test]
+    fn a_directory_is_moved_with_all_that_is_too_deep_in_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open_root(temporary.path()).unwrap();
+        let name = Name::new(b"tree").unwrap();
+        dir.make_dir(name, 0o755).unwrap();
+        let mut at = dir.open_dir(name).unwrap();
+        let top = dir.open_dir(name).unwrap();
+        for _ in 0..=MAX_OPEN {
+            at.make_dir(name, 0o755).unwrap();
+            at = at.open_dir(name).unwrap();
+        }
+        for number in 0..100 {
+            let branch = number.to_string();
+            let branch = Name::new(branch.as_bytes()).unwrap();
+            at.make_dir(branch, 0o755).unwrap();
+            at.open_dir(branch).unwrap().make_dir(name, 0o755).unwrap();
+        }
+        let mut removal = Removal {
+            top: &top,
+            moved: 0,
+            tried: 0,
+            is_too_deep: false,
+        };
+        assert_eq!(removal.empty(&top, name, 0), Ok(()));
+        assert_eq!(removal.moved, 1);
         assert_eq!(dir.remove_tree(name), Ok(()));
         assert!(fs::read_dir(temporary.path()).unwrap().next().is_none());
     }
