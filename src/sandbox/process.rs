@@ -8,7 +8,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 
-use super::rlimits::MAX_FILES;
+use super::rlimits::max_files;
 
 /// Closes inherited descriptors, resets ignored signals, sets the umask, blocks SIGXFSZ, and
 /// makes the process not dumpable, so that no other process of the account can trace it. Call
@@ -110,7 +110,7 @@ pub fn close_inherited_descriptors() {
             .filter(|fd| *fd > 2)
             .collect(),
         // The monitor's Landlock rules hide /proc from the unpacker.
-        Err(_) => (3..MAX_FILES as i32).collect(),
+        Err(_) => (3..max_files() as i32).collect(),
     };
     for fd in open {
         _ = nix::unistd::close(fd);

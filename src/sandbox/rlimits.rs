@@ -9,7 +9,7 @@ use nix::unistd::geteuid;
 
 /// The maximum number of descriptors of the monitor and of the unpacker, which
 /// holds directories open while it writes into them.
-pub const MAX_FILES: u64 = 1024;
+const MAX_FILES: u64 = 1024;
 
 /// The processor time of the unpacker and of the assembler in seconds; a payload of 2 GiB
 /// takes about ten.
@@ -49,6 +49,13 @@ pub fn limit_monitor() -> bool {
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_NOFILE, MAX_FILES),
     ])
+}
+
+/// Returns the number that no descriptor of this process reaches, once [`limit_monitor`] was
+/// called in it or in its parent.
+pub fn max_files() -> u64 {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE);
+    limit.map_or(MAX_FILES, |(soft, _)| soft.min(MAX_FILES))
 }
 
 /// Lowers each limit to the given value; a lower limit of the operator stays.

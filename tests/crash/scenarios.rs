@@ -77,14 +77,14 @@ pub fn scenarios() -> [Scenario; 14] {
         ..of(name, &receive_delta_command(), "c", (60, 60))
     };
     [
-        of("swap", "swap d", "d", (4, 4)),
+        of("swap", "swap d", "d", (8, 8)),
         Scenario {
             keep: 9,
             ..of("swap without pruning", "swap d", "d", (16, 16))
         },
         // A rollback chooses its target from what it reads.
-        of("rollback", "rollback", "b", (8, 1)),
-        of("receive", &receive_command(NEW), "c", (12, 12)),
+        of("rollback", "rollback", "b", (16, 3)),
+        of("receive", &receive_command(NEW), "c", (24, 24)),
         Scenario {
             signed: true,
             ..of(

@@ -83,10 +83,11 @@ pub fn run(command: Command, stdin: Stdio, fault: Option<(Point, Fault)>) -> Res
     let mut stdout = tempfile::tempfile().map_err(|error| error.to_string())?;
     let mut stderr = tempfile::tempfile().map_err(|error| error.to_string())?;
     let share = |file: &File| file.try_clone().map(Stdio::from);
-    // The shell stops until it is traced, and then executes the program.
+    // The shell stops until it is traced, and then executes the program. Children of the program
+    // close each number below the limit of descriptors, and each call costs two stops here.
     let mut waiting = Command::new("/bin/sh");
     waiting
-        .args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""])
+        .args(["-c", "ulimit -n 160; kill -STOP $$; exec \"$0\" \"$@\""])
         .arg(command.get_program())
         .args(command.get_args())
         .env_clear()
