@@ -263,7 +263,7 @@ impl Dir {
     }
 
     /// Passes each name in this directory to `each`, in no order, with its file type
-    /// where the file system lists it.
+    /// where the file system lists it. `each` may remove what it is given (readdir(3)).
     fn for_each_entry(
         &self,
         mut each: impl FnMut(OsString, Option<Type>) -> Result<()>,

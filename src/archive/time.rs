@@ -8,7 +8,7 @@ use nix::sys::time::{TimeSpec, TimeValLike};
 
 /// 1980-01-01T00:00:00Z, in seconds since the epoch. Older times are the zero of a tool
 /// that knows no time; some programs that read a release cannot state them (zip).
-const OLDEST: i64 = 315_532_800;
+pub const OLDEST: i64 = 315_532_800;
 
 /// A time since the epoch. The fraction counts upward, also before the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,6 +14,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
@@ -22,12 +23,15 @@ use nix::unistd::geteuid;
 use super::AssembleJob;
 use super::delta::{Merged, Source, base_damaged};
 use crate::archive::path::{self, CleanPath, LinkTarget};
+use crate::archive::time::OLDEST;
 use crate::config::Reuse;
 use crate::dir::{self, Dir, Name};
 use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::manifest::{DIR_MODE, Entry, Kind, file_mode};
 use crate::names::Sha256Digest;
+
+const OVER_ENTRIES: &str = "is over the limit of entries";
 
 /// Walks `tree`, and returns its entries in the order of a manifest. Gives each file to
 /// `hash`, with its size and the index of its entry. Without a list, its digest is not set
@@ -51,6 +55,7 @@ pub fn walk(
         found: 0,
         bytes: 0,
         shared_symlinks: 0,
+        newest: newest_time(),
     };
     let stat = tree.metadata().map_err(|errno| io(b"", errno))?;
     walk.check_directory(b"", &stat)?;
@@ -92,6 +97,16 @@ struct Walk<'a> {
     found: usize,
     bytes: u64,
     shared_symlinks: usize,
+    /// The newest time that a file may have, in seconds since the epoch.
+    newest: i64,
+}
+
+/// Returns the time a day from now, in seconds since the epoch. The unpacker sets no time of the
+/// future; but the clock may have been set back since.
+fn newest_time() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    now.max(OLDEST).saturating_add(24 * 60 * 60)
 }
 
 impl Walk<'_> {
@@ -104,9 +119,12 @@ impl Walk<'_> {
                 .set_mode(DIR_MODE & self.job.inherited.permissions)
                 .map_err(|errno| io(path, errno))?;
         }
-        let found = directory
-            .entries_with_type()
-            .map_err(|errno| io(path, errno))?;
+        // The unpacker can make more names than fit into memory.
+        let most = self.job.limits.max_entries as usize + 1;
+        let found = match directory.entries_with_type_up_to(most) {
+            Err(Errno::EOVERFLOW) => return Err(fault(path, OVER_ENTRIES)),
+            found => found.map_err(|errno| io(path, errno))?,
+        };
         for (name, found) in found {
             let below = match path {
                 b"" => name.as_bytes().to_vec(),
@@ -154,7 +172,19 @@ impl Walk<'_> {
         if dir::file_type(stat) != SFlag::S_IFDIR || stat.st_mode & 0o7777 != mode {
             return Err(self.fault(path, "has another mode than a directory of a release"));
         }
-        Ok(())
+        // The assembler makes the directories of a delta, and gives some the time of the base.
+        if self.list.is_some() {
+            return Ok(());
+        }
+        self.check_time(path, stat)
+    }
+
+    /// Requires a time that the unpacker gives to a file (`archive/time.rs`).
+    fn check_time(&self, path: &[u8], stat: &FileStat) -> Result<()> {
+        if (OLDEST..=self.newest).contains(&stat.st_mtime) {
+            return Ok(());
+        }
+        Err(fault(path, "has a time that no release may have"))
     }
 
     fn file(&mut self, directory: &Dir, name: Name<'_>, path: &[u8]) -> Result<()> {
@@ -166,6 +196,10 @@ impl Walk<'_> {
         let executable = stat.st_mode & 0o100 != 0;
         if dir::file_type(&stat) != SFlag::S_IFREG || stat.st_mode & 0o7777 != mode(executable) {
             return Err(self.fault(path, "has another type or mode than a file of a release"));
+        }
+        // A file of an adopted base may have any time.
+        if !self.is_from_base() {
+            self.check_time(path, &stat)?;
         }
         if self.is_linked() {
             // The account may not change a file of another one. The unpacker makes no such file.
@@ -212,7 +246,7 @@ impl Walk<'_> {
         // One more is for the release itself. The unpacker's limit covers the shared
         // symlinks.
         if self.found > self.job.limits.max_entries as usize {
-            return Err(fault(path, "is over the limit of entries"));
+            return Err(fault(path, OVER_ENTRIES));
         }
         match self.list {
             Some(list) => match list.entries.get(self.found) {

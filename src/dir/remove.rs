@@ -33,8 +33,8 @@ impl NotRemoved {
     }
 }
 
-/// The maximum number of directories that a removal has open below the tree's own. A tree that this
-/// program made is at most 32 deep.
+/// The maximum depth of the directories that a removal has open, each with two descriptors. A tree
+/// that this program made is at most 32 deep.
 const MAX_OPEN: u32 = 64;
 
 /// The level from which directories are moved up. Each of them has another [`MAX_OPEN`] - `MOVED`
@@ -132,10 +132,10 @@ impl Removal<'_> {
     ) -> std::result::Result<(), NotRemoved> {
         let failed = NotRemoved::of(name);
         let mut left = None;
-        for entry in directory.names().map_err(&failed)? {
-            let Some(entry) = Name::new(entry.as_encoded_bytes()) else {
-                return Err(failed(Errno::EINVAL));
-            };
+        // Not a list of all names: a compromised unpacker can make so many that the list would
+        // take all memory, and each later request would try again.
+        let listed = directory.for_each_entry(|entry, _| {
+            let entry = Name::new(entry.as_encoded_bytes()).ok_or(Errno::EINVAL)?;
             if let Err(below) = self.remove(directory, entry, depth) {
                 left.get_or_insert(NotRemoved {
                     path: Path::new(name.as_os_str()).join(below.path),
@@ -143,10 +143,14 @@ impl Removal<'_> {
                 });
             }
             if self.is_too_deep {
-                break;
+                return Err(Errno::ENAMETOOLONG);
             }
+            Ok(())
+        });
+        match left {
+            Some(left) => Err(left),
+            None => listed.map_err(&failed),
         }
-        left.map_or(Ok(()), Err)
     }
 
     fn remove(

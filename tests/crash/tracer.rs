@@ -87,7 +87,7 @@ pub fn run(command: Command, stdin: Stdio, fault: Option<(Point, Fault)>) -> Res
     // close each number below the limit of descriptors, and each call costs two stops here.
     let mut waiting = Command::new("/bin/sh");
     waiting
-        .args(["-c", "ulimit -n 160; kill -STOP $$; exec \"$0\" \"$@\""])
+        .args(["-c", "ulimit -n 256; kill -STOP $$; exec \"$0\" \"$@\""])
         .arg(command.get_program())
         .args(command.get_args())
         .env_clear()

@@ -11,7 +11,7 @@ use nix::unistd::Uid;
 use serde_json::json;
 
 use crate::check::{check, codes};
-use crate::direct::{ask, listing, live, put};
+use crate::direct::{ask, listing, live, put, serve};
 use crate::drop::drop_releases;
 use crate::mounted::{in_namespace, replies, request_line};
 use crate::site::{Reply, Site};
@@ -155,5 +155,35 @@ fn a_tree_of_any_depth_is_removed() {
     // The account's own command.
     make_deep(&site.root().join("releases/b"));
     drop_releases(&site, &["--good", "b"]).ok();
+    assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
+}
+
+/// A compromised unpacker can make more names in one directory than fit into memory. A request
+/// that read them all would be killed, and so would each one after it.
+#[test]
+fn a_directory_with_very_many_names_is_removed_within_little_memory() {
+    let site = site();
+    let left = site.root().join(".deploy-shell/incoming/left.1.0");
+    fs::create_dir(&left).expect("the test owns it");
+    // A list of them takes 43 MB.
+    for number in 0..150_000 {
+        let name = format!("{number:0>250}");
+        fs::write(left.join(name), "").expect("a file");
+    }
+    let mut command = Command::new("prlimit");
+    let serve = serve(&site, "ci", "swap d");
+    // Bytes of address space. The swap alone needs less than half of it.
+    command
+        .env_clear()
+        .arg("--as=40000000")
+        .arg(serve.get_program())
+        .args(serve.get_args())
+        .envs(
+            serve
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+    let reply = site.run(command, b"");
+    assert_eq!((reply.code, reply.stderr.as_str()), (0, ""), "{reply:?}");
     assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
 }

@@ -53,6 +53,12 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
+/// Sets the time of a file, in seconds since the epoch.
+fn set_time(path: &Path, seconds: i64) {
+    let time = nix::sys::time::TimeSpec::new(seconds, 0);
+    dir::set_modified(&File::open(path).unwrap(), time).unwrap();
+}
+
 fn make_file(path: &Path, size: usize) {
     fs::write(path, vec![b'x'; size]).unwrap();
     set_mode(path, 0o644);
@@ -90,7 +96,7 @@ fn the_entries_are_those_on_disk_in_the_order_of_a_manifest() {
 #[test]
 fn a_tree_that_is_not_a_release_is_refused() {
     type Change = fn(&Path);
-    let changes: [(&str, Change); 14] = [
+    let changes: [(&str, Change); 17] = [
         ("set-user-id", |root| set_mode(&root.join("f"), 0o4644)),
         ("a file that the group may write", |root| {
             set_mode(&root.join("f"), 0o664);
@@ -126,6 +132,15 @@ fn a_tree_that_is_not_a_release_is_refused() {
         ("a line feed in a name", |root| {
             make_file(&root.join("a\nb"), 1);
         }),
+        ("a file of the year 2446", |root| {
+            set_time(&root.join("f"), 15_026_000_000);
+        }),
+        ("a directory of the year 1901", |root| {
+            set_time(&root.join("d"), -(1 << 31));
+        }),
+        ("a file of 1979", |root| {
+            set_time(&root.join("f"), OLDEST - 1)
+        }),
         ("a large file", |root| make_file(&root.join("m"), 61)),
         ("more bytes than the limit", |root| {
             make_file(&root.join("m"), 60);
@@ -148,6 +163,25 @@ fn a_tree_that_is_not_a_release_is_refused() {
     };
     let error = walk_changed(more).unwrap_err();
     assert!(error.problem.contains("limit of entries"), "{error}");
+    let many = |root: &Path| {
+        for name in 0..7 {
+            make_file(&root.join("d").join(name.to_string()), 0);
+        }
+    };
+    let error = walk_changed(many).unwrap_err();
+    assert!(
+        error.problem.contains("'./d' is over the limit of entries"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_may_be_as_old_as_1980_and_some_hours_newer_than_now() {
+    let change = |root: &Path| {
+        set_time(&root.join("f"), OLDEST);
+        set_time(&root.join("d"), newest_time() - 60);
+    };
+    assert_eq!(walk_changed(change).unwrap().len(), 4);
 }
 
 /// Walks a tree with these symlinks, where the site shares `e` and `d/s`.
