@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::policy::Verb;
 use crate::sandbox::{self, Access, Enforcement, Rights};
-use crate::store::Store;
+use crate::store::{Store, limits};
 
 /// The rights that a verb keeps.
 #[derive(Clone, Copy, Debug)]
@@ -16,9 +16,12 @@ pub struct Privileges {
     pub root: Access,
     /// Access to `releases/`. It only matters where it is more than the root's.
     pub releases: Access,
-    /// Access to `.deploy-shell/`, which holds the journal, the lock and the staging
-    /// directories. It only matters where it is more than the root's.
+    /// Access to `.deploy-shell/`, which holds the journal, the lock and the symlinks that a
+    /// swap moves. It only matters where it is more than the root's.
     pub state: Access,
+    /// Access to the directories in it: the uploads, manifests, counters and removed releases.
+    /// It only matters where it is more.
+    pub state_directories: Access,
     /// Whether the verb may open the journal and the lock file for writing. For
     /// `receive`, `state` alone permits that already. `swap` and `rollback` make a
     /// checkpoint, which replaces the journal, before they restrict themselves.
@@ -42,7 +45,8 @@ pub const PRIVILEGES: [Privileges; 4] = [
         verb: Verb::Receive,
         root: Access::Read,
         releases: Access::Add,
-        state: Access::Write,
+        state: Access::Update,
+        state_directories: Access::Write,
         writes_records: true,
         executes: true,
         sets_times: true,
@@ -52,6 +56,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         root: Access::Replace,
         releases: Access::Replace,
         state: Access::Replace,
+        state_directories: Access::Replace,
         writes_records: true,
         executes: false,
         sets_times: true,
@@ -61,6 +66,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         root: Access::Replace,
         releases: Access::Replace,
         state: Access::Replace,
+        state_directories: Access::Replace,
         writes_records: true,
         executes: false,
         sets_times: false,
@@ -70,6 +76,7 @@ pub const PRIVILEGES: [Privileges; 4] = [
         root: Access::Read,
         releases: Access::Read,
         state: Access::Read,
+        state_directories: Access::Read,
         writes_records: false,
         executes: false,
         sets_times: false,
@@ -99,12 +106,20 @@ pub fn restrict_to_verb(
     log_socket: &Path,
 ) -> Enforcement {
     let privileges = Privileges::of(verb);
+    // It is missing where the disk was full, and then nothing opens it.
+    let limits = limits::open_directory(store).ok();
+    let state_directories = [&store.incoming, &store.manifests, &store.trash];
+    let state_directories = state_directories.into_iter().chain(&limits);
+    let directories: Vec<_> = [
+        (&store.root, privileges.root),
+        (&store.releases, privileges.releases),
+        (&store.state, privileges.state),
+    ]
+    .into_iter()
+    .chain(state_directories.map(|directory| (directory, privileges.state_directories)))
+    .collect();
     sandbox::restrict_monitor(Rights {
-        directories: &[
-            (&store.root, privileges.root),
-            (&store.releases, privileges.releases),
-            (&store.state, privileges.state),
-        ],
+        directories: &directories,
         writable_files: if privileges.writes_records {
             records
         } else {

@@ -218,6 +218,9 @@ pub enum Access {
     /// and remove directories. So a verb can replace the `current` symlink. Files
     /// cannot be created, and their content cannot be changed.
     Replace,
+    /// As `Read`; also write and remove files and symlinks that exist. None can be created or moved
+    /// in.
+    Update,
     /// Everything but devices, sockets, fifos and execution.
     Write,
     /// As `Link`; also create and write files. The assembler has it for its staging

@@ -78,6 +78,7 @@ fn landlock_rights(access: Access) -> BitFlags<AccessFs> {
     match access {
         Access::Read => read,
         Access::Add => read | AccessFs::MakeDir | AccessFs::Refer,
+        Access::Update => read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::RemoveFile,
         Access::Replace => {
             read | AccessFs::MakeSym
                 | AccessFs::MakeDir

@@ -205,16 +205,10 @@ impl<'a> KeyLimits<'a> {
     }
 
     fn open_counter(&self, counter: Counter) -> dir::Result<File> {
-        let limits = self.open_directory()?;
+        let limits = open_directory(self.store)?;
         let name = file_name(self.key, counter.suffix());
         let name = Name::new(name.as_bytes()).ok_or(Errno::EINVAL)?;
         limits.open_rw(name, 0o600)
-    }
-
-    /// A file system that is mounted there may stall: the directory must be one of the
-    /// site's own.
-    fn open_directory(&self) -> dir::Result<Dir> {
-        self.store.state.open_dir_of_this_mount(LIMITS)
     }
 
     /// Takes a slot of the key and one of the site.
@@ -253,9 +247,7 @@ impl<'a> KeyLimits<'a> {
     fn free_slot(&self, prefix: &str, slots: u16) -> Result<Option<File>> {
         let cannot =
             |error: std::io::Error| self.store.state_io("cannot take an upload slot", error);
-        let limits = self
-            .open_directory()
-            .map_err(|errno| cannot(errno.into()))?;
+        let limits = open_directory(self.store).map_err(|errno| cannot(errno.into()))?;
         for slot in 0..slots {
             let name = format!("{prefix}.upload-{slot}");
             let file = Name::new(name.as_bytes())
@@ -276,6 +268,17 @@ impl<'a> KeyLimits<'a> {
             None => "keys without a label".to_owned(),
         }
     }
+}
+
+/// Opens the directory of the counters.
+///
+/// A file system that is mounted there may stall: the directory must be one of the site's own.
+///
+/// # Errors
+///
+/// The errno of the system call.
+pub fn open_directory(store: &Store) -> dir::Result<Dir> {
+    store.state.open_dir_of_this_mount(LIMITS)
 }
 
 /// Makes the directory of the counters if it does not exist. The sandbox of a swap or

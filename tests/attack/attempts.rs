@@ -208,6 +208,16 @@ pub const ATTEMPTS: &[Attempt] = &[
         },
     },
     Attempt {
+        name: "exchange the symlink that a swap has made",
+        refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, RECEIVE, LIST],
+        refusal: Refusal::Any,
+        run: |site| {
+            let mine = site.path("root/.deploy-shell/incoming/mine");
+            symlink("releases/r1", &mine)?;
+            fs::rename(mine, site.path("root/.deploy-shell/next"))
+        },
+    },
+    Attempt {
         name: "write the journal",
         refused_to: &[UNPACKER, ASSEMBLER, COPIER, LINKER, PROBE, LIST],
         refusal: Refusal::Any,

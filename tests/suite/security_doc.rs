@@ -61,6 +61,7 @@ fn the_table_of_privileges_is_the_programs() {
                 word(privileges.root),
                 word(privileges.releases),
                 word(privileges.state),
+                word(privileges.state_directories),
                 yes_or_no(privileges.writes_records),
                 yes_or_no(privileges.executes),
                 yes_or_no(privileges.sets_times),
