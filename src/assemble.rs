@@ -45,6 +45,13 @@ use delta::{DeltaJob, Merged, Source};
 /// The word of argv that makes this program the assembler.
 pub const WORD: &str = "assemble";
 
+/// As [`WORD`], where the configuration says `reuse = "link"`.
+///
+/// A monitor sends the job after it has parsed what a client says. A compromised one could have
+/// the files of the live release linked into `incoming/`, where it may write. The word was chosen
+/// before.
+pub const LINKING_WORD: &str = "assemble-with-links";
+
 /// The maximum length of a job, in bytes: that of the unpacker's, and some more numbers.
 pub const MAX_JOB: usize = 160 * 1024;
 
@@ -128,8 +135,8 @@ pub fn added(shared: &Shared, known: &[usize]) -> Vec<Vec<u8>> {
 }
 
 /// Runs as the assembler, and returns the exit status.
-pub fn main(job: &AssembleJob) -> u8 {
-    let Err(error) = assemble(job) else {
+pub fn main(job: &AssembleJob, may_link: bool) -> u8 {
+    let Err(error) = check_links(job.delta.as_ref(), may_link).and_then(|()| assemble(job)) else {
         return 0;
     };
     // The monitor takes the end without an answer for a defect.
@@ -139,6 +146,14 @@ pub fn main(job: &AssembleJob) -> u8 {
         _ = writeln!(std::io::stdout(), "{line}");
     }
     error.code.exit()
+}
+
+/// Refuses a job that makes hard links where the assembler may make none.
+fn check_links(delta: Option<&DeltaJob>, may_link: bool) -> Result<()> {
+    match delta {
+        Some(delta) if delta.reuse == Reuse::Link && !may_link => Err(error::bug()),
+        _ => Ok(()),
+    }
 }
 
 fn assemble(job: &AssembleJob) -> Result<()> {

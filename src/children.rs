@@ -35,6 +35,7 @@ pub fn run_child(argv: &[OsString]) -> Option<u8> {
     let words = [
         archive::WORD,
         assemble::WORD,
+        assemble::LINKING_WORD,
         compressor::WORD,
         hooks::WORD,
         look_up::WORD,
@@ -73,9 +74,10 @@ fn run_one_of(words: &[&str], argv: &[OsString]) -> Option<u8> {
         compressor::WORD => from_stdin(word, compressor::MAX_JOB).map(compressor::main),
         // It waits for its job while the client sends, and must not outlive the monitor. If that
         // has ended already, stdin has ended too.
-        assemble::WORD => {
+        assemble::WORD | assemble::LINKING_WORD => {
             _ = sandbox::end_with_parent();
-            from_stdin(word, assemble::MAX_JOB).map(|job| assemble::main(&job))
+            let may_link = word == assemble::LINKING_WORD;
+            from_stdin(word, assemble::MAX_JOB).map(|job| assemble::main(&job, may_link))
         }
         look_up::WORD => from_stdin(word, look_up::MAX_JOB).map(|job| look_up::main(&job)),
         _ => from_stdin(word, probe::MAX_REQUEST).map(probe::main),

@@ -115,7 +115,7 @@ fn run_verb(
             Verb::Receive | Verb::List => None,
         };
         let assembler = match verb {
-            Verb::Receive => Some(Assembler::start(&store)?),
+            Verb::Receive => Some(Assembler::start(config, &store)?),
             Verb::Swap | Verb::Rollback | Verb::List => None,
         };
         let cannot =

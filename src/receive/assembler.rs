@@ -11,7 +11,7 @@ use super::share::{Allowance, Share};
 use super::termination::TerminationSignals;
 use super::unpacker::LOOK_INTERVAL;
 use crate::assemble::{self, Answer, AssembleJob, Assembled};
-use crate::config::Config;
+use crate::config::{Config, Reuse};
 use crate::deadline::{Deadline, TimedReader};
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Entry, MAX_LINE, Sums, compare_paths, trailer};
@@ -41,11 +41,15 @@ impl Assembler {
     /// # Errors
     ///
     /// [`Code::IoError`].
-    pub fn start(store: &Store) -> Result<Assembler> {
+    pub fn start(config: &Config, store: &Store) -> Result<Assembler> {
+        let word = match config.delta.reuse {
+            Reuse::Clone => assemble::WORD,
+            Reuse::Link => assemble::LINKING_WORD,
+        };
         // This very program, even if an upgrade has just replaced its file: both processes
         // must agree about the messages.
         Command::new("/proc/self/exe")
-            .arg(assemble::WORD)
+            .arg(word)
             .env_clear()
             // By handle: in the child /proc/self is the child, which still has our
             // descriptors when it changes directory, and loses them at exec.

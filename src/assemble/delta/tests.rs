@@ -426,3 +426,22 @@ fn lists_that_would_take_too_much_memory_are_refused() {
     assert_eq!(error.code, Code::BadArchive);
     assert!(error.problem.contains("too long together"), "{error:?}");
 }
+
+/// A compromised monitor sends the job.
+#[test]
+fn a_job_makes_links_only_where_the_configuration_does() {
+    let linking = DeltaJob {
+        reuse: Reuse::Link,
+        ..job(Sha256Digest([0; 32]))
+    };
+    let cloning = job(Sha256Digest([0; 32]));
+    for (delta, may_link, accepted) in [
+        (Some(&linking), true, true),
+        (Some(&linking), false, false),
+        (Some(&cloning), false, true),
+        (None, false, true),
+    ] {
+        let checked = crate::assemble::check_links(delta, may_link);
+        assert_eq!(checked.is_ok(), accepted, "{delta:?} {may_link}");
+    }
+}
