@@ -18,6 +18,11 @@ pub struct Mtime {
 }
 
 impl Mtime {
+    const OLDEST: Mtime = Mtime {
+        seconds: OLDEST,
+        nanoseconds: 0,
+    };
+
     /// Returns the time in the field of a header: octal, or in base 256 (GNU tar
     /// manual, "Basic Tar Format"). An empty field is the epoch, as for GNU tar.
     /// Returns none for a time that needs more than 64 bits.
@@ -90,6 +95,8 @@ impl FileTimes {
             seconds: received.tv_sec(),
             nanoseconds: u32::try_from(received.tv_nsec()).unwrap_or(0),
         };
+        // The clock of this machine may be wrong and before 1980.
+        let received = received.max(Mtime::OLDEST);
         FileTimes { keep, received }
     }
 
@@ -98,13 +105,8 @@ impl FileTimes {
     /// A time in the future becomes the time of the receive: a browser may keep what
     /// has a later Last-Modified (RFC 9110, 8.8.2.1), and make(1) warns of it.
     pub fn for_entry(&self, archived: Option<Mtime>) -> TimeSpec {
-        let oldest = Mtime {
-            seconds: OLDEST,
-            nanoseconds: 0,
-        };
         let time = match archived {
-            // The clock of this machine may be wrong and before 1980.
-            Some(time) if self.keep => time.min(self.received).max(oldest),
+            Some(time) if self.keep => time.min(self.received).max(Mtime::OLDEST),
             _ => self.received,
         };
         TimeSpec::seconds(time.seconds) + TimeSpec::nanoseconds(i64::from(time.nanoseconds))
@@ -185,5 +187,8 @@ mod tests {
         assert_eq!(keep.for_entry(None), received);
         let replace = FileTimes::new(false, received);
         assert_eq!(replace.for_entry(Some(at(1_700_000_000, 5))), received);
+        // The clock of a machine that has lost it.
+        let replace = FileTimes::new(false, TimeSpec::new(60, 0));
+        assert_eq!(replace.for_entry(None), TimeSpec::new(OLDEST, 0));
     }
 }

@@ -14,7 +14,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
@@ -55,7 +54,7 @@ pub fn walk(
         found: 0,
         bytes: 0,
         shared_symlinks: 0,
-        newest: newest_time(),
+        listed: 0,
     };
     let stat = tree.metadata().map_err(|errno| io(b"", errno))?;
     walk.check_directory(b"", &stat)?;
@@ -97,16 +96,8 @@ struct Walk<'a> {
     found: usize,
     bytes: u64,
     shared_symlinks: usize,
-    /// The newest time that a file may have, in seconds since the epoch.
-    newest: i64,
-}
-
-/// Returns the time a day from now, in seconds since the epoch. The unpacker sets no time of the
-/// future; but the clock may have been set back since.
-fn newest_time() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-    now.max(OLDEST).saturating_add(24 * 60 * 60)
+    /// The number of names in all directories that were opened.
+    listed: usize,
 }
 
 impl Walk<'_> {
@@ -120,11 +111,12 @@ impl Walk<'_> {
                 .map_err(|errno| io(path, errno))?;
         }
         // The unpacker can make more names than fit into memory.
-        let most = self.job.limits.max_entries as usize + 1;
+        let most = self.job.limits.max_entries as usize - self.listed;
         let found = match directory.entries_with_type_up_to(most) {
             Err(Errno::EOVERFLOW) => return Err(fault(path, OVER_ENTRIES)),
             found => found.map_err(|errno| io(path, errno))?,
         };
+        self.listed += found.len();
         for (name, found) in found {
             let below = match path {
                 b"" => name.as_bytes().to_vec(),
@@ -176,15 +168,7 @@ impl Walk<'_> {
         if self.list.is_some() {
             return Ok(());
         }
-        self.check_time(path, stat)
-    }
-
-    /// Requires a time that the unpacker gives to a file (`archive/time.rs`).
-    fn check_time(&self, path: &[u8], stat: &FileStat) -> Result<()> {
-        if (OLDEST..=self.newest).contains(&stat.st_mtime) {
-            return Ok(());
-        }
-        Err(fault(path, "has a time that no release may have"))
+        check_time(path, stat)
     }
 
     fn file(&mut self, directory: &Dir, name: Name<'_>, path: &[u8]) -> Result<()> {
@@ -199,7 +183,7 @@ impl Walk<'_> {
         }
         // A file of an adopted base may have any time.
         if !self.is_from_base() {
-            self.check_time(path, &stat)?;
+            check_time(path, &stat)?;
         }
         if self.is_linked() {
             // The account may not change a file of another one. The unpacker makes no such file.
@@ -283,6 +267,18 @@ impl Walk<'_> {
             _ => fault(path, what),
         }
     }
+}
+
+/// Requires a time that the unpacker gives to a file (`archive/time.rs`).
+///
+/// The kernel has set the time of the last change since, by its clock. That may have been set back
+/// meanwhile, but hardly by more than a day.
+fn check_time(path: &[u8], stat: &FileStat) -> Result<()> {
+    let newest = stat.st_ctime.max(OLDEST).saturating_add(24 * 60 * 60);
+    if (OLDEST..=newest).contains(&stat.st_mtime) {
+        return Ok(());
+    }
+    Err(fault(path, "has a time that no release may have"))
 }
 
 /// Returns whether two entries are the same but for their digests.

@@ -25,6 +25,14 @@ impl NotRemoved {
         }
     }
 
+    /// Returns the same, from the directory in which `name` is.
+    fn below(self, name: Name<'_>) -> NotRemoved {
+        NotRemoved {
+            path: Path::new(name.as_os_str()).join(self.path),
+            errno: self.errno,
+        }
+    }
+
     /// Returns whether a file system is mounted there.
     pub fn is_mount(&self) -> bool {
         // openat2(2) fails with EXDEV at a directory, unlinkat(2) with EBUSY at a file
@@ -38,17 +46,21 @@ impl NotRemoved {
 const MAX_OPEN: u32 = 64;
 
 /// The level from which directories are moved up. Each of them has another [`MAX_OPEN`] - `MOVED`
-/// levels of its own below it, so a tree of any shape needs few moves.
+/// levels of its own below it, so a tree of any shape needs at most one move for 32 directories.
 const MOVED: u32 = 32;
 
-/// The maximum number of directories that one removal moves up: with those below them, at least
-/// 330,000. A process of the account can make more while the removal runs, which may hold the
-/// lock.
+/// The maximum number of directories that one removal moves up, so at least 320,000 directories are
+/// removed. A process of the account can make more while the removal runs, which may hold the lock.
 const MAX_MOVED: u64 = 10_000;
 
-/// The maximum number of names that one removal tries for them. Who made the tree may have taken
-/// some.
+/// The maximum number of names that one removal tries for the directories that it moves. The maker
+/// of the tree may have used some of them.
 const MAX_TRIED: u64 = 1_000_000;
+
+/// Returns the name in the top for a directory that is moved there.
+fn moved_name(number: u64) -> String {
+    format!("moved-{number}")
+}
 
 /// A tree that is being removed.
 struct Removal<'a> {
@@ -56,7 +68,7 @@ struct Removal<'a> {
     top: &'a Dir,
     /// How many directories were moved into `top`.
     moved: u64,
-    /// How many names it has tried for them.
+    /// How many names it has tried for them: the last one is [`moved_name`] of this number.
     tried: u64,
     /// Whether it has met a directory at the level [`MAX_OPEN`]. It then goes back to the level
     /// [`MOVED`].
@@ -73,7 +85,8 @@ impl Dir {
     ///
     /// # Errors
     ///
-    /// The first failure. Removal goes on with everything else.
+    /// The first failure. Removal goes on with everything else, but for what is beside a directory
+    /// that it cannot move up.
     pub fn remove_tree<'a>(
         &self,
         name: impl Into<Name<'a>>,
@@ -89,16 +102,19 @@ impl Dir {
             tried: 0,
             is_too_deep: false,
         };
-        // Terminates: each turn but the last has moved a directory up, at most MAX_MOVED in all.
-        loop {
-            let moved = removal.moved;
-            removal.is_too_deep = false;
-            let emptied = removal.empty(&top, name, 0);
-            if removal.moved == moved {
-                emptied?;
-                return self.remove_emptied(name).map_err(&failed);
-            }
+        let mut emptied = removal.empty(&top, name, 0);
+        // By their names: to list the top again after each move takes long where many names were
+        // in it. Terminates: there are at most MAX_TRIED names.
+        let mut number = 0;
+        while number < removal.tried {
+            number += 1;
+            let moved = moved_name(number);
+            let moved = Name::new(moved.as_bytes()).ok_or(failed(Errno::EINVAL))?;
+            let removed = removal.remove(&top, moved, 0);
+            emptied = emptied.and(removed.map_err(|left| left.below(name)));
         }
+        emptied?;
+        self.remove_emptied(name).map_err(&failed)
     }
 
     /// Removes `name` if it is no directory. Else opens it.
@@ -137,10 +153,7 @@ impl Removal<'_> {
         let listed = directory.for_each_entry(|entry, _| {
             let entry = Name::new(entry.as_encoded_bytes()).ok_or(Errno::EINVAL)?;
             if let Err(below) = self.remove(directory, entry, depth) {
-                left.get_or_insert(NotRemoved {
-                    path: Path::new(name.as_os_str()).join(below.path),
-                    errno: below.errno,
-                });
+                left.get_or_insert(below.below(name));
             }
             if self.is_too_deep {
                 return Err(Errno::ENAMETOOLONG);
@@ -177,12 +190,12 @@ impl Removal<'_> {
         parent.remove_emptied(name).map_err(&failed)
     }
 
-    /// Moves a directory into the top, for the next turn.
+    /// Moves a directory into the top, to be removed after everything else.
     fn move_up(&mut self, parent: &Dir, name: Name<'_>) -> nix::Result<()> {
         self.is_too_deep = false;
         while self.moved < MAX_MOVED && self.tried < MAX_TRIED {
             self.tried += 1;
-            let free = format!("moved-{}", self.tried);
+            let free = moved_name(self.tried);
             let free = Name::new(free.as_bytes()).ok_or(Errno::EINVAL)?;
             match parent.rename_new(name, self.top, free) {
                 Err(Errno::EEXIST) => {}
