@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::thread;
 
+use crate::archive::tarball;
 use crate::audit::value;
 use crate::direct::{ask, everything, live, payload, put, states};
 use crate::gating::{
@@ -139,6 +140,26 @@ fn a_client_cannot_change_words_or_variables() {
         variables.contains(&"DEPLOY_PREVIOUS=r1".to_owned()),
         "{variables:?}"
     );
+}
+
+/// As hooks-and-health.md says. The first command shows that the release chooses code otherwise.
+#[test]
+fn a_command_in_another_directory_finds_no_file_of_the_release() {
+    let config = r#"
+        [[hooks.before_swap]]
+        command = ["/usr/bin/python3", "-c", "import json; print(json.__file__)"]
+        [[hooks.before_swap]]
+        command = ["/usr/bin/env", "-C", "/", "/usr/bin/python3", "-c", "import json; print(json.__file__)"]
+    "#;
+    let site = Site::with_config(config);
+    let payload = tarball(&[("json.py", b"")]);
+    site.receive("r1", &payload).ok();
+    let reply = site.ssh("ci", "swap r1");
+    let found = |number: u32| output_lines(&reply, &format!("hook: before_swap {number}"));
+    let release = fs::canonicalize(site.root().join("releases/r1/json.py")).expect("it exists");
+    assert_eq!(found(1), [release.to_str().expect("a plain path")]);
+    assert!(found(2)[0].starts_with("/usr/lib/"), "{reply:?}");
+    reply.ok();
 }
 
 #[test]
