@@ -29,8 +29,9 @@ const SIZE: u64 = 320 << 20;
 
 /// A site on its own file system.
 struct Powered {
-    site: Site,
+    /// First, so that nothing is mounted in the directory of the site when that is removed.
     mounted: Mounted,
+    site: Site,
 }
 
 impl Powered {
