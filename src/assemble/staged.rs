@@ -30,8 +30,6 @@ use crate::escape;
 use crate::manifest::{DIR_MODE, Entry, Kind, file_mode};
 use crate::names::Sha256Digest;
 
-const OVER_ENTRIES: &str = "is over the limit of entries";
-
 /// Walks `tree`, and returns its entries in the order of a manifest. Gives each file to
 /// `hash`, with its size and the index of its entry. Without a list, its digest is not set
 /// yet.
@@ -110,10 +108,11 @@ impl Walk<'_> {
                 .set_mode(DIR_MODE & self.job.inherited.permissions)
                 .map_err(|errno| io(path, errno))?;
         }
-        // The unpacker can make more names than fit into memory.
+        // The unpacker's limit covers the shared symlinks. A compromised one can make more names
+        // than fit into memory, so they are counted before they are kept.
         let most = self.job.limits.max_entries as usize - self.listed;
         let found = match directory.entries_with_type_up_to(most) {
-            Err(Errno::EOVERFLOW) => return Err(fault(path, OVER_ENTRIES)),
+            Err(Errno::EOVERFLOW) => return Err(fault(path, "is over the limit of entries")),
             found => found.map_err(|errno| io(path, errno))?,
         };
         self.listed += found.len();
@@ -227,11 +226,6 @@ impl Walk<'_> {
     }
 
     fn add(&mut self, path: &[u8], kind: Kind) -> Result<()> {
-        // One more is for the release itself. The unpacker's limit covers the shared
-        // symlinks.
-        if self.found > self.job.limits.max_entries as usize {
-            return Err(fault(path, OVER_ENTRIES));
-        }
         match self.list {
             Some(list) => match list.entries.get(self.found) {
                 Some(listed) if listed.path == path && is_same(&listed.kind, &kind) => {}

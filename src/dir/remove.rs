@@ -96,12 +96,7 @@ impl Dir {
         let Some(top) = self.remove_file_or_open(name).map_err(&failed)? else {
             return Ok(());
         };
-        let mut removal = Removal {
-            top: &top,
-            moved: 0,
-            tried: 0,
-            is_too_deep: false,
-        };
+        let mut removal = Removal::of(&top);
         let mut emptied = removal.empty(&top, name, 0);
         // By their names: to list the top again after each move takes long where many names were
         // in it. Terminates: there are at most MAX_TRIED names.
@@ -138,7 +133,16 @@ impl Dir {
     }
 }
 
-impl Removal<'_> {
+impl<'a> Removal<'a> {
+    fn of(top: &'a Dir) -> Removal<'a> {
+        Removal {
+            top,
+            moved: 0,
+            tried: 0,
+            is_too_deep: false,
+        }
+    }
+
     /// Removes what is in `directory`, which is at `name` and `depth` below the top.
     fn empty(
         &mut self,
@@ -148,8 +152,8 @@ impl Removal<'_> {
     ) -> std::result::Result<(), NotRemoved> {
         let failed = NotRemoved::of(name);
         let mut left = None;
-        // Not a list of all names: a compromised unpacker can make so many that the list would
-        // take all memory, and each later request would try again.
+        // Not a list of all names: a compromised unpacker can make more of them than fit into
+        // memory, and each later request would try again.
         let listed = directory.for_each_entry(|entry, _| {
             let entry = Name::new(entry.as_encoded_bytes()).ok_or(Errno::EINVAL)?;
             if let Err(below) = self.remove(directory, entry, depth) {
@@ -285,12 +289,7 @@ mod tests {
             at.make_dir(branch, 0o755).unwrap();
             at.open_dir(branch).unwrap().make_dir(name, 0o755).unwrap();
         }
-        let mut removal = Removal {
-            top: &top,
-            moved: 0,
-            tried: 0,
-            is_too_deep: false,
-        };
+        let mut removal = Removal::of(&top);
         assert_eq!(removal.empty(&top, name, 0), Ok(()));
         assert_eq!(removal.moved, 1);
         assert_eq!(dir.remove_tree(name), Ok(()));

@@ -15,6 +15,7 @@ use crate::direct::{ask, listing, live, put, serve};
 use crate::drop::drop_releases;
 use crate::mounted::{in_namespace, replies, request_line};
 use crate::site::{Reply, Site};
+use crate::strace::started_by;
 
 /// A site that prunes `a` when `d`, which is pending, becomes live.
 fn site() -> Site {
@@ -170,20 +171,9 @@ fn a_directory_with_very_many_names_is_removed_within_little_memory() {
         let name = format!("{number:0>250}");
         fs::write(left.join(name), "").expect("a file");
     }
-    let mut command = Command::new("prlimit");
-    let serve = serve(&site, "ci", "swap d");
     // Bytes of address space. The swap alone needs less than half of it.
-    command
-        .env_clear()
-        .arg("--as=40000000")
-        .arg(serve.get_program())
-        .args(serve.get_args())
-        .envs(
-            serve
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
-    let reply = site.run(command, b"");
+    let limited = started_by("prlimit", &["--as=40000000"], &serve(&site, "ci", "swap d"));
+    let reply = site.run(limited, b"");
     assert_eq!((reply.code, reply.stderr.as_str()), (0, ""), "{reply:?}");
     assert_eq!(site.leftovers(), [] as [PathBuf; 0]);
 }

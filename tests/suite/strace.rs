@@ -1,12 +1,18 @@
-//! Runs the program under strace(1) (Debian package strace).
+//! Runs the program by another one, such as strace(1) (Debian package strace).
 
 use std::process::Command;
 
 /// Returns a command that runs `program`, with its arguments and environment, under
 /// strace with these options.
 pub fn under(options: &[&str], program: &Command) -> Command {
-    let mut strace = Command::new("strace");
-    strace
+    started_by("strace", options, program)
+}
+
+/// Returns a command by which `starter`, with these options, runs `program` with its
+/// arguments and environment.
+pub fn started_by(starter: &str, options: &[&str], program: &Command) -> Command {
+    let mut command = Command::new(starter);
+    command
         .args(options)
         .arg(program.get_program())
         .args(program.get_args())
@@ -15,6 +21,6 @@ pub fn under(options: &[&str], program: &Command) -> Command {
     let set = program
         .get_envs()
         .filter_map(|(name, value)| Some((name, value?)));
-    strace.envs(set);
-    strace
+    command.envs(set);
+    command
 }
