@@ -124,9 +124,12 @@ fn run_verb(
             limits::create_directory(&store).map_err(cannot)?;
         }
         let lock = count_and_lock(config, &store, verb, actor, log)?;
-        let trash = match verb {
-            Verb::Receive => prune_overdue(config, &store, actor, log),
-            Verb::Swap | Verb::Rollback | Verb::List => Trash::default(),
+        let trash = match permit {
+            Permit::Receive(request) => {
+                let incoming = &request.release;
+                prune::prune_pending(config, &store, actor, incoming, &mut log.warnings)
+            }
+            Permit::Swap(_) | Permit::Rollback(_) | Permit::List(_) => Trash::default(),
         };
         let records = store.records(verb.writes()).map_err(cannot)?;
         if verb == Verb::Receive {
@@ -206,18 +209,6 @@ fn count_and_lock(
         }
         Verb::List => Ok(None),
     }
-}
-
-/// Moves pending releases that are too old to the trash, unless another request holds
-/// the lock: not worth waiting for.
-fn prune_overdue(config: &Config, store: &Store, actor: &Actor, log: &mut RequestLog<'_>) -> Trash {
-    if !prune::is_overdue(store, config) {
-        return Trash::default();
-    }
-    let Ok(lock) = Lock::take(store, actor, Duration::ZERO) else {
-        return Trash::default();
-    };
-    prune::prune_overdue(config, store, actor, lock, &mut log.warnings)
 }
 
 /// Shows progress to the client, writes audit lines, and keeps the problems of

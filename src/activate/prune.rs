@@ -7,13 +7,16 @@
 //! [`choose`] has the rules.
 
 mod choose;
+pub mod pending;
+
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::names::ReleaseId;
-use crate::store::ledger::{self, Ledger};
+use crate::store::history::History;
+use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
 use crate::store::lock::Lock;
 use crate::store::{Actor, Store, journal};
-use choose::overdue_releases;
 pub use choose::{PruneRules, choose_releases};
 
 /// The releases that this request moved to the trash.
@@ -51,29 +54,37 @@ pub fn prune(
     move_to_trash(ledger, chosen, warnings)
 }
 
-/// Returns whether a pending release is too old. Takes no lock.
-pub fn is_overdue(store: &Store, config: &Config) -> bool {
-    let max_age = config.pending.max_age;
-    // The request will say why the history cannot be read.
-    ledger::read_unlocked(store).is_ok_and(|(history, listing)| {
-        !overdue_releases(&history, &listing.present, max_age, journal::now()).is_empty()
-    })
-}
-
-/// Moves pending releases that are too old to the trash: for a `receive`, because nobody
-/// may swap for long, and then a key that was stolen keeps its part of the disk. A
+/// Moves pending releases to the trash for a `receive` of `incoming`: those that are too
+/// old, because nobody may swap for long, and those that [`pending::displaced`] chooses. A
 /// `receive` does this before its sandbox, which does not permit a move out of
-/// `releases/`; [`empty_trash`] deletes them inside of it.
+/// `releases/`; [`empty_trash`] deletes them inside of it. So they go as well if the upload
+/// fails later.
 ///
-/// A failure becomes a warning: the upload needs nothing of this.
-pub fn prune_overdue(
+/// A failure becomes a warning: the request will say what it cannot do without this.
+pub fn prune_pending(
     config: &Config,
     store: &Store,
     actor: &Actor,
-    lock: Lock,
+    incoming: &ReleaseId,
     warnings: &mut Vec<String>,
 ) -> Trash {
-    // The request will say why the site is not as it should be.
+    let choose = |history: &History, present: &[ReleaseId]| {
+        choose_pending(config, store, actor, incoming, history, present)
+    };
+    let Ok((history, listing)) = ledger::read_unlocked(store) else {
+        return Trash::default();
+    };
+    let timeout = match choose(&history, &listing.present) {
+        (overdue, displaced) if overdue.is_empty() && displaced.is_empty() => {
+            return Trash::default();
+        }
+        // Not worth waiting for.
+        (_, displaced) if displaced.is_empty() => Duration::ZERO,
+        _ => LOCK_TIMEOUT,
+    };
+    let Ok(lock) = Lock::take(store, actor, timeout) else {
+        return Trash::default();
+    };
     let Ok(mut ledger) = Ledger::open_locked(store, actor, lock) else {
         return Trash::default();
     };
@@ -81,9 +92,40 @@ pub fn prune_overdue(
     let Ok(present) = store.present() else {
         return Trash::default();
     };
-    let max_age = config.pending.max_age;
-    let chosen = overdue_releases(&ledger.history, &present, max_age, journal::now());
-    move_to_trash(&mut ledger, chosen, warnings)
+    let (mut chosen, displaced) = choose(&ledger.history, &present);
+    chosen.extend_from_slice(&displaced);
+    let trash = move_to_trash(&mut ledger, chosen, warnings);
+    let displaced = trash.releases.iter().filter(|id| displaced.contains(id));
+    warnings.extend(displaced.map(|release| {
+        format!(
+            "'{release}' was removed: it was pending for more than ten minutes, and this upload \
+             needed its place or its room"
+        )
+    }));
+    trash
+}
+
+/// Chooses the pending releases that a `receive` of `incoming` removes: those that are too
+/// old, and those that give it place and room.
+fn choose_pending(
+    config: &Config,
+    store: &Store,
+    actor: &Actor,
+    incoming: &ReleaseId,
+    history: &History,
+    present: &[ReleaseId],
+) -> (Vec<ReleaseId>, Vec<ReleaseId>) {
+    let (now, max_age) = (journal::now(), config.pending.max_age);
+    let overdue = pending::overdue(history, present, max_age, now);
+    // A repeated request needs no place.
+    if present.contains(incoming) {
+        return (overdue, Vec::new());
+    }
+    let free = store.room(config.limits.reserve).ok();
+    let counted = pending::counted(history, present, max_age, now);
+    let key = actor.key.as_ref();
+    let displaced = pending::displaced(history, &counted, &config.pending, key, free, now);
+    (overdue, displaced)
 }
 
 fn move_to_trash(

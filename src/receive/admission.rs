@@ -1,8 +1,9 @@
 //! The admission of an upload: the limits on received and on pending releases.
 
+use crate::activate::prune::pending;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::store::history::{History, Release};
+use crate::store::history::History;
 use crate::store::limits::KeyLimits;
 use crate::store::{Actor, Store, journal};
 
@@ -23,30 +24,21 @@ pub fn check(config: &Config, store: &Store, actor: &Actor, history: &History) -
 /// [`Code::Busy`].
 fn check_pending(config: &Config, store: &Store, actor: &Actor, history: &History) -> Result<()> {
     let now = journal::now();
-    // An older release does not count: a later request removes it.
-    let max_age = config.pending.max_age;
     let present = store.present()?;
-    let pending: Vec<&Release> = history
-        .releases
-        .iter()
-        .filter(|(_, release)| release.is_pending())
-        .filter(|(_, release)| journal::age(release.received, now) < max_age)
-        .filter(|(id, _)| present.contains(id))
-        .map(|(_, release)| release)
-        .collect();
+    let pending = pending::counted(history, &present, config.pending.max_age, now);
     let too_many = |whose: &str, number: usize, max: usize, setting: &str| {
         let problem =
             format!("too many pending releases{whose}, which were never live: {number} of {max}");
         let remedy = format!(
-            "remove some on the node (deploy-shell-admin drop), wait until they are too old, or \
-             raise {setting} in [pending]"
+            "wait until they are ten minutes old (an upload then removes one), remove some on the \
+             node (deploy-shell-admin drop), or raise {setting} in [pending]"
         );
         // No permanent fault, so not 77: swaps of other clients end it, such as those of
-        // pipelines that send to all nodes before they swap, and `max_age` does. A client may
+        // pipelines that send to all nodes before they swap, and time does. A client may
         // try again, as with the lock and the uploads.
         Err(Error::new(Code::Busy, problem).remedy(remedy))
     };
-    let own = pending.iter().filter(|release| release.key == actor.key);
+    let own = pending.iter().filter(|it| it.release.key == actor.key);
     let (own, max) = (own.count(), config.pending.max_per_key);
     if own >= max {
         let whose = KeyLimits::new(config, store, actor).shown_key();

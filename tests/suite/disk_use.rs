@@ -210,8 +210,16 @@ fn one_key_leaves_half_to_others(site: &Site, payload: &[u8]) {
     );
     receive_as(site, "b", "b0", payload).ok();
     no_debris(site);
+    // Failed deploys leave such releases. Ten minutes later they make room, and no other
+    // key's do.
+    site.age_journal(jiff::SignedDuration::from_mins(10));
+    receive_as(site, "ci", "late", payload).ok();
+    let releases = site.releases();
+    assert!(!releases.contains(&"ci0".to_owned()), "{releases:?}");
+    assert!(releases.contains(&"b0".to_owned()), "{releases:?}");
+    no_debris(site);
     // One that is live is not pending.
-    site.ssh("ci", "swap ci0").ok();
+    site.ssh("ci", "swap late").ok();
     receive_as(site, "ci", "more", &tarball(&[("a", b"1")])).ok();
 }
 

@@ -278,3 +278,74 @@ fn pending_releases_of_a_key_leave_places_to_others() {
     site.age_journal(jiff::SignedDuration::from_hours(8 * 24));
     receive_as(&site, "ci", "r5").ok();
 }
+
+/// Another key fails each deploy by a swap in between, so each leaves its release pending,
+/// under the label of its owner.
+#[test]
+fn failed_deploys_keep_no_key_out_for_longer_than_ten_minutes() {
+    let site = with_keys("[pending]\nmax = 6\nmax_per_key = 3\n");
+    for release in ["good", "other"] {
+        receive_as(&site, "ci", release).ok();
+        site.ssh("ci", &format!("swap {release}")).ok();
+    }
+    for release in ["f1", "f2", "f3"] {
+        receive_as(&site, "ci", release).ok();
+        site.ssh("b", "swap good").ok();
+        site.ssh("ci", &format!("swap {release} --if-current other"))
+            .refused(75, "not-current");
+        site.ssh("b", "swap other").ok();
+    }
+    for release in ["e1", "e2", "e3"] {
+        receive_as(&site, "b", release).ok();
+    }
+    let reply = receive_as(&site, "ci", "f4");
+    reply.refused(75, "busy");
+    let remedy = "wait until they are ten minutes old (an upload then removes one)";
+    assert!(reply.stderr.contains(remedy), "{}", reply.stderr);
+    receive_as(&site, "c", "n1").refused(75, "busy");
+
+    site.age_journal(jiff::SignedDuration::from_mins(10));
+    let reply = receive_as(&site, "ci", "f4");
+    assert!(
+        reply.stderr.contains("'f1' was removed: "),
+        "{}",
+        reply.stderr
+    );
+    reply.ok();
+    // A key without any takes a place of the label with the most, once.
+    receive_as(&site, "c", "n1").ok();
+    receive_as(&site, "c", "n2").refused(75, "busy");
+    let kept = ["e1", "e2", "e3", "f3", "f4", "good", "n1", "other"];
+    assert_eq!(site.releases(), kept);
+    let is_removed = |line: &String| line.contains("event=\"pruned\"");
+    let removed: Vec<String> = site.audit_lines().into_iter().filter(is_removed).collect();
+    assert_eq!(removed.len(), 2, "{removed:?}");
+    assert!(removed[0].contains("release=\"f1\""), "{removed:?}");
+    assert!(removed[0].contains("key=\"ci\""), "{removed:?}");
+    assert!(removed[1].contains("key=\"c\""), "{removed:?}");
+}
+
+/// A client that repeats a request gets its answer, and needs no place.
+#[test]
+fn a_repeated_receive_removes_no_pending_release() {
+    let site = with_keys("[pending]\nmax_per_key = 2\n");
+    receive_as(&site, "ci", "r1").ok();
+    receive_as(&site, "ci", "r2").ok();
+    site.age_journal(jiff::SignedDuration::from_mins(10));
+    let again = receive_as(&site, "ci", "r1").ok();
+    assert!(again.contains("already received"), "{again}");
+    assert_eq!(site.releases(), ["r1", "r2"]);
+    // A place is worth waiting for the lock.
+    let lock = std::fs::File::create(site.root().join(".deploy-shell/lock")).expect("the lock");
+    lock.lock().expect("it is free");
+    let wait = std::time::Duration::from_secs(1);
+    let unlock = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(wait);
+            drop(lock);
+        });
+        receive_as(&site, "ci", "r3")
+    });
+    unlock.ok();
+    assert_eq!(site.releases(), ["r2", "r3"]);
+}

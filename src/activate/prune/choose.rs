@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::pending;
 use crate::config::{Bridge, Config};
 use crate::names::ReleaseId;
 use crate::store::history::{FirstLeave, History, Release};
@@ -109,29 +110,8 @@ pub fn choose_releases(
         .chain(failed.into_iter().skip(rules.keep))
         .filter(|it| it.may_go(rules, now));
     let surplus = surplus.map(|it| it.id.clone());
-    let overdue = overdue_releases(history, present, rules.pending_max_age, now);
+    let overdue = pending::overdue(history, present, rules.pending_max_age, now);
     surplus.chain(overdue).collect()
-}
-
-/// Chooses the pending releases of `present` that were received `max_age` ago.
-///
-/// A release that no request has recorded may have been live: after a loss of the journal, or
-/// an `adopt` that was killed. It stays until an operator drops it.
-pub fn overdue_releases(
-    history: &History,
-    present: &[ReleaseId],
-    max_age: Duration,
-    now: Timestamp,
-) -> Vec<ReleaseId> {
-    let is_overdue = |id: &&ReleaseId| {
-        history.live.as_ref() != Some(*id)
-            && history.releases.get(*id).is_some_and(|release| {
-                release.is_pending()
-                    && !release.recovered
-                    && journal::age(release.received, now) >= max_age
-            })
-    };
-    present.iter().filter(is_overdue).cloned().collect()
 }
 
 /// A release that is present and known.
@@ -182,7 +162,7 @@ impl<'a> Groups<'a> {
             Some(_) => &mut self.placed,
             None if activated.is_some() && *confirmed => &mut self.unplaced,
             None if activated.is_some() || *bad => &mut self.failed,
-            // It is pending; see `overdue_releases`.
+            // It is pending; see `pending::overdue`.
             None => return,
         };
         group.push(candidate);
