@@ -187,17 +187,17 @@ fn count_and_lock(
     log: &mut RequestLog<'_>,
 ) -> Result<Option<Lock>> {
     // A request that the limit refuses does not compete for the lock.
-    let count = |counter| KeyLimits::new(config, store, actor).count(counter);
+    let limits = KeyLimits::new(config, store, actor);
     match verb {
         Verb::Swap | Verb::Rollback => {
-            count(Counter::Activations)?;
-            let lock = Lock::take(store, actor, LOCK_TIMEOUT)?;
+            limits.count(Counter::Activations)?;
+            let lock = Lock::take_in_turn(&limits, store, actor, LOCK_TIMEOUT)?;
             let warning = checkpoint::make_if_due(store, config, &lock)?;
             log.warnings.extend(warning);
             Ok(Some(lock))
         }
         Verb::Receive => {
-            count(Counter::Attempts)?;
+            limits.count(Counter::Attempts)?;
             // Not worth waiting for.
             if checkpoint::is_due(store)
                 && let Ok(lock) = Lock::take(store, actor, Duration::ZERO)

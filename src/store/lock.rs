@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Code, Error, Result};
 use crate::escape;
 use crate::store::layout::LOCK;
+use crate::store::limits::{self, KeyLimits, Turn};
 use crate::store::{Actor, Store};
 
 /// The time between two attempts.
@@ -21,18 +22,53 @@ const NOTE_LEN: usize = 200;
 
 /// The lock, held until dropped: closing the file releases it.
 #[derive(Debug)]
-pub struct Lock(File);
+pub struct Lock {
+    file: File,
+    /// After the file, because fields are dropped in this order: other keys get the lock first.
+    turn: Option<Turn>,
+}
 
 /// Overwrites the note. Other programs lock the file too (a backup with flock(1)), and
 /// write no note: a request that waits for them must not name the last request.
 impl Drop for Lock {
     fn drop(&mut self) {
-        _ = self.0.rewind();
-        _ = self.0.write_all(&[b' '; NOTE_LEN]);
+        _ = self.file.rewind();
+        _ = self.file.write_all(&[b' '; NOTE_LEN]);
     }
 }
 
 impl Lock {
+    /// Takes the lock for a swap or rollback. Waits at most `timeout`.
+    ///
+    /// Hooks and health checks may hold the lock for minutes. A stolen key could get it again
+    /// and again while another key waits. So each key has one request that waits for the lock
+    /// ([`KeyLimits::take_turn`]), and a request that has not waited comes after those that do.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Busy`], naming the holder.
+    pub fn take_in_turn(
+        limits: &KeyLimits<'_>,
+        store: &Store,
+        actor: &Actor,
+        timeout: Duration,
+    ) -> Result<Lock> {
+        let deadline = Instant::now() + timeout;
+        let turn = limits.take_turn(timeout)?;
+        let left = match turn {
+            Some(_) => deadline.saturating_duration_since(Instant::now()),
+            // The error names the request that has the lock.
+            None => Duration::ZERO,
+        };
+        if someone_waits(store) {
+            // They look at the lock within this time.
+            std::thread::sleep(POLL_INTERVAL * 2);
+        }
+        let mut lock = Lock::take(store, actor, left)?;
+        lock.turn = turn;
+        Ok(lock)
+    }
+
     /// Takes the lock, and waits for it at most `timeout`.
     ///
     /// # Errors
@@ -44,8 +80,11 @@ impl Lock {
             .state
             .open_rw(LOCK, 0o600)
             .map_err(|errno| cannot(errno.into()))?;
-        if !lock_within(&file, timeout).map_err(cannot)? {
-            return Err(busy(file));
+        if !lock_within(&file, Duration::ZERO).map_err(cannot)? {
+            let _waits = waiting(store);
+            if !lock_within(&file, timeout).map_err(cannot)? {
+                return Err(busy(&mut file));
+            }
         }
         // The note is for requests that wait. A failure to write it (a full disk)
         // does not release the lock.
@@ -64,7 +103,7 @@ impl Lock {
             // No note is better than the last holder's.
             _ = file.set_len(0);
         }
-        Ok(Lock(file))
+        Ok(Lock { file, turn: None })
     }
 }
 
@@ -89,7 +128,21 @@ pub fn lock_within(file: &File, timeout: Duration) -> std::io::Result<bool> {
     }
 }
 
-fn busy(file: File) -> Error {
+/// Shows to other requests that this one waits for the lock, until the file is closed. None
+/// where that is not possible, as on a full disk.
+fn waiting(store: &Store) -> Option<File> {
+    let file = limits::open_waiting(store).ok()?;
+    file.try_lock_shared().ok()?;
+    Some(file)
+}
+
+/// Returns whether a request waits for the lock.
+fn someone_waits(store: &Store) -> bool {
+    let file = limits::open_waiting(store);
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+fn busy(file: &mut File) -> Error {
     let mut note = Vec::new();
     _ = file.take(NOTE_LEN as u64).read_to_end(&mut note);
     let holder = match note.trim_ascii_end() {

@@ -267,3 +267,28 @@ fn limits_hold_for_concurrent_receives() {
         assert_eq!(site.leftovers(), [] as [PathBuf; 0], "{config}");
     }
 }
+
+/// A stolen key has many requests waiting while its hooks hold the lock.
+#[test]
+fn a_request_of_another_key_comes_before_the_next_one_of_the_same() {
+    let hook = "[[hooks.after_swap]]\ncommand = [\"/bin/sleep\", \"1\"]\n";
+    let site = Site::with_config(hook);
+    site.add_key("b", None);
+    live(&site, &["a", "b"]);
+    let records = site.journal().len();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| site.ssh("ci", "swap a"));
+        }
+        thread::sleep(Duration::from_millis(500));
+        site.ssh("b", "swap b").ok();
+    });
+    let journal = site.journal();
+    let swapped = journal[records..]
+        .iter()
+        .filter(|record| record["event"] == "swapped");
+    let keys: Vec<&str> = swapped
+        .filter_map(|record| record["key"].as_str())
+        .collect();
+    assert_eq!(&keys[..2], ["ci", "b"], "{keys:?}");
+}
