@@ -25,7 +25,7 @@ use crate::signature::Requirement;
 use crate::store::ledger::LOCK_TIMEOUT;
 use crate::store::limits::{self, Counter, KeyLimits};
 use crate::store::lock::Lock;
-use crate::store::{Actor, Store, TreeList, checkpoint};
+use crate::store::{Actor, Store, TreeList, checkpoint, turn};
 use crate::success::Success;
 use crate::{activate, list, privileges, receive, reply};
 
@@ -178,7 +178,7 @@ fn run_verb(
 ///
 /// # Errors
 ///
-/// Those of [`KeyLimits::count`], [`Lock::take`] and [`checkpoint::make_if_due`].
+/// Those of [`KeyLimits::count`], [`turn::take_lock`] and [`checkpoint::make_if_due`].
 fn count_and_lock(
     config: &Config,
     store: &Store,
@@ -191,7 +191,7 @@ fn count_and_lock(
     match verb {
         Verb::Swap | Verb::Rollback => {
             limits.count(Counter::Activations)?;
-            let lock = Lock::take_in_turn(&limits, store, actor, LOCK_TIMEOUT)?;
+            let lock = turn::take_lock(&limits, store, actor, LOCK_TIMEOUT)?;
             let warning = checkpoint::make_if_due(store, config, &lock)?;
             log.warnings.extend(warning);
             Ok(Some(lock))

@@ -36,6 +36,7 @@ pub mod shared_dir;
 mod symlink;
 mod trash;
 mod tree_list;
+pub mod turn;
 pub mod used_ids;
 
 use std::ffi::{OsStr, OsString};

@@ -50,7 +50,7 @@ enum Content {
     /// The files of `.deploy-shell` itself.
     State,
     Manifests,
-    /// Counters and upload slots.
+    /// Counters, and files that requests lock.
     Limits,
     /// Directories of releases.
     Trees,

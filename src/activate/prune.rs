@@ -12,6 +12,7 @@ pub mod pending;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::error::Code;
 use crate::names::ReleaseId;
 use crate::store::history::History;
 use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
@@ -57,10 +58,10 @@ pub fn prune(
 /// Moves pending releases to the trash for a `receive` of `incoming`: those that are too
 /// old, because nobody may swap for long, and those that [`pending::displaced`] chooses. A
 /// `receive` does this before its sandbox, which does not permit a move out of
-/// `releases/`; [`empty_trash`] deletes them inside of it. So they go as well if the upload
-/// fails later.
+/// `releases/`; [`empty_trash`] deletes them inside of it. They stay removed if the upload
+/// fails.
 ///
-/// A failure becomes a warning: the request will say what it cannot do without this.
+/// A failure becomes a warning. An upload that needs the removal is refused later.
 pub fn prune_pending(
     config: &Config,
     store: &Store,
@@ -69,21 +70,26 @@ pub fn prune_pending(
     warnings: &mut Vec<String>,
 ) -> Trash {
     let choose = |history: &History, present: &[ReleaseId]| {
-        choose_pending(config, store, actor, incoming, history, present)
+        PendingChoice::new(config, store, actor, incoming, history, present)
     };
     let Ok((history, listing)) = ledger::read_unlocked(store) else {
         return Trash::default();
     };
-    let timeout = match choose(&history, &listing.present) {
-        (overdue, displaced) if overdue.is_empty() && displaced.is_empty() => {
+    let choice = choose(&history, &listing.present);
+    let timeout = match (choice.overdue.is_empty(), choice.displaced.is_empty()) {
+        (true, true) => return Trash::default(),
+        // A later request removes them.
+        (false, true) => Duration::ZERO,
+        (_, false) => LOCK_TIMEOUT,
+    };
+    let lock = match Lock::take(store, actor, timeout) {
+        Ok(lock) => lock,
+        Err(error) => {
+            if !choice.displaced.is_empty() {
+                warnings.push(format!("no pending release was removed: {error}"));
+            }
             return Trash::default();
         }
-        // Not worth waiting for.
-        (_, displaced) if displaced.is_empty() => Duration::ZERO,
-        _ => LOCK_TIMEOUT,
-    };
-    let Ok(lock) = Lock::take(store, actor, timeout) else {
-        return Trash::default();
     };
     let Ok(mut ledger) = Ledger::open_locked(store, actor, lock) else {
         return Trash::default();
@@ -92,40 +98,65 @@ pub fn prune_pending(
     let Ok(present) = store.present() else {
         return Trash::default();
     };
-    let (mut chosen, displaced) = choose(&ledger.history, &present);
-    chosen.extend_from_slice(&displaced);
+    let PendingChoice { overdue, displaced } = choose(&ledger.history, &present);
+    let chosen = [overdue, displaced.clone()].concat();
     let trash = move_to_trash(&mut ledger, chosen, warnings);
     let displaced = trash.releases.iter().filter(|id| displaced.contains(id));
     warnings.extend(displaced.map(|release| {
+        let minutes = pending::MIN_PENDING_AGE.as_secs() / 60;
         format!(
-            "'{release}' was removed: it was pending for more than ten minutes, and this upload \
-             needed its place or its room"
+            "'{release}' was removed: this upload needed its place or its space, and it was \
+             pending for at least {minutes} minutes"
         )
     }));
     trash
 }
 
-/// Chooses the pending releases that a `receive` of `incoming` removes: those that are too
-/// old, and those that give it place and room.
-fn choose_pending(
-    config: &Config,
-    store: &Store,
-    actor: &Actor,
-    incoming: &ReleaseId,
-    history: &History,
-    present: &[ReleaseId],
-) -> (Vec<ReleaseId>, Vec<ReleaseId>) {
-    let (now, max_age) = (journal::now(), config.pending.max_age);
-    let overdue = pending::overdue(history, present, max_age, now);
-    // A repeated request needs no place.
-    if present.contains(incoming) {
-        return (overdue, Vec::new());
+/// The pending releases that a `receive` removes.
+struct PendingChoice {
+    /// They are too old.
+    overdue: Vec<ReleaseId>,
+    /// The upload needs their places or their space.
+    displaced: Vec<ReleaseId>,
+}
+
+impl PendingChoice {
+    fn new(
+        config: &Config,
+        store: &Store,
+        actor: &Actor,
+        incoming: &ReleaseId,
+        history: &History,
+        present: &[ReleaseId],
+    ) -> PendingChoice {
+        let (now, max_age) = (journal::now(), config.pending.max_age);
+        let overdue = pending::overdue(history, present, max_age, now);
+        let without_displaced = |overdue| PendingChoice {
+            overdue,
+            displaced: Vec::new(),
+        };
+        // A repeated request adds no release.
+        if present.contains(incoming) {
+            return without_displaced(overdue);
+        }
+        let free = match store.room(config.limits.reserve) {
+            Ok(room) => Some(room),
+            Err(error) if error.code == Code::DiskFull => None,
+            // The request reports it.
+            Err(_) => return without_displaced(overdue),
+        };
+        let Ok(links) = store.symlinks_to_releases() else {
+            return without_displaced(overdue);
+        };
+        let named = links.into_iter().map(|(_, release)| release);
+        let kept: Vec<ReleaseId> = named.chain(history.live.clone()).collect();
+        let counted = pending::counted(history, present, max_age, now);
+        let (limits, key) = (&config.pending, actor.key.as_ref());
+        PendingChoice {
+            overdue,
+            displaced: pending::displaced(&counted, limits, key, free, &kept, now),
+        }
     }
-    let free = store.room(config.limits.reserve).ok();
-    let counted = pending::counted(history, present, max_age, now);
-    let key = actor.key.as_ref();
-    let displaced = pending::displaced(history, &counted, &config.pending, key, free, now);
-    (overdue, displaced)
 }
 
 fn move_to_trash(

@@ -30,8 +30,8 @@ fn check_pending(config: &Config, store: &Store, actor: &Actor, history: &Histor
         let problem =
             format!("too many pending releases{whose}, which were never live: {number} of {max}");
         let remedy = format!(
-            "wait until they are ten minutes old (an upload then removes one), remove some on the \
-             node (deploy-shell-admin drop), or raise {setting} in [pending]"
+            "try again in ten minutes (an upload removes an old one, unless the site is locked), \
+             remove some on the node (deploy-shell-admin drop), or raise {setting} in [pending]"
         );
         // No permanent fault, so not 77: swaps of other clients end it, such as those of
         // pipelines that send to all nodes before they swap, and time does. A client may

@@ -216,8 +216,8 @@ impl<'a> Share<'a> {
             0 => ("this upload".to_owned(), "make room, then try again"),
             _ => (
                 format!("this upload and the pending releases of {}", self.shown_key),
-                "wait until they are ten minutes old (an upload then removes some), drop those \
-                 that nobody needs, on the node (deploy-shell-admin drop), or make room",
+                "drop pending releases of this key that nobody needs, on the node \
+                 (deploy-shell-admin drop), or make room",
             ),
         };
         let problem =

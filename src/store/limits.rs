@@ -105,13 +105,6 @@ pub struct KeyLimits<'a> {
     key: Option<&'a KeyLabel>,
 }
 
-/// The right of a key to wait for the lock of the site, held until dropped; none where the
-/// file cannot be opened, as on a full disk: a rollback must be possible.
-#[derive(Debug)]
-pub struct Turn {
-    _file: Option<File>,
-}
-
 /// The right to upload, held until dropped: closing the files releases the slots.
 #[derive(Debug)]
 pub struct UploadSlot {
@@ -218,26 +211,16 @@ impl<'a> KeyLimits<'a> {
         self.open_file(counter.suffix())
     }
 
-    fn open_file(&self, suffix: &str) -> dir::Result<File> {
+    /// Opens a file of the key.
+    ///
+    /// # Errors
+    ///
+    /// The errno of the system call.
+    pub fn open_file(&self, suffix: &str) -> dir::Result<File> {
         let limits = open_directory(self.store)?;
         let name = file_name(self.key, suffix);
         let name = Name::new(name.as_bytes()).ok_or(Errno::EINVAL)?;
         limits.open_rw(name, 0o600)
-    }
-
-    /// Waits until no other swap or rollback of the key runs or waits for the lock, at most
-    /// `timeout`. Returns none if one still does. See [`Lock::take_in_turn`](lock::Lock::take_in_turn).
-    ///
-    /// # Errors
-    ///
-    /// [`Code::IoError`].
-    pub fn take_turn(&self, timeout: Duration) -> Result<Option<Turn>> {
-        let Ok(file) = self.open_file("turn") else {
-            return Ok(Some(Turn { _file: None }));
-        };
-        let cannot = |error: std::io::Error| self.store.state_io("cannot take a turn", error);
-        let has_turn = lock::lock_within(&file, timeout).map_err(cannot)?;
-        Ok(has_turn.then_some(Turn { _file: Some(file) }))
     }
 
     /// Takes a slot of the key and one of the site.
@@ -308,15 +291,6 @@ impl<'a> KeyLimits<'a> {
 /// The errno of the system call.
 pub fn open_directory(store: &Store) -> dir::Result<Dir> {
     store.state.open_dir_of_this_mount(LIMITS)
-}
-
-/// Opens the file that each request locks together with others while it waits for the lock.
-///
-/// # Errors
-///
-/// The errno of the system call.
-pub fn open_waiting(store: &Store) -> dir::Result<File> {
-    open_directory(store)?.open_rw(Name::literal("site.waiting"), 0o600)
 }
 
 /// Makes the directory of the counters if it does not exist. The sandbox of a swap or

@@ -7,14 +7,14 @@ use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::time::{Duration, Instant};
 
+use crate::dir::{self, Name};
 use crate::error::{Code, Error, Result};
 use crate::escape;
-use crate::store::layout::LOCK;
-use crate::store::limits::{self, KeyLimits, Turn};
+use crate::store::layout::{LIMITS, LOCK};
 use crate::store::{Actor, Store};
 
 /// The time between two attempts.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+pub const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The length of every holder's note, in bytes, filled up with spaces: more than a
 /// verb, the longest label of a key, a process and a time need (126).
@@ -24,8 +24,9 @@ const NOTE_LEN: usize = 200;
 #[derive(Debug)]
 pub struct Lock {
     file: File,
-    /// After the file, because fields are dropped in this order: other keys get the lock first.
-    turn: Option<Turn>,
+    /// The turn of a key; see [`crate::store::turn`]. Fields are dropped in this order, so
+    /// other keys get the lock first.
+    turn: Option<File>,
 }
 
 /// Overwrites the note. Other programs lock the file too (a backup with flock(1)), and
@@ -38,52 +39,18 @@ impl Drop for Lock {
 }
 
 impl Lock {
-    /// Takes the lock for a swap or rollback. Waits at most `timeout`.
-    ///
-    /// Hooks and health checks may hold the lock for minutes. A stolen key could get it again
-    /// and again while another key waits. So each key has one request that waits for the lock
-    /// ([`KeyLimits::take_turn`]), and a request that has not waited comes after those that do.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::Busy`], naming the holder.
-    pub fn take_in_turn(
-        limits: &KeyLimits<'_>,
-        store: &Store,
-        actor: &Actor,
-        timeout: Duration,
-    ) -> Result<Lock> {
-        let deadline = Instant::now() + timeout;
-        let turn = limits.take_turn(timeout)?;
-        let left = match turn {
-            Some(_) => deadline.saturating_duration_since(Instant::now()),
-            // The error names the request that has the lock.
-            None => Duration::ZERO,
-        };
-        if someone_waits(store) {
-            // They look at the lock within this time.
-            std::thread::sleep(POLL_INTERVAL * 2);
-        }
-        let mut lock = Lock::take(store, actor, left)?;
-        lock.turn = turn;
-        Ok(lock)
-    }
-
     /// Takes the lock, and waits for it at most `timeout`.
     ///
     /// # Errors
     ///
-    /// [`Code::Busy`], naming the holder.
+    /// [`Code::Busy`], naming the holder, and [`Code::IoError`].
     pub fn take(store: &Store, actor: &Actor, timeout: Duration) -> Result<Lock> {
-        let cannot = |error: std::io::Error| store.state_io("cannot take the lock", error);
-        let mut file = store
-            .state
-            .open_rw(LOCK, 0o600)
-            .map_err(|errno| cannot(errno.into()))?;
+        let mut file = open(store)?;
+        let cannot = |error| store.state_io("cannot take the lock", error);
         if !lock_within(&file, Duration::ZERO).map_err(cannot)? {
-            let _waits = waiting(store);
+            let _mark = (!timeout.is_zero()).then(|| mark_as_waiting(store));
             if !lock_within(&file, timeout).map_err(cannot)? {
-                return Err(busy(&mut file));
+                return Err(busy(file));
             }
         }
         // The note is for requests that wait. A failure to write it (a full disk)
@@ -105,6 +72,21 @@ impl Lock {
         }
         Ok(Lock { file, turn: None })
     }
+
+    /// Returns the error of a request that cannot get the lock, naming the holder.
+    pub fn busy(store: &Store) -> Error {
+        open(store).map_or_else(|error| error, busy)
+    }
+
+    /// Holds the turn of a key until the lock is dropped.
+    pub fn hold(&mut self, turn: Option<File>) {
+        self.turn = turn;
+    }
+}
+
+fn open(store: &Store) -> Result<File> {
+    let opened = store.state.open_rw(LOCK, 0o600);
+    opened.map_err(|errno| store.state_io("cannot take the lock", errno))
 }
 
 /// Locks a file, and waits for it at most `timeout`. Returns whether it is locked.
@@ -128,21 +110,31 @@ pub fn lock_within(file: &File, timeout: Duration) -> std::io::Result<bool> {
     }
 }
 
+/// Opens the file that each request locks, together with others, while it waits for the lock.
+fn open_marks(store: &Store) -> dir::Result<File> {
+    let limits = store.state.open_dir_of_this_mount(LIMITS)?;
+    limits.open_rw(Name::literal("site.waiting"), 0o600)
+}
+
 /// Shows to other requests that this one waits for the lock, until the file is closed. None
 /// where that is not possible, as on a full disk.
-fn waiting(store: &Store) -> Option<File> {
-    let file = limits::open_waiting(store).ok()?;
-    file.try_lock_shared().ok()?;
+fn mark_as_waiting(store: &Store) -> Option<File> {
+    let file = open_marks(store).ok()?;
+    // The second time for a request that looks at the marks just now, for microseconds.
+    if file.try_lock_shared().is_err() {
+        std::thread::sleep(Duration::from_millis(1));
+        file.try_lock_shared().ok()?;
+    }
     Some(file)
 }
 
 /// Returns whether a request waits for the lock.
-fn someone_waits(store: &Store) -> bool {
-    let file = limits::open_waiting(store);
+pub fn has_waiters(store: &Store) -> bool {
+    let file = open_marks(store);
     file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-fn busy(file: &mut File) -> Error {
+fn busy(file: File) -> Error {
     let mut note = Vec::new();
     _ = file.take(NOTE_LEN as u64).read_to_end(&mut note);
     let holder = match note.trim_ascii_end() {

@@ -300,7 +300,7 @@ fn failed_deploys_keep_no_key_out_for_longer_than_ten_minutes() {
     }
     let reply = receive_as(&site, "ci", "f4");
     reply.refused(75, "busy");
-    let remedy = "wait until they are ten minutes old (an upload then removes one)";
+    let remedy = "try again in ten minutes (an upload removes an old one, ";
     assert!(reply.stderr.contains(remedy), "{}", reply.stderr);
     receive_as(&site, "c", "n1").refused(75, "busy");
 

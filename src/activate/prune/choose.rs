@@ -42,7 +42,7 @@ pub struct PruneRules<'a> {
     /// How long a release stays after it was last live, and how far apart places must
     /// be to count.
     pub min_age: Duration,
-    /// How long a release stays that was never live.
+    /// How long a release that was never live stays at most.
     pub pending_max_age: Duration,
     /// Which releases are in use by the bridge.
     pub bridge: &'a Bridge,

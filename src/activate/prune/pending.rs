@@ -1,34 +1,38 @@
-//! The pending releases: which count for the limits, and which a request removes. Pure.
+//! The pending releases: which of them count for the limits, and which of them a request
+//! removes. Pure.
 //!
 //! A deploy that fails after its upload leaves its release pending, under the label of its
-//! own key. So a stolen key that makes deploys fail (by a swap in between, say) makes others
-//! use up their places. They must not wait for an operator, or for `max_age`, after that.
-//! So a `receive` for which there is no place, or little room, removes the oldest pending
-//! releases of its own label. It removes none that came within the last ten minutes: a burst
-//! of uploads is refused, and a pipeline has the time to swap.
+//! own key. So a stolen key that makes deploys fail (by a swap in between, for example) makes
+//! other keys use up their limits. These keys must not wait for an operator, or for
+//! `max_age`, once the attack has ended. So a `receive` that reaches a limit on pending
+//! releases, or has little space, removes the oldest ones of its own label. A release of the
+//! last ten minutes stays: a burst of uploads is refused, and a pipeline has time to swap.
 //!
-//! A label that has no pending release when all places are in use takes one from the label
-//! that has the most, and never its last one. Otherwise two labels could keep out a third.
+//! If the site has as many as it may have and the label has none, another label loses its
+//! oldest one, and never its only one. Otherwise two labels could keep out a third.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::archive::DiskNeed;
+use crate::archive::{self, DiskNeed};
 use crate::config;
 use crate::names::{KeyLabel, ReleaseId};
 use crate::store::Room;
 use crate::store::history::{History, Release};
 use crate::store::journal;
 
-/// How long a pending release stays if its label needs its place.
-pub const SAFE_FOR: Duration = Duration::from_secs(600);
+/// How long a pending release stays at least.
+pub const MIN_PENDING_AGE: Duration = Duration::from_secs(600);
 
-/// The part of the free space that the pending releases of a label may take before the
-/// oldest go: one in so many. Then the next release of that size fits into the half of the
-/// key (`receive/share.rs`), also where the pending ones are deltas and count as no room.
-const PART: u64 = 4;
+/// The pending releases of a label may take one part in so many of the free space. Older ones
+/// go. Then the next release of the same size fits into the half of the key
+/// (`receive/share.rs`), also where the pending ones are deltas, whose removal may free
+/// nothing. Nobody knows the size of an upload before it has arrived: a larger one may be
+/// refused.
+const FREE_SPACE_PART: u64 = 4;
 
 /// A pending release that counts for the limits.
 #[derive(Clone, Copy, Debug)]
@@ -67,89 +71,96 @@ pub fn overdue(
     let is_overdue = |id: &&ReleaseId| {
         let release = history.releases.get(*id);
         release.is_some_and(|release| {
-            release.is_pending() && may_go(history, id, release, max_age, now)
+            release.is_pending()
+                && history.live.as_ref() != Some(*id)
+                && is_removable(release, max_age, now)
         })
     };
     present.iter().filter(is_overdue).cloned().collect()
 }
 
-/// Chooses the pending releases that make place and room for an upload of the label `key`.
+/// Chooses the pending releases that an upload of the label `key` removes.
 ///
-/// `counted` are those that count, the oldest first, and `free` is what is free above the
-/// reserve; none if nothing is.
+/// `counted` are those that count, the oldest first. Those of `kept` stay in any case. `free`
+/// is what is free above the reserve; none if nothing is.
 pub fn displaced(
-    history: &History,
     counted: &[Pending<'_>],
     limits: &config::Pending,
     key: Option<&KeyLabel>,
     free: Option<Room>,
+    kept: &[ReleaseId],
     now: Timestamp,
 ) -> Vec<ReleaseId> {
-    let removable = |it: &&Pending<'_>| may_go(history, it.id, it.release, SAFE_FOR, now);
-    let mut own: Vec<Pending<'_>> = counted.to_vec();
-    own.retain(|it| it.release.key.as_ref() == key);
-    let places = limits.max.saturating_sub(counted.len() - own.len());
-    let places = places.min(limits.max_per_key);
-    if own.is_empty() && places == 0 {
-        let largest = largest_label(counted).filter(|label| label.len() > 1);
-        let oldest = largest.and_then(|label| label.into_iter().find(|it| removable(&it)));
-        return oldest.into_iter().map(|it| it.id.clone()).collect();
-    }
+    let removable =
+        |it: &&Pending<'_>| !kept.contains(it.id) && is_removable(it.release, MIN_PENDING_AGE, now);
+    let mut stay = counted.to_vec();
     let mut chosen = Vec::new();
-    for it in own.iter().filter(removable) {
-        let stay: Vec<Pending<'_>> = (own.iter().copied())
-            .filter(|other| !chosen.contains(other.id))
+    // Terminates: each turn takes one of `stay`.
+    loop {
+        let own: Vec<Pending<'_>> = (stay.iter().copied())
+            .filter(|it| it.release.key.as_ref() == key)
             .collect();
-        if stay.len() < places && leave_room(&stay, free) {
-            break;
+        let too_many = own.len() >= limits.max_per_key || stay.len() >= limits.max;
+        if !too_many && take_little(&own, free) {
+            return chosen;
         }
-        chosen.push(it.id.clone());
+        let oldest = if own.is_empty() {
+            oldest_of_other_labels(&stay, removable)
+        } else {
+            own.iter().find(removable).copied()
+        };
+        match oldest {
+            Some(oldest) => {
+                chosen.push(oldest.id.clone());
+                stay.retain(|it| it.id != oldest.id);
+            }
+            // The request is refused. It removes nothing.
+            None if too_many => return Vec::new(),
+            None => return chosen,
+        }
     }
-    chosen
 }
 
-/// Returns whether a request may remove a pending release that is `age` old.
-///
-/// A release that no request has recorded may have been live: after a loss of the journal, or
-/// an `adopt` that was killed. It stays until an operator drops it.
-fn may_go(
-    history: &History,
-    id: &ReleaseId,
-    release: &Release,
-    age: Duration,
-    now: Timestamp,
-) -> bool {
-    history.live.as_ref() != Some(id)
-        && !release.recovered
-        && journal::age(release.received, now) >= age
-}
-
-/// Returns the pending releases of the label that has the most.
-fn largest_label<'a>(counted: &[Pending<'a>]) -> Option<Vec<Pending<'a>>> {
+/// Returns the oldest removable release of the label that has the most, and has two at least.
+/// Of labels that have as many, the one with the oldest release loses it.
+fn oldest_of_other_labels<'a>(
+    counted: &[Pending<'a>],
+    removable: impl Fn(&&Pending<'a>) -> bool,
+) -> Option<Pending<'a>> {
     let mut labels: BTreeMap<Option<&str>, Vec<Pending<'a>>> = BTreeMap::new();
     for it in counted {
         let label = it.release.key.as_ref().map(KeyLabel::as_str);
         labels.entry(label).or_default().push(*it);
     }
-    labels.into_values().max_by_key(Vec::len)
+    let candidates = labels.into_values().filter(|label| label.len() > 1);
+    let candidates = candidates.filter_map(|label| {
+        let oldest = label.iter().find(&removable).copied()?;
+        Some((label.len(), Reverse(oldest.release.seq), oldest))
+    });
+    let (_, _, oldest) = candidates.max_by_key(|(number, seq, _)| (*number, *seq))?;
+    Some(oldest)
 }
 
-/// Returns whether releases take little of the room, by the sizes and numbers of files in
-/// the journal: their manifests are read in the sandbox only.
-fn leave_room(stay: &[Pending<'_>], free: Option<Room>) -> bool {
+/// Returns whether a request may remove a pending release at this age.
+///
+/// A release that no request has recorded may have been live: after a loss of the journal, or
+/// an `adopt` that was killed. It stays until an operator drops it.
+fn is_removable(release: &Release, age: Duration, now: Timestamp) -> bool {
+    !release.recovered && journal::age(release.received, now) >= age
+}
+
+/// Returns whether releases take little of the free space, by the sizes and numbers of files
+/// in the journal: only the sandbox reads manifests.
+fn take_little(releases: &[Pending<'_>], free: Option<Room>) -> bool {
     let Some(free) = free else {
-        return stay.is_empty();
+        return releases.is_empty();
     };
-    let taken = stay.iter().map(|it| {
-        let files = it.release.files.unwrap_or(0);
-        let bytes = it.release.bytes.unwrap_or(0);
-        DiskNeed {
-            bytes: bytes.saturating_add(files.saturating_mul(free.block)),
-            inodes: files,
-        }
+    let needs = releases.iter().map(|it| {
+        let (files, bytes) = (it.release.files, it.release.bytes);
+        archive::estimated_need(files.unwrap_or(0), bytes.unwrap_or(0), free.block)
     });
-    let taken = taken.fold(DiskNeed::default(), DiskNeed::plus);
-    taken.bytes <= free.bytes / PART && taken.inodes <= free.inodes / PART
+    let need = needs.fold(DiskNeed::default(), DiskNeed::plus);
+    need.bytes <= free.bytes / FREE_SPACE_PART && need.inodes <= free.inodes / FREE_SPACE_PART
 }
 
 #[cfg(test)]

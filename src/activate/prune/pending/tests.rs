@@ -51,7 +51,7 @@ fn removed(words: &str, key: &str, free: Option<Room>) -> String {
     let present: Vec<ReleaseId> = history.releases.keys().cloned().collect();
     let counted = counted(&history, &present, LIMITS.max_age, now);
     let key = label(key);
-    let ids = displaced(&history, &counted, &LIMITS, key.as_ref(), free, now);
+    let ids = displaced(&counted, &LIMITS, key.as_ref(), free, &[], now);
     let ids: Vec<&str> = ids.iter().map(ReleaseId::as_str).collect();
     ids.join(" ")
 }
@@ -66,6 +66,8 @@ fn the_oldest_release_of_a_label_makes_place_after_ten_minutes() {
         ("c:a:9 c:b:5 c:d:4", ""),
         // The limit was lowered since: as many as needed.
         ("c:a:60 c:b:50 c:d:40 c:e:9", "a b"),
+        // It would be refused all the same.
+        ("c:a:60 c:b:9 c:d:9 c:e:9", ""),
         // Those of another label are no concern of this one.
         ("x:a:60 x:b:50 x:d:40", ""),
         ("x:a:60 c:b:50 c:d:40", ""),
@@ -81,14 +83,38 @@ fn the_label_with_the_most_gives_a_place_to_one_without_any() {
     for (words, expected) in [
         ("x:a:60 x:b:50 y:d:40 y:e:30", ""),
         ("y:a:60 x:b:50 x:d:40 x:e:30 y:f:20", "b"),
-        ("y:a:60 x:b:9 x:d:8 x:e:7 y:f:6", ""),
+        ("y:a:60 x:b:9 x:d:8 x:e:7 y:f:6", "a"),
+        ("y:a:9 x:b:9 x:d:8 x:e:7 y:f:6", ""),
+        ("x:d:70 y:a:60 y:b:50 x:e:30 z:f:20", "d"),
         // Its own one makes place, and no other.
         ("c:a:60 x:b:50 x:d:40 x:e:30 y:f:20", "a"),
         ("x:b:50 x:d:40 x:e:30 y:f:20 c:a:9", ""),
+        // Uploads at the same time may be more than the limit.
+        ("y:a:60 x:b:50 x:d:40 x:e:30 y:f:20 x:g:15 x:h:11", "b d e"),
+        ("y:a:60 x:b:50 x:d:40 x:e:30 y:f:20 c:g:15", "g b"),
         // None loses its last place.
         ("u:a:60 v:b:60 x:d:60 y:e:60 z:f:60", ""),
     ] {
         assert_eq!(removed(words, "c", Some(ROOMY)), expected, "{words}");
+    }
+}
+
+/// Such an upload is refused, and must remove nothing of others.
+#[test]
+fn a_label_that_may_have_none_takes_no_place() {
+    let now = Timestamp::from_second(1_000_000).unwrap();
+    let history = history_of("x:a:60 x:b:50", now);
+    let present = [id("a"), id("b")];
+    let counted = counted(&history, &present, LIMITS.max_age, now);
+    for (max, max_per_key) in [(0, 0), (0, 3), (2, 0)] {
+        let limits = config::Pending {
+            max,
+            max_per_key,
+            ..LIMITS
+        };
+        let key = label("c");
+        let removed = displaced(&counted, &limits, key.as_ref(), Some(ROOMY), &[], now);
+        assert_eq!(removed, [], "{max} {max_per_key}");
     }
 }
 
@@ -127,10 +153,8 @@ fn releases_without_a_record_make_no_place() {
     }
     let present = [id("a"), id("b"), id("d")];
     let counted = counted(&history, &present, LIMITS.max_age, now);
-    let removed = displaced(&history, &counted, &LIMITS, None, Some(ROOMY), now);
+    let removed = displaced(&counted, &LIMITS, None, Some(ROOMY), &[], now);
     assert_eq!(removed, [id("b")]);
-    history.live = Some(id("b"));
-    let counted = super::counted(&history, &present, LIMITS.max_age, now);
-    let removed = displaced(&history, &counted, &LIMITS, None, Some(ROOMY), now);
+    let removed = displaced(&counted, &LIMITS, None, Some(ROOMY), &[id("b")], now);
     assert_eq!(removed, []);
 }
