@@ -54,7 +54,7 @@ use tree::{Added, Node, NodeId, Tree};
 use writer::Destination;
 use zstd_frame::Frames;
 
-pub use disk_use::{DiskNeed, DiskUse, disk_need, estimated_need};
+pub use disk_use::{DiskNeed, DiskUse, disk_need};
 pub use job::{MAX_JOB, UnpackJob, UnpackLimits, WORD, max_on_disk, upload_memory};
 pub use report::{FailureReport, MAX_MESSAGE, Progress, ReportHead, UnpackMessage, UnpackReport};
 pub use rule::UnpackError;

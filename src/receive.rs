@@ -93,7 +93,7 @@ pub fn receive(
         .map(|base| Base::open(config, required, store, &history, base))
         .transpose()?;
     required::check_shared(config, store, deadline)?;
-    admission::check(config, store, actor, &history)?;
+    admission::check(config, store, actor, &history, &request.release)?;
 
     // Before the measurement: the files of uploads that a power failure ended may leave no
     // room. Then every receive would be refused, and only a swap or a rollback would remove
@@ -240,7 +240,7 @@ fn publish(
     let store = ledger.store;
     // Again, now that this process holds the lock: concurrent uploads must not
     // exceed a limit together.
-    admission::check(config, store, actor, &ledger.history)?;
+    admission::check(config, store, actor, &ledger.history, &request.release)?;
     let cannot = |errno: nix::Error| store.io(format!("cannot publish '{release}'"), errno);
     // The manifest first: every release has one. If this process is killed between
     // the renames, the next request removes the manifest without a release.

@@ -124,12 +124,9 @@ fn run_verb(
             limits::create_directory(&store).map_err(cannot)?;
         }
         let lock = count_and_lock(config, &store, verb, actor, log)?;
-        let trash = match permit {
-            Permit::Receive(request) => {
-                let incoming = &request.release;
-                prune::prune_pending(config, &store, actor, incoming, &mut log.warnings)
-            }
-            Permit::Swap(_) | Permit::Rollback(_) | Permit::List(_) => Trash::default(),
+        let trash = match verb {
+            Verb::Receive => prune::prune_pending(config, &store, actor, &mut log.warnings),
+            Verb::Swap | Verb::Rollback | Verb::List => Trash::default(),
         };
         let records = store.records(verb.writes()).map_err(cannot)?;
         if verb == Verb::Receive {
@@ -149,7 +146,13 @@ fn run_verb(
         match permit {
             Permit::Receive(request) => {
                 let assembler = assembler.ok_or_else(error::bug)?;
-                receive::receive(config, required, &store, actor, assembler, request)
+                receive::receive(config, required, &store, actor, assembler, request).inspect_err(
+                    |error| {
+                        if error.code == Code::DiskFull {
+                            KeyLimits::new(config, &store, actor).note_lack_of_space();
+                        }
+                    },
+                )
             }
             Permit::Swap(request) => {
                 let lock = lock.ok_or_else(error::bug)?;

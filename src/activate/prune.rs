@@ -12,13 +12,15 @@ pub mod pending;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::error::Code;
+use crate::error::Result;
 use crate::names::ReleaseId;
 use crate::store::history::History;
-use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
+use crate::store::ledger::{self, Ledger};
+use crate::store::limits::KeyLimits;
 use crate::store::lock::Lock;
 use crate::store::{Actor, Store, journal};
 pub use choose::{PruneRules, choose_releases};
+use pending::MIN_PENDING_AGE;
 
 /// The releases that this request moved to the trash.
 #[derive(Debug, Default)]
@@ -55,108 +57,83 @@ pub fn prune(
     move_to_trash(ledger, chosen, warnings)
 }
 
-/// Moves pending releases to the trash for a `receive` of `incoming`: those that are too
-/// old, because nobody may swap for long, and those that [`pending::displaced`] chooses. A
-/// `receive` does this before its sandbox, which does not permit a move out of
-/// `releases/`; [`empty_trash`] deletes them inside of it. They stay removed if the upload
-/// fails.
+/// Moves pending releases to the trash for a `receive`: those that are too old, because
+/// nobody may swap for long; those that are too many (see [`pending::surplus`]); and the old
+/// ones of the label, if its last upload lacked space. A `receive` does this before its
+/// sandbox, which does not permit a move out of `releases/`; [`empty_trash`] deletes them
+/// inside of it.
 ///
-/// A failure becomes a warning. An upload that needs the removal is refused later.
+/// A failure becomes a warning: the upload needs nothing of this, or is refused later.
 pub fn prune_pending(
     config: &Config,
     store: &Store,
     actor: &Actor,
-    incoming: &ReleaseId,
     warnings: &mut Vec<String>,
 ) -> Trash {
+    let limits = KeyLimits::new(config, store, actor);
+    let lacked_space = limits.lacked_space();
     let choose = |history: &History, present: &[ReleaseId]| {
-        PendingChoice::new(config, store, actor, incoming, history, present)
+        choose_pending(config, store, actor, history, present, lacked_space)
     };
+    // The request will say why the history cannot be read.
     let Ok((history, listing)) = ledger::read_unlocked(store) else {
         return Trash::default();
     };
-    let choice = choose(&history, &listing.present);
-    let timeout = match (choice.overdue.is_empty(), choice.displaced.is_empty()) {
-        (true, true) => return Trash::default(),
-        // A later request removes them.
-        (false, true) => Duration::ZERO,
-        (_, false) => LOCK_TIMEOUT,
-    };
-    let lock = match Lock::take(store, actor, timeout) {
-        Ok(lock) => lock,
-        Err(error) => {
-            if !choice.displaced.is_empty() {
-                warnings.push(format!("no pending release was removed: {error}"));
-            }
-            return Trash::default();
-        }
+    if !choose(&history, &listing.present).is_ok_and(|chosen| !chosen.is_empty()) {
+        return Trash::default();
+    }
+    // Another request that holds the lock is not worth waiting for: a later one removes them.
+    let Ok(lock) = Lock::take(store, actor, Duration::ZERO) else {
+        return Trash::default();
     };
     let Ok(mut ledger) = Ledger::open_locked(store, actor, lock) else {
         return Trash::default();
     };
     ledger.leave_trees();
-    let Ok(present) = store.present() else {
+    let present = store.present();
+    let Ok(chosen) = present.and_then(|present| choose(&ledger.history, &present)) else {
         return Trash::default();
     };
-    let PendingChoice { overdue, displaced } = choose(&ledger.history, &present);
-    let chosen = [overdue, displaced.clone()].concat();
     let trash = move_to_trash(&mut ledger, chosen, warnings);
-    let displaced = trash.releases.iter().filter(|id| displaced.contains(id));
-    warnings.extend(displaced.map(|release| {
-        let minutes = pending::MIN_PENDING_AGE.as_secs() / 60;
-        format!(
-            "'{release}' was removed: this upload needed its place or its space, and it was \
-             pending for at least {minutes} minutes"
-        )
-    }));
+    if lacked_space {
+        limits.forget_lack_of_space();
+    }
     trash
 }
 
-/// The pending releases that a `receive` removes.
-struct PendingChoice {
-    /// They are too old.
-    overdue: Vec<ReleaseId>,
-    /// The upload needs their places or their space.
-    displaced: Vec<ReleaseId>,
+/// Chooses the pending releases that a `receive` removes.
+///
+/// # Errors
+///
+/// [`Code::IoError`](crate::error::Code::IoError).
+fn choose_pending(
+    config: &Config,
+    store: &Store,
+    actor: &Actor,
+    history: &History,
+    present: &[ReleaseId],
+    lacked_space: bool,
+) -> Result<Vec<ReleaseId>> {
+    let (now, max_age) = (journal::now(), config.pending.max_age);
+    let kept = named_by_symlinks(store)?;
+    let counted = pending::counted(history, present, &kept, max_age, now);
+    let mut chosen = pending::surplus(&counted, &config.pending, MIN_PENDING_AGE);
+    if lacked_space {
+        let old = pending::old_ones(&pending::without(&counted, &chosen), actor.key.as_ref());
+        chosen.extend(old);
+    }
+    let overdue = pending::overdue(history, present, max_age, now);
+    Ok(chosen.into_iter().cloned().chain(overdue).collect())
 }
 
-impl PendingChoice {
-    fn new(
-        config: &Config,
-        store: &Store,
-        actor: &Actor,
-        incoming: &ReleaseId,
-        history: &History,
-        present: &[ReleaseId],
-    ) -> PendingChoice {
-        let (now, max_age) = (journal::now(), config.pending.max_age);
-        let overdue = pending::overdue(history, present, max_age, now);
-        let without_displaced = |overdue| PendingChoice {
-            overdue,
-            displaced: Vec::new(),
-        };
-        // A repeated request adds no release.
-        if present.contains(incoming) {
-            return without_displaced(overdue);
-        }
-        let free = match store.room(config.limits.reserve) {
-            Ok(room) => Some(room),
-            Err(error) if error.code == Code::DiskFull => None,
-            // The request reports it.
-            Err(_) => return without_displaced(overdue),
-        };
-        let Ok(links) = store.symlinks_to_releases() else {
-            return without_displaced(overdue);
-        };
-        let named = links.into_iter().map(|(_, release)| release);
-        let kept: Vec<ReleaseId> = named.chain(history.live.clone()).collect();
-        let counted = pending::counted(history, present, max_age, now);
-        let (limits, key) = (&config.pending, actor.key.as_ref());
-        PendingChoice {
-            overdue,
-            displaced: pending::displaced(&counted, limits, key, free, &kept, now),
-        }
-    }
+/// Returns the releases that other symlinks in the root name: no request removes them.
+///
+/// # Errors
+///
+/// [`Code::IoError`](crate::error::Code::IoError).
+pub fn named_by_symlinks(store: &Store) -> Result<Vec<ReleaseId>> {
+    let links = store.symlinks_to_releases()?;
+    Ok(links.into_iter().map(|(_, release)| release).collect())
 }
 
 fn move_to_trash(

@@ -69,16 +69,6 @@ pub fn disk_need(manifest: &mut impl BufRead, block: u64) -> DiskNeed {
     }
 }
 
-/// Estimates what files of this number and total length, in bytes, take, without their
-/// manifest. Directories, symlinks and names are missing.
-pub fn estimated_need(files: u64, bytes: u64, block: u64) -> DiskNeed {
-    let each = block.clamp(BLOCK_SIZES.0, BLOCK_SIZES.1);
-    DiskNeed {
-        bytes: bytes.saturating_add(files.saturating_mul(each)),
-        inodes: files,
-    }
-}
-
 /// The disk use of the entries so far.
 #[derive(Debug)]
 pub struct DiskUse {

@@ -1,52 +1,85 @@
 //! The admission of an upload: the limits on received and on pending releases.
 
-use crate::activate::prune::pending;
+use std::time::Duration;
+
+use crate::activate::prune::named_by_symlinks;
+use crate::activate::prune::pending::{self, MIN_PENDING_AGE, Pending};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
+use crate::names::ReleaseId;
 use crate::store::history::History;
 use crate::store::limits::KeyLimits;
 use crate::store::{Actor, Store, journal};
 
-/// Checks the limits on received and on pending releases.
+/// Checks the limits on received and on pending releases for an upload of `incoming`.
 ///
 /// # Errors
 ///
 /// [`Code::RateLimited`] and [`Code::Busy`].
-pub fn check(config: &Config, store: &Store, actor: &Actor, history: &History) -> Result<()> {
+pub fn check(
+    config: &Config,
+    store: &Store,
+    actor: &Actor,
+    history: &History,
+    incoming: &ReleaseId,
+) -> Result<()> {
     KeyLimits::new(config, store, actor).check_receives(history)?;
-    check_pending(config, store, actor, history)
+    check_pending(config, store, actor, history, incoming)
 }
 
-/// Checks the limits on pending releases: those of the key, and those of all keys.
+/// Checks that there are few enough pending releases once a later request has removed those
+/// that are too many.
 ///
 /// # Errors
 ///
 /// [`Code::Busy`].
-fn check_pending(config: &Config, store: &Store, actor: &Actor, history: &History) -> Result<()> {
-    let now = journal::now();
+fn check_pending(
+    config: &Config,
+    store: &Store,
+    actor: &Actor,
+    history: &History,
+    incoming: &ReleaseId,
+) -> Result<()> {
+    let limits = &config.pending;
+    let kept = named_by_symlinks(store)?;
     let present = store.present()?;
-    let pending = pending::counted(history, &present, config.pending.max_age, now);
-    let too_many = |whose: &str, number: usize, max: usize, setting: &str| {
-        let problem =
-            format!("too many pending releases{whose}, which were never live: {number} of {max}");
-        let remedy = format!(
-            "try again in ten minutes (an upload removes an old one, unless the site is locked), \
-             remove some on the node (deploy-shell-admin drop), or raise {setting} in [pending]"
-        );
-        // No permanent fault, so not 77: swaps of other clients end it, such as those of
-        // pipelines that send to all nodes before they swap, and time does. A client may
-        // try again, as with the lock and the uploads.
-        Err(Error::new(Code::Busy, problem).remedy(remedy))
+    let counted = pending::counted(history, &present, &kept, limits.max_age, journal::now());
+    let key = actor.key.as_ref();
+    let numbers = |pending: &[Pending<'_>]| {
+        let own = pending.iter().filter(|it| it.key == key).count();
+        (own, pending.len())
     };
-    let own = pending.iter().filter(|it| it.release.key == actor.key);
-    let (own, max) = (own.count(), config.pending.max_per_key);
-    if own >= max {
+    let numbers_after = |age: Duration| {
+        let mut all = counted.clone();
+        all.push(Pending::incoming(incoming, key));
+        let surplus = pending::surplus(&all, limits, age);
+        numbers(&pending::without(&all, &surplus))
+    };
+    let fits = |(own, all): (usize, usize)| own <= limits.max_per_key && all <= limits.max;
+    let after = numbers_after(MIN_PENDING_AGE);
+    if fits(after) {
+        return Ok(());
+    }
+    let (own, all) = numbers(&counted);
+    let (whose, number, max, setting) = if after.0 > limits.max_per_key {
         let whose = KeyLimits::new(config, store, actor).shown_key();
-        return too_many(&format!(" of {whose}"), own, max, "max_per_key");
-    }
-    let (all, max) = (pending.len(), config.pending.max);
-    if all >= max {
-        return too_many("", all, max, "max");
-    }
-    Ok(())
+        let whose = format!(" of {whose}");
+        (whose, own, limits.max_per_key, "max_per_key")
+    } else {
+        (String::new(), all, limits.max, "max")
+    };
+    let problem =
+        format!("too many pending releases{whose}, which were never live: {number} of {max}");
+    let wait = if fits(numbers_after(Duration::ZERO)) {
+        let minutes = MIN_PENDING_AGE.as_secs() / 60;
+        format!("try again when one of them is {minutes} minutes old, ")
+    } else {
+        String::new()
+    };
+    // No permanent fault, so not 77: swaps of other clients end it, such as those of
+    // pipelines that send to all nodes before they swap, and time does. A client may
+    // try again, as with the lock and the uploads.
+    Err(Error::new(Code::Busy, problem).remedy(format!(
+        "{wait}remove some on the node (deploy-shell-admin drop), or raise {setting} in [pending]"
+    )))
 }

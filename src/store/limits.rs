@@ -9,6 +9,8 @@
 //! .deploy-shell/limits/
 //!     key-<label>.attempts        requests to receive, also those that fail
 //!     key-<label>.swaps           swaps and rollbacks
+//!     key-<label>.no-space        when an upload of the key last had too little space beside
+//!                                 the pending releases of the key
 //!     key-<label>.turn            a swap or rollback of the key has the lock of the site, or
 //!                                 waits for it, while this is locked
 //!     key-<label>.upload-<n>      an upload of the key runs while it is locked
@@ -44,6 +46,9 @@ use crate::store::{Actor, Store, journal, lock};
 /// The time to wait for another request that reads or writes the same counter. That
 /// request needs microseconds, and does not wait for its client meanwhile.
 const COUNTER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The suffix of the file that notes a lack of space.
+const NO_SPACE: &str = "no-space";
 
 /// The length of a line of a counter, in bytes: `2026-04-12T14:20:41Z` and a line feed.
 const LINE: usize = 21;
@@ -221,6 +226,28 @@ impl<'a> KeyLimits<'a> {
         let name = file_name(self.key, suffix);
         let name = Name::new(name.as_bytes()).ok_or(Errno::EINVAL)?;
         limits.open_rw(name, 0o600)
+    }
+
+    /// Notes that an upload of the key had too little space beside the pending releases of
+    /// the key. A failure is none: the note is for the next upload.
+    pub fn note_lack_of_space(&self) {
+        if let Ok(mut file) = self.open_file(NO_SPACE) {
+            _ = overwrite(&mut file, format!("{}\n", journal::now()).as_bytes());
+        }
+    }
+
+    /// Returns whether an upload of the key had too little space within the last hour.
+    pub fn lacked_space(&self) -> bool {
+        let mut bytes = Vec::new();
+        let file = self.open_file(NO_SPACE);
+        let read = file.map(|file| file.take(LINE as u64).read_to_end(&mut bytes));
+        read.is_ok() && !times_that_count(&bytes, HOUR, journal::now()).is_empty()
+    }
+
+    pub fn forget_lack_of_space(&self) {
+        if let Ok(mut file) = self.open_file(NO_SPACE) {
+            _ = overwrite(&mut file, b"");
+        }
     }
 
     /// Takes a slot of the key and one of the site.
