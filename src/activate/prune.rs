@@ -58,10 +58,10 @@ pub fn prune(
 }
 
 /// Moves pending releases to the trash for a `receive`: those that are too old, because
-/// nobody may swap for long; those that are too many (see [`pending::surplus`]); and the old
-/// ones of the label, if its last upload lacked space. A `receive` does this before its
-/// sandbox, which does not permit a move out of `releases/`; [`empty_trash`] deletes them
-/// inside of it.
+/// nobody may swap for long, and those that are too many (see [`pending::surplus`]). If the
+/// last upload of the label lacked space, the old ones of the label go too, and what a swap
+/// would prune, with all releases without a place. A `receive` does this before its sandbox,
+/// which does not permit a move out of `releases/`; [`empty_trash`] deletes them inside of it.
 ///
 /// A failure becomes a warning: the upload needs nothing of this, or is refused later.
 pub fn prune_pending(
@@ -101,7 +101,7 @@ pub fn prune_pending(
     trash
 }
 
-/// Chooses the pending releases that a `receive` removes.
+/// Chooses the releases that a `receive` removes.
 ///
 /// # Errors
 ///
@@ -117,13 +117,22 @@ fn choose_pending(
     let (now, max_age) = (journal::now(), config.pending.max_age);
     let kept = named_by_symlinks(store)?;
     let counted = pending::counted(history, present, &kept, max_age, now);
-    let mut chosen = pending::surplus(&counted, &config.pending, MIN_PENDING_AGE);
+    let surplus = pending::surplus(&counted, &config.pending, MIN_PENDING_AGE);
+    let mut chosen: Vec<ReleaseId> = surplus.iter().copied().cloned().collect();
     if lacked_space {
-        let old = pending::old_ones(&pending::without(&counted, &chosen), actor.key.as_ref());
-        chosen.extend(old);
+        let stay = pending::without(&counted, &surplus);
+        let old = pending::old_ones(&stay, actor.key.as_ref());
+        chosen.extend(old.into_iter().cloned());
+        // No swap may come that would prune: a deploy sends first.
+        let rules = PruneRules {
+            keeps_unplaced: false,
+            ..PruneRules::new(config)
+        };
+        chosen.extend(choose_releases(history, present, rules, now));
+    } else {
+        chosen.extend(pending::overdue(history, present, max_age, now));
     }
-    let overdue = pending::overdue(history, present, max_age, now);
-    Ok(chosen.into_iter().cloned().chain(overdue).collect())
+    Ok(chosen)
 }
 
 /// Returns the releases that other symlinks in the root name: no request removes them.

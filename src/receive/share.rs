@@ -216,8 +216,8 @@ impl<'a> Share<'a> {
             0 => ("this upload".to_owned(), "make room, then try again"),
             _ => (
                 format!("this upload and the pending releases of {}", self.shown_key),
-                "try again (the next upload removes those that are ten minutes old), drop those \
-                 that nobody needs, on the node (deploy-shell-admin drop), or make room",
+                "try again (the next upload removes those that are ten minutes old), drop some that \
+                 nobody needs, on the node (deploy-shell-admin drop), or make room",
             ),
         };
         let problem =

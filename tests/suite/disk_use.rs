@@ -310,3 +310,32 @@ fn a_silent_upload_ends_when_it_has_more_than_its_share() {
         no_debris(&site);
     }
 }
+
+/// A key that may receive and swap makes many releases live for a moment, each as large as it
+/// may be. What was live is not pending.
+#[test]
+fn releases_without_a_place_do_not_keep_the_disk_full() {
+    let Some((site, _mounted)) = with_two_keys(SMALL_DISK, "") else {
+        return;
+    };
+    receive_as(&site, "ci", "good", &tarball(&[("v", b"1")])).ok();
+    site.ssh("ci", "swap good").ok();
+    for (number, mebibytes) in [(1, 18), (2, 9), (3, 5), (4, 3), (5, 2)] {
+        let release = format!("b{number}");
+        let payload = tarball(&[("noise", &noise(mebibytes << 20))]);
+        receive_as(&site, "b", &release, &payload).ok();
+        site.ssh("b", &format!("swap {release}")).ok();
+    }
+    site.ssh("b", "swap good").ok();
+    site.age_journal(jiff::SignedDuration::from_mins(10));
+    let payload = tarball(&[("noise", &noise(12 << 20))]);
+    not_enough_space(
+        &site,
+        &receive_as(&site, "ci", "new", &payload),
+        SHARE_OF_ONE,
+    );
+    receive_as(&site, "ci", "new", &payload).ok();
+    // The previous release stays.
+    assert_eq!(site.releases(), ["b5", "good", "new"]);
+    no_debris(&site);
+}

@@ -15,7 +15,9 @@
 //! - Releases that were rolled back from when they first stopped being live are counted
 //!   apart, so that they displace no good ones. They are kept for people to look at.
 //! - Releases of the bridge stay as well, and displace no others.
-//! - Releases that were live and have no place are kept if they are among the newest by
+//! - Where space is lacking, only releases with a place are kept, besides the live and the
+//!   previous one. A key that may receive and swap could fill the disk with others.
+//! - Otherwise, releases that were live and have no place are kept if they are among the newest by
 //!   the time when they first became live, or among those that were live longest. By the
 //!   first alone, swaps of a second each would displace a release that was live for
 //!   minutes; by the second alone, a rollback from a new release would displace it.
@@ -37,6 +39,8 @@ pub struct PruneRules<'a> {
     pub floor: Option<&'a ReleaseId>,
     /// How many releases stay, besides the live and the previous one.
     pub keep: usize,
+    /// Whether releases without a place stay as well.
+    pub keeps_unplaced: bool,
     /// How long a release with a place stays after it was last live, if set.
     pub keep_for: Option<Duration>,
     /// How long a release stays after it was last live, and how far apart places must
@@ -53,6 +57,7 @@ impl<'a> PruneRules<'a> {
         PruneRules {
             floor: config.floor.as_ref(),
             keep: config.keep,
+            keeps_unplaced: true,
             keep_for: config.keep_for,
             min_age: config.min_age,
             pending_max_age: config.pending.max_age,
@@ -96,18 +101,22 @@ pub fn choose_releases(
     rolled_back.retain(|it| !it.stays);
     failed.retain(|it| !it.stays);
     let with_both = rules.keep.saturating_add(2);
+    let (unplaced_kept, failed_kept) = match rules.keeps_unplaced {
+        true => (with_both, rules.keep),
+        false => (0, 0),
+    };
     let placed_count = apart(&placed, rules.min_age, now);
     let rolled_back_count = apart(&rolled_back, rules.min_age, now);
     unplaced.sort_by_key(|it| Reverse(it.release.first_live));
-    let not_newest = surplus_of_all(&unplaced, with_both);
+    let not_newest = surplus_of_all(&unplaced, unplaced_kept);
     unplaced.sort_by_key(|it| Reverse((it.release.longest_live(now), it.release.first_live)));
-    let not_longest = surplus_of_all(&unplaced, with_both);
+    let not_longest = surplus_of_all(&unplaced, unplaced_kept);
     let displaced = |it: &Candidate<'_>| not_newest.iter().any(|other| other.id == it.id);
     let surplus = surplus(&placed, &placed_count, with_both)
         .into_iter()
         .chain(surplus(&rolled_back, &rolled_back_count, rules.keep))
         .chain(not_longest.into_iter().filter(displaced))
-        .chain(failed.into_iter().skip(rules.keep))
+        .chain(failed.into_iter().skip(failed_kept))
         .filter(|it| it.may_go(rules, now));
     let surplus = surplus.map(|it| it.id.clone());
     let overdue = pending::overdue(history, present, rules.pending_max_age, now);

@@ -31,6 +31,7 @@ static NO_BRIDGE: Bridge = Bridge {
 const STRICT: PruneRules<'static> = PruneRules {
     floor: None,
     keep: 0,
+    keeps_unplaced: true,
     keep_for: None,
     min_age: Duration::ZERO,
     pending_max_age: Duration::ZERO,
@@ -216,6 +217,28 @@ fn releases_of_the_bridge_stay_and_displace_no_others() {
         };
         let (without, with) = (pruned(earned, without), pruned(earned, with));
         assert!(without.contains(&with), "{keep}: {without}; {with}");
+    }
+}
+
+#[test]
+fn where_space_is_lacking_releases_without_a_place_go() {
+    let rules = |keeps_unplaced| PruneRules {
+        keep: 9,
+        keeps_unplaced,
+        min_age: Duration::from_secs(3),
+        pending_max_age: Duration::from_secs(99),
+        ..STRICT
+    };
+    for (history, expected) in [
+        // `a`, `b` and `c` have places; `f` is live, and `e` is the previous one.
+        ("+a +b +c +d +e +f a *a b *b c *c d e f 9", "d"),
+        // It was live just now.
+        ("+a +b +c +d +e +f a *a b *b c *c d e f", ""),
+        ("+a +b +x +y a *a b *b x !x ~b y !y ~b 9", "x y"),
+        ("+a +b +p a *a b *b 9", ""),
+    ] {
+        assert_eq!(pruned(history, rules(false)), expected, "{history}");
+        assert_eq!(pruned(history, rules(true)), "", "{history}");
     }
 }
 
