@@ -101,9 +101,10 @@ pub fn choose_releases(
     rolled_back.retain(|it| !it.stays);
     failed.retain(|it| !it.stays);
     let with_both = rules.keep.saturating_add(2);
-    let (unplaced_kept, failed_kept) = match rules.keeps_unplaced {
-        true => (with_both, rules.keep),
-        false => (0, 0),
+    let (unplaced_kept, failed_kept) = if rules.keeps_unplaced {
+        (with_both, rules.keep)
+    } else {
+        (0, 0)
     };
     let placed_count = apart(&placed, rules.min_age, now);
     let rolled_back_count = apart(&rolled_back, rules.min_age, now);
