@@ -12,7 +12,7 @@ pub mod pending;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::names::ReleaseId;
 use crate::store::history::History;
 use crate::store::ledger::{self, Ledger};
@@ -59,8 +59,8 @@ pub fn prune(
 
 /// Moves pending releases to the trash for a `receive`: those that are too old, because
 /// nobody may swap for long, and those that are too many (see [`pending::surplus`]). If the
-/// last upload of the label lacked space, the old ones of the label go too, and what a swap
-/// would prune, with all releases without a place. A `receive` does this before its sandbox,
+/// last upload of the label lacked space, the old ones of the label go too, and if little
+/// is free, what a swap would prune and all releases without a place. A `receive` does this before its sandbox,
 /// which does not permit a move out of `releases/`; [`empty_trash`] deletes them inside of it.
 ///
 /// A failure becomes a warning: the upload needs nothing of this, or is refused later.
@@ -105,7 +105,7 @@ pub fn prune_pending(
 ///
 /// # Errors
 ///
-/// [`Code::IoError`](crate::error::Code::IoError).
+/// [`Code::IoError`].
 fn choose_pending(
     config: &Config,
     store: &Store,
@@ -123,6 +123,8 @@ fn choose_pending(
         let stay = pending::without(&counted, &surplus);
         let old = pending::old_ones(&stay, actor.key.as_ref());
         chosen.extend(old.into_iter().cloned());
+    }
+    if lacked_space && has_little_space(config, store, history, present) {
         // No swap may come that would prune: a deploy sends first.
         let rules = PruneRules {
             keeps_unplaced: false,
@@ -135,11 +137,35 @@ fn choose_pending(
     Ok(chosen)
 }
 
+/// Returns whether less is free above the reserve than two times the largest release that was
+/// live, by its files. Then an upload of that size does not fit into the half of its key. A key
+/// that may only send cannot change that size. Otherwise any upload that is too large would
+/// make the next one prune.
+fn has_little_space(
+    config: &Config,
+    store: &Store,
+    history: &History,
+    present: &[ReleaseId],
+) -> bool {
+    let free = match store.room(config.limits.reserve) {
+        Ok(free) => free,
+        Err(error) => return error.code == Code::DiskFull,
+    };
+    let releases = present.iter().filter_map(|id| history.releases.get(id));
+    let mut were_live = releases.filter(|release| release.activated.is_some());
+    were_live.any(|release| {
+        let files = release.files.unwrap_or(0);
+        let bytes = release.bytes.unwrap_or(0);
+        let bytes = bytes.saturating_add(files.saturating_mul(free.block));
+        bytes > free.bytes / 2 || files > free.inodes / 2
+    })
+}
+
 /// Returns the releases that other symlinks in the root name: no request removes them.
 ///
 /// # Errors
 ///
-/// [`Code::IoError`](crate::error::Code::IoError).
+/// [`Code::IoError`].
 pub fn named_by_symlinks(store: &Store) -> Result<Vec<ReleaseId>> {
     let links = store.symlinks_to_releases()?;
     Ok(links.into_iter().map(|(_, release)| release).collect())

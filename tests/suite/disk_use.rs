@@ -339,3 +339,27 @@ fn releases_without_a_place_do_not_keep_the_disk_full() {
     assert_eq!(site.releases(), ["b5", "good", "new"]);
     no_debris(&site);
 }
+
+/// Otherwise a key that may only send would remove releases of others by one large upload.
+#[test]
+fn an_upload_that_is_too_large_removes_nothing_where_much_is_free() {
+    let Some((site, _mounted)) = with_two_keys(SMALL_DISK, "keep = 1\n") else {
+        return;
+    };
+    for release in ["a", "b", "c"] {
+        receive_as(&site, "ci", release, &tarball(&[("v", release.as_bytes())])).ok();
+        site.ssh("ci", &format!("swap {release}")).ok();
+    }
+    receive_as(&site, "ci", "waits", &tarball(&[("v", b"1")])).ok();
+    site.age_journal(jiff::SignedDuration::from_mins(10));
+    let releases = site.releases();
+    for large in ["large1", "large2"] {
+        let payload = tarball(&[("noise", &noise(26 << 20))]);
+        not_enough_space(
+            &site,
+            &receive_as(&site, "b", large, &payload),
+            SHARE_OF_ONE,
+        );
+    }
+    assert_eq!(site.releases(), releases);
+}
