@@ -134,6 +134,8 @@ fn choose_pending(
     } else {
         chosen.extend(pending::overdue(history, present, max_age, now));
     }
+    // A warning would name them to a client that may only send.
+    chosen.retain(|id| !kept.contains(id));
     Ok(chosen)
 }
 

@@ -76,7 +76,6 @@ impl<'a> Ledger<'a> {
         let live = store.current()?;
         let mut history = History::default();
         let journal = Journal::open(store, |entry| history.take(entry))?;
-        sweep(store);
         let mut ledger = Ledger {
             store,
             history,
@@ -84,9 +83,13 @@ impl<'a> Ledger<'a> {
             journal,
             unwritten: VecDeque::new(),
             _lock: lock,
-            sweep: SweepTrees(Some(store)),
+            sweep: SweepTrees(None),
         };
         ledger.reconcile(live.as_ref())?;
+        // After the lines and the records of removals that are not complete: what a request
+        // could not report stays on disk.
+        sweep(store);
+        ledger.sweep = SweepTrees(Some(store));
         recall_floor(store, &mut ledger.history)?;
         ledger.history.observe(journal::now());
         Ok(ledger)

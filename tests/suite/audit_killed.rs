@@ -186,6 +186,12 @@ fn a_removal_without_its_required_line_is_not_completed() {
         "{reply:?}"
     );
     assert!(!has_record(&site, "pruned", "a"));
+    // Nor by a request that cannot report it either.
+    let before = site.leftovers();
+    let swap = strace::under(&options, &serve(&site, "ci", "swap d"));
+    site.run(swap, b"").refused(75, "audit-unreachable");
+    assert_eq!(site.leftovers(), before);
+    assert!(site.root().join(".deploy-shell/manifests/a").exists());
     ask(&site, "swap d").ok();
     let lines = record(&site);
     let removed = Fields::read(&lines[lines.len() - 2]);

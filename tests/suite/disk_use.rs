@@ -354,7 +354,7 @@ fn an_upload_that_is_too_large_removes_nothing_where_much_is_free() {
     site.age_journal(jiff::SignedDuration::from_mins(10));
     let releases = site.releases();
     for large in ["large1", "large2"] {
-        let payload = tarball(&[("noise", &noise(26 << 20))]);
+        let payload = tarball(&[("noise", &noise(30 << 20))]);
         not_enough_space(
             &site,
             &receive_as(&site, "b", large, &payload),

@@ -118,6 +118,10 @@ pub fn surplus<'a>(
 ) -> Vec<&'a ReleaseId> {
     let mut chosen = Vec::new();
     for label in labels(counted).into_values() {
+        // No upload has a place: an operator has stopped them.
+        if limits.max_per_key == 0 {
+            break;
+        }
         let too_many = label.len().saturating_sub(limits.max_per_key);
         let removable = label.iter().filter(|it| it.is_removable(age));
         let oldest: Vec<&ReleaseId> = removable.take(too_many).map(|it| it.id).collect();

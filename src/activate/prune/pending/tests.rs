@@ -97,7 +97,9 @@ fn where_all_have_too_many_the_label_of_the_newest_or_the_largest_loses_one() {
 #[test]
 fn nothing_goes_where_too_many_would_be_left() {
     let history = history_of("x:a:60 x:b:50 c:n:0");
-    for (max, max_per_key, expected) in [(0, 0, "a b"), (1, 3, ""), (2, 3, "a"), (3, 1, "a")] {
+    for (max, max_per_key, expected) in
+        [(0, 0, ""), (9, 0, ""), (1, 3, ""), (2, 3, "a"), (3, 1, "a")]
+    {
         let limits = config::Pending {
             max,
             max_per_key,
