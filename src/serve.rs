@@ -3,6 +3,7 @@
 //! logs the result and replies.
 
 use std::io::IsTerminal;
+use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use crate::config::{self, Config};
 use crate::error::{self, Code, Error, Result};
 use crate::event::{AuditEvent, Progress, Reporter};
 use crate::hooks::HookRunner;
-use crate::names::KeyLabel;
+use crate::names::{KeyLabel, ReleaseId};
 use crate::policy::{self, Grants, Permit, Verb};
 use crate::receive::Assembler;
 use crate::reply::{LongReply, Stopped};
@@ -124,9 +125,13 @@ fn run_verb(
             limits::create_directory(&store).map_err(cannot)?;
         }
         let lock = count_and_lock(config, &store, verb, actor, log)?;
-        let trash = match verb {
-            Verb::Receive => prune::prune_pending(config, &store, actor, &mut log.warnings),
-            Verb::Swap | Verb::Rollback | Verb::List => Trash::default(),
+        let trash = match permit {
+            Permit::Receive(request) => {
+                let spared: Vec<&ReleaseId> =
+                    iter::once(&request.release).chain(&request.base).collect();
+                prune::prune_for_receive(config, &store, actor, &spared, &mut log.warnings)
+            }
+            Permit::Swap(_) | Permit::Rollback(_) | Permit::List(_) => Trash::default(),
         };
         let records = store.records(verb.writes()).map_err(cannot)?;
         if verb == Verb::Receive {

@@ -19,6 +19,7 @@ use crate::store::ledger::{self, Ledger};
 use crate::store::limits::KeyLimits;
 use crate::store::lock::Lock;
 use crate::store::{Actor, Store, journal};
+use choose::releases_without_place;
 pub use choose::{PruneRules, choose_releases};
 use pending::MIN_PENDING_AGE;
 
@@ -57,44 +58,47 @@ pub fn prune(
     move_to_trash(ledger, chosen, warnings)
 }
 
-/// Moves pending releases to the trash for a `receive`: those that are too old, because
-/// nobody may swap for long, and those that are too many (see [`pending::surplus`]). If the
-/// last upload of the label lacked space, the old ones of the label go too, and if little
-/// is free, what a swap would prune and all releases without a place. A `receive` does this before its sandbox,
-/// which does not permit a move out of `releases/`; [`empty_trash`] deletes them inside of it.
+/// Moves releases to the trash for a `receive`: pending ones that are too old, because nobody
+/// may swap for long, and those that are too many (see [`pending::surplus`]). After a lack of
+/// space it also moves the old pending ones of the label and, if little is free, all releases
+/// without a place. Those of `spared` stay.
 ///
-/// A failure becomes a warning: the upload needs nothing of this, or is refused later.
-pub fn prune_pending(
+/// This comes before the sandbox of a `receive`, which does not permit a move out of
+/// `releases/`. [`empty_trash`] deletes them inside of it.
+///
+/// A failure to read or to lock is ignored: a later request removes them. A failed move
+/// becomes a warning.
+pub fn prune_for_receive(
     config: &Config,
     store: &Store,
     actor: &Actor,
+    spared: &[&ReleaseId],
     warnings: &mut Vec<String>,
 ) -> Trash {
     let limits = KeyLimits::new(config, store, actor);
     let lacked_space = limits.lacked_space();
     let choose = |history: &History, present: &[ReleaseId]| {
-        choose_pending(config, store, actor, history, present, lacked_space)
+        let chosen = choose_for_receive(config, store, actor, history, present, lacked_space);
+        let mut chosen = chosen.unwrap_or_default();
+        chosen.retain(|id| !spared.contains(&id));
+        chosen
     };
-    // The request will say why the history cannot be read.
     let Ok((history, listing)) = ledger::read_unlocked(store) else {
         return Trash::default();
     };
-    if !choose(&history, &listing.present).is_ok_and(|chosen| !chosen.is_empty()) {
-        return Trash::default();
+    let mut trash = Trash::default();
+    if !choose(&history, &listing.present).is_empty() {
+        let Ok(lock) = Lock::take(store, actor, Duration::ZERO) else {
+            return Trash::default();
+        };
+        let Ok(mut ledger) = Ledger::open_locked(store, actor, lock) else {
+            return Trash::default();
+        };
+        ledger.leave_trees();
+        let present = store.present().unwrap_or_default();
+        let chosen = choose(&ledger.history, &present);
+        trash = move_to_trash(&mut ledger, chosen, warnings);
     }
-    // Another request that holds the lock is not worth waiting for: a later one removes them.
-    let Ok(lock) = Lock::take(store, actor, Duration::ZERO) else {
-        return Trash::default();
-    };
-    let Ok(mut ledger) = Ledger::open_locked(store, actor, lock) else {
-        return Trash::default();
-    };
-    ledger.leave_trees();
-    let present = store.present();
-    let Ok(chosen) = present.and_then(|present| choose(&ledger.history, &present)) else {
-        return Trash::default();
-    };
-    let trash = move_to_trash(&mut ledger, chosen, warnings);
     if lacked_space {
         limits.forget_lack_of_space();
     }
@@ -106,7 +110,7 @@ pub fn prune_pending(
 /// # Errors
 ///
 /// [`Code::IoError`].
-fn choose_pending(
+fn choose_for_receive(
     config: &Config,
     store: &Store,
     actor: &Actor,
@@ -115,34 +119,31 @@ fn choose_pending(
     lacked_space: bool,
 ) -> Result<Vec<ReleaseId>> {
     let (now, max_age) = (journal::now(), config.pending.max_age);
-    let kept = named_by_symlinks(store)?;
-    let counted = pending::counted(history, present, &kept, max_age, now);
+    let named = store.releases_named_by_symlinks()?;
+    let counted = pending::counted(history, present, &named, max_age, now);
     let surplus = pending::surplus(&counted, &config.pending, MIN_PENDING_AGE);
-    let mut chosen: Vec<ReleaseId> = surplus.iter().copied().cloned().collect();
+    let mut chosen = pending::overdue(history, present, max_age, now);
+    chosen.extend(surplus.iter().copied().cloned());
     if lacked_space {
         let stay = pending::without(&counted, &surplus);
         let old = pending::old_ones(&stay, actor.key.as_ref());
         chosen.extend(old.into_iter().cloned());
-    }
-    if lacked_space && has_little_space(config, store, history, present) {
-        // No swap may come that would prune: a deploy sends first.
-        let rules = PruneRules {
-            keeps_unplaced: false,
-            ..PruneRules::new(config)
-        };
-        chosen.extend(choose_releases(history, present, rules, now));
-    } else {
-        chosen.extend(pending::overdue(history, present, max_age, now));
+        if has_little_space(config, store, history, present) {
+            // No swap may come that would prune: a deploy sends first.
+            let rules = PruneRules::new(config);
+            chosen.extend(releases_without_place(history, present, rules, now));
+        }
     }
     // A warning would name them to a client that may only send.
-    chosen.retain(|id| !kept.contains(id));
+    chosen.retain(|id| !named.contains(id));
     Ok(chosen)
 }
 
 /// Returns whether less is free above the reserve than two times the largest release that was
-/// live, by its files. Then an upload of that size does not fit into the half of its key. A key
-/// that may only send cannot change that size. Otherwise any upload that is too large would
-/// make the next one prune.
+/// live, by its files. Then an upload of that size does not fit into the half of its key.
+///
+/// Without this condition, any upload that is too large would make the next one remove
+/// releases.
 fn has_little_space(
     config: &Config,
     store: &Store,
@@ -161,16 +162,6 @@ fn has_little_space(
         let bytes = bytes.saturating_add(files.saturating_mul(free.block));
         bytes > free.bytes / 2 || files > free.inodes / 2
     })
-}
-
-/// Returns the releases that other symlinks in the root name: no request removes them.
-///
-/// # Errors
-///
-/// [`Code::IoError`].
-pub fn named_by_symlinks(store: &Store) -> Result<Vec<ReleaseId>> {
-    let links = store.symlinks_to_releases()?;
-    Ok(links.into_iter().map(|(_, release)| release).collect())
 }
 
 fn move_to_trash(

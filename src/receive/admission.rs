@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::activate::prune::named_by_symlinks;
 use crate::activate::prune::pending::{self, MIN_PENDING_AGE, Pending};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
@@ -15,7 +14,7 @@ use crate::store::{Actor, Store, journal};
 ///
 /// # Errors
 ///
-/// [`Code::RateLimited`] and [`Code::Busy`].
+/// [`Code::RateLimited`], [`Code::Busy`] and [`Code::IoError`].
 pub fn check(
     config: &Config,
     store: &Store,
@@ -32,7 +31,7 @@ pub fn check(
 ///
 /// # Errors
 ///
-/// [`Code::Busy`].
+/// [`Code::Busy`] and [`Code::IoError`].
 fn check_pending(
     config: &Config,
     store: &Store,
@@ -41,7 +40,7 @@ fn check_pending(
     incoming: &ReleaseId,
 ) -> Result<()> {
     let limits = &config.pending;
-    let kept = named_by_symlinks(store)?;
+    let kept = store.releases_named_by_symlinks()?;
     let present = store.present()?;
     let counted = pending::counted(history, &present, &kept, limits.max_age, journal::now());
     let key = actor.key.as_ref();
@@ -72,7 +71,7 @@ fn check_pending(
         format!("too many pending releases{whose}, which were never live: {number} of {max}");
     let wait = if fits(numbers_after(Duration::ZERO)) {
         let minutes = MIN_PENDING_AGE.as_secs() / 60;
-        format!("try again when one of them is {minutes} minutes old, ")
+        format!("wait at most {minutes} minutes, ")
     } else {
         String::new()
     };

@@ -211,13 +211,16 @@ impl<'a> Share<'a> {
         if !allowance.by_share {
             return self.store.reserve_reached();
         }
-        // No remedy publishes a release, or removes one that another person may need.
+        // No remedy publishes a release. A new try removes only old ones.
         let (whose, remedy) = match self.own.bytes {
-            0 => ("this upload".to_owned(), "make room, then try again"),
+            0 => (
+                "this upload".to_owned(),
+                "try again (the next upload may remove old releases), or make room",
+            ),
             _ => (
                 format!("this upload and the pending releases of {}", self.shown_key),
-                "try again (the next upload removes those that are ten minutes old), drop some that \
-                 nobody needs, on the node (deploy-shell-admin drop), or make room",
+                "try again (the next upload removes those that are ten minutes old), drop some on \
+                 the node (deploy-shell-admin drop), or make room",
             ),
         };
         let problem =

@@ -1,7 +1,7 @@
 //! The history under the lock: what a request that changes the site works on.
 //!
-//! Opening it takes the lock, removes symlinks and manifests that a crash left, and
-//! repairs the journal where it lags behind the disk. So every change starts from a whole
+//! Opening it takes the lock, repairs the journal where it lags behind the disk, and then
+//! removes symlinks and manifests that a crash left. So every change starts from a whole
 //! state. Dropping it releases the lock, and then removes the trees that a crash left.
 
 use std::cell::LazyCell;
@@ -55,8 +55,8 @@ impl Drop for SweepTrees<'_> {
 }
 
 impl<'a> Ledger<'a> {
-    /// Takes the lock (waiting at most `timeout`), reads the journal, removes symlinks
-    /// and manifests that a crash left, and appends what the journal lacks.
+    /// Takes the lock (waiting at most `timeout`), reads the journal, appends what it
+    /// lacks, and removes symlinks and manifests that a crash left.
     ///
     /// # Errors
     ///

@@ -9,8 +9,7 @@
 //! .deploy-shell/limits/
 //!     key-<label>.attempts        requests to receive, also those that fail
 //!     key-<label>.swaps           swaps and rollbacks
-//!     key-<label>.no-space        when an upload of the key last had too little space beside
-//!                                 the pending releases of the key
+//!     key-<label>.no-space        when an upload of the key last failed for space
 //!     key-<label>.turn            a swap or rollback of the key has the lock of the site, or
 //!                                 waits for it, while this is locked
 //!     key-<label>.upload-<n>      an upload of the key runs while it is locked
@@ -228,20 +227,22 @@ impl<'a> KeyLimits<'a> {
         limits.open_rw(name, 0o600)
     }
 
-    /// Notes that an upload of the key had too little space beside the pending releases of
-    /// the key. A failure is none: the note is for the next upload.
+    /// Notes that an upload of the key failed for space. Ignores a failure: only the next
+    /// upload needs the note.
     pub fn note_lack_of_space(&self) {
         if let Ok(mut file) = self.open_file(NO_SPACE) {
             _ = overwrite(&mut file, format!("{}\n", journal::now()).as_bytes());
         }
     }
 
-    /// Returns whether an upload of the key had too little space within the last hour.
+    /// Returns whether an upload of the key failed for space within the last hour.
     pub fn lacked_space(&self) -> bool {
+        let Ok(file) = self.open_file(NO_SPACE) else {
+            return false;
+        };
         let mut bytes = Vec::new();
-        let file = self.open_file(NO_SPACE);
-        let read = file.map(|file| file.take(LINE as u64).read_to_end(&mut bytes));
-        read.is_ok() && !times_that_count(&bytes, HOUR, journal::now()).is_empty()
+        _ = file.take(LINE as u64).read_to_end(&mut bytes);
+        !times_that_count(&bytes, HOUR, journal::now()).is_empty()
     }
 
     pub fn forget_lack_of_space(&self) {

@@ -79,7 +79,7 @@ impl Lock {
     }
 
     /// Holds the turn of a key until the lock is dropped.
-    pub fn hold(&mut self, turn: Option<File>) {
+    pub fn set_turn(&mut self, turn: Option<File>) {
         self.turn = turn;
     }
 }

@@ -86,6 +86,16 @@ impl Store {
         }
     }
 
+    /// Returns the releases that symlinks in the root name: no request removes them.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IoError`].
+    pub fn releases_named_by_symlinks(&self) -> Result<Vec<ReleaseId>> {
+        let links = self.symlinks_to_releases()?;
+        Ok(links.into_iter().map(|(_, release)| release).collect())
+    }
+
     /// Returns each symlink in the root that leads to a release or into it, but the one of the
     /// preview, and the release.
     ///

@@ -41,6 +41,6 @@ pub fn take_lock(
     }
     let left = deadline.saturating_duration_since(Instant::now());
     let mut lock = Lock::take(store, actor, left)?;
-    lock.hold(turn);
+    lock.set_turn(turn);
     Ok(lock)
 }

@@ -166,11 +166,9 @@ impl Site for Run<'_> {
 
     /// Prunes by the strictest rules: removes everything that may be removed.
     fn prune(&mut self, spared: Option<&ReleaseId>) {
-        let keep = self.choices.choose(2);
         let rules = PruneRules {
             floor: None,
-            keep,
-            keeps_unplaced: keep > 0,
+            keep: self.choices.choose(2),
             keep_for: None,
             min_age: Duration::ZERO,
             pending_max_age: Duration::ZERO,

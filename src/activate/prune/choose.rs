@@ -15,7 +15,7 @@
 //! - Releases that were rolled back from when they first stopped being live are counted
 //!   apart, so that they displace no good ones. They are kept for people to look at.
 //! - Releases of the bridge stay as well, and displace no others.
-//! - Where space is lacking, only releases with a place are kept, besides the live and the
+//! - Where space is lacking, all releases without a place are removed but the live and the
 //!   previous one. A key that may receive and swap could fill the disk with others.
 //! - Otherwise, releases that were live and have no place are kept if they are among the newest by
 //!   the time when they first became live, or among those that were live longest. By the
@@ -39,8 +39,6 @@ pub struct PruneRules<'a> {
     pub floor: Option<&'a ReleaseId>,
     /// How many releases stay, besides the live and the previous one.
     pub keep: usize,
-    /// Whether releases without a place stay as well.
-    pub keeps_unplaced: bool,
     /// How long a release with a place stays after it was last live, if set.
     pub keep_for: Option<Duration>,
     /// How long a release stays after it was last live, and how far apart places must
@@ -57,7 +55,6 @@ impl<'a> PruneRules<'a> {
         PruneRules {
             floor: config.floor.as_ref(),
             keep: config.keep,
-            keeps_unplaced: true,
             keep_for: config.keep_for,
             min_age: config.min_age,
             pending_max_age: config.pending.max_age,
@@ -76,52 +73,50 @@ pub fn choose_releases(
     rules: PruneRules<'_>,
     now: Timestamp,
 ) -> Vec<ReleaseId> {
-    let previous = history.rollback_target(present, rules.floor);
-    let bridged = history.bridged(present, rules.floor, rules.bridge, now);
-    let mut groups = Groups::default();
-    for id in present {
-        if let Some(release) = history.releases.get(id) {
-            groups.add(Candidate {
-                id,
-                release,
-                stays: history.live.as_ref() == Some(id) || previous == Some(id),
-                is_bridged: bridged.contains(&id),
-            });
-        }
-    }
     let Groups {
         mut placed,
         mut rolled_back,
         mut unplaced,
         mut failed,
-    } = groups;
+    } = Groups::new(history, present, rules, now);
     placed.sort_by_key(|it| Reverse(it.release.place.map(|place| place.seq)));
     rolled_back.sort_by_key(|it| Reverse(it.release.place.map(|place| place.seq)));
     failed.sort_by_key(|it| Reverse(it.release.activated.map_or(it.release.seq, |(seq, _)| seq)));
     rolled_back.retain(|it| !it.stays);
     failed.retain(|it| !it.stays);
     let with_both = rules.keep.saturating_add(2);
-    let (unplaced_kept, failed_kept) = if rules.keeps_unplaced {
-        (with_both, rules.keep)
-    } else {
-        (0, 0)
-    };
     let placed_count = apart(&placed, rules.min_age, now);
     let rolled_back_count = apart(&rolled_back, rules.min_age, now);
     unplaced.sort_by_key(|it| Reverse(it.release.first_live));
-    let not_newest = surplus_of_all(&unplaced, unplaced_kept);
+    let not_newest = surplus_of_all(&unplaced, with_both);
     unplaced.sort_by_key(|it| Reverse((it.release.longest_live(now), it.release.first_live)));
-    let not_longest = surplus_of_all(&unplaced, unplaced_kept);
+    let not_longest = surplus_of_all(&unplaced, with_both);
     let displaced = |it: &Candidate<'_>| not_newest.iter().any(|other| other.id == it.id);
     let surplus = surplus(&placed, &placed_count, with_both)
         .into_iter()
         .chain(surplus(&rolled_back, &rolled_back_count, rules.keep))
         .chain(not_longest.into_iter().filter(displaced))
-        .chain(failed.into_iter().skip(failed_kept))
+        .chain(failed.into_iter().skip(rules.keep))
         .filter(|it| it.may_go(rules, now));
     let surplus = surplus.map(|it| it.id.clone());
     let overdue = pending::overdue(history, present, rules.pending_max_age, now);
     surplus.chain(overdue).collect()
+}
+
+/// Chooses all releases of `present` that were live or failed and have no place, for a site
+/// that lacks space. As with [`choose_releases`], some are never chosen.
+pub fn releases_without_place(
+    history: &History,
+    present: &[ReleaseId],
+    rules: PruneRules<'_>,
+    now: Timestamp,
+) -> Vec<ReleaseId> {
+    let Groups {
+        unplaced, failed, ..
+    } = Groups::new(history, present, rules, now);
+    let all = unplaced.into_iter().chain(failed);
+    let removed = all.filter(|it| !it.stays && it.may_go(rules, now));
+    removed.map(|it| it.id.clone()).collect()
 }
 
 /// A release that is present and known.
@@ -159,6 +154,28 @@ struct Groups<'a> {
 }
 
 impl<'a> Groups<'a> {
+    fn new(
+        history: &'a History,
+        present: &'a [ReleaseId],
+        rules: PruneRules<'_>,
+        now: Timestamp,
+    ) -> Groups<'a> {
+        let previous = history.rollback_target(present, rules.floor);
+        let bridged = history.bridged(present, rules.floor, rules.bridge, now);
+        let mut groups = Groups::default();
+        for id in present {
+            if let Some(release) = history.releases.get(id) {
+                groups.add(Candidate {
+                    id,
+                    release,
+                    stays: history.live.as_ref() == Some(id) || previous == Some(id),
+                    is_bridged: bridged.contains(&id),
+                });
+            }
+        }
+        groups
+    }
+
     fn add(&mut self, candidate: Candidate<'a>) {
         let Release {
             place,

@@ -8,9 +8,10 @@
 //! upload: a burst of uploads is refused, and a pipeline has time to swap. An upload that is
 //! published may make one release too many, and the next `receive` removes an older one.
 //!
-//! A removal before the upload would be simpler. Then a request that is refused, such as one
-//! that nobody has signed, would remove releases. A removal after the upload would need more
-//! rights in the sandbox of `receive` (see [`crate::privileges`]).
+//! So a request removes only what earlier uploads have made too many. If it removed releases
+//! for its own upload, one that is refused later, such as one that nobody has signed, would
+//! remove them for nothing. A removal after its own upload would need more rights in the
+//! sandbox of `receive` (see [`crate::privileges`]).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -109,8 +110,8 @@ fn may_go(history: &History, id: &ReleaseId, release: &Release) -> bool {
 /// A label with more than `max_per_key` loses its oldest ones. If there are more than `max`,
 /// the label of the newest release loses its oldest one. If that label has no other, the label
 /// with the most loses its oldest one. No label loses its only one. So two labels cannot keep
-/// out a third, and the third cannot take what the two have. Nothing goes where too many would
-/// be left all the same.
+/// out a third, and the third cannot take what the two have. Nothing is chosen where too many
+/// would be left all the same.
 pub fn surplus<'a>(
     counted: &[Pending<'a>],
     limits: &config::Pending,
@@ -118,7 +119,7 @@ pub fn surplus<'a>(
 ) -> Vec<&'a ReleaseId> {
     let mut chosen = Vec::new();
     for label in labels(counted).into_values() {
-        // No upload has a place: an operator has stopped them.
+        // This stops all uploads, and removes nothing.
         if limits.max_per_key == 0 {
             break;
         }

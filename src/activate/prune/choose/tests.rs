@@ -31,7 +31,6 @@ static NO_BRIDGE: Bridge = Bridge {
 const STRICT: PruneRules<'static> = PruneRules {
     floor: None,
     keep: 0,
-    keeps_unplaced: true,
     keep_for: None,
     min_age: Duration::ZERO,
     pending_max_age: Duration::ZERO,
@@ -221,12 +220,9 @@ fn releases_of_the_bridge_stay_and_displace_no_others() {
 }
 
 #[test]
-fn where_space_is_lacking_releases_without_a_place_go() {
-    let rules = |keeps_unplaced| PruneRules {
-        keep: 9,
-        keeps_unplaced,
+fn where_space_is_lacking_releases_without_a_place_are_removed() {
+    let rules = PruneRules {
         min_age: Duration::from_secs(3),
-        pending_max_age: Duration::from_secs(99),
         ..STRICT
     };
     for (history, expected) in [
@@ -237,8 +233,13 @@ fn where_space_is_lacking_releases_without_a_place_go() {
         ("+a +b +x +y a *a b *b x !x ~b y !y ~b 9", "x y"),
         ("+a +b +p a *a b *b 9", ""),
     ] {
-        assert_eq!(pruned(history, rules(false)), expected, "{history}");
-        assert_eq!(pruned(history, rules(true)), "", "{history}");
+        let (state, seconds) = history_of(history);
+        let present: Vec<ReleaseId> = state.releases.keys().cloned().collect();
+        let now = Timestamp::from_second(seconds).unwrap();
+        let chosen = releases_without_place(&state, &present, rules, now);
+        let mut chosen: Vec<&str> = chosen.iter().map(ReleaseId::as_str).collect();
+        chosen.sort_unstable();
+        assert_eq!(chosen.join(" "), expected, "{history}");
     }
 }
 
