@@ -12,15 +12,15 @@ pub mod pending;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::error::{Code, Result};
+use crate::error::Result;
 use crate::names::ReleaseId;
 use crate::store::history::History;
 use crate::store::ledger::{self, Ledger};
 use crate::store::limits::KeyLimits;
 use crate::store::lock::Lock;
 use crate::store::{Actor, Store, journal};
-use choose::releases_without_place;
-pub use choose::{PruneRules, choose_releases};
+use choose::releases_that_do_not_count;
+pub use choose::{PruneRules, choose_releases, releases_that_count};
 use pending::MIN_PENDING_AGE;
 
 /// The releases that this request moved to the trash.
@@ -60,8 +60,8 @@ pub fn prune(
 
 /// Moves releases to the trash for a `receive`: pending ones that are too old, because nobody
 /// may swap for long, and those that are too many (see [`pending::surplus`]). After a lack of
-/// space it also moves the old pending ones of the label and, if little is free, all releases
-/// without a place. Those of `spared` stay.
+/// space it also moves the old ones of the label that take part of its half (see
+/// [`releases_that_count`]). Those of `spared` stay.
 ///
 /// This comes before the sandbox of a `receive`, which does not permit a move out of
 /// `releases/`. [`empty_trash`] deletes them inside of it.
@@ -109,7 +109,7 @@ pub fn prune_for_receive(
 ///
 /// # Errors
 ///
-/// [`Code::IoError`].
+/// [`Code::IoError`](crate::error::Code::IoError).
 fn choose_for_receive(
     config: &Config,
     store: &Store,
@@ -128,40 +128,15 @@ fn choose_for_receive(
         let stay = pending::without(&counted, &surplus);
         let old = pending::old_ones(&stay, actor.key.as_ref());
         chosen.extend(old.into_iter().cloned());
-        if has_little_space(config, store, history, present) {
-            // No swap may come that would prune: a deploy sends first.
-            let rules = PruneRules::new(config);
-            chosen.extend(releases_without_place(history, present, rules, now));
-        }
+        let rules = PruneRules::new(config);
+        let key = actor.key.as_ref();
+        chosen.extend(releases_that_do_not_count(
+            history, present, rules, key, now,
+        ));
     }
     // A warning would name them to a client that may only send.
     chosen.retain(|id| !named.contains(id));
     Ok(chosen)
-}
-
-/// Returns whether less is free above the reserve than two times the largest release that was
-/// live, by its files. Then an upload of that size does not fit into the half of its key.
-///
-/// Without this condition, any upload that is too large would make the next one remove
-/// releases.
-fn has_little_space(
-    config: &Config,
-    store: &Store,
-    history: &History,
-    present: &[ReleaseId],
-) -> bool {
-    let free = match store.room(config.limits.reserve) {
-        Ok(free) => free,
-        Err(error) => return error.code == Code::DiskFull,
-    };
-    let releases = present.iter().filter_map(|id| history.releases.get(id));
-    let mut were_live = releases.filter(|release| release.activated.is_some());
-    were_live.any(|release| {
-        let files = release.files.unwrap_or(0);
-        let bytes = release.bytes.unwrap_or(0);
-        let bytes = bytes.saturating_add(files.saturating_mul(free.block));
-        bytes > free.bytes / 2 || files > free.inodes / 2
-    })
 }
 
 fn move_to_trash(

@@ -1,15 +1,19 @@
-//! The share of a key: how much of the disk its pending releases may take.
+//! The share of a key: how much of the disk its releases may take until they have earned more.
 //!
-//! A pending release stays until a person drops it or until it is too old. Without this
-//! limit, the few that `max_per_key` permits to one stolen key fill a small disk down to
-//! the reserve, and stop the uploads of every key.
+//! A pending release stays until a person drops it or until it is too old. A release that was
+//! live for a moment stays until later ones displace it. Without this limit, a stolen key
+//! could fill the disk down to the reserve with a few of them, within seconds, and stop the
+//! uploads of every key.
 //!
-//! The room is the free space above the reserve, plus the disk use of all pending releases
-//! but deltas. A delta counts as nothing there, because its files may be those of its base.
-//! It counts whole in the part of its key. The pending releases of a key, its upload and the
-//! payload of that upload, if it is spooled, take at most half of the room; bytes and inodes
-//! are counted apart. So the other half is always left to the other keys. All keys without a
-//! label are one key, as in every limit.
+//! A release takes part of the share until its place counts
+//! ([`crate::activate::prune::releases_that_count`]): once it was live or passed its checks,
+//! and then `min_age` has passed; of several within one `min_age`, one counts. The room is
+//! the free space above the reserve, plus the disk use of the releases of all keys that take
+//! part of a share, but deltas. A delta counts as nothing there, because its files may be those
+//! of its base. It counts whole in the part of its key. These releases of a key, its upload and
+//! the payload of that upload, if it is spooled, take at most half of the room; bytes and
+//! inodes are counted apart. So the other half is always left to the other keys. All keys
+//! without a label are one key, as in every limit.
 //!
 //! Another upload of the same key counts from its publication on. Before that it only
 //! makes the room smaller, for both: the upload looks at the room repeatedly, also
@@ -24,14 +28,15 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
+use crate::activate::prune::{self, PruneRules};
 use crate::archive::{self, DiskNeed};
-use crate::config::{Config, Percent};
+use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::manifest::MAX_OTHER_MANIFESTS;
 use crate::names::ReleaseId;
 use crate::store::history::History;
 use crate::store::limits::KeyLimits;
-use crate::store::{Actor, Room, Store};
+use crate::store::{Actor, Room, Store, journal};
 
 /// The length of the shortest line of a manifest but the first, in bytes:
 /// `./a type=dir mode=0755`, and its line feed.
@@ -45,7 +50,7 @@ pub struct Allowance {
     by_share: bool,
 }
 
-/// A pending release, measured by its manifest.
+/// A release, measured by its manifest.
 #[derive(Clone, Copy, Debug, Default)]
 struct Measured {
     /// The most that it takes.
@@ -54,11 +59,11 @@ struct Measured {
     is_delta: bool,
 }
 
-/// The pending releases of a site, measured.
+/// The releases of a site that take part of a share, measured.
 pub struct Share<'a> {
     pub store: &'a Store,
     actor: &'a Actor,
-    reserve: Percent,
+    config: &'a Config,
     /// The key, for a message.
     shown_key: String,
     measured: BTreeMap<ReleaseId, Measured>,
@@ -71,13 +76,13 @@ pub struct Share<'a> {
 }
 
 impl<'a> Share<'a> {
-    /// Measures the pending releases.
+    /// Measures the releases.
     ///
     /// # Errors
     ///
     /// As [`Share::measure_new`].
     pub fn measure(
-        config: &Config,
+        config: &'a Config,
         store: &'a Store,
         actor: &'a Actor,
         history: &History,
@@ -85,7 +90,7 @@ impl<'a> Share<'a> {
         let mut share = Share {
             store,
             actor,
-            reserve: config.limits.reserve,
+            config,
             shown_key: KeyLimits::new(config, store, actor).shown_key(),
             measured: BTreeMap::new(),
             left: MAX_OTHER_MANIFESTS,
@@ -96,27 +101,30 @@ impl<'a> Share<'a> {
         Ok(share)
     }
 
-    /// Measures the pending releases again, and reads only the manifests of new ones.
+    /// Measures the releases again, and reads only the manifests of new ones.
     ///
     /// # Errors
     ///
     /// [`Code::IoError`]; [`Code::DiskFull`] if nothing may be written.
     pub fn measure_new(&mut self, history: &History) -> Result<()> {
         let store = self.store;
-        let block = store.room(self.reserve)?.block;
+        let block = store.room(self.config.limits.reserve)?.block;
         (self.own, self.all) = (DiskNeed::default(), DiskNeed::default());
-        for id in store.present()? {
-            let known = history.releases.get(&id).filter(|known| known.is_pending());
+        let present = store.present()?;
+        let rules = PruneRules::new(self.config);
+        let counting = prune::releases_that_count(history, &present, rules, journal::now());
+        for id in &present {
+            let known = history.releases.get(id).filter(|_| !counting.contains(id));
             let Some(known) = known else {
                 continue;
             };
             let is_own = known.key == self.actor.key;
-            let measured = match self.measured.get(&id) {
+            let measured = match self.measured.get(id) {
                 Some(measured) => *measured,
                 None => {
-                    // `max_per_key` limits the own ones, and `max_entries` each of them.
+                    // The limits of the key bound the own ones, and `max_entries` each of them.
                     let limit = if is_own { u64::MAX } else { self.left };
-                    let (measured, read) = self.measure_release(&id, limit, block);
+                    let (measured, read) = self.measure_release(id, limit, block);
                     if !is_own {
                         self.left -= read;
                     }
@@ -131,7 +139,7 @@ impl<'a> Share<'a> {
             if is_own {
                 self.own = self.own.plus(measured.need);
             }
-            self.measured.insert(id, measured);
+            self.measured.insert(id.clone(), measured);
         }
         Ok(())
     }
@@ -160,7 +168,7 @@ impl<'a> Share<'a> {
     ///
     /// [`Code::DiskFull`] if it may use nothing more.
     pub fn allowance(&self, holds: DiskNeed) -> Result<Allowance> {
-        let room = self.store.room(self.reserve)?;
+        let room = self.store.room(self.config.limits.reserve)?;
         let left = |free: u64, pick: fn(DiskNeed) -> u64| {
             let (own, all, holds) = (pick(self.own), pick(self.all), pick(holds));
             let all = free.saturating_add(all).saturating_add(holds);
@@ -218,9 +226,9 @@ impl<'a> Share<'a> {
                 "try again (the next upload may remove old releases), or make room",
             ),
             _ => (
-                format!("this upload and the pending releases of {}", self.shown_key),
-                "try again (the next upload removes those that are ten minutes old), drop some on \
-                 the node (deploy-shell-admin drop), or make room",
+                format!("this upload and the new releases of {}", self.shown_key),
+                "try again (the next upload removes old ones of them), drop some on the node \
+                 (deploy-shell-admin drop), or make room",
             ),
         };
         let problem =

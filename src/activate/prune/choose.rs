@@ -15,21 +15,20 @@
 //! - Releases that were rolled back from when they first stopped being live are counted
 //!   apart, so that they displace no good ones. They are kept for people to look at.
 //! - Releases of the bridge stay as well, and displace no others.
-//! - Where space is lacking, all releases without a place are removed but the live and the
-//!   previous one. A key that may receive and swap could fill the disk with others.
-//! - Otherwise, releases that were live and have no place are kept if they are among the newest by
+//! - Releases that were live and have no place are kept if they are among the newest by
 //!   the time when they first became live, or among those that were live longest. By the
 //!   first alone, swaps of a second each would displace a release that was live for
 //!   minutes; by the second alone, a rollback from a new release would displace it.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::pending;
 use crate::config::{Bridge, Config};
-use crate::names::ReleaseId;
+use crate::names::{KeyLabel, ReleaseId};
 use crate::store::history::{FirstLeave, History, Release};
 use crate::store::journal;
 
@@ -79,8 +78,8 @@ pub fn choose_releases(
         mut unplaced,
         mut failed,
     } = Groups::new(history, present, rules, now);
-    placed.sort_by_key(|it| Reverse(it.release.place.map(|place| place.seq)));
-    rolled_back.sort_by_key(|it| Reverse(it.release.place.map(|place| place.seq)));
+    newest_place_first(&mut placed);
+    newest_place_first(&mut rolled_back);
     failed.sort_by_key(|it| Reverse(it.release.activated.map_or(it.release.seq, |(seq, _)| seq)));
     rolled_back.retain(|it| !it.stays);
     failed.retain(|it| !it.stays);
@@ -103,20 +102,61 @@ pub fn choose_releases(
     surplus.chain(overdue).collect()
 }
 
-/// Chooses all releases of `present` that were live or failed and have no place, for a site
-/// that lacks space. As with [`choose_releases`], some are never chosen.
-pub fn releases_without_place(
+/// Returns the releases of `present` whose places count against earlier ones. The others take
+/// part of the half of their key (`receive/share.rs`): a key may make many of them within
+/// seconds.
+pub fn releases_that_count<'a>(
+    history: &'a History,
+    present: &'a [ReleaseId],
+    rules: PruneRules<'_>,
+    now: Timestamp,
+) -> BTreeSet<&'a ReleaseId> {
+    let Groups {
+        mut placed,
+        mut rolled_back,
+        ..
+    } = Groups::new(history, present, rules, now);
+    newest_place_first(&mut placed);
+    newest_place_first(&mut rolled_back);
+    let counts = [placed, rolled_back].map(|group| {
+        let counts = apart(&group, rules.min_age, now);
+        let both = group.into_iter().zip(counts);
+        both.filter_map(|(it, counts)| counts.then_some(it.id))
+            .collect::<Vec<_>>()
+    });
+    // The next swap records these places.
+    let due = history.due_places(rules.min_age, now);
+    let due = present.iter().filter(|id| due.contains(id));
+    counts.into_iter().flatten().chain(due).collect()
+}
+
+/// Chooses the releases of a label that a request may remove for space, of those that were
+/// live or failed: all whose places do not count. As with [`choose_releases`], some are never
+/// chosen.
+pub fn releases_that_do_not_count(
     history: &History,
     present: &[ReleaseId],
     rules: PruneRules<'_>,
+    key: Option<&KeyLabel>,
     now: Timestamp,
 ) -> Vec<ReleaseId> {
+    let counting = releases_that_count(history, present, rules, now);
     let Groups {
-        unplaced, failed, ..
+        placed,
+        rolled_back,
+        unplaced,
+        failed,
     } = Groups::new(history, present, rules, now);
-    let all = unplaced.into_iter().chain(failed);
-    let removed = all.filter(|it| !it.stays && it.may_go(rules, now));
+    let all = [placed, rolled_back, unplaced, failed];
+    let removed = all.into_iter().flatten().filter(|it| {
+        let is_own = it.release.key.as_ref() == key;
+        is_own && !it.stays && !counting.contains(it.id) && it.may_go(rules, now)
+    });
     removed.map(|it| it.id.clone()).collect()
+}
+
+fn newest_place_first(group: &mut [Candidate<'_>]) {
+    group.sort_by_key(|it| Reverse(it.release.place.map(|place| place.seq)));
 }
 
 /// A release that is present and known.

@@ -220,26 +220,38 @@ fn releases_of_the_bridge_stay_and_displace_no_others() {
 }
 
 #[test]
-fn where_space_is_lacking_releases_without_a_place_are_removed() {
+fn a_place_counts_once_in_each_min_age() {
     let rules = PruneRules {
-        min_age: Duration::from_secs(3),
+        min_age: Duration::from_secs(2),
         ..STRICT
     };
-    for (history, expected) in [
-        // `a`, `b` and `c` have places; `f` is live, and `e` is the previous one.
-        ("+a +b +c +d +e +f a *a b *b c *c d e f 9", "d"),
-        // It was live just now.
-        ("+a +b +c +d +e +f a *a b *b c *c d e f", ""),
-        ("+a +b +x +y a *a b *b x !x ~b y !y ~b 9", "x y"),
-        ("+a +b +p a *a b *b 9", ""),
+    for (history, counting, removed) in [
+        ("+a +p", "", ""),
+        ("+a +b a", "", ""),
+        // It has been live for long enough.
+        ("+a +b a 9", "a", ""),
+        ("+a +b a 9 b", "a", ""),
+        // `d` is the previous release.
+        ("+a +b +c +d +e a *a b *b c *c d e 9", "a b c e", ""),
+        ("+a +b +c +d +e a *a b *b c *c d e", "a b c", ""),
+        ("+a +b +c +d a *a b *b c *c", "a b", ""),
+        // Places within one `min_age`: the newest counts.
+        ("+a +b +c +d +e a b c *a *b *c d e 9", "a c e", "b"),
+        ("+a +b +x +y a *a b *b x !x ~b y !y ~b 9", "a b", "x y"),
     ] {
         let (state, seconds) = history_of(history);
         let present: Vec<ReleaseId> = state.releases.keys().cloned().collect();
         let now = Timestamp::from_second(seconds).unwrap();
-        let chosen = releases_without_place(&state, &present, rules, now);
-        let mut chosen: Vec<&str> = chosen.iter().map(ReleaseId::as_str).collect();
-        chosen.sort_unstable();
-        assert_eq!(chosen.join(" "), expected, "{history}");
+        let ids = releases_that_count(&state, &present, rules, now);
+        let ids: Vec<&str> = ids.into_iter().map(ReleaseId::as_str).collect();
+        assert_eq!(ids.join(" "), counting, "{history}");
+        let ids = releases_that_do_not_count(&state, &present, rules, None, now);
+        let mut ids: Vec<&str> = ids.iter().map(ReleaseId::as_str).collect();
+        ids.sort_unstable();
+        assert_eq!(ids.join(" "), removed, "{history}");
+        let key = KeyLabel::try_from("ci").unwrap();
+        let others = releases_that_do_not_count(&state, &present, rules, Some(&key), now);
+        assert_eq!(others, [], "{history}");
     }
 }
 
