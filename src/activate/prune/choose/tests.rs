@@ -237,7 +237,7 @@ fn a_place_counts_once_in_each_min_age() {
         ("+a +b +c +d a *a b *b c *c", "a b", ""),
         // Places within one `min_age`: the newest counts.
         ("+a +b +c +d +e a b c *a *b *c d e 9", "a c e", "b"),
-        ("+a +b +x +y a *a b *b x !x ~b y !y ~b 9", "a b", "x y"),
+        ("+a +b +x +y a *a b *b x ~b y ~b 9", "a b", "x y"),
     ] {
         let (state, seconds) = history_of(history);
         let present: Vec<ReleaseId> = state.releases.keys().cloned().collect();
