@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::names::ReleaseId;
 use crate::store::history::History;
-use crate::store::ledger::{self, Ledger};
+use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
 use crate::store::limits::KeyLimits;
 use crate::store::lock::Lock;
 use crate::store::{Actor, Store, journal};
@@ -88,7 +88,13 @@ pub fn prune_for_receive(
     };
     let mut trash = Trash::default();
     if !choose(&history, &listing.present).is_empty() {
-        let Ok(lock) = Lock::take(store, actor, Duration::ZERO) else {
+        // An upload that lacks space is refused without the removal.
+        let timeout = if lacked_space {
+            LOCK_TIMEOUT
+        } else {
+            Duration::ZERO
+        };
+        let Ok(lock) = Lock::take(store, actor, timeout) else {
             return Trash::default();
         };
         let Ok(mut ledger) = Ledger::open_locked(store, actor, lock) else {

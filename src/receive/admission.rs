@@ -56,11 +56,16 @@ fn check_pending(
     };
     let fits = |(own, all): (usize, usize)| own <= limits.max_per_key && all <= limits.max;
     let after = numbers_after(MIN_PENDING_AGE);
-    if fits(after) {
+    let (own, all) = numbers(&counted);
+    // While hooks hold the lock, no request removes those that are too many.
+    let (twice_own, twice_all) = (
+        limits.max_per_key.saturating_mul(2),
+        limits.max.saturating_mul(2),
+    );
+    if fits(after) && own < twice_own && all < twice_all {
         return Ok(());
     }
-    let (own, all) = numbers(&counted);
-    let (whose, number, max, setting) = if after.0 > limits.max_per_key {
+    let (whose, number, max, setting) = if after.0 > limits.max_per_key || own >= twice_own {
         let whose = KeyLimits::new(config, store, actor).shown_key();
         let whose = format!(" of {whose}");
         (whose, own, limits.max_per_key, "max_per_key")

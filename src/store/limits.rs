@@ -52,6 +52,9 @@ const NO_SPACE: &str = "no-space";
 /// The length of a line of a counter, in bytes: `2026-04-12T14:20:41Z` and a line feed.
 const LINE: usize = 21;
 
+/// How long a lack of space is known: until the next run of a pipeline that runs once a day.
+const LACK_OF_SPACE_KEPT: Duration = Duration::from_secs(48 * 3600);
+
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -235,14 +238,14 @@ impl<'a> KeyLimits<'a> {
         }
     }
 
-    /// Returns whether an upload of the key failed for space within the last hour.
+    /// Returns whether an upload of the key failed for space, and none was tried since.
     pub fn lacked_space(&self) -> bool {
         let Ok(file) = self.open_file(NO_SPACE) else {
             return false;
         };
         let mut bytes = Vec::new();
         _ = file.take(LINE as u64).read_to_end(&mut bytes);
-        !times_that_count(&bytes, HOUR, journal::now()).is_empty()
+        !times_that_count(&bytes, LACK_OF_SPACE_KEPT, journal::now()).is_empty()
     }
 
     pub fn forget_lack_of_space(&self) {

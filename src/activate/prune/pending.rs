@@ -108,10 +108,10 @@ fn may_go(history: &History, id: &ReleaseId, release: &Release) -> bool {
 /// Chooses the releases of `counted` that are too many and were received at least `age` ago.
 ///
 /// A label with more than `max_per_key` loses its oldest ones. If there are more than `max`,
-/// the label of the newest release loses its oldest one. If that label has no other, the label
-/// with the most loses its oldest one. No label loses its only one. So two labels cannot keep
-/// out a third, and the third cannot take what the two have. Nothing is chosen where too many
-/// would be left all the same.
+/// the label of the newest release loses its oldest one. If that label has none that is old
+/// enough, the label with the most loses its oldest one, if it has more. So two labels cannot
+/// keep out a third, and the third takes no more than its share of what the two have. Nothing
+/// is chosen where too many would be left all the same.
 pub fn surplus<'a>(
     counted: &[Pending<'a>],
     limits: &config::Pending,
@@ -149,13 +149,15 @@ pub fn surplus<'a>(
 fn one_of_all<'a>(stay: &[Pending<'a>], age: Duration) -> Option<&'a ReleaseId> {
     let newest = stay.last()?.key.map(KeyLabel::as_str);
     let mut labels = labels(stay);
-    labels.retain(|_, all| all.len() > 1);
-    // Otherwise one key could take several places of others.
-    if let Some(own) = labels.remove(&newest) {
-        labels = BTreeMap::from([(newest, own)]);
+    let own = labels.remove(&newest)?;
+    let oldest_of = |all: &[Pending<'a>]| all.iter().find(|it| it.is_removable(age)).copied();
+    if let Some(oldest) = oldest_of(&own) {
+        return Some(oldest.id);
     }
+    // Those that have more, so that a key takes no more of the places of others than its share.
+    labels.retain(|_, all| all.len() > own.len());
     let oldest = labels.into_values().filter_map(|all| {
-        let oldest = all.iter().find(|it| it.is_removable(age))?;
+        let oldest = oldest_of(&all)?;
         Some((all.len(), Reverse(oldest.seq), oldest.id))
     });
     let (.., id) = oldest.max_by_key(|(number, seq, _)| (*number, *seq))?;

@@ -83,7 +83,8 @@ fn where_all_have_too_many_the_label_of_the_newest_or_the_largest_loses_one() {
         ("y:a:9 x:b:9 x:d:8 x:e:7 y:f:6 c:n:0", ""),
         // The label of the newest has another.
         ("c:a:60 x:b:50 x:d:40 x:e:30 y:f:20 c:n:0", "a"),
-        ("x:b:50 x:d:40 x:e:30 y:f:20 c:a:9 c:n:0", ""),
+        ("x:b:50 x:d:40 x:e:30 y:f:20 c:a:9 c:n:0", "b"),
+        ("x:b:50 x:d:40 y:e:30 y:f:20 c:a:9 c:n:0", ""),
         // None loses its only one.
         ("u:a:60 v:b:60 x:d:60 y:e:60 z:f:60 c:n:0", ""),
         // Uploads at the same time.
