@@ -400,7 +400,7 @@ impl Store {
                 self.path.display(),
                 space.free_bytes,
             );
-            error.remedy = Some("make room, then try again; nothing was changed".to_owned());
+            error.remedy = Some("make room, then try again; nothing was published".to_owned());
         }
         error
     }

@@ -235,7 +235,7 @@ impl<'a> Share<'a> {
             format!("not enough space: {whose} would take more than half of what uploads may use");
         self.store
             .with_room(Error::new(Code::DiskFull, problem))
-            .remedy(format!("{remedy}; nothing was changed"))
+            .remedy(format!("{remedy}; nothing was published"))
     }
 }
 

@@ -131,7 +131,7 @@ pub fn releases_that_count<'a>(
 }
 
 /// Chooses the releases of a label that a request may remove for space, of those that were
-/// live or failed: all whose places do not count. As with [`choose_releases`], some are never
+/// live or failed: all whose places do not count, and that were never live for `min_age`. As with [`choose_releases`], some are never
 /// chosen.
 pub fn releases_that_do_not_count(
     history: &History,
@@ -150,7 +150,10 @@ pub fn releases_that_do_not_count(
     let all = [placed, rolled_back, unplaced, failed];
     let removed = all.into_iter().flatten().filter(|it| {
         let is_own = it.release.key.as_ref() == key;
-        is_own && !it.stays && !counting.contains(it.id) && it.may_go(rules, now)
+        // One that was live for long after a rollback has no place.
+        let was_live_for_long = it.release.longest_live(now) >= rules.min_age;
+        let may_go = !it.stays && it.may_go(rules, now) && !was_live_for_long;
+        is_own && may_go && !counting.contains(it.id)
     });
     removed.map(|it| it.id.clone()).collect()
 }

@@ -238,6 +238,8 @@ fn a_place_counts_once_in_each_min_age() {
         // Places within one `min_age`: the newest counts.
         ("+a +b +c +d +e a b c *a *b *c d e 9", "a c e", "b"),
         ("+a +b +x +y a *a b *b x ~b y ~b 9", "a b", "x y"),
+        // `a` was live for long, by a rollback; `c` is the previous release.
+        ("+a +b +c a b ~a 9 c b 9", "b", ""),
     ] {
         let (state, seconds) = history_of(history);
         let present: Vec<ReleaseId> = state.releases.keys().cloned().collect();
