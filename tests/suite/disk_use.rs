@@ -325,7 +325,8 @@ fn releases_that_were_live_for_a_moment_leave_half_of_the_disk_to_others() {
         };
         receive_as(&site, "ci", "good", &tarball(&[("v", b"1")])).ok();
         site.ssh("ci", "swap good");
-        let large = tarball(&[("noise", &noise(7 << 20))]);
+        let of_size = |mebibytes: usize| tarball(&[("x", &vec![b'x'; mebibytes << 20])]);
+        let large = of_size(7);
         let mut number = 0;
         let refused = loop {
             let release = format!("b{number}");
@@ -341,7 +342,7 @@ fn releases_that_were_live_for_a_moment_leave_half_of_the_disk_to_others() {
         not_enough_space(&site, &refused, why);
         assert!((2..4).contains(&number), "{number}: {refused:?}");
         site.ssh("b", "swap good");
-        receive_as(&site, "ci", "new", &tarball(&[("noise", &noise(12 << 20))])).ok();
+        receive_as(&site, "ci", "new", &of_size(12)).ok();
         // Those of the key that count for nothing are removed for its next upload.
         site.age_journal(jiff::SignedDuration::from_mins(10));
         receive_as(&site, "b", "later", &large).ok();
