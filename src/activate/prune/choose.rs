@@ -102,37 +102,46 @@ pub fn choose_releases(
     surplus.chain(overdue).collect()
 }
 
-/// Returns the releases of `present` whose places count against earlier ones. The others take
-/// part of the half of their key (`receive/share.rs`): a key may make many of them within
-/// seconds.
+/// Returns the releases of `present` that take no part of the half of their key
+/// (`receive/share.rs`). The others are new: a key may make many of them within seconds.
+///
+/// A release is no longer new once its place counts against earlier ones. One that was live
+/// for `min_age` is not new either, and the previous release is not, `min_age` after it was
+/// first live: nothing removes them soon, and so they would take part of the half for long.
+/// No client with a label sent a release that was adopted.
 pub fn releases_that_count<'a>(
     history: &'a History,
     present: &'a [ReleaseId],
     rules: PruneRules<'_>,
     now: Timestamp,
 ) -> BTreeSet<&'a ReleaseId> {
-    let Groups {
-        mut placed,
-        mut rolled_back,
-        ..
-    } = Groups::new(history, present, rules, now);
-    newest_place_first(&mut placed);
-    newest_place_first(&mut rolled_back);
-    let counts = [placed, rolled_back].map(|group| {
-        let counts = apart(&group, rules.min_age, now);
-        let both = group.into_iter().zip(counts);
-        both.filter_map(|(it, counts)| counts.then_some(it.id))
-            .collect::<Vec<_>>()
+    let mut groups = Groups::new(history, present, rules, now);
+    newest_place_first(&mut groups.placed);
+    newest_place_first(&mut groups.rolled_back);
+    let mut counting = BTreeSet::new();
+    for group in [&groups.placed, &groups.rolled_back] {
+        let counts = apart(group, rules.min_age, now);
+        let both = group.iter().zip(counts);
+        counting.extend(both.filter_map(|(it, counts)| counts.then_some(it.id)));
+    }
+    let all = groups.all();
+    let others = all.filter(|it| {
+        let release = it.release;
+        let is_old = |(_, since)| journal::age(since, now) >= rules.min_age;
+        let was_live_for_long =
+            release.activated.is_some() && release.longest_live(now) >= rules.min_age;
+        was_live_for_long
+            || it.stays && release.first_live.is_some_and(is_old)
+            || release.place.is_some() && release.key.is_none()
     });
-    // The next swap records these places.
-    let due = history.due_places(rules.min_age, now);
-    let due = present.iter().filter(|id| due.contains(id));
-    counts.into_iter().flatten().chain(due).collect()
+    counting.extend(others.map(|it| it.id));
+    counting
 }
 
 /// Chooses the releases of a label that a request may remove for space, of those that were
-/// live or failed: all whose places do not count, and that were never live for `min_age`. As with [`choose_releases`], some are never
-/// chosen.
+/// live or failed: all that are new. The live and the previous one stay, and those that were
+/// live within `min_age`. `keep_for` and the bridge keep none of them: they would take part of
+/// the half of the key for as long.
 pub fn releases_that_do_not_count(
     history: &History,
     present: &[ReleaseId],
@@ -141,19 +150,11 @@ pub fn releases_that_do_not_count(
     now: Timestamp,
 ) -> Vec<ReleaseId> {
     let counting = releases_that_count(history, present, rules, now);
-    let Groups {
-        placed,
-        rolled_back,
-        unplaced,
-        failed,
-    } = Groups::new(history, present, rules, now);
-    let all = [placed, rolled_back, unplaced, failed];
-    let removed = all.into_iter().flatten().filter(|it| {
-        let is_own = it.release.key.as_ref() == key;
-        // One that was live for long after a rollback has no place.
-        let was_live_for_long = it.release.longest_live(now) >= rules.min_age;
-        let may_go = !it.stays && it.may_go(rules, now) && !was_live_for_long;
-        is_own && may_go && !counting.contains(it.id)
+    let groups = Groups::new(history, present, rules, now);
+    let removed = groups.all().filter(|it| {
+        let last = it.release.last_live().unwrap_or(it.release.received);
+        let is_old = journal::age(last, now) >= rules.min_age;
+        it.release.key.as_ref() == key && is_old && !it.stays && !counting.contains(it.id)
     });
     removed.map(|it| it.id.clone()).collect()
 }
@@ -217,6 +218,16 @@ impl<'a> Groups<'a> {
             }
         }
         groups
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Candidate<'a>> {
+        let groups = [
+            &self.placed,
+            &self.rolled_back,
+            &self.unplaced,
+            &self.failed,
+        ];
+        groups.into_iter().flatten()
     }
 
     fn add(&mut self, candidate: Candidate<'a>) {

@@ -151,7 +151,9 @@ fn one_of_all<'a>(stay: &[Pending<'a>], age: Duration) -> Option<&'a ReleaseId> 
     let mut labels = labels(stay);
     let own = labels.remove(&newest)?;
     let oldest_of = |all: &[Pending<'a>]| all.iter().find(|it| it.is_removable(age)).copied();
-    if let Some(oldest) = oldest_of(&own) {
+    // The newest one is what the others make place for.
+    let (_, earlier) = own.split_last()?;
+    if let Some(oldest) = oldest_of(earlier) {
         return Some(oldest.id);
     }
     // Those that have more, so that a key takes no more of the places of others than its share.

@@ -220,7 +220,7 @@ fn releases_of_the_bridge_stay_and_displace_no_others() {
 }
 
 #[test]
-fn a_place_counts_once_in_each_min_age() {
+fn a_release_is_new_until_its_place_counts() {
     let rules = PruneRules {
         min_age: Duration::from_secs(2),
         ..STRICT
@@ -231,28 +231,31 @@ fn a_place_counts_once_in_each_min_age() {
         // It has been live for long enough.
         ("+a +b a 9", "a", ""),
         ("+a +b a 9 b", "a", ""),
-        // `d` is the previous release.
-        ("+a +b +c +d +e a *a b *b c *c d e 9", "a b c e", ""),
+        // `d` is the previous release, and `e` has been live for long enough.
+        ("+a +b +c +d +e a *a b *b c *c d e 9", "a b c d e", ""),
         ("+a +b +c +d +e a *a b *b c *c d e", "a b c", ""),
         ("+a +b +c +d a *a b *b c *c", "a b", ""),
         // Places within one `min_age`: the newest counts.
-        ("+a +b +c +d +e a b c *a *b *c d e 9", "a c e", "b"),
+        ("+a +b +c +d +e a b c *a *b *c d e 9", "a c d e", "b"),
         ("+a +b +x +y a *a b *b x ~b y ~b 9", "a b", "x y"),
         // `a` was live for long, by a rollback; `c` is the previous release.
-        ("+a +b +c a b ~a 9 c b 9", "b", ""),
+        ("+a +b +c a b ~a 9 c b 9", "a b c", ""),
     ] {
-        let (state, seconds) = history_of(history);
+        let (mut state, seconds) = history_of(history);
+        let key = KeyLabel::try_from("ci").unwrap();
+        for release in state.releases.values_mut() {
+            release.key = Some(key.clone());
+        }
         let present: Vec<ReleaseId> = state.releases.keys().cloned().collect();
         let now = Timestamp::from_second(seconds).unwrap();
         let ids = releases_that_count(&state, &present, rules, now);
         let ids: Vec<&str> = ids.into_iter().map(ReleaseId::as_str).collect();
         assert_eq!(ids.join(" "), counting, "{history}");
-        let ids = releases_that_do_not_count(&state, &present, rules, None, now);
+        let ids = releases_that_do_not_count(&state, &present, rules, Some(&key), now);
         let mut ids: Vec<&str> = ids.iter().map(ReleaseId::as_str).collect();
         ids.sort_unstable();
         assert_eq!(ids.join(" "), removed, "{history}");
-        let key = KeyLabel::try_from("ci").unwrap();
-        let others = releases_that_do_not_count(&state, &present, rules, Some(&key), now);
+        let others = releases_that_do_not_count(&state, &present, rules, None, now);
         assert_eq!(others, [], "{history}");
     }
 }

@@ -87,6 +87,9 @@ fn where_all_have_too_many_the_label_of_the_newest_or_the_largest_loses_one() {
         ("x:b:50 x:d:40 y:e:30 y:f:20 c:a:9 c:n:0", ""),
         // None loses its only one.
         ("u:a:60 v:b:60 x:d:60 y:e:60 z:f:60 c:n:0", ""),
+        // No receive came for long: the newest one stays all the same.
+        ("x:b:60 x:d:60 x:e:60 y:a:60 y:f:60 c:n:30", "b"),
+        ("u:a:60 v:b:60 x:d:60 y:e:60 z:f:60 c:n:30", ""),
         // Uploads at the same time.
         ("y:a:60 x:b:50 x:d:40 x:e:30 y:f:20 c:n:0 v:m:0", "b a"),
     ] {
