@@ -132,10 +132,10 @@ fn choose_for_receive(
     chosen.extend(surplus.iter().copied().cloned());
     if lacked_space {
         let stay = pending::without(&counted, &surplus);
-        let old = pending::old_ones(&stay, actor.key.as_ref());
+        let key = actor.key.as_ref();
+        let old = pending::old_ones(&stay, key);
         chosen.extend(old.into_iter().cloned());
         let rules = PruneRules::new(config);
-        let key = actor.key.as_ref();
         chosen.extend(releases_that_do_not_count(
             history, present, rules, key, now,
         ));

@@ -22,23 +22,9 @@ pub fn check(
     history: &History,
     incoming: &ReleaseId,
 ) -> Result<()> {
-    KeyLimits::new(config, store, actor).check_receives(history)?;
-    check_pending(config, store, actor, history, incoming)
-}
-
-/// Checks that there are few enough pending releases once a later request has removed those
-/// that are too many.
-///
-/// # Errors
-///
-/// [`Code::Busy`] and [`Code::IoError`].
-fn check_pending(
-    config: &Config,
-    store: &Store,
-    actor: &Actor,
-    history: &History,
-    incoming: &ReleaseId,
-) -> Result<()> {
+    let key_limits = KeyLimits::new(config, store, actor);
+    key_limits.check_receives(history)?;
+    // There must be few enough once a later request has removed those that are too many.
     let limits = &config.pending;
     let kept = store.releases_named_by_symlinks()?;
     let present = store.present()?;
@@ -66,8 +52,7 @@ fn check_pending(
         return Ok(());
     }
     let (whose, number, max, setting) = if after.0 > limits.max_per_key || own >= twice_own {
-        let whose = KeyLimits::new(config, store, actor).shown_key();
-        let whose = format!(" of {whose}");
+        let whose = format!(" of {}", key_limits.shown_key());
         (whose, own, limits.max_per_key, "max_per_key")
     } else {
         (String::new(), all, limits.max, "max")

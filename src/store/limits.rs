@@ -218,16 +218,23 @@ impl<'a> KeyLimits<'a> {
         self.open_file(counter.suffix())
     }
 
-    /// Opens a file of the key.
+    /// Opens a file of the key, and makes it if it does not exist.
     ///
     /// # Errors
     ///
     /// The errno of the system call.
     pub fn open_file(&self, suffix: &str) -> dir::Result<File> {
+        self.open_by(suffix, |limits, name| limits.open_rw(name, 0o600))
+    }
+
+    fn open_by(
+        &self,
+        suffix: &str,
+        open: impl FnOnce(&Dir, Name<'_>) -> dir::Result<File>,
+    ) -> dir::Result<File> {
         let limits = open_directory(self.store)?;
         let name = file_name(self.key, suffix);
-        let name = Name::new(name.as_bytes()).ok_or(Errno::EINVAL)?;
-        limits.open_rw(name, 0o600)
+        open(&limits, Name::new(name.as_bytes()).ok_or(Errno::EINVAL)?)
     }
 
     /// Notes that an upload of the key failed for space. Ignores a failure: only the next
@@ -240,7 +247,8 @@ impl<'a> KeyLimits<'a> {
 
     /// Returns whether an upload of the key failed for space, and none was tried since.
     pub fn lacked_space(&self) -> bool {
-        let Ok(file) = self.open_file(NO_SPACE) else {
+        // Most keys have no note, and a request need not make an empty one.
+        let Ok(file) = self.open_by(NO_SPACE, |limits, name| limits.open_file(name)) else {
             return false;
         };
         let mut bytes = Vec::new();

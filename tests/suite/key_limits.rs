@@ -319,8 +319,7 @@ fn failed_deploys_block_no_key_for_longer_than_ten_minutes() {
     receive_as(&site, "c", "n3").refused(75, "busy");
     let kept = ["e2", "e3", "f3", "f4", "good", "n1", "n2", "other"];
     assert_eq!(site.releases(), kept);
-    let is_removed = |line: &String| line.contains("event=\"pruned\"");
-    let removed: Vec<String> = site.audit_lines().into_iter().filter(is_removed).collect();
+    let removed = site.removal_lines();
     assert_eq!(removed.len(), 3, "{removed:?}");
     for (line, release) in removed.iter().zip(["f1", "f2", "e1"]) {
         assert!(line.contains(&format!("release=\"{release}\"")), "{line}");

@@ -178,8 +178,7 @@ fn a_receive_removes_pending_releases_that_are_too_old() {
     site.age_journal(jiff::SignedDuration::from_mins(61));
     site.receive("new", &payload("new")).ok();
     assert_eq!(site.releases(), ["live", "new"]);
-    let is_removed = |line: &String| line.contains("event=\"pruned\"");
-    let removed: Vec<String> = site.audit_lines().into_iter().filter(is_removed).collect();
+    let removed = site.removal_lines();
     assert_eq!(removed.len(), 2, "{removed:?}");
     assert!(removed[1].contains("release=\"old2\""), "{removed:?}");
     assert!(removed[1].contains("key=\"ci\""), "{removed:?}");

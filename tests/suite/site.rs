@@ -452,6 +452,13 @@ impl Site {
         fs::write(path, text).expect("the journal");
     }
 
+    /// Returns the audit lines of removed releases so far.
+    pub fn removal_lines(&self) -> Vec<String> {
+        let mut lines = self.audit_lines();
+        lines.retain(|line| line.contains("event=\"pruned\""));
+        lines
+    }
+
     /// Returns all audit lines so far, once no line has come for 50 ms.
     pub fn audit_lines(&self) -> Vec<String> {
         self.collector.lines()

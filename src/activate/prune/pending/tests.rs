@@ -49,6 +49,11 @@ fn surplus_of(history: &History, kept: &[ReleaseId], limits: &config::Pending) -
     ids.join(" ")
 }
 
+fn assert_surplus(words: &str, expected: &str) {
+    let history = history_of(words);
+    assert_eq!(surplus_of(&history, &[], &LIMITS), expected, "{words}");
+}
+
 #[test]
 fn a_label_with_too_many_loses_its_oldest_after_ten_minutes() {
     for (words, expected) in [
@@ -65,8 +70,7 @@ fn a_label_with_too_many_loses_its_oldest_after_ten_minutes() {
         // Too old ones do not count.
         ("c:a:2000 c:b:50 c:d:40 c:e:0", ""),
     ] {
-        let history = history_of(words);
-        assert_eq!(surplus_of(&history, &[], &LIMITS), expected, "{words}");
+        assert_surplus(words, expected);
     }
 }
 
@@ -93,8 +97,7 @@ fn where_all_have_too_many_the_label_of_the_newest_or_the_largest_loses_one() {
         // Uploads at the same time.
         ("y:a:60 x:b:50 x:d:40 x:e:30 y:f:20 c:n:0 v:m:0", "b a"),
     ] {
-        let history = history_of(words);
-        assert_eq!(surplus_of(&history, &[], &LIMITS), expected, "{words}");
+        assert_surplus(words, expected);
     }
 }
 
