@@ -77,13 +77,12 @@ fn a_hook_that_ignores_sigterm_is_killed() {
 #[test]
 fn processes_that_a_hook_leaves_running_are_killed() {
     // Inside and outside of its process group, with and without its output, and
-    // as a daemon.
+    // as a daemon. The hook waits until each of them is `tail`, and no longer a shell.
     let script = format!(
         "{STAYS} & setsid {STAYS} & trap '' TERM HUP; \
          (setsid sh -c '{STAYS} > /dev/null 2>&1 < /dev/null &' &) ; \
-         (setsid sh -c \"(trap '' TERM; {STAYS}) & touch {{dir}}/forked\" &) ; \
-         {}; echo done",
-        wait_for("forked")
+         (setsid sh -c \"(trap '' TERM; {STAYS}) &\" &) ; \
+         until [ $(pgrep -cfx '{STAYS}') = 4 ]; do sleep 0.05; done; echo done",
     );
     let site = site(&hook("before_swap", &script));
     let reply = site.ssh("ci", "swap b");
