@@ -146,12 +146,14 @@ pub fn parse_yaml(text: &str) -> Value {
 
 /// Creates a site with something to deploy, and an `ssh` in front of the real one
 /// that connects only to the sshd of the harness. While `refuse/` has files, each
-/// connection removes one and is refused. A file `lose` suppresses the answer of one
-/// swap or rollback.
+/// connection removes one and is refused. While `busy/` has files, each swap or rollback
+/// removes one and gets the answer of a site that is locked: a mock, because a real lock
+/// would be held for half a minute. A file `lose` suppresses the answer of one swap or
+/// rollback.
 fn site() -> Site {
     let site = Site::new();
     let dir = site.dir().display();
-    for directory in ["bin", "refuse", "temporary", "work/dist"] {
+    for directory in ["bin", "busy", "refuse", "temporary", "work/dist"] {
         fs::create_dir_all(site.dir().join(directory)).expect("a directory");
     }
     fs::write(site.dir().join("work/dist/index.html"), "<h1>it works</h1>").expect("a file");
@@ -166,6 +168,10 @@ fn site() -> Site {
         "#!/bin/sh\n\
          code=0\n\
          echo \"$*\" >> {dir}/attempts\n\
+         case \" $* \" in *' swap '* | *' rollback '*)\n\
+             for token in {dir}/busy/*; do [ ! -e \"$token\" ] || {{\n\
+                 rm \"$token\"; echo 'deploy-shell: busy: the site is locked' >&2; exit 75; }}; done;;\n\
+         esac\n\
          /usr/bin/ssh -F none -o LogLevel=ERROR -o ProxyCommand={dir}/proxy \"$@\" || code=$?\n\
          case \" $* \" in *' swap '* | *' rollback '*) rm {dir}/lose 2> /dev/null && exit 255;; esac\n\
          exit $code\n"
@@ -258,6 +264,38 @@ fn a_deploy_stops_retrying() {
         assert!(site.releases().is_empty());
         let left = fs::read_dir(site.dir().join("refuse")).expect("a directory");
         assert_eq!(left.count(), 1);
+        assert_nothing_left(&site);
+    }
+}
+
+/// The node prefers requests that wait, so a busy one must wait there again.
+#[test]
+fn a_busy_swap_or_rollback_is_repeated_more_often() {
+    let lock = |site: &Site, times: usize| {
+        for token in 0..times {
+            let token = site.dir().join("busy").join(token.to_string());
+            fs::write(token, "").expect("a file");
+        }
+    };
+    let unused = |site: &Site| {
+        let tokens = fs::read_dir(site.dir().join("busy")).expect("a directory");
+        tokens.count()
+    };
+    for forge in ALL {
+        let site = site();
+        stage_and_swap(&site, &["one", "two"]);
+        lock(&site, 60);
+        forge.run(&site, "deploy", "").ok();
+        assert_ne!(site.current().as_deref(), Some("two"));
+        lock(&site, 60);
+        forge.run(&site, "rollback", "one").ok();
+        assert_eq!(site.current().as_deref(), Some("one"));
+        assert_eq!(unused(&site), 0);
+        // Four tries and sixty without a pause.
+        lock(&site, 65);
+        let reply = forge.run(&site, "rollback", "two");
+        assert_ne!(reply.code, 0, "{reply:?}");
+        assert_eq!(unused(&site), 1);
         assert_nothing_left(&site);
     }
 }
