@@ -31,8 +31,12 @@ pub struct Trash {
     names: Vec<String>,
 }
 
-/// Moves old releases to the trash, except `spared`. The rename removes a
-/// release atomically; [`empty_trash`] deletes it after the lock is released.
+/// Moves old releases to the trash, except `spared`, and pending ones that are too many (see
+/// [`pending::surplus`]). The rename removes a release atomically; [`empty_trash`] deletes it
+/// after the lock is released.
+///
+/// A `receive` does not wait for the lock to remove those that are too many. Where the hooks of
+/// one swap after the other hold it, these swaps remove them.
 ///
 /// A failure becomes a warning: the commit before it stays.
 pub fn prune(
@@ -54,6 +58,10 @@ pub fn prune(
         PruneRules::new(config),
         journal::now(),
     );
+    match choose_surplus(config, ledger.store, &ledger.history, &present) {
+        Ok(surplus) => chosen.extend(surplus),
+        Err(error) => warnings.push(format!("no pending release was pruned: {error}")),
+    }
     chosen.retain(|id| Some(id) != spared);
     move_to_trash(ledger, chosen, warnings)
 }
@@ -109,6 +117,24 @@ pub fn prune_for_receive(
         limits.forget_lack_of_space();
     }
     trash
+}
+
+/// Chooses the pending releases that are too many.
+///
+/// # Errors
+///
+/// [`Code::IoError`](crate::error::Code::IoError).
+fn choose_surplus(
+    config: &Config,
+    store: &Store,
+    history: &History,
+    present: &[ReleaseId],
+) -> Result<Vec<ReleaseId>> {
+    let (now, max_age) = (journal::now(), config.pending.max_age);
+    let named = store.releases_named_by_symlinks()?;
+    let counted = pending::counted(history, present, &named, max_age, now);
+    let surplus = pending::surplus(&counted, &config.pending, MIN_PENDING_AGE);
+    Ok(surplus.into_iter().cloned().collect())
 }
 
 /// Chooses the releases that a `receive` removes.

@@ -354,6 +354,28 @@ fn old_pending_releases_do_not_count_for_an_upload() {
     no_debris(&site);
 }
 
+/// A `receive` does not wait for the lock to remove them, so where hooks hold it, the swaps do.
+#[test]
+fn a_swap_removes_pending_releases_that_are_too_many() {
+    let site = with_keys("[pending]\nmax_per_key = 2\n");
+    for release in ["one", "two"] {
+        receive_as(&site, "ci", release).ok();
+        site.ssh("ci", &format!("swap {release}")).ok();
+    }
+    for release in ["r1", "r2"] {
+        receive_as(&site, "ci", release).ok();
+    }
+    age(&site);
+    receive_as(&site, "ci", "r3").ok();
+    assert_eq!(site.releases(), ["one", "r1", "r2", "r3", "two"]);
+    let reply = site.ssh("b", "swap one").ok();
+    assert_eq!(reply, "ok swap one previous=two pruned=r1\n");
+    assert_eq!(site.removal_lines().len(), 1);
+    // Two are not too many, however old they are.
+    let reply = site.ssh("b", "swap two").ok();
+    assert_eq!(reply, "ok swap two previous=one\n");
+}
+
 /// Makes what was received ten minutes older.
 fn age(site: &Site) {
     site.age_journal(jiff::SignedDuration::from_mins(10));

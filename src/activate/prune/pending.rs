@@ -6,7 +6,7 @@
 //! other keys use up their limits. These keys must not wait for an operator, or for
 //! `max_age`, once the attack has ended. So only releases of the last ten minutes block an
 //! upload: a burst of uploads is refused, and a pipeline has time to swap. An upload that is
-//! published may make one release too many, and the next `receive` removes an older one.
+//! published may make one release too many, and the next request removes an older one.
 //!
 //! So a request removes only what earlier uploads have made too many. If it removed releases
 //! for its own upload, one that is refused later, such as one that nobody has signed, would
