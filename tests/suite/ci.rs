@@ -281,8 +281,14 @@ fn a_busy_swap_or_rollback_is_repeated_more_often() {
         let tokens = fs::read_dir(site.dir().join("busy")).expect("a directory");
         tokens.count()
     };
+    let pauses = |site: &Site| {
+        let pauses = fs::read_to_string(site.dir().join("pauses"));
+        pauses.map_or(0, |text| text.lines().count())
+    };
     for forge in ALL {
         let site = site();
+        let sleep = format!("#!/bin/sh\necho >> {}/pauses\n", site.dir().display());
+        write_file(&site.dir().join("bin/sleep"), 0o755, sleep.as_bytes());
         stage_and_swap(&site, &["one", "two"]);
         lock(&site, 60);
         forge.run(&site, "deploy", "").ok();
@@ -290,12 +296,12 @@ fn a_busy_swap_or_rollback_is_repeated_more_often() {
         lock(&site, 60);
         forge.run(&site, "rollback", "one").ok();
         assert_eq!(site.current().as_deref(), Some("one"));
-        assert_eq!(unused(&site), 0);
+        assert_eq!((unused(&site), pauses(&site)), (0, 0));
         // Four tries and sixty without a pause.
         lock(&site, 65);
         let reply = forge.run(&site, "rollback", "two");
         assert_ne!(reply.code, 0, "{reply:?}");
-        assert_eq!(unused(&site), 1);
+        assert_eq!((unused(&site), pauses(&site)), (1, 3));
         assert_nothing_left(&site);
     }
 }
