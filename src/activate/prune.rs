@@ -15,13 +15,17 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::names::ReleaseId;
 use crate::store::history::History;
-use crate::store::ledger::{self, LOCK_TIMEOUT, Ledger};
+use crate::store::ledger::{self, Ledger};
 use crate::store::limits::KeyLimits;
 use crate::store::lock::Lock;
 use crate::store::{Actor, Store, journal};
 use choose::releases_that_do_not_count;
 pub use choose::{PruneRules, choose_releases, releases_that_count};
 use pending::MIN_PENDING_AGE;
+
+/// How long a `receive` waits for the lock to remove releases for space. Hooks of a stolen key
+/// may hold it for longer than other requests wait. But this wait reads no signals.
+const SPACE_LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The releases that this request moved to the trash.
 #[derive(Debug, Default)]
@@ -96,9 +100,9 @@ pub fn prune_for_receive(
     };
     let mut trash = Trash::default();
     if !choose(&history, &listing.present).is_empty() {
-        // An upload that lacks space is refused without the removal.
+        // An upload that lacks space is refused without the removal, also the next ones.
         let timeout = if lacked_space {
-            LOCK_TIMEOUT
+            SPACE_LOCK_TIMEOUT
         } else {
             Duration::ZERO
         };

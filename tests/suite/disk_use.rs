@@ -2,6 +2,8 @@
 //! and the reserve stays free, whatever other processes do meanwhile.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use crate::archive::{Tar, tarball, zstd};
 use crate::delta_payload::{delta, tree, whole};
@@ -343,9 +345,18 @@ fn releases_that_were_live_for_a_moment_leave_half_of_the_disk_to_others() {
         assert!((2..4).contains(&number), "{number}: {refused:?}");
         site.ssh("b", "swap good");
         receive_as(&site, "ci", "new", &of_size(12)).ok();
-        // Those of the key that count for nothing are removed for its next upload.
+        // Those of the key that count for nothing are removed for its next upload, also where
+        // hooks of another request hold the lock.
         site.age_journal(jiff::SignedDuration::from_mins(10));
-        receive_as(&site, "b", "later", &large).ok();
+        let lock = fs::File::open(site.root().join(".deploy-shell/lock")).expect("the lock");
+        lock.lock().expect("it is free");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_secs(6));
+                lock.unlock().expect("it was locked");
+            });
+            receive_as(&site, "b", "later", &large).ok();
+        });
         assert!(!site.releases().contains(&"b0".to_owned()), "{config}");
         no_debris(&site);
     }
