@@ -11,6 +11,8 @@ pub mod pending;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::config::Config;
 use crate::error::Result;
 use crate::names::ReleaseId;
@@ -21,10 +23,11 @@ use crate::store::lock::Lock;
 use crate::store::{Actor, Store, journal};
 use choose::releases_that_do_not_count;
 pub use choose::{PruneRules, choose_releases, releases_that_count};
-use pending::MIN_PENDING_AGE;
+use pending::{MIN_PENDING_AGE, Pending};
 
-/// How long a `receive` waits for the lock to remove releases for space. Hooks of a stolen key
-/// may hold it for longer than other requests wait. But this wait reads no signals.
+/// How long a `receive` waits for the lock to remove releases for space. Swaps of a stolen key
+/// may run hooks, which hold the lock for longer than other requests wait. Not longer: a signal
+/// does not end this wait.
 const SPACE_LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The releases that this request moved to the trash.
@@ -39,8 +42,8 @@ pub struct Trash {
 /// [`pending::surplus`]). The rename removes a release atomically; [`empty_trash`] deletes it
 /// after the lock is released.
 ///
-/// A `receive` does not wait for the lock to remove those that are too many. Where the hooks of
-/// one swap after the other hold it, these swaps remove them.
+/// A `receive` waits for the lock only after a lack of space. If hooks of successive swaps hold
+/// the lock, these swaps remove the pending releases that are too many.
 ///
 /// A failure becomes a warning: the commit before it stays.
 pub fn prune(
@@ -56,15 +59,16 @@ pub fn prune(
             return Trash::default();
         }
     };
-    let mut chosen = choose_releases(
-        &ledger.history,
-        &present,
-        PruneRules::new(config),
-        journal::now(),
-    );
-    match choose_surplus(config, ledger.store, &ledger.history, &present) {
-        Ok(surplus) => chosen.extend(surplus),
-        Err(error) => warnings.push(format!("no pending release was pruned: {error}")),
+    let (history, now) = (&ledger.history, journal::now());
+    let mut chosen = choose_releases(history, &present, PruneRules::new(config), now);
+    match ledger.store.releases_named_by_symlinks() {
+        Ok(named) => {
+            let (_, surplus) = count_pending(config, history, &present, &named, now);
+            chosen.extend(surplus.into_iter().cloned());
+        }
+        Err(error) => warnings.push(format!(
+            "pending releases that are too many were not pruned: {error}"
+        )),
     }
     chosen.retain(|id| Some(id) != spared);
     move_to_trash(ledger, chosen, warnings)
@@ -100,7 +104,7 @@ pub fn prune_for_receive(
     };
     let mut trash = Trash::default();
     if !choose(&history, &listing.present).is_empty() {
-        // An upload that lacks space is refused without the removal, also the next ones.
+        // Without this removal, the upload is refused for lack of space, and so are the next ones.
         let timeout = if lacked_space {
             SPACE_LOCK_TIMEOUT
         } else {
@@ -123,22 +127,18 @@ pub fn prune_for_receive(
     trash
 }
 
-/// Chooses the pending releases that are too many.
-///
-/// # Errors
-///
-/// [`Code::IoError`](crate::error::Code::IoError).
-fn choose_surplus(
+/// Returns the pending releases that count for the limits, and those of them that are too many.
+fn count_pending<'a>(
     config: &Config,
-    store: &Store,
-    history: &History,
+    history: &'a History,
     present: &[ReleaseId],
-) -> Result<Vec<ReleaseId>> {
-    let (now, max_age) = (journal::now(), config.pending.max_age);
-    let named = store.releases_named_by_symlinks()?;
-    let counted = pending::counted(history, present, &named, max_age, now);
-    let surplus = pending::surplus(&counted, &config.pending, MIN_PENDING_AGE);
-    Ok(surplus.into_iter().cloned().collect())
+    named: &[ReleaseId],
+    now: Timestamp,
+) -> (Vec<Pending<'a>>, Vec<&'a ReleaseId>) {
+    let limits = &config.pending;
+    let counted = pending::counted(history, present, named, limits.max_age, now);
+    let surplus = pending::surplus(&counted, limits, MIN_PENDING_AGE);
+    (counted, surplus)
 }
 
 /// Chooses the releases that a `receive` removes.
@@ -154,11 +154,10 @@ fn choose_for_receive(
     present: &[ReleaseId],
     lacked_space: bool,
 ) -> Result<Vec<ReleaseId>> {
-    let (now, max_age) = (journal::now(), config.pending.max_age);
+    let now = journal::now();
     let named = store.releases_named_by_symlinks()?;
-    let counted = pending::counted(history, present, &named, max_age, now);
-    let surplus = pending::surplus(&counted, &config.pending, MIN_PENDING_AGE);
-    let mut chosen = pending::overdue(history, present, max_age, now);
+    let (counted, surplus) = count_pending(config, history, present, &named, now);
+    let mut chosen = pending::overdue(history, present, config.pending.max_age, now);
     chosen.extend(surplus.iter().copied().cloned());
     if lacked_space {
         let stay = pending::without(&counted, &surplus);

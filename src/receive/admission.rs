@@ -43,7 +43,7 @@ pub fn check(
     let fits = |(own, all): (usize, usize)| own <= limits.max_per_key && all <= limits.max;
     let after = numbers_after(MIN_PENDING_AGE);
     let (own, all) = numbers(&counted);
-    // A receive that does not get the lock at once removes none.
+    // Without a lack of space, a receive removes none unless it gets the lock at once.
     let (twice_own, twice_all) = (
         limits.max_per_key.saturating_mul(2),
         limits.max.saturating_mul(2),

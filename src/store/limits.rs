@@ -245,7 +245,8 @@ impl<'a> KeyLimits<'a> {
         }
     }
 
-    /// Returns whether an upload of the key failed for space, and none was tried since.
+    /// Returns whether an upload of the key failed for space, and no later one has looked for
+    /// releases to remove.
     pub fn lacked_space(&self) -> bool {
         // Most keys have no note, and a request need not make an empty one.
         let Ok(file) = self.open_by(NO_SPACE, |limits, name| limits.open_file(name)) else {
