@@ -7,6 +7,7 @@ use std::os::unix::fs::DirEntryExt;
 use std::path::PathBuf;
 
 use crate::archive::tarball;
+use crate::direct::live;
 use crate::process::{Upload, eventually, serving};
 use crate::receive::{no_debris, noise};
 use crate::site::{BIN, Reply, Site, children, generate_key};
@@ -132,10 +133,7 @@ fn swaps_and_rollbacks_of_the_last_minute_are_counted_for_each_key() {
 #[test]
 fn a_clock_that_was_ahead_blocks_no_key() {
     let site = Site::with_config("[limits]\nattempts_per_hour = 2\nswaps_per_minute = 2\n");
-    for release in ["r1", "r2"] {
-        receive_as(&site, "ci", release).ok();
-        site.ssh("ci", &format!("swap {release}")).ok();
-    }
+    live(&site, &["r1", "r2"]);
     receive_as(&site, "ci", "r3").refused(75, "rate-limited");
     site.ssh("ci", "swap r1").refused(75, "rate-limited");
     for name in ["key-ci.attempts", "key-ci.swaps"] {
@@ -284,10 +282,7 @@ fn pending_releases_of_a_key_leave_places_to_others() {
 #[test]
 fn failed_deploys_block_no_key_for_longer_than_ten_minutes() {
     let site = with_keys("[pending]\nmax = 6\nmax_per_key = 3\n");
-    for release in ["good", "other"] {
-        receive_as(&site, "ci", release).ok();
-        site.ssh("ci", &format!("swap {release}")).ok();
-    }
+    live(&site, &["good", "other"]);
     for release in ["f1", "f2", "f3"] {
         receive_as(&site, "ci", release).ok();
         site.ssh("b", "swap good").ok();
@@ -358,10 +353,7 @@ fn old_pending_releases_do_not_count_for_an_upload() {
 #[test]
 fn a_swap_removes_pending_releases_that_are_too_many() {
     let site = with_keys("[pending]\nmax_per_key = 2\n");
-    for release in ["one", "two"] {
-        receive_as(&site, "ci", release).ok();
-        site.ssh("ci", &format!("swap {release}")).ok();
-    }
+    live(&site, &["one", "two"]);
     for release in ["r1", "r2"] {
         receive_as(&site, "ci", release).ok();
     }
